@@ -1,0 +1,45 @@
+"""The pixels that a detector sees: an array with its mask, bands and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.grid import Grid, Window
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Chip:
+    """Pixels read from a raster.
+
+    pixels : (B, H, W), the raster's own dtype. Where `valid` is False the values mean nothing.
+    valid : bool (H, W), or None when every pixel is valid (the common case costs nothing).
+    bands : B names, as asked for.
+    window : where the chip lies, in pixels of the grid that is scanned; it may reach beyond the raster,
+        and is not valid there.
+    grid : the chip's own place; its pixel (0, 0) is (window.x, window.y) of the scanned grid.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+    bands: tuple[str, ...]
+    window: Window
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        bands, height, width = self.pixels.shape
+        if bands != len(self.bands) or (height, width) != (self.grid.height, self.grid.width):
+            raise ValueError(f"chip of shape {self.pixels.shape} for bands {self.bands} and {self.grid.describe()}")
+        if self.valid is not None and self.valid.shape != (height, width):
+            raise ValueError(f"mask of shape {self.valid.shape} for a chip of {height} x {width}")
+
+    def crop(self, window: Window) -> Chip:
+        """The part inside `window` (pixels of the scanned grid), as a view; it must lie in this chip."""
+        x, y = window.x - self.window.x, window.y - self.window.y
+        rows, columns = slice(y, y + window.height), slice(x, x + window.width)
+        valid = None if self.valid is None else self.valid[rows, columns]
+        grid = self.grid.crop(Window(x, y, window.width, window.height))
+        return Chip(self.pixels[:, rows, columns], valid, self.bands, window, grid)

@@ -1,0 +1,164 @@
+"""What a detector is: what it needs, what it is given, what it gives back.
+
+A detector is one file in this folder and one line in `detectors.TABLE`. It has a frozen dataclass `Options`
+(what a user may set) and a function `build(options, scene) -> Detector`. It knows chips only: no files, no CRS,
+no tiles. `scanning` runs it.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, runtime_checkable
+
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections, Kind
+from ecodetect.errors import UserError
+from ecodetect.sizes import Area, Length
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """How candidates of neighbouring tiles that mean the same object are settled: one survives, by score.
+
+    criterion : "iou" (boxes, polygons by their boxes) or "distance" (centres, in pixels).
+    limit : candidates above this IoU, or nearer than this distance, are the same object.
+    """
+
+    criterion: Literal["iou", "distance"]
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a detector asks of the pixels it is given.
+
+    bands : names of the bands a chip must have, in this order.
+    largest_px : width of the largest object it can report, in pixels of the grid it works on.
+    gsd_m : metres per pixel to read at; None: the raster's own.
+    stride_px : tile origins are multiples of this.
+    reach_px : how far beyond an object's pixels the answer depends on them (filters, field of view).
+    margin_px : candidates this far beyond a core take part in settling; 1 px for local detectors.
+    is_local : the answer at a place does not depend on how the raster is cut. Tested, not declared.
+    settling : None: objects are exact and disjoint, ownership alone settles them.
+    survey : True when the detector takes values (a threshold, a range) from the whole raster first.
+    """
+
+    bands: tuple[str, ...]
+    largest_px: float
+    gsd_m: float | None = None
+    stride_px: int = 1
+    reach_px: int = 0
+    margin_px: float = 1.0
+    is_local: bool = True
+    settling: Settling | None = None
+    survey: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known of the raster before a detector is built.
+
+    bands : names of all its bands (`red`, `green`, `nir`, … or `band1`, …).
+    gsd : metres per pixel along x and y, or None.
+    dtype : numpy dtype name of the pixels.
+    value_range : lowest and highest value that the dtype (or NBITS) can hold; None for floats.
+    """
+
+    bands: tuple[str, ...]
+    gsd: tuple[float, float] | None
+    dtype: str
+    value_range: tuple[float, float] | None
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds objects in chips."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def needs(self) -> Needs: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """JSON-able: everything that determines the answer; goes into the output's metadata."""
+        ...
+
+    def surveyed(self, samples: Sequence[Chip]) -> Detector:
+        """This detector with the values it takes from the whole raster; itself unless `needs.survey`.
+
+        samples : full-resolution blocks from a fixed lattice of the raster, with the bands of `needs`.
+        """
+        ...
+
+    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+        """Detections of each chip, in the chip's own grid. All chips have the same size.
+
+        Objects cut by a chip's border may be reported or not: their centres belong to another tile.
+        """
+        ...
+
+
+def read_options(kind: type[T], given: Mapping[str, str], detector: str) -> T:
+    """Options from `name=value` texts.
+
+    kind : a frozen dataclass whose fields are bool, int, float, str, Literal, Length or Area, or optional ones.
+    Raises UserError naming the option, what it must be, and the nearest known name.
+    """
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        key = name.replace("-", "_")
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"{detector} has no option '{name}'; {hint}It has: {', '.join(known)}.")
+        values[key] = _read_value(hints[key], text, key)
+    return kind(**values)
+
+
+def _read_value(hint: Any, text: str, name: str) -> Any:
+    origin = get_origin(hint)
+    if origin is Union or origin is types.UnionType:
+        inner = [kind for kind in get_args(hint) if kind is not type(None)]
+        if text.lower() == "none" and len(inner) < len(get_args(hint)):
+            return None
+        # Literal words first: `level=otsu` or a number.
+        for kind in sorted(inner, key=lambda kind: get_origin(kind) is not Literal):
+            if kind is not inner[-1] or len(inner) > 1:
+                try:
+                    return _read_value(kind, text, name)
+                except UserError:
+                    continue
+        return _read_value(inner[-1], text, name)
+    if origin is Literal:
+        words = get_args(hint)
+        if text not in words:
+            raise UserError(f"{name} must be one of {', '.join(words)}; got '{text}'.")
+        return text
+    if hint in (Length, Area):
+        return hint.parse(text, name=name)
+    if hint is bool:
+        if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+            raise UserError(f"{name} must be yes or no; got '{text}'.")
+        return text.lower() in ("true", "yes", "1")
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            what = "a whole number" if hint is int else "a number"
+            raise UserError(f"{name} must be {what}; got '{text}'.") from None
+    return text

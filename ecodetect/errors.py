@@ -1,0 +1,37 @@
+"""The tree of errors: what went wrong, whose mistake it was.
+
+    EcodetectError            root of everything raised on purpose
+    └── UserError             the input can't be used as asked; one sentence; exit code 2
+        ├── RasterError       a raster can't be opened or read
+        ├── LayerError        a vector layer, table or annotation file can't be read or written
+        └── GridError         two grids, frames or coordinate systems don't fit together
+    Interrupted               Ctrl-C after which the work can be resumed; exit code 130
+
+A message is one sentence: subject (the file), rule, value got, remedy.
+"""
+
+from __future__ import annotations
+
+
+class EcodetectError(Exception):
+    """Root of the errors that ecodetect raises on purpose."""
+
+
+class UserError(EcodetectError, ValueError):
+    """The user's input can't be used as asked; the message is one sentence with the remedy."""
+
+
+class RasterError(UserError, OSError):
+    """A raster can't be opened or read."""
+
+
+class LayerError(UserError):
+    """A vector layer, table or annotation file can't be read or written."""
+
+
+class GridError(UserError):
+    """Two grids, frames or coordinate systems don't fit together."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; the message says how to go on."""

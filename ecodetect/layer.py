@@ -1,0 +1,126 @@
+"""A vector layer in memory or on its way: geometries with columns, in one frame.
+
+`Detections` become a Layer on the way out; files read by `formats` are one on the way in. `Stream` is a layer
+too large to hold: what is known beforehand, and batches that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from ecodetect.errors import GridError
+from ecodetect.grid import Grid, describe_crs, lonlat_of, transformed
+
+Geometries = NDArray[np.object_]
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layer:
+    """Features: shapely geometries and aligned columns.
+
+    geometry : object array (N,) of shapely geometries; None where a feature has none. In pixels of `grid` when
+        there is one (continuous, y down), else in coordinates of `crs`, else in coordinates of an unknown frame.
+    columns : name -> array (N,), of str (object or numpy str), float64, int64 or bool.
+    grid : the raster grid that the pixels belong to.
+    crs : CRS of the geometry when `grid` is None.
+    notes : sentences for the user: rows skipped and why, guesses made.
+    metadata : what the file carried beside the features.
+    """
+
+    geometry: Geometries
+    columns: Columns = field(default_factory=dict)
+    grid: Grid | None = None
+    crs: CRS | None = None
+    notes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            if len(values) != len(self.geometry):
+                raise ValueError(f"column {name} has {len(values)} rows, geometry {len(self.geometry)}")
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def __getitem__(self, rows: NDArray[Any] | slice) -> Layer:
+        """The features of a boolean mask, an index array or a slice."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return Layer(self.geometry[rows], columns, self.grid, self.crs, self.notes, self.metadata)
+
+    @property
+    def frame_crs(self) -> CRS | None:
+        """CRS of `in_world()`; None where world coordinates have none."""
+        return self.grid.crs if self.grid is not None else self.crs
+
+    def in_world(self) -> Geometries:
+        """Geometries in coordinates of `frame_crs`, or of the raster's transform where it has no CRS."""
+        grid = self.grid
+        return self.geometry if grid is None else _moved(self.geometry, grid.to_world)
+
+    def in_pixels(self, grid: Grid) -> Geometries:
+        """Geometries in pixels of `grid`, reprojected where needed.
+
+        Raises GridError when this layer has no CRS and the grid has one, or the other way round.
+        """
+        if self.grid == grid:
+            return self.geometry
+        source = self.frame_crs
+        if (source is None) != (grid.crs is None):
+            raise GridError(
+                f"The layer has {describe_crs(source)} and the raster {describe_crs(grid.crs)}; give both one."
+            )
+        if source is None or grid.crs is None or source == grid.crs:
+            return _moved(self.in_world(), grid.to_pixel)
+        target = grid.crs
+        return _moved(self.in_world(), lambda xy: grid.to_pixel(transformed(xy, source, target)))
+
+    def in_lonlat(self) -> Geometries:
+        """Geometries in WGS 84 longitude and latitude (not cut at the antimeridian).
+
+        Raises GridError when the frame has no way to WGS 84.
+        """
+        crs = self.frame_crs
+        return _moved(self.in_world(), lambda xy: lonlat_of(xy, crs))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stream:
+    """A layer whose features come in batches, in their final order, each a Layer with the same columns.
+
+    geometry_type : "Point", "Polygon" or "Unknown" (mixed): what formats with a typed layer declare. Polygon
+        layers may hold MultiPolygons.
+    columns : name -> one of "str", "float", "int".
+    grid, crs : as in Layer; every batch is in world coordinates of the same CRS. With several rasters in one
+        layer `grid` is None here and each batch has its own.
+    classes : class names in card order; formats with class numbers use it. Empty: taken from the labels.
+    metadata : JSON-able; goes into the format's own place for metadata.
+    """
+
+    batches: Iterable[Layer]
+    geometry_type: str
+    columns: Mapping[str, str]
+    grid: Grid | None = None
+    crs: CRS | None = None
+    classes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def frame_crs(self) -> CRS | None:
+        return self.grid.crs if self.grid is not None else self.crs
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.batches)
+
+
+def _moved(geometries: Geometries, step: Any) -> Geometries:
+    """Copies with each coordinate passed through `step`: (N, 2) -> (N, 2). Heights are dropped."""
+    moved: Geometries = shapely.transform(geometries, step)
+    return moved
