@@ -1,0 +1,144 @@
+"""The `ecodetect` command: runs the one named, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 130 interrupted. A command is
+imported when it is called and imports what is heavy inside its function, so that `--help` stays quick.
+Flags that several commands share are in `options`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+import click
+
+from ecodetect import __version__
+from ecodetect.errors import UserError
+
+DEBUG_VARIABLE = "ECODETECT_DEBUG"
+
+COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the order of that help
+    "scan": ("ecodetect_cli.scan", "scan", "Find the individuals in rasters and write them as a layer."),
+    "candidates": ("ecodetect_cli.candidates", "candidates", "Write patches worth a look as a layer."),
+    "convert": ("ecodetect_cli.convert", "convert", "Convert a layer or annotations to another format."),
+    "info": ("ecodetect_cli.info", "info", "Describe a raster, a layer or a model."),
+    "models": ("ecodetect_cli.models", "models", "List the models and detectors there are."),
+    "doctor": ("ecodetect_cli.doctor", "doctor", "Print what to paste into a bug report."),
+}
+
+
+class LazyGroup(click.Group):
+    """The group of `COMMANDS`; imports the module of a command only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No command named '{name}'; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=f"With {DEBUG_VARIABLE}=1 in the environment an internal error shows where it happened.",
+)
+@click.version_option(__version__, prog_name="ecodetect")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """From any raster to a map of individuals: animals, plants, cells."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows `ecodetect`; those of the process if not given.
+    """
+    _quiet_libraries()
+    try:
+        code = cli.main(arguments, prog_name="ecodetect", standalone_mode=False)
+    except UserError as error:
+        return _say(f"error: {error}", 2)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "ecodetect"
+        return _say(f"error: {error.format_message()} See `{path} --help`.", 2)
+    except click.ClickException as error:
+        return _say(f"error: {error.format_message()}", 2)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click wraps both in an Abort; an end of file that no prompt asked for is a fault like any other.
+        cause = error.__cause__ or error
+        if isinstance(cause, EOFError):
+            return _say_internal(cause)
+        return _say(str(cause) or "interrupted", 130)
+    except Exception as error:  # noqa: BLE001 - nothing may reach the user as a traceback
+        return _say_internal(error)
+    return code if isinstance(code, int) else 0  # `ctx.exit(2)` and `return 2` in a command both say 2
+
+
+def _say_internal(error: BaseException) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return _say(f"error: internal: {text}; please report with the output of `ecodetect doctor`", 1)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(_one_line(message), err=True)
+    return code
+
+
+def _one_line(text: str) -> str:
+    """`text` without line breaks and without the control characters that a file name may smuggle in."""
+    line = " ".join(part.strip() for part in text.splitlines())
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+class _OneLineHandler(logging.Handler):
+    """Shows what `ecodetect` logs as `warning: …` on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(_one_line(f"{record.levelname.lower()}: {record.getMessage()}"), err=True)
+
+
+def _quiet_libraries() -> None:
+    """Keep to ourselves what the libraries underneath log and warn; let through what `ecodetect` logs."""
+    if not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())  # or Python prints their errors to stderr
+    ours = logging.getLogger("ecodetect")
+    if not any(isinstance(handler, _OneLineHandler) for handler in ours.handlers):
+        ours.addHandler(_OneLineHandler())
+    warnings.simplefilter("ignore", append=True)  # last: filters set by `python -W` or a test go first
+
+
+if __name__ == "__main__":
+    sys.exit(main())
