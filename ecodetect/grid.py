@@ -141,6 +141,19 @@ class Grid:
         stated = (gsd_m, gsd_m) if self.stated_gsd else None
         return Grid(width, height, (a * fx, b * fy, c, d * fx, e * fy, f), self.crs, stated)
 
+    def reduced(self, factor: float) -> Grid:
+        """The same ground with `factor` times fewer pixels along each side (more below 1): for rasters of any GSD.
+
+        Outer corner fixed, size rounded up, as in `resampled`.
+        """
+        if factor == 1:
+            return self
+        a, b, c, d, e, f = self.transform
+        width = max(1, math.ceil(self.width / factor - 1e-6))
+        height = max(1, math.ceil(self.height / factor - 1e-6))
+        stated = (self.stated_gsd[0] * factor, self.stated_gsd[1] * factor) if self.stated_gsd else None
+        return Grid(width, height, (a * factor, b * factor, c, d * factor, e * factor, f), self.crs, stated)
+
     def with_gsd(self, gsd_m: float) -> Grid:
         """This grid with a stated size of its pixels on the ground, in metres."""
         return replace(self, stated_gsd=(gsd_m, gsd_m), _gsd=[])
