@@ -130,6 +130,17 @@ class Detections:
         diameter = None if self.diameter is None else self.diameter * abs(a * e - b * d) ** 0.5
         return Detections(grid, self.kind, geometry, self.score, self.label, self.classes, diameter)
 
+    def shifted(self, dx: int, dy: int, grid: Grid) -> Detections:
+        """The same objects in pixels of `grid`, of which this one's grid is a crop at (dx, dy): exact."""
+        step = np.array([dx, dy], np.float64)
+        geometry: NDArray[Any]
+        if self.kind == "polygon":
+            geometry = np.asarray(shapely.transform(self.geometry, lambda xy: xy + step), dtype=object)
+        else:
+            flat = np.asarray(self.geometry, np.float64).reshape(-1, 2)
+            geometry = (flat + step).reshape(self.geometry.shape)
+        return Detections(grid, self.kind, geometry, self.score, self.label, self.classes, self.diameter)
+
     def shapes(self) -> NDArray[np.object_]:
         """shapely geometries in pixels, (N,): points, four-cornered polygons, or the polygons themselves."""
         if self.kind == "polygon":

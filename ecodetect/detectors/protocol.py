@@ -46,6 +46,7 @@ class Needs:
     is_local : the answer at a place does not depend on how the raster is cut. Tested, not declared.
     settling : None: objects are exact and disjoint, ownership alone settles them.
     survey : True when the detector takes values (a threshold, a range) from the whole raster first.
+    bytes_per_pixel : working memory of `detect` per pixel of a chip, beside the chip itself.
     """
 
     bands: tuple[str, ...]
@@ -57,6 +58,7 @@ class Needs:
     is_local: bool = True
     settling: Settling | None = None
     survey: bool = False
+    bytes_per_pixel: int = 24
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,209 @@
+"""What is done of a scan: a SQLite file beside the output, from which an interrupted scan goes on.
+
+One journal serves one output file. It knows several rasters (one layer may cover many), each by a key of content,
+model and settings. Candidates are stored by unit, one transaction a unit, so that a kill loses whole units only;
+they are read back sorted by place, so that the output doesn't depend on the order of work.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.detections import Detections, Kind
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid
+
+_SCHEMA = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, survey TEXT);
+CREATE TABLE IF NOT EXISTS units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB,
+    PRIMARY KEY (raster, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter REAL,
+    geometry BLOB);
+"""
+
+
+class Journal:
+    """The journal of one output; open it once, close it, `discard` it when the output is written."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create.  Raises UserError when another scan holds it, or when the folder can't be written."""
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+            # The exclusive lock lasts while the journal is open and dies with the process.
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA cache_size=-16000")
+            self._db.execute("PRAGMA temp_store=FILE")
+            self._db.execute("BEGIN IMMEDIATE")
+            self._prepare()
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise _as_user_error(path, error) from error
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != _SCHEMA:
+            for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall():
+                self._db.execute(f'DROP TABLE "{name}"')
+        for statement in _TABLES.split(";"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version={_SCHEMA}")
+
+    # -- rasters and units ---------------------------------------------------------------------------------
+
+    def raster(self, key: str) -> int:
+        """The number of the raster with this key, entered if it is new."""
+        with _said(self.path):
+            self._db.execute("INSERT OR IGNORE INTO rasters (key) VALUES (?)", (key,))
+            found = self._db.execute("SELECT id FROM rasters WHERE key = ?", (key,)).fetchone()
+            return int(found[0])
+
+    def forget_all_but(self, rasters: list[int]) -> int:
+        """Drop what belongs to other keys (other settings, rasters no longer asked for); returns units dropped."""
+        marks = ",".join("?" * len(rasters))
+        with _said(self.path):
+            for table in ("candidates", "units"):
+                dropped = self._db.execute(f"DELETE FROM {table} WHERE raster NOT IN ({marks})", rasters).rowcount
+            self._db.execute(f"DELETE FROM rasters WHERE id NOT IN ({marks})", rasters)
+        return int(dropped)
+
+    def survey(self, raster: int) -> dict[str, Any] | None:
+        """The settings found by surveying the raster, if stored."""
+        row = self._db.execute("SELECT survey FROM rasters WHERE id = ?", (raster,)).fetchone()
+        return None if row[0] is None else dict(json.loads(row[0]))
+
+    def done(self, raster: int) -> set[int]:
+        """Numbers of the units that are done."""
+        return {n for (n,) in self._db.execute("SELECT number FROM units WHERE raster = ?", (raster,))}
+
+    def add(self, raster: int, number: int, found: Detections, valid: NDArray[np.int64], too_large: int) -> None:
+        """Enter a finished unit with its candidates, whole or not at all.
+
+        found : candidates in pixels of the scanned grid.
+        valid : number of pixels searched in each row of the unit's core.
+        too_large : objects wider than the detector's largest object.
+        """
+        centres = found.centres()
+        diameter = [None] * len(found) if found.diameter is None else found.diameter.tolist()
+        if found.kind == "polygon":
+            blobs: list[bytes] = list(shapely.to_wkb(found.geometry))
+        else:
+            blobs = [row.tobytes() for row in np.ascontiguousarray(found.geometry, dtype="<f8")]
+        rows = zip(
+            [raster] * len(found), centres[:, 1].tolist(), centres[:, 0].tolist(), found.label.tolist(),
+            found.score.tolist(), diameter, blobs, strict=True,
+        )  # fmt: skip
+        packed = zlib.compress(valid.astype("<i8").tobytes(), 1)
+        with _said(self.path):
+            self._db.execute("BEGIN")
+            try:
+                self._db.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                self._db.execute("INSERT INTO units VALUES (?, ?, ?, ?)", (raster, number, too_large, packed))
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def units(self, raster: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Number, too-large objects and searched pixels per row of each unit that is done, by number."""
+        query = "SELECT number, too_large, valid FROM units WHERE raster = ? ORDER BY number"
+        for number, too_large, packed in self._db.execute(query, (raster,)):
+            yield number, too_large, np.frombuffer(zlib.decompress(packed), "<i8")
+
+    def candidates(
+        self, raster: int, grid: Grid, kind: Kind, classes: tuple[str, ...], *, batch: int = 20_000
+    ) -> Iterator[Detections]:
+        """All candidates of a raster, sorted from top to bottom, then left to right, in batches.
+
+        grid : the scanned grid, whose pixels the coordinates are.
+        """
+        query = (
+            "SELECT label, score, diameter, geometry FROM candidates WHERE raster = ?"
+            " ORDER BY y, x, label, score DESC, geometry"
+        )
+        with _said(self.path):
+            cursor = self._db.execute(query, (raster,))
+            while rows := cursor.fetchmany(batch):
+                label, score, diameter, blobs = zip(*rows, strict=True)
+                geometry: NDArray[Any]
+                if kind == "polygon":
+                    geometry = np.asarray(shapely.from_wkb(list(blobs)), dtype=object)
+                else:
+                    width = 2 if kind == "point" else 4
+                    geometry = np.frombuffer(b"".join(blobs), "<f8").reshape(-1, width).astype(np.float64)
+                sizes = None if diameter[0] is None else np.array(diameter, np.float64)
+                yield Detections(
+                    grid, kind, geometry, np.array(score, np.float64), np.array(label, np.int64), classes, sizes
+                )
+
+    # -- facts and the end ---------------------------------------------------------------------------------
+
+    def remember(self, name: str, value: str) -> None:
+        """Store a fact about the output."""
+        with _said(self.path):
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def fact(self, name: str) -> str | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether no unit has been done."""
+        return self._db.execute("SELECT 1 FROM units LIMIT 1").fetchone() is None
+
+    def close(self) -> None:
+        """Close, keeping what is done."""
+        self._db.close()
+
+    def discard(self) -> None:
+        """Close and remove: the output is written, or there is nothing to keep."""
+        self.close()
+        remove(self.path)
+
+
+def remove(path: Path) -> None:
+    """Remove a journal and SQLite's files beside it."""
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+class _said:
+    """Turns SQLite's errors into one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.DatabaseError):
+            raise _as_user_error(self._path, error) from error
+
+
+def _as_user_error(path: Path, error: sqlite3.DatabaseError) -> UserError:
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return UserError(f"Another scan is writing this output ({path.name} is locked); wait for it or stop it.")
+    if "full" in text:
+        return UserError(f"The disk is full ({path}); free some space and run the same command again to go on.")
+    if "unable to open" in text or "readonly" in text:
+        return UserError(f"{path.parent} can't be written to; choose another place with -o.")
+    if "not a database" in text or "malformed" in text:
+        return UserError(f"{path} is not a journal of ecodetect or is damaged; remove it and run again.")
+    return UserError(f"The journal {path} can't be used ({text}); remove it and run again.")

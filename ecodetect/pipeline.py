@@ -1,0 +1,216 @@
+"""The way of the pixels of one raster: units are read, detected and entered into the journal, side by side.
+
+One thread reads (handles of GDAL aren't thread safe, and one reader decodes each block once), `workers` threads
+detect, the caller's thread writes the journal. Queues are bounded, so memory is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.aoi import Area
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections
+from ecodetect.detectors.protocol import Detector
+from ecodetect.grid import Grid, Window
+from ecodetect.raster import Raster
+from ecodetect.tiling import Plan, Unit
+
+_PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Work:
+    """One raster to be searched.
+
+    grid : the grid that is scanned: the raster's own, or a resampling.
+    area : area of interest in pixels of `grid`, or None.
+    score : lowest score kept, one per class of the detector.
+    batch : chips given to the detector at once.
+    """
+
+    raster: Raster
+    detector: Detector
+    grid: Grid
+    plan: Plan
+    area: Area | None
+    score: tuple[float, ...]
+    batch: int = 1
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Found:
+    """What a unit gave.  valid_rows : pixels searched per row of its core; too_large : objects left out."""
+
+    unit: Unit
+    candidates: Detections
+    valid_rows: NDArray[np.int64]
+    too_large: int
+
+
+def worth_reading(work: Work, unit: Unit) -> bool:
+    """Whether a unit has ground to search: it meets the area of interest and isn't known to be empty."""
+    if work.area is not None and not work.area.meets(unit.core):
+        return False
+    return not _is_empty(work, unit.read)
+
+
+def _is_empty(work: Work, window: Window) -> bool:
+    native = work.raster.grid
+    if work.grid == native:
+        return work.raster.is_empty(window)
+    a, _, c, _, e, f = native.pixels_from(work.grid)
+    x0, y0 = int(np.floor(a * window.x + c)) - 1, int(np.floor(e * window.y + f)) - 1
+    x1, y1 = int(np.ceil(a * window.right + c)) + 1, int(np.ceil(e * window.bottom + f)) + 1
+    return work.raster.is_empty(Window(x0, y0, x1 - x0, y1 - y0).clipped(native.window))
+
+
+def run(
+    work: Work,
+    numbers: Iterable[int],
+    done: Callable[[Found], None],
+    *,
+    workers: int,
+    reading: Callable[[], Any],
+    ahead: int = 1,
+) -> None:
+    """Do the units with these numbers; `done` is called in this thread for each, in order of completion.
+
+    reading : makes the context (block cache, decoding threads) in which the reader thread works.
+    ahead : units read before they are needed.
+    Raises what a thread raised; units already passed to `done` stay done. KeyboardInterrupt stops the threads
+    after their present unit and is raised again.
+    """
+    stop = threading.Event()
+    chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=max(1, ahead))
+    results: Queue[Found | BaseException | None] = Queue(maxsize=workers + 1)
+
+    def read() -> None:
+        try:
+            with reading():
+                for number in numbers:
+                    unit = work.plan.unit(number)
+                    if stop.is_set() or not _put(chips, (unit, read_unit(work, unit)), stop):
+                        return
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            _put(results, error, stop)
+        finally:
+            for _ in range(workers):
+                _put(chips, None, stop)
+
+    def detect() -> None:
+        try:
+            while (item := _get(chips, stop)) is not None:
+                found = detect_unit(work, *item)
+                del item
+                if not _put(results, found, stop):
+                    return
+        except BaseException as error:
+            _put(results, error, stop)
+        finally:
+            _put(results, None, stop)
+
+    threads = [threading.Thread(target=read, name="reader", daemon=True)]
+    threads += [threading.Thread(target=detect, name=f"detector-{i}", daemon=True) for i in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        finished = 0
+        while finished < workers:
+            # A timeout lets Ctrl-C through on systems where a blocking get() doesn't.
+            try:
+                result = results.get(timeout=_PATIENCE_S)
+            except Empty:
+                continue
+            if result is None:
+                finished += 1
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                done(result)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _put(queue: Queue[Any], item: Any, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        try:
+            queue.put(item, timeout=_PATIENCE_S)
+            return True
+        except Full:
+            continue
+    return False
+
+
+def _get(queue: Queue[Any], stop: threading.Event) -> Any:
+    while not stop.is_set():
+        try:
+            return queue.get(timeout=_PATIENCE_S)
+        except Empty:
+            continue
+    return None
+
+
+def read_unit(work: Work, unit: Unit) -> Chip:
+    """The pixels of a unit with its halo, one read."""
+    return work.raster.read(unit.read, work.detector.needs.bands, work.grid)
+
+
+def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
+    """Detect the tiles of a unit and keep what its cores own."""
+    needs = work.detector.needs
+    margin = needs.margin_px if needs.settling is not None else 0.0
+    empty = Detections.empty(work.grid, work.detector.kind, work.detector.classes)
+    kept: list[Detections] = []
+    too_large = 0
+    tiles = [tile for tile in unit.tiles if _has_data(chip, tile.read)]
+    for start in range(0, len(tiles), work.batch):
+        part = tiles[start : start + work.batch]
+        chips = [chip.crop(tile.read) for tile in part]
+        chips += chips[:1] * (work.batch - len(part))  # a fixed batch gives the same numbers as any other
+        for tile, local in zip(part, work.detector.detect(chips), strict=False):
+            found = local.shifted(tile.read.x, tile.read.y, work.grid)
+            found = found[_owned(tile.core, found, margin)]
+            bounds = found.bounds()
+            sides = bounds[:, 2:] - bounds[:, :2]
+            fits = (sides <= needs.largest_px).all(axis=1)
+            too_large += int(np.count_nonzero(~fits))
+            kept.append(found[fits & (found.score >= np.array(work.score)[found.label])])
+    candidates = Detections.concatenate(kept) if kept else empty
+    return Found(unit, candidates, _searched_rows(work, unit, chip), too_large)
+
+
+def _owned(core: Window, found: Detections, margin: float) -> NDArray[np.bool_]:
+    if not margin:
+        return core.owns(found.centres())
+    x, y = found.centres().T
+    near: NDArray[np.bool_] = (x >= core.x - margin) & (x < core.right + margin)
+    near &= (y >= core.y - margin) & (y < core.bottom + margin)
+    return near
+
+
+def _has_data(chip: Chip, read: Window) -> bool:
+    """Whether any pixel is valid. Of the whole read: the centre of an object's box may lie off the data."""
+    return chip.valid is None or bool(chip.crop(read).valid.any())  # type: ignore[union-attr]
+
+
+def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:
+    """Valid pixels inside the area of interest, per row of the unit's core."""
+    core = unit.core
+    mask = None if work.area is None else work.area.mask(core)
+    if chip.valid is not None:
+        x, y = core.x - chip.window.x, core.y - chip.window.y
+        valid = chip.valid[y : y + core.height, x : x + core.width]
+        mask = valid if mask is None else mask & valid
+    if mask is None:
+        return np.full(core.height, core.width, np.int64)
+    return np.count_nonzero(mask, axis=1).astype(np.int64)

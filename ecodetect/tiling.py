@@ -1,0 +1,121 @@
+"""How a raster is cut: half-open cores that partition it, each read with a halo, walked in vertical stripes.
+
+An object belongs to the core in which its centre lies, so it is reported once wherever the cuts are. A unit is
+a fixed block of tiles: what is read at once, done at once and redone at once.
+Source of the idea: the responsibility rule of StarDist (Weigert et al., WACV 2020; `big.py`), here by the
+centre of the bounding box instead of by the box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One chip's worth of raster: `core` is answered for, `read` is seen. All reads have one size."""
+
+    core: Window
+    read: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A block of tiles.  number : its place in the row-major lattice of units, the same for any order of work."""
+
+    number: int
+    core: Window
+    read: Window
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cuts of one grid.
+
+    width, height : pixels of the grid.
+    tile_px : side of a core, a multiple of the detector's stride.
+    halo_px : pixels read beyond a core on each side, a multiple of the stride.
+    tiles_per_unit : units are squares of this many tiles a side.
+    stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
+        stripe fit the block cache.
+    offset_px : shifts the lattice up and left (`--verify` looks at the same ground through other tiles).
+    """
+
+    width: int
+    height: int
+    tile_px: int
+    halo_px: int
+    tiles_per_unit: int = 1
+    stripe_px: int = 2**31
+    offset_px: int = 0
+
+    @property
+    def unit_px(self) -> int:
+        """Side of a unit's core."""
+        return self.tile_px * self.tiles_per_unit
+
+    @property
+    def chip_px(self) -> int:
+        """Side of every chip."""
+        return self.tile_px + 2 * self.halo_px
+
+    @property
+    def columns(self) -> int:
+        return math.ceil((self.width + self.offset_px) / self.unit_px)
+
+    @property
+    def rows(self) -> int:
+        return math.ceil((self.height + self.offset_px) / self.unit_px)
+
+    def __len__(self) -> int:
+        return self.columns * self.rows
+
+    def unit(self, number: int) -> Unit:
+        """The unit at a place of the lattice."""
+        row, column = divmod(number, self.columns)
+        side, whole = self.unit_px, Window(0, 0, self.width, self.height)
+        x, y = column * side - self.offset_px, row * side - self.offset_px
+        core = Window(x, y, side, side).clipped(whole)
+        tiles = []
+        for ty in range(y, y + side, self.tile_px):
+            for tx in range(x, x + side, self.tile_px):
+                square = Window(tx, ty, self.tile_px, self.tile_px)
+                part = square.clipped(whole)
+                if part.area:
+                    tiles.append(Tile(part, square.grown(self.halo_px)))
+        reads = [tile.read for tile in tiles]
+        left, top = min(r.x for r in reads), min(r.y for r in reads)
+        right, bottom = max(r.right for r in reads), max(r.bottom for r in reads)
+        return Unit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
+
+    def walk(self) -> Iterator[int]:
+        """Numbers of all units in the order of reading: stripe by stripe, each row by row."""
+        across = max(1, self.stripe_px // self.unit_px)
+        for left in range(0, self.columns, across):
+            for row in range(self.rows):
+                for column in range(left, min(left + across, self.columns)):
+                    yield row * self.columns + column
+
+
+def plan(grid: Grid, *, tile_px: int, largest_px: float, reach_px: int, margin_px: float, stride_px: int = 1,
+         unit_px: int = 2048, offset_px: int = 0) -> Plan:  # fmt: skip
+    """The cuts of `grid` for a detector.
+
+    tile_px : wished side of a core; rounded up to a multiple of `stride_px`.
+    largest_px, reach_px, margin_px, stride_px : see `detectors.protocol.Needs`.
+    unit_px : wished side of a unit; at least one tile.
+    Raises UserError for a tile size below 16 px.
+    """
+    if tile_px < 16:
+        raise UserError(f"A tile must be at least 16 px wide; got --tile {tile_px}.")
+    tile = math.ceil(tile_px / stride_px) * stride_px
+    # Half the largest object, what a filter sees beyond it, the margin of ownership, and a pixel of rounding.
+    halo = math.ceil((largest_px / 2 + reach_px + margin_px + 1) / stride_px) * stride_px
+    per_unit = max(1, unit_px // tile)
+    return Plan(grid.width, grid.height, tile, halo, per_unit, offset_px=offset_px)
