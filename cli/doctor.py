@@ -139,6 +139,7 @@ PACKAGES: dict[str, Callable[[], str]] = {
     "opencv": _opencv,
     "scikit-image": partial(_import, "skimage", "scikit-image"),
     "pyarrow": partial(_import, "pyarrow", "pyarrow"),
+    "psutil": partial(_import, "psutil", "psutil"),
     "click": partial(_import, "click", "click"),
 }
 
@@ -155,15 +156,10 @@ def _cores() -> str:
 
 
 def _memory() -> str:
-    if sys.platform == "win32":
-        import ctypes
+    import psutil
 
-        kilobytes = ctypes.c_ulonglong()
-        if not ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes)):
-            raise ctypes.WinError()
-        return f"{kilobytes.value * 1024 / GIB:.1f} GiB"
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = f"{total / GIB:.1f} GiB"
+    memory = psutil.virtual_memory()
+    text = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB of them free"
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container
     if limit.is_file() and (value := limit.read_text(encoding="ascii").strip()) != "max":
         text += f", limited to {int(value) / GIB:.1f} GiB"

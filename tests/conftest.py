@@ -1,0 +1,38 @@
+"""What every test file may use: the command line as a fixture, the sample data, reproducible hypothesis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Outcome, Run
+from ecodetect_cli.main import DEBUG_VARIABLE, main
+from hypothesis import settings
+
+# The same examples each time: a failure seen once is seen again. No deadline: the first call of a function
+# may import a library that takes seconds.
+settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture
+def ecodetect(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `ecodetect ARGUMENTS...` in this process: `ecodetect("scan", path, "-m", "threshold").err`."""
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()  # forget what was written before
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The folder of the committed sample scenes."""
+    return Path(__file__).parents[1] / "sample_data"

@@ -1,0 +1,181 @@
+"""Each module imports only from the layers under it; a foreign library only where it may."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {"ecodetect": ROOT / "ecodetect", "ecodetect_cli": ROOT / "cli"}
+
+# From top to bottom. Units of one line don't know each other. `x.*`: each module in the folder x is a unit of
+# its own; any other name is one unit with all that is in its folder. The longest name that fits counts.
+LAYERS = [
+    ["ecodetect_cli"],
+    ["ecodetect"],
+    ["ecodetect.training"],
+    ["ecodetect.evaluation", "ecodetect.estimation"],
+    ["ecodetect.scanning"],
+    ["ecodetect.pipeline"],
+    ["ecodetect.journal", "ecodetect.memory"],
+    ["ecodetect.bundle"],
+    ["ecodetect.models"],
+    ["ecodetect.detectors"],  # the table; it knows all detectors
+    ["ecodetect.detectors.*"],
+    ["ecodetect.detectors.protocol"],
+    ["ecodetect.networks"],
+    ["ecodetect.raster"],
+    ["ecodetect.annotations", "ecodetect.aoi"],
+    ["ecodetect.formats"],  # the table; it knows all formats
+    ["ecodetect.formats.*"],
+    ["ecodetect.metrics"],
+    ["ecodetect.runtime"],
+    ["ecodetect.matching"],
+    ["ecodetect.merging"],
+    ["ecodetect.tiling"],
+    ["ecodetect.chip", "ecodetect.detections"],
+    ["ecodetect.layer"],
+    ["ecodetect.grid", "ecodetect.sizes"],
+    ["ecodetect.errors"],
+]
+
+# Libraries that only these units may import. A learned detector is added to torch by its name.
+LEARNED = {"ecodetect.networks", "ecodetect.runtime", "ecodetect.training"}
+FOREIGN = {
+    "rasterio": {
+        "ecodetect.raster",
+        "ecodetect.aoi",  # to draw polygons on a mask, not to read
+        "ecodetect.formats.label_image",
+        "ecodetect_cli.doctor",
+    },
+    "torch": LEARNED,
+    "torchvision": LEARNED,
+    "click": {"ecodetect_cli"},
+}
+
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def place(module: str) -> tuple[int, str] | None:
+    """Level and unit of a module; None if no layer names it."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        name, is_whole = ".".join(parts[:length]), length == len(parts)
+        if f"{name}.*" in LEVEL and not is_whole:
+            return LEVEL[f"{name}.*"], ".".join(parts[: length + 1])
+        if name in LEVEL and (is_whole or name != "ecodetect"):
+            return LEVEL[name], name
+    return None
+
+
+def imported(module: str, is_package: bool, source: str, modules: set[str]) -> Iterator[tuple[int, str]]:
+    """Line and full name of each import, wherever it stands: in a function and for types only too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parents = parts[: len(parts) - node.level + is_package]
+                origin = ".".join([*parents, *([origin] if origin else [])])
+            for alias in node.names:
+                name = f"{origin}.{alias.name}"
+                if name == "ecodetect.__version__":
+                    continue  # a constant; `import ecodetect` loads nothing (tests/test_cli_start.py)
+                yield node.lineno, name if name in modules or name in LEVEL else origin
+
+
+def violations(sources: dict[str, tuple[bool, str]]) -> list[str]:
+    """What breaks the rules in {module: (is it a package, source)}, one sentence each."""
+    found = []
+    for module, (is_package, source) in sources.items():
+        here = place(module)
+        if here is None:
+            found.append(
+                f"{module} is in no layer: give it a line in LAYERS of tests/test_layers.py, below all that"
+                " import it and above all that it imports."
+            )
+            continue
+        for line, name in imported(module, is_package, source, set(sources)):
+            library = name.split(".")[0]
+            if library in FOREIGN and not {module, here[1], *_parents(module)} & FOREIGN[library]:
+                found.append(f"{module}:{line} imports {library}; only {sorted(FOREIGN[library])} may.")
+            if library in SOURCES:
+                there = place(name)
+                if there is None:
+                    found.append(f"{module}:{line} imports {name}, which is in no layer.")
+                elif there[1] != here[1] and there[0] <= here[0]:
+                    found.append(f"{module}:{line} imports {name}, which is not in a layer under its own.")
+    return found
+
+
+def _parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def tree() -> dict[str, tuple[bool, str]]:
+    """{module: (is it a package, source)} of the repository."""
+    sources = {}
+    for package, folder in SOURCES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            is_package = parts[-1] == "__init__"
+            name = ".".join(parts[:-1] if is_package else parts)
+            sources[name] = (is_package, path.read_text(encoding="utf-8"))
+    return sources
+
+
+def test_modules_import_only_what_lies_under_them() -> None:
+    sources = tree()
+    assert "ecodetect.errors" in sources
+    assert "ecodetect_cli.main" in sources
+    assert not (found := violations(sources)), "\n".join(["", *found])
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "says"),
+    [
+        ("ecodetect.grid", "import ecodetect.tiling", "not in a layer under"),
+        ("ecodetect.grid", "def f():\n    from ecodetect import tiling", "not in a layer under"),
+        ("ecodetect.grid", "from . import tiling", "not in a layer under"),
+        ("ecodetect.grid", "from .tiling import plan", "not in a layer under"),
+        ("ecodetect.grid", "from ecodetect.formats.table import read", "not in a layer under"),
+        ("ecodetect.grid", "from ecodetect import scan", "not in a layer under"),
+        ("ecodetect.grid", "from ecodetect.sizes import Length", "not in a layer under"),
+        ("ecodetect.grid", "from ecodetect.helpers import x", "in no layer"),
+        ("ecodetect.formats.kml", "from ecodetect.formats.table import read", "not in a layer under"),
+        ("ecodetect.formats.kml", "from .table import read", "not in a layer under"),
+        ("ecodetect.detectors.blobs", "from ecodetect.detectors import known", "not in a layer under"),
+        ("ecodetect.scanning", "import ecodetect_cli.main", "not in a layer under"),
+        ("ecodetect.scanning", "import rasterio.windows", "imports rasterio"),
+        ("ecodetect.scanning", "from torch import nn", "imports torch"),
+        ("ecodetect.scanning", "import click", "imports click"),
+        ("ecodetect_cli.scan", "import rasterio", "imports rasterio"),
+        ("ecodetect.helpers", "", "in no layer"),
+    ],
+)
+def test_a_violation_is_seen(module: str, source: str, says: str) -> None:
+    sources = {"ecodetect.tiling": (False, ""), module: (False, source)}
+    (found,) = violations(sources)
+    assert says in found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ecodetect.tiling", "from ecodetect.grid import Grid\nfrom .errors import UserError"),
+        ("ecodetect.detectors.blobs", "from ecodetect.detectors.protocol import Detector"),
+        ("ecodetect.networks.unet", "import torch\nfrom ecodetect.networks.backbones import resnet"),
+        ("ecodetect.journal", "from ecodetect import __version__"),
+        ("ecodetect.raster", "import rasterio"),
+        ("ecodetect_cli.scan", "import click\nimport ecodetect\nfrom ecodetect_cli import options"),
+        ("ecodetect_cli.doctor", "import rasterio"),
+    ],
+)
+def test_what_is_allowed_passes(module: str, source: str) -> None:
+    assert violations({module: (False, source)}) == []
