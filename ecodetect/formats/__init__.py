@@ -1,0 +1,225 @@
+"""Files of features: which module knows which suffix, and outputs that are whole or not there at all.
+
+A format is a module in this folder and a line in `FORMATS`; modules are imported only when used. A module has
+
+    read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer
+    write(path: Path, stream: Stream) -> Written
+    recognises(path: Path, head: bytes) -> bool      only where several modules read the same suffix
+
+`write` is given a path in a folder of its own beside the target and may put more files and folders next to
+it; they are moved into place together, the file itself last. `recognises` is asked in the order of the table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ecodetect.errors import LayerError, UserError
+from ecodetect.grid import Grid
+from ecodetect.layer import Layer, Stream
+
+_HEAD_BYTES = 65_536  # what `recognises` sees of a file
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One line of the table: module, its name for people, suffixes it reads and writes ("/": a folder)."""
+
+    module: str
+    title: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of writing a layer.
+
+    path : the file.
+    features : features in it.
+    dropped : features left out because the format can't hold them; `notes` says why.
+    notes : sentences for the user.
+    """
+
+    path: Path
+    features: int
+    dropped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+_GEOJSON = (".geojson", ".geojsonl", ".geojsons")
+
+FORMATS = (Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON),)
+
+
+def suffixes(*, writing: bool) -> tuple[str, ...]:
+    """The suffixes that can be written, or read; "/" stands for a folder."""
+    found = [suffix for entry in FORMATS for suffix in (entry.writes if writing else entry.reads)]
+    return tuple(dict.fromkeys(found))
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    grid: Grid | None = None,
+    image: str | None = None,
+) -> Layer:
+    """Read a file (or folder) of features.
+
+    layer : name of the layer, where the file has several.
+    grid : grid of the raster that the features belong to; resolves coordinates that don't say where they are.
+    image : name of that raster, where the file speaks of several images.
+    Raises LayerError in one sentence for whatever can't be read.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise LayerError(f"{source} doesn't exist.")
+    suffix = source.suffix.lower()
+    candidates = [entry for entry in FORMATS if suffix in entry.reads]
+    if not candidates and source.is_dir():
+        candidates = [entry for entry in FORMATS if "/" in entry.reads]
+    if not candidates:
+        known = ", ".join(suffixes(writing=False))
+        raise LayerError(f"{source} has a suffix that isn't known; features are read from {known}.")
+    try:
+        if source.is_file() and source.stat().st_size == 0:
+            raise LayerError(f"{source} is empty (0 bytes).")
+        module = _chosen(source, candidates)
+        found: Layer = module.read(source, layer=layer, grid=grid, image=image)
+        return found
+    except UserError:
+        raise
+    except OSError as error:
+        raise LayerError(f"{source} can't be read: {error.strerror or error}.") from error
+    except (MemoryError, RecursionError) as error:
+        raise LayerError(f"{source} is too large or too deeply nested to be read.") from error
+
+
+def _chosen(source: Path, candidates: list[Format]) -> Any:
+    if len(candidates) == 1:
+        return _module(candidates[0])
+    head = b""
+    if source.is_file():
+        with source.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    for entry in candidates:
+        module = _module(entry)
+        if module.recognises(source, head):
+            return module
+    titles = ", ".join(entry.title for entry in candidates)
+    raise LayerError(f"{source} is none of what a {source.suffix or 'folder'} can be: {titles}.")
+
+
+def _module(entry: Format) -> Any:
+    return importlib.import_module(f"ecodetect.formats.{entry.module}")
+
+
+def _writer(target: Path) -> Format:
+    for entry in FORMATS:
+        if target.suffix.lower() in entry.writes:
+            return entry
+    known = ", ".join(suffixes(writing=True))
+    raise LayerError(f"{target} has a suffix that can't be written; use one of {known}.")
+
+
+def writable(path: str | os.PathLike[str]) -> None:
+    """Raise LayerError, before work starts, where `write` can't succeed: unknown suffix, unwritable folder."""
+    target = Path(path)
+    _writer(target)
+    if target.is_dir():
+        raise LayerError(f"{target} is a folder; give the name of a file.")
+    with _staging(target):
+        pass
+
+
+def write(path: str | os.PathLike[str], stream: Stream, *, overwrite: bool = False) -> Written:
+    """Write a stream of features whole or not at all; the suffix names the format.
+
+    overwrite : replace an existing file. It stays as it is until the new one is complete.
+    Raises LayerError in one sentence: unknown suffix, file exists, a frame it can't hold, disk full.
+    """
+    target = Path(path)
+    entry = _writer(target)
+    if target.is_dir():
+        raise LayerError(f"{target} is a folder; give the name of a file.")
+    if target.exists() and not overwrite:
+        raise LayerError(f"{target} exists; say --overwrite to replace it.")
+    module = _module(entry)
+    with _staging(target) as stage:
+        written: Written = module.write(stage / target.name, stream)
+        _move(stage, target, stale=getattr(module, "SIDE_SUFFIXES", ()))
+    return replace(written, path=target)
+
+
+@contextlib.contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside `target` for the unfinished output; it is gone afterwards, whatever happens.
+
+    Its name depends only on the target's, so that a run after a kill clears away what the killed one left.
+    """
+    folder = target.parent
+    if not folder.is_dir():
+        raise LayerError(f"{target} can't be written: the folder {folder} doesn't exist.")
+    stage = folder / f".{target.name}.part"
+    try:
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir()
+        yield stage
+    except UserError:
+        raise
+    except OSError as error:
+        if _is_full(error, folder):
+            raise LayerError(
+                f"The disk is full while writing {target}; free space and run the same command again."
+            ) from error
+        raise LayerError(f"{target} can't be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _is_full(error: OSError, folder: Path) -> bool:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return True
+    # GDAL and SQLite report a full disk in many words and without the number.
+    return error.errno is None and shutil.disk_usage(folder).free < 1 << 20
+
+
+def _move(stage: Path, target: Path, *, stale: tuple[str, ...]) -> None:
+    """Move what lies in `stage` beside `target`, the target itself last.
+
+    stale : suffixes of side files; those of an older output that have no successor are removed.
+    """
+    made = sorted(found for found in stage.rglob("*") if found.is_file())
+    for file in made:
+        _sync(file)
+    others = [file for file in made if file.relative_to(stage) != Path(target.name)]
+    if others or stale:
+        # The old main file goes first: killed in between, nothing looks like a whole output that isn't one.
+        target.unlink(missing_ok=True)
+        for suffix in stale:
+            target.with_name(target.stem + suffix).unlink(missing_ok=True)
+    for file in others:
+        place = target.parent / file.relative_to(stage)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+    if len(others) < len(made):
+        (stage / target.name).replace(target)
+    if os.name == "posix":
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
