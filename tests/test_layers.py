@@ -19,18 +19,29 @@ LAYERS = [
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
     ["ecodetect.scanning"],
+    ["ecodetect.searching"],
     ["ecodetect.pipeline"],
-    ["ecodetect.journal", "ecodetect.memory"],
+    ["ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],
     ["ecodetect.bundle"],
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
+    ["ecodetect.detectors.filtering", "ecodetect.detectors.intensity", "ecodetect.detectors.outlines"],
     ["ecodetect.detectors.protocol"],
     ["ecodetect.networks"],
     ["ecodetect.raster"],
+    ["ecodetect.bands", "ecodetect.georeference", "ecodetect.resampling"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
+    [
+        "ecodetect.formats.antimeridian",
+        "ecodetect.formats.arrow_stream",
+        "ecodetect.formats.image_matching",
+        "ecodetect.formats.masks",
+        "ecodetect.formats.xml_reading",
+    ],
+    ["ecodetect.formats.collecting", "ecodetect.formats.text_reading"],
     ["ecodetect.metrics"],
     ["ecodetect.runtime"],
     ["ecodetect.matching"],
@@ -47,8 +58,9 @@ LEARNED = {"ecodetect.networks", "ecodetect.runtime", "ecodetect.training"}
 FOREIGN = {
     "rasterio": {
         "ecodetect.raster",
-        "ecodetect.aoi",  # to draw polygons on a mask, not to read
+        "ecodetect.aoi",  # polygons to pixels, no reading
         "ecodetect.formats.label_image",
+        "ecodetect.formats.masks",  # pixels to polygons, no reading
         "ecodetect_cli.doctor",
     },
     "torch": LEARNED,
