@@ -7,7 +7,6 @@ they are read back sorted by place, so that the output doesn't depend on the ord
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from ecodetect.grid import Grid
 _SCHEMA = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, survey TEXT);
+CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB,
     PRIMARY KEY (raster, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter REAL,
@@ -79,11 +78,6 @@ class Journal:
                 dropped = self._db.execute(f"DELETE FROM {table} WHERE raster NOT IN ({marks})", rasters).rowcount
             self._db.execute(f"DELETE FROM rasters WHERE id NOT IN ({marks})", rasters)
         return int(dropped)
-
-    def survey(self, raster: int) -> dict[str, Any] | None:
-        """The settings found by surveying the raster, if stored."""
-        row = self._db.execute("SELECT survey FROM rasters WHERE id = ?", (raster,)).fetchone()
-        return None if row[0] is None else dict(json.loads(row[0]))
 
     def done(self, raster: int) -> set[int]:
         """Numbers of the units that are done."""

@@ -74,23 +74,23 @@ def lay_out(
     sizes = [tile_px] if tile_px is not None else [size for size in _TILES if size <= longest]
     least: Layout | None = None
     for tile in sizes:
-        for threads in range(workers, 0, -1):
-            cuts = plan(
-                grid,
-                tile_px=tile,
-                largest_px=needs.largest_px,
-                reach_px=needs.reach_px,
-                margin_px=needs.margin_px,
-                stride_px=needs.stride_px,
-                unit_px=min(2048, max(sizes)),
-            )
-            layout = _fill(cuts, needs, block_shape, scale, bytes_per_pixel, threads, base, aim)
-            if layout.peak_bytes <= aim:
-                return layout
-            if least is None or layout.peak_bytes < least.peak_bytes:
-                least = layout
-            if limit is None and tile_px is not None:
-                break
+        # Larger units read better; smaller ones take less memory.
+        for unit in sorted({max(2048, tile), tile}, reverse=True):
+            for threads in range(workers, 0, -1):
+                cuts = plan(
+                    grid,
+                    tile_px=tile,
+                    largest_px=needs.largest_px,
+                    reach_px=needs.reach_px,
+                    margin_px=needs.margin_px,
+                    stride_px=needs.stride_px,
+                    unit_px=min(unit, longest),
+                )
+                layout = _fill(cuts, needs, block_shape, scale, bytes_per_pixel, threads, base, aim)
+                if layout.peak_bytes <= aim:
+                    return layout
+                if least is None or layout.peak_bytes < least.peak_bytes:
+                    least = layout
     assert least is not None
     if limit is None:
         return least
@@ -111,7 +111,7 @@ def _fill(
     detecting = cuts.chip_px**2 * needs.bytes_per_pixel * workers
     rows, columns = block_shape
     # Blocks touched by one row of units, and one row of blocks more, so that none is decoded twice.
-    cached_rows = math.ceil(unit_read / rows + 2) * rows
+    cached_rows = min(math.ceil(unit_read / rows + 2), math.ceil(cuts.height * scale / rows) + 1) * rows
     full_width = (cuts.width * scale + 2 * columns) * cached_rows * bytes_per_pixel
     narrowest = (unit_read + 2 * columns) * cached_rows * bytes_per_pixel
     room = aim - base - pixels - detecting

@@ -44,7 +44,8 @@ class Plan:
     tiles_per_unit : units are squares of this many tiles a side.
     stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
         stripe fit the block cache.
-    offset_px : shifts the lattice up and left (`--verify` looks at the same ground through other tiles).
+    offset_px : shifts the lattice up and left, by less than a tile (`--verify` looks at the same ground through
+        other tiles).
     """
 
     width: int

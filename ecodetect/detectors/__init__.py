@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import cleandoc
+from typing import Any
 
 from ecodetect.detectors.protocol import Detector, Scene, read_options
 from ecodetect.errors import UserError
@@ -22,16 +26,45 @@ def known() -> dict[str, str]:
     return {**{point.name: point.value for point in entry_points(group="ecodetect.detectors")}, **TABLE}
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A detector in words.
+
+    purpose : one sentence.
+    options : option name -> (default, meaning), as the docstring of its `Options` has them.
+    """
+
+    purpose: str
+    options: Mapping[str, tuple[str, str]]
+
+
+def describe(name: str) -> Description:
+    """What a detector is for and what can be set.  Raises UserError for an unknown name."""
+    module = _module(name)
+    purpose = cleandoc(module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    meanings = dict(re.findall(r"^(\w+) : (.*(?:\n {2,}.*)*)", cleandoc(module.Options.__doc__ or ""), re.MULTILINE))
+    options = {
+        field.name: (str(field.default).lower() if field.default in (True, False, None) else str(field.default),
+                     " ".join(meanings.get(field.name, "").split()))
+        for field in fields(module.Options)
+    }  # fmt: skip
+    return Description(purpose, options)
+
+
 def build(name: str, scene: Scene, options: Mapping[str, str] | None = None) -> Detector:
     """The detector `name` for a scene, with options as `name=value` texts.
 
     Raises UserError for an unknown name, naming the nearest, and for options it doesn't have.
     """
+    module = _module(name)
+    detector: Detector = module.build(read_options(module.Options, options or {}, name), scene)
+    return detector
+
+
+def _module(name: str) -> Any:
     table = known()
     if name not in table:
         near = get_close_matches(name, table, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"No detector named '{name}'; {hint}Known: {', '.join(sorted(table))}.")
-    module = import_module(table[name].partition(":")[0])
-    detector: Detector = module.build(read_options(module.Options, options or {}, name), scene)
-    return detector
+    return import_module(table[name].partition(":")[0])

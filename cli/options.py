@@ -1,0 +1,46 @@
+"""Flags that several commands share, each defined once.
+
+flag              commands
+--bands           scan, candidates
+--aoi             scan, candidates
+--gsd             scan, candidates
+--set             scan, candidates
+--max-memory      scan, candidates
+--overwrite       scan, candidates, convert
+--allow-vrt       scan, candidates, info
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+bands = click.option(
+    "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
+)
+aoi = click.option(
+    "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
+)
+gsd = click.option(
+    "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
+)
+settings = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the detector; may be repeated."
+)
+max_memory = click.option("--max-memory", metavar="SIZE", help="Stay under this much memory (2GB, 500MB).")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+allow_vrt = click.option(
+    "--allow-vrt", is_flag=True, help="Let a VRT read files outside its folder, or URLs. Only for VRTs you trust."
+)
+
+
+def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
+    """`name=value` texts as a mapping; a UsageError for anything else."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise click.UsageError(f"--set takes NAME=VALUE; got '{text}'.")
+        found[name.strip()] = value.strip()
+    return found

@@ -1,0 +1,207 @@
+"""`ecodetect scan`: find the individuals in rasters and write them as a layer."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecodetect_cli import options
+
+if TYPE_CHECKING:
+    from ecodetect.scanning import Summary
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-m", "--model", metavar="MODEL", help="What to search with: `ecodetect models` lists them.")
+@click.option(
+    "-o", "--out", metavar="OUT", help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson."
+)
+@options.bands
+@options.aoi
+@options.gsd
+@click.option("--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated).")
+@options.settings
+@click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
+@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure.")
+@click.option("--verify", is_flag=True, help="Search a few percent again on shifted tiles; say the share found again.")
+@click.option("--tile", type=int, metavar="PX", help="Side of a tile. Chosen by itself.")
+@click.option("--workers", type=int, metavar="N", help="Tiles worked on at once. Default: the number of cores.")
+@options.max_memory
+@click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
+@options.overwrite
+@options.allow_vrt
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def scan(
+    images: tuple[str, ...],
+    model: str | None,
+    out: str | None,
+    score: tuple[str, ...],
+    settings: tuple[str, ...],
+    picture: str | None,
+    sheet: str | None,
+    verify: bool,
+    tile: int | None,
+    workers: int | None,
+    max_memory: str | None,
+    restart: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **raster: Any,
+) -> int:
+    """Find the individuals in rasters and write them as a layer.
+
+    IMAGE is a file, a folder, a pattern, or a URL. An interrupted scan goes on where it stopped when the same
+    command is run again.
+
+    \b
+    ecodetect scan ortho.tif -m threshold --picture map.png
+    ecodetect scan flights/ -m threshold -o shrubs/ --set min_area=2m2
+    ecodetect scan plate.png -m blobs -o cells.csv
+    """
+    from ecodetect.memory import read_size
+    from ecodetect.scanning import Output, plan_files, scan_files
+    from ecodetect.searching import Settings
+
+    if model is None:
+        raise click.UsageError(f"Say with -m what to search with. {_known_models()}")
+    asked = Settings(
+        model=model,
+        options=options.pairs(settings),
+        score=_scores(score),
+        tile_px=tile,
+        workers=workers,
+        max_memory=None if max_memory is None else read_size(max_memory),
+        bands=raster["bands"],
+        aoi=raster["aoi"],
+        gsd_m=raster["gsd"],
+        allow_vrt=raster["allow_vrt"],
+    )
+    if dry_run:
+        for line in plan_files(images, asked, out):
+            click.echo(line)
+        return 0
+    output = Output(overwrite, restart, picture, sheet, verify)
+    bar = _Bar() if not quiet and not as_json else None
+    summaries, failures = scan_files(images, asked, out, output, None if bar is None else bar.show)
+    if bar is not None:
+        bar.close()
+    if as_json:
+        click.echo(json_module.dumps([_as_json(summary) for summary in summaries], indent=1))
+    elif not quiet:
+        for summary in summaries:
+            click.echo("\n".join(_lines(summary)))
+    for _, error in failures:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    if failures and len(images) + len(summaries) > 1:
+        click.echo(f"{len(failures)} of {len(failures) + _scanned(summaries)} rasters couldn't be scanned.", err=True)
+    return 2 if failures else 0
+
+
+def _scanned(summaries: list[Summary]) -> int:
+    return sum(len(summary.sources) for summary in summaries)
+
+
+def _known_models() -> str:
+    from ecodetect.detectors import known
+
+    return f"There are: {', '.join(sorted(known()))} (for example: -m threshold)."
+
+
+def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:
+    """`0.5`, or `class=0.5` several times."""
+    if not texts:
+        return None
+    by_class: dict[str, float] = {}
+    for text in texts:
+        name, separator, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise click.UsageError(f"--score takes a number, or CLASS=NUMBER; got '{text}'.") from None
+        if not separator:
+            if len(texts) > 1:
+                raise click.UsageError("--score takes one number, or CLASS=NUMBER several times; not both.")
+            return number
+        by_class[name] = number
+    return by_class
+
+
+def _lines(summary: Summary) -> list[str]:
+    """The summary for people."""
+    if summary.already_done:
+        return [f"{summary.path}: already done."]
+    lines = [f"note: {note}" for note in summary.notes]
+    for label, count in summary.counts.items():
+        density = ""
+        if summary.area_ha:
+            density = f", {count / summary.area_ha:.3g} per hectare"
+        lines.append(f"{count:,} {label}{density}")
+    ground = f"{summary.megapixels:,.2f} Mpx"
+    if summary.area_ha is not None:
+        ground += f" = {summary.area_ha:,.4g} ha" if summary.area_ha < 1e4 else f" = {summary.area_ha / 100:,.4g} km²"
+    rate = f"{summary.megapixels / summary.seconds:.3g} Mpx/s" if summary.seconds > 0 else ""
+    again = ", going on from before" if summary.resumed else ""
+    lines.append(f"searched {ground} in {summary.seconds:.1f} s ({rate}){again}")
+    if summary.too_large:
+        lines.append(f"left out {summary.too_large:,} wider than the detector's largest object (--set largest=…)")
+    if summary.dropped:
+        lines.append(f"left out {summary.dropped:,} that the file can't hold")
+    if summary.verified is not None:
+        share, n = summary.verified
+        lines.append(f"verified: {share:.1%} of {n:,} detections found again on shifted tiles")
+    lines.append(f"written to {summary.path}")
+    return lines
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    share = None if summary.verified is None else {"share": summary.verified[0], "n": summary.verified[1]}
+    return {
+        "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
+        "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
+        "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
+        "seconds": round(summary.seconds, 3), "resumed": summary.resumed, "verified": share,
+        "notes": list(summary.notes),
+    }  # fmt: skip
+
+
+class _Bar:
+    """Progress on stderr: a line that renews itself on a terminal, a line every half minute elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._started: dict[str, float] = {}
+        self._said = time.monotonic()
+        self._wide = 0
+
+    def show(self, name: str, done: float, total: float) -> None:
+        now = time.monotonic()
+        start = self._started.setdefault(name, now)
+        if not total or now - self._said < (0.2 if self._live else 30) and done < total:
+            return
+        if not self._live and now - start < 30:
+            return
+        self._said = now
+        rate = done / (now - start) if now > start else 0.0
+        left = f", {(total - done) / rate:.0f} s left" if rate else ""
+        text = f"{name}: {done / total:.0%} of {total:,.0f} Mpx, {rate:.3g} Mpx/s{left}"
+        if self._live:
+            click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
+            self._wide = len(text)
+        else:
+            click.echo(text, err=True)
+
+    def close(self) -> None:
+        if self._live and self._wide:
+            click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)
+
+

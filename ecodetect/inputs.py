@@ -1,0 +1,95 @@
+"""Which rasters a user means by files, folders and patterns, and where the results go."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ecodetect.errors import UserError
+
+# Suffixes that a folder is searched for; a file named outright may have any.
+RASTER_SUFFIXES = frozenset(
+    ".tif .tiff .jp2 .j2k .jpg .jpeg .png .vrt .img .asc .webp .bmp .gif .grb .grib .grb2 .grib2 .nc .h5 .hdf .ecw .sid .bil"
+    " .dem .ntf".split()
+)
+_OURS = (".detections", ".candidates")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL or one of GDAL's virtual file systems."""
+    return "://" in path or path.startswith("/vsi")
+
+
+def expand(images: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Rasters named by files, folders (searched through) and glob patterns: sorted within each, none twice.
+
+    Raises UserError when a folder or a pattern holds no raster.
+    """
+    found: list[str] = []
+    for given in map(os.fspath, images):
+        if is_remote(given):
+            found.append(given)
+        elif os.path.isdir(given) and not given.lower().endswith((".zarr", ".safe")):
+            inside = sorted(str(p) for p in Path(given).rglob("*") if _is_raster_name(p) and p.is_file())
+            if not inside:
+                raise UserError(f"The folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES)[:6])}, …).")
+            found += inside
+        elif not os.path.exists(given) and glob.has_magic(given):
+            matches = sorted(p for p in glob.glob(given, recursive=True) if _is_raster_name(Path(p)))
+            if not matches:
+                raise UserError(f"No raster matches {given}.")
+            found += matches
+        else:
+            found.append(given)
+    return list(dict.fromkeys(found))
+
+
+def _is_raster_name(path: Path) -> bool:
+    if path.suffix.lower() not in RASTER_SUFFIXES or path.name.startswith("."):
+        return False
+    return not any(path.stem.endswith(mark) for mark in _OURS) and not path.name.lower().endswith(".aux.xml")
+
+
+def stem_of(image: str) -> str:
+    """Name of an image without folder, query and suffix."""
+    return PurePosixPath(image.split("?")[0].replace("\\", "/")).stem or "raster"
+
+
+def targets(images: Sequence[str], out: str | None, *, suffix: str = ".detections.geojson") -> dict[str, Path]:
+    """Where the result of each image goes.
+
+    out : None: beside each image, or in the working folder when that can't be written to; a folder (existing, or
+        ending in a separator): one file per image in it, with its sub-folder where stems clash; else one file for all.
+    Raises UserError when two images would write the same file.
+    """
+    if out is not None and not (out.endswith(("/", os.sep)) or os.path.isdir(out)):
+        return dict.fromkeys(images, Path(out))
+    placed: dict[str, Path] = {}
+    stems = [stem_of(image) for image in images]
+    for image, stem in zip(images, stems, strict=True):
+        name = stem + suffix
+        if out is not None:
+            sub = Path()
+            if stems.count(stem) > 1 and not is_remote(image):
+                sub = Path(os.path.relpath(os.path.dirname(os.path.abspath(image)), _root(images)))
+            placed[image] = Path(out) / sub / name
+        else:
+            folder = Path() if is_remote(image) else Path(image).parent
+            # os.access, not a trial file: looking must not write.
+            placed[image] = (folder if os.access(folder, os.W_OK) else Path()) / name
+    seen: dict[Path, str] = {}
+    for image, path in placed.items():
+        if path in seen:
+            raise UserError(f"{seen[path]} and {image} would both write {path}; scan them apart, or give -o a file.")
+        seen[path] = image
+    return placed
+
+
+def _root(images: Sequence[str]) -> str:
+    folders = [os.path.dirname(os.path.abspath(image)) for image in images if not is_remote(image)]
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # different drives
+        return folders[0]

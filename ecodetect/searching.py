@@ -1,0 +1,322 @@
+"""The search of one raster: what is decided beforehand, the units that are done, the detections that survive.
+
+`scanning` calls these for one raster or many and writes the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ecodetect import __version__, detectors
+from ecodetect.aoi import Area, read_area
+from ecodetect.detections import Detections
+from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats, Grid, Window
+from ecodetect.journal import Journal
+from ecodetect.memory import Layout, lay_out
+from ecodetect.merging import Settler
+from ecodetect.pipeline import Found, Work, run, worth_reading
+from ecodetect.raster import Raster
+
+Progress = Callable[[str, float, float], None]  # raster name, megapixels done, megapixels in all
+_VERIFIED_SHARE = 0.03  # of the units
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a user asks of a scan.
+
+    model : name of a detector.
+    options : its options, `name=value` texts.
+    bands : names or numbers of bands, comma-separated; None: by the raster's own names.
+    aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
+    gsd_m : metres per pixel, where the raster doesn't say.
+    score : lowest score kept, for all classes or by class name.
+    tile_px, batch, workers, max_memory : None: chosen for detector, machine and raster. max_memory in bytes.
+    """
+
+    model: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    bands: str | None = None
+    aoi: str | None = None
+    aoi_layer: str | None = None
+    gsd_m: float | None = None
+    score: float | Mapping[str, float] | None = None
+    tile_px: int | None = None
+    batch: int = 1
+    workers: int | None = None
+    max_memory: int | None = None
+    allow_vrt: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("--tile", self.tile_px, 16), ("--batch", self.batch, 1), ("--workers", self.workers, 1)):
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}; got {value}.")
+        if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
+            raise UserError(f"--gsd must be a positive number of metres per pixel; got {self.gsd_m:g}.")
+        scores = self.score.values() if isinstance(self.score, Mapping) else [self.score]
+        for score in scores:
+            if score is not None and not 0 <= score <= 1:
+                raise UserError(f"--score must lie between 0 and 1; got {score:g}.")
+
+
+    def described(self) -> dict[str, Any]:
+        """What goes into the output's metadata: settings that change the answer, as far as they were stated."""
+        stated = {"options": dict(self.options), "bands": self.bands, "gsd_m": self.gsd_m, "score": self.score}
+        return {name: value for name, value in stated.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Job:
+    """One raster, ready to be searched: what stays when its file is closed again."""
+
+    image: str
+    source: str
+    grid: Grid
+    fingerprint: str
+    work: Work
+    layout: Layout
+    key: str
+    notes: tuple[str, ...]
+
+    @property
+    def journal_key(self) -> str:
+        """Hash of the answer and of how it is worked out: units of other cuts can't be mixed."""
+        plan = self.layout.plan
+        cuts = (plan.tile_px, plan.halo_px, plan.tiles_per_unit, self.work.batch)
+        return hashlib.sha256(f"{self.key} {cuts}".encode()).hexdigest()[:32]
+
+
+def prepare(image: str, raster: Raster, asked: Settings) -> Job:
+    """Everything that is decided before the first unit is read: detector, grid, area, cuts.
+
+    Raises UserError when raster and settings don't fit together.
+    """
+    scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
+    detector = detectors.build(asked.model, scene, asked.options)
+    needs = detector.needs
+    notes = list(raster.notes)
+    if asked.gsd_m is not None and raster.grid.crs is not None and raster.grid.stated_gsd is not None:
+        notes.append(f"{raster.name} has a CRS, but the GSD stated with --gsd is used.")
+    grid = raster.grid
+    if needs.gsd_m is not None:
+        grid = raster.grid.resampled(needs.gsd_m)
+        native = raster.grid.gsd
+        if native is not None and max(native) > 2 * needs.gsd_m:
+            notes.append(
+                f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {needs.gsd_m:.3g} m that "
+                f"{detector.name} works at: small objects can't be found."
+            )
+    area = None
+    if asked.aoi is not None:
+        area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name).moved_to(grid)
+    if needs.survey:
+        samples = raster.samples(grid, needs.bands, None if area is None else area.bounds)
+        detector = detector.surveyed(samples)
+    native_scale = grid.pixels_from(raster.grid)[0] if grid != raster.grid else 1.0
+    layout = lay_out(
+        grid,
+        needs,
+        block_shape=raster.block_shape,
+        scale=1 / abs(native_scale),
+        bytes_per_pixel=raster.bytes_per_pixel,
+        tile_px=asked.tile_px,
+        workers=asked.workers or os.cpu_count() or 1,
+        limit=asked.max_memory,
+    )
+    work = Work(raster, detector, grid, layout.plan, area, _scores(asked.score, detector), asked.batch)
+    return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, _key(raster, detector, area, work), tuple(notes))
+
+
+def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tuple[float, ...]:
+    if not isinstance(score, Mapping):
+        return (score or 0.0,) * len(detector.classes)
+    unknown = sorted(set(score) - set(detector.classes))
+    if unknown:
+        raise UserError(f"{detector.name} has no class '{unknown[0]}'; it has: {', '.join(detector.classes)}.")
+    return tuple(score.get(name, 0.0) for name in detector.classes)
+
+
+def _key(raster: Raster, detector: Detector, area: Area | None, work: Work) -> str:
+    """Hash of all that determines the answer: content, bands, model, settings, area, scores, version."""
+    facts = {
+        "ecodetect": __version__,
+        "raster": raster.fingerprint,
+        "source": raster.name,
+        "bands": list(raster.bands),
+        "gsd": raster.grid.stated_gsd,
+        "model": detector.name,
+        "settings": dict(detector.settings),
+        "area": None if area is None else area.fingerprint,
+        "score": work.score,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None) -> bool:
+    """Do the units that aren't done; returns whether some had been done before."""
+    work, plan = job.work, job.layout.plan
+    done = journal.done(raster_id)
+    todo = [n for n in plan.walk() if n not in done and worth_reading(work, plan.unit(n))]
+    pixels = sum(plan.unit(n).core.area for n in todo) / 1e6
+    finished = 0.0
+
+    def enter(found: Found) -> None:
+        nonlocal finished
+        journal.add(raster_id, found.unit.number, found.candidates, found.valid_rows, found.too_large)
+        finished += found.unit.core.area / 1e6
+        if progress is not None:
+            progress(job.source, finished, pixels)
+
+    if progress is not None:
+        progress(job.source, 0.0, pixels)
+    run(work, todo, enter, workers=job.layout.workers, reading=lambda: _reading(job))
+    return bool(done)
+
+
+def _reading(job: Job) -> Any:
+    """The context of the reader thread: the block cache of the layout, decoding on all cores."""
+    return job.work.raster.env(job.layout.cache_bytes, os.cpu_count() or 1)
+
+
+def survivors(job: Job, journal: Journal, raster_id: int) -> Iterator[Detections]:
+    """Settled detections inside the area of interest, in pixels of the raster's own grid, sorted by place."""
+    for batch in _survivors_as_scanned(job, journal, raster_id):
+        yield batch.moved_to(job.grid)
+
+
+def _survivors_as_scanned(job: Job, journal: Journal, raster_id: int) -> Iterator[Detections]:
+    work, detector = job.work, job.work.detector
+    stream = journal.candidates(raster_id, work.grid, detector.kind, detector.classes)
+    if detector.needs.settling is not None:
+        stream = _settled(stream, _settler(job))
+    for batch in stream:
+        if work.area is not None:
+            batch = batch[work.area.contains(batch.centres())]
+        if len(batch):
+            yield batch
+
+
+def _settler(job: Job) -> Settler:
+    needs = job.work.detector.needs
+    assert needs.settling is not None
+    criterion, limit = needs.settling.criterion, needs.settling.limit
+    return Settler(criterion=criterion, limit=limit, reach_px=limit if criterion == "distance" else needs.largest_px)
+
+
+def _settled(stream: Iterator[Detections], settler: Settler) -> Iterator[Detections]:
+    waiting: list[Detections] = []
+    first = 0  # number of the first candidate in `waiting`
+    for batch in stream:
+        waiting.append(batch)
+        final = settler.push(batch.bounds(), batch.score)
+        whole = Detections.concatenate(waiting)
+        yield whole[final - first]
+        waiting = [whole[settler.waiting - first :]]
+        first = settler.waiting
+    if waiting:
+        final = settler.finish()
+        yield Detections.concatenate(waiting)[final - first]
+
+
+def identities(fingerprint: str) -> Callable[[Floats], list[str]]:
+    """Names objects by place: the raster's fingerprint and the centre to 1/8 px, with a suffix on collision.
+
+    The function returned takes centres (N, 2) in native pixels, in their final order, batch after batch.
+    """
+    seen: Counter[str] = Counter()
+    row = -1
+
+    def name(centres: Floats) -> list[str]:
+        nonlocal row
+        names = []
+        for x, y in np.floor(centres * 8).astype(np.int64).tolist():
+            if y != row:  # sorted by y: names of earlier rows can't come again
+                row = y
+                seen.clear()
+            plain = f"{fingerprint[:8]}-{x:x}-{y:x}"
+            seen[plain] += 1
+            names.append(plain if seen[plain] == 1 else f"{plain}-{seen[plain]}")
+        return names
+
+    return name
+
+
+def searched(job: Job, journal: Journal, raster_id: int) -> tuple[int, float | None, int]:
+    """Pixels searched, their ground in hectares (None if unknown), and objects left out as too large.
+
+    Summed by pixel rows, so that it doesn't depend on the tiles.
+    """
+    plan, grid = job.layout.plan, job.work.grid
+    rows = np.zeros(grid.height, np.int64)
+    too_large = 0
+    for number, left_out, valid in journal.units(raster_id):
+        core = plan.unit(number).core
+        rows[core.y : core.bottom] += valid
+        too_large += left_out
+    used = np.flatnonzero(rows)
+    if grid.gsd is None:
+        return int(rows.sum()), None, too_large
+    middle = np.stack([np.full(len(used), grid.width / 2), used + 0.5], axis=1)
+    pixel_m2 = np.abs(np.linalg.det(grid.metres_per_pixel(middle))) if len(used) else np.empty(0)
+    square_metres = float(np.nansum(rows[used] * pixel_m2))
+    return int(rows.sum()), float(f"{square_metres / 10_000:.8g}"), too_large
+
+
+
+def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
+    """Search a few percent of the units again on a lattice shifted by half a tile.
+
+    Returns the share of detections that both searches found, of those that either found, and their number; 1.0
+    for 0. Call it while the raster is open, after `search`.
+    """
+    work, needs = job.work, job.work.detector.needs
+    half = job.layout.plan.tile_px // 2 // needs.stride_px * needs.stride_px
+    work = replace(work, plan=replace(job.layout.plan, offset_px=half))
+    numbers = [n for n in work.plan.walk() if worth_reading(work, work.plan.unit(n))]
+    numbers = numbers[:: max(1, round(1 / _VERIFIED_SHARE))] if len(numbers) > 2 else numbers[-1:]
+    # Near the edge of what is looked at again the neighbours that settle a candidate are missing.
+    rim = 0 if needs.settling is None else int(np.ceil(needs.largest_px))
+    again: list[Detections] = []
+    cores: list[Window] = []
+
+    def enter(found: Found) -> None:
+        core = found.unit.core.grown(-rim) if min(found.unit.core.width, found.unit.core.height) > 2 * rim else None
+        if core is None:
+            return
+        candidates = found.candidates
+        if needs.settling is not None:
+            order = np.argsort(candidates.centres()[:, 1], kind="stable")
+            candidates = candidates[order]
+            settler = _settler(job)
+            candidates = next(_settled(iter([candidates]), settler), candidates[:0])
+        candidates = candidates[core.owns(candidates.centres())]
+        if work.area is not None:
+            candidates = candidates[work.area.contains(candidates.centres())]
+        cores.append(core)
+        again.append(candidates)
+
+    run(work, numbers, enter, workers=job.layout.workers, reading=lambda: _reading(job))
+    first = [
+        batch[np.logical_or.reduce([core.owns(batch.centres()) for core in cores])]
+        for batch in _survivors_as_scanned(job, journal, raster_id)
+        if cores
+    ]
+    one = {_place(xy) for batch in first for xy in batch.centres()}
+    two = {_place(xy) for batch in again for xy in batch.centres()}
+    either = len(one | two)
+    return (len(one & two) / either if either else 1.0), either
+
+
+def _place(xy: Floats) -> tuple[int, int]:
+    """A centre to a tenth of a pixel: what counts as found again."""
+    return round(float(xy[0]) * 10), round(float(xy[1]) * 10)
