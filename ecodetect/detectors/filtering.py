@@ -1,0 +1,96 @@
+"""Filters whose answer doesn't depend on how a raster was cut: whole numbers in, exact sums, valid pixels only.
+
+Every weight is a whole number, so every sum is one, and floats hold it exactly (below 2^24 in float32, 2^53 in
+float64) whatever the order of additions. What is divided, is divided once, correctly rounded. Beyond the array
+nothing is valid, except where the mask is None: there the border is a mirror, and lies in the halo.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+def gaussian_kernel(sigma: float, total: int) -> NDArray[np.float64]:
+    """A sampled Gaussian in whole numbers that sum to `total`; of odd length, symmetric.
+
+    sigma : standard deviation in pixels.
+    """
+    radius = math.ceil(3.5 * sigma)
+    x = np.arange(-radius, radius + 1)
+    bell = np.exp(-(x**2) / (2 * sigma**2))
+    kernel = np.rint(bell / bell.sum() * total)
+    kernel[radius] += total - kernel.sum()
+    used = np.flatnonzero(kernel)
+    return np.asarray(kernel[used[0] : used[-1] + 1], np.float64)
+
+
+def _gaussian(image: NDArray[Any], sigma: float) -> tuple[NDArray[np.float64], int]:
+    """Kernel and OpenCV depth in which the weighted sum of such an image is exact."""
+    # 255 · 256² < 2^24: float32 is twice as fast; wider bells and 16 bits need finer weights and float64.
+    if image.dtype == np.uint8 and sigma <= 8:
+        return gaussian_kernel(sigma, 256), cv2.CV_32F
+    return gaussian_kernel(sigma, 4096), cv2.CV_64F
+
+
+def gaussian_reach(dtype: Any, sigma: float) -> int:
+    """How many pixels away `gaussian` looks."""
+    return 0 if sigma == 0 else len(_gaussian(np.empty(0, dtype), sigma)[0]) // 2
+
+
+def gaussian(image: NDArray[Any], valid: Mask | None, sigma: float) -> NDArray[Any]:
+    """The mean of the valid pixels around each, weighted by a Gaussian, rounded to a whole number.
+
+    image : uint8 or uint16 (H, W), 0 where it isn't valid.
+    sigma : standard deviation in pixels; 0: the image itself.
+    Returns the same type; 0 where it isn't valid.
+    """
+    if sigma == 0:
+        return image
+    kernel, depth = _gaussian(image, sigma)
+    if valid is None:
+        total = cv2.sepFilter2D(image, depth, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+        scale = 1 / kernel.sum() ** 2  # a power of two: exact
+        if image.dtype == np.uint8:
+            return np.asarray(cv2.convertScaleAbs(total, alpha=scale))
+        return np.rint(total * scale).astype(image.dtype)
+    total = cv2.sepFilter2D(image, depth, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+    weight = cv2.sepFilter2D(valid.view(np.uint8), depth, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+    weight[weight == 0] = 1
+    smooth = np.rint(total / weight).astype(image.dtype)
+    smooth[~valid] = 0
+    return smooth
+
+
+def box_mean(image: NDArray[Any], valid: Mask | None, width: int) -> Floats:
+    """The mean of the valid pixels in a square around each, in float64; 0 where there are none.
+
+    image : uint8 or uint16 (H, W), 0 where it isn't valid.
+    width : side of the square, odd, in pixels.
+    """
+    size = (width, width)
+    if valid is None:
+        border = cv2.BORDER_REFLECT_101
+        total = cv2.boxFilter(image, cv2.CV_64F, size, normalize=False, borderType=border)
+        return np.asarray(total / (width * width), np.float64)
+    border = cv2.BORDER_CONSTANT
+    total = cv2.boxFilter(image, cv2.CV_64F, size, normalize=False, borderType=border)
+    count = cv2.boxFilter(valid.view(np.uint8), cv2.CV_64F, size, normalize=False, borderType=border)
+    count[count == 0] = 1
+    return np.asarray(total / count, np.float64)
+
+
+def opened(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
+    """The mask without what a disc of this radius (pixels) doesn't fit into; beyond the array nothing is set."""
+    if radius == 0:
+        return mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    return np.asarray(cv2.dilate(cv2.erode(mask, disc, **border), disc, **border), np.uint8)

@@ -1,0 +1,163 @@
+"""From a chip's bands to one intensity image of whole numbers: panchromatic, a band, or a vegetation index.
+
+The 8-bit scale is 0..255, whatever the raster's type: 8-bit bands are taken as they are, everything else is
+stretched, and kept with 16 bits (257 steps of it are one of the 8-bit scale). Whole numbers are what makes the
+detectors exact: sums of them don't depend on the order, so not on how the raster was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.chip import Chip
+from ecodetect.detectors.protocol import Scene
+from ecodetect.errors import UserError
+
+Mask = NDArray[np.bool_]
+RGB = ("red", "green", "blue")
+INDICES = {"ndvi": ("red", "nir"), "exg": RGB}
+# Weights of red, green and blue in a panchromatic image: luma of ITU-R BT.601, as in OpenCV's fixed point code.
+LUMA = (0.299, 0.587, 0.114)
+# Share of the values cut off at each end when a raster that isn't 8-bit is stretched: hot and dead pixels.
+TAIL = 0.001
+# Values looked at per sample: enough for the tails, and 256 samples of them are 32 MB.
+PER_SAMPLE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """How one image is made of a chip's bands.
+
+    formula : "panchromatic" (luma of red, green, blue), "mean" (of the bands), "ndvi" or "exg".
+    bands : the bands it needs, in this order.
+    span : the values that become 0 and 255; None as long as the raster hasn't been looked at.
+    is_8bit : bands are 8-bit and taken as they are.
+    """
+
+    formula: Literal["panchromatic", "mean", "ndvi", "exg"]
+    bands: tuple[str, ...]
+    span: tuple[float, float] | None
+    is_8bit: bool
+
+    @property
+    def step(self) -> int:
+        """How many steps of the image make one of the 8-bit scale."""
+        return 1 if self.is_8bit else 257
+
+    @property
+    def highest(self) -> int:
+        return 255 * self.step
+
+    def measured(self, samples: Sequence[Chip]) -> Intensity:
+        """This intensity with its span taken from samples of the raster; itself where the span is known."""
+        if self.span is not None:
+            return self
+        parts = []
+        for chip in samples:
+            values, valid = self._values(chip)
+            known = values[valid]
+            parts.append(known[:: 1 + len(known) // PER_SAMPLE])
+        values = np.sort(np.concatenate(parts)) if parts else np.empty(0)
+        if not len(values):
+            return replace(self, span=(0.0, 1.0))
+        # Values that occur, not interpolations: the same for every order and library version.
+        tail = int(TAIL * len(values))
+        return replace(self, span=(float(values[tail]), float(values[-1 - tail])))
+
+    def image(self, chip: Chip) -> tuple[NDArray[Any], Mask | None]:
+        """The image and where it is valid (None: everywhere).
+
+        Returns uint8 (0..255) or uint16 (0..65535), shape (H, W), and bool (H, W). Pixels that aren't valid are 0.
+        """
+        if self.is_8bit:
+            return _masked(self._image_8bit(chip), chip.valid), chip.valid
+        assert self.span is not None, "surveyed before use"
+        values, valid = self._values(chip)
+        low, high = self.span
+        if not high > low:  # constant: nothing stands out
+            return np.zeros(values.shape, np.uint16), valid
+        # (v - low) can overflow a float only for spans that no instrument has; then all is one value.
+        with np.errstate(over="ignore", invalid="ignore"):
+            levels = np.floor((values - low) * (self.highest / (high - low)) + 0.5)
+        levels[~valid] = 0
+        image = np.clip(levels, 0, self.highest, out=levels).astype(np.uint16)
+        return image, None if valid.all() else valid
+
+    def _image_8bit(self, chip: Chip) -> NDArray[np.uint8]:
+        bands = [np.asarray(band, np.uint8) for band in chip.pixels]
+        if len(bands) == 1:
+            return bands[0]
+        if self.formula == "panchromatic":
+            return np.asarray(cv2.cvtColor(cv2.merge(bands), cv2.COLOR_RGB2GRAY), np.uint8)
+        total = np.zeros(bands[0].shape, np.uint16)
+        for band in bands:
+            total += band
+        return ((total + len(bands) // 2) // len(bands)).astype(np.uint8)
+
+    def _values(self, chip: Chip) -> tuple[NDArray[np.float64], Mask]:
+        """The formula in float64, pixel by pixel, and where it is a number."""
+        bands = [band.astype(np.float64) for band in chip.pixels]
+        with np.errstate(all="ignore"):
+            if self.formula == "ndvi":
+                red, nir = bands
+                values = _ratio(nir - red, nir + red)
+            elif self.formula == "exg":
+                red, green, blue = bands
+                values = _ratio(2 * green - red - blue, red + green + blue)
+            elif self.formula == "panchromatic":
+                red, green, blue = bands
+                values = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+            else:
+                values = bands[0]
+                for band in bands[1:]:
+                    values = values + band
+                values = values / len(bands)
+        valid = np.isfinite(values)
+        return values, valid if chip.valid is None else valid & chip.valid
+
+
+def _ratio(over: NDArray[np.float64], under: NDArray[np.float64]) -> NDArray[np.float64]:
+    """over / under; 0 for 0/0, which a black pixel is: it shows no vegetation."""
+    return np.asarray(np.where((over == 0) & (under == 0), 0.0, over / under), np.float64)
+
+
+def _masked(image: NDArray[np.uint8], valid: Mask | None) -> NDArray[np.uint8]:
+    return image if valid is None else np.asarray(cv2.multiply(image, valid.view(np.uint8)), np.uint8)
+
+
+def choose(scene: Scene, band: str) -> Intensity:
+    """The intensity that `band` names in a scene.
+
+    band : "auto" (red, green and blue, or else the first three bands), a band's name, "ndvi" or "exg".
+    Raises UserError naming the bands there are.
+    """
+    if band in INDICES:
+        needed = INDICES[band]
+        missing = [name for name in needed if name not in scene.bands]
+        if missing:
+            raise UserError(
+                f"band={band} needs {', '.join(needed)}, but the raster has {', '.join(scene.bands)}: "
+                "name its bands with --bands."
+            )
+        # The whole range of (nir - red) / (nir + red) and (2g - r - b) / (r + g + b).
+        span = (-1.0, 1.0) if band == "ndvi" else (-1.0, 2.0)
+        return Intensity("ndvi" if band == "ndvi" else "exg", needed, span, is_8bit=False)
+    if band == "auto":
+        has_colour = all(name in scene.bands for name in RGB)
+        bands = RGB if has_colour else scene.bands[:3]
+        formula: Literal["panchromatic", "mean"] = "panchromatic" if has_colour else "mean"
+    elif band in scene.bands:
+        bands, formula = (band,), "mean"
+    else:
+        known = ", ".join(("auto", *scene.bands, *INDICES))
+        raise UserError(f"band={band} is not in the raster; choose one of {known}.")
+    is_8bit = scene.dtype == "uint8" and scene.value_range in (None, (0, 255))
+    # Pixels of fewer bits (NBITS, 1-bit masks) fill the scale; other types are surveyed.
+    few_bits = scene.value_range if scene.dtype == "uint8" else None
+    return Intensity(formula, bands, (0.0, 255.0) if is_8bit else few_bits, is_8bit)

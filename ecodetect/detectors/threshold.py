@@ -1,0 +1,294 @@
+"""Find objects darker or brighter than their background: grey threshold, smoothing, opening, gates on size and shape.
+
+The preprocessing of Guirado et al. (2017, doi:10.3390/rs9121220) as a detector of its own: the picture becomes
+panchromatic, what is darker than a level is an object, and small things are opened away (their level, 100 of 255,
+is `level=100`). By default the level is taken from the whole raster (Otsu 1979, doi:10.1109/TSMC.1979.4310076).
+
+- Connected means through one of four neighbours; pixels that meet at a corner only are apart.
+- Outlines follow the edges of pixels; gaps inside are filled. An object in another one's gap is reported too.
+- Nodata and what is beyond the raster is never part of an object and has no weight in a mean.
+- Lengths are as the user states them (`3m`, `25px`); the defaults are pixels, so at another GSD the same command
+  finds objects of another size.
+- With `split`, `largest` is the width of a whole clump: a wider one is left whole, and so dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.filters import threshold_otsu
+
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections, Kind
+from ecodetect.detectors import filtering, intensity, outlines, splitting
+from ecodetect.detectors.intensity import INDICES, Intensity
+from ecodetect.detectors.protocol import Needs, Scene
+from ecodetect.errors import UserError
+from ecodetect.sizes import Area, Length
+
+# How far around an object's box its surroundings are looked at for the score.
+SURROUNDINGS_PX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    band : "auto" (panchromatic of red, green, blue; else the mean of the first three bands), a band's name, or an
+        index: `ndvi`, `exg`.
+    objects : "dark" or "bright"; None: bright for an index, else dark.
+    level : what parts objects from background: a number on the raster's 8-bit scale (0 to 255), "otsu" (taken from
+        the whole raster), or "local" (the mean of the surroundings).
+    window : width of the square whose mean "local" compares with; None: `largest`.
+    offset : by how much "local" objects must differ from that mean, on the 8-bit scale.
+    smooth : standard deviation of a Gaussian; 0px: none.
+    open : radius of the disc that must fit into an object everywhere; 0px: none.
+    min_area, max_area : of the outline, gaps filled.
+    largest : wider objects are dropped.
+    min_solidity : area / area of the convex hull.
+    min_circularity : 4π · area / perimeter²; about 0.9 for a disc of pixels.
+    max_elongation : longer / shorter axis of the ellipse with the same moments.
+    split : part touching objects where they have a neck.
+    neck : they have one where it is narrower than this share of the smaller part.
+    geometry : what is reported.
+    gsd : metres per pixel to work at; None: the raster's own.
+    """
+
+    band: str = "auto"
+    objects: Literal["dark", "bright"] | None = None
+    level: Literal["otsu", "local"] | float = "otsu"
+    window: Length | None = None
+    offset: float = 10.0
+    smooth: Length = Length(1, "px")
+    open: Length = Length(2, "px")
+    min_area: Area = Area(64, "px")
+    max_area: Area | None = None
+    largest: Length = Length(256, "px")
+    min_solidity: float | None = None
+    min_circularity: float | None = None
+    max_elongation: float | None = None
+    split: bool = False
+    neck: float = 0.8
+    geometry: Literal["polygon", "box", "point"] = "polygon"
+    gsd: Length | None = None
+
+
+def build(options: Options, scene: Scene) -> Threshold:
+    """The detector for a scene; raises UserError for options that can't be meant."""
+    if options.gsd is not None and (options.gsd.unit != "m" or options.gsd.value <= 0):
+        raise UserError(f"gsd must be a length in metres above 0; got '{options.gsd}'.")
+    if not isinstance(options.level, str) and not 0 <= options.level <= 255:
+        raise UserError(f"level must lie in 0 to 255 of the 8-bit scale; got {options.level:g}.")
+    if not 0 <= options.offset <= 255:
+        raise UserError(f"offset must lie in 0 to 255 of the 8-bit scale; got {options.offset:g}.")
+    if not 0 < options.neck <= 1:
+        raise UserError(f"neck must be a share above 0 and at most 1; got {options.neck:g}.")
+    gsd = scene.gsd if options.gsd is None else (options.gsd.value, options.gsd.value)
+    largest = options.largest.pixels(gsd, name="largest")
+    if not 1 <= largest <= LARGEST_PX:
+        raise UserError(f"largest must be 1 to {LARGEST_PX} px; {options.largest} is {largest:.3g} px.")
+    window = largest if options.window is None else options.window.pixels(gsd, name="window")
+    smooth = options.smooth.pixels(gsd, name="smooth")
+    opening = options.open.pixels(gsd, name="open")
+    for name, pixels in (("smooth", smooth), ("open", opening), ("window", window)):
+        if pixels > LARGEST_PX:
+            raise UserError(f"{name} must be at most {LARGEST_PX} px; got {pixels:.3g} px.")
+    bright = options.band in INDICES if options.objects is None else options.objects == "bright"
+    return Threshold(
+        options=options,
+        intensity=intensity.choose(scene, options.band),
+        is_bright=bright,
+        level=None if isinstance(options.level, str) else options.level,
+        smooth_px=smooth,
+        open_px=round(opening),
+        window_px=2 * round(window / 2) + 1,
+        largest_px=largest,
+        min_area_px=options.min_area.pixels(gsd, name="min_area"),
+        max_area_px=math.inf if options.max_area is None else options.max_area.pixels(gsd, name="max_area"),
+    )
+
+
+# Beyond this a halo is larger than any tile: such objects are to be looked for at a coarser GSD.
+LARGEST_PX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Objects on the dark or bright side of a level.
+
+    level : on the 8-bit scale; None as long as it is to be taken from the raster, or for a local one. Objects are
+        ≤ level, or > level if bright.
+    """
+
+    options: Options
+    intensity: Intensity
+    is_bright: bool
+    level: float | None
+    smooth_px: float
+    open_px: int
+    window_px: int
+    largest_px: float
+    min_area_px: float
+    max_area_px: float
+
+    name = "threshold"
+    classes = ("object",)
+
+    @property
+    def kind(self) -> Kind:
+        return self.options.geometry
+
+    @property
+    def needs(self) -> Needs:
+        dtype = np.uint8 if self.intensity.is_8bit else np.uint16
+        filters = filtering.gaussian_reach(dtype, self.smooth_px)
+        if self.options.level == "local":
+            filters = max(filters, self.window_px // 2)
+        reach = filters + 2 * self.open_px + SURROUNDINGS_PX
+        if self.options.split:
+            # Where a clump is cut depends on all of it, and it reaches further from a part's centre than the part.
+            reach += math.ceil(self.largest_px / 2)
+        return Needs(
+            bands=self.intensity.bands,
+            largest_px=self.largest_px,
+            gsd_m=None if self.options.gsd is None else self.options.gsd.value,
+            reach_px=reach,
+            survey=self.options.level == "otsu" or self.intensity.span is None,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        given = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
+        stated = {k: str(v) if isinstance(v, (Length, Area)) else v for k, v in given.items()}
+        found = {"bands": list(self.intensity.bands), "objects": "bright" if self.is_bright else "dark"}
+        return {**stated, **found, "level_found": self.level, "span": self.intensity.span}
+
+    def surveyed(self, samples: Sequence[Chip]) -> Threshold:
+        """This detector with the span of the values and Otsu's level taken from samples of the raster."""
+        ready = replace(self, intensity=self.intensity.measured(samples))
+        if self.options.level != "otsu":
+            return ready
+        counts = np.zeros(ready.intensity.highest + 1, np.int64)
+        for chip in samples:
+            image, valid = ready.intensity.image(chip)
+            image = filtering.gaussian(image, valid, self.smooth_px)
+            known = image.ravel() if valid is None else image[valid]
+            counts += np.bincount(known, minlength=len(counts))
+        levels = np.flatnonzero(counts)
+        if len(levels) < 2:  # one value or none: nothing stands out on either side
+            return replace(ready, level=255.0 if self.is_bright else -1.0)
+        level = int(threshold_otsu(hist=(counts[levels[0] : levels[-1] + 1], np.arange(levels[0], levels[-1] + 1))))
+        return replace(ready, level=level / ready.intensity.step)
+
+    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+        return [self._detect(chip) for chip in chips]
+
+    def _detect(self, chip: Chip) -> Detections:
+        image, valid = self.intensity.image(chip)
+        mask = self._mask(image, valid)
+        # One pixel around: what touches the chip's border ends there.
+        mask = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        count, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+        regions = outlines.regions_of(labels, count - 1)
+        if self.options.split:
+            labels = splitting.split(regions, self.largest_px, self.options.neck)
+            regions = outlines.regions_of(labels, int(labels.max(initial=0)))
+        found = outlines.traced(regions, self._worth_tracing(regions))
+        found = found[self._passes(found)]
+        if not len(found):
+            sized = self.kind == "point"
+            return Detections.empty(chip.grid, self.kind, self.classes, sized=sized)
+        score = self._scores(image, valid, regions, found.label)
+        box = regions.box[found.label] - 1.0
+        geometry: NDArray[Any]
+        if self.kind == "polygon":
+            geometry = found.polygons(-1, -1)
+        elif self.kind == "box":
+            geometry = box
+        else:
+            geometry = (box[:, :2] + box[:, 2:]) / 2
+        diameter = np.sqrt(found.areas() * (4 / np.pi)) if self.kind == "point" else None
+        label = np.zeros(len(found), np.int64)
+        return Detections(chip.grid, self.kind, geometry, score, label, self.classes, diameter)
+
+    def _mask(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        """What is object, 0 or another number, (H, W)."""
+        smooth = filtering.gaussian(image, valid, self.smooth_px)
+        operator = cv2.CMP_GT if self.is_bright else cv2.CMP_LE
+        if self.options.level == "local":
+            offset = self.options.offset * self.intensity.step
+            mean = filtering.box_mean(image, valid, self.window_px)
+            edge = mean + offset if self.is_bright else mean - offset
+            # Dark is below the edge, bright above it; neither includes it, so that a flat area is background.
+            strict = cv2.CMP_GT if self.is_bright else cv2.CMP_LT
+            mask = cv2.compare(smooth.astype(np.float64), edge, strict)
+        else:
+            assert self.level is not None, "surveyed before use"
+            mask = cv2.compare(smooth, math.floor(self.level * self.intensity.step), operator)
+        if valid is not None:
+            mask = cv2.bitwise_and(mask, valid.view(np.uint8))
+        return filtering.opened(np.asarray(mask, np.uint8), self.open_px)
+
+    def _worth_tracing(self, regions: outlines.Regions) -> NDArray[np.bool_]:
+        """Which labels may pass the gates, judged by their boxes, (number + 1,)."""
+        box = regions.box
+        width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+        fits = np.maximum(width, height) <= self.largest_px
+        # Wider ones are reported where they are whole, to be counted as dropped; a point doesn't show its width.
+        if self.kind != "point":
+            rows, columns = regions.labels.shape
+            fits |= (box[:, :2] > 1).all(axis=1) & (box[:, 2] < columns - 1) & (box[:, 3] < rows - 1)
+        return np.asarray(fits & (width * height >= self.min_area_px))
+
+    def _passes(self, found: outlines.Outlines) -> NDArray[np.bool_]:
+        """Which outlines pass the gates on area and shape, (N,)."""
+        options, area = self.options, found.areas()
+        passes: NDArray[np.bool_] = (area >= self.min_area_px) & (area <= self.max_area_px)
+        if options.min_circularity is not None:
+            passes &= 4 * np.pi * area / found.perimeters() ** 2 >= options.min_circularity
+        if options.max_elongation is not None:
+            passes &= found.elongations() <= options.max_elongation
+        if options.min_solidity is not None:
+            passes &= area / found.hull_areas() >= options.min_solidity
+        return passes
+
+    def _scores(
+        self,
+        image: NDArray[Any],
+        valid: NDArray[np.bool_] | None,
+        regions: outlines.Regions,
+        label: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """How much the pixels of objects differ from the background around them, in [0, 1].
+
+        Weber contrast: the difference of the means, over the larger one. The background is what no object covers
+        in the object's box widened by SURROUNDINGS_PX; without any, the score is 0.
+        """
+        free = regions.labels[1:-1, 1:-1] == 0
+        if valid is not None:
+            free &= valid
+        free_bytes = free.view(np.uint8)
+        inside = regions.sums(image, label)
+        pixels = regions.pixels(label)
+        rows, columns = image.shape
+        x0, y0 = (np.maximum(regions.box[label, :2] - 1 - SURROUNDINGS_PX, 0)).T
+        x1, y1 = (regions.box[label, 2:] - 1 + SURROUNDINGS_PX).T
+        x1, y1 = np.minimum(x1, columns), np.minimum(y1, rows)
+        around, area = (
+            table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
+            for table in (
+                cv2.integral(np.where(free, image, 0).astype(image.dtype), sdepth=cv2.CV_64F),
+                cv2.integral(free_bytes, sdepth=cv2.CV_64F),
+            )
+        )
+        mean, background = inside / pixels, around / np.maximum(area, 1)
+        difference = mean - background if self.is_bright else background - mean
+        contrast = np.clip(difference, 0, None) / np.maximum(np.maximum(mean, background), 1)
+        return np.where(area > 0, contrast, 0.0)
