@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecodetect_cli import options
+from . import options
 
 if TYPE_CHECKING:
     from ecodetect.scanning import Summary
