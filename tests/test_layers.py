@@ -29,9 +29,9 @@ LAYERS = [
     [  # what several detectors share
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
-        "ecodetect.detectors.outlines",
         "ecodetect.detectors.splitting",
     ],
+    ["ecodetect.detectors.outlines"],
     ["ecodetect.detectors.protocol"],
     ["ecodetect.networks"],
     ["ecodetect.raster"],
@@ -54,6 +54,7 @@ LAYERS = [
         "ecodetect.formats.masks",
         "ecodetect.formats.metadata",
         "ecodetect.formats.placing",
+        "ecodetect.formats.qgis_style",
         "ecodetect.formats.xml_reading",
     ],
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
