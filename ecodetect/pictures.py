@@ -38,6 +38,7 @@ Colour = tuple[int, int, int]
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 # Okabe & Ito (2008), told apart with any colour vision; first those that stand out on soil, plants and black.
+# More classes than colours begin anew: nobody tells more apart in a map.
 PALETTE: tuple[Colour, ...] = (
     (240, 228, 66),
     (86, 180, 233),
@@ -91,7 +92,7 @@ def draw_map(
     path : where to; replaced whole or not at all.
     largest_side_px : longer side of the map in pixels. A smaller raster is enlarged by a whole factor.
     title : a line above the map.
-    area : area of interest; the map shows it with its surroundings, and fades what lies outside.
+    area : area of interest; only it and a margin are read and shown, and what lies outside is faded.
     info : a line below the legend, for the model and what else a reader must know.
 
     Notes
@@ -231,13 +232,14 @@ class _Look:
         with one pair of values, so that hues stay; others band by band, as their scales may differ.
         """
         bands = _shown_bands(raster.bands)
-        chips = raster.samples(raster.grid, bands, area, SAMPLED)
+        where = None if area is None else area.moved_to(raster.grid).bounds
+        chips = raster.samples(raster.grid, bands, where, SAMPLED)
         spans = [_span(chips, band) for band in range(len(bands))]
         low, high = min(lo for lo, _ in spans), max(hi for _, hi in spans)
         notes = []
         if len(bands) == 3 and bands != ("red", "green", "blue"):
             notes.append(f"{', '.join(bands)} shown as red, green, blue")
-        if raster.dtype == "uint8" and high - low >= DULL:
+        if raster.dtype == "uint8" and (high - low >= DULL or high == low):
             return cls(bands, (0.0,) * len(bands), (255.0,) * len(bands), "; ".join(notes) or None)
         if raster.dtype == "uint8":
             spans = [(low, high)] * len(bands)
@@ -279,7 +281,7 @@ def _span(chips: Sequence[Chip], band: int) -> tuple[float, float]:
     parts = []
     for chip in chips:
         values = chip.pixels[band] if chip.valid is None else chip.pixels[band][chip.valid]
-        values = values.ravel()[:: max(1, values.size // 65_536)]
+        values = values.ravel()[:: values.size // 65_536 | 1]  # odd, so that no column is left out
         parts.append(values[np.isfinite(values)].astype(np.float64))
     values = np.concatenate(parts) if parts else np.empty(0)
     if not values.size:
@@ -452,11 +454,11 @@ def _framed(
     y = top + height + 0.9 * text
     for row, entries in enumerate(legend):
         x = float(MARGIN)
-        for colour, words in entries:
+        for colour, words, taken in entries:
             line = y + 1.7 * text * row
             _draw_key(sheet, x, line - 0.05 * text, text, colour)
             pen.text((x + 1.7 * text, line + 0.55 * text), words, font=body, fill=TEXT, anchor="lm")
-            x += 1.7 * text + body.getlength(words) + 1.6 * text
+            x += taken
     if not legend:
         pen.text((MARGIN, y + 0.55 * text), "no objects found", font=body, fill=TEXT, anchor="lm")
     length, label = bar
@@ -483,21 +485,20 @@ def _draw_key(sheet: Image.Image, x: float, y: float, text: int, colour: Colour)
 
 def _legend(
     classes: Sequence[str], counts: NDArray[np.int64], font: ImageFont.FreeTypeFont, room: float
-) -> list[list[tuple[Colour, str]]]:
-    """Colour and words of each class found, in card order, in rows no wider than `room`."""
-    rows: list[list[tuple[Colour, str]]] = []
-    used = math.inf
+) -> list[list[tuple[Colour, str, float]]]:
+    """Colour, words and width of each class found, in card order, in rows no wider than `room`."""
+    entries = []
     for index in np.flatnonzero(counts).tolist():
-        number = f"{counts[index]:,}"
-        name = _fitted(classes[index], font, room / 2)
-        words = f"{name}  {number}"
-        width = font.getlength(words) + 3.3 * font.size
-        if used + width > room:
-            rows.append([])
-            used = 0
-        rows[-1].append((PALETTE[index % len(PALETTE)], words))
-        used += width
-    return rows
+        words = f"{_fitted(classes[index], font, room / 2)}  {counts[index]:,}"
+        entries.append((PALETTE[index % len(PALETTE)], words, font.getlength(words) + 3.3 * font.size))
+    if not entries:
+        return []
+    if sum(width for _, _, width in entries) <= room:
+        return [entries]
+    column = max(width for _, _, width in entries)
+    across = max(1, int(room // column))
+    even = [(colour, words, column) for colour, words, _ in entries]
+    return [even[start : start + across] for start in range(0, len(even), across)]
 
 
 def _scale_bar(picture: Grid, native_px: float, width_px: int) -> tuple[int, str]:
@@ -612,7 +613,7 @@ def draw_sheet(
 
     write(MARGIN, MARGIN - 8, raster.name, 22)
     number_of = "1 object" if total == 1 else f"{total:,} objects"
-    facts = [number_of, _width_of_cutouts(base, scale), look.described]
+    facts = [number_of, _width_of_cutouts(base, scale), look.described] if total else ["no objects found"]
     write(MARGIN, MARGIN + 22, "; ".join(fact for fact in facts if fact), 14, FAINT)
     y = MARGIN + 44
     for band in bands:
@@ -779,10 +780,15 @@ def _font(px: int) -> ImageFont.FreeTypeFont:
     return font
 
 
+_ASCII = str.maketrans(
+    {"–": "-", "—": "-", "×": "x", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "ß": "ss", "’": "'"}
+)
+
+
 def _fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text, cut short where it is wider than `room`, in letters that the font has."""
     # The font that comes with Pillow is plain ASCII: letters lose their accents.
-    plain = unicodedata.normalize("NFKD", text)
+    plain = unicodedata.normalize("NFKD", text.translate(_ASCII))
     plain = "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
     if font.getlength(plain) <= room:
         return plain
