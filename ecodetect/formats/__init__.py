@@ -4,6 +4,7 @@ A format is a module in this folder and a line in `FORMATS`; modules are importe
 
     read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer
     write(path: Path, stream: Stream) -> Written
+    read_metadata(path: Path) -> dict[str, Any]      where `write` puts it into the file
     recognises(path: Path, head: bytes) -> bool      only where several modules read the same suffix
 
 `write` is given a path in a folder of its own beside the target and may put more files and folders next to
@@ -17,7 +18,7 @@ import errno
 import importlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,24 @@ class Written:
 
 
 _GEOJSON = (".geojson", ".geojsonl", ".geojsons")
+_LABEL_IMAGES = (".tif", ".tiff", ".png")
 
-FORMATS = (Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON),)
+FORMATS = (
+    Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON),
+    Format("geopackage", "GeoPackage", reads=(".gpkg",), writes=(".gpkg",)),
+    Format("geoparquet", "GeoParquet", reads=(".parquet", ".geoparquet"), writes=(".parquet", ".geoparquet")),
+    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",)),
+    Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",)),
+    Format("kml", "KML", reads=(".kml", ".kmz")),
+    Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
+    Format("coco", "COCO", reads=(".json",), writes=(".json",)),
+    Format("label_studio", "Label Studio", reads=(".json",)),
+    Format("cvat", "CVAT", reads=(".xml",)),
+    Format("voc", "Pascal VOC", reads=(".xml", "/"), writes=(".xml",)),
+    Format("yolo", "YOLO", reads=(".txt", ".yaml", ".yml", "/"), writes=(".txt",)),
+    Format("table", "CSV", reads=(".csv", ".tsv", ".txt"), writes=(".csv", ".tsv")),
+    Format("label_image", "label image", reads=_LABEL_IMAGES, writes=_LABEL_IMAGES),
+)
 
 
 def suffixes(*, writing: bool) -> tuple[str, ...]:
@@ -90,12 +107,33 @@ def read(
     if not candidates:
         known = ", ".join(suffixes(writing=False))
         raise LayerError(f"{source} has a suffix that isn't known; features are read from {known}.")
+    with _one_sentence(source):
+        module = _chosen(source, candidates)
+        found: Layer = module.read(source, layer=layer, grid=grid, image=image)
+    return found
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The metadata that `write` put into a file, without its features.
+
+    Empty where the format has no place for it. Raises LayerError where the file can't be read.
+    """
+    source = Path(path)
+    module = _module(_writer(source))
+    if not hasattr(module, "read_metadata"):
+        return {}
+    with _one_sentence(source):
+        found: dict[str, Any] = module.read_metadata(source)
+    return found
+
+
+@contextlib.contextmanager
+def _one_sentence(source: Path) -> Iterator[None]:
+    """Failures of the system while reading, as LayerErrors."""
     try:
         if source.is_file() and source.stat().st_size == 0:
             raise LayerError(f"{source} is empty (0 bytes).")
-        module = _chosen(source, candidates)
-        found: Layer = module.read(source, layer=layer, grid=grid, image=image)
-        return found
+        yield
     except UserError:
         raise
     except OSError as error:
@@ -132,7 +170,7 @@ def _writer(target: Path) -> Format:
 
 
 def writable(path: str | os.PathLike[str]) -> None:
-    """Raise LayerError, before work starts, where `write` can't succeed: unknown suffix, unwritable folder."""
+    """Raise LayerError, before work starts, where `write` can't succeed."""
     target = Path(path)
     _writer(target)
     if target.is_dir():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -17,14 +18,22 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from ecodetect.errors import GridError, LayerError
-from ecodetect.formats import Written
+from ecodetect.formats import Written, metadata
 from ecodetect.formats.antimeridian import cut
-from ecodetect.grid import Grid, describe_crs
+from ecodetect.formats.json_stream import JsonStream
+from ecodetect.formats.placing import frame_of, placed
+from ecodetect.grid import WGS84, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer, Stream
 
 _METRES_PER_DEGREE = 111_320.0
+_SEQUENCES = (".geojsonl", ".geojsons")
+_MOST_BYTES = 2 << 30
+_MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature has it
+_CHUNK = 10_000  # features parsed before their geometries are made
 
 
 def write(path: Path, stream: Stream) -> Written:
@@ -35,8 +44,8 @@ def write(path: Path, stream: Stream) -> Written:
     """
     batches = iter(stream)
     first = next(batches, None)
-    frame = _frame(stream, first)
-    is_sequence = path.suffix.lower() != ".geojson"
+    frame = frame_of(stream, first)
+    is_sequence = path.suffix.lower() in _SEQUENCES
     if is_sequence and frame != "crs":
         raise LayerError(f"{path.name} can't say that there is no CRS; write a .geojson or .gpkg.")
     features = dropped = 0
@@ -45,7 +54,7 @@ def write(path: Path, stream: Stream) -> Written:
         if not is_sequence:
             file.write(_opening(frame, stream.metadata))
         for batch in chain([] if first is None else [first], batches):
-            if _frame(stream, batch) != frame:
+            if frame_of(stream, batch) != frame:
                 raise LayerError(f"{path.name} can't hold features with and without a CRS; write two files.")
             try:
                 geometry = batch.in_lonlat() if frame == "crs" else batch.in_world()
@@ -74,35 +83,13 @@ def write(path: Path, stream: Stream) -> Written:
     return Written(path, features, dropped, notes)
 
 
-def _frame(stream: Stream, batch: Layer | None) -> str:
-    """`crs`, `affine` or `pixel`; a layer without grid and CRS is a plane: `affine`."""
-    if stream.frame_crs is not None:
-        return "crs"
-    grid = stream.grid or (None if batch is None else batch.grid)
-    if grid is not None:
-        return grid.frame
-    return "affine" if batch is not None and batch.crs is None else "crs"
-
-
-def _opening(frame: str, metadata: Mapping[str, Any]) -> str:
+def _opening(frame: str, stated: Mapping[str, Any]) -> str:
     members = ['{"type":"FeatureCollection"', '"name":"detections"']
     if frame != "crs":
-        members.append(f'"ecodetect:frame":"{frame}"')
-    if metadata:
-        text = json.dumps(_finite(metadata), ensure_ascii=False, allow_nan=False)
-        members.append(f'"ecodetect":{text}')
+        members.append(f'"{metadata.FRAME_KEY}":"{frame}"')
+    if stated:
+        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)}')
     return ",\n".join([*members, '"features":['])
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON doesn't have."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _has_place(geometry: Geometries) -> NDArray[np.bool_]:
@@ -149,3 +136,174 @@ def _json(values: NDArray[Any]) -> list[str]:
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         known[value] = "null" if missing else encode_basestring(str(value))
     return [known[value] for value in values.tolist()]
+
+
+_HEAD = re.compile(
+    rb'"type"\s*:\s*"(Feature|FeatureCollection|GeometryCollection|(Multi)?(Point|LineString|Polygon))"'
+)
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Whether a .json file is GeoJSON, by the first part of it."""
+    return _HEAD.search(head.replace(b"\0", b"")) is not None
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Read a FeatureCollection, Feature, geometry, or a sequence of features.
+
+    An old-style member `crs` is honoured. Coordinates that can't be longitude and latitude, without such a
+    member, are in the raster's CRS where they lie in the raster; otherwise the file is refused.
+    """
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise LayerError(
+            f"{path} has {size / 1e9:.1f} GB of GeoJSON, more than 2 GB; convert it to GeoPackage."
+        )
+    notes: list[str] = []
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        members, features = _parsed(path, encoding)
+    except UnicodeError:
+        # RFC 7946 says UTF-8, but older tools on Windows wrote what the system spoke.
+        notes.append(f"{path.name} isn't UTF-8; its text was read as Windows-1252.")
+        members, features = _parsed(path, "cp1252")
+    geometry, columns = features.finished()
+    crs, is_assumed = _stated_crs(members, path)
+    frame = members.get(metadata.FRAME_KEY)
+    return placed(
+        geometry,
+        columns,
+        name=path.name,
+        crs=crs,
+        grid=grid,
+        frame=frame if isinstance(frame, str) else None,
+        is_assumed=is_assumed,
+        notes=notes,
+        metadata=metadata.from_json(members.get(metadata.KEY)),
+    )
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata that `write` put in front of the features; a sequence has none."""
+    if path.suffix.lower() in _SEQUENCES:
+        return {}
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="features"):
+            if key == metadata.KEY:
+                return metadata.from_json(value)
+            if key == "features":
+                break
+    return {}
+
+
+def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
+    """The top members except the features, and the features."""
+    features = _Features(path)
+    # What Windows-1252 doesn't define is no reason to refuse a file: it is in a text, not in a number.
+    errors = "replace" if encoding == "cp1252" else "strict"
+    with path.open(encoding=encoding, errors=errors, newline="") as file:
+        stream = JsonStream(file, path.name)
+        if path.suffix.lower() in _SEQUENCES:
+            for value in stream.sequence():
+                features.add(value)
+            return {}, features
+        members: dict[str, Any] = {}
+        has_features = False
+        for key, value in stream.members(in_parts="features"):
+            if key == "features":
+                has_features = True
+                for feature in value if isinstance(value, Iterator) else ():
+                    features.add(feature)
+            else:
+                members[key] = value
+    kind = members.get("type")
+    if not has_features:
+        if kind == "Feature":
+            features.add(members)
+        elif isinstance(kind, str) and ("coordinates" in members or "geometries" in members):
+            features.add({"type": "Feature", "geometry": members, "properties": {}})
+        else:
+            raise LayerError(f"{path} is JSON but not GeoJSON: it has no features.")
+    return members, features
+
+
+class _Features:
+    """Features as they come from the parser, as geometries and columns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._count = 0
+        self._texts: list[str] = []
+        self._shapes: list[Geometries] = []
+        self._columns: dict[str, list[Any]] = {}
+
+    def add(self, feature: Any) -> None:
+        feature = feature if isinstance(feature, dict) else {}
+        geometry, properties = feature.get("geometry"), feature.get("properties")
+        if feature.get("type") != "Feature" and "coordinates" in feature:
+            geometry = feature
+        self._texts.append(json.dumps(geometry))
+        own = dict(properties) if isinstance(properties, dict) else {}
+        if feature.get("id") is not None:
+            own.setdefault("id", feature["id"])
+        for name, value in own.items():
+            column = self._columns.get(name)
+            if column is None:
+                if len(self._columns) == _MOST_COLUMNS:
+                    raise LayerError(f"{self._path} has more than {_MOST_COLUMNS} different properties.")
+                column = self._columns[name] = []
+            if len(column) < self._count:
+                column.extend([None] * (self._count - len(column)))
+            column.append(value)
+        self._count += 1
+        if len(self._texts) == _CHUNK:
+            self._make_shapes()
+
+    def _make_shapes(self) -> None:
+        texts = np.array(self._texts, dtype=object)
+        self._shapes.append(np.asarray(shapely.from_geojson(texts, on_invalid="ignore"), dtype=object))
+        self._texts.clear()
+
+    def finished(self) -> tuple[Geometries, dict[str, NDArray[Any]]]:
+        """Geometries (None where there is none that can be read) and typed columns."""
+        self._make_shapes()
+        for column in self._columns.values():
+            column.extend([None] * (self._count - len(column)))
+        return np.concatenate(self._shapes), {name: _typed(values) for name, values in self._columns.items()}
+
+
+def _typed(values: list[Any]) -> NDArray[Any]:
+    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "")."""
+    kinds = {type(value) for value in values}
+    try:
+        if kinds == {bool}:
+            return np.array(values, np.bool_)
+        if kinds == {int}:
+            return np.array(values, np.int64)
+        if kinds & {int, float} and kinds <= {int, float, type(None)}:
+            return np.array([math.nan if value is None else value for value in values], np.float64)
+    except OverflowError:
+        pass  # a number longer than the type: kept as text
+    return np.array([_text(value) for value in values], dtype=object)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _stated_crs(members: Mapping[str, Any], path: Path) -> tuple[CRS | None, bool]:
+    """The CRS, and whether it is only assumed: RFC 7946 knows longitude and latitude alone."""
+    stated = members.get("crs")
+    if stated is None:
+        return WGS84, True
+    properties = stated.get("properties") if isinstance(stated, dict) else None
+    name = properties.get("name", properties.get("code")) if isinstance(properties, dict) else None
+    try:
+        return CRS.from_user_input(name), False
+    except CRSError as error:
+        raise LayerError(
+            f"{path} has a member crs that can't be understood: {json.dumps(stated)}."
+        ) from error

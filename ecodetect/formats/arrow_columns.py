@@ -1,0 +1,59 @@
+"""An Arrow table from a file as the geometries and columns of a Layer."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as kinds
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.layer import Geometries
+
+
+def geometries_of(wkb: Any) -> Geometries:
+    """shapely geometries of a column of WKB; None where there is none or none that can be read."""
+    values = np.array(wkb.to_pylist(), dtype=object)
+    return np.asarray(shapely.from_wkb(values, on_invalid="ignore"), dtype=object).reshape(-1)
+
+
+def columns_of(table: Any, without: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Columns as str, float64, int64 or bool; what has no such form (binary data) stays out.
+
+    Missing numbers are NaN, so that whole numbers with gaps are float64; missing texts are empty.
+    """
+    found = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name not in without and name not in found:
+            values = _values(column)
+            if values is not None:
+                found[name] = values
+    return found
+
+
+def _values(column: Any) -> NDArray[Any] | None:
+    kind = column.type
+    if kinds.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind):
+        return None
+    values = column.to_pylist()
+    if kinds.is_boolean(kind) and not column.null_count:
+        return np.array(values, np.bool_)
+    if kinds.is_integer(kind) and not column.null_count and kind != pa.uint64():
+        return np.array(values, np.int64)
+    if kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind):
+        return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+    return np.array([_text(value) for value in values], dtype=object)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (list, dict, bool)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,37 @@
+"""FlatGeobuf: one layer with a spatial index, in the raster's CRS; web maps read it in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ecodetect.formats import Written, metadata, ogr
+from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.grid import Grid
+from ecodetect.layer import Layer, Stream
+
+
+def write(path: Path, stream: Stream) -> Written:
+    """Write a stream; features lie in the order of the spatial index (Hilbert curve)."""
+    arrow = ArrowStream(stream, path.name)
+    return ogr.write_layer(
+        path,
+        arrow,
+        driver="FlatGeobuf",
+        # A layer of declared polygons couldn't take the one multipolygon that a stream may hold.
+        geometry_type="Point" if stream.geometry_type == "Point" else "Unknown",
+        texts=metadata.to_texts(stream.metadata, arrow.frame),
+        options={"SPATIAL_INDEX": "YES", "TEMPORARY_DIR": str(path.parent)},
+    )
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Read the layer of a FlatGeobuf."""
+    ogr.check_beginning(path, b"fgb\x03fgb")
+    return ogr.read_layer(path, layer=layer, grid=grid)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the layer `detections`."""
+    ogr.check_beginning(path, b"fgb\x03fgb")
+    return ogr.read_metadata(path)

@@ -1,0 +1,94 @@
+"""GeoPackage: the layer `detections` in the raster's CRS, with a spatial index and a style for QGIS."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from ecodetect.errors import LayerError
+from ecodetect.formats import Written, metadata, ogr
+from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.qgis_style import style
+from ecodetect.grid import Grid
+from ecodetect.layer import Layer, Stream
+
+# What SQLite leaves beside a file in use; left over from an older output it would be applied to the new one.
+SIDE_SUFFIXES = (".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
+_UNDEFINED_PLANE = "-1"  # srs_id that the standard keeps for a plane without CRS
+
+
+def write(path: Path, stream: Stream) -> Written:
+    """Write a stream; the columns `fid` and `geom` are the format's own."""
+    names = ogr.distinct(list(stream.columns), taken=("fid", "geom"))
+    arrow = ArrowStream(stream, path.name, column_names=names)
+    written = ogr.write_layer(
+        path,
+        arrow,
+        driver="GPKG",
+        geometry_type=stream.geometry_type,
+        texts=metadata.to_texts(stream.metadata, arrow.frame),
+        options={"SRID": _UNDEFINED_PLANE} if arrow.crs is None else {},
+    )
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        if len(arrow.types) > 1:
+            # Declared after the fact: only now it is known that both polygons and multipolygons came.
+            database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name = 'GEOMETRY'")
+        if stream.geometry_type != "Unknown":
+            _add_style(database, style(stream.geometry_type, tuple(names), stream.classes))
+    return written
+
+
+def _add_style(database: sqlite3.Connection, qml: str) -> None:
+    """The table in which QGIS looks for a layer's style, laid out as QGIS makes it."""
+    database.execute(
+        """CREATE TABLE "layer_styles" ("id" INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+        "f_table_catalog" TEXT(256), "f_table_schema" TEXT(256), "f_table_name" TEXT(256),
+        "f_geometry_column" TEXT(256), "styleName" TEXT(30), "styleQML" TEXT, "styleSLD" TEXT,
+        "useAsDefault" BOOLEAN, "description" TEXT, "owner" TEXT(30), "ui" TEXT(30),
+        "update_time" DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
+    )
+    database.execute(
+        "INSERT INTO layer_styles VALUES (1, '', '', ?, 'geom', ?, ?, '', 1, '', '', NULL, ?)",
+        (ogr.LAYER, ogr.LAYER, qml, ogr.DATE),
+    )
+    # A table that isn't registered makes the file invalid; as `attributes` it is none of the layers on a map.
+    database.execute(
+        "INSERT INTO gpkg_contents (table_name, data_type, identifier, last_change)"
+        " VALUES ('layer_styles', 'attributes', 'layer_styles', ?)",
+        (ogr.DATE,),
+    )
+    database.execute("INSERT INTO gpkg_ogr_contents VALUES ('layer_styles', 1)")
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Read one layer; tables without geometry are none."""
+    ogr.check_beginning(path, b"SQLite format 3\0")
+    _check(path)
+    return ogr.read_layer(path, layer=layer, grid=grid)
+
+
+def _check(path: Path) -> None:
+    """Raise LayerError for a broken file, or one with virtual tables, which can reach beyond the file."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        ) as found:
+            tables = found.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    except (sqlite3.Error, UnicodeError) as error:
+        raise LayerError(f"{path} can't be read as a GeoPackage: {error}.") from error
+    for name, sql in tables:
+        virtual = re.match(r"\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+\W*(\w+)", sql or "", re.I | re.S)
+        if virtual and virtual[1].lower() not in ("rtree", "fts3", "fts4", "fts5"):
+            raise LayerError(
+                f"{path} has a virtual table '{name}' ({virtual[1]}), which could read other files."
+            )
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the layer `detections`."""
+    ogr.check_beginning(path, b"SQLite format 3\0")
+    _check(path)
+    return ogr.read_metadata(path)

@@ -1,0 +1,107 @@
+"""GeoParquet 1.0: columns with WKB geometry in the raster's CRS, compressed with zstd, for large layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from ecodetect.errors import LayerError
+from ecodetect.formats import Written, metadata
+from ecodetect.formats.arrow_columns import columns_of, geometries_of
+from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
+from ecodetect.formats.ogr import distinct
+from ecodetect.formats.placing import placed
+from ecodetect.grid import WGS84, Grid
+from ecodetect.layer import Layer, Stream
+
+_GROUP_ROWS = 65_536  # a row group is what a reader takes at a time
+_MOST_BYTES = 4 << 30  # unpacked
+
+
+def write(path: Path, stream: Stream) -> Written:
+    """Write a stream; the metadata lies under the key `ecodetect`."""
+    names = distinct(list(stream.columns), taken=(GEOMETRY,))
+    arrow = ArrowStream(stream, path.name, column_names=names)
+    with pq.ParquetWriter(path, arrow.schema, compression="zstd") as writer:
+        waiting: list[Any] = []
+        for batch in arrow:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= _GROUP_ROWS:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+        texts = metadata.to_texts(stream.metadata, arrow.frame)
+        writer.add_key_value_metadata({"geo": json.dumps(_geo(arrow)), **texts})
+    return Written(path, arrow.features)
+
+
+def _geo(arrow: ArrowStream) -> dict[str, Any]:
+    """The file's own description, as the standard lays it down."""
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": sorted(arrow.types),
+        # Null says that there is none; without the key it would be longitude and latitude.
+        "crs": None if arrow.crs is None else arrow.crs.to_json_dict(),
+    }
+    if np.isfinite(arrow.bounds).all():
+        column["bbox"] = arrow.bounds.tolist()
+    return {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Read the primary geometry column and the others."""
+    try:
+        with pq.ParquetFile(path) as file:
+            texts = {key.decode(): value for key, value in (file.metadata.metadata or {}).items()}
+            name, crs = _described(path, texts)
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            if size > _MOST_BYTES:
+                raise LayerError(f"{path} unpacks to {size / 1e9:.1f} GB; features are read up to 4 GB.")
+            if name not in file.schema_arrow.names:
+                raise LayerError(f"{path} has no column '{name}', which it says holds the geometry.")
+            table = file.read()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise LayerError(f"{path} can't be read as Parquet: {str(error).splitlines()[0]}") from error
+    frame = texts.get(metadata.FRAME_KEY)
+    return placed(
+        geometries_of(table[name]),
+        columns_of(table, without=(name,)),
+        name=path.name,
+        crs=crs,
+        grid=grid,
+        frame=None if frame is None else frame.decode(errors="replace"),
+        metadata=metadata.from_json(texts.get(metadata.KEY, b"").decode(errors="replace")),
+    )
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the layer."""
+    try:
+        texts = pq.read_metadata(path).metadata or {}
+    except pa.ArrowException as error:
+        raise LayerError(f"{path} can't be read as Parquet: {str(error).splitlines()[0]}") from error
+    return metadata.from_json(texts.get(metadata.KEY.encode(), b"").decode(errors="replace"))
+
+
+def _described(path: Path, texts: dict[str, bytes]) -> tuple[str, CRS | None]:
+    """Name of the geometry column and its CRS."""
+    try:
+        described = json.loads(texts["geo"])
+        name = described["primary_column"]
+        column = described["columns"][name]
+        encoding, stated = column["encoding"], column.get("crs", WGS84)
+        crs = None if stated is None else CRS.from_user_input(stated)
+    except (KeyError, TypeError, ValueError, CRSError) as error:
+        raise LayerError(f"{path} is Parquet without geometry: it lacks GeoParquet's description.") from error
+    if encoding != "WKB":
+        raise LayerError(f"{path} holds geometry as '{encoding}'; only WKB is read, so convert it with GDAL.")
+    return str(name), crs

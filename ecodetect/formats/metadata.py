@@ -1,0 +1,43 @@
+"""A layer's metadata as one JSON text, for formats that keep texts under keys."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+KEY = "ecodetect"
+FRAME_KEY = "ecodetect:frame"  # `pixel` or `affine`, where there is no CRS
+
+
+def to_json(metadata: Mapping[str, Any]) -> str:
+    """One line of JSON; NaN and infinity, which JSON doesn't have, are null."""
+    return json.dumps(_plain(metadata), ensure_ascii=False, allow_nan=False)
+
+
+def from_json(text: object) -> dict[str, Any]:
+    """What `to_json` wrote; empty for anything else, since a stranger's file may use the same key."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def to_texts(metadata: Mapping[str, Any], frame: str) -> dict[str, str]:
+    """Keys and texts for a format that has such a place: the metadata, and the frame where it isn't a CRS."""
+    texts = {KEY: to_json(metadata)} if metadata else {}
+    return texts if frame == "crs" else {**texts, FRAME_KEY: frame}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

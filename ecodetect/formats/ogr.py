@@ -1,0 +1,232 @@
+"""Vector files through GDAL: reading any layer it knows, and writing a stream with one of its drivers.
+
+A file is checked before GDAL sees it, since GDAL goes by content and some of its formats name other files or
+addresses: it must begin as its suffix says, and XML has no DOCTYPE. GDAL's messages become one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyogrio
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from ecodetect.errors import LayerError
+from ecodetect.formats import Written, metadata
+from ecodetect.formats.arrow_columns import columns_of, geometries_of
+from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
+from ecodetect.formats.placing import placed
+from ecodetect.formats.xml_reading import read_xml
+from ecodetect.grid import Grid
+from ecodetect.layer import Layer
+
+LAYER = "detections"
+_MOST_BYTES = 4 << 30
+DATE = (
+    "1970-01-01T00:00:00.000Z"  # files say when they were last changed; the same input gives the same bytes
+)
+_SETTINGS = {
+    "OGR_CURRENT_DATE": DATE,
+    "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(64 << 20),  # bytes
+}
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Read a layer of one of GDAL's formats that have no module of their own here."""
+    _check(path)
+    return read_layer(path, layer=layer, grid=grid)
+
+
+def _check(path: Path) -> None:
+    """Raise LayerError for a file that isn't what its suffix says."""
+    suffix = path.suffix.lower()
+    if suffix == ".gdb":
+        if not path.is_dir():
+            raise LayerError(f"{path} isn't a file geodatabase, which is a folder.")
+        return
+    if suffix in (".gpx", ".gml"):
+        root = read_xml(path).tag.rpartition(":")[2]
+        head = path.open("rb").read(4096)
+        if b"<OGR" in head or (root != "gpx" if suffix == ".gpx" else b"opengis.net/gml" not in head):
+            raise LayerError(f"{path} isn't {suffix[1:].upper()}: its root is <{root}>.")
+        return
+    check_beginning(path, {".tab": b"!table", ".mif": b"Version"}[suffix])
+
+
+def check_beginning(path: Path, beginning: bytes) -> None:
+    """Raise LayerError unless a file starts with these bytes, in whatever case."""
+    with path.open("rb") as file:
+        found = file.read(len(beginning))
+    if found.lower() != beginning.lower():
+        raise LayerError(f"{path} isn't what its suffix says: a {path.suffix} file begins otherwise.")
+
+
+def read_layer(
+    path: Path,
+    *,
+    layer: str | None,
+    grid: Grid | None,
+    encoding: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Layer:
+    """Read one layer of a checked file with GDAL.
+
+    layer : its name; may be left out where only one layer has points or polygons.
+    encoding : of texts, where the file doesn't say it.
+    """
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise LayerError(f"{path} has {size / 1e9:.1f} GB; features are read up to 4 GB, so cut it.")
+    options = {"DOWNLOAD_SCHEMA": "NO", "WRITE_GFS": "NO"} if path.suffix.lower() == ".gml" else {}
+    with _spoken_once(path):
+        name = _layer_name(path, layer)
+        info = pyogrio.read_info(path, layer=name, encoding=encoding)
+        meta, table = pyogrio.read_arrow(
+            path, layer=name, encoding=encoding, datetime_as_string=True, **options
+        )
+    wkb = meta["geometry_name"] or "wkb_geometry"
+    stated = info.get("layer_metadata") or {}
+    return placed(
+        geometries_of(table[wkb]),
+        columns_of(table, without=(wkb,)),
+        name=path.name,
+        crs=crs_of(meta["crs"]),
+        grid=grid,
+        frame=stated.get(metadata.FRAME_KEY),
+        notes=notes,
+        metadata=metadata.from_json(stated.get(metadata.KEY)),
+    )
+
+
+def _layer_name(path: Path, wanted: str | None) -> str:
+    """The layer to read; raises LayerError with the choice where it isn't clear."""
+    found = {str(name): kind for name, kind in pyogrio.list_layers(path) if kind is not None}
+    if not found:
+        raise LayerError(f"{path} has no layer with geometries.")
+    if wanted is None and len(found) == 1:
+        return next(iter(found))
+    if wanted in found:
+        return wanted
+    counts = {
+        name: pyogrio.read_info(path, layer=name, force_feature_count=True)["features"] for name in found
+    }
+    choice = ", ".join(f"{name} ({count} features)" for name, count in counts.items())
+    if wanted is not None:
+        raise LayerError(f"{path} has no layer with geometries called '{wanted}'; it has {choice}.")
+    # Routes and tracks of a GPS file are no individuals, and its empty layers are always there.
+    filled = [name for name, count in counts.items() if count and "LineString" not in found[name]]
+    if len(filled) == 1:
+        return filled[0]
+    raise LayerError(f"{path} has several layers: {choice}; name one with --layer.")
+
+
+def crs_of(stated: str | None) -> CRS | None:
+    """A CRS from GDAL's words; None for what stands for an unknown one."""
+    if not stated:
+        return None
+    try:
+        crs = CRS.from_user_input(stated)
+    except CRSError:
+        return None
+    return None if crs.name.lower().startswith(("undefined", "unknown cartesian")) else crs
+
+
+@contextlib.contextmanager
+def _spoken_once(path: Path) -> Iterator[None]:
+    """GDAL's errors as one LayerError, its warnings kept to itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except LayerError:
+            raise
+        except (RuntimeError, ValueError, UnicodeError) as error:
+            raise LayerError(f"{path} can't be read: {_sentence(error)}.") from error
+
+
+def _sentence(error: Exception) -> str:
+    """GDAL's message on one line and not too long."""
+    text = re.sub(r"\s+", " ", str(error)).strip(" .") or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + " …"
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the layer that `write_layer` wrote; empty in other files."""
+    with _spoken_once(path):
+        names = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+        stated = pyogrio.read_info(path, layer=LAYER)["layer_metadata"] if LAYER in names else None
+    return metadata.from_json((stated or {}).get(metadata.KEY))
+
+
+def write_layer(
+    path: Path,
+    stream: ArrowStream,
+    *,
+    driver: str,
+    geometry_type: str,
+    texts: Mapping[str, str],
+    options: Mapping[str, str],
+) -> Written:
+    """Write a stream as the layer `detections` with a driver of GDAL.
+
+    geometry_type : "Point", "Polygon" or "Unknown".
+    texts : the layer's metadata.
+    options : creation options of the driver.
+    Raises OSError with GDAL's message where it fails, or what the source of the stream raised.
+    """
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _SETTINGS}
+    pyogrio.set_gdal_config_options(_SETTINGS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pyogrio.write_arrow(
+                stream.reader(),
+                path,
+                layer=LAYER,
+                driver=driver,
+                geometry_name=GEOMETRY,
+                geometry_type=geometry_type,
+                crs=None if stream.crs is None else stream.crs.to_wkt(),
+                layer_metadata=dict(texts) or None,
+                **options,
+            )
+            arrived = pyogrio.read_info(path, force_feature_count=True)["features"]
+    except (RuntimeError, ValueError) as error:
+        if stream.failure is not None:
+            raise stream.failure from None
+        raise OSError(_sentence(error)) from error
+    finally:
+        pyogrio.set_gdal_config_options(before)
+    if stream.failure is not None:
+        raise stream.failure
+    if arrived != stream.features:
+        raise OSError(f"only {arrived} of {stream.features} features arrived in the file")
+    return Written(path, stream.features)
+
+
+def distinct(names: list[str], *, longest: int | None = None, taken: tuple[str, ...] = ()) -> list[str]:
+    """Column names that a database tells apart: cut to `longest` bytes of UTF-8, numbered where they clash.
+
+    Databases don't tell upper from lower case. The order stays.
+    """
+    used = {name.lower() for name in taken}
+    out = []
+    for name in names:
+        number, new = 1, _cut(name, longest)
+        while new.lower() in used:
+            number += 1
+            ending = f"_{number}"
+            new = _cut(name, None if longest is None else longest - len(ending)) + ending
+        used.add(new.lower())
+        out.append(new)
+    return out
+
+
+def _cut(name: str, longest: int | None) -> str:
+    return name if longest is None else name.encode()[:longest].decode(errors="ignore")

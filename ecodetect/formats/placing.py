@@ -1,0 +1,129 @@
+"""Where the coordinates of a file lie: in its CRS, in the raster's, in pixels, or nowhere known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from ecodetect.errors import GridError, LayerError
+from ecodetect.formats.usable import usable
+from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
+from ecodetect.layer import Geometries, Layer, Stream
+
+
+def frame_of(stream: Stream, batch: Layer | None) -> str:
+    """What the coordinates of a stream are: `crs`, `affine` or `pixel`, as in `Grid.frame`.
+
+    batch : its first batch, which says it where the stream leaves that to its batches. Features of an unknown
+    plane count as `affine`.
+    """
+    if stream.frame_crs is not None:
+        return "crs"
+    grid = stream.grid or (None if batch is None else batch.grid)
+    if grid is not None:
+        return grid.frame
+    return "affine" if batch is not None and batch.crs is None else "crs"
+
+
+def placed(
+    geometry: Geometries,
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    name: str,
+    crs: CRS | None,
+    grid: Grid | None,
+    frame: str | None = None,
+    is_assumed: bool = False,
+    notes: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> Layer:
+    """The usable features of a file as a Layer, in the frame that its coordinates are in.
+
+    name : of the file, for messages.
+    crs : what the file says, or what its format lays down (`is_assumed`); None where it says nothing.
+    grid : of the raster that the features belong to. Decides where the file says nothing, or what can't be.
+    frame : what a file of ours says where there is no CRS.
+    Raises LayerError for an assumed CRS that the coordinates contradict and that the raster doesn't resolve.
+    """
+    in_degrees = crs is not None and crs.is_geographic
+    shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
+    kept = {column: values[rows] for column, values in columns.items()}
+    said = [*notes, *(f"{name}: {remark}" for remark in remarks)]
+
+    def layer(crs: CRS | None, note: str | None = None, *, in_pixels_of: Grid | None = None) -> Layer:
+        more = [f"{name} {note}"] if note else []
+        return Layer(shapes, kept, in_pixels_of, crs, (*said, *more), metadata or {})
+
+    if frame == "pixel" and grid is not None:
+        return layer(None, in_pixels_of=grid)
+    if frame in ("pixel", "affine"):
+        return layer(None)
+    centres = _centres(shapes)
+    if crs is not None and (not is_assumed or _is_lonlat(centres)):
+        if is_assumed and grid is not None and grid.crs is None and len(shapes) and _fits(centres, grid):
+            return layer(
+                None, "has no CRS and neither has the raster: its coordinates were taken for the raster's."
+            )
+        return layer(_known(crs, grid))
+    if grid is None:
+        if is_assumed:
+            raise LayerError(f"{name} {_contradiction(centres)}; give its CRS, or the raster it belongs to.")
+        return layer(None, "has no CRS." if len(shapes) else None)
+    if not len(shapes) or (grid.crs is None and not is_assumed):
+        return layer(grid.crs)
+    if _fits(centres, grid):
+        where = describe_crs(grid.crs)
+        return layer(
+            grid.crs, f"has no CRS; its coordinates lie in the raster, whose CRS was taken: {where}."
+        )
+    if is_assumed:
+        raise LayerError(f"{name} {_contradiction(centres)} nor do they lie in the raster; give its CRS.")
+    if grid.crs is not None and _is_lonlat(centres) and _fits(_moved(centres, WGS84, grid.crs), grid):
+        return layer(WGS84, "has no CRS; its coordinates lie in the raster as longitude and latitude.")
+    return layer(None, "has no CRS, and its coordinates don't lie in the raster.")
+
+
+def _contradiction(centres: Floats) -> str:
+    x, y = centres[0]
+    return f"has no CRS and its coordinates can't be longitude and latitude (the first is {x:.10g}, {y:.10g})"
+
+
+def _centres(shapes: Geometries) -> Floats:
+    bounds = shapely.bounds(shapes).reshape(-1, 4)
+    return np.asarray((bounds[:, :2] + bounds[:, 2:]) / 2, np.float64)
+
+
+def _is_lonlat(centres: Floats) -> bool:
+    # Some tools write longitudes of 0 to 360°.
+    return bool((np.abs(centres) <= (360, 90)).all())
+
+
+def _fits(xy_world: Floats, grid: Grid) -> bool:
+    """Whether at least half of the positions lie in the raster."""
+    x, y = grid.to_pixel(xy_world).T
+    inside = (x >= 0) & (x <= grid.width) & (y >= 0) & (y <= grid.height)
+    return bool(np.count_nonzero(inside) * 2 >= len(xy_world))
+
+
+def _moved(xy: Floats, source: CRS, target: CRS) -> Floats:
+    try:
+        return transformed(xy, source, target)
+    except GridError:
+        return np.full_like(xy, np.nan)
+
+
+def _known(crs: CRS, grid: Grid | None) -> CRS:
+    """The raster's own CRS, or EPSG's, where the file's is the same in other words (Esri WKT)."""
+    flat = horizontal(crs)
+    if grid is not None and grid.crs is not None and flat.equals(grid.crs, ignore_axis_order=True):
+        return grid.crs
+    found = flat.to_authority(auth_name="EPSG", min_confidence=70)
+    if found is None:
+        return flat
+    registered = CRS.from_authority(*found)
+    return grid.crs if grid is not None and grid.crs is not None and registered == grid.crs else registered

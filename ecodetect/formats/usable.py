@@ -1,0 +1,126 @@
+"""Which geometries of a file can be individuals: points and polygons with a place and an extent.
+
+Files come with everything a GIS lets people draw. What can't be used is left out and counted in one sentence
+for each reason; self-crossing outlines are repaired; heights are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely import GeometryType
+
+from ecodetect.layer import Geometries
+
+_POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
+_POLYGONS = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
+
+
+def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArray[np.int64], list[str]]:
+    """The points and polygons among geometries, the rows they came from, and what was done to the others.
+
+    geometry : (N,) shapely geometries of any kind, or None.
+    in_degrees : whether the coordinates are longitude and latitude; tells rounding from width.
+    Returns (M,) Points, Polygons and MultiPolygons without heights; the row of each in the input, ascending;
+    and sentences about what was left out or changed. A collection counts with its polygons, or its points
+    where it has none; several points in one feature become one feature each.
+    """
+    notes: list[str] = []
+    rows = np.arange(len(geometry))
+    found = shapely.force_2d(geometry)
+
+    def leave_out(bad: NDArray[np.bool_], one: str, many: str) -> None:
+        nonlocal found, rows
+        count = int(np.count_nonzero(bad))
+        if count:
+            notes.append(f"{one if count == 1 else many.format(count)} left out.")
+            found, rows = found[~bad], rows[~bad]
+
+    gone = shapely.is_missing(found) | shapely.is_empty(found)
+    leave_out(
+        gone, "1 feature without a readable geometry was", "{} features without a readable geometry were"
+    )
+    leave_out(
+        _not_finite(found),
+        "1 feature with a coordinate that isn't a number was",
+        "{} features with coordinates that aren't numbers were",
+    )
+    for position in np.flatnonzero(shapely.get_type_id(found) == GeometryType.GEOMETRYCOLLECTION):
+        found[position] = _of_collection(found[position])
+    kinds = shapely.get_type_id(found)
+    leave_out(~np.isin(kinds, (*_POINTS, *_POLYGONS)), "1 line was", "{} lines were")
+    is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
+    crossing = np.flatnonzero(is_polygon & ~shapely.is_valid(found))
+    if len(crossing):
+        found[crossing] = [_polygons_of(shapely.make_valid(shape)) for shape in found[crossing]]
+    flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
+    repaired = len(crossing) - int(np.count_nonzero(flat[crossing]))
+    if repaired:
+        notes.append(f"{repaired} self-crossing polygon{'s were' if repaired > 1 else ' was'} repaired.")
+    leave_out(flat, "1 polygon without an area was", "{} polygons without an area were")
+    found, rows = _single_points(found, rows, notes)
+    return found, rows, notes
+
+
+def _not_finite(geometry: Geometries) -> NDArray[np.bool_]:
+    xy, owner = shapely.get_coordinates(geometry, return_index=True)
+    bad = np.zeros(len(geometry), bool)
+    bad[owner[~np.isfinite(xy).all(axis=1)]] = True
+    return bad
+
+
+def _is_flat(geometry: Geometries, rounding: float) -> NDArray[np.bool_]:
+    """Which polygons are lines but for the rounding of their coordinates: no area, or thin in both senses.
+
+    A corridor is thin for its length, a cell is small for its unit; neither is both.
+    """
+    area, outline = shapely.area(geometry), shapely.length(geometry)
+    is_thin = (4 * np.pi * area < 5e-3 * outline**2) & (2 * area < rounding * outline)
+    return np.asarray(~(area > 0) | is_thin)
+
+
+def _of_collection(collection: Any) -> Any:
+    """The polygons of a collection, else its points, else what it is."""
+    polygons = _polygons_of(collection)
+    if not polygons.is_empty:
+        return polygons
+    points = [part for part in _leaves(collection) if part.geom_type == "Point" and not part.is_empty]
+    return shapely.MultiPoint(points) if points else collection
+
+
+def _polygons_of(shape: Any) -> Any:
+    polygons = [part for part in _leaves(shape) if part.geom_type == "Polygon" and not part.is_empty]
+    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+
+
+def _leaves(shape: Any) -> list[Any]:
+    """All simple geometries in a geometry, however deeply collections are nested."""
+    leaves, waiting = [], [shape]
+    while waiting:
+        part = waiting.pop()
+        if hasattr(part, "geoms"):
+            waiting.extend(reversed(part.geoms))
+        else:
+            leaves.append(part)
+    return leaves
+
+
+def _single_points(
+    found: Geometries, rows: NDArray[np.int64], notes: list[str]
+) -> tuple[Geometries, NDArray[np.int64]]:
+    several = shapely.get_type_id(found) == GeometryType.MULTIPOINT
+    if not several.any():
+        return found, rows
+    parts = np.where(several, shapely.get_num_geometries(found), 1)
+    singles = np.repeat(found, parts)
+    is_point = np.repeat(several, parts)
+    singles[is_point] = shapely.get_parts(found[several])
+    split = int(np.count_nonzero(parts > 1))
+    if split:
+        notes.append(
+            f"{split} feature{'s' if split > 1 else ''} of several points became one for each point."
+        )
+    return singles, np.repeat(rows, parts)
