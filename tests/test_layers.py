@@ -35,9 +35,11 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.networks"],
     ["ecodetect.raster"],
+    ["ecodetect.raster_header"],
     [
         "ecodetect.bands",
         "ecodetect.georeference",
+        "ecodetect.raster_blocks",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
     ],
@@ -75,6 +77,7 @@ LEARNED = {"ecodetect.networks", "ecodetect.runtime", "ecodetect.training"}
 FOREIGN = {
     "rasterio": {
         "ecodetect.raster",
+        "ecodetect.raster_header",  # of what `raster` has opened
         "ecodetect.aoi",  # polygons to pixels, no reading
         "ecodetect.formats.label_image",
         "ecodetect.formats.masks",  # pixels to polygons, no reading

@@ -1,0 +1,124 @@
+"""The Grid of a raster from what its file says of its place: transform, CRS, ground control points.
+
+Nothing here reads files; `raster` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from ecodetect.errors import GridError
+from ecodetect.grid import IDENTITY, Affine6, Floats, Grid
+
+# Control points further than this from the fitted plane, as a share of the shorter side, place nothing.
+_LOOSE = 0.05
+
+
+def place(
+    width: int,
+    height: int,
+    transform: Affine6,
+    wkt: str | None,
+    control: Sequence[tuple[float, float, float, float]] = (),
+    control_wkt: str | None = None,
+    *,
+    has_rpc: bool = False,
+) -> tuple[Grid, list[str]]:
+    """The Grid, and sentences for the user.
+
+    transform : the file's; `IDENTITY` where it has none.
+    wkt, control_wkt : CRS of the transform and of the control points, as WKT, or None.
+    control : (column, row, x, y) of each ground control point, pixels and coordinates of `control_wkt`.
+    has_rpc : whether the file has rational polynomial coefficients, which we don't use.
+    """
+    notes: list[str] = []
+    if transform == IDENTITY and control:
+        fitted = _fit(control)
+        if fitted is None:
+            notes.append(f"Its {len(control)} ground control points don't span a plane and are not used.")
+        elif fitted[1] > _LOOSE * min(width, height):
+            notes.append(
+                f"Its {len(control)} ground control points are not used: they lie {fitted[1]:.2g} px (rms) "
+                "from a plane."
+            )
+        else:
+            transform, residual_px = fitted
+            wkt = control_wkt
+            notes.append(
+                f"Placed by a plane through its {len(control)} ground control points, which lie "
+                f"{residual_px:.2g} px (rms) from it."
+            )
+    crs, problem = _crs(wkt)
+    if problem:
+        notes.append(problem)
+    if transform == IDENTITY:
+        if crs is not None:
+            crs = None
+            notes.append("It has a CRS but no transform: coordinates are pixels.")
+        elif has_rpc:
+            notes.append("It is placed only by RPCs, which are not used: coordinates are pixels.")
+        else:
+            notes.append("It has no CRS and no transform: coordinates are pixels.")
+    elif crs is None and not problem:
+        notes.append("It has no CRS: coordinates are those of its transform.")
+    try:
+        grid = Grid(width, height, transform, crs)
+    except GridError:
+        notes.append(f"Its transform {transform} can't be inverted: coordinates are pixels.")
+        return Grid(width, height), notes
+    if varying := _variation(grid):
+        notes.append(varying)
+    return grid, notes
+
+
+def _crs(wkt: str | None) -> tuple[CRS | None, str | None]:
+    if not wkt:
+        return None, None
+    try:
+        return CRS.from_wkt(wkt), None
+    except CRSError:
+        return None, "Its CRS can't be understood: coordinates are those of its transform."
+
+
+def _fit(control: Sequence[tuple[float, float, float, float]]) -> tuple[Affine6, float] | None:
+    """The affine transform that fits control points best, and how far they lie from it in pixels (rms)."""
+    points = np.asarray(control, np.float64)
+    columns_rows, world = points[:, :2], points[:, 2:]
+    middle = columns_rows.mean(axis=0)
+    design = np.column_stack([columns_rows - middle, np.ones(len(points))])
+    if np.linalg.matrix_rank(design) < 3:
+        return None
+    offset = world.mean(axis=0)  # keeps the digits of large eastings and northings
+    solution: Floats = np.linalg.lstsq(design, world - offset, rcond=None)[0]  # (3, 2)
+    linear = solution[:2].T
+    if np.linalg.matrix_rank(linear) < 2:
+        return None
+    residuals = np.linalg.solve(linear, (world - offset - design @ solution).T)
+    c, f = solution[2] + offset - linear @ middle
+    (a, b), (d, e) = linear
+    transform = (float(a), float(b), float(c), float(d), float(e), float(f))
+    return transform, float(np.sqrt((residuals**2).sum(axis=0).mean()))
+
+
+def _variation(grid: Grid) -> str | None:
+    """A sentence when the size of a pixel on the ground varies by more than 5 % over the raster."""
+    if grid.crs is None:
+        return None
+    w, h = grid.width, grid.height
+    places = [(w / 2, h / 2), (0, 0), (w, 0), (0, h), (w, h), (w / 2, 0), (w / 2, h)]
+    jacobian = grid.metres_per_pixel(places)
+    sizes = np.hypot(jacobian[:, 0], jacobian[:, 1])  # (places, 2): along x, along y
+    if not np.isfinite(sizes[0]).all() or (sizes[0] == 0).any():
+        return None
+    low, high = np.nanmin(sizes, axis=0), np.nanmax(sizes, axis=0)
+    if (high <= 1.05 * low).all():
+        return None
+    along = int(np.argmax(high / np.maximum(low, 1e-12)))
+    return (
+        f"The size of a pixel on the ground varies over it, from {low[along]:.3g} to {high[along]:.3g} m; "
+        f"{sizes[0, along]:.3g} m, that of its centre, is used."
+    )

@@ -1,0 +1,539 @@
+"""Opening rasters and reading windows of them: the only importer of rasterio's reading.
+
+A `Raster` knows its grid, its bands by name and which of its pixels are data; `read` gives a Chip of any
+window, at its own or another GSD. What may be opened is decided in `raster_safety`; what the file says of
+itself is in `raster_header`, with the names of bands in `bands` and the place in `georeference`; blocks never
+written are in `raster_blocks`; how pixels get another size is in `resampling`.
+
+Pixels are the numbers stored: scale and offset of a file are not applied. Only palettes become red, green and
+blue, and complex numbers their magnitude.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from ecodetect.chip import Chip
+from ecodetect.errors import GridError, RasterError
+from ecodetect.grid import Grid, Window
+from ecodetect.raster_blocks import Blocks
+from ecodetect.raster_header import Header, check_dataset, item_bytes, read_header
+from ecodetect.raster_safety import DRIVERS, Source, locate
+from ecodetect.resampling import axis, resample
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+_STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
+_SAMPLE_PX = 512
+_MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
+# GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
+# overviews beside a remote file are not found.
+_REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "VSI_CACHE": "TRUE",
+}
+_FAULTS = (RasterioError, CPLE_BaseError, OSError)
+
+
+def open_raster(
+    path: str | os.PathLike[str],
+    *,
+    bands: str | None = None,
+    gsd_m: float | None = None,
+    allow_vrt: bool = False,
+) -> Raster:
+    """Open a raster for reading.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Local file, `https://`, `s3://`, `gs://`, `az://`, `/vsi…`, or one array of a file with several in
+        GDAL's spelling (`NETCDF:"file.nc":name`).
+    bands : str, optional
+        Which bands, as the user says: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
+        All but the mask if not given.
+    gsd_m : float, optional
+        Metres per pixel, for a raster that doesn't say; one that does keeps its own.
+    allow_vrt : bool
+        Trust a VRT that points outside its folder.
+
+    Raises
+    ------
+    RasterError
+        When it can't be opened, in one sentence.
+    """
+
+    def check_source(name: str, shown: str) -> None:
+        with _opened(Source(name, shown, DRIVERS, False)) as dataset:
+            check_dataset(dataset, shown)
+
+    return Raster(locate(path, allow_vrt=allow_vrt, check_source=check_source), bands=bands, gsd_m=gsd_m)
+
+
+class Raster:
+    """A raster open for reading; a context manager. Use it from one thread at a time.
+
+    Attributes
+    ----------
+    path, name : as the user wrote it, and its last part.
+    grid : native Grid.
+    bands : names of the bands, in the chosen order.
+    dtype : numpy name of the pixels read.
+    value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
+    block_shape : rows and columns that are unpacked together.
+    notes : sentences for the user, to be said once.
+    """
+
+    def __init__(self, source: Source, *, bands: str | None, gsd_m: float | None) -> None:
+        self.path = source.shown
+        self.name = PurePath(source.shown.rstrip("/")).name or source.shown
+        self._source = source
+        self._overviews: dict[int, Any] = {}
+        self._levels: dict[Grid, int | None] = {}
+        self._fingerprint: str | None = None
+        with self._options():
+            self._dataset = _opened(source)
+            try:
+                check_dataset(self._dataset, self.path)
+                self._blocks = Blocks(self._dataset)
+                self._check_blocks()
+                self._header = read_header(
+                    self._dataset, self.path, bands=bands, gsd_m=gsd_m, is_mask=self._is_mask
+                )
+            except BaseException:
+                self._dataset.close()
+                raise
+        self.grid = self._header.grid
+        self.bands = tuple(self._header.bands)
+        self.dtype = self._header.dtype
+        self.value_range = self._header.value_range
+        self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
+        self.notes = self._header.notes
+
+    @property
+    def header(self) -> Header:
+        """What the file says of itself."""
+        return self._header
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes that a pixel takes decoded, with all bands of the file that are decoded together."""
+        return sum(item_bytes(dtype) for dtype in self._dataset.dtypes)
+
+    @property
+    def driver(self) -> str:
+        """GDAL's name of the format."""
+        return str(self._dataset.driver)
+
+    @property
+    def overview_factors(self) -> tuple[int, ...]:
+        """By how much the overviews in the file, or beside it, are smaller."""
+        return tuple(self._dataset.overviews(1))
+
+    # -- opening and closing -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read afterwards."""
+        for dataset in (*self._overviews.values(), self._dataset):
+            dataset.close()
+        self._overviews = {}
+
+    def __repr__(self) -> str:
+        return f"<Raster {self.name}: {self.grid.describe()}, {', '.join(self.bands)}>"
+
+    @contextmanager
+    def env(self, *, cache_bytes: int, threads: int = 1) -> Iterator[None]:
+        """While it lasts, this thread decodes with `threads` threads and keeps `cache_bytes` of blocks.
+
+        GDAL fixes the number of threads when it opens a file, so the file is opened anew. Blocks are decoded
+        once as long as the cache holds a row of windows; threads help reads that span several blocks. The
+        cache is one for the whole process.
+        """
+        held, held_overviews = self._dataset, self._overviews
+        try:
+            with rasterio.Env(GDAL_CACHEMAX=cache_bytes, GDAL_NUM_THREADS=str(threads)), self._options():
+                self._dataset, self._overviews = _opened(self._source), {}
+                try:
+                    yield
+                finally:
+                    self.close()
+        finally:
+            self._dataset, self._overviews = held, held_overviews
+
+    def _options(self) -> AbstractContextManager[Any]:
+        """GDAL's options while the file is touched; its messages go to Python's log."""
+        environment: AbstractContextManager[Any] = rasterio.Env(**(_REMOTE if self._source.is_remote else {}))
+        return environment
+
+    def _check_blocks(self) -> None:
+        """Raise RasterError when blocks of a GeoTIFF are cut off, or its index of blocks is."""
+        if not self._source.is_remote and (file := Path(self._source.name)).is_file():
+            self._blocks.check_within(file.stat().st_size, self.path)
+        for window in self._blocks.absent_places():
+            self._decoded(self._dataset, window, [1])  # fails where the index itself can't be read
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def read(self, window: Window, bands: Sequence[str], grid: Grid | None = None) -> Chip:
+        """The pixels of a window.
+
+        Parameters
+        ----------
+        window : Window
+            In pixels of `grid`; it may reach beyond the raster, and is not valid there.
+        bands : sequence of str
+            Names out of `bands`.
+        grid : Grid, optional
+            The native grid, or one made of it by `resampled`: area mean down, bilinear up, invalid pixels
+            without weight; a pixel is valid if at least half of its area is. A window is exactly that part of
+            the whole.
+
+        Raises
+        ------
+        RasterError
+            When the raster has no such band, or its data is damaged: names the pixels.
+        """
+        names = tuple(bands)
+        for name in names:
+            if name not in self._header.bands:
+                raise RasterError(f"{self.path} has no band '{name}'; it has {', '.join(self.bands)}.")
+        if grid is None:
+            grid = self.grid
+        inside = window.clipped(grid.window)
+        pixels: Pixels
+        valid: Mask | None
+        if not inside.area:
+            pixels = np.zeros((len(names), window.height, window.width), self.dtype)
+            valid = np.zeros((window.height, window.width), bool)
+            return Chip(pixels, valid, names, window, grid.crop(window))
+        if grid == self.grid:
+            pixels, valid = self._data(self._dataset, inside, names)
+        else:
+            pixels, valid = self._resampled(inside, names, grid)
+        if inside != window:
+            pixels, valid = _padded(pixels, valid, inside, window)
+        return Chip(pixels, valid, names, window, grid.crop(window))
+
+    def _data(self, dataset: Any, window: Window, names: tuple[str, ...]) -> tuple[Pixels, Mask | None]:
+        """Pixels and mask of a window inside `dataset`, which is the raster or one of its overviews."""
+        header = self._header
+        files = [0] if header.palette is not None else [header.bands[name] for name in names]
+        indexes = [file + 1 for file in files] + ([] if header.alpha is None else [header.alpha + 1])
+        data = self._decoded(dataset, window, indexes)
+        pixels = data[: len(files)]
+        valid: Mask | None = None
+        if header.alpha is not None:
+            valid = _both(valid, data[-1] != 0)
+        if header.nodata is not None:
+            valid = _both(valid, _differs(pixels, header.nodata[files]))
+        if pixels.dtype.kind in "fc":
+            valid = _both(valid, np.all(np.isfinite(pixels), axis=0))
+        if header.has_mask:
+            valid = _both(valid, self._decoded(dataset, window, None) != 0)
+        if dataset is self._dataset:
+            valid = _both(valid, self._blocks.written(window))
+        if header.palette is not None:
+            colours = header.palette[pixels[0]]  # (H, W, C)
+            valid = _both(valid, colours[..., -1] != 0)
+            pixels = np.stack([colours[..., header.bands[name]] for name in names])
+        elif pixels.dtype.kind == "c":
+            pixels = np.abs(pixels)
+        return pixels.astype(header.dtype, copy=False), valid
+
+    def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
+        """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
+        part = RasterioWindow(window.x, window.y, window.width, window.height)
+        try:
+            with self._options() if self._source.is_remote else nullcontext():
+                if indexes is None:
+                    return np.asarray(dataset.read_masks(1, window=part))
+                return np.asarray(dataset.read(indexes, window=part))
+        except _FAULTS as error:
+            raise RasterError(
+                f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
+                f"y {window.y} to {window.bottom - 1} can't be read ({_reason(error)})."
+            ) from error
+
+    # -- another GSD ---------------------------------------------------------------------------------------
+
+    def _resampled(self, window: Window, names: tuple[str, ...], grid: Grid) -> tuple[Pixels, Mask | None]:
+        """Pixels of a window inside `grid`, read in strips so that memory stays bounded at any factor."""
+        dataset, factor_x, factor_y = self._level(grid)
+        columns = axis(window.x, window.width, factor_x, dataset.width)
+        pixels = np.zeros((len(names), window.height, window.width), self.dtype)
+        valid = np.zeros((window.height, window.width), bool)
+        across = (columns.stop - columns.start) * len(names)
+        source_rows = max(self.block_shape[0], _STRIP_VALUES // max(1, across))
+        step = max(1, int(source_rows / factor_y))
+        for first in range(0, window.height, step):
+            count = min(step, window.height - first)
+            rows = axis(window.y + first, count, factor_y, dataset.height)
+            part = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+            if not part.area:
+                continue
+            read, mask = self._data(dataset, part, names)
+            made, made_valid = resample(read, mask, rows.from_source(part.y), columns.from_source(part.x))
+            pixels[:, first : first + count] = made
+            valid[first : first + count] = True if made_valid is None else made_valid
+        return pixels, None if valid.all() else valid
+
+    def _level(self, grid: Grid) -> tuple[Any, float, float]:
+        """What to read for `grid`, the raster or an overview, and its pixels per pixel of `grid` in x, y."""
+        (a, b, c, d, e, f), (ga, gb, _, gd, ge, _) = self.grid.transform, grid.transform
+        factor_x = ga / a if abs(a) >= abs(d) else gd / d
+        factor_y = ge / e if abs(e) >= abs(b) else gb / b
+        expected = (a * factor_x, b * factor_y, c, d * factor_x, e * factor_y, f)
+        if grid.crs != self.grid.crs or not np.allclose(expected, grid.transform, rtol=1e-9, atol=0):
+            raise GridError(
+                f"Grids differ: {self.grid.describe()} and {grid.describe()}; resample the raster's own."
+            )
+        if grid not in self._levels:
+            self._levels[grid] = self._overview_for(min(factor_x, factor_y))
+        level = self._levels[grid]
+        if level is None:
+            return self._dataset, factor_x, factor_y
+        overview = self._overview(level)
+        shrunk_x, shrunk_y = overview.width / self.grid.width, overview.height / self.grid.height
+        return overview, factor_x * shrunk_x, factor_y * shrunk_y
+
+    def _overview_for(self, factor: float) -> int | None:
+        """The coarsest overview with at least two pixels per target pixel that holds means of the raster.
+
+        Overviews may be picked pixels (nearest) or older than the raster, and a palette has no means.
+        """
+        factors = self.overview_factors
+        if self._header.palette is None and not self._blocks.has_gaps:
+            for level in sorted(range(len(factors)), key=lambda level: -factors[level]):
+                if 2 <= factors[level] <= factor / 2 and self._holds_means(level):
+                    return level
+        return None
+
+    def _overview(self, level: int) -> Any:
+        if level not in self._overviews:
+            with self._options():
+                self._overviews[level] = _opened(self._source, overview_level=level)
+        return self._overviews[level]
+
+    def _holds_means(self, level: int) -> bool:
+        """Whether an overview agrees with the means of the raster's pixels at five places.
+
+        Picked pixels differ from the mean by the spread of the pixels under it; JPEG and rounding by less.
+        """
+        overview = self._overview(level)
+        names = self.bands[:1]
+        side = 16  # px of the overview
+        differences, spreads = [], []
+        for x, y in ((0.5, 0.5), (0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.8, 0.8)):
+            corner = Window(int(x * (overview.width - side)), int(y * (overview.height - side)), side, side)
+            part = corner.clipped(Window(0, 0, overview.width, overview.height))
+            if not part.area:
+                continue
+            columns = axis(part.x, part.width, self.grid.width / overview.width, self.grid.width)
+            rows = axis(part.y, part.height, self.grid.height / overview.height, self.grid.height)
+            full = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+            pixels, valid = self._data(self._dataset, full, names)
+            values = pixels.astype(np.float64)
+            rows, columns = rows.from_source(full.y), columns.from_source(full.x)
+            mean, mean_valid = resample(values, valid, rows, columns)
+            mean_square, _ = resample(values**2, valid, rows, columns)
+            seen, seen_valid = self._data(overview, part, names)
+            agreed = _both(mean_valid, seen_valid)
+            where = np.ones(mean.shape[1:], bool) if agreed is None else agreed
+            differences.append((seen[0].astype(np.float64) - mean[0])[where])
+            spreads.append(np.maximum(0, mean_square - mean**2)[0][where])
+        difference = np.concatenate(differences) if differences else np.empty(0)
+        if not difference.size:
+            return False
+        rounding = 1.0 if np.dtype(self.dtype).kind in "iu" else 0.0
+        return _rms(difference) <= 0.25 * float(np.sqrt(np.concatenate(spreads).mean())) + rounding
+
+    # -- what is there -------------------------------------------------------------------------------------
+
+    def is_empty(self, window: Window) -> bool:
+        """Whether nothing was ever written in a window (native pixels), told without decoding.
+
+        Known of GeoTIFFs, whose blocks may be absent; False elsewhere. Beyond the raster is empty.
+        """
+        inside = window.clipped(self.grid.window)
+        return not inside.area or self._blocks.is_empty(inside)
+
+    def samples(
+        self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int = 256
+    ) -> list[Chip]:
+        """Blocks of at most 512 x 512 px of `grid` on a fixed lattice, which stand for the whole.
+
+        area : the part of `grid` that counts, in its pixels; all of it if not given.
+        most : number of blocks at most; they cover the area if that many can.
+        The lattice depends on sizes alone, not on how the file is cut into blocks. Blocks without a valid
+        pixel are left out, so the list may be empty.
+        """
+        part = grid.window if area is None else area.clipped(grid.window)
+        chips = (self.read(cell, bands, grid) for cell in self._lattice(grid, part, most))
+        return [chip for chip in chips if chip.valid is None or chip.valid.any()]
+
+    def _lattice(self, grid: Grid, area: Window, most: int) -> list[Window]:
+        """Cells of 512 px, cut to the area, row by row."""
+        if not area.area:
+            return []
+        size = _SAMPLE_PX
+        rows = range(area.y // size, -(-area.bottom // size))
+        columns = range(area.x // size, -(-area.right // size))
+
+        def cells(rows: Sequence[int], columns: Sequence[int]) -> list[Window]:
+            return [Window(x * size, y * size, size, size).clipped(area) for y in rows for x in columns]
+
+        if self._blocks.has_gaps:  # a lattice would mostly meet nothing
+            fx, fy = self.grid.width / grid.width, self.grid.height / grid.height
+
+            def native(cell: Window) -> Window:
+                x, y = int(cell.x * fx), int(cell.y * fy)
+                return Window(x, y, math.ceil(cell.right * fx) - x, math.ceil(cell.bottom * fy) - y)
+
+            return _spread([cell for cell in cells(rows, columns) if not self.is_empty(native(cell))], most)
+        across = min(len(columns), max(1, round((most * len(columns) / len(rows)) ** 0.5)))
+        down = min(len(rows), max(1, most // across))
+        across = min(len(columns), max(1, most // down))
+        return cells(_spread(rows, down), _spread(columns, across))
+
+    @property
+    def fingerprint(self) -> str:
+        """What the raster is, whatever its path: hex digest of size, place, bands and some pixels.
+
+        Of a compressed GeoTIFF the size of each block counts too: hardly a change of pixels leaves them all.
+        """
+        if self._fingerprint is None:
+            with self._options():
+                self._fingerprint = self._digest()
+        return self._fingerprint
+
+    def _digest(self) -> str:
+        dataset, header = self._dataset, self._header
+        crs = self.grid.crs
+        facts = [
+            [dataset.width, dataset.height, list(dataset.dtypes), list(dataset.descriptions)],
+            [repr(number) for number in self.grid.transform],
+            None if crs is None else crs.to_wkt(),
+            None if header.nodata is None else [repr(value) for value in header.nodata.tolist()],
+        ]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        sizes = self._blocks.sizes if "COMPRESSION" in header.structure else None
+        if sizes is not None:
+            digest.update(sizes.astype("<i8").tobytes())
+        # Each place costs a block, which may come through the network; few do where the sizes tell already.
+        places = [(1, 1), (3, 3), (5, 5)] if sizes is not None else [(1, 1), (5, 1), (3, 3), (1, 5), (5, 5)]
+        indexes = list(range(1, min(dataset.count, 8) + 1))
+        for x, y in places:
+            corner = Window(dataset.width * x // 6, dataset.height * y // 6, 64, 64)
+            data = self._decoded(dataset, corner.clipped(self.grid.window), indexes)
+            digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    def _is_mask(self, index: int) -> bool:
+        """Whether a band (0-based) holds 0 and one other value, but for soft edges, in 3 x 3 places."""
+        width, height = self._dataset.width, self._dataset.height
+        values = []
+        for y in (1, 3, 5):
+            for x in (1, 3, 5):
+                around = Window(width * x // 6 - 64, height * y // 6 - 64, 128, 128)
+                window = around.clipped(Window(0, 0, width, height))
+                values.append(self._decoded(self._dataset, window, [index + 1]).ravel())
+        seen = np.concatenate(values)
+        seen = seen[seen > 0]
+        return not seen.size or float((seen == seen.max()).mean()) >= _MASK_SHARE
+
+
+def _opened(source: Source, **options: Any) -> Any:
+    """The dataset, by the first driver that takes it; raises RasterError if none does."""
+    first: Exception | None = None
+    with rasterio.Env(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not georeferenced: we say so in our own words
+        for driver in source.drivers:
+            try:
+                return rasterio.open(source.name, driver=driver, sharing=False, **options)
+            except _FAULTS as error:
+                first = first or error
+                if "HTTP" in str(error) or "CURL" in str(error):
+                    break
+    reason = _reason(first) if first is not None else ""
+    if source.is_remote:
+        raise RasterError(f"{source.shown} can't be opened ({reason}).") from first
+    if source.format is not None:
+        raise RasterError(f"{source.shown} is a damaged or truncated {source.format} ({reason}).") from first
+    raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message of a chain of errors, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(getattr(error, "errmsg", "") or error)
+    return " ".join(text.split()).rstrip(".")
+
+
+def _both(one: Mask | None, other: Any) -> Mask | None:
+    """Where both are valid; None stands for everywhere."""
+    if other is None or other.all():
+        return one
+    return other if one is None else one & other
+
+
+def _differs(pixels: Pixels, nodata: Pixels) -> Mask | None:
+    """Where not all bands have their nodata value; None: nowhere have they."""
+    same: Mask | None = None
+    for band, value in zip(pixels, nodata, strict=True):
+        equal = band == value
+        same = equal if same is None else same & equal
+        if not same.any():
+            return None
+    return None if same is None else np.logical_not(same)
+
+
+def _padded(pixels: Pixels, valid: Mask | None, inside: Window, window: Window) -> tuple[Pixels, Mask]:
+    """Pixels and mask of `window`, whose part `inside` the raster is given; not valid beyond."""
+    rows = slice(inside.y - window.y, inside.bottom - window.y)
+    columns = slice(inside.x - window.x, inside.right - window.x)
+    wide = np.zeros((len(pixels), window.height, window.width), pixels.dtype)
+    wide[:, rows, columns] = pixels
+    wide_valid = np.zeros((window.height, window.width), bool)
+    wide_valid[rows, columns] = True if valid is None else valid
+    return wide, wide_valid
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` of the items, from the middles of as many equal parts."""
+    n = min(most, len(items))
+    return [items[(2 * i + 1) * len(items) // (2 * n)] for i in range(n)]
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt((values**2).mean()))

@@ -1,0 +1,258 @@
+"""What an open raster file says of itself: place, bands, numbers, what is no data.
+
+Everything that is read once, when a raster is opened; `raster` reads the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+
+from ecodetect.bands import RGB, Naming, choose, name_bands
+from ecodetect.errors import RasterError
+from ecodetect.georeference import place
+from ecodetect.grid import Grid
+
+BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Header:
+    """What is known of a raster before its pixels are read.
+
+    bands : names chosen -> index (0-based) into the file's bands, or into the palette's colours.
+    alpha : index (0-based) of the band that is a mask, or None.
+    nodata : the value of each file band that is no data, in the dtype of the file; None: none has one.
+    has_mask : whether the file has a mask of its own, inside or beside it.
+    palette : uint8 (256 or 65536, C): brightness or red, green, blue, and opacity last; None: no palette.
+    dtype : numpy name of the pixels read.
+    value_range : lowest and highest value that the dtype, or its number of bits, can hold; None for floats.
+    structure : GDAL's words for layout and compression.
+    notes : sentences for the user.
+    """
+
+    grid: Grid
+    bands: dict[str, int]
+    alpha: int | None
+    nodata: NDArray[Any] | None
+    has_mask: bool
+    palette: NDArray[np.uint8] | None
+    dtype: str
+    value_range: tuple[float, float] | None
+    structure: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def read_header(
+    dataset: Any, shown: str, *, bands: str | None, gsd_m: float | None, is_mask: Callable[[int], bool]
+) -> Header:
+    """The header of an open dataset.
+
+    shown : the file, for messages.
+    bands : which bands the user wants, or None: all but the mask.
+    gsd_m : metres per pixel for a raster that doesn't say.
+    is_mask : whether a band (0-based) holds 0 and one other value.
+    """
+    structure = {**dataset.tags(ns="IMAGE_STRUCTURE"), **dataset.tags(1, ns="IMAGE_STRUCTURE")}
+    grid, notes = _placed(dataset)
+    if gsd_m is not None:
+        grid, said = _stated(grid, gsd_m)
+        notes += said
+    stored = dtype = str(dataset.dtypes[0])
+    if len(set(dataset.dtypes)) > 1:
+        dtype = str(np.result_type(*dataset.dtypes))
+        notes.append(f"Its bands have different types; all are read as {dtype}.")
+    if "complex" in stored:
+        stored, dtype = "complex64", "float32"
+        notes.append("Its values are complex numbers; their magnitude is used.")
+    if "MINISWHITE" in structure and dataset.colorinterp[0].name != "palette":
+        notes.append("Low values are bright in it (MinIsWhite); they are read as stored.")
+    bits = _bits(structure, dtype)
+    interpretations = _interpretations(dataset)
+    naming = name_bands(dataset.descriptions, interpretations, dtype, is_mask)
+    alpha = naming.alpha
+    palette = None
+    as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
+    if interpretations[0] == "palette" and len(naming.names) - (alpha is not None) == 1 and not as_numbers:
+        palette = _palette(dataset)
+    if palette is not None:
+        is_grey = palette.shape[1] == 2
+        if is_grey and bits == 1:
+            palette = np.column_stack([palette[:, 0] > 127, palette[:, 1]]).astype(np.uint8)
+        else:
+            bits = None
+        dtype = "uint8"
+        names = ("grey",) if is_grey else RGB
+        naming = Naming(names, (None,) * len(names))
+        if not is_grey:
+            notes.append("Its colour table is read as red, green and blue; --bands 1 takes the numbers.")
+    notes += naming.notes
+    if bands is None:
+        chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
+        if not chosen:
+            raise RasterError(f"{shown} holds nothing but a mask.")
+    else:
+        chosen = choose(naming, bands, shown)
+    if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
+        notes.append("Its values are used as stored: its scale and offset are not applied.")
+    flags = dataset.mask_flag_enums[0]
+    return Header(
+        grid=grid,
+        bands=dict(chosen),
+        alpha=alpha,
+        nodata=_nodata(dataset, stored),
+        has_mask=MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags),
+        palette=palette,
+        dtype=dtype,
+        value_range=_value_range(dtype, bits),
+        structure=structure,
+        notes=(*notes, *_remarks(dataset)),
+    )
+
+
+def check_dataset(dataset: Any, shown: str) -> None:
+    """Raise RasterError for a dataset without bands, with too large blocks, or that leads elsewhere."""
+    if dataset.count == 0:
+        names = dataset.subdatasets
+        if not names:
+            raise RasterError(f"{shown} holds no raster.")
+        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        listed = ", ".join(names[:12]) + more
+        raise RasterError(f"{shown} holds {len(names)} rasters; name one of them: {listed}.")
+    rows, columns = dataset.block_shapes[0]
+    together = 1 if dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "BAND" else dataset.count
+    bytes_ = rows * columns * together * item_bytes(dataset.dtypes[0])
+    if bytes_ > BLOCK_LIMIT:
+        raise RasterError(
+            f"{shown} unpacks {bytes_ / 2**20:.0f} MB at once (blocks of {columns} x {rows} px); the most "
+            f"that is read is {BLOCK_LIMIT / 2**20:.0f} MB, so write it anew in tiles (gdal_translate -co "
+            "TILED=YES)."
+        )
+    elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE", "")
+    if elsewhere and any(mark in elsewhere.replace(":::BASE:::", "") for mark in "/\\:<"):
+        raise RasterError(f"{shown} points to overviews outside its folder ('{elsewhere[:80]}').")
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of a value; GDAL's complex_int16 is none of numpy's types."""
+    return 4 if dtype == "complex_int16" else int(np.dtype(dtype).itemsize)
+
+
+def _placed(dataset: Any) -> tuple[Grid, list[str]]:
+    control: list[tuple[float, float, float, float]] = []
+    control_wkt = None
+    try:
+        points, control_crs = dataset.gcps
+        control = [(point.col, point.row, point.x, point.y) for point in points]
+        control_wkt = _wkt(control_crs)
+    except (CPLE_BaseError, RasterioError):
+        pass  # control points in a CRS that PROJ can't build
+    try:
+        has_rpc = dataset.rpcs is not None
+    except (CPLE_BaseError, RasterioError, ValueError, KeyError):
+        has_rpc = False
+    try:
+        wkt = _wkt(dataset.crs)
+        _ = dataset.colorinterp  # what GDAL finds wrong with a CRS is thrown at the next who asks anything
+    except (CPLE_BaseError, RasterioError, ValueError):
+        wkt = None
+    transform = tuple(float(number) for number in dataset.transform[:6])
+    assert len(transform) == 6
+    return place(dataset.width, dataset.height, transform, wkt, control, control_wkt, has_rpc=has_rpc)
+
+
+def _wkt(crs: Any) -> str | None:
+    """WKT 2, which keeps what WKT 1 loses: compound and engineering systems, dynamic datums."""
+    if not crs:
+        return None
+    try:
+        return str(crs.to_wkt(version="WKT2_2019"))
+    except (CPLE_BaseError, RasterioError):
+        return str(crs.to_wkt())
+
+
+def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[str]]:
+    if grid.gsd is None:
+        return grid.with_gsd(gsd_m), []
+    own = " x ".join(f"{size:.4g}" for size in grid.gsd)
+    return grid, [f"It says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."]
+
+
+def _interpretations(dataset: Any) -> list[str]:
+    try:
+        return [item.name for item in dataset.colorinterp]
+    except ValueError:  # a newer GDAL knows more of them than rasterio
+        return ["undefined"] * dataset.count
+
+
+def _bits(structure: dict[str, str], dtype: str) -> int | None:
+    """Number of bits where it is less than the dtype has, such as 12 for many cameras."""
+    text = structure.get("NBITS", "")
+    return int(text) if text.isdecimal() and np.dtype(dtype).kind == "u" else None
+
+
+def _value_range(dtype: str, bits: int | None) -> tuple[float, float] | None:
+    if np.dtype(dtype).kind == "f":
+        return None
+    if bits is not None:
+        return (0.0, float(2**bits - 1))
+    info = np.iinfo(dtype)
+    return (float(info.min), float(info.max))
+
+
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """Colours by value: brightness where all of them are grey, else red, green, blue; opacity last."""
+    try:
+        colours = dataset.colormap(1)
+    except ValueError:
+        return None
+    size = 65536 if dataset.dtypes[0] == "uint16" else 256
+    table = np.zeros((size, 4), np.uint8)
+    table[:, 3] = 255  # values without a colour are black, as GDAL has it
+    for value, colour in colours.items():
+        if 0 <= value < size:
+            table[value] = colour
+    is_grey = (table[:, 0] == table[:, 1]).all() and (table[:, 1] == table[:, 2]).all()
+    return table[:, [0, 3]] if is_grey else table
+
+
+def _nodata(dataset: Any, stored: str) -> NDArray[Any] | None:
+    """The nodata value of each band in the dtype `stored`; None unless every band has one that it can hold.
+
+    A pixel is no data where all chosen bands have their value, so a band without one makes all of them valid.
+    NaN needs no mention: what is not finite is never data.
+    """
+    values = list(dataset.nodatavals)
+    together = dataset.tags().get("NODATA_VALUES", "").split()
+    if len(together) == dataset.count:
+        values = [float(value) for value in together]
+    dtype = np.dtype(stored)
+    for value in values:
+        if value is None or not np.isfinite(value):
+            return None
+        if dtype.kind in "iu" and not (
+            float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+        ):
+            return None
+    return np.array([dtype.type(value) for value in values])
+
+
+def _remarks(dataset: Any) -> list[str]:
+    notes = []
+    if dataset.subdatasets:
+        what = "pages" if dataset.driver == "GTiff" else "rasters"
+        notes.append(f"It holds {len(dataset.subdatasets)} {what}; the first is read.")
+    orientation = dataset.tags().get("EXIF_Orientation", "1").strip()
+    if orientation not in ("", "0", "1"):
+        notes.append(
+            f"Viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "
+            "pixels as stored."
+        )
+    return notes

@@ -1,0 +1,268 @@
+"""Which files and addresses are opened as rasters: nothing but pixels, whole, and from where the user said.
+
+GDAL takes a file by its content: a text that calls itself .tif may name any file of the system, or any
+address of the network, as its pixels. So drivers are an allow-list of those that hold their own pixels; a VRT
+is read when it is a plain mosaic of files in its own folder; and what GDAL would pad with black in silence (a
+cut PNG or JPEG) is refused. Pixels are read in `raster`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ecodetect.errors import RasterError
+
+# Formats whose pixels are in the file itself (or in a twin of the same name, as ENVI's), in GDAL's order.
+# Not here: VRT and DERIVED, tile indexes and services (GTI, STACTA, STACIT, WMS, WMTS, WCS, MBTiles, …), and
+# headers that name any other file (MRF, ERS, PDS, ISIS, DIMAP, TIL, SAFE, …).
+DRIVERS: tuple[str, ...] = (
+    "GTiff", "NITF", "HFA", "AAIGrid", "GRASSASCIIGrid", "DTED", "PNG", "JPEG", "GIF", "BMP", "SGI",
+    "SRTMHGT", "netCDF", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2OpenJPEG", "ECW", "MrSID", "GRIB", "RMF", "RST",
+    "GSAG", "GSBG", "GS7BG", "PCIDSK", "WEBP", "PNM", "HDF4", "HDF4Image", "HDF5", "HDF5Image", "SAGA", "XYZ",
+    "TGA", "GPKG", "ENVI", "EHdr", "JPEGXL", "HEIF", "AVIF",
+)  # fmt: skip
+VRT = "VRT"
+
+# First bytes -> the driver that will most likely take the file.
+_MAGIC = (
+    (b"II*\0", "GTiff"),
+    (b"MM\0*", "GTiff"),
+    (b"II+\0", "GTiff"),
+    (b"MM\0+", "GTiff"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\0\0\0\x0cjP  ", "JP2OpenJPEG"),
+    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+    (b"EHFA_HEADER_TAG", "HFA"),
+    (b"GRIB", "GRIB"),
+)
+_FORMATS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG", "JP2OpenJPEG": "JPEG 2000", "HFA": "HFA image"}
+_SCHEMES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+    "abfs": "/vsiadls/",
+}
+# One array of a file with several, in GDAL's spelling: `NETCDF:"file.nc":variable`, `GTIFF_DIR:2:pages.tif`.
+_SUBDATASET = re.compile(r"(NETCDF|HDF5|HDF4_SDS|HDF4_EOS|GTIFF_DIR|GPKG|NITF_IM|PCIDSK):.+", re.DOTALL)
+_HEAD = 4096  # bytes; GDAL's own drivers look at the first 1024
+_SIDE_FILES = (".ovr", ".msk", ".msk.ovr", ".aux", ".rrd")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A raster to open.
+
+    name : as GDAL takes it.
+    shown : as the user wrote it, for messages.
+    drivers : those that may open it, the likeliest first.
+    is_remote : on the network, or inside an archive.
+    format : what its first bytes say it is, or None.
+    """
+
+    name: str
+    shown: str
+    drivers: tuple[str, ...]
+    is_remote: bool
+    format: str | None = None
+
+
+def locate(
+    path: str | os.PathLike[str], *, allow_vrt: bool, check_source: Callable[[str, str], None]
+) -> Source:
+    """Where a raster is and what may open it.
+
+    path : local file, address (`https://`, `s3://`, `gs://`, `az://`), or GDAL's own spelling (`/vsi…`, or
+        one of several arrays: `NETCDF:"file.nc":name`).
+    allow_vrt : trust VRTs, whatever they point to.
+    check_source : given a source file of a VRT and its name for messages, raises RasterError if `DRIVERS`
+        can't open it or it can't be read.
+    Raises RasterError when there is no such file, it is empty or cut off, or is a VRT that can't be trusted.
+    """
+    text = os.fspath(path)
+    drivers: tuple[str, ...] = (*DRIVERS, VRT) if allow_vrt else DRIVERS
+    scheme, divider, rest = text.partition("://")
+    if divider and scheme.lower() == "file":
+        text = rest
+    elif divider and scheme.lower() in _SCHEMES:
+        return Source(_SCHEMES[scheme.lower()] + rest, text, drivers, True)
+    file = Path(text)
+    if text.startswith("/vsi"):
+        return Source(text, text, drivers, True)
+    if not file.exists():
+        if _SUBDATASET.fullmatch(text):
+            return Source(text, text, drivers, False)
+        raise RasterError(_missing(file, text))
+    if file.is_dir():
+        raise RasterError(f"{text} is a folder, not a raster.")
+    head = _head(file, text)
+    likeliest = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+    if likeliest in ("PNG", "JPEG"):
+        _check_whole(file, likeliest, text)
+    if not allow_vrt:
+        _check_side_files(file, text)
+        if _is_vrt(head):
+            check_vrt(file, text, check_source)
+            drivers = (VRT,)
+        elif head.lstrip().startswith(b"<"):
+            raise RasterError(f"{text} is not a raster but XML; only VRT mosaics are read of that kind.")
+    elif _is_vrt(head):
+        drivers = (VRT,)
+    if likeliest:
+        drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
+    return Source(str(file.absolute()), text, drivers, False, _FORMATS.get(likeliest or ""))
+
+
+def _missing(file: Path, text: str) -> str:
+    try:
+        names = [entry.name for entry in file.parent.iterdir()]
+    except OSError:
+        return f"There is no file {text}, nor its folder."
+    near = get_close_matches(file.name, names, n=2)
+    hint = f"; did you mean {' or '.join(str(file.with_name(name)) for name in near)}?" if near else "."
+    return f"There is no file {text}{hint}"
+
+
+def _head(file: Path, shown: str) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        raise RasterError(f"{shown} can't be read: {error.strerror or error}.") from error
+    if not head:
+        raise RasterError(f"{shown} is empty (0 bytes).")
+    return head
+
+
+# -- VRT ---------------------------------------------------------------------------------------------------
+
+
+def _is_vrt(head: bytes) -> bool:
+    """Whether GDAL would take the file as a VRT: by its content, whatever its name."""
+    return b"<vrtdataset" in head.lower()
+
+
+def check_vrt(
+    file: Path, shown: str, check_source: Callable[[str, str], None], _above: tuple[Path, ...] = ()
+) -> None:
+    """Raise RasterError unless the VRT is a plain mosaic of raster files in its own folder (or below it).
+
+    _above : the VRTs that led here.
+    """
+    remedy = "; if you trust it, say --allow-vrt"
+    root = read_xml(file, shown)
+    if root.tag.casefold() != "vrtdataset":
+        raise RasterError(f"{shown} is not a raster.")
+    folder = file.resolve().parent
+    sources = []
+    for element in root.iter():
+        tag = element.tag.casefold()
+        kind = next((value for key, value in element.attrib.items() if key.casefold() == "subclass"), "")
+        if kind.casefold() not in ("", "vrtsourcedrasterband"):
+            raise RasterError(f"{shown} is more than a mosaic of files ({kind}){remedy}.")
+        domain = next((value for key, value in element.attrib.items() if key.casefold() == "domain"), "")
+        if tag == "metadata" and domain.casefold() in ("overviews", "geolocation"):
+            raise RasterError(f"{shown} points to other files in its metadata ({domain}){remedy}.")
+        if tag in ("sourcefilename", "sourcedataset"):
+            is_relative = any(
+                key.casefold() == "relativetovrt" and value.strip() == "1"
+                for key, value in element.attrib.items()
+            )
+            sources.append((element.text or "", is_relative))
+    for name, is_relative in dict.fromkeys(sources):
+        # A relative name that isn't relative to the VRT is one to the working folder.
+        place = folder / name if is_relative else Path(name).absolute()
+        inside = place.resolve()
+        if not name or re.match(r"/vsi|[\w+.-]{2,}:|<", name) or not inside.is_relative_to(folder):
+            raise RasterError(f"{shown} takes pixels from outside its folder ('{_short(name)}'){remedy}.")
+        if not inside.is_file():
+            raise RasterError(f"{shown} can't be read: its source {name} is missing.")
+        head = _head(inside, f"Source {name} of {shown}")
+        if _is_vrt(head):
+            if inside in _above or len(_above) > 8:
+                raise RasterError(f"{shown} is a VRT made of itself.")
+            check_vrt(inside, f"{shown}: {name}", check_source, (*_above, file.resolve()))
+        elif head.lstrip().startswith(b"<"):
+            raise RasterError(f"{shown} takes pixels from {name}, which is not a raster but XML.")
+        else:
+            _check_side_files(inside, f"{shown}: {name}")
+            check_source(str(inside), f"{name} of {shown}")
+
+
+def read_xml(file: Path, shown: str) -> ElementTree.Element:
+    """The root element of an XML file without a DOCTYPE, which may hide entities."""
+    content = file.read_bytes()
+    if re.search(rb"<!\s*(doctype|entity)", content.replace(b"\0", b""), re.IGNORECASE):
+        raise RasterError(f"{shown} has a DOCTYPE, which is not allowed in XML read here; remove it.")
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise RasterError(f"{shown} is not well-formed XML: {error}.") from error
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else name[:77] + "…"
+
+
+def _check_side_files(file: Path, shown: str) -> None:
+    """GDAL opens masks and overviews beside a raster with any driver: they must be plain files too."""
+    for suffix in _SIDE_FILES:
+        for side in (Path(f"{file}{suffix}"), file.with_suffix(suffix)):
+            if side == file or not side.is_file():
+                continue
+            with side.open("rb") as stream:
+                head = stream.read(_HEAD)
+            if head and not head.startswith((b"II", b"MM", b"EHFA_HEADER_TAG")):
+                raise RasterError(
+                    f"{shown} has a side file {side.name} that is neither TIFF nor HFA; remove it."
+                )
+
+
+# -- files cut off -----------------------------------------------------------------------------------------
+
+
+def _check_whole(file: Path, kind: str, shown: str) -> None:
+    """Raise RasterError for a PNG or JPEG that ends early; GDAL reads the missing part as black or grey."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if not (_png_ends(data) if kind == "PNG" else _jpeg_ends(data)):
+            raise RasterError(f"{shown} is truncated: the end of the {kind} is missing.")
+
+
+def _png_ends(data: mmap.mmap) -> bool:
+    """Whether the chunks of a PNG lead to its IEND."""
+    place = 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + length
+    return False
+
+
+# Within a scan FF 00 is a value, FF D0 to FF D7 restart it, and FF FF is padding.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+
+
+def _jpeg_ends(data: mmap.mmap) -> bool:
+    """Whether the segments of a JPEG lead to its end marker; thumbnails within have ends of their own."""
+    place = 2
+    while True:
+        found = _MARKER.search(data, place)
+        if found is None:
+            return False
+        marker = data[found.start() + 1]
+        place = found.end()
+        if marker == 0xD9:
+            return True
+        if marker not in _BARE:
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
