@@ -21,7 +21,9 @@ def models(name: str | None, as_json: bool) -> int:
             return 0
         for each, purpose in table.items():
             click.echo(f"{each:12} {purpose}")
-        click.echo("\nNo trained model comes with this version. `ecodetect models NAME` lists the options of one.")
+        click.echo(
+            "\nNo trained model comes with this version. `ecodetect models NAME` lists the options of one."
+        )
         return 0
     about = describe(name)
     if as_json:

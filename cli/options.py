@@ -26,12 +26,18 @@ gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
 )
 settings = click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the detector; may be repeated."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the detector; may be repeated.",
 )
 max_memory = click.option("--max-memory", metavar="SIZE", help="Stay under this much memory (2GB, 500MB).")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 allow_vrt = click.option(
-    "--allow-vrt", is_flag=True, help="Let a VRT read files outside its folder, or URLs. Only for VRTs you trust."
+    "--allow-vrt",
+    is_flag=True,
+    help="Let a VRT read files outside its folder, or URLs. Only for VRTs you trust.",
 )
 
 

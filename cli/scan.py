@@ -20,18 +20,29 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-m", "--model", metavar="MODEL", help="What to search with: `ecodetect models` lists them.")
 @click.option(
-    "-o", "--out", metavar="OUT", help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson."
+    "-o",
+    "--out",
+    metavar="OUT",
+    help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
 )
 @options.bands
 @options.aoi
 @options.gsd
-@click.option("--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated).")
+@click.option(
+    "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
+)
 @options.settings
 @click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
-@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure.")
-@click.option("--verify", is_flag=True, help="Search a few percent again on shifted tiles; say the share found again.")
+@click.option(
+    "--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure."
+)
+@click.option(
+    "--verify", is_flag=True, help="Search a few percent again on shifted tiles; say the share found again."
+)
 @click.option("--tile", type=int, metavar="PX", help="Side of a tile. Chosen by itself.")
-@click.option("--workers", type=int, metavar="N", help="Tiles worked on at once. Default: the number of cores.")
+@click.option(
+    "--workers", type=int, metavar="N", help="Tiles worked on at once. Default: the number of cores."
+)
 @options.max_memory
 @click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
 @options.overwrite
@@ -103,7 +114,9 @@ def scan(
     for _, error in failures:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
     if failures and len(images) + len(summaries) > 1:
-        click.echo(f"{len(failures)} of {len(failures) + _scanned(summaries)} rasters couldn't be scanned.", err=True)
+        click.echo(
+            f"{len(failures)} of {len(failures) + _scanned(summaries)} rasters couldn't be scanned.", err=True
+        )
     return 2 if failures else 0
 
 
@@ -145,15 +158,21 @@ def _lines(summary: Summary) -> list[str]:
         density = ""
         if summary.area_ha:
             density = f", {count / summary.area_ha:.3g} per hectare"
-        lines.append(f"{count:,} {label}{density}")
+        lines.append(f"{label}: {count:,}{density}")
     ground = f"{summary.megapixels:,.2f} Mpx"
     if summary.area_ha is not None:
-        ground += f" = {summary.area_ha:,.4g} ha" if summary.area_ha < 1e4 else f" = {summary.area_ha / 100:,.4g} km²"
+        ground += (
+            f" = {summary.area_ha:,.4g} ha"
+            if summary.area_ha < 1e4
+            else f" = {summary.area_ha / 100:,.4g} km²"
+        )
     rate = f"{summary.megapixels / summary.seconds:.3g} Mpx/s" if summary.seconds > 0 else ""
     again = ", going on from before" if summary.resumed else ""
     lines.append(f"searched {ground} in {summary.seconds:.1f} s ({rate}){again}")
     if summary.too_large:
-        lines.append(f"left out {summary.too_large:,} wider than the detector's largest object (--set largest=…)")
+        lines.append(
+            f"left out {summary.too_large:,} wider than the detector's largest object (--set largest=…)"
+        )
     if summary.dropped:
         lines.append(f"left out {summary.dropped:,} that the file can't hold")
     if summary.verified is not None:
@@ -186,7 +205,7 @@ class _Bar:
     def show(self, name: str, done: float, total: float) -> None:
         now = time.monotonic()
         start = self._started.setdefault(name, now)
-        if not total or now - self._said < (0.2 if self._live else 30) and done < total:
+        if not total or (now - self._said < (0.2 if self._live else 30) and done < total):
             return
         if not self._live and now - start < 30:
             return
@@ -203,5 +222,3 @@ class _Bar:
     def close(self) -> None:
         if self._live and self._wide:
             click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)
-
-

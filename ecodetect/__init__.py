@@ -1,11 +1,67 @@
 """ecodetect: where are they, and how many? Detection of individuals in rasters, tile by tile.
 
-The map of the house, from the ground up:
+The map of the house, from the ground up; each layer imports only from those before it:
 
-errors → grid, sizes → layer, detections, chip → tiling → merging → formats → annotations → raster
-→ detectors → journal → scanning → the command line (`ecodetect_cli`).
+errors, sizes → grid → layer → chip, detections → tiling, merging → formats → annotations, aoi → raster
+→ detectors → pipeline, memory, journal → searching (one raster) → scanning (many, to files) → the command
+line
 
-`scan("ortho.tif", model="threshold")` is the main job; docs/concepts.md explains the words.
+`scan("ortho.tif", model="threshold")` is the main job. docs/concepts.md explains the words.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# name -> module; imported when asked for, so that `import ecodetect` takes no time.
+_PUBLIC = {
+    "Detections": "ecodetect.detections",
+    "EcodetectError": "ecodetect.errors",
+    "Grid": "ecodetect.grid",
+    "Layer": "ecodetect.layer",
+    "Output": "ecodetect.scanning",
+    "Settings": "ecodetect.searching",
+    "Summary": "ecodetect.scanning",
+    "UserError": "ecodetect.errors",
+    "Window": "ecodetect.grid",
+    "open_raster": "ecodetect.raster",
+    "scan": "ecodetect.scanning",
+    "scan_files": "ecodetect.scanning",
+}
+
+__all__ = [
+    "Detections",
+    "EcodetectError",
+    "Grid",
+    "Layer",
+    "Output",
+    "Settings",
+    "Summary",
+    "UserError",
+    "Window",
+    "open_raster",
+    "scan",
+    "scan_files",
+]
+
+if TYPE_CHECKING:
+    from ecodetect.detections import Detections
+    from ecodetect.errors import EcodetectError, UserError
+    from ecodetect.grid import Grid, Window
+    from ecodetect.layer import Layer
+    from ecodetect.raster import open_raster
+    from ecodetect.scanning import Output, Summary, scan, scan_files
+    from ecodetect.searching import Settings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ecodetect' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -54,7 +54,9 @@ class Area:
         from rasterio.transform import Affine
 
         place = Affine.translation(window.x, window.y)
-        inside: NDArray[np.bool_] = geometry_mask([self.shape], (window.height, window.width), place, invert=True)
+        inside: NDArray[np.bool_] = geometry_mask(
+            [self.shape], (window.height, window.width), place, invert=True
+        )
         return inside
 
     def moved_to(self, grid: Grid) -> Area:
@@ -79,9 +81,14 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
     whole = shapely.union_all(shapely.make_valid(polygons))
     raster = _box(grid.window)
     if not np.isfinite(whole.bounds).all() or not whole.intersects(raster):
-        raise UserError(f"The area of interest {path} lies at {_where(whole, grid)}, off the raster at {_where(raster, grid)}.")
+        raise UserError(
+            f"The area of interest {path} lies at {_where(whole, grid)}, "
+            f"off the raster at {_where(raster, grid)}."
+        )
     inside = whole.intersection(raster)
-    inside = shapely.MultiPolygon([p for p in shapely.get_parts(inside) if p.geom_type == "Polygon" and p.area > 0])
+    inside = shapely.MultiPolygon(
+        [p for p in shapely.get_parts(inside) if p.geom_type == "Polygon" and p.area > 0]
+    )
     if inside.is_empty:
         raise UserError(f"The area of interest {path} only touches the raster's edge.")
     shapely.prepare(inside)

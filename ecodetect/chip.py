@@ -32,7 +32,9 @@ class Chip:
     def __post_init__(self) -> None:
         bands, height, width = self.pixels.shape
         if bands != len(self.bands) or (height, width) != (self.grid.height, self.grid.width):
-            raise ValueError(f"chip of shape {self.pixels.shape} for bands {self.bands} and {self.grid.describe()}")
+            raise ValueError(
+                f"chip of shape {self.pixels.shape} for bands {self.bands} and {self.grid.describe()}"
+            )
         if self.valid is not None and self.valid.shape != (height, width):
             raise ValueError(f"mask of shape {self.valid.shape} for a chip of {height} x {width}")
 

@@ -46,7 +46,9 @@ class Detections:
         n = len(self.geometry)
         shapes = {"point": (n, 2), "box": (n, 4), "polygon": (n,)}
         if self.kind not in shapes or self.geometry.shape != shapes[self.kind]:
-            raise ValueError(f"geometry of shape {self.geometry.shape} for {n} detections of kind {self.kind}")
+            raise ValueError(
+                f"geometry of shape {self.geometry.shape} for {n} detections of kind {self.kind}"
+            )
         for name, values in (("score", self.score), ("label", self.label), ("diameter", self.diameter)):
             if values is not None and values.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},), but has {values.shape}")
@@ -66,7 +68,9 @@ class Detections:
         for part in parts[1:]:
             first.grid.assert_same(part.grid)
             if (part.kind, part.classes) != (first.kind, first.classes):
-                raise GridError(f"Detections differ: {first.kind} {first.classes}, {part.kind} {part.classes}.")
+                raise GridError(
+                    f"Detections differ: {first.kind} {first.classes}, {part.kind} {part.classes}."
+                )
         diameters = [part.diameter for part in parts if part.diameter is not None]
         return cls(
             first.grid,
@@ -85,7 +89,13 @@ class Detections:
         """The detections of a boolean mask, an index array or a slice."""
         diameter = None if self.diameter is None else self.diameter[rows]
         return Detections(
-            self.grid, self.kind, self.geometry[rows], self.score[rows], self.label[rows], self.classes, diameter
+            self.grid,
+            self.kind,
+            self.geometry[rows],
+            self.score[rows],
+            self.label[rows],
+            self.classes,
+            diameter,
         )
 
     @property
@@ -94,7 +104,7 @@ class Detections:
         return np.array(self.classes, dtype=object)[self.label]
 
     def bounds(self) -> Floats:
-        """Bounding boxes xmin, ymin, xmax, ymax in pixels, (N, 4); a point with a diameter is a square of it."""
+        """Boxes around them: xmin, ymin, xmax, ymax in pixels, (N, 4); of a point a square of its diameter."""
         if self.kind == "box":
             return np.asarray(self.geometry, np.float64)
         if self.kind == "polygon":
@@ -164,7 +174,7 @@ class Detections:
         return pixels * self._pixel_area_m2()
 
     def diameters_m(self) -> Floats:
-        """Diameter in metres of the circle with the same area (a box: its longer side), (N,); NaN if unknown."""
+        """Diameter in m of the circle with the same area (a box: its longer side), (N,); NaN if unknown."""
         if self.kind == "box":
             b = self.geometry
             sides = np.maximum(b[:, 2] - b[:, 0], b[:, 3] - b[:, 1])
@@ -191,7 +201,7 @@ class Detections:
         return Layer(self.shapes(), columns, grid=self.grid)
 
     def to_geodataframe(self, *, source: str = "") -> geopandas.GeoDataFrame:
-        """A GeoDataFrame in the raster's CRS (or its transform's coordinates, or pixels, where it has none)."""
+        """A GeoDataFrame in the raster's CRS, or where it has none in its transform's coordinates."""
         import geopandas
 
         layer = self.to_layer(source=source)

@@ -142,7 +142,8 @@ class Grid:
         return Grid(width, height, (a * fx, b * fy, c, d * fx, e * fy, f), self.crs, stated)
 
     def reduced(self, factor: float) -> Grid:
-        """The same ground with `factor` times fewer pixels along each side (more below 1): for rasters of any GSD.
+        """The same ground with `factor` times fewer pixels along each side (more below 1): for rasters of
+        any GSD.
 
         Outer corner fixed, size rounded up, as in `resampled`.
         """
@@ -247,7 +248,10 @@ class Grid:
         major, minor = ellipsoid.semi_major_metre, ellipsoid.semi_minor_metre
         ecc2 = 1 - (minor / major) ** 2
         root = np.sqrt(1 - ecc2 * np.sin(lat) ** 2)
-        meridian, normal = major * (1 - ecc2) / root**3, major / root  # radii of curvature (Snyder 1987, p. 24)
+        meridian, normal = (
+            major * (1 - ecc2) / root**3,
+            major / root,
+        )  # radii of curvature (Snyder 1987, p. 24)
         out = np.empty((len(p), 2, 2))
         for column, (plus, minus) in enumerate(((lonlat[0], lonlat[1]), (lonlat[2], lonlat[3]))):
             step = np.radians(plus - minus)

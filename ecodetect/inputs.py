@@ -11,8 +11,33 @@ from ecodetect.errors import UserError
 
 # Suffixes that a folder is searched for; a file named outright may have any.
 RASTER_SUFFIXES = frozenset(
-    ".tif .tiff .jp2 .j2k .jpg .jpeg .png .vrt .img .asc .webp .bmp .gif .grb .grib .grb2 .grib2 .nc .h5 .hdf .ecw .sid .bil"
-    " .dem .ntf".split()
+    [
+        ".tif",
+        ".tiff",
+        ".jp2",
+        ".j2k",
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".vrt",
+        ".img",
+        ".asc",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".grb",
+        ".grib",
+        ".grb2",
+        ".grib2",
+        ".nc",
+        ".h5",
+        ".hdf",
+        ".ecw",
+        ".sid",
+        ".bil",
+        ".dem",
+        ".ntf",
+    ]
 )
 _OURS = (".detections", ".candidates")
 
@@ -28,16 +53,18 @@ def expand(images: Sequence[str | os.PathLike[str]]) -> list[str]:
     Raises UserError when a folder or a pattern holds no raster.
     """
     found: list[str] = []
-    for given in map(os.fspath, images):
+    for given in (str(os.fspath(image)) for image in images):
         if is_remote(given):
             found.append(given)
-        elif os.path.isdir(given) and not given.lower().endswith((".zarr", ".safe")):
+        elif Path(given).is_dir() and not given.lower().endswith((".zarr", ".safe")):
             inside = sorted(str(p) for p in Path(given).rglob("*") if _is_raster_name(p) and p.is_file())
             if not inside:
-                raise UserError(f"The folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES)[:6])}, …).")
+                raise UserError(
+                    f"The folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES)[:6])}, …)."
+                )
             found += inside
-        elif not os.path.exists(given) and glob.has_magic(given):
-            matches = sorted(p for p in glob.glob(given, recursive=True) if _is_raster_name(Path(p)))
+        elif not Path(given).exists() and glob.has_magic(given):
+            matches = sorted(p for p in glob.glob(given, recursive=True) if _is_raster_name(Path(p)))  # noqa: PTH207 - absolute patterns too
             if not matches:
                 raise UserError(f"No raster matches {given}.")
             found += matches
@@ -57,14 +84,17 @@ def stem_of(image: str) -> str:
     return PurePosixPath(image.split("?")[0].replace("\\", "/")).stem or "raster"
 
 
-def targets(images: Sequence[str], out: str | None, *, suffix: str = ".detections.geojson") -> dict[str, Path]:
+def targets(
+    images: Sequence[str], out: str | None, *, suffix: str = ".detections.geojson"
+) -> dict[str, Path]:
     """Where the result of each image goes.
 
-    out : None: beside each image, or in the working folder when that can't be written to; a folder (existing, or
-        ending in a separator): one file per image in it, with its sub-folder where stems clash; else one file for all.
+    out : None: beside each image, or in the working folder when that can't be written to; a folder
+        (existing, or ending in a separator): one file per image in it, with its sub-folder where stems
+        clash; else one file for all.
     Raises UserError when two images would write the same file.
     """
-    if out is not None and not (out.endswith(("/", os.sep)) or os.path.isdir(out)):
+    if out is not None and not (out.endswith(("/", os.sep)) or Path(out).is_dir()):
         return dict.fromkeys(images, Path(out))
     placed: dict[str, Path] = {}
     stems = [stem_of(image) for image in images]
@@ -73,7 +103,7 @@ def targets(images: Sequence[str], out: str | None, *, suffix: str = ".detection
         if out is not None:
             sub = Path()
             if stems.count(stem) > 1 and not is_remote(image):
-                sub = Path(os.path.relpath(os.path.dirname(os.path.abspath(image)), _root(images)))
+                sub = Path(os.path.relpath(Path(image).absolute().parent, _root(images)))
             placed[image] = Path(out) / sub / name
         else:
             folder = Path() if is_remote(image) else Path(image).parent
@@ -82,13 +112,15 @@ def targets(images: Sequence[str], out: str | None, *, suffix: str = ".detection
     seen: dict[Path, str] = {}
     for image, path in placed.items():
         if path in seen:
-            raise UserError(f"{seen[path]} and {image} would both write {path}; scan them apart, or give -o a file.")
+            raise UserError(
+                f"{seen[path]} and {image} would both write {path}; scan them apart, or give -o a file."
+            )
         seen[path] = image
     return placed
 
 
 def _root(images: Sequence[str]) -> str:
-    folders = [os.path.dirname(os.path.abspath(image)) for image in images if not is_remote(image)]
+    folders = [str(Path(image).absolute().parent) for image in images if not is_remote(image)]
     try:
         return os.path.commonpath(folders)
     except ValueError:  # different drives

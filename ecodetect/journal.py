@@ -1,8 +1,8 @@
 """What is done of a scan: a SQLite file beside the output, from which an interrupted scan goes on.
 
-One journal serves one output file. It knows several rasters (one layer may cover many), each by a key of content,
-model and settings. Candidates are stored by unit, one transaction a unit, so that a kill loses whole units only;
-they are read back sorted by place, so that the output doesn't depend on the order of work.
+One journal serves one output file. It knows several rasters (one layer may cover many), each by a key of
+content, model and settings. Candidates are stored by unit, one transaction a unit, so that a kill loses
+whole units only; they are read back sorted by place, so that the output doesn't depend on the order of work.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB,
     PRIMARY KEY (raster, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter REAL,
-    geometry BLOB);
+CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter
+    REAL, geometry BLOB);
 """
 
 
@@ -36,7 +36,7 @@ class Journal:
     """The journal of one output; open it once, close it, `discard` it when the output is written."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create.  Raises UserError when another scan holds it, or when the folder can't be written."""
+        """Open or create.  Raises UserError when another scan holds it or the folder can't be written."""
         self.path = path
         try:
             self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
@@ -71,11 +71,13 @@ class Journal:
             return int(found[0])
 
     def forget_all_but(self, rasters: list[int]) -> int:
-        """Drop what belongs to other keys (other settings, rasters no longer asked for); returns units dropped."""
+        """Drop what belongs to other keys: other settings, other rasters. Returns the number of units."""
         marks = ",".join("?" * len(rasters))
         with _said(self.path):
             for table in ("candidates", "units"):
-                dropped = self._db.execute(f"DELETE FROM {table} WHERE raster NOT IN ({marks})", rasters).rowcount
+                dropped = self._db.execute(
+                    f"DELETE FROM {table} WHERE raster NOT IN ({marks})", rasters
+                ).rowcount
             self._db.execute(f"DELETE FROM rasters WHERE id NOT IN ({marks})", rasters)
         return int(dropped)
 
@@ -83,7 +85,9 @@ class Journal:
         """Numbers of the units that are done."""
         return {n for (n,) in self._db.execute("SELECT number FROM units WHERE raster = ?", (raster,))}
 
-    def add(self, raster: int, number: int, found: Detections, valid: NDArray[np.int64], too_large: int) -> None:
+    def add(
+        self, raster: int, number: int, found: Detections, valid: NDArray[np.int64], too_large: int
+    ) -> None:
         """Enter a finished unit with its candidates, whole or not at all.
 
         found : candidates in pixels of the scanned grid.
@@ -141,7 +145,13 @@ class Journal:
                     geometry = np.frombuffer(b"".join(blobs), "<f8").reshape(-1, width).astype(np.float64)
                 sizes = None if diameter[0] is None else np.array(diameter, np.float64)
                 yield Detections(
-                    grid, kind, geometry, np.array(score, np.float64), np.array(label, np.int64), classes, sizes
+                    grid,
+                    kind,
+                    geometry,
+                    np.array(score, np.float64),
+                    np.array(label, np.int64),
+                    classes,
+                    sizes,
                 )
 
     # -- facts and the end ---------------------------------------------------------------------------------
@@ -193,9 +203,13 @@ class _said:
 def _as_user_error(path: Path, error: sqlite3.DatabaseError) -> UserError:
     text = str(error)
     if "locked" in text or "busy" in text:
-        return UserError(f"Another scan is writing this output ({path.name} is locked); wait for it or stop it.")
+        return UserError(
+            f"Another scan is writing this output ({path.name} is locked); wait for it or stop it."
+        )
     if "full" in text:
-        return UserError(f"The disk is full ({path}); free some space and run the same command again to go on.")
+        return UserError(
+            f"The disk is full ({path}); free some space and run the same command again to go on."
+        )
     if "unable to open" in text or "readonly" in text:
         return UserError(f"{path.parent} can't be written to; choose another place with -o.")
     if "not a database" in text or "malformed" in text:

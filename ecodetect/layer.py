@@ -26,8 +26,9 @@ Columns = Mapping[str, NDArray[Any]]
 class Layer:
     """Features: shapely geometries and aligned columns.
 
-    geometry : object array (N,) of shapely geometries; None where a feature has none. In pixels of `grid` when
-        there is one (continuous, y down), else in coordinates of `crs`, else in coordinates of an unknown frame.
+    geometry : object array (N,) of shapely geometries; None where a feature has none. In pixels of `grid`
+        when there is one (continuous, y down), else in coordinates of `crs`, else in coordinates of an
+        unknown frame.
     columns : name -> array (N,), of str (object or numpy str), float64, int64 or bool.
     grid : the raster grid that the pixels belong to.
     crs : CRS of the geometry when `grid` is None.
@@ -61,7 +62,7 @@ class Layer:
         return self.grid.crs if self.grid is not None else self.crs
 
     def in_world(self) -> Geometries:
-        """Geometries in coordinates of `frame_crs`, or of the raster's transform where it has no CRS."""
+        """Geometries in coordinates of `frame_crs`, or of the raster's transform where it has none."""
         grid = self.grid
         return self.geometry if grid is None else _moved(self.geometry, grid.to_world)
 
@@ -75,7 +76,7 @@ class Layer:
         source = self.frame_crs
         if (source is None) != (grid.crs is None):
             raise GridError(
-                f"The layer has {describe_crs(source)} and the raster {describe_crs(grid.crs)}; give both one."
+                f"The layer has {describe_crs(source)}, the raster {describe_crs(grid.crs)}; give both one."
             )
         if source is None or grid.crs is None or source == grid.crs:
             return _moved(self.in_world(), grid.to_pixel)

@@ -18,7 +18,8 @@ from ecodetect.grid import Grid
 from ecodetect.tiling import Plan, plan
 
 MB = 1_000_000
-# Libraries that writing loads later (pyogrio, Arrow), SQLite's cache, results on their way, the allocator's slack.
+# Libraries that writing loads later (pyogrio, Arrow), SQLite's cache, results on their way, the allocator's
+# slack.
 _RESERVE_BYTES = 110 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
@@ -26,7 +27,7 @@ DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user state
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a raster is walked: the cuts, the threads and the block cache, with the peak they lead to (bytes)."""
+    """How a raster is walked: cuts, threads, block cache, and the peak of memory they lead to (bytes)."""
 
     plan: Plan
     workers: int
@@ -96,7 +97,8 @@ def lay_out(
         return least
     need = math.ceil(least.peak_bytes / MB / 10) * 10
     raise UserError(
-        f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; the least that works is {need}MB."
+        f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
+        f"the least that works is {need}MB."
     )
 
 

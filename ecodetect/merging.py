@@ -1,8 +1,9 @@
 """Settling: of candidates that mean the same object one survives, by score, never transitively.
 
-The answer is that of greedy non-maximum suppression (best first; a kept candidate removes its neighbours), but
-found as a fixed point on the pairs of neighbours, so it doesn't depend on the order of the input and takes
-seconds for a million candidates. `Settler` does the same over a stream that is sorted from top to bottom.
+The answer is that of greedy non-maximum suppression (best first; a kept candidate removes its neighbours),
+but found as a fixed point on the pairs of neighbours, so it doesn't depend on the order of the input and
+takes seconds for a million candidates. `Settler` does the same over a stream that is sorted from top to
+bottom.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def settle(bounds: Floats, score: Floats, *, criterion: str, limit: float) -> Fl
     """Which candidates survive greedy settlement.
 
     bounds : float64 (N, 4), xmin, ymin, xmax, ymax in pixels (a point: both corners equal).
-    score : float64 (N,). Ties are settled by place (smaller ymin, xmin, ymax, xmax first), then by input order.
+    score : float64 (N,). Ties are settled by place (smaller ymin, xmin, ymax, xmax first), then by input
+        order.
     criterion : "iou" of the bounds, neighbours when above `limit`; or "distance" of their centres in pixels,
         neighbours when below `limit`.
     Returns bool (N,); N = 0 gives an empty array.
@@ -40,8 +42,8 @@ def settle(bounds: Floats, score: Floats, *, criterion: str, limit: float) -> Fl
 class Settler:
     """Settlement of candidates that arrive sorted by the y of their centre.
 
-    Holds only those whose fate later candidates can still change; `push` returns what is final, as numbers of the
-    candidates in their order of arrival, ascending.
+    Holds only those whose fate later candidates can still change; `push` returns what is final, as numbers
+    of the candidates in their order of arrival, ascending.
     """
 
     def __init__(self, *, criterion: str, limit: float, reach_px: float) -> None:
@@ -81,10 +83,11 @@ class Settler:
         rank = _ranks(self._bounds, self._score)
         better, worse = _neighbours(self._bounds, rank, self._criterion, self._limit)
         _fixed_point(self._state, better, worse, complete)
-        # In order: hold everything from the first undecided candidate on. A kept one stays while neighbours may come.
+        # In order: hold everything from the first undecided candidate on. A kept one stays while neighbours
+        # may come.
         settled = complete & (self._state != _OPEN)
         held = int(np.argmin(settled)) if not settled.all() else len(settled)
-        out = self._number[:held][self._state[:held] == _KEPT]
+        out: Indices = self._number[:held][self._state[:held] == _KEPT]
         self._bounds, self._score = self._bounds[held:], self._score[held:]
         self._state, self._number = self._state[held:], self._number[held:]
         return out
@@ -94,7 +97,7 @@ _OPEN, _KEPT, _GONE = 0, 1, 2
 
 
 def _fixed_point(state: NDArray[np.int8], better: Indices, worse: Indices, complete: Flags) -> None:
-    """Decide what can be decided: keep each open one without open or kept better neighbour, drop its neighbours."""
+    """Decide what can be: keep each open one without open or kept better neighbour, drop its neighbours."""
     while True:
         alive = (state[better] != _GONE) & (state[worse] == _OPEN)
         better, worse = better[alive], worse[alive]
@@ -152,14 +155,15 @@ def _iou(a: Floats, b: Floats) -> Floats:
     common = np.maximum(width, 0) * np.maximum(height, 0)
     areas = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1]) + (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
     union = areas - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    iou: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return iou
 
 
 def _meeting(bounds: Floats) -> Iterator[tuple[Indices, Indices]]:
     """Pairs of boxes that meet, each once, in batches of bounded size: a hash of square cells.
 
-    Every box is entered into the cells it touches; a pair is reported only in the cell that holds the upper left
-    corner of its intersection.
+    Every box is entered into the cells it touches; a pair is reported only in the cell that holds the upper
+    left corner of its intersection.
     """
     if len(bounds) < 2:
         return
@@ -186,7 +190,9 @@ def _meeting(bounds: Floats) -> Iterator[tuple[Indices, Indices]]:
     live = np.flatnonzero(remaining)
     # Pair each entry with the ones that follow it in its cell, some millions of pairs at a time.
     counts = remaining[live]
-    cut = np.searchsorted(np.cumsum(counts), np.arange(_PAIRS_AT_ONCE, int(counts.sum()) + _PAIRS_AT_ONCE, _PAIRS_AT_ONCE))
+    cut = np.searchsorted(
+        np.cumsum(counts), np.arange(_PAIRS_AT_ONCE, int(counts.sum()) + _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
+    )
     begin = 0
     for end in np.unique(np.minimum(cut + 1, len(live))):
         part, n = live[begin:end], counts[begin:end]

@@ -1,7 +1,7 @@
 """The way of the pixels of one raster: units are read, detected and entered into the journal, side by side.
 
-One thread reads (handles of GDAL aren't thread safe, and one reader decodes each block once), `workers` threads
-detect, the caller's thread writes the journal. Queues are bounded, so memory is.
+One thread reads (handles of GDAL aren't thread safe, and one reader decodes each block once), `workers`
+threads detect, the caller's thread writes the journal. Queues are bounded, so memory is.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def run(
                     unit = work.plan.unit(number)
                     if stop.is_set() or not _put(chips, (unit, read_unit(work, unit)), stop):
                         return
-        except BaseException as error:  # handed to the caller's thread, which raises it
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             _put(results, error, stop)
         finally:
             for _ in range(workers):
@@ -112,7 +112,7 @@ def run(
                 del item
                 if not _put(results, found, stop):
                     return
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - as above
             _put(results, error, stop)
         finally:
             _put(results, None, stop)
@@ -213,4 +213,5 @@ def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:
         mask = valid if mask is None else mask & valid
     if mask is None:
         return np.full(core.height, core.width, np.int64)
-    return np.count_nonzero(mask, axis=1).astype(np.int64)
+    counted: NDArray[np.int64] = np.count_nonzero(mask, axis=1).astype(np.int64)
+    return counted

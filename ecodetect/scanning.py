@@ -1,7 +1,7 @@
 """The scan: from rasters to files of detections, resumable, in bounded memory.
 
-`scan` is the call for Python users; `scan_files` is what the command line runs: many rasters, one file each or one
-for all. What happens to one raster is in `searching`.
+`scan` is the call for Python users; `scan_files` is what the command line runs: many rasters, one file each
+or one for all. What happens to one raster is in `searching`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ecodetect import __version__, formats
+from ecodetect import __version__, detectors, formats, pictures
 from ecodetect.detections import Detections
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.grid import describe_crs
@@ -38,7 +38,14 @@ from ecodetect.searching import (
     verify,
 )
 
-COLUMNS = {"id": "str", "label": "str", "score": "float", "area_m2": "float", "diameter_m": "float", "source": "str"}
+COLUMNS = {
+    "id": "str",
+    "label": "str",
+    "score": "float",
+    "area_m2": "float",
+    "diameter_m": "float",
+    "source": "str",
+}
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
 
 
@@ -63,7 +70,8 @@ class Summary:
     """What a scan gave, for one output file.
 
     counts : detections per class, in the order of classes.
-    area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known size.
+    area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known
+        size.
     megapixels : pixels searched, in millions.
     too_large : objects wider than the detector's largest, left out.
     dropped : detections that the format can't hold (no place on the Earth), left out.
@@ -147,9 +155,15 @@ def scan_files(
     for image, path in places.items():
         groups.setdefault(path, []).append(image)
     if (output.picture or output.sheet) and len(rasters) > 1:
-        raise UserError(f"--picture and --sheet draw one raster, but there are {len(rasters)}; scan them one by one.")
+        raise UserError(
+            f"--picture and --sheet draw one raster, but there are {len(rasters)}; scan them one by one."
+        )
+    for drawing in filter(None, (output.picture, output.sheet)):
+        pictures.writable(drawing)
+    detectors.describe(asked.model)  # an unknown model is said once, not for each raster
     for path in groups:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if out is None or path != Path(out):
+            path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user asked for
         formats.writable(path)
     summaries: list[Summary] = []
     failures: list[tuple[str, UserError]] = []
@@ -166,7 +180,9 @@ def scan_files(
     return summaries, failures
 
 
-def plan_files(images: Sequence[str | os.PathLike[str]], asked: Settings, out: str | None = None) -> list[str]:
+def plan_files(
+    images: Sequence[str | os.PathLike[str]], asked: Settings, out: str | None = None
+) -> list[str]:
     """What `scan_files` would do, a line per raster; nothing is searched or written.
 
     Raises UserError for the first raster or setting that can't be used.
@@ -178,9 +194,9 @@ def plan_files(images: Sequence[str | os.PathLike[str]], asked: Settings, out: s
             job = prepare(image, raster, asked)
         plan = job.layout.plan
         lines.append(
-            f"{job.source}: {job.work.grid.describe()}; {len(plan)} units of {plan.unit_px} px, tiles of {plan.tile_px} px "
-            f"with {plan.halo_px} px around, {job.layout.workers} workers, at most {job.layout.peak_bytes / 1e6:.0f} MB; "
-            f"{asked.model} -> {path}"
+            f"{job.source}: {job.work.grid.describe()}; {len(plan)} units of {plan.unit_px} px, "
+            f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} workers, "
+            f"at most {job.layout.peak_bytes / 1e6:.0f} MB; {asked.model} -> {path}"
         )
     return lines
 
@@ -261,11 +277,17 @@ class _Run:
     def _search(self, image: str) -> None:
         asked = self._asked
         try:
-            with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+            with open_raster(
+                image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt
+            ) as raster:
                 job = prepare(image, raster, asked)
                 number = self.journal.raster(job.journal_key)
                 self.jobs.append((job, number))
-                if self._known is not None and self._known == result_key(self.jobs) and len(self._images) == 1:
+                if (
+                    self._known is not None
+                    and self._known == result_key(self.jobs)
+                    and len(self._images) == 1
+                ):
                     self.is_known = True
                     return
                 self._resumed |= search(job, self.journal, number, self._progress)
@@ -288,21 +310,27 @@ class _Run:
             )
         facts = [searched(job, journal, number) for job, number in jobs]
         hectares = [area for _, area, _ in facts]
-        area_ha = None if any(area is None for area in hectares) else float(f"{sum(a or 0 for a in hectares):.8g}")
+        area_ha = (
+            None if any(area is None for area in hectares) else float(f"{sum(a or 0 for a in hectares):.8g}")
+        )
         metadata: dict[str, Any] = {
             "ecodetect": __version__,
             "model": detector.name,
             "settings": dict(self._asked.described()),
             "key": result_key(jobs),
             "rasters": [
-                {"source": job.source, "fingerprint": job.fingerprint, "settings": dict(job.work.detector.settings)}
+                {
+                    "source": job.source,
+                    "fingerprint": job.fingerprint,
+                    "settings": dict(job.work.detector.settings),
+                }
                 for job, _ in jobs
             ],
             "area_ha": area_ha,
         }
         counts: Counter[str] = Counter(dict.fromkeys(detector.classes, 0))
 
-        def batches() -> Iterator[Layer]:
+        def batches() -> Generator[Layer, None, None]:
             for job, number in jobs:
                 name = identities(job.fingerprint)
                 for found in survivors(job, journal, number):
@@ -331,7 +359,9 @@ def _draw(run: _Run, asked: Settings, output: Output) -> None:
     job, number = run.jobs[0]
     with open_raster(job.image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
         if output.picture:
-            draw_map(raster, survivors(job, run.journal, number), output.picture)
+            area = None if job.work.area is None else job.work.area.moved_to(job.grid)
+            found = survivors(job, run.journal, number)
+            draw_map(raster, found, output.picture, title=job.source, area=area, info=f"model: {asked.model}")
         if output.sheet:
             draw_sheet(raster, survivors(job, run.journal, number), output.sheet)
 

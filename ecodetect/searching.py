@@ -58,7 +58,11 @@ class Settings:
     allow_vrt: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (("--tile", self.tile_px, 16), ("--batch", self.batch, 1), ("--workers", self.workers, 1)):
+        for name, value, least in (
+            ("--tile", self.tile_px, 16),
+            ("--batch", self.batch, 1),
+            ("--workers", self.workers, 1),
+        ):
             if value is not None and value < least:
                 raise UserError(f"{name} must be at least {least}; got {value}.")
         if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
@@ -68,10 +72,14 @@ class Settings:
             if score is not None and not 0 <= score <= 1:
                 raise UserError(f"--score must lie between 0 and 1; got {score:g}.")
 
-
     def described(self) -> dict[str, Any]:
-        """What goes into the output's metadata: settings that change the answer, as far as they were stated."""
-        stated = {"options": dict(self.options), "bands": self.bands, "gsd_m": self.gsd_m, "score": self.score}
+        """What goes into the output's metadata: stated settings that change the answer."""
+        stated = {
+            "options": dict(self.options),
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            "score": self.score,
+        }
         return {name: value for name, value in stated.items() if value not in (None, {})}
 
 
@@ -105,16 +113,14 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
     detector = detectors.build(asked.model, scene, asked.options)
     needs = detector.needs
     notes = list(raster.notes)
-    if asked.gsd_m is not None and raster.grid.crs is not None and raster.grid.stated_gsd is not None:
-        notes.append(f"{raster.name} has a CRS, but the GSD stated with --gsd is used.")
     grid = raster.grid
     if needs.gsd_m is not None:
         grid = raster.grid.resampled(needs.gsd_m)
         native = raster.grid.gsd
         if native is not None and max(native) > 2 * needs.gsd_m:
             notes.append(
-                f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {needs.gsd_m:.3g} m that "
-                f"{detector.name} works at: small objects can't be found."
+                f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {needs.gsd_m:.3g} m "
+                f"that {detector.name} works at: small objects can't be found."
             )
     area = None
     if asked.aoi is not None:
@@ -134,7 +140,16 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
         limit=asked.max_memory,
     )
     work = Work(raster, detector, grid, layout.plan, area, _scores(asked.score, detector), asked.batch)
-    return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, _key(raster, detector, area, work), tuple(notes))
+    return Job(
+        image,
+        raster.name,
+        raster.grid,
+        raster.fingerprint,
+        work,
+        layout,
+        _key(raster, detector, area, work),
+        tuple(notes),
+    )
 
 
 def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tuple[float, ...]:
@@ -142,7 +157,9 @@ def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tu
         return (score or 0.0,) * len(detector.classes)
     unknown = sorted(set(score) - set(detector.classes))
     if unknown:
-        raise UserError(f"{detector.name} has no class '{unknown[0]}'; it has: {', '.join(detector.classes)}.")
+        raise UserError(
+            f"{detector.name} has no class '{unknown[0]}'; it has: {', '.join(detector.classes)}."
+        )
     return tuple(score.get(name, 0.0) for name in detector.classes)
 
 
@@ -185,7 +202,7 @@ def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None
 
 def _reading(job: Job) -> Any:
     """The context of the reader thread: the block cache of the layout, decoding on all cores."""
-    return job.work.raster.env(job.layout.cache_bytes, os.cpu_count() or 1)
+    return job.work.raster.env(cache_bytes=job.layout.cache_bytes, threads=os.cpu_count() or 1)
 
 
 def survivors(job: Job, journal: Journal, raster_id: int) -> Iterator[Detections]:
@@ -210,7 +227,9 @@ def _settler(job: Job) -> Settler:
     needs = job.work.detector.needs
     assert needs.settling is not None
     criterion, limit = needs.settling.criterion, needs.settling.limit
-    return Settler(criterion=criterion, limit=limit, reach_px=limit if criterion == "distance" else needs.largest_px)
+    return Settler(
+        criterion=criterion, limit=limit, reach_px=limit if criterion == "distance" else needs.largest_px
+    )
 
 
 def _settled(stream: Iterator[Detections], settler: Settler) -> Iterator[Detections]:
@@ -272,12 +291,11 @@ def searched(job: Job, journal: Journal, raster_id: int) -> tuple[int, float | N
     return int(rows.sum()), float(f"{square_metres / 10_000:.8g}"), too_large
 
 
-
 def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
     """Search a few percent of the units again on a lattice shifted by half a tile.
 
-    Returns the share of detections that both searches found, of those that either found, and their number; 1.0
-    for 0. Call it while the raster is open, after `search`.
+    Returns the share of detections that both searches found, of those that either found, and their number;
+    1.0 for 0. Call it while the raster is open, after `search`.
     """
     work, needs = job.work, job.work.detector.needs
     half = job.layout.plan.tile_px // 2 // needs.stride_px * needs.stride_px
@@ -290,7 +308,11 @@ def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
     cores: list[Window] = []
 
     def enter(found: Found) -> None:
-        core = found.unit.core.grown(-rim) if min(found.unit.core.width, found.unit.core.height) > 2 * rim else None
+        core = (
+            found.unit.core.grown(-rim)
+            if min(found.unit.core.width, found.unit.core.height) > 2 * rim
+            else None
+        )
         if core is None:
             return
         candidates = found.candidates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -35,7 +36,7 @@ class Length:
             return self.value
         if gsd is None:
             raise UserError(f"{name} is {self}, but the raster has no CRS: state --gsd, or give it in px.")
-        return self.value / (gsd[0] * gsd[1]) ** 0.5
+        return self.value / math.sqrt(gsd[0] * gsd[1])
 
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"

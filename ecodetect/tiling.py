@@ -1,7 +1,7 @@
 """How a raster is cut: half-open cores that partition it, each read with a halo, walked in vertical stripes.
 
-An object belongs to the core in which its centre lies, so it is reported once wherever the cuts are. A unit is
-a fixed block of tiles: what is read at once, done at once and redone at once.
+An object belongs to the core in which its centre lies, so it is reported once wherever the cuts are. A unit
+is a fixed block of tiles: what is read at once, done at once and redone at once.
 Source of the idea: the responsibility rule of StarDist (Weigert et al., WACV 2020; `big.py`), here by the
 centre of the bounding box instead of by the box.
 """
@@ -26,7 +26,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A block of tiles.  number : its place in the row-major lattice of units, the same for any order of work."""
+    """A block of tiles.  number : its place in the row-major lattice of units."""
 
     number: int
     core: Window
@@ -44,8 +44,8 @@ class Plan:
     tiles_per_unit : units are squares of this many tiles a side.
     stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
         stripe fit the block cache.
-    offset_px : shifts the lattice up and left, by less than a tile (`--verify` looks at the same ground through
-        other tiles).
+    offset_px : shifts the lattice up and left, by less than a tile (`--verify` looks at the same ground
+        through other tiles).
     """
 
     width: int

@@ -45,7 +45,8 @@ def test_what_is_done_survives_closing_and_other_keys_are_forgotten(tmp_path):
     journal.add(new, 7, detections("point", [(2, 2)]), np.ones(3), 0)
     journal.close()
     journal = Journal(path)
-    assert journal.raster("new") == new and journal.done(new) == {7}
+    assert journal.raster("new") == new
+    assert journal.done(new) == {7}
     journal.forget_all_but([new])
     assert journal.done(journal.raster("old")) == set()
     journal.discard()

@@ -61,9 +61,13 @@ def test_a_stream_settles_like_the_whole(crowd, step):
     order = np.argsort((bounds[:, 1] + bounds[:, 3]) / 2, kind="stable")
     bounds, score = bounds[order], score[order]
     tallest = float((bounds[:, 3] - bounds[:, 1]).max()) if len(bounds) else 0.0
-    settler = Settler(criterion=criterion, limit=limit, reach_px=limit if criterion == "distance" else tallest)
+    settler = Settler(
+        criterion=criterion, limit=limit, reach_px=limit if criterion == "distance" else tallest
+    )
     kept = [
-        number for i in range(0, len(score), step) for number in settler.push(bounds[i : i + step], score[i : i + step])
+        number
+        for i in range(0, len(score), step)
+        for number in settler.push(bounds[i : i + step], score[i : i + step])
     ]
     kept += settler.finish().tolist()
     assert kept == np.flatnonzero(settle(bounds, score, criterion=criterion, limit=limit)).tolist()

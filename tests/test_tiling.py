@@ -47,7 +47,8 @@ def test_cores_partition_the_raster(c):
         for tile in unit.tiles:
             core = tile.core
             painted[core.y : core.bottom, core.x : core.right] += 1
-            assert core.clipped(unit.core) == core and tile.read.clipped(unit.read) == tile.read
+            assert core.clipped(unit.core) == core
+            assert tile.read.clipped(unit.read) == tile.read
     assert (painted == 1).all()
     assert sorted(cut.walk()) == list(range(len(cut)))
 
@@ -79,7 +80,10 @@ def test_an_oracle_finds_every_object_once(c, kind, seed):
         for tile in cut.unit(number).tiles:
             read = tile.read
             seen = boxes[
-                (boxes[:, 0] >= read.x) & (boxes[:, 1] >= read.y) & (boxes[:, 2] <= read.right) & (boxes[:, 3] <= read.bottom)
+                (boxes[:, 0] >= read.x)
+                & (boxes[:, 1] >= read.y)
+                & (boxes[:, 2] <= read.right)
+                & (boxes[:, 3] <= read.bottom)
             ] - [read.x, read.y, read.x, read.y]
             geometry = {
                 "point": (seen[:, :2] + seen[:, 2:]) / 2,

@@ -1,8 +1,8 @@
 """What a detector is: what it needs, what it is given, what it gives back.
 
 A detector is one file in this folder and one line in `detectors.TABLE`. It has a frozen dataclass `Options`
-(what a user may set) and a function `build(options, scene) -> Detector`. It knows chips only: no files, no CRS,
-no tiles. `scanning` runs it.
+(what a user may set) and a function `build(options, scene) -> Detector`. It knows chips only: no files, no
+CRS, no tiles. `scanning` runs it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
@@ -116,7 +126,8 @@ class Detector(Protocol):
 def read_options(kind: type[T], given: Mapping[str, str], detector: str) -> T:
     """Options from `name=value` texts.
 
-    kind : a frozen dataclass whose fields are bool, int, float, str, Literal, Length or Area, or optional ones.
+    kind : a frozen dataclass whose fields are bool, int, float, str, Literal, Length or Area, or optional
+        ones.
     Raises UserError naming the option, what it must be, and the nearest known name.
     """
     hints = get_type_hints(kind)
@@ -134,18 +145,20 @@ def read_options(kind: type[T], given: Mapping[str, str], detector: str) -> T:
 
 def _read_value(hint: Any, text: str, name: str) -> Any:
     origin = get_origin(hint)
-    if origin is Union or origin is types.UnionType:
+    if origin in (Union, types.UnionType):
         inner = [kind for kind in get_args(hint) if kind is not type(None)]
         if text.lower() == "none" and len(inner) < len(get_args(hint)):
             return None
-        # Literal words first: `level=otsu` or a number.
-        for kind in sorted(inner, key=lambda kind: get_origin(kind) is not Literal):
-            if kind is not inner[-1] or len(inner) > 1:
-                try:
-                    return _read_value(kind, text, name)
-                except UserError:
-                    continue
-        return _read_value(inner[-1], text, name)
+        errors = []
+        for kind in inner:
+            try:
+                return _read_value(kind, text, name)
+            except UserError as error:
+                errors.append(error)
+        either = [str(word) for kind in inner for word in get_args(kind)]
+        if len(errors) == 1 or not either:
+            raise errors[-1]
+        raise UserError(f"{name} must be {', '.join(either)}, or a number or length; got '{text}'.")
     if origin is Literal:
         words = get_args(hint)
         if text not in words:
