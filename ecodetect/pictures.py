@@ -55,7 +55,7 @@ CASING = (18, 18, 18)  # the dark edge that keeps a light outline readable on li
 DOT_BELOW_PX = 5.0  # an outline narrower than this in the picture is a blot: it becomes a dot
 HEAD = 20_000  # so many objects are held back to choose width and opacity by their number and size
 READ_PX = 1 << 23  # native pixels read at once for the background: some 25 MB of 8-bit RGB
-SAMPLED = 64  # blocks from which the contrast is taken
+SAMPLED = 36  # blocks from which the contrast is taken
 DULL = 100  # 8-bit data whose values span less than this of 255 are stretched
 MIDDLE_POOL = 4_000  # a sample of so many knows its median's rank to 0.8 % (one standard error)
 CUTOUT_PX, COLUMNS = 144, 12  # 144 is a multiple of most small enlargements
@@ -157,7 +157,7 @@ def _enlarge(image: Pixels, factor: int) -> Pixels:
     if factor == 1:
         return image
     size = (image.shape[1] * factor, image.shape[0] * factor)
-    # Up to here pixels stay pixels; smoothing would show what was not recorded.
+    # Pixels stay pixels: smoothing would show what was not recorded.
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
@@ -247,8 +247,11 @@ class _Look:
         least = (high - low) / 8
         spans = [(lo, max(hi, lo + least)) for lo, hi in spans]
         shown = ", ".join(dict.fromkeys(f"{lo:.4g} to {hi:.4g}" for lo, hi in spans))
-        notes.append(f"contrast stretched: {shown}")
-        return cls(bands, tuple(lo for lo, _ in spans), tuple(hi for _, hi in spans), "; ".join(notes))
+        if chips:
+            notes.append(f"contrast stretched: {shown}")
+        return cls(
+            bands, tuple(lo for lo, _ in spans), tuple(hi for _, hi in spans), "; ".join(notes) or None
+        )
 
     def paint(self, chip: Chip, onto: Pixels) -> None:
         """Write the chip as RGBA into `onto` (H, W, 4), transparent where it isn't valid."""
@@ -277,7 +280,7 @@ def _shown_bands(bands: Sequence[str]) -> tuple[str, ...]:
 
 
 def _span(chips: Sequence[Chip], band: int) -> tuple[float, float]:
-    """Values between which nearly all of a band lies; (0, 1) where there is none."""
+    """Values between which nearly all of a band lies; (0, 1) where it has none."""
     parts = []
     for chip in chips:
         values = chip.pixels[band] if chip.valid is None else chip.pixels[band][chip.valid]
@@ -358,20 +361,24 @@ class _Marks:
 
     def over(self, image: Pixels) -> Pixels:
         """The layer over an RGB image of its size."""
-        out = image.astype(np.float32)
-        out = _blend(out, CASING, self._shade.astype(np.float32) * (0.5 * self.opacity / 255))
         number = sum(float(plane.sum()) for plane in self._dots.values())
-        if number:
-            # Radius by the room that each dot has: dots that touch can't be counted.
-            radius = min(2.4, max(0.6, 0.25 * (self.width * self.height / number) ** 0.5))
-            if radius > 1.5:
-                around = sum(_spread(plane, radius + 1.0) for plane in self._dots.values())
-                out = _blend(out, CASING, np.minimum(np.asarray(around), 1) * 0.5)
-            for colour, plane in sorted(self._dots.items()):
-                out = _blend(out, PALETTE[colour], np.minimum(_spread(plane, radius), 1) * 0.95)
-        ink = self._ink.astype(np.float32) * self.opacity
-        out = out * (1 - ink[:, :, 3:] / 255) + ink[:, :, :3]
-        return np.rint(np.clip(out, 0, 255)).astype(np.uint8)
+        # Radius by the room that each dot has: dots that touch can't be counted.
+        radius = min(2.4, max(0.6, 0.25 * (self.width * self.height / max(number, 1)) ** 0.5))
+        dots = {colour: _spread(plane, radius) for colour, plane in sorted(self._dots.items())}
+        shade = self._shade
+        if dots and radius > 1.5:
+            around = sum(_spread(plane, radius + 1) for plane in self._dots.values())
+            shade = np.maximum(shade, np.rint(np.minimum(np.asarray(around), 1) * 255).astype(np.uint8))
+        out = np.empty_like(image)
+        for top in range(0, self.height, 128):  # in strips: floats of the whole would take 100 MB and more
+            rows = slice(top, top + 128)
+            strip = _blend(image[rows].astype(np.float32), CASING, shade[rows] * np.float32(0.5 / 255))
+            for colour, plane in dots.items():
+                strip = _blend(strip, PALETTE[colour], np.minimum(plane[rows], 1) * 0.95)
+            ink = self._ink[rows] * np.float32(self.opacity)
+            strip = strip * (1 - ink[:, :, 3:] / 255) + ink[:, :, :3]
+            out[rows] = np.rint(np.clip(strip, 0, 255)).astype(np.uint8)
+        return out
 
 
 def _with_style(detections: Iterable[Detections], picture: Grid, marks: _Marks) -> Iterator[Detections]:

@@ -26,6 +26,7 @@ from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Grid, Window
 from ecodetect.pictures import CUTOUT_PX, MARGIN, PALETTE, draw_map, draw_sheet
+from ecodetect.raster import open_raster
 from ecodetect.resampling import axis, resample
 
 RGB = ("red", "green", "blue")
@@ -295,6 +296,15 @@ def test_many_classes_and_long_words_stay_on_the_paper(tmp_path: Path) -> None:
     image = np.asarray(Image.open(tmp_path / "map.png"))
     assert (image[:, :MARGIN] == 255).all()
     assert (image[:, -MARGIN:] == 255).all()
+
+
+def test_a_file_is_drawn(tmp_path: Path, sample_data: Path) -> None:
+    with open_raster(sample_data / "dryland.tif") as raster:
+        found = points(raster.grid, [(616.5, 9.0), (891.0, 25.2)])
+        draw_map(raster, [found], tmp_path / "map.png", largest_side_px=600, title="Dryland")
+        draw_sheet(raster, [found], tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "map.png").size[0] == 600 + 2 * MARGIN
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).std() > 10
 
 
 # -- values to colours -------------------------------------------------------------------------------------
