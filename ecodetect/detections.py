@@ -104,7 +104,7 @@ class Detections:
         return np.array(self.classes, dtype=object)[self.label]
 
     def bounds(self) -> Floats:
-        """Boxes around them: xmin, ymin, xmax, ymax in pixels, (N, 4); of a point a square of its diameter."""
+        """Boxes around them: xmin, ymin, xmax, ymax in pixels, (N, 4); a point: a square of its diameter."""
         if self.kind == "box":
             return np.asarray(self.geometry, np.float64)
         if self.kind == "polygon":

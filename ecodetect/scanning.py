@@ -25,13 +25,14 @@ from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
 from ecodetect.layer import Layer, Stream
 from ecodetect.pictures import draw_map, draw_sheet
-from ecodetect.raster import open_raster
+from ecodetect.raster import Raster, open_raster
 from ecodetect.searching import (
     Job,
     Progress,
     Settings,
     identities,
     prepare,
+    question,
     search,
     searched,
     survivors,
@@ -129,7 +130,7 @@ def scan(
             empty = Detections.empty(job.grid, job.work.detector.kind, job.work.detector.classes)
             found = list(survivors(job, book, number))
             if out is not None:
-                run.write(Path(out), overwrite=overwrite)
+                run.write(Path(out))
             return Detections.concatenate(found) if found else empty
 
 
@@ -190,7 +191,7 @@ def plan_files(
     lines = []
     for image, path in targets(expand(images), out).items():
         formats.writable(path)
-        with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+        with _opened(image, asked) as raster:
             job = prepare(image, raster, asked)
         plan = job.layout.plan
         lines.append(
@@ -206,20 +207,41 @@ def _scan_group(
 ) -> tuple[Summary | None, list[tuple[str, UserError]]]:
     """Search rasters whose detections go into one file."""
     started = time.monotonic()
-    known = _known_result(path)
-    if known is None and not _journal_path(path).exists():
+    journal = _journal_path(path)
+    # Where there is a journal, the scan that it belongs to has been allowed to write this file.
+    if path.exists() and (output.restart or not journal.exists()):
+        if not output.restart and _is_done(path, images, asked):
+            sources = tuple(Path(image).name for image in images)
+            return Summary(path, sources, asked.model, {}, None, 0.0, already_done=True), []
         _refuse_existing(path, output.overwrite)
-    with _Run(images, asked, _journal_path(path), restart=output.restart, known=known, progress=progress,
-              verified=output.verified) as run:  # fmt: skip
+    with _Run(
+        images, asked, journal, restart=output.restart, progress=progress, verified=output.verified
+    ) as run:
         if not run.jobs:
             return None, run.failures
-        if run.is_known:
-            sources = tuple(job.source for job, _ in run.jobs)
-            return Summary(path, sources, asked.model, {}, None, 0.0, already_done=True), run.failures
-        summary = run.write(path, overwrite=output.overwrite)
+        summary = run.write(path)
         if output.picture or output.sheet:
             _draw(run, asked, output)
     return replace(summary, seconds=time.monotonic() - started), run.failures
+
+
+def _is_done(path: Path, images: list[str], asked: Settings) -> bool:
+    """Whether an existing output is the answer to just this question."""
+    try:
+        known = formats.read_metadata(path).get("key")
+        if known is None:
+            return False
+        keys = []
+        for image in images:
+            with _opened(image, asked) as raster:
+                keys.append(question(raster, asked).key)
+    except UserError:
+        return False
+    return bool(known == _result_key(keys))
+
+
+def _opened(image: str, asked: Settings) -> Raster:
+    return open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt)
 
 
 class _Run:
@@ -227,7 +249,6 @@ class _Run:
 
     jobs : the rasters that were searched, with their numbers in the journal.
     failures : those that couldn't be.
-    is_known : the output that exists has exactly this result, so nothing was searched.
     """
 
     def __init__(
@@ -237,15 +258,13 @@ class _Run:
         journal: Path,
         *,
         restart: bool = False,
-        known: str | None = None,
         progress: Progress | None = None,
         verified: bool = False,
     ) -> None:
         self.jobs: list[tuple[Job, int]] = []
         self.failures: list[tuple[str, UserError]] = []
-        self.is_known = False
         self._images, self._asked, self._path = images, asked, journal
-        self._known, self._progress, self._verified = known, progress, verified
+        self._progress, self._verified = progress, verified
         self._resumed = False
         self._shares: list[tuple[float, int]] = []
         self._is_written = False
@@ -269,35 +288,24 @@ class _Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._is_written or self.is_known or self.journal.is_blank:
+        if self._is_written or self.journal.is_blank:
             self.journal.discard()
         else:
             self.journal.close()
 
     def _search(self, image: str) -> None:
-        asked = self._asked
         try:
-            with open_raster(
-                image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt
-            ) as raster:
-                job = prepare(image, raster, asked)
+            with _opened(image, self._asked) as raster:
+                job = prepare(image, raster, self._asked)
                 number = self.journal.raster(job.journal_key)
-                self.jobs.append((job, number))
-                if (
-                    self._known is not None
-                    and self._known == result_key(self.jobs)
-                    and len(self._images) == 1
-                ):
-                    self.is_known = True
-                    return
                 self._resumed |= search(job, self.journal, number, self._progress)
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
+                self.jobs.append((job, number))
         except UserError as error:
-            self.jobs = [entry for entry in self.jobs if entry[0].image != image]
             self.failures.append((image, error))
 
-    def write(self, path: Path, *, overwrite: bool) -> Summary:
+    def write(self, path: Path) -> Summary:
         """Write what survives of all rasters and remove the journal."""
         jobs, journal = self.jobs, self.journal
         first = jobs[0][0]
@@ -317,7 +325,7 @@ class _Run:
             "ecodetect": __version__,
             "model": detector.name,
             "settings": dict(self._asked.described()),
-            "key": result_key(jobs),
+            "key": _result_key([job.key for job, _ in jobs]),
             "rasters": [
                 {
                     "source": job.source,
@@ -341,7 +349,7 @@ class _Run:
         with closing(batches()) as layers:
             stream = Stream(layers, GEOMETRY[detector.kind], COLUMNS, grid=first.grid if one else None,
                             crs=first.grid.crs, classes=detector.classes, metadata=metadata)  # fmt: skip
-            written = formats.write(path, stream, overwrite=overwrite)
+            written = formats.write(path, stream, overwrite=True)
         self._is_written = True
         share = None
         if self._shares:
@@ -356,33 +364,23 @@ class _Run:
 
 
 def _draw(run: _Run, asked: Settings, output: Output) -> None:
-    job, number = run.jobs[0]
-    with open_raster(job.image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+    (job, number), journal = run.jobs[0], run.journal
+    area = None if job.work.area is None else job.work.area.moved_to(job.grid)
+    with _opened(job.image, asked) as raster, raster.env(cache_bytes=job.layout.cache_bytes):
         if output.picture:
-            area = None if job.work.area is None else job.work.area.moved_to(job.grid)
-            found = survivors(job, run.journal, number)
+            found = survivors(job, journal, number)
             draw_map(raster, found, output.picture, title=job.source, area=area, info=f"model: {asked.model}")
         if output.sheet:
-            draw_sheet(raster, survivors(job, run.journal, number), output.sheet)
+            draw_sheet(raster, survivors(job, journal, number), output.sheet)
 
 
-def result_key(jobs: Sequence[tuple[Job, int]]) -> str:
+def _result_key(keys: Sequence[str]) -> str:
     """Hash of all that determines the content of an output, in the order of its rasters."""
-    return hashlib.sha256("".join(job.key for job, _ in jobs).encode()).hexdigest()[:32]
+    return hashlib.sha256("".join(keys).encode()).hexdigest()[:32]
 
 
 def _journal_path(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
-
-
-def _known_result(path: Path) -> str | None:
-    """The key that an existing output carries, if it is one of ours in a format with a place for it."""
-    if not path.exists():
-        return None
-    try:
-        return str(formats.read_metadata(path)["key"])
-    except (UserError, KeyError):
-        return None
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

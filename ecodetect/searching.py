@@ -104,27 +104,60 @@ class Job:
         return hashlib.sha256(f"{self.key} {cuts}".encode()).hexdigest()[:32]
 
 
-def prepare(image: str, raster: Raster, asked: Settings) -> Job:
-    """Everything that is decided before the first unit is read: detector, grid, area, cuts.
+@dataclass(frozen=True, eq=False, slots=True)
+class Question:
+    """What is asked of one raster: the detector before any survey, grid, area, and the hash of it all."""
+
+    detector: Detector
+    grid: Grid
+    area: Area | None
+    score: tuple[float, ...]
+    key: str
+
+
+def question(raster: Raster, asked: Settings) -> Question:
+    """What `asked` means for this raster; no pixels are read but the fingerprint's.
 
     Raises UserError when raster and settings don't fit together.
     """
     scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
     detector = detectors.build(asked.model, scene, asked.options)
-    needs = detector.needs
-    notes = list(raster.notes)
-    grid = raster.grid
-    if needs.gsd_m is not None:
-        grid = raster.grid.resampled(needs.gsd_m)
-        native = raster.grid.gsd
-        if native is not None and max(native) > 2 * needs.gsd_m:
-            notes.append(
-                f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {needs.gsd_m:.3g} m "
-                f"that {detector.name} works at: small objects can't be found."
-            )
+    gsd_m = detector.needs.gsd_m
+    grid = raster.grid if gsd_m is None else raster.grid.resampled(gsd_m)
     area = None
     if asked.aoi is not None:
         area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name).moved_to(grid)
+    score = _scores(asked.score, detector)
+    facts = {
+        "ecodetect": __version__,
+        "raster": raster.fingerprint,
+        "source": raster.name,
+        "bands": list(raster.bands),
+        "gsd": raster.grid.stated_gsd,
+        "model": detector.name,
+        "settings": dict(detector.settings),
+        "area": None if area is None else area.fingerprint,
+        "score": score,
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return Question(detector, grid, area, score, key)
+
+
+def prepare(image: str, raster: Raster, asked: Settings) -> Job:
+    """Everything that is decided before the first unit is read: what a survey finds, and the cuts.
+
+    Raises UserError when raster and settings don't fit together.
+    """
+    plain = question(raster, asked)
+    detector, grid, area = plain.detector, plain.grid, plain.area
+    needs = detector.needs
+    notes = list(raster.notes)
+    native = raster.grid.gsd
+    if needs.gsd_m is not None and native is not None and max(native) > 2 * needs.gsd_m:
+        notes.append(
+            f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {needs.gsd_m:.3g} m "
+            f"that {detector.name} works at: small objects can't be found."
+        )
     if needs.survey:
         samples = raster.samples(grid, needs.bands, None if area is None else area.bounds)
         detector = detector.surveyed(samples)
@@ -139,17 +172,8 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
         workers=asked.workers or os.cpu_count() or 1,
         limit=asked.max_memory,
     )
-    work = Work(raster, detector, grid, layout.plan, area, _scores(asked.score, detector), asked.batch)
-    return Job(
-        image,
-        raster.name,
-        raster.grid,
-        raster.fingerprint,
-        work,
-        layout,
-        _key(raster, detector, area, work),
-        tuple(notes),
-    )
+    work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch)
+    return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
 
 
 def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tuple[float, ...]:
@@ -161,22 +185,6 @@ def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tu
             f"{detector.name} has no class '{unknown[0]}'; it has: {', '.join(detector.classes)}."
         )
     return tuple(score.get(name, 0.0) for name in detector.classes)
-
-
-def _key(raster: Raster, detector: Detector, area: Area | None, work: Work) -> str:
-    """Hash of all that determines the answer: content, bands, model, settings, area, scores, version."""
-    facts = {
-        "ecodetect": __version__,
-        "raster": raster.fingerprint,
-        "source": raster.name,
-        "bands": list(raster.bands),
-        "gsd": raster.grid.stated_gsd,
-        "model": detector.name,
-        "settings": dict(detector.settings),
-        "area": None if area is None else area.fingerprint,
-        "score": work.score,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None) -> bool:
