@@ -90,13 +90,14 @@ def name_bands(
     descriptions: Sequence[str | None],
     interpretations: Sequence[str],
     dtype: str,
-    is_mask: Callable[[int], bool],
+    is_mask: Callable[[int], bool | None],
 ) -> Naming:
     """Names for the bands of a file.
 
     descriptions, interpretations : of each band, as the file states them.
-    is_mask : whether the values of a band (0-based) are those of a mask: 0 and one other value. Asked only of
-        a band that is flagged as alpha, or that follows red, green and blue without a name.
+    is_mask : whether the values of a band (0-based) are those of a mask: 0 and one other value; None: nothing
+        but 0 was seen. Asked only of a band that is flagged as alpha, or that follows red, green and blue
+        without a name.
     """
     count = len(interpretations)
     notes = []
@@ -106,7 +107,7 @@ def name_bands(
     for text, code, interpretation in zip(descriptions, codes, interpretations, strict=True):
         names.append((text and described(text)) or code or _INTERPRETATIONS.get(interpretation))
     for index, name in enumerate(names):
-        if name == "alpha" and not (count > 1 and is_mask(index)):
+        if name == "alpha" and (count == 1 or is_mask(index) is False):
             # Aerial images with near infrared as fourth band are often flagged so by mistake.
             names[index] = "nir" if tuple(names[:index]) == RGB else None
             notes.append(

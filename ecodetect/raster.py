@@ -33,7 +33,7 @@ from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.raster_blocks import Blocks
-from ecodetect.raster_header import Header, check_dataset, item_bytes, read_header
+from ecodetect.raster_header import Header, check_dataset, common_dtype, item_bytes, read_header
 from ecodetect.raster_safety import DRIVERS, Source, locate
 from ecodetect.resampling import axis, resample
 
@@ -113,12 +113,14 @@ class Raster:
         self._overviews: dict[int, Any] = {}
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
+        self._stored: str | None = None  # one type for bands of several; None: that of the file
         with self._options():
             self._dataset = _opened(source)
             try:
                 check_dataset(self._dataset, self.path)
                 self._blocks = Blocks(self._dataset)
                 self._check_blocks()
+                self._stored = common_dtype(self._dataset)
                 self._header = read_header(
                     self._dataset, self.path, bands=bands, gsd_m=gsd_m, is_mask=self._is_mask
                 )
@@ -199,8 +201,11 @@ class Raster:
         """Raise RasterError when blocks of a GeoTIFF are cut off, or its index of blocks is."""
         if not self._source.is_remote and (file := Path(self._source.name)).is_file():
             self._blocks.check_within(file.stat().st_size, self.path)
-        for window in self._blocks.absent_places():
-            self._decoded(self._dataset, window, [1])  # fails where the index itself can't be read
+        try:
+            for window in self._blocks.absent_places():
+                self._decoded(self._dataset, window, [1])
+        except RasterError as error:
+            raise RasterError(f"{self.path} is truncated: its index of blocks can't be read.") from error
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -257,7 +262,7 @@ class Raster:
         if header.nodata is not None:
             valid = _both(valid, _differs(pixels, header.nodata[files]))
         if pixels.dtype.kind in "fc":
-            valid = _both(valid, np.all(np.isfinite(pixels), axis=0))
+            valid = _both(valid, np.asarray(np.isfinite(pixels).all(axis=0)))
         if header.has_mask:
             valid = _both(valid, self._decoded(dataset, window, None) != 0)
         if dataset is self._dataset:
@@ -277,11 +282,11 @@ class Raster:
             with self._options() if self._source.is_remote else nullcontext():
                 if indexes is None:
                     return np.asarray(dataset.read_masks(1, window=part))
-                return np.asarray(dataset.read(indexes, window=part))
+                return np.asarray(dataset.read(indexes, window=part, out_dtype=self._stored))
         except _FAULTS as error:
             raise RasterError(
                 f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
-                f"y {window.y} to {window.bottom - 1} can't be read ({_reason(error)})."
+                f"y {window.y} to {window.bottom - 1} can't be read ({_reason(error, self._source)})."
             ) from error
 
     # -- another GSD ---------------------------------------------------------------------------------------
@@ -419,7 +424,9 @@ class Raster:
                 x, y = int(cell.x * fx), int(cell.y * fy)
                 return Window(x, y, math.ceil(cell.right * fx) - x, math.ceil(cell.bottom * fy) - y)
 
-            return _spread([cell for cell in cells(rows, columns) if not self.is_empty(native(cell))], most)
+            whole_rows = [y for y in rows if not self.is_empty(native(Window(0, y * size, grid.width, size)))]
+            written = [cell for cell in cells(whole_rows, columns) if not self.is_empty(native(cell))]
+            return _spread(written, most)
         across = min(len(columns), max(1, round((most * len(columns) / len(rows)) ** 0.5)))
         down = min(len(rows), max(1, most // across))
         across = min(len(columns), max(1, most // down))
@@ -458,8 +465,11 @@ class Raster:
             digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
 
-    def _is_mask(self, index: int) -> bool:
-        """Whether a band (0-based) holds 0 and one other value, but for soft edges, in 3 x 3 places."""
+    def _is_mask(self, index: int) -> bool | None:
+        """Whether a band (0-based) holds 0 and one other value, but for soft edges, in 3 x 3 places.
+
+        None if nothing but 0 was seen there.
+        """
         width, height = self._dataset.width, self._dataset.height
         values = []
         for y in (1, 3, 5):
@@ -469,7 +479,7 @@ class Raster:
                 values.append(self._decoded(self._dataset, window, [index + 1]).ravel())
         seen = np.concatenate(values)
         seen = seen[seen > 0]
-        return not seen.size or float((seen == seen.max()).mean()) >= _MASK_SHARE
+        return float((seen == seen.max()).mean()) >= _MASK_SHARE if seen.size else None
 
 
 def _opened(source: Source, **options: Any) -> Any:
@@ -484,7 +494,7 @@ def _opened(source: Source, **options: Any) -> Any:
                 first = first or error
                 if "HTTP" in str(error) or "CURL" in str(error):
                     break
-    reason = _reason(first) if first is not None else ""
+    reason = _reason(first, source) if first is not None else "no driver"
     if source.is_remote:
         raise RasterError(f"{source.shown} can't be opened ({reason}).") from first
     if source.format is not None:
@@ -492,19 +502,21 @@ def _opened(source: Source, **options: Any) -> Any:
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost message of a chain of errors, in one line."""
+def _reason(error: BaseException, source: Source) -> str:
+    """The innermost message of a chain of errors in one line, without the file's name: it is said already."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(getattr(error, "errmsg", "") or error)
-    return " ".join(text.split()).rstrip(".")
+    text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
+    for name in (source.name, PurePath(source.name).name):
+        text = text.removeprefix(f"{name}, ").removeprefix(f"{name}: ")
+    return text
 
 
-def _both(one: Mask | None, other: Any) -> Mask | None:
+def _both(one: Mask | None, other: Mask | None) -> Mask | None:
     """Where both are valid; None stands for everywhere."""
     if other is None or other.all():
         return one
-    return other if one is None else one & other
+    return other if one is None else np.logical_and(one, other)
 
 
 def _differs(pixels: Pixels, nodata: Pixels) -> Mask | None:

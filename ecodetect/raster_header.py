@@ -51,26 +51,25 @@ class Header:
 
 
 def read_header(
-    dataset: Any, shown: str, *, bands: str | None, gsd_m: float | None, is_mask: Callable[[int], bool]
+    dataset: Any, shown: str, *, bands: str | None, gsd_m: float | None, is_mask: Callable[[int], bool | None]
 ) -> Header:
     """The header of an open dataset.
 
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
     gsd_m : metres per pixel for a raster that doesn't say.
-    is_mask : whether a band (0-based) holds 0 and one other value.
+    is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     """
     structure = {**dataset.tags(ns="IMAGE_STRUCTURE"), **dataset.tags(1, ns="IMAGE_STRUCTURE")}
     grid, notes = _placed(dataset)
     if gsd_m is not None:
         grid, said = _stated(grid, gsd_m)
         notes += said
-    stored = dtype = str(dataset.dtypes[0])
+    stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
-        dtype = str(np.result_type(*dataset.dtypes))
-        notes.append(f"Its bands have different types; all are read as {dtype}.")
-    if "complex" in stored:
-        stored, dtype = "complex64", "float32"
+        notes.append(f"Its bands have different types; all are read as {stored}.")
+    if np.dtype(stored).kind == "c":
+        dtype = "float64" if stored == "complex128" else "float32"
         notes.append("Its values are complex numbers; their magnitude is used.")
     if "MINISWHITE" in structure and dataset.colorinterp[0].name != "palette":
         notes.append("Low values are bright in it (MinIsWhite); they are read as stored.")
@@ -141,8 +140,18 @@ def check_dataset(dataset: Any, shown: str) -> None:
 
 
 def item_bytes(dtype: str) -> int:
-    """Bytes of a value; GDAL's complex_int16 is none of numpy's types."""
-    return 4 if dtype == "complex_int16" else int(np.dtype(dtype).itemsize)
+    """Bytes of a value, by rasterio's name of its type."""
+    return int(np.dtype(_numpy_name(dtype)).itemsize)
+
+
+def common_dtype(dataset: Any) -> str | None:
+    """The numpy type that holds the values of all bands; None if they have the same."""
+    names = {_numpy_name(name) for name in dataset.dtypes}
+    return None if len(names) == 1 else str(np.result_type(*names))
+
+
+def _numpy_name(dtype: str) -> str:
+    return "complex64" if dtype == "complex_int16" else str(dtype)
 
 
 def _placed(dataset: Any) -> tuple[Grid, list[str]]:

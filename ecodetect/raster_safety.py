@@ -53,7 +53,7 @@ _SCHEMES = {
     "abfs": "/vsiadls/",
 }
 # One array of a file with several, in GDAL's spelling: `NETCDF:"file.nc":variable`, `GTIFF_DIR:2:pages.tif`.
-_SUBDATASET = re.compile(r"(NETCDF|HDF5|HDF4_SDS|HDF4_EOS|GTIFF_DIR|GPKG|NITF_IM|PCIDSK):.+", re.DOTALL)
+_SUBDATASET = re.compile(r"(?i)(NETCDF|HDF5|HDF4_SDS|HDF4_EOS|GTIFF_DIR|GPKG|NITF_IM|PCIDSK):.+")
 _HEAD = 4096  # bytes; GDAL's own drivers look at the first 1024
 _SIDE_FILES = (".ovr", ".msk", ".msk.ovr", ".aux", ".rrd")
 
@@ -160,24 +160,24 @@ def check_vrt(
     """
     remedy = "; if you trust it, say --allow-vrt"
     root = read_xml(file, shown)
-    if root.tag.casefold() != "vrtdataset":
+    if _local(root.tag) != "vrtdataset":
         raise RasterError(f"{shown} is not a raster.")
     folder = file.resolve().parent
     sources = []
     for element in root.iter():
-        tag = element.tag.casefold()
-        kind = next((value for key, value in element.attrib.items() if key.casefold() == "subclass"), "")
+        tag = _local(element.tag)
+        attributes = {_local(key): value.strip() for key, value in element.attrib.items()}
+        kind = attributes.get("subclass", "")
         if kind.casefold() not in ("", "vrtsourcedrasterband"):
             raise RasterError(f"{shown} is more than a mosaic of files ({kind}){remedy}.")
-        domain = next((value for key, value in element.attrib.items() if key.casefold() == "domain"), "")
+        domain = attributes.get("domain", "")
         if tag == "metadata" and domain.casefold() in ("overviews", "geolocation"):
             raise RasterError(f"{shown} points to other files in its metadata ({domain}){remedy}.")
         if tag in ("sourcefilename", "sourcedataset"):
-            is_relative = any(
-                key.casefold() == "relativetovrt" and value.strip() == "1"
-                for key, value in element.attrib.items()
-            )
-            sources.append((element.text or "", is_relative))
+            relative = attributes.get("relativetovrt", "0")
+            if len(element) or relative not in ("0", "1"):
+                raise RasterError(f"{shown} names a source in a way that is not plain{remedy}.")
+            sources.append(((element.text or "").strip(), relative == "1"))
     for name, is_relative in dict.fromkeys(sources):
         # A relative name that isn't relative to the VRT is one to the working folder.
         place = folder / name if is_relative else Path(name).absolute()
@@ -198,11 +198,26 @@ def check_vrt(
             check_source(str(inside), f"{name} of {shown}")
 
 
+def _local(name: str) -> str:
+    """An XML name as GDAL compares it: without a namespace, in any case."""
+    return name.rpartition("}")[2].casefold()
+
+
 def read_xml(file: Path, shown: str) -> ElementTree.Element:
-    """The root element of an XML file without a DOCTYPE, which may hide entities."""
+    """The root element of a VRT, if GDAL's own simple parser reads the same as a full one.
+
+    A DOCTYPE may hide entities; comments, CDATA and other encodings may be read in another way there.
+    """
     content = file.read_bytes()
     if re.search(rb"<!\s*(doctype|entity)", content.replace(b"\0", b""), re.IGNORECASE):
         raise RasterError(f"{shown} has a DOCTYPE, which is not allowed in XML read here; remove it.")
+    encoding = re.search(rb"<\?xml[^>]*encoding\s*=\s*[\"']([\w-]+)", content[:200])
+    if encoding and encoding[1].lower() not in (b"utf-8", b"us-ascii", b"ascii", b"iso-8859-1"):
+        raise RasterError(f"{shown} must be XML in UTF-8; it is in {encoding[1].decode('ascii')}.")
+    if re.search(rb"<!--|<!\[CDATA\[", content, re.IGNORECASE):
+        raise RasterError(
+            f"{shown} has comments or CDATA in its XML, which hide what it points to; remove them."
+        )
     try:
         return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:

@@ -7,7 +7,7 @@ bit. Both axes are separate, and the outer corner of the grids is the same. Noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,12 @@ class Taps:
     """Which source pixels make a run of target pixels, and with which weight: both (N, K), weights at most 1.
 
     The weights of a target pixel add up to 1, less what lies outside the source.
+    grows : whether there are more target than source pixels.
     """
 
     index: NDArray[np.int64]
     weight: NDArray[np.float64]
+    grows: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,8 +43,8 @@ class Axis:
 
     def from_source(self, start: int) -> Axis:
         """This axis with source indices counted from `start`."""
-        value = Taps(self.value.index - start, self.value.weight)
-        cover = value if self.cover is self.value else Taps(self.cover.index - start, self.cover.weight)
+        value = replace(self.value, index=self.value.index - start)
+        cover = value if self.cover is self.value else replace(self.cover, index=self.cover.index - start)
         return Axis(value, cover, self.start - start, self.stop - start)
 
 
@@ -56,20 +58,22 @@ def axis(first: int, count: int, factor: float, size: int) -> Axis:
     low, high = target * factor, (target + 1) * factor
     index = np.floor(low).astype(np.int64)[:, None] + np.arange(int(np.floor(factor)) + 2)
     overlap = np.minimum(index + 1, high[:, None]) - np.maximum(index, low[:, None])
-    cover = _inside(index, np.clip(overlap, 0, None) / factor, size)
+    grows = factor < 1
+    cover = _inside(index, np.clip(overlap, 0, None) / factor, size, grows)
     value = cover
-    if factor < 1:
+    if grows:
         centre = (target + 0.5) * factor - 0.5  # in source pixels, counted from the first centre
         left = np.floor(centre).astype(np.int64)
         right_share = centre - left
-        value = _inside(left[:, None] + np.arange(2), np.stack([1 - right_share, right_share], axis=1), size)
+        shares = np.stack([1 - right_share, right_share], axis=1)
+        value = _inside(left[:, None] + np.arange(2), shares, size, grows)
     used = np.concatenate([taps.index[taps.weight > 0] for taps in (value, cover)])
     start, stop = (int(used.min()), int(used.max()) + 1) if used.size else (0, 0)
     return Axis(value, cover, start, stop)
 
 
-def _inside(index: NDArray[np.int64], weight: NDArray[np.float64], size: int) -> Taps:
-    return Taps(index, np.where((index >= 0) & (index < size), weight, 0.0))
+def _inside(index: NDArray[np.int64], weight: NDArray[np.float64], size: int, grows: bool) -> Taps:
+    return Taps(index, np.where((index >= 0) & (index < size), weight, 0.0), grows)
 
 
 def resample(
@@ -84,33 +88,47 @@ def resample(
     """
     # float32 holds 8-bit means to 1e-5 and is twice as fast.
     kind = np.float32 if pixels.dtype.itemsize == 1 else np.float64
-    whole = np.ones((1, 1, 1), kind)
-    mask = whole if valid is None else valid[None].astype(kind)
-    values = pixels if valid is None else np.where(valid, pixels, pixels.dtype.type(0))
-    weight = _weighted(mask, rows.value, columns.value, kind)[0]
+    mask: NDArray[Any] = np.ones((1, 1), kind) if valid is None else valid.astype(kind)
+    weight = _weighted(mask, rows.value, columns.value, kind)
     same = rows.cover is rows.value and columns.cover is columns.value
-    cover = weight if same else _weighted(mask, rows.cover, columns.cover, kind)[0]
+    cover = weight if same else _weighted(mask, rows.cover, columns.cover, kind)
     out_valid = cover >= 0.5 - 1e-5  # a half that rounding made a little less
-    out = _weighted(values, rows.value, columns.value, kind)
-    np.divide(out, weight, out=out, where=weight > 0)
+    weight[weight == 0] = 1
+    out: NDArray[Any] = np.empty((len(pixels), *weight.shape), pixels.dtype)
+    for band, made in zip(pixels, out, strict=True):
+        values = band if valid is None else np.where(valid, band, band.dtype.type(0))
+        means = _weighted(values, rows.value, columns.value, kind) / weight
+        made[...] = np.rint(means) if band.dtype.kind in "iu" else means
     if out_valid.all():
-        return _as(out, pixels.dtype), None
+        return out, None
     out[:, ~out_valid] = 0
-    return _as(out, pixels.dtype), out_valid
+    return out, out_valid
 
 
 def _weighted(values: NDArray[Any], rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
-    """Σ weight · value over both axes, one tap after the other; an axis of length 1 counts for any length."""
-    row_weight: NDArray[Any] = rows.weight.astype(kind)
-    column_weight: NDArray[Any] = columns.weight.astype(kind)
-    tall: NDArray[Any] = np.zeros((values.shape[0], len(row_weight), values.shape[2]), kind)
-    for k in range(row_weight.shape[1]):
-        tall += np.take(values, rows.index[:, k], axis=1, mode="clip") * row_weight[:, k, None]
-    out: NDArray[Any] = np.zeros((values.shape[0], len(row_weight), len(column_weight)), kind)
-    for k in range(column_weight.shape[1]):
-        out += np.take(tall, columns.index[:, k], axis=2, mode="clip") * column_weight[:, k]
+    """Σ weight · value over both axes of (H, W), one tap after the other; an axis of length 1 counts for any.
+
+    Rows that become fewer come first, rows that become more last: the work in between is small, and which it is
+    doesn't depend on the window.
+    """
+    if rows.grows:
+        return _along_rows(_along_columns(values, columns, kind), rows, kind)
+    return _along_columns(_along_rows(values, rows, kind), columns, kind)
+
+
+def _along_rows(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
+    out: NDArray[Any] = np.zeros((len(taps.index), values.shape[1]), kind)
+    part = np.empty_like(out)
+    for index, weight in zip(taps.index.T, taps.weight.T.astype(kind), strict=True):
+        np.multiply(np.take(values, index, axis=0, mode="clip"), weight[:, None], out=part)
+        out += part
     return out
 
 
-def _as(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    return (np.rint(values) if dtype.kind in "iu" else values).astype(dtype)
+def _along_columns(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
+    out: NDArray[Any] = np.zeros((values.shape[0], len(taps.index)), kind)
+    part = np.empty_like(out)
+    for index, weight in zip(taps.index.T, taps.weight.T.astype(kind), strict=True):
+        np.multiply(np.take(values, index, axis=1, mode="clip"), weight, out=part)
+        out += part
+    return out
