@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats.protocol import Written as Written
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 
@@ -38,22 +39,6 @@ class Format:
     title: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What came of writing a layer.
-
-    path : the file.
-    features : features in it.
-    dropped : features left out because the format can't hold them; `notes` says why.
-    notes : sentences for the user.
-    """
-
-    path: Path
-    features: int
-    dropped: int = 0
-    notes: tuple[str, ...] = ()
 
 
 _GEOJSON = (".geojson", ".geojsonl", ".geojsons")

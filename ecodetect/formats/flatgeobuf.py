@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ecodetect.formats import Written, metadata, ogr
+from ecodetect.formats import metadata, ogr
 from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 

@@ -22,10 +22,11 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.errors import GridError, LayerError
-from ecodetect.formats import Written, metadata
+from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.placing import frame_of, placed
+from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer, Stream
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ecodetect.errors import LayerError
-from ecodetect.formats import Written, metadata, ogr
+from ecodetect.formats import metadata, ogr
 from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.protocol import Written
 from ecodetect.formats.qgis_style import style
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream

@@ -1,0 +1,31 @@
+"""`ecodetect convert`: a layer or annotations in another format."""
+
+from __future__ import annotations
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--image", metavar="RASTER", help="The raster that the features belong to.")
+@click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
+@options.overwrite
+def convert(source: str, target: str, image: str | None, layer: str | None, overwrite: bool) -> None:
+    """Convert a layer or annotations to another format; the suffix of OUT names it.
+
+    CSV, COCO, Pascal VOC, YOLO, CVAT, Label Studio and label images are in pixels of a raster: with --image
+    they come onto the map, and a map comes into pixels. What is left out is said, and why.
+
+    \b
+    ecodetect convert crowns.gpkg crowns.csv --image ortho.tif --layer crowns
+    ecodetect convert labels/ortho.txt trees.geojson --image ortho.tif
+    """
+    from ecodetect.converting import convert as run
+
+    done = run(source, target, image=image, layer=layer, overwrite=overwrite)
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{done.features} features written to {done.path}", err=True)

@@ -1,0 +1,207 @@
+"""Field truth on a raster: annotations of any file, in any CRS, in pixels of the raster's grid.
+
+Files are read by `formats`; here their features are laid on a raster, and what lies outside is counted.
+Training and evaluation start from `Annotations`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect import formats
+from ecodetect.errors import LayerError
+from ecodetect.grid import Floats, Grid, describe_crs
+from ecodetect.layer import Geometries, Layer
+from ecodetect.sizes import Length
+
+# Names that people give these columns, in order of preference; compared without case, blanks and underscores.
+_CLASS = ("label", "class", "classname", "species", "category", "taxon", "art", "type", "name")
+_ACCURACY = (
+    "accuracym",
+    "accuracy",
+    "horizontalaccuracy",
+    "hacc",
+    "hdop",
+    "gpsaccuracy",
+    "precisionm",
+    "genauigkeit",
+)
+_RADIUS = {"radiuspx": ("px", 1.0), "radiusm": ("m", 1.0), "diameterpx": ("px", 0.5), "diameterm": ("m", 0.5)}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Annotations:
+    """Individuals that people marked on a raster.
+
+    grid : the raster's Grid.
+    geometry : (N,) shapely points and polygons in pixels of `grid`; each touches the raster.
+    label : str (N,), class names; "" where none is given.
+    radius_px : float64 (N,), size of individuals marked by a point, in pixels; NaN where unknown.
+    accuracy_m : float64 (N,), how far off the position may be, in metres; NaN where unknown.
+    ignore : bool (N,), neither an individual nor background.
+    columns : name -> (N,), all columns of the file.
+    dropped : reason -> number of features that were left out here.
+    notes : sentences for the user, those of the reader first.
+    """
+
+    grid: Grid
+    geometry: Geometries
+    label: NDArray[np.object_]
+    radius_px: Floats
+    accuracy_m: Floats
+    ignore: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def to_layer(self) -> Layer:
+        """The annotations as a layer in pixels of the raster, with the columns of the file."""
+        return Layer(self.geometry, self.columns, grid=self.grid, notes=self.notes)
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    *,
+    image: str | None = None,
+    layer: str | None = None,
+    class_column: str | None = None,
+    radius: Length | None = None,
+) -> Annotations:
+    """Read a file of annotations and lay it on a raster.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Any file that `formats` reads.
+    grid : Grid
+        The raster's.
+    image : str, optional
+        The raster's name (or path), for files about several images.
+    layer : str, optional
+        Name of the layer, for files with several.
+    class_column : str, optional
+        Column with the class names; found by its name if not given.
+    radius : Length, optional
+        Size of individuals marked by a point; a column `radius_m`, `radius_px`, `diameter_m` or
+        `diameter_px` goes first, row by row.
+
+    Raises
+    ------
+    LayerError
+        When the file can't be read, lies wholly outside the raster (both places are named), or lacks the
+        column.
+    """
+    found = formats.read(path, layer=layer, grid=grid, image=image)
+    return on_raster(found, grid, name=Path(path).name, class_column=class_column, radius=radius)
+
+
+def on_raster(
+    layer: Layer, grid: Grid, *, name: str, class_column: str | None = None, radius: Length | None = None
+) -> Annotations:
+    """A layer laid on a raster; see `read_annotations`.
+
+    name : what messages call the layer.
+    """
+    geometry = layer.in_pixels(grid)
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    has_place = np.isfinite(bounds).all(axis=1)
+    inside = has_place & (bounds[:, 2] >= 0) & (bounds[:, 3] >= 0)
+    inside &= (bounds[:, 0] <= grid.width) & (bounds[:, 1] <= grid.height)
+    if len(layer) and not inside.any():
+        raise LayerError(_all_outside(name, bounds[has_place], len(layer), grid))
+    reasons = {"outside the raster": has_place & ~inside, "without a place in the raster's CRS": ~has_place}
+    dropped = {reason: int(np.count_nonzero(rows)) for reason, rows in reasons.items() if rows.any()}
+    notes = [
+        *layer.notes,
+        *(f"{name}: {count} of {len(layer)} left out: {reason}." for reason, count in dropped.items()),
+    ]
+    kept = layer[inside]
+    labels = _labels(kept, name, class_column)
+    return Annotations(
+        grid,
+        geometry[inside],
+        labels,
+        _radii(kept, grid, radius),
+        _numbers(_first(kept, _ACCURACY), len(kept)),
+        np.zeros(len(kept), np.bool_),
+        kept.columns,
+        dropped,
+        tuple(notes),
+    )
+
+
+def _all_outside(name: str, bounds: Floats, count: int, grid: Grid) -> str:
+    if not len(bounds):
+        return (
+            f"{name}: none of its {count} features has a place in the raster's CRS, {describe_crs(grid.crs)}."
+        )
+    low, high = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
+    there, here = np.array([low, high]), np.array([(0.0, 0.0), (grid.width, grid.height)])
+    where = "pixels"
+    if grid.has_lonlat and np.isfinite(grid.to_lonlat(np.vstack([there, here]))).all():
+        there, here, where = grid.to_lonlat(there), grid.to_lonlat(here), "lon, lat"
+    elif grid.frame != "pixel":
+        there, here, where = grid.to_world(there), grid.to_world(here), describe_crs(grid.crs)
+    return (
+        f"{name} lies outside the raster with all its {count} features: it is at {_extent(there)}, the raster"
+        f" at {_extent(here)} ({where}); is it the right raster?"
+    )
+
+
+def _extent(corners: Floats) -> str:
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return f"{low[0]:.8g} to {high[0]:.8g}, {low[1]:.8g} to {high[1]:.8g}"
+
+
+def _first(layer: Layer, names: tuple[str, ...]) -> NDArray[Any] | None:
+    """The column with the first of these names."""
+    plain = {
+        name.casefold().replace("_", "").replace(" ", ""): name for name in reversed(list(layer.columns))
+    }
+    return next((layer.columns[plain[name]] for name in names if name in plain), None)
+
+
+def _labels(layer: Layer, name: str, class_column: str | None) -> NDArray[np.object_]:
+    if class_column is not None and class_column not in layer.columns:
+        known = ", ".join(layer.columns) or "none"
+        raise LayerError(f"{name} has no column '{class_column}'; its columns are: {known}.")
+    values = layer.columns[class_column] if class_column is not None else _first(layer, _CLASS)
+    labels = np.full(len(layer), "", dtype=object)
+    if values is not None:
+        labels[:] = ["" if value is None or value != value else str(value) for value in values.tolist()]
+    return labels
+
+
+def _numbers(values: NDArray[Any] | None, count: int) -> Floats:
+    """A column as float64; NaN where there is none or it holds no number."""
+    result = np.full(count, np.nan)
+    if values is not None:
+        for row, value in enumerate(values.tolist()):
+            try:
+                result[row] = float(value)
+            except (TypeError, ValueError):
+                continue
+    return result
+
+
+def _radii(layer: Layer, grid: Grid, fixed: Length | None) -> Floats:
+    result = np.full(len(layer), np.nan if fixed is None else fixed.pixels(grid.gsd, name="radius"))
+    for name, (unit, factor) in _RADIUS.items():
+        values = _numbers(_first(layer, (name,)), len(layer)) * factor
+        known = np.isfinite(values) & (values > 0)
+        if unit == "m" and known.any():
+            values = values * Length(1.0, "m").pixels(grid.gsd, name="radius")
+        result[known] = values[known]
+    return result

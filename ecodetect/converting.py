@@ -1,0 +1,130 @@
+"""From one format of features to another: what `ecodetect convert` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect import formats
+from ecodetect.annotations import read_annotations
+from ecodetect.grid import Grid
+from ecodetect.layer import Layer, Stream
+from ecodetect.raster import open_raster
+
+_BATCH = 10_000  # features handed to the writer at once
+_PIXEL_FORMATS = (".csv", ".tsv", ".json", ".xml", ".txt", ".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What came of a conversion.
+
+    path : the file written.
+    features : features in it.
+    notes : sentences for the user: what was left out, and why.
+    """
+
+    path: Path
+    features: int
+    notes: tuple[str, ...]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    image: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Convert a layer or annotations to another format.
+
+    Parameters
+    ----------
+    source, target : str or path-like
+        Files (or a folder of label files); the suffix names the format.
+    image : str or path-like, optional
+        The raster that the features belong to. Formats in pixels need it to become a map and the other way
+        round; of a file about several images only those of this one are converted, and what lies outside
+        the raster is left out.
+    layer : str, optional
+        Which layer, where `source` has several.
+    overwrite : bool
+        Replace an existing target.
+
+    Raises
+    ------
+    UserError
+        In one sentence, when something can't be read, placed or written; `target` is then as it was.
+    """
+    formats.writable(target)
+    suffix = Path(target).suffix.lower()
+    if image is None:
+        found = formats.read(source, layer=layer)
+        grid = found.grid
+        if grid is None and found.metadata.get("frame") == "pixel" and suffix not in _PIXEL_FORMATS:
+            grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
+            found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
+    else:
+        with open_raster(image) as raster:
+            grid, name = raster.grid, raster.name
+        # The whole path tells apart two images of one name in different folders.
+        found = read_annotations(source, grid, image=os.fspath(image), layer=layer).to_layer()
+        if "source" not in found.columns:
+            named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
+            found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
+    found = _with_plain_columns(found)
+    stream = Stream(
+        _batches(found),
+        _geometry_type(found),
+        {name: _kind(values) for name, values in found.columns.items()},
+        grid=found.grid,
+        crs=found.crs,
+        classes=_classes(found),
+        metadata={"source": Path(image).name} if image is not None else {},
+    )
+    written = formats.write(target, stream, overwrite=overwrite)
+    return Converted(written.path, written.features, (*found.notes, *written.notes))
+
+
+def _with_plain_columns(layer: Layer) -> Layer:
+    """The layer with the types of columns that a Stream has: yes and no become 1 and 0."""
+    columns = {name: v.astype(np.int64) if v.dtype.kind in "bui" else v for name, v in layer.columns.items()}
+    return Layer(layer.geometry, columns, layer.grid, layer.crs, layer.notes)
+
+
+def _batches(layer: Layer) -> Iterator[Layer]:
+    for start in range(0, len(layer), _BATCH):
+        yield layer[start : start + _BATCH]
+
+
+def _geometry_type(layer: Layer) -> str:
+    """As `Stream` wants it; an empty layer has any."""
+    kinds = set(np.unique(shapely.get_type_id(layer.geometry)).tolist())
+    if kinds == {int(shapely.GeometryType.POINT)}:
+        return "Point"
+    is_areal = kinds <= {int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.MULTIPOLYGON)}
+    return "Polygon" if is_areal else "Unknown"
+
+
+def _kind(values: NDArray[Any]) -> str:
+    return {"f": "float", "i": "int"}.get(values.dtype.kind, "str")
+
+
+def _classes(layer: Layer) -> tuple[str, ...]:
+    labels = layer.columns.get("label")
+    return () if labels is None else tuple(sorted({str(label) or "object" for label in labels.tolist()}))
+
+
+def _around(geometry: NDArray[np.object_]) -> Grid:
+    """A grid of pixels just large enough."""
+    bounds = shapely.total_bounds(geometry)
+    right, bottom = np.nan_to_num(bounds[2:], nan=1.0).tolist()
+    return Grid(max(1, int(np.ceil(right))), max(1, int(np.ceil(bottom))))

@@ -1,0 +1,300 @@
+"""COCO JSON: polygons, run-length masks (plain and compressed) and boxes in pixels, for one or many images.
+
+Coordinates are continuous, (0, 0) the outer corner of the first pixel, as ours. Masks run down the columns.
+Not read: keypoints. Holes can't be written: COCO's polygons have none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.errors import LayerError
+from ecodetect.formats.collecting import (
+    Collector,
+    Shape,
+    Unusable,
+    areal,
+    box,
+    counted,
+    number,
+    polygon,
+    scalar,
+)
+from ecodetect.formats.image_matching import base_name, check_size, left_out, meant_or_refused, stated_size
+from ecodetect.formats.masks import from_runs, outline
+from ecodetect.formats.protocol import Written
+from ecodetect.formats.text_reading import read_json
+from ecodetect.grid import Grid
+from ecodetect.layer import Layer, Stream
+
+SUFFIXES = (".json",)
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Annotations of `image` (or of all, with a column `source`) in pixels of `grid`.
+
+    Columns: `label` (category name), `source`, `id`, `score`, `iscrowd` and scalar `attributes`, as far as
+    there are any. A list of detections (COCO results) is read too if it is about one image.
+    """
+    content = read_json(path)
+    images, categories, annotations = _parts(content, path)
+    collector = Collector(path, "annotation")
+    wanted = None
+    if image is not None and images:
+        wanted = meant_or_refused([name for name, _ in images.values()], image, path)
+    for name, size in images.values():
+        if wanted in (None, name):
+            check_size(size, grid, path)
+            if wanted is not None or len(images) == 1:
+                collector.size = size
+    others: Counter[str] = Counter()
+    crowds = 0
+    for index, annotation in enumerate(annotations):
+        where = f"annotation {index + 1}"
+        if not isinstance(annotation, dict):
+            collector.leave_out("not an annotation", where)
+            continue
+        source, _ = images.get(_key(annotation.get("image_id")), ("", None))
+        if wanted is not None and source != wanted:
+            others[source or "unknown"] += 1
+            continue
+        try:
+            shape = _shape(annotation, grid)
+        except Unusable as reason:
+            collector.leave_out(reason, where)
+            continue
+        crowds += annotation.get("iscrowd") in (1, True)
+        named = source if image is None else base_name(image)
+        collector.add(shape, _attributes(annotation, categories, named))
+    if others:
+        collector.notes.append(left_out(others, path, "annotation"))
+    if crowds:
+        collector.note(f"{counted(crowds, 'annotation')} with iscrowd 1 (a crowd) kept, with that column.")
+    return collector.layer(grid)
+
+
+Images = dict[str, tuple[str, tuple[int, int] | None]]  # id: (name, size)
+
+
+def _parts(content: Any, path: Path) -> tuple[Images, dict[str, str], list[Any]]:
+    """Images and category names by id, and the annotations."""
+    if isinstance(content, list):  # COCO results: no images, no categories
+        ids = {_key(entry.get("image_id")) for entry in content if isinstance(entry, dict)}
+        if len(ids) > 1:
+            raise LayerError(
+                f"{path.name} is a list of detections in {len(ids)} images that it doesn't name;"
+                " give the COCO file with its images."
+            )
+        return {}, {}, content
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise LayerError(f"{path.name} is not COCO: it has no list 'annotations'.")
+    images: Images = {}
+    for entry in _entries(content, "images"):
+        size = stated_size(entry.get("width"), entry.get("height"))
+        images[_key(entry.get("id"))] = (_file_name(entry), size)
+    categories = {
+        _key(entry.get("id")): str(entry.get("name", "")) for entry in _entries(content, "categories")
+    }
+    return images, categories, content["annotations"]
+
+
+def _entries(content: Mapping[str, Any], name: str) -> Iterable[dict[str, Any]]:
+    found = content.get(name)
+    return (entry for entry in found if isinstance(entry, dict)) if isinstance(found, list) else ()
+
+
+def _key(value: Any) -> str:
+    """Ids are numbers, and text in some exports; both files of a pair need not agree."""
+    return str(value)
+
+
+def _file_name(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("file_name") or entry.get("path") or entry.get("coco_url") or "")
+
+
+def _attributes(annotation: Mapping[str, Any], categories: Mapping[str, str], source: str) -> dict[str, Any]:
+    category = _key(annotation.get("category_id"))
+    values: dict[str, Any] = {"label": categories.get(category) or f"category {category}", "source": source}
+    for name in ("id", "score", "iscrowd"):
+        value = scalar(annotation.get(name))
+        if value is not None:
+            values[name] = value
+    extra = annotation.get("attributes")
+    if isinstance(extra, dict):  # where CVAT and we keep what COCO has no member for
+        values.update(
+            {name: scalar(value) for name, value in extra.items() if name not in ("label", "source")}
+        )
+    return values
+
+
+def _shape(annotation: Mapping[str, Any], grid: Grid | None) -> Shape:
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        return _mask(segmentation, grid)
+    if isinstance(segmentation, list) and segmentation:
+        rings = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        parts = [_ring(ring) for ring in rings]
+        # Parts that overlap are one area; parts apart are one object in pieces.
+        return parts[0] if len(parts) == 1 else areal(shapely.union_all(parts))
+    corners = annotation.get("bbox")
+    if not isinstance(corners, list) or len(corners) != 4:
+        raise Unusable("neither a segmentation nor a box")
+    x, y, width, height = (number(value) for value in corners)
+    return box(x, y, x + width, y + height)
+
+
+def _ring(flat: Any) -> Shape:
+    if not isinstance(flat, list):
+        raise Unusable("a segmentation that is no list of coordinates")
+    if len(flat) % 2:
+        raise Unusable("a polygon with an odd number of coordinates")
+    values = [number(value) for value in flat]
+    return polygon(list(zip(values[::2], values[1::2], strict=True)))
+
+
+def _mask(segmentation: Mapping[str, Any], grid: Grid | None) -> Shape:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not (
+        isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= 2**31 for n in size)
+    ):
+        raise Unusable("a mask without a size")
+    height, width = size
+    if grid is not None and (width, height) != (grid.width, grid.height):
+        raise Unusable(f"a mask of {width} x {height} px, which is not the raster's size")
+    if isinstance(counts, str):
+        counts = decompressed(counts)
+    if not isinstance(counts, list):
+        raise Unusable("a mask without run lengths")
+    mask, x, y = from_runs(counts, width, height)  # lines are columns
+    return outline(mask.T, x, y)
+
+
+def decompressed(text: str) -> list[int]:
+    """Run lengths of COCO's compressed text: 5 bits a character from '0' on, the sixth says that more
+    follow; from the fourth run on the difference to the run before the last (`rleFrString` of the COCO
+    API).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for char in text:
+        bits = ord(char) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise Unusable("a mask whose compressed runs are damaged")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise Unusable("a mask whose compressed runs are damaged")
+    return counts
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Whether a JSON file is COCO: its members, or a list of detections (COCO results)."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"["):
+        return b'"image_id"' in head
+    members = (b'"annotations"', b'"categories"', b'"images"')
+    return start.startswith(b"{") and any(name in head for name in members) and b'"result"' not in head
+
+
+def write(path: Path, stream: Stream) -> Written:
+    """Write polygons and boxes as COCO.
+
+    Pixels have 6 decimals; category ids count from 1 in the order of the classes; our stable `id` and
+    further columns are in `attributes`. Annotation by annotation, so that a million need not be held: images
+    and categories follow at the end, once they are known.
+    Raises LayerError for a layer of points and where the image's size is unknown.
+    """
+    categories = {name: number for number, name in enumerate(stream.classes, start=1)}
+    images: dict[str, tuple[int, Grid]] = {}
+    if stream.grid is not None:  # an image without annotations is listed too
+        images[str(stream.metadata.get("source", ""))] = (1, stream.grid)
+    features = dropped = holes = 0
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        info = {"description": "ecodetect", **stream.metadata}
+        file.write('{\n"info": ' + _text(info) + ',\n"annotations": [')
+        for batch in stream:
+            grid = batch.grid
+            if grid is None:
+                raise LayerError("COCO is in pixels of an image of known size; name the raster with --image.")
+            has_area = np.isin(shapely.get_type_id(batch.geometry), (3, 6)) & ~shapely.is_empty(
+                batch.geometry
+            )
+            dropped += int(np.count_nonzero(~has_area))
+            batch = batch[has_area]
+            for shape, values in zip(batch.geometry, _rows(batch), strict=True):
+                parts = shapely.get_parts(shape)
+                holes += any(shapely.get_num_interior_rings(parts))
+                source = str(values.pop("source", ""))
+                image, _ = images.setdefault(source, (len(images) + 1, grid))
+                category = str(values.pop("label", "") or "object")
+                features += 1
+                annotation = {
+                    "id": features,
+                    "image_id": image,
+                    "category_id": categories.setdefault(category, len(categories) + 1),
+                    **_drawn(shapely.get_exterior_ring(parts)),
+                    "iscrowd": int(values.pop("iscrowd", 0)),
+                }
+                if "score" in values:
+                    annotation["score"] = values.pop("score")
+                if values:
+                    annotation["attributes"] = values
+                file.write((",\n" if features > 1 else "\n") + _text(annotation))
+        entries = [
+            {"id": number, "file_name": name, "width": own.width, "height": own.height}
+            for name, (number, own) in images.items()
+        ]
+        names = [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()]
+        file.write(f'\n],\n"images": {_text(entries)},\n"categories": {_text(names)}\n}}\n')
+    notes = []
+    if dropped:
+        if not features:
+            raise LayerError(
+                "COCO holds boxes and polygons, but the layer has points; write a .csv or .geojson."
+            )
+        notes.append(f"{counted(dropped, 'feature')} without area left out: COCO holds boxes and polygons.")
+    if holes:
+        notes.append(f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes.")
+    return Written(path, features, dropped, tuple(notes))
+
+
+def _drawn(rings: NDArray[np.object_]) -> dict[str, Any]:
+    """`bbox`, `area` and `segmentation` of outer rings, in pixels and square pixels."""
+    x0, y0, x1, y1 = shapely.total_bounds(rings).tolist()
+    corners = [np.round(shapely.get_coordinates(ring)[:-1], 6) for ring in rings]
+    return {
+        "bbox": [round(value, 6) for value in (x0, y0, x1 - x0, y1 - y0)],
+        "area": round(float(shapely.area(shapely.polygons(rings)).sum()), 6),
+        "segmentation": [ring.ravel().tolist() for ring in corners],
+    }
+
+
+def _rows(batch: Layer) -> list[dict[str, Any]]:
+    """The columns as one dict per feature, of JSON values; missing ones (NaN, empty text) left away."""
+    names = list(batch.columns)
+    columns = [np.asarray(batch.columns[name]).tolist() for name in names]
+    return [
+        {
+            name: value
+            for name, value in zip(names, values, strict=True)
+            if value == value and value not in (None, "")
+        }
+        for values in (zip(*columns, strict=True) if columns else ([] for _ in range(len(batch))))
+    ]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))

@@ -1,0 +1,22 @@
+"""What a format's module gives back to the table of formats: what came of writing a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of writing a layer.
+
+    path : the file.
+    features : features in it.
+    dropped : features left out because the format can't hold them; `notes` says why.
+    notes : sentences for the user.
+    """
+
+    path: Path
+    features: int
+    dropped: int = 0
+    notes: tuple[str, ...] = ()

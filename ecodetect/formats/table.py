@@ -1,0 +1,359 @@
+"""Tables of points or boxes (CSV, TSV): read in whatever dialect they come, written in raster pixels.
+
+Columns are known by their names, in any order and case; two orders of DeepForest are known without a
+header. Where several columns could be the place, or `x, y` could be pixels or map coordinates, the values
+decide: what lies in the raster. `x, y` are continuous from the raster's outer corner; if all are written as
+whole numbers they count pixels, whose centres are meant.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.errors import GridError, LayerError
+from ecodetect.formats.collecting import (
+    FARTHEST,
+    Collector,
+    Shape,
+    Unusable,
+    areal,
+    box,
+    column,
+    counted,
+    pixels_note,
+)
+from ecodetect.formats.image_matching import base_name, left_out, meant_or_refused
+from ecodetect.formats.protocol import Written
+from ecodetect.formats.table_columns import Kind, Roles, continental_number, dialect, is_number, roles_of
+from ecodetect.formats.table_frames import Option, chosen, to_pixels
+from ecodetect.formats.text_reading import read_text
+from ecodetect.grid import WGS84, Floats, Grid
+from ecodetect.layer import Geometries, Layer, Stream
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Whether a text file can be a table: asked last."""
+    return True
+
+
+def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+    """Rows of `image` (or all, with a column `source`) in pixels of `grid`.
+
+    Without a grid: longitude and latitude of points where the table has them, else pixels. Raises
+    LayerError when no column says where, when no row can be used, and when the rows lie neither in the
+    raster's pixels nor in its ground.
+    """
+    text = read_text(path)
+    delimiter, header, start = dialect(text, path)
+    roles = roles_of(header)
+    table = _parsed(text, path, delimiter, header, start, roles)
+    kept = _of_image(table, image, path)
+    places = {kind: [found[row] for row in kept] for kind, found in table.places.items()}
+    option = chosen(places, grid, path)
+    return _layer(table, kept, option, grid, image)
+
+
+# -- rows ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Table:
+    """The rows of a table: where they lie, as each group of columns says it, and their other columns."""
+
+    path: Path
+    lines: list[int] = field(default_factory=list)
+    places: dict[Kind, list[Any]] = field(default_factory=dict)  # numbers, a shape, None (blank), or a reason
+    images: list[str] | None = None
+    labels: list[str] | None = None
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    are_whole: bool = True  # each x, y is written without a decimal
+
+
+def _parsed(text: str, path: Path, delimiter: str, header: Sequence[str], start: int, roles: Roles) -> _Table:
+    table = _Table(
+        path, places={kind: [] for kind in roles.places}, columns={name: [] for name in roles.others}
+    )
+    table.images = None if roles.image is None else []
+    table.labels = None if roles.label is None else []
+    known: dict[str, str] = {}  # equal texts are kept once
+    width = len(header)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
+    seen = 0
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            seen += 1
+            if seen <= start:
+                continue
+            extra = any(cell.strip() for cell in row[width:])
+            row += [""] * (width - len(row))
+            table.lines.append(reader.line_num)
+            for kind, positions in roles.places.items():
+                cells = [row[position] for position in positions]
+                place = Unusable(f"more than {width} fields") if extra else _place(kind, cells)
+                table.places[kind].append(place)
+                if kind == "point" and table.are_whole and isinstance(place, tuple):
+                    table.are_whole = all(re.fullmatch(r"\s*[-+]?\d+\s*", cell) for cell in cells)
+            if table.images is not None and roles.image is not None:
+                cell = row[roles.image].strip()
+                table.images.append(known.setdefault(cell, cell))
+            if table.labels is not None and roles.label is not None:
+                cell = row[roles.label].strip()
+                table.labels.append(known.setdefault(cell, cell))
+            for name, position in roles.others.items():
+                cell = row[position].strip()
+                table.columns[name].append(known.setdefault(cell, cell))
+    except csv.Error as error:
+        raise LayerError(f"{path.name} can't be read at line {reader.line_num}: {error}.") from error
+    return table
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines with their ends, as the csv module wants them; also those of old Macs (CR alone)."""
+    position = 0
+    for match in re.finditer(r"\r\n|\n|\r", text):
+        yield text[position : match.start()] + "\n"
+        position = match.end()
+    if position < len(text):
+        yield text[position:]
+
+
+def _place(kind: Kind, cells: Sequence[str]) -> Any:
+    """Numbers of a point or box, or a shape; None where nothing is said; an Unusable where it is no place."""
+    if not any(cell.strip() for cell in cells):
+        return None
+    try:
+        if kind == "shape":
+            return _shape(cells[0])
+        values = tuple(continental_number(cell, "a coordinate") for cell in cells)
+        if kind == "sized box":
+            x, y, width, height = values
+            values = (x, y, x + width, y + height)
+        if kind in ("box", "sized box"):
+            if not any(values):  # how DeepForest writes an image without objects
+                return None
+            box(*values)
+    except Unusable as reason:
+        return reason
+    return values
+
+
+def _shape(text: str) -> Shape:
+    text = re.sub(r"^SRID=\d+;", "", text.strip(), flags=re.IGNORECASE)
+    try:
+        shape = shapely.force_2d(shapely.from_wkt(text))
+    except (shapely.errors.GEOSException, ValueError):
+        raise Unusable(f"'{text[:20]}' is not a geometry in WKT") from None
+    if shape.is_empty:
+        return None
+    if not np.abs(shapely.get_coordinates(shape)).max() <= FARTHEST:  # NaN too
+        raise Unusable("a coordinate that is not a number")
+    if shape.geom_type == "MultiPoint" and len(shape.geoms) == 1:
+        return shape.geoms[0]
+    if shape.geom_type == "Point":
+        return shape
+    if "Polygon" not in shape.geom_type and shape.geom_type != "GeometryCollection":
+        raise Unusable(f"a {shape.geom_type}, which is not the place of one object")
+    return areal(shape)
+
+
+# -- which rows, which columns, which frame -----------------------------------------------------------------
+
+
+def _of_image(table: _Table, image: str | None, path: Path) -> list[int]:
+    """Rows that belong to `image`, by position; all where the table or the caller names none."""
+    rows = range(len(table.lines))
+    if image is None or table.images is None or not any(table.images):
+        return list(rows)
+    wanted = meant_or_refused([name for name in table.images if name], image, path)
+    return [row for row in rows if table.images[row] == wanted]
+
+
+# -- the layer ----------------------------------------------------------------------------------------------
+
+
+def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None, image: str | None) -> Layer:
+    path = table.path
+    collector = Collector(path, "row")
+    if table.images is not None and len(rows) < len(table.lines):
+        kept = set(rows)
+        others = Counter(name for row, name in enumerate(table.images) if row not in kept and name)
+        if others:
+            collector.notes.append(left_out(others, path, "row"))
+    is_box = option.kind in ("box", "sized box")
+    good: list[int] = []
+    for row in rows:
+        place = table.places[option.kind][row]
+        if isinstance(place, Unusable):
+            collector.leave_out(place, f"line {table.lines[row]}")
+        elif place is not None:
+            good.append(row)
+        elif not is_box:  # in a table of boxes it is an image without objects
+            collector.leave_out("no position", f"line {table.lines[row]}")
+    summary = collector.summary()
+    if summary and not good:
+        raise LayerError(f"{path.name} has nothing usable; {summary}")
+    notes = [*collector.notes, *([f"{path.name}: {summary}"] if summary else [])]
+    geometry = _geometry([table.places[option.kind][row] for row in good], is_box=is_box)
+    if option.frame == "pixel" and option.kind == "point" and good and table.are_whole:
+        geometry = shapely.transform(geometry, lambda xy: xy + 0.5)
+        notes.append(
+            f"{path.name}: x, y are whole numbers, so they count pixels; the pixels' centres are meant."
+        )
+    if option.frame == "map" and option.kind != "map":
+        notes.append(f"{path.name}: its coordinates lie on the raster's ground, so they are map coordinates.")
+    if option.frame == "lonlat" and option.kind != "lonlat":
+        notes.append(f"{path.name}: its coordinates are longitude and latitude, by their values.")
+    columns = _columns(table, good, image)
+    if grid is None and option.frame == "lonlat":
+        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes))
+    if grid is None:
+        notes.append(pixels_note(path))
+        return Layer(geometry, columns, notes=tuple(notes), metadata={"frame": "pixel"})
+    if option.frame != "pixel":
+        geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
+    return Layer(geometry, columns, grid=grid, notes=tuple(notes))
+
+
+def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:
+    geometry: Geometries = np.empty(len(places), dtype=object)
+    if not places:
+        return geometry
+    if not isinstance(places[0], tuple):
+        geometry[:] = places
+        return geometry
+    values = np.array(places, np.float64)
+    geometry[:] = shapely.box(*values.T) if is_box else shapely.points(values)
+    return geometry
+
+
+def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {}
+    if table.labels is not None:
+        columns["label"] = _texts([table.labels[row] for row in rows])
+    if table.images is not None:
+        named = (table.images[row] if image is None else base_name(image) for row in rows)
+        columns["source"] = _texts(list(named))
+    for name, values in table.columns.items():
+        columns[name] = _typed([values[row] for row in rows])
+    return columns
+
+
+def _texts(values: Sequence[str]) -> NDArray[np.object_]:
+    texts: NDArray[np.object_] = np.empty(len(values), dtype=object)
+    texts[:] = values
+    return texts
+
+
+def _typed(values: Sequence[str]) -> NDArray[Any]:
+    """A column of whole numbers, of numbers (NaN where blank), or of texts as they are."""
+    kinds: Counter[str] = Counter()
+    for value in values:
+        if not value or value.casefold() in ("nan", "na", "null"):
+            kinds["blank"] += 1
+        elif re.fullmatch(r"[-+]?(0|[1-9]\d{0,17})", value):
+            kinds["whole"] += 1
+        elif re.fullmatch(r"[-+]?(0|[1-9]\d*)?[.,]?\d*([eE][-+]?\d+)?", value) and is_number(value):
+            kinds["number"] += 1
+        else:
+            return _texts(values)
+    if kinds["whole"] == len(values) and values:
+        return np.array([int(value) for value in values], np.int64)
+    if kinds["whole"] + kinds["number"]:
+        return column([continental_number(value, "") if is_number(value) else math.nan for value in values])
+    return _texts(values)
+
+
+# -- writing ------------------------------------------------------------------------------------------------
+
+_FIRST = ("label", "score", "id")
+_LAST = ("area_m2", "diameter_m")
+_POSITIONS = ("source", "x", "y", "xmin", "ymin", "xmax", "ymax", "lon", "lat")
+
+
+def write(path: Path, stream: Stream) -> Written:
+    """Write points (`source,x,y`) or the boxes around shapes (`source,xmin,ymin,xmax,ymax`) in raster pixels.
+
+    Then `label,score,id` as far as there are, the centre's `lon,lat` (9 decimals) where the raster has a
+    place on the Earth, other columns, and `area_m2,diameter_m`. Pixels have 6 decimals, always: a reader
+    must not take them for whole pixels. Raises LayerError for coordinates of a map whose raster isn't
+    named, and for points and shapes in one layer.
+    """
+    known = set(_POSITIONS) | set(_FIRST) | set(_LAST)
+    names = [*_FIRST, *(name for name in stream.columns if name not in known), *_LAST]
+    names = [name for name in names if name in stream.columns]
+    has_lonlat = stream.grid.has_lonlat if stream.grid is not None else stream.crs is not None
+    is_points = stream.geometry_type == "Point"
+    features = boxed = 0
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        for batch in stream:
+            if batch.grid is None and stream.crs is not None:
+                raise LayerError(f"{path.name} is in pixels of a raster; name the raster with --image.")
+            if not len(batch):
+                continue
+            if not features:
+                is_points = batch.geometry[0].geom_type == "Point"
+                writer.writerow(_header(names, is_points=is_points, has_lonlat=has_lonlat))
+            if np.any((shapely.get_type_id(batch.geometry) == 0) != is_points):
+                raise LayerError(
+                    f"{path.name} holds points or boxes, but the layer has both; write a .geojson."
+                )
+            bounds = shapely.bounds(batch.geometry).reshape(-1, 4)
+            if not is_points:
+                sides = bounds[:, 2:] - bounds[:, :2]
+                boxed += int(np.count_nonzero(shapely.area(batch.geometry) < sides.prod(axis=1) * (1 - 1e-6)))
+            writer.writerows(_rows(batch, bounds, names, is_points=is_points, has_lonlat=has_lonlat))
+            features += len(batch)
+        if not features:
+            writer.writerow(_header(names, is_points=is_points, has_lonlat=has_lonlat))
+    note = f"{counted(boxed, 'shape')} written as the box around: a table holds points or boxes."
+    return Written(path, features, notes=(note,) if boxed else ())
+
+
+def _header(names: Sequence[str], *, is_points: bool, has_lonlat: bool) -> list[str]:
+    place = ["x", "y"] if is_points else ["xmin", "ymin", "xmax", "ymax"]
+    before = [name for name in names if name not in _LAST]
+    lonlat = ["lon", "lat"] if has_lonlat else []
+    first = [name for name in before if name in _FIRST]
+    return ["source", *place, *first, *lonlat, *before[len(first) :], *names[len(before) :]]
+
+
+def _rows(
+    batch: Layer, bounds: Floats, names: Sequence[str], *, is_points: bool, has_lonlat: bool
+) -> Iterator[tuple[str, ...]]:
+    """The cells of each feature, in the order of `_header`."""
+    place = bounds[:, :2] if is_points else bounds
+    cells: dict[str, list[str]] = {name: _cells(batch.columns[name]) for name in names}
+    cells["source"] = _cells(batch.columns["source"]) if "source" in batch.columns else [""] * len(batch)
+    shown = ("x", "y") if is_points else ("xmin", "ymin", "xmax", "ymax")
+    for name, values in zip(shown, place.T, strict=True):
+        cells[name] = [f"{value:.6f}" for value in values.tolist()]
+    if has_lonlat and batch.grid is not None:
+        try:
+            lonlat = batch.grid.to_lonlat((bounds[:, :2] + bounds[:, 2:]) / 2)
+        except GridError:
+            lonlat = np.full((len(batch), 2), math.nan)
+        for name, values in zip(("lon", "lat"), lonlat.T, strict=True):
+            cells[name] = ["" if math.isnan(value) else f"{value:.9f}" for value in values.tolist()]
+    return zip(
+        *(cells[name] for name in _header(names, is_points=is_points, has_lonlat=has_lonlat)), strict=True
+    )
+
+
+def _cells(values: NDArray[Any]) -> list[str]:
+    """Values as texts that read back as the same; blank where missing."""
+    return ["" if value is None or value != value else str(value) for value in np.asarray(values).tolist()]

@@ -1,0 +1,114 @@
+"""In which frame the coordinates of a table are: the values decide where the names of its columns don't.
+
+`x, y` may be pixels, map coordinates, or longitude and latitude, and a table may have several such groups of
+columns. What lies in the raster is meant; where that leaves a choice, pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ecodetect.errors import LayerError
+from ecodetect.formats.collecting import Unusable
+from ecodetect.formats.table_columns import Kind
+from ecodetect.grid import WGS84, Floats, Grid, describe_crs, transformed
+
+Frame = Literal["pixel", "map", "lonlat"]
+Places = Mapping[Kind, Sequence[Any]]  # of each row: numbers, a shape, None (blank), or why it is no place
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One reading of the table: these columns, in that frame."""
+
+    kind: Kind
+    frame: Frame
+
+
+def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
+    """The reading by which most rows lie in the raster; of equally good ones the first.
+
+    Raises LayerError where there is more than one and by none of them anything lies in the raster.
+    """
+    kinds = [kind for kind, found in places.items() if any(map(_is_usable, found))] or list(places)
+    if grid is None:
+        if "lonlat" in kinds and not {"shape", "box", "sized box"} & set(kinds):
+            return Option("lonlat", "lonlat")
+        if kinds[0] == "map":
+            raise LayerError(
+                f"{path.name} has map coordinates without a CRS; name the raster they lie in (--image)."
+            )
+        return Option(kinds[0], "pixel")
+    options = [Option(kind, frame) for kind in kinds for frame in _frames(kind, grid)]
+    if not options:
+        raise LayerError(
+            f"{path.name} has longitude and latitude, but the raster has no CRS to place them in."
+        )
+    counts = [_count_inside(places[option.kind], option.frame, grid) for option in options]
+    if len(options) > 1 and not any(counts):
+        usable = [place for place in places[kinds[0]] if _is_usable(place)]
+        if usable:
+            raise LayerError(_nowhere(path, np.array([_centre(place) for place in usable]), grid))
+    return options[counts.index(max(counts))]
+
+
+def _frames(kind: Kind, grid: Grid) -> tuple[Frame, ...]:
+    if kind == "lonlat":
+        return ("lonlat",) if grid.has_lonlat else ()
+    if kind == "map":
+        return ("map",)
+    found: list[Frame] = ["pixel"]
+    if grid.frame != "pixel":
+        found.append("map")
+    if grid.has_lonlat and grid.crs is not None and not grid.crs.is_geographic:
+        found.append("lonlat")
+    return tuple(found)
+
+
+def _is_usable(place: Any) -> bool:
+    return place is not None and not isinstance(place, Unusable)
+
+
+def _centre(place: Any) -> tuple[float, float]:
+    if isinstance(place, tuple):
+        return (place[0] + place[-2]) / 2, (place[1] + place[-1]) / 2  # a point is its own corner
+    x0, y0, x1, y1 = place.bounds
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def _count_inside(places: Sequence[Any], frame: Frame, grid: Grid) -> int:
+    usable = [place for place in places if _is_usable(place)]
+    if not usable:
+        return 0
+    xy = to_pixels(frame, grid)(np.array([_centre(place) for place in usable]))
+    inside = (xy[:, 0] >= 0) & (xy[:, 0] <= grid.width) & (xy[:, 1] >= 0) & (xy[:, 1] <= grid.height)
+    return int(np.count_nonzero(inside))
+
+
+def to_pixels(frame: Frame, grid: Grid) -> Callable[[Floats], Floats]:
+    if frame == "pixel":
+        return lambda xy: xy
+    if frame == "map":
+        return grid.to_pixel
+    crs = grid.crs
+    assert crs is not None
+    return lambda xy: grid.to_pixel(transformed(xy, WGS84, crs))
+
+
+def _nowhere(path: Path, xy: Floats, grid: Grid) -> str:
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    corners = grid.to_world([(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)])
+    (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
+    ground = ""
+    if grid.frame != "pixel":
+        ground = f" and not on its ground (x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"
+        ground += f" in {describe_crs(grid.crs)})"
+    return (
+        f"{path.name} has places at x {low[0]:.10g} to {high[0]:.10g}, y {low[1]:.10g} to {high[1]:.10g}: not"
+        f" in the raster's {grid.width} x {grid.height} pixels{ground}; is it the right raster?"
+    )
