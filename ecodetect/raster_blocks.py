@@ -58,8 +58,9 @@ class Blocks:
         if beyond.any():
             _, row, column = (int(place) for place in np.argwhere(beyond)[0])
             raise RasterError(
-                f"{shown} is damaged or truncated: {int(beyond.sum())} of its {beyond.size} blocks lie beyond "
-                f"the end of the file, the first at pixel x {column * self._wide}, y {row * self._high}."
+                f"{shown} is damaged or truncated: {int(beyond.sum())} of its {beyond.size} blocks lie "
+                f"beyond the end of the file, the first at pixel x {column * self._wide}, "
+                f"y {row * self._high}."
             )
 
     def absent_places(self) -> list[Window]:

@@ -108,8 +108,8 @@ def resample(
 def _weighted(values: NDArray[Any], rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
     """Σ weight · value over both axes of (H, W), one tap after the other; an axis of length 1 counts for any.
 
-    Rows that become fewer come first, rows that become more last: the work in between is small, and which it is
-    doesn't depend on the window.
+    Rows that become fewer come first, rows that become more last: the work in between is small, and which
+    it is doesn't depend on the window.
     """
     if rows.grows:
         return _along_rows(_along_columns(values, columns, kind), rows, kind)
