@@ -42,9 +42,12 @@ def describe(name: str) -> Description:
     """What a detector is for and what can be set.  Raises UserError for an unknown name."""
     module = _module(name)
     purpose = cleandoc(module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    meanings = dict(
-        re.findall(r"^(\w+) : (.*(?:\n {2,}.*)*)", cleandoc(module.Options.__doc__ or ""), re.MULTILINE)
-    )
+    documented = cleandoc(module.Options.__doc__ or "")
+    meanings = {
+        option: meaning
+        for names, meaning in re.findall(r"^(\w+(?:, \w+)*) : (.*(?:\n {2,}.*)*)", documented, re.MULTILINE)
+        for option in names.split(", ")
+    }
     options = {
         field.name: (str(field.default).lower() if field.default in (True, False, None) else
                      str(field.default), " ".join(meanings.get(field.name, "").split()))

@@ -1,0 +1,273 @@
+"""What the pages say is true: commands run or at least exist, links lead somewhere, nothing is left out."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+from command_line import Run
+from ecodetect_cli.main import COMMANDS, cli
+
+import ecodetect as package
+from ecodetect import formats
+from ecodetect.detectors import TABLE, describe
+from ecodetect.detectors.protocol import read_options
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = (README, *sorted(DOCS.rglob("*.md")))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAMPLES = "sample_data/"
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=page_name)
+
+
+@pytest.fixture(scope="module")
+def generating() -> ModuleType:
+    """`docs/generating.py` as a module."""
+    spec = importlib.util.spec_from_file_location("docs_generating", DOCS / "generating.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language and text."""
+
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in FENCE.findall(page.read_text(encoding="utf-8"))]
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The `ecodetect` commands in the shell blocks of a page, as lists of words after `ecodetect`."""
+    found = []
+    for block in blocks(page):
+        if block.language == "shell":
+            for line in block.text.splitlines():
+                for part in line.split("&&"):
+                    words = shlex.split(part)
+                    if Path(words[0]).name == "ecodetect":
+                        found.append(words[1:])
+    return found
+
+
+def uses_samples(words: list[str]) -> bool:
+    return any(word.startswith(SAMPLES) for word in words)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, sample_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a copy of the sample data, as the working folder."""
+    shutil.copytree(sample_data, tmp_path / "sample_data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@each_page
+def test_commands_and_scripts_on_sample_data_do_what_the_page_says(
+    page: Path, checkout: Path, ecodetect: Run
+) -> None:
+    for words in command_lines(page):
+        if uses_samples(words):
+            done = ecodetect(*words)
+            assert done.code == 0, f"ecodetect {shlex.join(words)}: {done.err}"
+    names: dict[str, Any] = {}
+    shown = blocks(page)
+    for block, after in pairwise([*shown, Block("", "")]):
+        if block.language == "python" and (SAMPLES in block.text or names):
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block.text, page_name(page), "exec"), names)
+            if after.language == "text":
+                assert printed.getvalue() == after.text
+
+
+@each_page
+def test_commands_exist_with_their_flags(page: Path) -> None:
+    for words in command_lines(page):
+        command = cli.get_command(click.Context(cli), words[0])
+        assert command is not None, words
+        with command.make_context(words[0], words[1:]) as context:  # raises for what it doesn't know
+            for setting in context.params.get("settings", ()):
+                assert_is_option(setting, context.params["model"])
+
+
+def assert_is_option(setting: str, detector: str) -> None:
+    name, _, value = setting.partition("=")
+    read_options(importlib.import_module(TABLE[detector]).Options, {name: value}, detector)
+
+
+@each_page
+def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    flags = {"--help"}
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        flags |= {
+            flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)
+        }
+    options = {name for detector in TABLE for name in describe(detector).options}
+    for code in re.findall(r"`([^`\n]+)`", text):
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
+            assert flag in flags, code
+        for name in re.findall(r"^(?:--set )?([a-z_]+)=(?!…)\S+$", code):
+            assert name in options, code
+    for command_name in re.findall(r"`ecodetect ([a-z]+)", text):
+        # Said where it doesn't exist yet: "there is no `ecodetect evaluate` yet".
+        assert command_name in COMMANDS or f"no `ecodetect {command_name}` yet" in text, command_name
+
+
+@each_page
+def test_python_blocks_import_what_there_is(page: Path) -> None:
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(block.text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ecodetect"):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.import_module(
+                        f"{node.module}.{alias.name}"
+                    )
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "ecodetect"
+            ):
+                assert node.attr in package.__all__
+
+
+@each_page
+def test_local_links_lead_somewhere(page: Path, generating: ModuleType) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    for link in links:
+        if re.match(r"[a-z]+://", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(generating.filled(target.read_text(encoding="utf-8"))), link
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for entry in "\n".join(trees).splitlines():
+        if entry and not entry.startswith(":"):
+            assert (page.parent / f"{entry}.md").is_file(), entry
+
+
+def anchors(text: str) -> Iterator[str]:
+    """The anchors of a page as MyST and GitHub make them of its headings, and those that it sets."""
+    yield from re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE)
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE):
+        yield re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_files_named_in_the_readme_exist() -> None:
+    named = re.findall(r"`((?:tests|docs|sample_data|\.ci)/[\w./-]+)`", README.read_text(encoding="utf-8"))
+    made_by_the_command = {"sample_data/dryland.detections.geojson"}
+    assert [name for name in named if name not in made_by_the_command and not (ROOT / name).exists()] == []
+
+
+def test_set_up_lines_name_extras_that_there_are() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for page in PAGES:
+        for extras in re.findall(r'pip install (?:-e )?"?\.\[([\w,]+)\]', page.read_text(encoding="utf-8")):
+            for extra in extras.split(","):
+                assert re.search(rf"^{extra} = \[", project, re.MULTILINE), f"{page_name(page)}: {extra}"
+
+
+def test_every_command_has_a_section(generating: ModuleType) -> None:
+    text = generating.filled((DOCS / "cli.md").read_text(encoding="utf-8"))
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == list(COMMANDS)
+
+
+def test_every_detector_has_a_page_with_each_option_explained(generating: ModuleType) -> None:
+    index = (DOCS / "detectors" / "index.md").read_text(encoding="utf-8")
+    for name in TABLE:
+        assert f"]({name}.md)" in index
+        text = generating.filled((DOCS / "detectors" / f"{name}.md").read_text(encoding="utf-8"))
+        for option, (_, meaning) in describe(name).options.items():
+            assert meaning, f"{name}: {option} has no meaning in the docstring of Options"
+            assert f"| `{option}` |" in text
+
+
+def test_every_format_has_a_row_and_a_section() -> None:
+    text = (DOCS / "formats.md").read_text(encoding="utf-8")
+    rows = {row[0]: row for line in text.splitlines() if (row := cells(line)) and len(row) == 6}
+    for entry in formats.FORMATS:
+        titles = [title for title in rows if title.startswith(f"[{entry.title}](")]
+        assert len(titles) == 1, f"{entry.title} has no row"
+        row = rows[titles[0]]
+        assert set(re.findall(r"`([^`]+)`", row[1])) == set(entry.reads), entry.title
+        assert set(re.findall(r"`([^`]+)`", row[2])) == set(entry.writes), entry.title
+        assert f"\n## {entry.title[0].upper()}{entry.title[1:]}\n" in text
+    assert len(rows) == len(formats.FORMATS) + 2  # the header and the line under it
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+
+
+def test_every_public_name_is_in_the_api_page() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    covered = set(re.findall(r"\w+", text))
+    for name in package.__all__:
+        module = getattr(package, name).__module__
+        whole = re.search(rf"automodule:: {re.escape(module)}\n(?!   :members:)", text)
+        assert name in covered or whole, name
+
+
+def test_pictures_are_light() -> None:
+    assert [path.name for path in (DOCS / "images").glob("*.png") if path.stat().st_size > 400_000] == []
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-W",
+            "--keep-going",
+            "-d",
+            tmp_path / "trees",
+            DOCS,
+            tmp_path / "out",
+        ],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
