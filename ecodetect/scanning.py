@@ -123,7 +123,9 @@ def scan(
         if out is not None:
             formats.writable(out)
             _refuse_existing(Path(out), overwrite)
-        with _Run([os.fspath(image)], asked, journal, restart=restart) as run:
+        with _Run(
+            [os.fspath(image)], asked, journal, None if out is None else Path(out), restart=restart
+        ) as run:
             if run.failures:
                 raise run.failures[0][1]
             (job, number), book = run.jobs[0], run.journal
@@ -256,6 +258,7 @@ class _Run:
         images: Sequence[str],
         asked: Settings,
         journal: Path,
+        out: Path | None,
         *,
         restart: bool = False,
         progress: Progress | None = None,
@@ -263,7 +266,7 @@ class _Run:
     ) -> None:
         self.jobs: list[tuple[Job, int]] = []
         self.failures: list[tuple[str, UserError]] = []
-        self._images, self._asked, self._path = images, asked, journal
+        self._images, self._asked, self._path, self._out = images, asked, journal, out
         self._progress, self._verified = progress, verified
         self._resumed = False
         self._shares: list[tuple[float, int]] = []
@@ -296,6 +299,8 @@ class _Run:
     def _search(self, image: str) -> None:
         try:
             with _opened(image, self._asked) as raster:
+                if self._out is not None and raster.grid.crs is not None and formats.needs_lonlat(self._out):
+                    _refuse_without_lonlat(raster, self._out)
                 job = prepare(image, raster, self._asked)
                 number = self.journal.raster(job.journal_key)
                 self._resumed |= search(job, self.journal, number, self._progress)
@@ -381,6 +386,14 @@ def _result_key(keys: Sequence[str]) -> str:
 
 def _journal_path(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
+
+
+def _refuse_without_lonlat(raster: Raster, path: Path) -> None:
+    if not raster.grid.has_lonlat:
+        raise UserError(
+            f"{raster.path} can't become GeoJSON: its CRS, {describe_crs(raster.grid.crs)}, has no longitude and "
+            f"latitude on the Earth; write {path.stem}.gpkg with -o."
+        )
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

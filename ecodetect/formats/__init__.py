@@ -62,6 +62,11 @@ FORMATS = (
 )
 
 
+def needs_lonlat(path: str | os.PathLike[str]) -> bool:
+    """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
+    return Path(path).suffix.lower() in _GEOJSON
+
+
 def suffixes(*, writing: bool) -> tuple[str, ...]:
     """The suffixes that can be written, or read; "/" stands for a folder."""
     found = [suffix for entry in FORMATS for suffix in (entry.writes if writing else entry.reads)]
@@ -116,7 +121,8 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 def _one_sentence(source: Path) -> Iterator[None]:
     """Failures of the system while reading, as LayerErrors."""
     try:
-        if source.is_file() and source.stat().st_size == 0:
+        # An empty label file of YOLO is an image without objects.
+        if source.is_file() and source.stat().st_size == 0 and source.suffix.lower() != ".txt":
             raise LayerError(f"{source} is empty (0 bytes).")
         yield
     except UserError:
