@@ -20,15 +20,11 @@ html_title = f"ecodetect {version}"
 html_theme = "furo"
 html_copy_source = False
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
-napoleon_use_ivar = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
-autodoc_default_options = {"members": True}
 
 
 def setup(app: Any) -> None:
@@ -37,30 +33,34 @@ def setup(app: Any) -> None:
 
 
 _ITEM = re.compile(r"^(\w+(?:, \w+)*) : (.*)$")
+_TWO_ITEMS = re.compile(r"(?<=[.;])  (?=\w+(?:, \w+)* : )")
 
 
 def _as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Our docstrings as reStructuredText: `name : meaning` is a field, one backtick is code, `|` is a bar."""
+    """Our docstrings as reStructuredText: `name : meaning` is an item of a list, a bar is a bar."""
     if what == "module":  # its first sentence; the rest is for readers of the code
         del lines[lines.index("") if "" in lines else len(lines) :]
     out: list[str] = []
-    within = False
-    for line in lines:
+    is_list = False
+    for line in [part for whole in lines for part in _TWO_ITEMS.split(whole)]:
+        if line and set(line) == {"-"}:  # under the heading of a section
+            out[-1:] = [f"**{out[-1].strip()}**", ""]
+            continue
         item = _ITEM.match(line)
-        if item:
-            if not within and out and out[-1]:
-                out.append("")
-            within = True
-            line = f":{item[1]}: {item[2]}"
-        elif within and line and not line.startswith(" "):
-            within = False
+        text = _escaped(line if item is None else item[2])
+        if item is not None:
+            text = f"- ``{item[1]}``: {text}"
+        starts_list = text.startswith("- ") and not is_list
+        ends_list = is_list and bool(text) and not text.startswith(("- ", "  "))
+        if (starts_list or ends_list) and out and out[-1]:
             out.append("")
-        elif (
-            not within and line.startswith("- ") and out and out[-1] and not out[-1].startswith(("- ", "  "))
-        ):
-            out.append("")
-        parts = re.split(r"(`[^`]+`)", line)
-        parts[::2] = [re.sub(r"(?<!\\)([|*])", r"\\\1", part) for part in parts[::2]]
-        parts[1::2] = [f"`{part}`" for part in parts[1::2]]
-        out.append("".join(parts))
+        is_list = text.startswith("- ") or (is_list and text.startswith("  "))
+        out.append(f"  {text.strip()}" if is_list and text.startswith("  ") else text)
     lines[:] = out
+
+
+def _escaped(line: str) -> str:
+    parts = re.split(r"(`[^`]+`)", line)
+    parts[::2] = [re.sub(r"(?<!\\)([|*])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"`{part}`" for part in parts[1::2]]
+    return "".join(parts)

@@ -7,8 +7,11 @@ disagree with the code.
 
 from __future__ import annotations
 
+import importlib
 import re
+import types
 from collections.abc import Callable
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -35,14 +38,35 @@ def commands() -> str:
 
 
 def options(detector: str) -> str:
-    """The options of a detector as a table: name, default, meaning with its unit."""
-    from ecodetect.detectors import describe
+    """The options of a detector as a table: name, default, what values it takes, meaning."""
+    from ecodetect.detectors import TABLE, describe
 
+    hints = get_type_hints(importlib.import_module(TABLE[detector]).Options)
     rows = [
-        f"| `{name}` | {f'`{default}`' if default else ''} | {_cell(meaning)} |"
+        f"| `{name}` | `{default}` | {_values(hints[name])} | {_cell(meaning)} |"
         for name, (default, meaning) in describe(detector).options.items()
     ]
-    return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows, ""])
+    return "\n".join(["| option | default | takes | meaning |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def _values(hint: Any) -> str:
+    """What may follow `NAME=`, in words, of the type of an option."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return ", ".join(_values(kind) for kind in get_args(hint))
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(hint))
+    return _TYPES[hint.__name__]
+
+
+_TYPES = {
+    "Length": "a length (`3m`, `25px`)",
+    "Area": "an area (`2m2`, `40px`)",
+    "bool": "`yes`, `no`",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a name",
+    "NoneType": "`none`",
+}
 
 
 def purpose(detector: str) -> str:
