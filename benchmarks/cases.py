@@ -4,8 +4,8 @@
     python benchmarks/cases.py annotations FOLDER    convert FOLDER/file --image FOLDER/raster for each row
 
 `rasters` rows say result, refuse or either; `annotations` rows say how many features are usable, or refuse. A
-result is exit code 0 and a readable file; a refusal is exit code 2, one line on stderr that names the file, and
-no file left behind. Prints a line for each row that differs, and the numbers.
+result is exit code 0 and a readable file; a refusal is exit code 2, one line on stderr naming the file, no
+file left behind. Prints a line for each row that differs, and the numbers.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ def rasters(folder: Path, only: str) -> int:
     for row in rows(folder, only):
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "out.geojson"
-            code, err, seconds = run("scan", str(folder / row["file"]), "-m", "threshold", "-o", str(out), "-q")
-            got = judged(code, err, out, row["file"])
-            good = got == row["expected"] or (row["expected"] == "either" and got in ("result", "refuse"))
-            n = len(json.loads(out.read_text(encoding="utf-8"))["features"]) if got == "result" else err
+            image = str(folder / row["file"])
+            code, err, seconds = run("scan", image, "-m", "threshold", "-o", str(out), "-q")
+            got, expected = judged(code, err, out, row["file"]), row["expected"]
+            good = got == expected or (expected == "either" and got in ("result", "refuse"))
+            said = len(json.loads(out.read_text(encoding="utf-8"))["features"]) if got == "result" else err
         wrong += not good
-        print(f"{'ok  ' if good else 'BAD '} {row['file']:34} {row['expected']:7} {got[:150]} | {n} ({seconds:.1f} s)")
+        mark = "ok  " if good else "BAD "
+        print(f"{mark} {row['file']:34} {expected:7} {got[:150]} | {said} ({seconds:.1f} s)")
     return wrong
 
 
@@ -72,10 +74,11 @@ def annotations(folder: Path, only: str) -> int:
                 got = str(len(json.loads(out.read_text(encoding="utf-8"))["features"]))
         also = row["also_acceptable"]
         spans = re.findall(r"(\d+) to (\d+)", also)
-        fine = got == row["expected_usable"] or got in re.findall(r"\d+|refuse", also)
+        expected = row["expected_usable"]
+        fine = got == expected or got in re.findall(r"\d+|refuse", also)
         fine |= any(got.isdigit() and int(low) <= int(got) <= int(high) for low, high in spans)
         wrong += not fine
-        print(f"{'ok  ' if fine else 'BAD '} {row['file']:50} {row['expected_usable']:7} got {got} | {err[:160]}")
+        print(f"{'ok  ' if fine else 'BAD '} {row['file']:50} {expected:7} got {got} | {err[:160]}")
     return wrong
 
 
@@ -85,7 +88,8 @@ def rows(folder: Path, only: str) -> list[dict[str, str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("kind", choices=["rasters", "annotations"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="only files with this in their name")

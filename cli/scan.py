@@ -110,6 +110,8 @@ def scan(
         click.echo(json_module.dumps([_as_json(summary) for summary in summaries], indent=1))
     elif not quiet:
         for summary in summaries:
+            for note in summary.notes:
+                click.echo(f"note: {note}", err=True)
             click.echo("\n".join(_lines(summary)))
     for _, error in failures:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -153,7 +155,7 @@ def _lines(summary: Summary) -> list[str]:
     """The summary for people."""
     if summary.already_done:
         return [f"{summary.path}: already done."]
-    lines = [f"note: {note}" for note in summary.notes]
+    lines = []
     for label, count in summary.counts.items():
         density = ""
         if summary.area_ha:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +217,8 @@ def _scan_group(
             sources = tuple(Path(image).name for image in images)
             return Summary(path, sources, asked.model, {}, None, 0.0, already_done=True), []
         _refuse_existing(path, output.overwrite)
-    with _Run(
-        images, asked, journal, restart=output.restart, progress=progress, verified=output.verified
-    ) as run:
+    run_of = partial(_Run, restart=output.restart, progress=progress, verified=output.verified)
+    with run_of(images, asked, journal, path) as run:
         if not run.jobs:
             return None, run.failures
         summary = run.write(path)
@@ -299,8 +299,7 @@ class _Run:
     def _search(self, image: str) -> None:
         try:
             with _opened(image, self._asked) as raster:
-                if self._out is not None and raster.grid.crs is not None and formats.needs_lonlat(self._out):
-                    _refuse_without_lonlat(raster, self._out)
+                _refuse_without_lonlat(raster, self._out)
                 job = prepare(image, raster, self._asked)
                 number = self.journal.raster(job.journal_key)
                 self._resumed |= search(job, self.journal, number, self._progress)
@@ -388,10 +387,11 @@ def _journal_path(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-def _refuse_without_lonlat(raster: Raster, path: Path) -> None:
-    if not raster.grid.has_lonlat:
+def _refuse_without_lonlat(raster: Raster, path: Path | None) -> None:
+    grid = raster.grid
+    if path is not None and formats.needs_lonlat(path) and grid.crs is not None and not grid.has_lonlat:
         raise UserError(
-            f"{raster.path} can't become GeoJSON: its CRS, {describe_crs(raster.grid.crs)}, has no longitude and "
+            f"{raster.path} can't become GeoJSON: its CRS, {describe_crs(grid.crs)}, has no longitude and "
             f"latitude on the Earth; write {path.stem}.gpkg with -o."
         )
 
