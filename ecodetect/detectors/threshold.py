@@ -194,18 +194,19 @@ class Threshold:
         image, valid = self.intensity.image(chip)
         mask = self._mask(image, valid)
         # One pixel around: what touches the chip's border ends there.
-        mask = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        count, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
-        regions = outlines.regions_of(labels, count - 1)
+        framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
+        count, components = cv2.connectedComponents(framed, connectivity=4, ltype=cv2.CV_32S)
+        labels = np.asarray(components, np.int32)
+        regions = outlines.regions_of(labels, count - 1, framed)
         if self.options.split:
             labels = splitting.split(regions, self.largest_px, self.options.neck)
-            regions = outlines.regions_of(labels, int(labels.max(initial=0)))
+            regions = outlines.regions_of(labels, int(labels.max()), labels)
         found = outlines.traced(regions, self._worth_tracing(regions))
         found = found[self._passes(found)]
         if not len(found):
             sized = self.kind == "point"
             return Detections.empty(chip.grid, self.kind, self.classes, sized=sized)
-        score = self._scores(image, valid, regions, found.label)
+        score = self._scores(image, valid, mask, regions, found.label)
         box = regions.box[found.label] - 1.0
         geometry: NDArray[Any]
         if self.kind == "polygon":
@@ -263,6 +264,7 @@ class Threshold:
         self,
         image: NDArray[Any],
         valid: NDArray[np.bool_] | None,
+        mask: NDArray[np.uint8],
         regions: outlines.Regions,
         label: NDArray[np.int64],
     ) -> NDArray[np.float64]:
@@ -271,24 +273,16 @@ class Threshold:
         Weber contrast: the difference of the means, over the larger one. The background is what no object covers
         in the object's box widened by SURROUNDINGS_PX; without any, the score is 0.
         """
-        free = regions.labels[1:-1, 1:-1] == 0
+        free = cv2.compare(mask, 0, cv2.CMP_EQ)  # 255 where no object is
         if valid is not None:
-            free &= valid
-        free_bytes = free.view(np.uint8)
-        inside = regions.sums(image, label)
-        pixels = regions.pixels(label)
+            free = cv2.bitwise_and(free, 255 * valid.view(np.uint8))
         rows, columns = image.shape
-        x0, y0 = (np.maximum(regions.box[label, :2] - 1 - SURROUNDINGS_PX, 0)).T
-        x1, y1 = (regions.box[label, 2:] - 1 + SURROUNDINGS_PX).T
-        x1, y1 = np.minimum(x1, columns), np.minimum(y1, rows)
-        around, area = (
-            table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
-            for table in (
-                cv2.integral(np.where(free, image, 0).astype(image.dtype), sdepth=cv2.CV_64F),
-                cv2.integral(free_bytes, sdepth=cv2.CV_64F),
-            )
-        )
-        mean, background = inside / pixels, around / np.maximum(area, 1)
-        difference = mean - background if self.is_bright else background - mean
-        contrast = np.clip(difference, 0, None) / np.maximum(np.maximum(mean, background), 1)
+        x0, y0 = np.maximum(regions.box[label, :2] - 1 - SURROUNDINGS_PX, 0).T
+        x1, y1 = np.minimum(regions.box[label, 2:] - 1 + SURROUNDINGS_PX, (columns, rows)).T
+        area = outlines.between(outlines.integral(free), x0, y0, x1, y1) / 255
+        background = cv2.copyTo(image, free)
+        around = outlines.between(outlines.integral(background), x0, y0, x1, y1) / np.maximum(area, 1)
+        inside = regions.sums(image, label) / regions.pixels(label)
+        difference = inside - around if self.is_bright else around - inside
+        contrast = np.clip(difference, 0, None) / np.maximum(np.maximum(inside, around), 1)
         return np.where(area > 0, contrast, 0.0)
