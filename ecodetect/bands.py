@@ -182,8 +182,8 @@ def _index(naming: Naming, part: str, source: str) -> int:
     if part.casefold() in texts:
         return texts.index(part.casefold())
     near = get_close_matches(part.lower(), naming.names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise RasterError(f"{source} has no band '{part}'; {hint}It has {_listed(naming)}.")
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise RasterError(f"{source} has no band '{part}'{hint} It has {_listed(naming)}.")
 
 
 def _listed(naming: Naming) -> str:

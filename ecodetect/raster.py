@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -282,7 +283,11 @@ class Raster:
             with self._options() if self._source.is_remote else nullcontext():
                 if indexes is None:
                     return np.asarray(dataset.read_masks(1, window=part))
-                return np.asarray(dataset.read(indexes, window=part, out_dtype=self._stored))
+                if self._stored is not None:  # bands of different types can't be read together
+                    return np.stack(
+                        [dataset.read(index, window=part).astype(self._stored) for index in indexes]
+                    )
+                return np.asarray(dataset.read(indexes, window=part))
         except _FAULTS as error:
             raise RasterError(
                 f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
@@ -339,7 +344,8 @@ class Raster:
         factors = self.overview_factors
         if self._header.palette is None and not self._blocks.has_gaps:
             for level in sorted(range(len(factors)), key=lambda level: -factors[level]):
-                if 2 <= factors[level] <= factor / 2 and self._holds_means(level):
+                # 5 %: the factor is measured on the ground, where 8 may be 7.99
+                if 2 <= factors[level] <= factor / 2 * 1.05 and self._holds_means(level):
                     return level
         return None
 
@@ -352,7 +358,8 @@ class Raster:
     def _holds_means(self, level: int) -> bool:
         """Whether an overview agrees with the means of the raster's pixels at five places.
 
-        Picked pixels differ from the mean by the spread of the pixels under it; JPEG and rounding by less.
+        Picked pixels (nearest) differ from the mean by the spread of the pixels under it; measured: JPEG
+        overviews by 0.2 to 0.4 of it from a factor of 4 on, cubic ones by 0.15, bilinear by 0.3.
         """
         overview = self._overview(level)
         names = self.bands[:1]
@@ -380,7 +387,7 @@ class Raster:
         if not difference.size:
             return False
         rounding = 1.0 if np.dtype(self.dtype).kind in "iu" else 0.0
-        return _rms(difference) <= 0.25 * float(np.sqrt(np.concatenate(spreads).mean())) + rounding
+        return _rms(difference) <= 0.4 * float(np.sqrt(np.concatenate(spreads).mean())) + rounding
 
     # -- what is there -------------------------------------------------------------------------------------
 
@@ -456,8 +463,8 @@ class Raster:
         sizes = self._blocks.sizes if "COMPRESSION" in header.structure else None
         if sizes is not None:
             digest.update(sizes.astype("<i8").tobytes())
-        # Each place costs a block, which may come through the network; few do where the sizes tell already.
-        places = [(1, 1), (3, 3), (5, 5)] if sizes is not None else [(1, 1), (5, 1), (3, 3), (1, 5), (5, 5)]
+        # Each place costs a block, which may come through the network; one does where the sizes tell already.
+        places = [(3, 3)] if sizes is not None else [(1, 1), (5, 1), (3, 3), (1, 5), (5, 5)]
         indexes = list(range(1, min(dataset.count, 8) + 1))
         for x, y in places:
             corner = Window(dataset.width * x // 6, dataset.height * y // 6, 64, 64)
@@ -466,20 +473,26 @@ class Raster:
         return digest.hexdigest()
 
     def _is_mask(self, index: int) -> bool | None:
-        """Whether a band (0-based) holds 0 and one other value, but for soft edges, in 3 x 3 places.
+        """Whether a band (0-based) holds 0 and one other value, but for soft edges; None: only 0 was seen.
 
-        None if nothing but 0 was seen there.
+        Looked at in the first three of 3 x 3 places that hold anything, the middle first.
         """
         width, height = self._dataset.width, self._dataset.height
-        values = []
-        for y in (1, 3, 5):
-            for x in (1, 3, 5):
-                around = Window(width * x // 6 - 64, height * y // 6 - 64, 128, 128)
-                window = around.clipped(Window(0, 0, width, height))
-                values.append(self._decoded(self._dataset, window, [index + 1]).ravel())
-        seen = np.concatenate(values)
-        seen = seen[seen > 0]
-        return float((seen == seen.max()).mean()) >= _MASK_SHARE if seen.size else None
+        seen: list[Pixels] = []
+        for x, y in ((3, 3), (1, 1), (5, 5), (5, 1), (1, 5), (3, 1), (1, 3), (5, 3), (3, 5)):
+            around = Window(width * x // 6 - 64, height * y // 6 - 64, 128, 128)
+            window = around.clipped(Window(0, 0, width, height))
+            if self._blocks.is_empty(window):
+                continue
+            values = self._decoded(self._dataset, window, [index + 1])
+            if values.any():
+                seen.append(values[values > 0])
+            if len(seen) == 3:
+                break
+        if not seen:
+            return None
+        found = np.concatenate(seen)
+        return float((found == found.max()).mean()) >= _MASK_SHARE
 
 
 def _opened(source: Source, **options: Any) -> Any:
@@ -508,8 +521,8 @@ def _reason(error: BaseException, source: Source) -> str:
         error = error.__cause__
     text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
     for name in (source.name, PurePath(source.name).name):
-        text = text.removeprefix(f"{name}, ").removeprefix(f"{name}: ")
-    return text
+        text = re.sub(rf"^{re.escape(name)}[,:] ?", "", text)
+    return re.sub(r"^/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
 
 
 def _both(one: Mask | None, other: Mask | None) -> Mask | None:

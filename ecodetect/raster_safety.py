@@ -98,8 +98,10 @@ def locate(
     file = Path(text)
     if text.startswith("/vsi"):
         return Source(text, text, drivers, True)
+    if not text:
+        raise RasterError("The name of a raster is empty.")
     if not file.exists():
-        if _SUBDATASET.fullmatch(text):
+        if _SUBDATASET.fullmatch(text) and "://" not in text:  # netCDF's own network access
             return Source(text, text, drivers, False)
         raise RasterError(_missing(file, text))
     if file.is_dir():
@@ -127,7 +129,7 @@ def _missing(file: Path, text: str) -> str:
         names = [entry.name for entry in file.parent.iterdir()]
     except OSError:
         return f"There is no file {text}, nor its folder."
-    near = get_close_matches(file.name, names, n=2)
+    near = get_close_matches(file.name, names, n=2, cutoff=0.75)
     hint = f"; did you mean {' or '.join(str(file.with_name(name)) for name in near)}?" if near else "."
     return f"There is no file {text}{hint}"
 
