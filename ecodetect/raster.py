@@ -17,7 +17,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -33,16 +33,14 @@ from rasterio.windows import Window as RasterioWindow
 from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
+from ecodetect.lattice import lattice
 from ecodetect.raster_blocks import Blocks
 from ecodetect.raster_header import Header, check_dataset, common_dtype, item_bytes, read_header
+from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_safety import DRIVERS, Source, locate
 from ecodetect.resampling import axis, resample
 
-Pixels = NDArray[Any]
-Mask = NDArray[np.bool_]
-
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
-_SAMPLE_PX = 512
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
 # GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
 # overviews beside a remote file are not found.
@@ -247,34 +245,19 @@ class Raster:
         else:
             pixels, valid = self._resampled(inside, names, grid)
         if inside != window:
-            pixels, valid = _padded(pixels, valid, inside, window)
+            pixels, valid = padded(pixels, valid, inside, window)
         return Chip(pixels, valid, names, window, grid.crop(window))
 
     def _data(self, dataset: Any, window: Window, names: tuple[str, ...]) -> tuple[Pixels, Mask | None]:
         """Pixels and mask of a window inside `dataset`, which is the raster or one of its overviews."""
         header = self._header
-        files = [0] if header.palette is not None else [header.bands[name] for name in names]
-        indexes = [file + 1 for file in files] + ([] if header.alpha is None else [header.alpha + 1])
-        data = self._decoded(dataset, window, indexes)
-        pixels = data[: len(files)]
-        valid: Mask | None = None
-        if header.alpha is not None:
-            valid = _both(valid, data[-1] != 0)
-        if header.nodata is not None:
-            valid = _both(valid, _differs(pixels, header.nodata[files]))
-        if pixels.dtype.kind in "fc":
-            valid = _both(valid, np.asarray(np.isfinite(pixels).all(axis=0)))
+        data = self._decoded(dataset, window, [file + 1 for file in bands_to_decode(header, names)])
+        pixels, valid = interpreted(data, header, names)
         if header.has_mask:
-            valid = _both(valid, self._decoded(dataset, window, None) != 0)
+            valid = both(valid, self._decoded(dataset, window, None) != 0)
         if dataset is self._dataset:
-            valid = _both(valid, self._blocks.written(window))
-        if header.palette is not None:
-            colours = header.palette[pixels[0]]  # (H, W, C)
-            valid = _both(valid, colours[..., -1] != 0)
-            pixels = np.stack([colours[..., header.bands[name]] for name in names])
-        elif pixels.dtype.kind == "c":
-            pixels = np.abs(pixels)
-        return pixels.astype(header.dtype, copy=False), valid
+            valid = both(valid, self._blocks.written(window))
+        return pixels, valid
 
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
@@ -379,7 +362,7 @@ class Raster:
             mean, mean_valid = resample(values, valid, rows, columns)
             mean_square, _ = resample(values**2, valid, rows, columns)
             seen, seen_valid = self._data(overview, part, names)
-            agreed = _both(mean_valid, seen_valid)
+            agreed = both(mean_valid, seen_valid)
             where = np.ones(mean.shape[1:], bool) if agreed is None else agreed
             differences.append((seen[0].astype(np.float64) - mean[0])[where])
             spreads.append(np.maximum(0, mean_square - mean**2)[0][where])
@@ -410,34 +393,20 @@ class Raster:
         pixel are left out, so the list may be empty.
         """
         part = grid.window if area is None else area.clipped(grid.window)
-        chips = (self.read(cell, bands, grid) for cell in self._lattice(grid, part, most))
+        is_empty = self._is_empty_at(grid) if self._blocks.has_gaps else None
+        chips = (self.read(cell, bands, grid) for cell in lattice(part, most, is_empty))
         return [chip for chip in chips if chip.valid is None or chip.valid.any()]
 
-    def _lattice(self, grid: Grid, area: Window, most: int) -> list[Window]:
-        """Cells of 512 px, cut to the area, row by row."""
-        if not area.area:
-            return []
-        size = _SAMPLE_PX
-        rows = range(area.y // size, -(-area.bottom // size))
-        columns = range(area.x // size, -(-area.right // size))
+    def _is_empty_at(self, grid: Grid) -> Callable[[Window], bool]:
+        """`is_empty` for windows of `grid`."""
+        fx, fy = self.grid.width / grid.width, self.grid.height / grid.height
 
-        def cells(rows: Sequence[int], columns: Sequence[int]) -> list[Window]:
-            return [Window(x * size, y * size, size, size).clipped(area) for y in rows for x in columns]
+        def is_empty(window: Window) -> bool:
+            x, y = int(window.x * fx), int(window.y * fy)
+            right, bottom = math.ceil(window.right * fx), math.ceil(window.bottom * fy)
+            return self.is_empty(Window(x, y, right - x, bottom - y))
 
-        if self._blocks.has_gaps:  # a lattice would mostly meet nothing
-            fx, fy = self.grid.width / grid.width, self.grid.height / grid.height
-
-            def native(cell: Window) -> Window:
-                x, y = int(cell.x * fx), int(cell.y * fy)
-                return Window(x, y, math.ceil(cell.right * fx) - x, math.ceil(cell.bottom * fy) - y)
-
-            whole_rows = [y for y in rows if not self.is_empty(native(Window(0, y * size, grid.width, size)))]
-            written = [cell for cell in cells(whole_rows, columns) if not self.is_empty(native(cell))]
-            return _spread(written, most)
-        across = min(len(columns), max(1, round((most * len(columns) / len(rows)) ** 0.5)))
-        down = min(len(rows), max(1, most // across))
-        across = min(len(columns), max(1, most // down))
-        return cells(_spread(rows, down), _spread(columns, across))
+        return is_empty
 
     @property
     def fingerprint(self) -> str:
@@ -523,41 +492,6 @@ def _reason(error: BaseException, source: Source) -> str:
     for name in (source.name, PurePath(source.name).name):
         text = re.sub(rf"^{re.escape(name)}[,:] ?", "", text)
     return re.sub(r"^/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
-
-
-def _both(one: Mask | None, other: Mask | None) -> Mask | None:
-    """Where both are valid; None stands for everywhere."""
-    if other is None or other.all():
-        return one
-    return other if one is None else np.logical_and(one, other)
-
-
-def _differs(pixels: Pixels, nodata: Pixels) -> Mask | None:
-    """Where not all bands have their nodata value; None: nowhere have they."""
-    same: Mask | None = None
-    for band, value in zip(pixels, nodata, strict=True):
-        equal = band == value
-        same = equal if same is None else same & equal
-        if not same.any():
-            return None
-    return None if same is None else np.logical_not(same)
-
-
-def _padded(pixels: Pixels, valid: Mask | None, inside: Window, window: Window) -> tuple[Pixels, Mask]:
-    """Pixels and mask of `window`, whose part `inside` the raster is given; not valid beyond."""
-    rows = slice(inside.y - window.y, inside.bottom - window.y)
-    columns = slice(inside.x - window.x, inside.right - window.x)
-    wide = np.zeros((len(pixels), window.height, window.width), pixels.dtype)
-    wide[:, rows, columns] = pixels
-    wide_valid = np.zeros((window.height, window.width), bool)
-    wide_valid[rows, columns] = True if valid is None else valid
-    return wide, wide_valid
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of the items, from the middles of as many equal parts."""
-    n = min(most, len(items))
-    return [items[(2 * i + 1) * len(items) // (2 * n)] for i in range(n)]
 
 
 def _rms(values: NDArray[np.float64]) -> float:

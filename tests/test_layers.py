@@ -21,7 +21,7 @@ LAYERS = [
     ["ecodetect.converting", "ecodetect.scanning"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
-    ["ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],
+    ["ecodetect.candidates", "ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],
     ["ecodetect.bundle"],
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
@@ -35,10 +35,12 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.networks"],
     ["ecodetect.raster"],
+    ["ecodetect.raster_pixels"],
     ["ecodetect.raster_header"],
     [
         "ecodetect.bands",
         "ecodetect.georeference",
+        "ecodetect.lattice",
         "ecodetect.raster_blocks",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
