@@ -25,6 +25,7 @@ from typing import Any
 
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats.protocol import Written as Written
+from ecodetect.formats.protocol import reason
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 
@@ -128,7 +129,7 @@ def _one_sentence(source: Path) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        raise LayerError(f"{source} can't be read: {error.strerror or error}.") from error
+        raise LayerError(f"{source} can't be read: {reason(error)}.") from error
     except (MemoryError, RecursionError) as error:
         raise LayerError(f"{source} is too large or too deeply nested to be read.") from error
 
@@ -210,7 +211,7 @@ def _staging(target: Path) -> Iterator[Path]:
             raise LayerError(
                 f"The disk is full while writing {target}; free space and run the same command again."
             ) from error
-        raise LayerError(f"{target} can't be written: {error.strerror or error}.") from error
+        raise LayerError(f"{target} can't be written: {reason(error)}.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

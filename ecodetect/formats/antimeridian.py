@@ -51,7 +51,8 @@ def _pieces(polygon: Any) -> list[Any]:
         inside = shapely.transform(shapely.intersection(whole, world), _turned(turn))
         # A ring along the antimeridian leaves lines there, which are no part of the object.
         pieces.extend(part for part in shapely.get_parts(inside) if part.geom_type == "Polygon")
-    return pieces
+    # A ring around a pole is one area again where its ends meet.
+    return list(shapely.get_parts(shapely.union_all(pieces)))
 
 
 def _turned(turn: int) -> Callable[[Floats], Floats]:

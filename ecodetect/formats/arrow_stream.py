@@ -18,12 +18,13 @@ from ecodetect.grid import describe_crs
 from ecodetect.layer import Layer, Stream
 
 GEOMETRY = "geometry"
+BATCH_ROWS = 16_384
 _TYPE_NAMES = {0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 6: "MultiPolygon"}
 _TYPES = {"str": pa.string(), "float": pa.float64(), "int": pa.int64(), "bool": pa.bool_()}
 
 
 class ArrowStream:
-    """Record batches of a stream, one for each of its batches; only one is held at a time.
+    """Record batches of a stream, all of one size, so that the file doesn't depend on how the stream was cut.
 
     Columns keep their names and order, the last one is the geometry in world coordinates as WKB. Numbers that
     aren't finite become null.
@@ -60,9 +61,14 @@ class ArrowStream:
 
     def __iter__(self) -> Iterator[Any]:
         try:
+            waiting = self.schema.empty_table()
             for batch in chain([] if self._first is None else [self._first], self._batches):
                 self._first = None
-                yield self._record_batch(batch)
+                waiting = pa.concat_tables([waiting, pa.Table.from_batches([self._record_batch(batch)])])
+                while len(waiting) >= BATCH_ROWS:
+                    yield from waiting[:BATCH_ROWS].combine_chunks().to_batches()
+                    waiting = waiting[BATCH_ROWS:]
+            yield from waiting.combine_chunks().to_batches()
         except GeneratorExit:
             raise
         except BaseException as failure:

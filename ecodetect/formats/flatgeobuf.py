@@ -14,7 +14,7 @@ from ecodetect.layer import Layer, Stream
 
 def write(path: Path, stream: Stream) -> Written:
     """Write a stream; features lie in the order of the spatial index (Hilbert curve)."""
-    arrow = ArrowStream(stream, path.name)
+    arrow = ArrowStream(stream, path.name, column_names=ogr.distinct(stream.columns))
     return ogr.write_layer(
         path,
         arrow,

@@ -23,7 +23,7 @@ _UNDEFINED_PLANE = "-1"  # srs_id that the standard keeps for a plane without CR
 
 def write(path: Path, stream: Stream) -> Written:
     """Write a stream; the columns `fid` and `geom` are the format's own."""
-    names = ogr.distinct(list(stream.columns), taken=("fid", "geom"))
+    names = ogr.distinct(stream.columns, taken=("fid", "geom"))
     arrow = ArrowStream(stream, path.name, column_names=names)
     written = ogr.write_layer(
         path,
@@ -35,11 +35,21 @@ def write(path: Path, stream: Stream) -> Written:
     )
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         if len(arrow.types) > 1:
-            # Declared after the fact: only now it is known that both polygons and multipolygons came.
-            database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name = 'GEOMETRY'")
+            _declare_mixed(database)
         if stream.geometry_type != "Unknown":
             _add_style(database, style(stream.geometry_type, tuple(names), stream.classes))
     return written
+
+
+def _declare_mixed(database: sqlite3.Connection) -> None:
+    """Say GEOMETRY instead of POLYGON: that multipolygons came too is only known at the end."""
+    database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name = 'GEOMETRY'")
+    database.execute("PRAGMA writable_schema = ON")
+    old, new = '"geom" POLYGON', '"geom" GEOMETRY'
+    database.execute(
+        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?", (old, new, ogr.LAYER)
+    )
+    database.execute("PRAGMA writable_schema = OFF")
 
 
 def _add_style(database: sqlite3.Connection, qml: str) -> None:

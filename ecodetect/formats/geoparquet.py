@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,27 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.errors import LayerError
-from ecodetect.formats import Written, metadata
+from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
 from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
 from ecodetect.formats.ogr import distinct
 from ecodetect.formats.placing import placed
+from ecodetect.formats.protocol import Written, reason
 from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import Layer, Stream
 
-_GROUP_ROWS = 65_536  # a row group is what a reader takes at a time
+_GROUP_BATCHES = 4  # 65,536 rows in a row group, which is what a reader takes at a time
 _MOST_BYTES = 4 << 30  # unpacked
 
 
 def write(path: Path, stream: Stream) -> Written:
     """Write a stream; the metadata lies under the key `ecodetect`."""
-    names = distinct(list(stream.columns), taken=(GEOMETRY,))
+    names = distinct(stream.columns)
     arrow = ArrowStream(stream, path.name, column_names=names)
+    batches = iter(arrow)
     with pq.ParquetWriter(path, arrow.schema, compression="zstd") as writer:
-        waiting: list[Any] = []
-        for batch in arrow:
-            waiting.append(batch)
-            if sum(map(len, waiting)) >= _GROUP_ROWS:
-                writer.write_table(pa.Table.from_batches(waiting))
-                waiting.clear()
-        if waiting:
-            writer.write_table(pa.Table.from_batches(waiting))
+        while group := list(islice(batches, _GROUP_BATCHES)):
+            writer.write_table(pa.Table.from_batches(group).combine_chunks())
         texts = metadata.to_texts(stream.metadata, arrow.frame)
         writer.add_key_value_metadata({"geo": json.dumps(_geo(arrow)), **texts})
     return Written(path, arrow.features)
@@ -70,7 +67,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
                 raise LayerError(f"{path} has no column '{name}', which it says holds the geometry.")
             table = file.read()
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise LayerError(f"{path} can't be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise LayerError(f"{path} can't be read as Parquet: {reason(error)}.") from error
     frame = texts.get(metadata.FRAME_KEY)
     return placed(
         geometries_of(table[name]),
@@ -88,7 +85,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         texts = pq.read_metadata(path).metadata or {}
     except pa.ArrowException as error:
-        raise LayerError(f"{path} can't be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise LayerError(f"{path} can't be read as Parquet: {reason(error)}.") from error
     return metadata.from_json(texts.get(metadata.KEY.encode(), b"").decode(errors="replace"))
 
 

@@ -7,9 +7,8 @@ addresses: it must begin as its suffix says, and XML has no DOCTYPE. GDAL's mess
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.errors import LayerError
-from ecodetect.formats import Written, metadata
+from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
 from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
 from ecodetect.formats.placing import placed
+from ecodetect.formats.protocol import Written, reason
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
@@ -52,18 +52,22 @@ def _check(path: Path) -> None:
         return
     if suffix in (".gpx", ".gml"):
         root = read_xml(path).tag.rpartition(":")[2]
-        head = path.open("rb").read(4096)
+        head = beginning(path, 4096)
         if b"<OGR" in head or (root != "gpx" if suffix == ".gpx" else b"opengis.net/gml" not in head):
             raise LayerError(f"{path} isn't {suffix[1:].upper()}: its root is <{root}>.")
         return
     check_beginning(path, {".tab": b"!table", ".mif": b"Version"}[suffix])
 
 
-def check_beginning(path: Path, beginning: bytes) -> None:
-    """Raise LayerError unless a file starts with these bytes, in whatever case."""
+def beginning(path: Path, count: int) -> bytes:
+    """The first bytes of a file."""
     with path.open("rb") as file:
-        found = file.read(len(beginning))
-    if found.lower() != beginning.lower():
+        return file.read(count)
+
+
+def check_beginning(path: Path, wanted: bytes) -> None:
+    """Raise LayerError unless a file starts with these bytes, in whatever case."""
+    if beginning(path, len(wanted)).lower() != wanted.lower():
         raise LayerError(f"{path} isn't what its suffix says: a {path.suffix} file begins otherwise.")
 
 
@@ -90,11 +94,12 @@ def read_layer(
         meta, table = pyogrio.read_arrow(
             path, layer=name, encoding=encoding, datetime_as_string=True, **options
         )
-    wkb = meta["geometry_name"] or "wkb_geometry"
+        wkb = meta["geometry_name"] or "wkb_geometry"
+        geometry, columns = geometries_of(table[wkb]), columns_of(table, without=(wkb,))
     stated = info.get("layer_metadata") or {}
     return placed(
-        geometries_of(table[wkb]),
-        columns_of(table, without=(wkb,)),
+        geometry,
+        columns,
         name=path.name,
         crs=crs_of(meta["crs"]),
         grid=grid,
@@ -147,13 +152,7 @@ def _spoken_once(path: Path) -> Iterator[None]:
         except LayerError:
             raise
         except (RuntimeError, ValueError, UnicodeError) as error:
-            raise LayerError(f"{path} can't be read: {_sentence(error)}.") from error
-
-
-def _sentence(error: Exception) -> str:
-    """GDAL's message on one line and not too long."""
-    text = re.sub(r"\s+", " ", str(error)).strip(" .") or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + " …"
+            raise LayerError(f"{path} can't be read: {reason(error)}.") from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -200,7 +199,7 @@ def write_layer(
     except (RuntimeError, ValueError) as error:
         if stream.failure is not None:
             raise stream.failure from None
-        raise OSError(_sentence(error)) from error
+        raise OSError(reason(error)) from error
     finally:
         pyogrio.set_gdal_config_options(before)
     if stream.failure is not None:
@@ -210,12 +209,14 @@ def write_layer(
     return Written(path, stream.features)
 
 
-def distinct(names: list[str], *, longest: int | None = None, taken: tuple[str, ...] = ()) -> list[str]:
+def distinct(names: Iterable[str], *, longest: int | None = None, taken: tuple[str, ...] = ()) -> list[str]:
     """Column names that a database tells apart: cut to `longest` bytes of UTF-8, numbered where they clash.
 
     Databases don't tell upper from lower case. The order stays.
+
+    taken : names that aren't free, beside that of the geometry.
     """
-    used = {name.lower() for name in taken}
+    used = {name.lower() for name in (*taken, GEOMETRY)}
     out = []
     for name in names:
         number, new = 1, _cut(name, longest)

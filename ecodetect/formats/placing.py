@@ -52,6 +52,8 @@ def placed(
     """
     in_degrees = crs is not None and crs.is_geographic
     shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
+    if in_degrees and grid is not None:
+        shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
     said = [*notes, *(f"{name}: {remark}" for remark in remarks)]
 
@@ -108,6 +110,20 @@ def _fits(xy_world: Floats, grid: Grid) -> bool:
     x, y = grid.to_pixel(xy_world).T
     inside = (x >= 0) & (x <= grid.width) & (y >= 0) & (y <= grid.height)
     return bool(np.count_nonzero(inside) * 2 >= len(xy_world))
+
+
+def _on_the_same_turn(shapes: Geometries, grid: Grid) -> Geometries:
+    """Longitudes as a raster in degrees counts them that goes beyond 180°: -179.9° is 180.1° there."""
+    if grid.crs is None or not grid.crs.is_geographic:
+        return shapes
+    corners = grid.to_world([(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)])[:, 0]
+    if corners.min() >= -180 and corners.max() <= 180:
+        return shapes
+    middle = (corners.min() + corners.max()) / 2
+    moved: Geometries = shapely.transform(
+        shapes, lambda xy: np.stack([xy[:, 0] + 360 * np.round((middle - xy[:, 0]) / 360), xy[:, 1]], axis=1)
+    )
+    return moved
 
 
 def _moved(xy: Floats, source: CRS, target: CRS) -> Floats:

@@ -20,3 +20,11 @@ class Written:
     features: int
     dropped: int = 0
     notes: tuple[str, ...] = ()
+
+
+def reason(error: Exception) -> str:
+    """What the system or a library says, on one line and not too long."""
+    text = (
+        " ".join(str(getattr(error, "strerror", None) or error).split()).strip(" .") or type(error).__name__
+    )
+    return text if len(text) <= 200 else text[:200] + " …"

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ecodetect.errors import LayerError
-from ecodetect.formats import Written, ogr
+from ecodetect.formats import ogr
 from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 
@@ -22,7 +23,7 @@ def write(path: Path, stream: Stream) -> Written:
     """Write a stream as .shp, .shx, .dbf, .cpg (UTF-8) and, where there is a CRS, .prj."""
     if stream.geometry_type == "Unknown":
         raise LayerError(f"{path.name} can't hold points and polygons together; write a .gpkg.")
-    names = ogr.distinct(list(stream.columns), longest=10)
+    names = ogr.distinct(stream.columns, longest=10)
     written = ogr.write_layer(
         path,
         ArrowStream(stream, path.name, column_names=names),
@@ -40,7 +41,7 @@ def write(path: Path, stream: Stream) -> Written:
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read a shapefile with the files beside it."""
-    header = path.open("rb").read(_HEADER_BYTES)
+    header = ogr.beginning(path, _HEADER_BYTES)
     if len(header) < _HEADER_BYTES or header[:4] != b"\0\0\x27\x0a":
         raise LayerError(f"{path} isn't a shapefile.")
     stated = int.from_bytes(header[24:28], "big") * 2  # 16-bit words
@@ -65,7 +66,7 @@ def _beside(path: Path, suffix: str) -> Path | None:
 
 
 def _encoding(path: Path) -> str | None:
-    """UTF-8 where nothing says an encoding and the texts are that; None: what GDAL finds in .cpg and .dbf."""
+    """The encoding where nothing says it: UTF-8 if it can be, else Latin-1; None: what is said counts."""
     table = _beside(path, ".dbf")
     if table is None or _beside(path, ".cpg") is not None:
         return None
@@ -79,5 +80,5 @@ def _encoding(path: Path) -> str | None:
         texts.decode()
     except UnicodeDecodeError as error:
         if error.end < len(texts):  # not just the last character cut by the bound
-            return None
+            return "ISO-8859-1"
     return "UTF-8"
