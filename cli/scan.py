@@ -13,6 +13,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
+    from ecodetect.errors import UserError
     from ecodetect.scanning import Summary
 
 
@@ -102,28 +103,26 @@ def scan(
             click.echo(line)
         return 0
     output = Output(overwrite, restart, picture, sheet, verify)
-    bar = _Bar() if not quiet and not as_json else None
-    summaries, failures = scan_files(images, asked, out, output, None if bar is None else bar.show)
-    if bar is not None:
-        bar.close()
+    with Bar(hidden=quiet or as_json) as bar:
+        summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
         click.echo(json_module.dumps([_as_json(summary) for summary in summaries], indent=1))
-    elif not quiet:
+    return report(summaries, failures, quiet=quiet or as_json)
+
+
+def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, quiet: bool) -> int:
+    """Print what was found and what failed; the exit code."""
+    if not quiet:
         for summary in summaries:
             for note in summary.notes:
                 click.echo(f"note: {note}", err=True)
             click.echo("\n".join(_lines(summary)))
     for _, error in failures:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
-    if failures and len(images) + len(summaries) > 1:
-        click.echo(
-            f"{len(failures)} of {len(failures) + _scanned(summaries)} rasters couldn't be scanned.", err=True
-        )
+    tried = len(failures) + sum(len(summary.sources) for summary in summaries)
+    if failures and tried > 1:
+        click.echo(f"{len(failures)} of {tried} rasters couldn't be scanned.", err=True)
     return 2 if failures else 0
-
-
-def _scanned(summaries: list[Summary]) -> int:
-    return sum(len(summary.sources) for summary in summaries)
 
 
 def _known_models() -> str:
@@ -195,16 +194,18 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class _Bar:
+class Bar:
     """Progress on stderr: a line that renews itself on a terminal, a line every half minute elsewhere."""
 
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+    def __init__(self, *, hidden: bool) -> None:
+        self._hidden, self._live = hidden, sys.stderr.isatty()
         self._started: dict[str, float] = {}
         self._said = time.monotonic()
         self._wide = 0
 
     def show(self, name: str, done: float, total: float) -> None:
+        if self._hidden:
+            return
         now = time.monotonic()
         start = self._started.setdefault(name, now)
         if not total or (now - self._said < (0.2 if self._live else 30) and done < total):
@@ -221,6 +222,9 @@ class _Bar:
         else:
             click.echo(text, err=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._live and self._wide:
             click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)

@@ -97,7 +97,7 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
 
 def _where(shape: shapely.Geometry, grid: Grid) -> str:
     """Extent in degrees where there are such, else in the raster's own coordinates."""
-    corners = np.asarray(shape.envelope.exterior.coords)[:4] if not shape.is_empty else np.empty((0, 2))
+    corners = shapely.get_coordinates(shape)
     try:
         where, unit = grid.to_lonlat(corners), "lon/lat"
     except GridError:

@@ -84,9 +84,7 @@ def stem_of(image: str) -> str:
     return PurePosixPath(image.split("?")[0].replace("\\", "/")).stem or "raster"
 
 
-def targets(
-    images: Sequence[str], out: str | None, *, suffix: str = ".detections.geojson"
-) -> dict[str, Path]:
+def targets(images: Sequence[str], out: str | None, *, suffix: str) -> dict[str, Path]:
     """Where the result of each image goes.
 
     out : None: beside each image, or in the working folder when that can't be written to; a folder

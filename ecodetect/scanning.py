@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ecodetect import __version__, detectors, formats, pictures
+from ecodetect.candidates import Patches
 from ecodetect.detections import Detections
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.grid import describe_crs
@@ -48,6 +49,7 @@ COLUMNS = {
     "diameter_m": "float",
     "source": "str",
 }
+DETECTIONS_SUFFIX, CANDIDATES_SUFFIX = ".detections.geojson", ".candidates.geojson"
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
 
 
@@ -58,6 +60,7 @@ class Output:
     overwrite : replace an existing file.  restart : forget what an interrupted scan has done.
     picture, sheet : files for a map of the detections and for a contact sheet of cut-outs; one raster only.
     verified : search a few percent of the ground again on shifted tiles.
+    patches : write each detection with a square around it, as candidates.
     """
 
     overwrite: bool = False
@@ -65,6 +68,7 @@ class Output:
     picture: str | None = None
     sheet: str | None = None
     verified: bool = False
+    patches: Patches | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def scan_files(
     """
     output = output or Output()
     rasters = expand(images)
-    places = targets(rasters, out)
+    places = targets(rasters, out, suffix=CANDIDATES_SUFFIX if output.patches else DETECTIONS_SUFFIX)
     groups: dict[Path, list[str]] = {}
     for image, path in places.items():
         groups.setdefault(path, []).append(image)
@@ -192,7 +196,7 @@ def plan_files(
     Raises UserError for the first raster or setting that can't be used.
     """
     lines = []
-    for image, path in targets(expand(images), out).items():
+    for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
             job = prepare(image, raster, asked)
@@ -221,7 +225,7 @@ def _scan_group(
     with run_of(images, asked, journal, path) as run:
         if not run.jobs:
             return None, run.failures
-        summary = run.write(path)
+        summary = run.write(path, output.patches)
         if output.picture or output.sheet:
             _draw(run, asked, output)
     return replace(summary, seconds=time.monotonic() - started), run.failures
@@ -309,8 +313,8 @@ class _Run:
         except UserError as error:
             self.failures.append((image, error))
 
-    def write(self, path: Path) -> Summary:
-        """Write what survives of all rasters and remove the journal."""
+    def write(self, path: Path, patches: Patches | None = None) -> Summary:
+        """Write what survives of all rasters."""
         jobs, journal = self.jobs, self.journal
         first = jobs[0][0]
         detector = first.work.detector
@@ -347,12 +351,23 @@ class _Run:
                 name = identities(job.fingerprint)
                 for found in survivors(job, journal, number):
                     counts.update(found.labels.tolist())
-                    yield found.to_layer(source=job.source, ids=name(found.centres()))
+                    layer = found.to_layer(source=job.source, ids=name(found.centres()))
+                    yield layer if patches is None else patches.add_to(layer, found)
 
         one = len(jobs) == 1
+        geometry, columns = GEOMETRY[detector.kind], dict(COLUMNS)
+        if patches is not None:
+            geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
         with closing(batches()) as layers:
-            stream = Stream(layers, GEOMETRY[detector.kind], COLUMNS, grid=first.grid if one else None,
-                            crs=first.grid.crs, classes=detector.classes, metadata=metadata)  # fmt: skip
+            stream = Stream(
+                layers,
+                geometry,
+                columns,
+                grid=first.grid if one else None,
+                crs=first.grid.crs,
+                classes=detector.classes,
+                metadata=metadata,
+            )
             written = formats.write(path, stream, overwrite=True)
         self._is_written = True
         share = None

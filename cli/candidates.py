@@ -1,0 +1,66 @@
+"""`ecodetect candidates`: write patches worth a look as a layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import options
+from .scan import Bar, report
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-m", "--model", default="threshold", show_default=True, help="What proposes.")
+@click.option("-o", "--out", metavar="OUT", help="File or folder. Default: IMAGE.candidates.geojson.")
+@click.option(
+    "--side", metavar="LENGTH", help="Side of every patch: 64px, 8m. Default: the object and a fifth more."
+)
+@options.bands
+@options.aoi
+@options.gsd
+@options.settings
+@options.max_memory
+@options.overwrite
+@options.allow_vrt
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+def candidates(
+    images: tuple[str, ...],
+    model: str,
+    out: str | None,
+    side: str | None,
+    settings: tuple[str, ...],
+    max_memory: str | None,
+    overwrite: bool,
+    quiet: bool,
+    **raster: Any,
+) -> int:
+    """Write patches worth a look as a layer: for each candidate its contour and a square around it.
+
+    Both have the candidate's id; the column `shape` says which is which.
+
+    \b
+    ecodetect candidates ortho.tif -o patches.gpkg --side 8m --set min_area=2m2
+    """
+    from ecodetect.candidates import Patches
+    from ecodetect.memory import read_size
+    from ecodetect.scanning import Output, scan_files
+    from ecodetect.searching import Settings
+    from ecodetect.sizes import Length
+
+    asked = Settings(
+        model=model,
+        options=options.pairs(settings),
+        max_memory=None if max_memory is None else read_size(max_memory),
+        bands=raster["bands"],
+        aoi=raster["aoi"],
+        gsd_m=raster["gsd"],
+        allow_vrt=raster["allow_vrt"],
+    )
+    patches = Patches(None if side is None else Length.parse(side, name="--side"))
+    with Bar(hidden=quiet) as bar:
+        summaries, failures = scan_files(
+            images, asked, out, Output(overwrite=overwrite, patches=patches), bar.show
+        )
+    return report(summaries, failures, quiet=quiet)
