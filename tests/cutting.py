@@ -1,4 +1,4 @@
-"""An oracle for tests of detectors: a raster in memory, cut into tiles in the plainest way, and what comes back."""
+"""An oracle for tests of detectors: a raster in memory, cut into tiles in the plainest way."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ def scene_of(pixels: NDArray[Any], bands: tuple[str, ...]) -> Scene:
     return Scene(bands, None, kind.name, span)
 
 
-def chip_of(pixels: NDArray[Any], valid: NDArray[np.bool_] | None, bands: tuple[str, ...], window: Window) -> Chip:
+def chip_of(
+    pixels: NDArray[Any], valid: NDArray[np.bool_] | None, bands: tuple[str, ...], window: Window
+) -> Chip:
     """The pixels of a window, which may reach beyond the raster and isn't valid there."""
     height, width = pixels.shape[1:]
     inside = window.clipped(Window(0, 0, width, height))
     rows, columns = slice(inside.y, inside.bottom), slice(inside.x, inside.right)
-    there = (slice(inside.y - window.y, inside.bottom - window.y), slice(inside.x - window.x, inside.right - window.x))
+    there = (
+        slice(inside.y - window.y, inside.bottom - window.y),
+        slice(inside.x - window.x, inside.right - window.x),
+    )
     # What isn't valid holds anything.
     cut = np.full((len(pixels), window.height, window.width), 7, pixels.dtype)
     mask = np.zeros((window.height, window.width), np.bool_)
@@ -40,7 +45,9 @@ def chip_of(pixels: NDArray[Any], valid: NDArray[np.bool_] | None, bands: tuple[
     return Chip(cut, None if mask.all() else mask, bands, window, grid)
 
 
-def built(name: str, pixels: NDArray[Any], valid: NDArray[np.bool_] | None, bands: tuple[str, ...], **options: str) -> Detector:
+def built(
+    name: str, pixels: NDArray[Any], valid: NDArray[np.bool_] | None, bands: tuple[str, ...], **options: str
+) -> Detector:
     """The detector, having surveyed all of the raster."""
     detector = build(name, scene_of(pixels, bands), options)
     chosen = [bands.index(band) for band in detector.needs.bands]
@@ -90,4 +97,6 @@ def rows_of(found: Detections) -> Rows:
     else:
         coordinates = [tuple(row) for row in found.geometry.tolist()]
     sizes = [()] * len(found) if found.diameter is None else [(d,) for d in found.diameter.tolist()]
-    return [(score, *at, *size) for score, at, size in zip(found.score.tolist(), coordinates, sizes, strict=True)]
+    return [
+        (score, *at, *size) for score, at, size in zip(found.score.tolist(), coordinates, sizes, strict=True)
+    ]

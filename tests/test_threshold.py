@@ -46,16 +46,22 @@ def holes(seed: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return valid
 
 
-def whole(pixels: NDArray[Any], bands: tuple[str, ...] = RGB, valid: Any = None, **options: str) -> Detections:
+def whole(
+    pixels: NDArray[Any], bands: tuple[str, ...] = RGB, valid: Any = None, **options: str
+) -> Detections:
     """What is found in one piece, in the raster's pixels."""
     detector = built("threshold", pixels, valid, bands, **options)
     chosen = [bands.index(band) for band in detector.needs.bands]
-    chip = chip_of(pixels[chosen], valid, detector.needs.bands, Window(0, 0, pixels.shape[2], pixels.shape[1]))
+    chip = chip_of(
+        pixels[chosen], valid, detector.needs.bands, Window(0, 0, pixels.shape[2], pixels.shape[1])
+    )
     (found,) = detector.detect([chip])
     return found
 
 
-def spots(*boxes: tuple[int, int, int, int], value: int = 40, shape: tuple[int, int] = (60, 80)) -> NDArray[np.uint8]:
+def spots(
+    *boxes: tuple[int, int, int, int], value: int = 40, shape: tuple[int, int] = (60, 80)
+) -> NDArray[np.uint8]:
     """Grey ground of 200 with rectangles (xmin, ymin, xmax, ymax, half-open)."""
     image = np.full((1, *shape), 200, np.uint8)
     for x0, y0, x1, y1 in boxes:
@@ -65,7 +71,8 @@ def spots(*boxes: tuple[int, int, int, int], value: int = 40, shape: tuple[int, 
 
 PLAIN = {"smooth": "0px", "open": "0px", "min_area": "1px"}
 
-# ---- outlines ---------------------------------------------------------------------------------------------------
+# ---- outlines
+# ---------------------------------------------------------------------------------------------------
 
 
 def trace(mask: NDArray[Any]) -> tuple[outlines.Regions, outlines.Outlines]:
@@ -116,12 +123,15 @@ def test_shapes_measured() -> None:
     bar[40:60, 5:95] = 1
     for mask, circularity, elongation in ((disc, 0.9, 1.0), (bar, 0.47, 4.5)):
         _, found = trace(mask)
-        assert 4 * np.pi * found.areas()[0] / found.perimeters()[0] ** 2 == pytest.approx(circularity, abs=0.02)
+        assert 4 * np.pi * found.areas()[0] / found.perimeters()[0] ** 2 == pytest.approx(
+            circularity, abs=0.02
+        )
         assert found.elongations()[0] == pytest.approx(elongation, abs=0.01)
         assert found.areas()[0] / found.hull_areas()[0] > 0.97
 
 
-# ---- what is found ----------------------------------------------------------------------------------------------
+# ---- what is found
+# ----------------------------------------------------------------------------------------------
 
 
 def test_level_is_inclusive_for_dark_and_exclusive_for_bright() -> None:
@@ -178,7 +188,9 @@ def test_split_parts_a_figure_of_eight_and_leaves_a_disc() -> None:
     found = whole(image, ("grey",), split="yes")
     assert len(found) == 3
     centres = found.centres()
-    np.testing.assert_allclose(centres[np.argsort(centres[:, 0])], [(20.5, 30.5), (40.5, 30.5), (90.5, 30.5)], atol=3)
+    np.testing.assert_allclose(
+        centres[np.argsort(centres[:, 0])], [(20.5, 30.5), (40.5, 30.5), (90.5, 30.5)], atol=3
+    )
 
 
 def test_a_clump_wider_than_largest_is_left_whole() -> None:
@@ -217,8 +229,8 @@ def test_invalid_pixels_are_neither_objects_nor_weight() -> None:
     valid = np.ones(image.shape[1:], np.bool_)
     valid[:, 40:] = False
     image[0, :, 40:] = 0  # as dark as can be
-    found = whole(image, ("grey",), valid=valid, smooth="2px", level="100", open="0px")
-    alone = whole(image[:, :, :40], ("grey",), smooth="2px", level="100", open="0px")
+    found = whole(image, ("grey",), valid=valid, smooth="2px", level="100", open="0px", min_area="9px")
+    alone = whole(image[:, :, :40], ("grey",), smooth="2px", level="100", open="0px", min_area="9px")
     assert rows_of(found) == rows_of(alone)
     assert found.bounds()[:, 2].max() <= 40
 
@@ -226,7 +238,9 @@ def test_invalid_pixels_are_neither_objects_nor_weight() -> None:
 @pytest.mark.parametrize("kind", ["uint16", "int16", "int64", "float32", "float64"])
 def test_other_types_are_stretched(kind: str) -> None:
     image = scenery(3)
-    stretched = (image.astype(np.float64) * 20 - 3000 if kind != "uint16" else image.astype(np.float64) * 20).astype(kind)
+    stretched = (
+        image.astype(np.float64) * 20 - 3000 if kind != "uint16" else image.astype(np.float64) * 20
+    ).astype(kind)
     eight, other = whole(image, RGB, **SMALL), whole(stretched, RGB, **SMALL)
     assert len(eight) > 5
     assert abs(len(eight) - len(other)) <= 0.1 * len(eight)
@@ -288,7 +302,8 @@ def test_metres_become_pixels_of_the_working_grid() -> None:
     assert (coarse.needs.largest_px, coarse.needs.gsd_m) == (50, 0.2)
 
 
-# ---- tiling can't be seen ---------------------------------------------------------------------------------------
+# ---- tiling can't be seen
+# ---------------------------------------------------------------------------------------
 
 VARIANTS = {
     "otsu": {},

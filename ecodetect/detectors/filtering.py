@@ -1,8 +1,8 @@
-"""Filters whose answer doesn't depend on how a raster was cut: whole numbers in, exact sums, valid pixels only.
+"""Filters whose answer doesn't depend on how a raster was cut: exact sums over valid pixels.
 
-Every weight is a whole number, so every sum is one, and floats hold it exactly (below 2^24 in float32, 2^53 in
-float64) whatever the order of additions. What is divided, is divided once, correctly rounded. Beyond the array
-nothing is valid, except where the mask is None: there the border is a mirror, and lies in the halo.
+Every weight is a whole number, so every sum is one, and floats hold it exactly (below 2^24 in float32, 2^53
+in float64) whatever the order of additions. What is divided, is divided once, correctly rounded. Beyond the
+array nothing is valid, except where the mask is None: there the border is a mirror, and lies in the halo.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def gaussian(image: NDArray[Any], valid: Mask | None, sigma: float) -> NDArray[A
         scale = 1 / kernel.sum() ** 2  # a power of two: exact
         if image.dtype == np.uint8:
             return np.asarray(cv2.convertScaleAbs(total, alpha=scale))
-        return np.rint(total * scale).astype(image.dtype)
+        return np.asarray(np.rint(total * scale), image.dtype)
     total = cv2.sepFilter2D(image, depth, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
     weight = cv2.sepFilter2D(valid.view(np.uint8), depth, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
     weight[weight == 0] = 1
-    smooth = np.rint(total / weight).astype(image.dtype)
+    smooth = np.asarray(np.rint(total / weight), image.dtype)
     smooth[~valid] = 0
     return smooth
 
@@ -88,9 +88,12 @@ def box_mean(image: NDArray[Any], valid: Mask | None, width: int) -> Floats:
 
 
 def opened(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
-    """The mask without what a disc of this radius (pixels) doesn't fit into; beyond the array nothing is set."""
+    """The mask without what a disc of this radius doesn't fit into; beyond the array nothing is set.
+
+    mask : uint8 (H, W), 0 or another value.  radius : pixels.
+    """
     if radius == 0:
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    return np.asarray(cv2.dilate(cv2.erode(mask, disc, **border), disc, **border), np.uint8)
+    inner = cv2.erode(mask, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(cv2.dilate(inner, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)

@@ -1,8 +1,8 @@
 """From a chip's bands to one intensity image of whole numbers: panchromatic, a band, or a vegetation index.
 
 The 8-bit scale is 0..255, whatever the raster's type: 8-bit bands are taken as they are, everything else is
-stretched, and kept with 16 bits (257 steps of it are one of the 8-bit scale). Whole numbers are what makes the
-detectors exact: sums of them don't depend on the order, so not on how the raster was cut.
+stretched, and kept with 16 bits (257 steps of it are one of the 8-bit scale). Whole numbers are what makes
+the detectors exact: sums of them don't depend on the order, so not on how the raster was cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ecodetect.errors import UserError
 Mask = NDArray[np.bool_]
 RGB = ("red", "green", "blue")
 INDICES = {"ndvi": ("red", "nir"), "exg": RGB}
-# Weights of red, green and blue in a panchromatic image: luma of ITU-R BT.601, as in OpenCV's fixed point code.
+# Weights of red, green and blue in a panchromatic image: luma of ITU-R BT.601, as in OpenCV's fixed point
+# code.
 LUMA = (0.299, 0.587, 0.114)
 # Share of the values cut off at each end when a raster that isn't 8-bit is stretched: hot and dead pixels.
 TAIL = 0.001
@@ -73,7 +74,8 @@ class Intensity:
     def image(self, chip: Chip) -> tuple[NDArray[Any], Mask | None]:
         """The image and where it is valid (None: everywhere).
 
-        Returns uint8 (0..255) or uint16 (0..65535), shape (H, W), and bool (H, W). Pixels that aren't valid are 0.
+        Returns uint8 (0..255) or uint16 (0..65535), shape (H, W), and bool (H, W). Pixels that aren't valid
+        are 0.
         """
         if self.is_8bit:
             return _masked(self._image_8bit(chip), chip.valid), chip.valid

@@ -1,12 +1,13 @@
 """Outlines of labelled regions along the edges of their pixels, and measures of them in whole numbers.
 
-A region of 3 × 3 pixels has an outline of area 9, with its corners on the corners of pixels. Gaps are filled: what
-can't be left by steps to one of the four neighbours belongs to the region. As regions are connected through the
-same four neighbours, an outline never touches itself (were it to, the two pixels that meet at the point would be
-linked by a path around one of the two gaps there, and that gap would have been filled), so each is a valid polygon.
+A region of 3 × 3 pixels has an outline of area 9, with its corners on the corners of pixels. Gaps are filled:
+what can't be left by steps to one of the four neighbours belongs to the region. As regions are connected
+through the same four neighbours, an outline never touches itself (were it to, the two pixels that meet at the
+point would be linked by a path around one of the two gaps there, and that gap would have been filled), so
+each is a valid polygon.
 
-All is done for all regions at once: each unit edge between a region and another or none points clockwise, finds
-its successor, and a chain through all outer rings is read off.
+All is done for all regions at once: each unit edge between a region and another or none points clockwise,
+finds its successor, and a chain through all outer rings is read off.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Regions:
     """Labelled regions as runs of pixels along the rows, sorted by row, then column.
 
     labels : int32 (H, W), 0 outside; the outermost rows and columns are 0. Each region is 4-connected.
-    pattern : (H, W), differs between neighbours exactly where `labels` do: a mask (quick to compare) where regions
-        don't touch, else `labels` itself.
+    pattern : (H, W), differs between neighbours exactly where `labels` do: a mask (quick to compare) where
+        regions don't touch, else `labels` itself.
     number : highest label.
     row, start, stop, label : int64 (R,), runs of columns start ≤ x < stop.
     box : int64 (number + 1, 4), xmin, ymin, xmax, ymax of each label, half-open.
@@ -49,7 +50,9 @@ class Regions:
 
     def _summed(self, per_run: NDArray[Any], label: Ints) -> Floats:
         """Sum of a whole number per run over each of the labels; exact below 2^53."""
-        return np.asarray(np.bincount(self.label, weights=per_run, minlength=self.number + 1)[label], np.float64)
+        return np.asarray(
+            np.bincount(self.label, weights=per_run, minlength=self.number + 1)[label], np.float64
+        )
 
     def pixels(self, label: Ints) -> Floats:
         """Number of pixels of each of the labels."""
@@ -103,7 +106,8 @@ class Outlines:
     """Outer rings of regions in unit edges on the corner lattice; every ring is clockwise on a screen.
 
     label : int64 (N,), the regions, ascending.
-    first : int64 (N,), where each ring begins in the arrays of edges: in the topmost row, at the leftmost pixel.
+    first : int64 (N,), where each ring begins in the arrays of edges: in the topmost row, at the leftmost
+        pixel.
     x, y : int64 (E,), the corner where an edge begins, in pixels of the label image.
     heading : int8 (E,), EAST, SOUTH, WEST or NORTH; the region is to the right of an edge.
     """
@@ -152,7 +156,7 @@ class Outlines:
         """Length of each outline in pixels, cutting the corners of pixels: a large disc's is 5 % too long."""
         turns = self._sums(self._turns())
         edges = self._sums(np.ones(len(self.x), np.int64))
-        return (edges - turns) + turns * 0.5**0.5
+        return np.asarray((edges - turns) + turns * 0.5**0.5, np.float64)
 
     def hull_areas(self) -> Floats:
         """Area of the convex hull of each outline, in pixels."""
@@ -161,8 +165,8 @@ class Outlines:
     def elongations(self) -> Floats:
         """Ratio of the longer to the shorter axis of the ellipse with each outline's second moments, ≥ 1."""
         ring = self._rings()
-        # Moments of the pixels' centres, doubled and about the ring's first corner so that they are small whole
-        # numbers: a column of pixels above a bottom edge minus one above a top edge.
+        # Moments of the pixels' centres, doubled and about the ring's first corner so that they are small
+        # whole numbers: a column of pixels above a bottom edge minus one above a top edge.
         sign = np.where(self.heading == WEST, 1, np.where(self.heading == EAST, -1, 0))
         u = 2 * (self.x - self.x[self.first][ring]) + np.where(self.heading == WEST, -1, 1)
         h = self.y - self.y[self.first][ring]
@@ -174,7 +178,7 @@ class Outlines:
         yy = self._sums(sign * v2) / n - my * my + 1 / 3
         xy = self._sums(sign * u * v1) / n - mx * my
         half, spread = (xx + yy) / 2, np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
-        return np.sqrt((half + spread) / (half - spread))
+        return np.asarray(np.sqrt((half + spread) / (half - spread)), np.float64)
 
     def polygons(self, dx: int = 0, dy: int = 0) -> NDArray[np.object_]:
         """shapely polygons, (N,), moved by (dx, dy); without corners on straight sides."""
@@ -242,7 +246,7 @@ def _edges(regions: Regions, wanted: NDArray[np.bool_]) -> tuple[Ints, NDArray[n
     runs = np.flatnonzero(wanted[regions.label])
     left, right = (regions.row * width + regions.start)[runs], (regions.row * width + regions.stop)[runs]
     of_run = regions.label[runs]
-    # Pixels under a change from row to row are those whose top edge is one, those above it have a bottom edge.
+    # Where the pattern changes from a row to the next there is the top of a pixel, or the bottom of one.
     pattern = regions.pattern.ravel()
     change = np.flatnonzero(pattern[width:] != pattern[:-width])
     above, below = flat[change], flat[change + width]

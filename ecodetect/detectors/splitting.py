@@ -1,12 +1,12 @@
 """Part touching objects where the region they make has a neck.
 
-The distance to the background is a landscape whose summits are the middles of the parts. Every pixel belongs to the
-summit that the steepest way up leads to (the watersheds of the landscape upside down), and summits whose pass is
-nearly as high as the lower of them are one part. Unlike a smoothed distance or a least distance of summits this has
-no length in it: it treats large and small objects alike.
+The distance to the background is a landscape whose summits are the middles of the parts. Every pixel belongs
+to the summit that the steepest way up leads to (the watersheds of the landscape upside down), and summits
+whose pass is nearly as high as the lower of them are one part. Unlike a smoothed distance or a least distance
+of summits this has no length in it: it treats large and small objects alike.
 
-Nothing here depends on where a region lies: distances are whole numbers inside OpenCV, and of equal neighbours the
-first in reading order counts as the higher one.
+Nothing here depends on where a region lies: distances are whole numbers inside OpenCV, and of equal
+neighbours the first in reading order counts as the higher one.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ def split(regions: Regions, largest: float, neck: float) -> NDArray[np.int32]:
     neck : two parts are apart where the pass between them is lower than this share of the lower summit.
     """
     width = regions.labels.shape[1]
-    is_small = ((regions.box[:, 2:] - regions.box[:, :2]) <= largest).all(axis=1)
+    wide, high = (regions.box[:, 2:] - regions.box[:, :2]).T
+    is_small = np.maximum(wide, high) <= largest
     is_small[0] = False
     inside = is_small[regions.labels]
-    distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 5).ravel()
+    distance = np.asarray(cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 5), np.float32).ravel()
     pixel = np.flatnonzero(inside)
     compact = np.zeros(inside.size, np.int32)  # number among `pixel` of each pixel of the array
     compact[pixel] = np.arange(len(pixel))
 
-    # In reading order, so that of equals the first is taken; the frame of zeros keeps neighbours in the array.
+    # In reading order, so that of equals the first is taken; the frame of zeros keeps all in the array.
     around = np.array([-width, -1, 0, 1, width])
     steepest = np.argmax(np.stack([distance[pixel + step] for step in around]), axis=0)
     summit = compact[pixel + around[steepest]]

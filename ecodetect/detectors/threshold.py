@@ -1,14 +1,15 @@
-"""Find objects darker or brighter than their background: grey threshold, smoothing, opening, gates on size and shape.
+"""Objects darker or brighter than their background: a threshold, then gates on size and shape.
 
-The preprocessing of Guirado et al. (2017, doi:10.3390/rs9121220) as a detector of its own: the picture becomes
-panchromatic, what is darker than a level is an object, and small things are opened away (their level, 100 of 255,
-is `level=100`). By default the level is taken from the whole raster (Otsu 1979, doi:10.1109/TSMC.1979.4310076).
+The preprocessing of Guirado et al. (2017, doi:10.3390/rs9121220) as a detector of its own: the picture
+becomes panchromatic, what is darker than a level is an object, and small things are opened away (their level,
+100 of 255, is `level=100`). By default the level is taken from the whole raster (Otsu 1979,
+doi:10.1109/TSMC.1979.4310076).
 
 - Connected means through one of four neighbours; pixels that meet at a corner only are apart.
 - Outlines follow the edges of pixels; gaps inside are filled. An object in another one's gap is reported too.
 - Nodata and what is beyond the raster is never part of an object and has no weight in a mean.
-- Lengths are as the user states them (`3m`, `25px`); the defaults are pixels, so at another GSD the same command
-  finds objects of another size.
+- Lengths are as the user states them (`3m`, `25px`); the defaults are pixels, so at another GSD the same
+  command finds objects of another size.
 - With `split`, `largest` is the width of a whole clump: a wider one is left whole, and so dropped.
 """
 
@@ -23,7 +24,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import threshold_otsu
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
@@ -41,11 +41,11 @@ SURROUNDINGS_PX = 5
 class Options:
     """What a user may set.
 
-    band : "auto" (panchromatic of red, green, blue; else the mean of the first three bands), a band's name, or an
-        index: `ndvi`, `exg`.
+    band : "auto" (panchromatic of red, green, blue; else the mean of the first three bands), a band's name,
+        or an index: `ndvi`, `exg`.
     objects : "dark" or "bright"; None: bright for an index, else dark.
-    level : what parts objects from background: a number on the raster's 8-bit scale (0 to 255), "otsu" (taken from
-        the whole raster), or "local" (the mean of the surroundings).
+    level : what parts objects from background: a number on the raster's 8-bit scale (0 to 255), "otsu" (taken
+        from the whole raster), or "local" (the mean of the surroundings).
     window : width of the square whose mean "local" compares with; None: `largest`.
     offset : by how much "local" objects must differ from that mean, on the 8-bit scale.
     smooth : standard deviation of a Gaussian; 0px: none.
@@ -123,8 +123,8 @@ LARGEST_PX = 4096
 class Threshold:
     """Objects on the dark or bright side of a level.
 
-    level : on the 8-bit scale; None as long as it is to be taken from the raster, or for a local one. Objects are
-        ≤ level, or > level if bright.
+    level : on the 8-bit scale; None as long as it is to be taken from the raster, or for a local one. Objects
+        are ≤ level, or > level if bright.
     """
 
     options: Options
@@ -153,7 +153,7 @@ class Threshold:
             filters = max(filters, self.window_px // 2)
         reach = filters + 2 * self.open_px + SURROUNDINGS_PX
         if self.options.split:
-            # Where a clump is cut depends on all of it, and it reaches further from a part's centre than the part.
+            # Where a clump is cut depends on all of it, and it reaches further from the centre than a part.
             reach += math.ceil(self.largest_px / 2)
         return Needs(
             bands=self.intensity.bands,
@@ -181,10 +181,9 @@ class Threshold:
             image = filtering.gaussian(image, valid, self.smooth_px)
             known = image.ravel() if valid is None else image[valid]
             counts += np.bincount(known, minlength=len(counts))
-        levels = np.flatnonzero(counts)
-        if len(levels) < 2:  # one value or none: nothing stands out on either side
+        level = otsu(counts)
+        if level is None:  # one value or none: nothing stands out on either side
             return replace(ready, level=255.0 if self.is_bright else -1.0)
-        level = int(threshold_otsu(hist=(counts[levels[0] : levels[-1] + 1], np.arange(levels[0], levels[-1] + 1))))
         return replace(ready, level=level / ready.intensity.step)
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
@@ -220,29 +219,28 @@ class Threshold:
         return Detections(chip.grid, self.kind, geometry, score, label, self.classes, diameter)
 
     def _mask(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        """What is object, 0 or another number, (H, W)."""
+        """What is object, 0 or 1, (H, W)."""
         smooth = filtering.gaussian(image, valid, self.smooth_px)
-        operator = cv2.CMP_GT if self.is_bright else cv2.CMP_LE
+        mask: NDArray[np.bool_]
         if self.options.level == "local":
+            # A flat area is background, hence without equality.
             offset = self.options.offset * self.intensity.step
             mean = filtering.box_mean(image, valid, self.window_px)
-            edge = mean + offset if self.is_bright else mean - offset
-            # Dark is below the edge, bright above it; neither includes it, so that a flat area is background.
-            strict = cv2.CMP_GT if self.is_bright else cv2.CMP_LT
-            mask = cv2.compare(smooth.astype(np.float64), edge, strict)
+            mask = smooth > mean + offset if self.is_bright else smooth < mean - offset
         else:
             assert self.level is not None, "surveyed before use"
-            mask = cv2.compare(smooth, math.floor(self.level * self.intensity.step), operator)
+            highest = math.floor(self.level * self.intensity.step)
+            mask = smooth > highest if self.is_bright else smooth <= highest
         if valid is not None:
-            mask = cv2.bitwise_and(mask, valid.view(np.uint8))
-        return filtering.opened(np.asarray(mask, np.uint8), self.open_px)
+            mask &= valid
+        return filtering.opened(mask.view(np.uint8), self.open_px)
 
     def _worth_tracing(self, regions: outlines.Regions) -> NDArray[np.bool_]:
         """Which labels may pass the gates, judged by their boxes, (number + 1,)."""
         box = regions.box
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
         fits = np.maximum(width, height) <= self.largest_px
-        # Wider ones are reported where they are whole, to be counted as dropped; a point doesn't show its width.
+        # Wider ones are reported where they are whole, to be counted; a point wouldn't show its width.
         if self.kind != "point":
             rows, columns = regions.labels.shape
             fits |= (box[:, :2] > 1).all(axis=1) & (box[:, 2] < columns - 1) & (box[:, 3] < rows - 1)
@@ -270,19 +268,36 @@ class Threshold:
     ) -> NDArray[np.float64]:
         """How much the pixels of objects differ from the background around them, in [0, 1].
 
-        Weber contrast: the difference of the means, over the larger one. The background is what no object covers
-        in the object's box widened by SURROUNDINGS_PX; without any, the score is 0.
+        Weber contrast: the difference of the means, over the larger one. The background is what no object
+        covers in the object's box widened by SURROUNDINGS_PX; without any, the score is 0.
         """
-        free = cv2.compare(mask, 0, cv2.CMP_EQ)  # 255 where no object is
+        free = mask == 0
         if valid is not None:
-            free = cv2.bitwise_and(free, 255 * valid.view(np.uint8))
+            free &= valid
+        weight = free.view(np.uint8)
         rows, columns = image.shape
         x0, y0 = np.maximum(regions.box[label, :2] - 1 - SURROUNDINGS_PX, 0).T
         x1, y1 = np.minimum(regions.box[label, 2:] - 1 + SURROUNDINGS_PX, (columns, rows)).T
-        area = outlines.between(outlines.integral(free), x0, y0, x1, y1) / 255
-        background = cv2.copyTo(image, free)
-        around = outlines.between(outlines.integral(background), x0, y0, x1, y1) / np.maximum(area, 1)
+        area = outlines.between(outlines.integral(weight), x0, y0, x1, y1)
+        ground = outlines.integral(np.asarray(cv2.copyTo(image, weight)))
+        around = outlines.between(ground, x0, y0, x1, y1) / np.maximum(area, 1)
         inside = regions.sums(image, label) / regions.pixels(label)
         difference = inside - around if self.is_bright else around - inside
         contrast = np.clip(difference, 0, None) / np.maximum(np.maximum(inside, around), 1)
         return np.where(area > 0, contrast, 0.0)
+
+
+def otsu(counts: NDArray[np.int64]) -> int | None:
+    """The highest level of the darker class when two classes differ most; None with fewer than two levels.
+
+    counts : how many pixels have each level.
+    (scikit-image's sums in float32, which a large raster's counts exceed.)
+    """
+    used = np.flatnonzero(counts)
+    if len(used) < 2:
+        return None
+    number = np.cumsum(counts[used]).astype(np.float64)
+    total = np.cumsum(counts[used] * used).astype(np.float64)
+    dark, bright = number[:-1], number[-1] - number[:-1]
+    distance = total[:-1] / dark - (total[-1] - total[:-1]) / bright
+    return int(used[np.argmax(dark * bright * distance**2)])
