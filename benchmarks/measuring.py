@@ -1,0 +1,90 @@
+"""Run commands as a user would and say what they cost: seconds, seconds of CPU, peak memory.
+
+Other work on the machine disturbs seconds far more than seconds of CPU, so figures are ratios of commands that were
+run in turn, and CPU comes first. The peak is that of the kernel's own account (POSIX only).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Where `-m idle` comes from.
+PLUGIN = {"PYTHONPATH": str(HERE / "plugin")}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command cost.  peak_mb : the most memory it held, in MB (1e6 bytes)."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    output: str = ""
+
+    def less(self, other: Cost) -> Cost:
+        """This cost without another one's time: start-up."""
+        return Cost(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s, self.peak_mb, self.output)
+
+
+def cost_of(command: Sequence[str | os.PathLike[str]], *, extra: Mapping[str, str] | None = None) -> Cost:
+    """Run a command to its end.  extra : environment variables beside the present ones.
+
+    Raises RuntimeError, with what it said, when it fails.
+    """
+    with tempfile.TemporaryFile() as said:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [os.fspath(part) for part in command],
+            stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **(extra or {})},
+        )  # fmt: skip
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        output = said.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{output}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6, output)
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """Medians of each, taken apart."""
+    return Cost(
+        statistics.median(cost.wall_s for cost in costs),
+        statistics.median(cost.cpu_s for cost in costs),
+        statistics.median(cost.peak_mb for cost in costs),
+        costs[-1].output,
+    )
+
+
+def scan_command(raster: str | os.PathLike[str], out: str | os.PathLike[str], *flags: str) -> list[str]:
+    """`ecodetect scan` of the environment that runs this script."""
+    program = Path(sys.executable).with_name("ecodetect")
+    return [str(program), "scan", os.fspath(raster), "-o", os.fspath(out), "--overwrite", "-q", *flags]
+
+
+def make_command(out: Path, size: int, *flags: str) -> list[str]:
+    """`make_raster.py`, as a process of its own, so that its memory isn't counted with what follows."""
+    return [sys.executable, str(HERE / "make_raster.py"), str(size), str(out), *flags]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def machine() -> str:
+    """The machine in words, for the page of figures."""
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"

@@ -1,0 +1,74 @@
+"""Find nothing, in a known time: what is left of a scan's time and memory is the scan's own.
+
+This folder on PYTHONPATH is enough for `ecodetect scan -m idle`: the entry point stands in the folder beside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections, Kind
+from ecodetect.detectors.protocol import Needs, Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    seconds : time spent per million pixels of a chip.
+    how : "compute" keeps one core busy, "wait" doesn't (as when another device computes).
+    largest : what the halo is made for, in pixels.
+    """
+
+    seconds: float = 0.0
+    how: Literal["compute", "wait"] = "compute"
+    largest: float = 128.0
+
+
+def build(options: Options, scene: Scene) -> Idle:
+    return Idle(options, scene.bands[:3])
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    options: Options
+    bands: tuple[str, ...]
+
+    name = "idle"
+    kind: Kind = "box"
+    classes = ("nothing",)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(bands=self.bands, largest_px=self.options.largest, bytes_per_pixel=1)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"seconds": self.options.seconds, "how": self.options.how, "largest": self.options.largest}
+
+    def surveyed(self, samples: Sequence[Chip]) -> Idle:
+        return self
+
+    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+        for chip in chips:
+            seconds = self.options.seconds * chip.pixels[0].size / 1e6
+            if self.options.how == "wait":
+                time.sleep(seconds)
+            else:
+                _compute(seconds)
+        return [Detections.empty(chip.grid, self.kind, self.classes) for chip in chips]
+
+
+def _compute(seconds: float) -> None:
+    """Keep this thread's core busy, with the interpreter's lock released as numerical libraries do."""
+    image = np.zeros((256, 256), np.float32)
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        cv2.GaussianBlur(image, (15, 15), 3)
