@@ -311,6 +311,10 @@ class _Run:
                     self._shares.append(verify(job, self.journal, number))
                 self.jobs.append((job, number))
         except UserError as error:
+            if not self.journal.is_blank and len(self._images) == 1:
+                error = type(error)(
+                    f"{str(error).rstrip('.')}; what was done before is kept in {self._path}."
+                )
             self.failures.append((image, error))
 
     def write(self, path: Path, patches: Patches | None = None) -> Summary:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sqlite3
 
 import geopandas
@@ -242,6 +243,25 @@ def test_all_nodata_is_an_empty_layer(tmp_path, ecodetect):
     outcome = ecodetect("scan", path, "-m", "threshold")
     assert outcome.code == 0
     assert json.loads((tmp_path / "a.detections.geojson").read_text())["features"] == []
+
+
+def test_damage_in_mid_scan_names_the_window_and_keeps_what_was_done(tmp_path, ecodetect):
+    path, out = tmp_path / "a.tif", tmp_path / "out.geojson"
+    grey = np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)
+    profile = {"driver": "GTiff", "width": 1024, "height": 1024, "count": 1, "dtype": "uint8", "tiled": True}
+    with rasterio.open(path, "w", **profile, blockxsize=128, blockysize=128, compress="deflate") as file:
+        file.write(grey, 1)
+    whole = path.read_bytes()
+    at = len(whole) * 9 // 10
+    path.write_bytes(whole[:at] + bytes(2000) + whole[at + 2000 :])
+    outcome = ecodetect("scan", path, "-m", "threshold", "-o", out, "--tile", "128", "--set", "level=100")
+    assert outcome.code == 2
+    (line,) = [line for line in outcome.err.splitlines() if not line.startswith("note")]
+    assert "a.tif" in line
+    assert re.search(r"x \d+ to \d+, y \d+ to \d+", line)
+    assert not out.exists()
+    kept = (tmp_path / "out.geojson.journal").exists()
+    assert kept == ("kept in" in line)
 
 
 def test_a_locked_journal_is_another_scan(tmp_path, ecodetect):
