@@ -28,4 +28,5 @@ def convert(source: str, target: str, image: str | None, layer: str | None, over
     done = run(source, target, image=image, layer=layer, overwrite=overwrite)
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(f"{done.features} features written to {done.path}", err=True)
+    unit = "feature" if done.features == 1 else "features"
+    click.echo(f"{done.features} {unit} written to {done.path}", err=True)

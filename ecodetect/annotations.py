@@ -155,7 +155,7 @@ def _all_outside(name: str, bounds: Floats, count: int, grid: Grid) -> str:
     elif grid.frame != "pixel":
         there, here, where = grid.to_world(there), grid.to_world(here), describe_crs(grid.crs)
     return (
-        f"{name} lies outside the raster with all its {count} features: it is at {_extent(there)}, the raster"
+        f"{name} lies outside the raster with all it has ({count}): it is at {_extent(there)}, the raster"
         f" at {_extent(here)} ({where}); is it the right raster?"
     )
 

@@ -65,6 +65,7 @@ def convert(
         In one sentence, when something can't be read, placed or written; `target` is then as it was.
     """
     formats.writable(target)
+    name = ""
     suffix = Path(target).suffix.lower()
     if image is None:
         found = formats.read(source, layer=layer)
@@ -88,7 +89,7 @@ def convert(
         grid=found.grid,
         crs=found.crs,
         classes=_classes(found),
-        metadata={"source": Path(image).name} if image is not None else {},
+        metadata={} if image is None else {"rasters": [{"source": name}]},
     )
     written = formats.write(target, stream, overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))

@@ -28,7 +28,14 @@ from ecodetect.formats.collecting import (
     polygon,
     scalar,
 )
-from ecodetect.formats.image_matching import base_name, check_size, left_out, meant_or_refused, stated_size
+from ecodetect.formats.image_matching import (
+    base_name,
+    check_size,
+    left_out,
+    meant_or_refused,
+    only_image,
+    stated_size,
+)
 from ecodetect.formats.masks import from_runs, outline
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import read_json
@@ -51,7 +58,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     if image is not None and images:
         wanted = meant_or_refused([name for name, _ in images.values()], image, path)
     for name, size in images.values():
-        if wanted in (None, name):
+        if wanted is None or name in wanted:
             check_size(size, grid, path)
             if wanted is not None or len(images) == 1:
                 collector.size = size
@@ -63,7 +70,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             collector.leave_out("not an annotation", where)
             continue
         source, _ = images.get(_key(annotation.get("image_id")), ("", None))
-        if wanted is not None and source != wanted:
+        if wanted is not None and source not in wanted:
             others[source or "unknown"] += 1
             continue
         try:
@@ -219,8 +226,6 @@ def write(path: Path, stream: Stream) -> Written:
     """
     categories = {name: number for number, name in enumerate(stream.classes, start=1)}
     images: dict[str, tuple[int, Grid]] = {}
-    if stream.grid is not None:  # an image without annotations is listed too
-        images[str(stream.metadata.get("source", ""))] = (1, stream.grid)
     features = dropped = holes = 0
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         info = {"description": "ecodetect", **stream.metadata}
@@ -237,7 +242,7 @@ def write(path: Path, stream: Stream) -> Written:
             for shape, values in zip(batch.geometry, _rows(batch), strict=True):
                 parts = shapely.get_parts(shape)
                 holes += any(shapely.get_num_interior_rings(parts))
-                source = str(values.pop("source", ""))
+                source = str(values.pop("source", "") or only_image(stream.metadata))
                 image, _ = images.setdefault(source, (len(images) + 1, grid))
                 category = str(values.pop("label", "") or "object")
                 features += 1
@@ -253,6 +258,8 @@ def write(path: Path, stream: Stream) -> Written:
                 if values:
                     annotation["attributes"] = values
                 file.write((",\n" if features > 1 else "\n") + _text(annotation))
+        if not images and stream.grid is not None:  # an image without annotations is listed too
+            images[only_image(stream.metadata)] = (1, stream.grid)
         entries = [
             {"id": number, "file_name": name, "width": own.width, "height": own.height}
             for name, (number, own) in images.items()

@@ -46,7 +46,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     wanted = None if image is None else meant_or_refused(names, image, path)
     others: Counter[str] = Counter()
     for element, name in zip(images, names, strict=True):
-        if wanted not in (None, name):
+        if wanted is not None and name not in wanted:
             others[name] += len(element)
             continue
         size = stated_size(element.get("width"), element.get("height"))

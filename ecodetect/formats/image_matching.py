@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import counted
@@ -20,31 +22,33 @@ def base_name(name: str) -> str:
     return (_parts(name) or [""])[-1]
 
 
-def meant(names: Iterable[str], image: str, path: Path) -> str | None:
-    """The one of `names` that means `image`, or None.
+def meant(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
+    """Those of `names` that mean `image`, written with more or fewer folders; empty if none does.
 
-    The same base name counts before the same but for case, then the same without suffix; of several equally
-    good ones that which shares more folders with `image`. Raises LayerError when that leaves more than one.
+    The same base name counts before the same but for case, then the same without suffix; of several folders
+    those that `image` shares. Raises LayerError when that leaves more than one image.
     """
-    wanted = _parts(image)
-    ranked = [(_likeness(_parts(name), wanted), name) for name in dict.fromkeys(names)]
-    best = max((rank for rank, _ in ranked), default=(0, 0))
+    likeness = {name: _likeness(name, image) for name in names}
+    best = max(likeness.values(), default=(0, 0))
     if best[0] == 0:
-        return None
-    found = [name for rank, name in ranked if rank == best]
-    if len(found) > 1:
+        return frozenset()
+    alike = [name for name, (rank, _) in likeness.items() if rank == best[0]]
+    nearest = [name for name in alike if likeness[name] == best]
+    # `plot.tif` and `a/plot.tif` can be one image, `a/plot.tif` and `b/plot.tif` can't.
+    longest = max(nearest, key=lambda name: len(_parts(name)))
+    if not all(_fits(name, longest) for name in nearest):
         raise LayerError(
-            f"{path.name} has {len(found)} images that could be {base_name(image)}: {listed(found)};"
-            " keep the rows of one."
+            f"{path.name} has {len(nearest)} images that could be {base_name(image)}:"
+            f" {', '.join(nearest[:3])}; keep the rows of one."
         )
-    return found[0]
+    return frozenset(name for name in alike if _fits(name, longest))
 
 
-def meant_or_refused(names: Iterable[str], image: str, path: Path) -> str:
+def meant_or_refused(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
     """As `meant`, but raises LayerError, naming the images there are, when none is `image`."""
     names = list(dict.fromkeys(names))
     found = meant(names, image, path)
-    if found is None:
+    if not found:
         there = f"it is about {listed(names)}" if names else "it names no image"
         raise LayerError(f"{path.name} says nothing about {base_name(image)}: {there}; is it the right file?")
     return found
@@ -79,6 +83,14 @@ def left_out(others: Mapping[str, int], path: Path, unit: str) -> str:
     return f"{path.name}: {counted(sum(others.values()), unit)} of other images left out ({listed(others)})."
 
 
+def only_image(metadata: Mapping[str, Any]) -> str:
+    """The image that a layer to be written is about, for features that don't say; "" where unknown."""
+    rasters = metadata.get("rasters")
+    if isinstance(rasters, list) and len(rasters) == 1 and isinstance(rasters[0], dict):
+        return str(rasters[0].get("source", ""))
+    return ""
+
+
 def listed(names: Iterable[str], most: int = 3) -> str:
     """The first few base names, and how many more."""
     names = list(dict.fromkeys(base_name(name) for name in names))
@@ -87,27 +99,32 @@ def listed(names: Iterable[str], most: int = 3) -> str:
 
 
 def _parts(name: str) -> list[str]:
-    # macOS stores umlauts decomposed, the others composed.
-    normal = unicodedata.normalize("NFC", name.strip())
-    return [part for part in re.split(r"[\\/]+", normal) if part not in ("", ".")]
+    return [part for part in re.split(r"[\\/]+", name.strip()) if part not in ("", ".")]
 
 
-def _likeness(name: list[str], wanted: list[str]) -> tuple[int, int]:
+def _folders(name: str) -> list[str]:
+    """The folders of a name, the innermost first."""
+    return [folder.casefold() for folder in reversed(_parts(name)[:-1])]
+
+
+def _fits(one: str, other: str) -> bool:
+    """Whether one name can be the other with fewer folders."""
+    return all(a == b for a, b in zip(_folders(one), _folders(other), strict=False))
+
+
+def _likeness(one: str, other: str) -> tuple[int, int]:
     """How alike base names are (4 equal, 3 but for case, 2 and 1 so without suffix, 0 not); equal folders."""
-    if not name or not wanted:
+    # macOS stores umlauts decomposed, the others composed.
+    a, b = (base_name(unicodedata.normalize("NFC", name)) for name in (one, other))
+    if not a or not b:
         return 0, 0
-    alike = _alike(name[-1], wanted[-1], exact=4, stem=2)
-    alike = alike or _alike(name[-1].casefold(), wanted[-1].casefold(), exact=3, stem=1)
-    folders = 0
-    for a, b in zip(reversed(name[:-1]), reversed(wanted[:-1]), strict=False):
-        if a.casefold() != b.casefold():
-            break
-        folders += 1
-    return (alike, folders) if alike else (0, 0)
+    alike = max(_alike(a, b, same=4, stem=2), _alike(a.casefold(), b.casefold(), same=3, stem=1))
+    pairs = zip(_folders(one), _folders(other), strict=False)
+    return alike, len(list(takewhile(lambda pair: pair[0] == pair[1], pairs))) if alike else 0
 
 
-def _alike(a: str, b: str, *, exact: int, stem: int) -> int:
+def _alike(a: str, b: str, *, same: int, stem: int) -> int:
     if a == b:
-        return exact
+        return same
     stem_a, stem_b = PurePosixPath(a).stem, PurePosixPath(b).stem
     return stem if stem_a in (stem_b, b) or a == stem_b else 0

@@ -64,7 +64,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     others: Counter[str] = Counter()
     for task, (name, _) in zip(tasks, names, strict=True):
         regions = _regions(task, name, collector)
-        if wanted not in (None, name):
+        if wanted is not None and name not in wanted:
             others[name] += len(regions)
             continue
         _collect(regions, name if image is None else base_name(image), grid, collector)
@@ -81,7 +81,7 @@ def _names(task: Mapping[str, Any]) -> tuple[str, str]:
     assert isinstance(data, Mapping)
     values = [data.get(key) for key in (*_IMAGE_FIELDS, *data)]
     address = next(
-        (value for value in values if isinstance(value, str) and re.search(r"\.\w{2,5}$", value)), ""
+        (value for value in values if isinstance(value, str) and re.search(r"\.\w{2,5}(\?|$)", value)), ""
     )
     address = unquote(address)
     _, is_local, local = address.partition("?d=")  # /data/local-files/?d=plots/x.tif
@@ -91,11 +91,11 @@ def _names(task: Mapping[str, Any]) -> tuple[str, str]:
     return name or original, re.sub(r"^[0-9a-fA-F]{4,8}-", "", original)
 
 
-def _wanted(names: list[tuple[str, str]], image: str, path: Path) -> str:
+def _wanted(names: list[tuple[str, str]], image: str, path: Path) -> frozenset[str]:
     found = meant([name for name, _ in names], image, path)
-    if found is None:
-        upload = meant_or_refused([upload for _, upload in names], image, path)
-        found = next(name for name, original in names if original == upload)
+    if not found:
+        uploads = meant_or_refused([upload for _, upload in names], image, path)
+        found = frozenset(name for name, upload in names if upload in uploads)
     return found
 
 

@@ -178,7 +178,7 @@ def _of_image(table: _Table, image: str | None, path: Path) -> list[int]:
     if image is None or table.images is None or not any(table.images):
         return list(rows)
     wanted = meant_or_refused([name for name in table.images if name], image, path)
-    return [row for row in rows if table.images[row] == wanted]
+    return [row for row in rows if table.images[row] in wanted]
 
 
 # -- the layer ----------------------------------------------------------------------------------------------
@@ -265,7 +265,9 @@ def _typed(values: Sequence[str]) -> NDArray[Any]:
             kinds["blank"] += 1
         elif re.fullmatch(r"[-+]?(0|[1-9]\d{0,17})", value):
             kinds["whole"] += 1
-        elif re.fullmatch(r"[-+]?(0|[1-9]\d*)?[.,]?\d*([eE][-+]?\d+)?", value) and is_number(value):
+        elif re.fullmatch(r"[-+]?(0|[1-9]\d*|(?=[.,]\d))([.,]\d*)?([eE][-+]?\d+)?", value) and is_number(
+            value
+        ):
             kinds["number"] += 1
         else:
             return _texts(values)

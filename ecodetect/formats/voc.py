@@ -18,7 +18,15 @@ import shapely
 
 from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import Collector, Shape, Unusable, box, counted, number, turned
-from ecodetect.formats.image_matching import base_name, check_size, left_out, listed, meant, stated_size
+from ecodetect.formats.image_matching import (
+    base_name,
+    check_size,
+    left_out,
+    listed,
+    meant,
+    only_image,
+    stated_size,
+)
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
@@ -55,7 +63,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
                 f"{path.name} is not Pascal VOC: its root is <{root.tag[:40]}>, not <annotation>."
             )
         name = _text(root, "filename") or _text(root, "path")
-        if image is not None and meant([name or file.name, file.name], image, file) is None:
+        is_named = bool(name) or path.is_dir()
+        if image is not None and is_named and not meant([name or file.name, file.name], image, file):
             others[name or file.name] += len(root.findall("object"))
             continue
         size = root.find("size")
@@ -152,7 +161,7 @@ def write(path: Path, stream: Stream) -> Written:
         if not body_started:
             if grid is None:
                 raise LayerError("VOC is in pixels of an image of known size; name the raster with --image.")
-            file.write(_opening(str(stream.metadata.get("source", "")), grid))
+            file.write(_opening(only_image(stream.metadata), grid))
         file.write("</annotation>\n")
     notes = []
     if dropped:
@@ -167,7 +176,7 @@ def write(path: Path, stream: Stream) -> Written:
 def _source(batch: Layer, stream: Stream) -> str:
     sources = batch.columns.get("source")
     known = sources is not None and len(sources)
-    return str(sources[0] if sources is not None and known else stream.metadata.get("source", ""))
+    return str(sources[0]) if sources is not None and known else only_image(stream.metadata)
 
 
 def _opening(source: str, grid: Grid) -> str:

@@ -74,7 +74,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         dataset = _Dataset({image or path.stem: path}, near.names, near.has_keypoints)
     wanted = list(dataset.labels)
     if image is not None:
-        wanted = [meant_or_refused(wanted, image, path)]
+        wanted = sorted(meant_or_refused(wanted, image, path))
     collector = Collector(path, "line")
     for name in wanted:
         file = dataset.labels[name]

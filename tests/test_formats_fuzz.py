@@ -1,0 +1,87 @@
+"""Spoilt annotation files give a layer or one sentence: never another exception, never a hang."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from annotation_files import GRID, IMAGE, TEXTS, write_all
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecodetect import formats
+from ecodetect.errors import LayerError
+from ecodetect.layer import Layer
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+NAMES = [*TEXTS, "labels.tif", "labels.png"]
+# What breaks readers more often than chance does.
+WORDS = [
+    *(b"-1", b"0", b"1e999", b"nan", b"NaN", b"-Infinity", b"99999999999999999999", b"1_0", b"null", b"true"),
+    *(b"[]", b"{}", b'""', b"'", b'"', b",", b";", b"\t", b"\n", b"\r", b"\0", b"\xff", b"\xfe\xff", b"\xc3"),
+    *(b"<", b">", b"&", b"<!DOCTYPE a [<!ENTITY e 'e'>]>", b"&e;", b"[[[[[[[[", b"../", b"\xed\xb2\x80"),
+    *(b"POINT EMPTY", b"POINT (nan nan)", b"GEOMETRYCOLLECTION (POINT (1 1))"),
+]
+
+Edit = tuple[str, int, int, bytes]
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["overwrite", "insert", "delete", "repeat"]),
+        st.integers(0, 4000),
+        st.integers(1, 60),
+        st.one_of(st.sampled_from(WORDS), st.binary(min_size=1, max_size=6)),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def spoilt(data: bytes, edits: list[Edit]) -> bytes:
+    for kind, place, length, what in edits:
+        start = place % (len(data) + 1)
+        part = data[start : start + length]
+        new = {"overwrite": what, "insert": what + part, "delete": b"", "repeat": part * 3}[kind]
+        data = data[:start] + new + data[start + length :]
+    return data
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_all(tmp_path_factory.mktemp("good"))
+
+
+def check(path: Path, data: bytes) -> None:
+    spoilt_path = path.with_name(f"spoilt_{path.name}")
+    spoilt_path.write_bytes(data)
+    for grid, image in ((GRID, IMAGE), (GRID, None), (None, None)):
+        try:
+            assert isinstance(formats.read(spoilt_path, grid=grid, image=image), Layer)
+        except LayerError:
+            continue
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_good_files_are_read(good: dict[str, Path], name: str) -> None:
+    assert len(formats.read(good[name], grid=GRID, image=IMAGE)) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=EDITS)
+def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit]) -> None:
+    check(good[name], spoilt(good[name].read_bytes(), edits))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=EDITS)
+def test_spoilt_files_for_long(good: dict[str, Path], name: str, edits: list[Edit]) -> None:
+    check(good[name], spoilt(good[name].read_bytes(), edits))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_cut_anywhere(good: dict[str, Path], name: str) -> None:
+    data = good[name].read_bytes()
+    for length in range(0, len(data), max(1, len(data) // 80)):
+        check(good[name], data[:length])
