@@ -32,7 +32,7 @@ class ArrowStream:
     schema : Arrow schema.
     crs : CRS of the geometry; None where there is none.
     frame : what the coordinates are, as in `Grid.frame`.
-    features : number of features passed on so far.
+    features, shapes, bytes : features passed on so far, those of them with a geometry, and their size.
     types : names of the geometry types passed on so far.
     bounds : xmin, ymin, xmax, ymax of the features so far; infinite before the first.
     failure : what the source of the stream raised; Arrow's C interface passes on only its text.
@@ -54,7 +54,7 @@ class ArrowStream:
             for written, kind in zip(column_names or self._columns, self._columns.values(), strict=True)
         ]
         self.schema = pa.schema([*fields, (GEOMETRY, pa.binary())])
-        self.features = 0
+        self.features = self.shapes = self.bytes = 0
         self.types: set[str] = set()
         self.bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self.failure: BaseException | None = None
@@ -87,6 +87,7 @@ class ArrowStream:
             )
         geometry = batch.in_world()
         self.features += len(batch)
+        self.shapes += int(np.count_nonzero(~(shapely.is_missing(geometry) | shapely.is_empty(geometry))))
         if len(batch):
             kinds = np.unique(shapely.get_type_id(geometry))
             self.types.update(_TYPE_NAMES[kind] for kind in kinds.tolist() if kind in _TYPE_NAMES)
@@ -96,7 +97,9 @@ class ArrowStream:
             self.bounds[2:] = np.fmax(self.bounds[2:], high[2:])
         arrays = [_arrow(batch.columns[name], kind) for name, kind in self._columns.items()]
         wkb = pa.array(shapely.to_wkb(geometry, flavor="iso").tolist(), pa.binary())
-        return pa.record_batch([*arrays, wkb], schema=self.schema)
+        made = pa.record_batch([*arrays, wkb], schema=self.schema)
+        self.bytes += made.nbytes
+        return made
 
 
 def _arrow(values: NDArray[Any], kind: str) -> Any:

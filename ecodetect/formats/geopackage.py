@@ -33,11 +33,18 @@ def write(path: Path, stream: Stream) -> Written:
         texts=metadata.to_texts(stream.metadata, arrow.frame),
         options={"SRID": _UNDEFINED_PLANE} if arrow.crs is None else {},
     )
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        if len(arrow.types) > 1:
-            _declare_mixed(database)
-        if stream.geometry_type != "Unknown":
-            _add_style(database, style(stream.geometry_type, tuple(names), stream.classes))
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            # GDAL leaves a spatial index that it has no room for out, without a word.
+            [indexed] = database.execute("SELECT count(*) FROM rtree_detections_geom").fetchone()
+            if indexed != arrow.shapes:
+                raise sqlite3.OperationalError(f"the rtree has {indexed} of {arrow.shapes} features")
+            if len(arrow.types) > 1:
+                _declare_mixed(database)
+            if stream.geometry_type != "Unknown":
+                _add_style(database, style(stream.geometry_type, tuple(names), stream.classes))
+    except sqlite3.Error as error:
+        raise ogr.failure(error, path, arrow.bytes) from error
     return written
 
 

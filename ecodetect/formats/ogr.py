@@ -7,6 +7,9 @@ addresses: it must begin as its suffix says, and XML has no DOCTYPE. GDAL's mess
 from __future__ import annotations
 
 import contextlib
+import errno
+import re
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -199,7 +202,7 @@ def write_layer(
     except (RuntimeError, ValueError) as error:
         if stream.failure is not None:
             raise stream.failure from None
-        raise OSError(reason(error)) from error
+        raise failure(error, path, stream.bytes) from error
     finally:
         pyogrio.set_gdal_config_options(before)
     if stream.failure is not None:
@@ -207,6 +210,18 @@ def write_layer(
     if arrived != stream.features:
         raise OSError(f"only {arrived} of {stream.features} features arrived in the file")
     return Written(path, stream.features)
+
+
+def failure(error: Exception, path: Path, passed: int) -> OSError:
+    """What went wrong while writing, with the system's number for a full disk, which GDAL keeps to itself.
+
+    passed : bytes given to GDAL so far. When this is asked it has already removed its temporary files, so that
+    a disk that was full has room again: but less than the file and its copy with an index need.
+    """
+    is_about_room = re.search(r"full|space|I/O|VSIF|seek|rtree|transaction", str(error)) is not None
+    if is_about_room and shutil.disk_usage(path.parent).free < 3 * passed:
+        return OSError(errno.ENOSPC, reason(error))
+    return OSError(reason(error))
 
 
 def distinct(names: Iterable[str], *, longest: int | None = None, taken: tuple[str, ...] = ()) -> list[str]:
