@@ -33,7 +33,7 @@ from rasterio.windows import Window as RasterioWindow
 from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
-from ecodetect.lattice import lattice
+from ecodetect.lattice import Samples, lattice
 from ecodetect.raster_blocks import Blocks
 from ecodetect.raster_header import Header, check_dataset, common_dtype, item_bytes, read_header
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
@@ -384,18 +384,16 @@ class Raster:
 
     def samples(
         self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int = 256
-    ) -> list[Chip]:
+    ) -> Samples:
         """Blocks of at most 512 x 512 px of `grid` on a fixed lattice, which stand for the whole.
 
         area : the part of `grid` that counts, in its pixels; all of it if not given.
         most : number of blocks at most; they cover the area if that many can.
-        The lattice depends on sizes alone, not on how the file is cut into blocks. Blocks without a valid
-        pixel are left out, so the list may be empty.
+        The lattice depends on sizes alone, not on how the file is cut into blocks.
         """
         part = grid.window if area is None else area.clipped(grid.window)
         is_empty = self._is_empty_at(grid) if self._blocks.has_gaps else None
-        chips = (self.read(cell, bands, grid) for cell in lattice(part, most, is_empty))
-        return [chip for chip in chips if chip.valid is None or chip.valid.any()]
+        return Samples(lattice(part, most, is_empty), lambda cell: self.read(cell, bands, grid))
 
     def _is_empty_at(self, grid: Grid) -> Callable[[Window], bool]:
         """`is_empty` for windows of `grid`."""
@@ -412,7 +410,7 @@ class Raster:
     def fingerprint(self) -> str:
         """What the raster is, whatever its path: hex digest of size, place, bands and some pixels.
 
-        Of a compressed GeoTIFF the size of each block counts too: hardly a change of pixels leaves them all.
+        Of a compressed GeoTIFF the size of each block counts too, which most changes of its pixels change.
         """
         if self._fingerprint is None:
             with self._options():
