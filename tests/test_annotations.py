@@ -53,7 +53,7 @@ def test_what_lies_outside_is_counted_and_what_touches_is_kept() -> None:
 
 def test_all_outside_says_where_both_lie() -> None:
     with pytest.raises(
-        LayerError, match=r"a\.csv lies outside the raster with all it has \(1\): it.*-81\.98.*lon, lat"
+        LayerError, match=r"a\.csv lies outside the raster with all it has \(1\): it.*-81\.99.*lon, lat"
     ):
         on_raster(points([[900, 900]]), GRID, name="a.csv")
     plain = Grid(40, 30)
