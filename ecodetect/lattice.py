@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from ecodetect.chip import Chip
 from ecodetect.grid import Window
 
 T = TypeVar("T")
 CELL_PX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The chips of some cells, read anew whenever they are gone through: together they may be 500 MB.
+
+    Cells without a valid pixel are left out, so there may be none.
+    """
+
+    cells: Sequence[Window]
+    read: Callable[[Window], Chip]
+
+    def __iter__(self) -> Iterator[Chip]:
+        for cell in self.cells:
+            chip = self.read(cell)
+            if chip.valid is None or chip.valid.any():
+                yield chip
 
 
 def lattice(area: Window, most: int, is_empty: Callable[[Window], bool] | None = None) -> list[Window]:

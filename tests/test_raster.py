@@ -409,19 +409,19 @@ def test_the_same_pixels_with_threads(tmp_path: Path) -> None:
 def test_samples_cover_what_is_small_and_stand_for_what_is_large(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", noise(1, 2100, 1300), compress="deflate")
     with open_raster(path) as raster:
-        every = raster.samples(raster.grid, raster.bands)
+        every = list(raster.samples(raster.grid, raster.bands))
         assert sum(chip.window.area for chip in every) == 2100 * 1300
-        some = raster.samples(raster.grid, raster.bands, most=6)
+        some = list(raster.samples(raster.grid, raster.bands, most=6))
         assert len(some) == 6
         assert len({chip.window for chip in some}) == 6
         assert [chip.window for chip in some] == [
             chip.window for chip in raster.samples(raster.grid, raster.bands, most=6)
         ]
         area = Window(600, 100, 300, 200)
-        inside = raster.samples(raster.grid, raster.bands, area)
+        inside = list(raster.samples(raster.grid, raster.bands, area))
         assert sum(chip.window.area for chip in inside) == area.area
         assert all(chip.window.clipped(area) == chip.window for chip in inside)
-        assert raster.samples(raster.grid, raster.bands, Window(5000, 0, 10, 10)) == []
+        assert list(raster.samples(raster.grid, raster.bands, Window(5000, 0, 10, 10))) == []
         coarse = raster.grid.resampled(0.5)
         assert sum(chip.window.area for chip in raster.samples(coarse, raster.bands)) == coarse.window.area
 
