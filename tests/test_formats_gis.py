@@ -909,6 +909,7 @@ def test_gpx_and_gml(tmp_path: Path) -> None:
         formats.read(tmp_path / "b.gpx")
     assert len(formats.read(tmp_path / "b.gpx", layer="waypoints")) == 1
     path = to_file(tmp_path / "a.gml", shapely.points([(400_000, 5_199_990)] * 2), 32632, a=[1, 2])
+    path.with_suffix(".xsd").unlink()
     before = sorted(file.name for file in tmp_path.iterdir())
     assert formats.read(path).columns["a"].tolist() == [1, 2]
     assert sorted(file.name for file in tmp_path.iterdir()) == before

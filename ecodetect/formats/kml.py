@@ -16,6 +16,7 @@ import shapely
 
 from ecodetect.errors import LayerError
 from ecodetect.formats.placing import placed
+from ecodetect.formats.protocol import reason
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import Layer
@@ -68,8 +69,10 @@ def _unpacked(path: Path) -> Element:
                 raise LayerError(f"{path} unpacks to more than {_MOST_BYTES >> 20} MB.")
             with archive.open(found[0]) as packed:
                 data = packed.read(_MOST_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise LayerError(f"{path} can't be unpacked: {error}.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        if isinstance(error, LayerError):
+            raise
+        raise LayerError(f"{path} can't be unpacked: {reason(error)}.") from error
     with tempfile.TemporaryDirectory() as folder:
         document = Path(folder) / f"{path.stem}.kml"
         document.write_bytes(data)

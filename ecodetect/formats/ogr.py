@@ -43,7 +43,9 @@ _SETTINGS = {
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read a layer of one of GDAL's formats that have no module of their own here."""
     _check(path)
-    return read_layer(path, layer=layer, grid=grid)
+    # Beside a GML, GDAL would leave a file with its schema: it gets the bytes and not the place.
+    content = path.read_bytes() if path.suffix.lower() == ".gml" else None
+    return read_layer(path, layer=layer, grid=grid, content=content)
 
 
 def _check(path: Path) -> None:
@@ -55,7 +57,7 @@ def _check(path: Path) -> None:
         return
     if suffix in (".gpx", ".gml"):
         root = read_xml(path).tag.rpartition(":")[2]
-        head = beginning(path, 4096)
+        head = beginning(path, 65_536)
         if b"<OGR" in head or (root != "gpx" if suffix == ".gpx" else b"opengis.net/gml" not in head):
             raise LayerError(f"{path} isn't {suffix[1:].upper()}: its root is <{root}>.")
         return
@@ -79,23 +81,26 @@ def read_layer(
     *,
     layer: str | None,
     grid: Grid | None,
+    content: bytes | None = None,
     encoding: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> Layer:
     """Read one layer of a checked file with GDAL.
 
     layer : its name; may be left out where only one layer has points or polygons.
+    content : of the file, where GDAL shall not see its place.
     encoding : of texts, where the file doesn't say it.
     """
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise LayerError(f"{path} has {size / 1e9:.1f} GB; features are read up to 4 GB, so cut it.")
-    options = {"DOWNLOAD_SCHEMA": "NO", "WRITE_GFS": "NO"} if path.suffix.lower() == ".gml" else {}
+    options = {"DOWNLOAD_SCHEMA": "NO"} if path.suffix.lower() == ".gml" else {}
+    source = path if content is None else content
     with _spoken_once(path):
-        name = _layer_name(path, layer)
-        info = pyogrio.read_info(path, layer=name, encoding=encoding)
+        name = _layer_name(path, source, layer)
+        info = pyogrio.read_info(source, layer=name, encoding=encoding)
         meta, table = pyogrio.read_arrow(
-            path, layer=name, encoding=encoding, datetime_as_string=True, **options
+            source, layer=name, encoding=encoding, datetime_as_string=True, **options
         )
         wkb = meta["geometry_name"] or "wkb_geometry"
         geometry, columns = geometries_of(table[wkb]), columns_of(table, without=(wkb,))
@@ -112,9 +117,9 @@ def read_layer(
     )
 
 
-def _layer_name(path: Path, wanted: str | None) -> str:
+def _layer_name(path: Path, source: Path | bytes, wanted: str | None) -> str:
     """The layer to read; raises LayerError with the choice where it isn't clear."""
-    found = {str(name): kind for name, kind in pyogrio.list_layers(path) if kind is not None}
+    found = {str(name): kind for name, kind in pyogrio.list_layers(source) if kind is not None}
     if not found:
         raise LayerError(f"{path} has no layer with geometries.")
     if wanted is None and len(found) == 1:
@@ -122,7 +127,7 @@ def _layer_name(path: Path, wanted: str | None) -> str:
     if wanted in found:
         return wanted
     counts = {
-        name: pyogrio.read_info(path, layer=name, force_feature_count=True)["features"] for name in found
+        name: pyogrio.read_info(source, layer=name, force_feature_count=True)["features"] for name in found
     }
     choice = ", ".join(f"{name} ({count} features)" for name, count in counts.items())
     if wanted is not None:
@@ -208,17 +213,18 @@ def write_layer(
     if stream.failure is not None:
         raise stream.failure
     if arrived != stream.features:
-        raise OSError(f"only {arrived} of {stream.features} features arrived in the file")
+        lost = OSError(f"I/O error: only {arrived} of {stream.features} features arrived in the file")
+        raise failure(lost, path, stream.bytes)
     return Written(path, stream.features)
 
 
 def failure(error: Exception, path: Path, passed: int) -> OSError:
-    """What went wrong while writing, with the system's number for a full disk, which GDAL keeps to itself.
+    """What went wrong while writing, with the system's number for a full disk, which GDAL doesn't tell.
 
-    passed : bytes given to GDAL so far. When this is asked it has already removed its temporary files, so that
-    a disk that was full has room again: but less than the file and its copy with an index need.
+    passed : bytes given to GDAL so far. It has removed its temporary files before this is asked, so that a
+    disk that was full has room again: but less than the file and its copy with an index need.
     """
-    is_about_room = re.search(r"full|space|I/O|VSIF|seek|rtree|transaction", str(error)) is not None
+    is_about_room = re.search(r"full|space|I/O|VSIF|seek|rtree|transaction", str(error))
     if is_about_room and shutil.disk_usage(path.parent).free < 3 * passed:
         return OSError(errno.ENOSPC, reason(error))
     return OSError(reason(error))

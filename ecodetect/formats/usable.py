@@ -55,7 +55,7 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
     crossing = np.flatnonzero(is_polygon & ~shapely.is_valid(found))
     if len(crossing):
-        found[crossing] = [_polygons_of(shapely.make_valid(shape)) for shape in found[crossing]]
+        found[crossing] = [_repaired(shape) for shape in found[crossing]]
     flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
     repaired = len(crossing) - int(np.count_nonzero(flat[crossing]))
     if repaired:
@@ -89,6 +89,15 @@ def _of_collection(collection: Any) -> Any:
         return polygons
     points = [part for part in _leaves(collection) if part.geom_type == "Point" and not part.is_empty]
     return shapely.MultiPoint(points) if points else collection
+
+
+def _repaired(shape: Any) -> Any:
+    """The areas that a self-crossing outline encloses; empty where nothing can be made of it."""
+    try:
+        with np.errstate(all="ignore"):  # coordinates near the end of float64
+            return _polygons_of(shapely.make_valid(shape))
+    except shapely.errors.GEOSException:
+        return shapely.Polygon()
 
 
 def _polygons_of(shape: Any) -> Any:
