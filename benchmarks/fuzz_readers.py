@@ -42,7 +42,8 @@ KML = (
     '<kml xmlns="http://www.opengis.net/kml/2.2"><Document><Folder><name>a</name>'
     "<Placemark><name>t</name><Point><coordinates>-81.99,29.69,3</coordinates></Point></Placemark>"
     "<Placemark><Polygon><outerBoundaryIs><LinearRing><coordinates>-81.99,29.69 -81.98,29.69"
-    " -81.98,29.70 -81.99,29.69</coordinates></LinearRing></outerBoundaryIs></Polygon></Placemark></Folder></Document></kml>"
+    " -81.98,29.70 -81.99,29.69</coordinates></LinearRing></outerBoundaryIs></Polygon></Placemark>"
+    "</Folder></Document></kml>"
 )
 GPX = (
     '<gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1">'

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ecodetect import formats
 from ecodetect.annotations import read_annotations
+from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.raster import open_raster
@@ -70,6 +71,9 @@ def convert(
     if image is None:
         found = formats.read(source, layer=layer)
         grid = found.grid
+        is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
+        if not is_pixel and suffix in _PIXEL_FORMATS:
+            raise LayerError(f"{Path(target).name} is in pixels of a raster; name the raster with --image.")
         if grid is None and found.metadata.get("frame") == "pixel" and suffix not in _PIXEL_FORMATS:
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)

@@ -549,6 +549,13 @@ def test_label_studio_short_form(tmp_path: Path) -> None:
     assert layer.columns["label"].tolist() == ["Tree"]
 
 
+@pytest.mark.parametrize("wrap", [lambda tasks: {"tasks": tasks}, lambda tasks: tasks[0]])
+def test_label_studio_wrapped_otherwise(tmp_path: Path, wrap: Any) -> None:
+    assert len(read(tmp_path / "a.json", wrap([task(region("rectangle", BOX))]))) == 1
+    with pytest.raises(LayerError, match="no list of tasks"):
+        read(tmp_path / "a.json", wrap([{"data": {"image": "plot.tif"}, "predictions": [{"result": []}]}]))
+
+
 def test_label_studio_on_a_copy_of_another_size(tmp_path: Path) -> None:
     layer = read(tmp_path / "a.json", [task(region("rectangle", BOX))], grid=Grid(400, 300))
     assert boxes(layer) == [[100, 150, 300, 210]]
@@ -617,6 +624,18 @@ def test_label_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.tif").write_text("<VRTDataset/>", encoding="utf-8")
     with pytest.raises(LayerError, match=r"c\.tif can't be read"):
         formats.read(tmp_path / "c.tif", grid=GRID)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_few_values_in_many_parts_are_classes(tmp_path: Path) -> None:
+    mask = np.zeros((30, 40), np.uint8)
+    for number in range(8):
+        mask[2:4, 4 * number + 1 : 4 * number + 4] = 1 + number % 2
+    layer = formats.read(label(tmp_path / "a.png", mask), grid=GRID)
+    assert len(layer) == 8
+    assert sorted(layer.columns["label"]) == ["1"] * 4 + ["2"] * 4
+    assert "values are classes" in layer.notes[0]
+    assert len(formats.read(label(tmp_path / "a.tif", mask.astype(np.uint16)), grid=GRID)) == 2
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

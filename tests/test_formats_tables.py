@@ -65,6 +65,8 @@ WORLD = GRID.to_world(WANTED)
         "\n\nx,y\n\n10.5,20.25\n,\n30,40.75\n\n",
         "id,x_center,y_center\n1,10.5,20.25\n2,30,40.75\n",
         "row,column\n20.25,10.5\n40.75,30\n",
+        "Survey of 2018;;\n# by hand\nNr;x;y\n1;10,5;20,25\n2;30;40,75\n",
+        "x,y,source\n10.5,20.25,drone survey\n30,40.75,drone survey\n",
         "wkt_geom\tname\nPoint (10.5 20.25)\ta\nPoint (30 40.75)\tb\n",
         "label,geometry\na,POINT Z (10.5 20.25 3)\nb,MULTIPOINT ((30 40.75))\n",
     ],
@@ -165,6 +167,20 @@ def test_boxes(tmp_path: Path, text: str) -> None:
     layer = read(tmp_path, text)
     assert boxes(layer) == [[1, 2, 3, 4]]
     assert layer.columns["label"].tolist() == ["Tree"]
+
+
+def test_boxes_in_shares_of_the_image(tmp_path: Path) -> None:
+    text = "ImageID,XMin,XMax,YMin,YMax,label\nplot,0.1,0.2,0.5,1,Tree\n"
+    layer = read(tmp_path, text)
+    assert boxes(layer) == [[40, 150, 80, 300]]
+    assert any("shares" in note for note in layer.notes)
+    with pytest.raises(LayerError, match="--image"):
+        read(tmp_path, text, grid=None)
+
+
+def test_rows_without_an_image_among_rows_with_one_are_counted(tmp_path: Path) -> None:
+    layer = read(tmp_path, BOX_HEADER + "plot.tif,1,2,3,4,t\n,5,6,7,8,t\n")
+    assert layer.notes == ("t.csv: 1 row left out: no image named (line 3).",)
 
 
 def test_an_image_without_objects_is_no_bad_row(tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ def decompressed(text: str) -> list[int]:
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether a JSON file is COCO: its members, or a list of detections (COCO results)."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    head = head.replace(b"\0", b"")  # UTF-16
+    start = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
     if start.startswith(b"["):
         return b'"image_id"' in head
     members = (b'"annotations"', b'"categories"', b'"images"')

@@ -26,7 +26,7 @@ from ecodetect.layer import Layer
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether an XML file is one of CVAT."""
-    return path.is_file() and b"<annotations" in head
+    return path.is_file() and b"<annotations" in head.replace(b"\0", b"")
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:

@@ -1,14 +1,16 @@
-"""Label images: rasters whose pixels say which object they belong to (or that they belong to one).
+"""Label images: rasters whose pixels say which object they belong to, or which class, or that there is one.
 
-Read: with several values each value is an object, all its parts one shape; with one value besides 0 it is a
-mask, and each 8-connected part is an object. Written: objects are numbered from 1 in the order of the
-layer; a pixel belongs to the object that its centre lies in, the last one where several overlap.
+Read: each value is an object, all its parts one shape. Two kinds are masks, whose 8-connected parts are
+objects: those with one value besides 0, and 8-bit ones with few values (classes) in many parts. Written:
+objects are numbered from 1 in the order of the layer; a pixel belongs to the object that its centre lies
+in, the last one where several overlap.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 
 from ecodetect.errors import GridError, LayerError
-from ecodetect.formats.collecting import Collector, counted
+from ecodetect.formats.collecting import Collector, counted, pixels_note
 from ecodetect.formats.image_matching import check_size
 from ecodetect.formats.masks import outlines
 from ecodetect.formats.protocol import Written
@@ -30,33 +32,37 @@ from ecodetect.grid import Grid, transformed
 from ecodetect.layer import Layer, Stream
 
 MOST_PIXELS = 2**27  # held whole, with up to 12 bytes a pixel
+_MOST_CLASSES = 32  # of an 8-bit mask; more values are numbers of objects
 _MOST_BLOCK_BYTES = 2**28  # a small file can hold a block that unpacks to gigabytes
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Objects of a label image, along the edges of its pixels, in pixels of `grid`.
 
-    Without `grid` the label image's own place counts. 0, negative and nodata pixels are background. The
-    column `id` (int64) has the value, or numbers the parts of a mask. Raises LayerError when its size is
-    not that of the raster, when it is a colour picture or has fractions.
+    Without `grid` the label image's own place counts. 0, negative and nodata pixels are background.
+    Columns: `id` (int64), the value or the number of the part; `label`, the value of a class. Raises
+    LayerError when its size is not that of the raster, when it is a colour picture or has fractions.
     """
     values, own = _read_band(path)
     check_size((own.width, own.height), grid, path)
     if grid is not None:
         _check_place(own, grid, path)
     collector = Collector(path, "object")
-    objects, ids, is_mask = _objects(values)
-    if is_mask:
-        collector.note(
-            "all its pixels but the background have one value, so each connected part is an object."
-        )
+    objects = _objects(values)
+    if objects.note:
+        collector.note(objects.note)
+    if grid is None and own.frame == "pixel":
+        collector.notes.append(pixels_note(path))
     parts: dict[int, list[Any]] = {}
-    for value, shape in outlines(objects):
+    for value, shape in outlines(objects.labels):
         parts.setdefault(value, []).append(shape)
     for value in sorted(parts):
         shapes = parts[value]
         whole = shapes[0] if len(shapes) == 1 else shapely.MultiPolygon(shapes)
-        collector.add(whole, {"id": value if ids is None else int(ids[value])})
+        columns: dict[str, Any] = {"id": value if objects.ids is None else int(objects.ids[value])}
+        if objects.classes is not None:
+            columns["label"] = str(objects.classes[value])
+        collector.add(whole, columns)
     return collector.layer(own if grid is None else grid)
 
 
@@ -127,20 +133,60 @@ def _check_place(own: Grid, grid: Grid, path: Path) -> None:
         )
 
 
-def _objects(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None, bool]:
-    """Values that `outlines` takes, what they stand for (None: themselves), and whether it is a mask."""
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """Which pixel belongs to which object.
+
+    labels : (H, W) of a type that `outlines` takes, 0 for none.
+    ids : what each label stands for; None: itself.
+    classes : class of each label; None where there are none.
+    note : for the user.
+    """
+
+    labels: NDArray[Any]
+    ids: NDArray[Any] | None = None
+    classes: list[int] | None = None
+    note: str = ""
+
+
+def _objects(values: NDArray[Any]) -> _Objects:
     is_set = values != 0
     highest = values.max()
     if highest == values.min(where=is_set, initial=highest):
-        from scipy.ndimage import label
-
-        return label(is_set, structure=np.ones((3, 3)))[0], None, bool(highest)
+        note = "all its pixels but the background have one value, so each connected part is an object."
+        return _Objects(_parts(is_set)[0], note=note if highest else "")
+    if values.dtype == np.uint8 and highest <= _MOST_CLASSES:
+        found = _of_classes(values)
+        if found is not None:
+            return found
     if values.dtype in (np.uint8, np.uint16, np.int16, np.int32):
-        return values, None, False
+        return _Objects(values)
     ids = np.unique(values)
     if ids[0] != 0:
         ids = np.concatenate([np.zeros(1, ids.dtype), ids])
-    return np.searchsorted(ids, values).astype(np.int32), ids, False
+    return _Objects(np.searchsorted(ids, values).astype(np.int32), ids)
+
+
+def _of_classes(values: NDArray[np.uint8]) -> _Objects | None:
+    """The connected parts of each value, if there are so many that the values can't be single objects."""
+    classes = [int(value) for value in np.unique(values) if value]
+    labels, class_of = np.zeros(values.shape, np.int32), [0]
+    for value in classes:
+        parts, count = _parts(values == value)
+        labels += np.where(parts > 0, parts + np.int32(len(class_of) - 1), np.int32(0))
+        class_of += [value] * count
+    if len(class_of) - 1 < 3 * len(classes):
+        return None
+    note = f"{len(classes)} values in {len(class_of) - 1} parts: values are classes, each part is an object."
+    return _Objects(labels, classes=class_of, note=note)
+
+
+def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """8-connected parts of a mask, numbered from 1, and how many."""
+    from scipy.ndimage import label
+
+    parts, count = label(mask, structure=np.ones((3, 3)), output=np.int32)
+    return parts, count
 
 
 def write(path: Path, stream: Stream) -> Written:

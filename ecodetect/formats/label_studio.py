@@ -46,7 +46,8 @@ _IMAGE_FIELDS = ("image", "img", "url", "image_url", "ocr", "captioning")
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether a JSON file is of Label Studio: tasks with results, or regions in their short form."""
-    return any(name in head for name in (b'"result"', b'"completions"', b'"original_width"', b'"data"'))
+    text = head.replace(b"\0", b"")  # UTF-16
+    return any(name in text for name in (b'"result"', b'"completions"', b'"original_width"', b'"data"'))
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
@@ -55,9 +56,12 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     Columns: `label`, `source`, `id`.
     """
     content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("tasks"), list):
+        content = content["tasks"]
     tasks = content if isinstance(content, list) else [content]
-    if not all(isinstance(task, dict) for task in tasks):
-        raise LayerError(f"{path.name} is not of Label Studio: it is no list of tasks.")
+    is_known = any(isinstance(task, dict) and (_has_annotations(task) or _short_form(task)) for task in tasks)
+    if not is_known or not all(isinstance(task, dict) for task in tasks):
+        raise LayerError(f"{path.name} is not of Label Studio: it is no list of tasks with annotations.")
     collector = Collector(path, "region")
     names = [_names(task) for task in tasks]
     wanted = None if image is None or not tasks else _wanted(names, image, path)
@@ -99,12 +103,21 @@ def _wanted(names: list[tuple[str, str]], image: str, path: Path) -> frozenset[s
     return found
 
 
+def _has_annotations(task: Mapping[str, Any]) -> bool:
+    return isinstance(task.get("annotations", task.get("completions")), list)
+
+
+def _short_form(task: Mapping[str, Any]) -> list[Any]:
+    """The regions of JSON-MIN, which stand in a member of the task called like the control."""
+    lists = [value for value in task.values() if isinstance(value, list)]
+    return [region for found in lists for region in found if _kind(region) is not None]
+
+
 def _regions(task: Mapping[str, Any], name: str, collector: Collector) -> list[Any]:
     """The regions of the one annotation that counts."""
     made = task.get("annotations", task.get("completions"))
-    if not isinstance(made, list):  # JSON-MIN: regions stand in the task's own members
-        lists = [value for value in task.values() if isinstance(value, list)]
-        return [region for found in lists for region in found if isinstance(region, dict)]
+    if not isinstance(made, list):
+        return _short_form(task)
     made = [one for one in made if isinstance(one, dict) and isinstance(one.get("result"), list)]
     done = [one for one in made if not one.get("was_cancelled") and not one.get("skipped")]
     if len(done) < len(made):

@@ -33,7 +33,7 @@ from ecodetect.formats.collecting import (
     counted,
     pixels_note,
 )
-from ecodetect.formats.image_matching import base_name, left_out, meant_or_refused
+from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.table_columns import Kind, Roles, continental_number, dialect, is_number, roles_of
 from ecodetect.formats.table_frames import Option, chosen, to_pixels
@@ -58,6 +58,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     delimiter, header, start = dialect(text, path)
     roles = roles_of(header)
     table = _parsed(text, path, delimiter, header, start, roles)
+    if image is not None and not _names_images(table, image):
+        table.columns, table.images = _with_images_as_column(table, roles), None
     kept = _of_image(table, image, path)
     places = {kind: [found[row] for row in kept] for kind, found in table.places.items()}
     option = chosen(places, grid, path)
@@ -172,6 +174,18 @@ def _shape(text: str) -> Shape:
 # -- which rows, which columns, which frame -----------------------------------------------------------------
 
 
+def _names_images(table: _Table, image: str) -> bool:
+    """Whether the column taken for the images' names has such names, and not, say, the source of the data."""
+    names = set(table.images or ())
+    return any(re.search(r"\.\w{2,5}$", name) for name in names) or bool(meant(names, image, table.path))
+
+
+def _with_images_as_column(table: _Table, roles: Roles) -> dict[str, list[str]]:
+    if table.images is None or roles.image is None:
+        return table.columns
+    return {**table.columns, roles.header[roles.image].strip(): table.images}
+
+
 def _of_image(table: _Table, image: str | None, path: Path) -> list[int]:
     """Rows that belong to `image`, by position; all where the table or the caller names none."""
     rows = range(len(table.lines))
@@ -192,6 +206,9 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         others = Counter(name for row, name in enumerate(table.images) if row not in kept and name)
         if others:
             collector.notes.append(left_out(others, path, "row"))
+        for row, name in enumerate(table.images):
+            if row not in kept and not name:
+                collector.leave_out("no image named", f"line {table.lines[row]}")
     is_box = option.kind in ("box", "sized box")
     good: list[int] = []
     for row in rows:
@@ -212,6 +229,8 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         notes.append(
             f"{path.name}: x, y are whole numbers, so they count pixels; the pixels' centres are meant."
         )
+    if option.frame == "share":
+        notes.append(f"{path.name}: its boxes lie from 0 to 1, so they are shares of the image's size.")
     if option.frame == "map" and option.kind != "map":
         notes.append(f"{path.name}: its coordinates lie on the raster's ground, so they are map coordinates.")
     if option.frame == "lonlat" and option.kind != "lonlat":

@@ -15,7 +15,7 @@ from ecodetect.formats.collecting import Unusable, number
 # Names of columns, lower case, without blanks, units and signs (see `_plain`); the first one found is taken.
 _IMAGE = (
     "imagepath", "source", "image", "imagename", "imagefile", "imagefilename", "filename", "file", "img",
-    "imgpath", "imgname", "path", "filepath", "raster",
+    "imgpath", "imgname", "imageid", "path", "filepath", "raster",
 )  # fmt: skip
 _LABEL = ("label", "labelname", "class", "classname", "category", "categoryname")
 _BOXES = (
@@ -89,6 +89,7 @@ class Roles:
     places: dict[Kind, tuple[int, ...]]
     image: int | None
     label: int | None
+    header: Sequence[str]
     others: dict[str, int]  # name -> position, columns to keep
 
 
@@ -110,20 +111,32 @@ def dialect(text: str, path: Path) -> tuple[str, list[str], int]:
     delimiters = stated[1] if stated else _DELIMITERS
     if path.suffix.lower() == ".tsv":
         delimiters = "\t" + delimiters.replace("\t", "")
-    for delimiter in delimiters if lines else "":
-        header = _split(lines[0], delimiter)
-        if _places([_plain(name) for name in header]):
-            return delimiter, header, start + 1
-    for delimiter in delimiters:
-        for row in (_split(line, delimiter) for line in lines[:50]):
-            for order in _NO_HEADER.values():
-                if _fits_order(row, order):
-                    return delimiter, list(order), start
+    found = _header(lines[:1], delimiters)
+    if found is None:
+        for delimiter in delimiters:
+            for row in (_split(line, delimiter) for line in lines[:50]):
+                for order in _NO_HEADER.values():
+                    if _fits_order(row, order):
+                        return delimiter, list(order), start
+        found = _header(lines[:20], delimiters)  # below a title or remarks
+    if found is not None:
+        delimiter, header, before = found
+        return delimiter, header, start + before + 1
     shown = ", ".join(_split(lines[0], max(delimiters, key=lines[0].count))[:12]) if lines else ""
     raise LayerError(
         f"{path.name} has no columns that say where: x, y; xmin, ymin, xmax, ymax; lon, lat; easting,"
         f" northing; or geometry; its first line is '{shown[:120]}'."
     )
+
+
+def _header(lines: Sequence[str], delimiters: str) -> tuple[str, list[str], int] | None:
+    """Delimiter, names and number of the first line that has columns which say where."""
+    for before, line in enumerate(lines):
+        for delimiter in delimiters:
+            header = _split(line, delimiter)
+            if _places([_plain(name) for name in header]):
+                return delimiter, header, before
+    return None
 
 
 def _first_rows(text: str) -> Iterator[str]:
@@ -191,7 +204,7 @@ def roles_of(header: Sequence[str]) -> Roles:
         name = name.strip()
         if position not in taken and name and name not in ("label", "source"):
             others.setdefault(name, position)
-    return Roles(places, image, label, others)
+    return Roles(places, image, label, header, others)
 
 
 def continental_number(text: str, name: str) -> float:

@@ -18,7 +18,7 @@ from ecodetect.formats.collecting import Unusable
 from ecodetect.formats.table_columns import Kind
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, transformed
 
-Frame = Literal["pixel", "map", "lonlat"]
+Frame = Literal["pixel", "share", "map", "lonlat"]  # share: of the image's width and height
 Places = Mapping[Kind, Sequence[Any]]  # of each row: numbers, a shape, None (blank), or why it is no place
 
 
@@ -43,6 +43,10 @@ def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
             raise LayerError(
                 f"{path.name} has map coordinates without a CRS; name the raster they lie in (--image)."
             )
+        if _are_shares(kinds[0], places[kinds[0]]):
+            raise LayerError(
+                f"{path.name} has boxes in shares of the image's size; name the image with --image."
+            )
         return Option(kinds[0], "pixel")
     options = [Option(kind, frame) for kind in kinds for frame in _frames(kind, grid)]
     if not options:
@@ -54,7 +58,10 @@ def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
         usable = [place for place in places[kinds[0]] if _is_usable(place)]
         if usable:
             raise LayerError(_nowhere(path, np.array([_centre(place) for place in usable]), grid))
-    return options[counts.index(max(counts))]
+    best = options[counts.index(max(counts))]
+    if best.frame == "pixel" and _are_shares(best.kind, places[best.kind]):
+        return Option(best.kind, "share")
+    return best
 
 
 def _frames(kind: Kind, grid: Grid) -> tuple[Frame, ...]:
@@ -68,6 +75,12 @@ def _frames(kind: Kind, grid: Grid) -> tuple[Frame, ...]:
     if grid.has_lonlat and grid.crs is not None and not grid.crs.is_geographic:
         found.append("lonlat")
     return tuple(found)
+
+
+def _are_shares(kind: Kind, places: Sequence[Any]) -> bool:
+    """Whether all boxes lie in the first pixel, where they can only be shares of the image's size."""
+    usable = [place for place in places if _is_usable(place)] if kind in ("box", "sized box") else []
+    return bool(usable) and all(min(place) >= 0 and max(place) <= 1 for place in usable)
 
 
 def _is_usable(place: Any) -> bool:
@@ -93,6 +106,8 @@ def _count_inside(places: Sequence[Any], frame: Frame, grid: Grid) -> int:
 def to_pixels(frame: Frame, grid: Grid) -> Callable[[Floats], Floats]:
     if frame == "pixel":
         return lambda xy: xy
+    if frame == "share":
+        return lambda xy: xy * (grid.width, grid.height)
     if frame == "map":
         return grid.to_pixel
     crs = grid.crs

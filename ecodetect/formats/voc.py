@@ -7,6 +7,7 @@ shift by guess would be wrong for most files there are. A folder of VOC files is
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def recognises(path: Path, head: bytes) -> bool:
     """Whether an XML file, or a folder of them, is Pascal VOC."""
     if path.is_dir():
         return any(path.glob("*.xml"))
-    return b"<annotation>" in head or b"<annotation " in head
+    return re.search(rb"<annotation[\s>]", head.replace(b"\0", b"")) is not None
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
