@@ -18,7 +18,7 @@ LAYERS = [
     ["ecodetect"],
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
-    ["ecodetect.converting", "ecodetect.scanning"],
+    ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
     ["ecodetect.candidates", "ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],

@@ -1,0 +1,168 @@
+"""`ecodetect info`: what a raster or a layer is, in the words of who works with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--layer", metavar="NAME", help="Which layer, where a file has several.")
+@options.gsd
+@options.allow_vrt
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_json: bool) -> int:
+    """Describe a raster (size on the ground, bands, nodata, what detectors make of it) or a layer."""
+    import json
+
+    from ecodetect.describing import describe
+
+    facts = describe(file, gsd_m=gsd, layer=layer, allow_vrt=allow_vrt)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
+        return 0
+    click.echo(f"{facts['file']}")
+    lines = _raster(facts) if facts["kind"] == "raster" else _layer(facts)
+    for name, text in [*lines, *(("note", note) for note in facts["notes"])]:
+        click.echo(f"  {name:<11} {text}")
+    return 0
+
+
+def _raster(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    size = f"{facts['width_px']} x {facts['height_px']} px"
+    if facts["ground_m"] is not None:
+        across, down = facts["ground_m"]
+        size += f", {_length(across)} x {_length(down)} on the ground, {_hectares(facts['area_ha'])}"
+    yield "size", size
+    yield "pixel", _pixel(facts)
+    yield "place", _place(facts)
+    for number, band in enumerate(facts["bands"]):
+        if number == 12:
+            yield "", f"and {len(facts['bands']) - 12} more"
+            break
+        seen = "no data seen" if band["low"] is None else f"{_number(band['low'])} to {_number(band['high'])}"
+        yield "" if number else "bands", f"{band['name']:<10} {seen}"
+    yield "values", _values(facts)
+    yield "no data", _no_data(facts)
+    yield "file", _layout(facts)
+    for name, answer in facts["detectors"].items():
+        if answer["fits"]:
+            yield (
+                name,
+                f"would read {', '.join(answer['bands'])}, and find what is up to {_largest(facts, answer)}",
+            )
+        else:
+            yield name, f"can't be used: {answer['why']}"
+
+
+def _pixel(facts: dict[str, Any]) -> str:
+    if facts["gsd_m"] is None:
+        return "unknown size on the ground; state it with --gsd"
+    x, y = facts["gsd_m"]
+    text = (
+        f"{_length(x)} on the ground"
+        if abs(x - y) < 0.005 * x
+        else f"{_length(x)} x {_length(y)} on the ground"
+    )
+    return text + (", as stated" if facts["gsd_is_stated"] else "")
+
+
+def _place(facts: dict[str, Any]) -> str:
+    if facts["crs"] is None:
+        return "none: coordinates are " + (
+            "pixels" if facts["frame"] == "pixel" else "those of the transform"
+        )
+    text = str(facts["crs"])
+    if facts["centre_lonlat"] is not None:
+        lon, lat = facts["centre_lonlat"]
+        text += (
+            f"; centre {abs(lat):.5f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.5f}° {'E' if lon >= 0 else 'W'}"
+        )
+    return text
+
+
+def _values(facts: dict[str, Any]) -> str:
+    text = str(facts["dtype"])
+    if facts["value_range"] is not None:
+        low, high = facts["value_range"]
+        text += f", which can hold {_number(low)} to {_number(high)}"
+    if facts["sampled_share"] < 1:
+        text += f"; ranges and nodata are estimated from {_percent(facts['sampled_share'])} of the raster"
+    return text
+
+
+def _no_data(facts: dict[str, Any]) -> str:
+    share = facts["no_data_share"]
+    by = " and ".join(facts["no_data_by"])
+    if facts["nodata"] is not None:
+        by = by.replace("nodata value", f"nodata value {_number(facts['nodata'])}")
+    guess = "" if facts["sampled_share"] == 1 else "about "
+    amount = "none" if share == 0 else guess + _percent(share)
+    if share == 0 and guess:
+        amount = "none seen"
+    return f"{amount}; told by {by}" if by else amount
+
+
+def _layout(facts: dict[str, Any]) -> str:
+    wide, high = facts["block_px"]
+    if wide >= facts["width_px"] and high >= facts["height_px"]:
+        blocks = "one block"
+    elif facts["is_tiled"]:
+        blocks = f"tiles of {wide} x {high} px"
+    else:
+        blocks = f"strips of {high} row{'s' * (high > 1)}"
+    kind = "cloud-optimised GeoTIFF" if facts["is_cog"] else facts["format"]
+    packed = facts["compression"] or "not compressed"
+    factors = facts["overviews"]
+    overviews = f"overviews {', '.join(map(str, factors))}" if factors else "no overviews"
+    return f"{kind}, {blocks}, {packed}, {overviews}"
+
+
+def _largest(facts: dict[str, Any], answer: dict[str, Any]) -> str:
+    gsd = answer["gsd_m"] or (facts["gsd_m"] and (facts["gsd_m"][0] * facts["gsd_m"][1]) ** 0.5)
+    return f"{answer['largest_px']:.4g} px" if not gsd else f"{_length(answer['largest_px'] * gsd)} wide"
+
+
+def _layer(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    kinds = ", ".join(f"{count} {name}" for name, count in facts["geometry_types"].items())
+    without = f", {facts['without_geometry']} without geometry" if facts["without_geometry"] else ""
+    yield "features", f"{facts['features']}" + (f" ({kinds}{without})" if kinds or without else "")
+    if facts["classes"]:
+        yield "classes", ", ".join(f"{name or '(none)'} {count}" for name, count in facts["classes"].items())
+    yield "place", facts["crs"] or "no CRS: coordinates are pixels or of an unknown frame"
+    if facts["extent"]:
+        x0, y0, x1, y1 = facts["extent"]
+        yield "extent", f"x {x0:.8g} to {x1:.8g}, y {y0:.8g} to {y1:.8g}"
+    if facts["extent_lonlat"] and facts["extent_lonlat"] != facts["extent"]:
+        west, south, east, north = facts["extent_lonlat"]
+        yield "", f"longitude {west:.5f} to {east:.5f}, latitude {south:.5f} to {north:.5f}"
+    yield "columns", ", ".join(facts["columns"]) or "none"
+    for name, value in facts["metadata"].items():
+        text = str(value)
+        yield name[:11], text if len(text) <= 120 else text[:119] + "…"
+
+
+def _length(metres: float) -> str:
+    if metres >= 10_000:
+        return f"{metres / 1000:.4g} km"
+    return f"{metres:.4g} m" if metres >= 1 else f"{metres * 100:.4g} cm"
+
+
+def _percent(share: float) -> str:
+    """With as many digits as tell it from none and from all."""
+    if share >= 1:
+        return "100 %"
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 - 100 * max(1 - share, 1e-6):.6g} %"
+
+
+def _hectares(area: float) -> str:
+    return f"{area / 100:.4g} km²" if area >= 10_000 else f"{area:.4g} ha"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"
