@@ -1,0 +1,212 @@
+"""A model in one file: weights and the card that says what they are for.
+
+A bundle is a `.safetensors` file; its card is canonical JSON under the metadata key `ecodetect`. Opening one
+runs no code and reads only the header. Format: https://huggingface.co/docs/safetensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ecodetect.errors import UserError
+
+KEY = "ecodetect"
+SCHEMA = 1
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+class BundleError(UserError):
+    """A file is no bundle, or one that this version can't read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scaling:
+    """How pixel values become network input: (value - offset) / span, per band.
+
+    mode : "fixed": offset and span are those of the card. "survey": they are taken from each raster, the
+        percentiles `low` and `high` of samples of all its bands together becoming 0 and 1.
+    offset, span : one per band; for "survey" in the network's own scale, applied after the percentiles.
+    """
+
+    mode: Literal["fixed", "survey"] = "fixed"
+    offset: tuple[float, ...] = ()
+    span: tuple[float, ...] = ()
+    low: float = 1.0
+    high: float = 99.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What a model is, what it needs, and how good it was measured to be.
+
+    detector : name in `detectors.TABLE`.
+    options : settings of the detector that its network and decoding depend on; JSON-able.
+    bands : names, in the order of the network's input.
+    fill : network input where there are no data, after scaling.
+    unit : "m" or "um": the model works at `gsd` of that unit per pixel; "px": at the raster's own pixels.
+    gsd : metres (or micrometres) per pixel that rasters are read at; None with unit "px".
+    gsd_range : GSDs of rasters that the model is meant for.
+    diameter_range : diameters of objects seen in training, in `unit`.
+    largest : width of the largest object that it can report, in `unit`.
+    classes : names, 0-based.
+    thresholds : purpose -> one score per class: "f1" (best F1) and "count" (unbiased count), from validation.
+    trained_on : for each source: name, licence, places as cells of about 1 km (or exact), rasters, objects.
+    metrics : for each measurement: split, how it was chosen, n, and the figures.
+    agreement : what tests of locality measured: largest shift in px and change in score between tilings.
+    licence, description, command : in words; the command that made the bundle.
+    versions : of the packages that made it.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    description: str = ""
+    detector: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    bands: tuple[str, ...]
+    scaling: Scaling = field(default_factory=Scaling)
+    fill: float = 0.0
+    unit: Literal["m", "um", "px"]
+    gsd: float | None = None
+    gsd_range: tuple[float, float] | None = None
+    diameter_range: tuple[float, float] | None = None
+    largest: float
+    classes: tuple[str, ...]
+    thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    trained_on: tuple[Mapping[str, Any], ...] = ()
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    licence: str = ""
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no blanks, no NaN."""
+        text = dataclasses.asdict(self)
+        return json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> Card:
+        """The card in `text`; raises BundleError for what is no card of a schema we know."""
+        try:
+            facts = json.loads(text)
+            schema = facts["schema"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(f"{source} has no card of ecodetect, so it is no bundle.") from error
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise BundleError(
+                f"{source} was made by a newer ecodetect (schema {schema}, this one reads {SCHEMA}); update."
+            )
+        try:
+            facts["scaling"] = Scaling(**{k: _frozen(v) for k, v in facts["scaling"].items()})
+            known = {f.name for f in dataclasses.fields(cls)}
+            facts = {name: value if name == "scaling" else _frozen(value) for name, value in facts.items()}
+            if set(facts) - known:
+                raise TypeError(f"unknown: {', '.join(sorted(set(facts) - known))}")
+            return cls(**facts)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"The card of {source} is damaged ({error}).") from error
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    if isinstance(value, list):
+        return tuple(_frozen(inner) for inner in value)
+    if isinstance(value, dict):
+        return {name: _frozen(inner) for name, inner in value.items()}
+    return value
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bundle:
+    """A card with its weights.
+
+    weights : name -> array, as the network's state names them.
+    """
+
+    card: Card
+    weights: Weights
+
+    @property
+    def hash(self) -> str:
+        """Of card and weights: what an output says it was made with."""
+        digest = hashlib.sha256(self.card.to_json().encode())
+        for name in sorted(self.weights):
+            values = np.asarray(self.weights[name], order="C")
+            digest.update(f"{name}{values.dtype.str}{values.shape}".encode())
+            digest.update(values.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """The card of a bundle; reads the header only."""
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(KEY)
+    if text is None:
+        raise BundleError(f"{path} holds weights without a card of ecodetect, so it is no bundle.")
+    return Card.from_json(text, source=str(path))
+
+
+def read(path: str | os.PathLike[str]) -> Bundle:
+    """A bundle with its weights.
+
+    Raises BundleError, in one sentence, for a file that is missing, cut short, damaged, or something else (a
+    pickle with another name is refused, never opened).
+    """
+    return Bundle(read_card(path), read_weights(path))
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of any .safetensors file, also one without a card (ImageNet weights)."""
+    with _opened(path) as file:
+        try:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{path} is damaged ({error}).") from error
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    try:
+        if not Path(path).is_file():
+            raise BundleError(f"There is no file {path}.")
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise BundleError(f"{path} is no .safetensors file, or it is damaged or cut short.") from error
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
+    """Write a bundle whole or not at all; the same bundle gives the same bytes."""
+    target = Path(path)
+    arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(save(arrays, metadata={KEY: bundle.card.to_json()}))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BundleError(f"{target} can't be written: {error.strerror or error}.") from error
+
+
+def half(weights: Weights) -> dict[str, NDArray[Any]]:
+    """The same weights with floats stored in 16 bits, as in the bundles that we ship."""
+    return {
+        name: values.astype(np.float16) if values.dtype.kind == "f" else values
+        for name, values in weights.items()
+    }

@@ -1,0 +1,109 @@
+"""A bundle: one file, the same bytes for the same model, and nothing but a sentence for what is none."""
+
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecodetect import bundle
+from ecodetect.bundle import Bundle, BundleError, Card, Scaling
+
+
+def make():
+    card = Card(
+        name="trees",
+        detector="heatmap",
+        options={"backbone": "unet", "sigma_px": 3.0, "levels": [1, 2]},
+        bands=("red", "green", "blue"),
+        scaling=Scaling(offset=(0.0, 0.0, 0.0), span=(255.0, 255.0, 255.0)),
+        unit="m",
+        gsd=0.6,
+        gsd_range=(0.3, 1.0),
+        largest=20.0,
+        classes=("tree",),
+        thresholds={"f1": (0.4,), "count": (0.35,)},
+    )
+    rng = np.random.default_rng(0)
+    weights = {
+        "b.weight": rng.normal(size=(3, 4)).astype(np.float32),
+        "a.count": np.array(7),
+        "empty": np.empty((0, 2)),
+    }
+    return Bundle(card, weights)
+
+
+def test_a_bundle_comes_back_with_the_same_bytes(tmp_path):
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    made = make()
+    bundle.write(one, made)
+    found = bundle.read(one)
+    bundle.write(two, found)
+    assert one.read_bytes() == two.read_bytes()
+    assert found.card.to_json() == made.card.to_json()
+    assert found.hash == made.hash
+    for name, values in made.weights.items():
+        assert found.weights[name].dtype == values.dtype
+        assert np.array_equal(found.weights[name], values)
+
+
+def test_others_can_open_it(tmp_path):
+    path = tmp_path / "one.safetensors"
+    bundle.write(path, make())
+    assert np.array_equal(safetensors.numpy.load_file(path)["b.weight"], make().weights["b.weight"])
+
+
+def test_half_precision_is_for_floats_only():
+    small = bundle.half(make().weights)
+    assert small["b.weight"].dtype == np.float16
+    assert small["a.count"] == 7
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "new.safetensors"
+    bundle.write(path, make())
+    path.write_bytes(path.read_bytes().replace(b'\\"schema\\":1', b'\\"schema\\":9'))
+    with pytest.raises(BundleError, match="newer ecodetect"):
+        bundle.read_card(path)
+
+
+def test_a_pickle_in_disguise_is_refused_and_not_run(tmp_path):
+    path, proof = tmp_path / "evil.safetensors", tmp_path / "proof"
+
+    class Evil:
+        def __reduce__(self):
+            return open, (str(proof), "w")
+
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(BundleError):
+        bundle.read(path)
+    assert not proof.exists()
+
+
+def test_weights_without_a_card_are_no_bundle(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, path)
+    with pytest.raises(BundleError, match="without a card"):
+        bundle.read_card(path)
+    assert bundle.read_weights(path)["a"].shape == (3,)
+
+
+@given(st.data())
+def test_damage_is_one_sentence(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "a.safetensors"
+    bundle.write(path, make())
+    whole = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        whole = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    else:
+        for _ in range(data.draw(st.integers(1, 5))):
+            whole[data.draw(st.integers(0, 600))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    said = ""
+    try:
+        bundle.read(path)
+    except BundleError as error:
+        said = str(error)
+    assert "\n" not in said
