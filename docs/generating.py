@@ -32,7 +32,7 @@ def commands() -> str:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        text = command.get_help(click.Context(command, info_name=f"ecodetect {name}", max_content_width=100))
+        text = command.get_help(click.Context(command, info_name=f"ecodetect {name}", terminal_width=100))
         sections.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(sections)
 
