@@ -182,7 +182,8 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
             found = found[_owned(tile.core, found, margin)]
             bounds = found.bounds()
             sides = bounds[:, 2:] - bounds[:, :2]
-            fits = (sides <= needs.largest_px).all(axis=1)
+            # 1e-6 px: the sides of a box around a point come out of a rounded difference.
+            fits = (sides <= needs.largest_px + 1e-6).all(axis=1)
             too_large += int(np.count_nonzero(~fits))
             kept.append(found[fits & (found.score >= np.array(work.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
