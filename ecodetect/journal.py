@@ -22,6 +22,7 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Grid
 
 _SCHEMA = 1
+_BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL);
@@ -134,8 +135,7 @@ class Journal:
             " ORDER BY y, x, label, score DESC, geometry"
         )
         with _said(self.path):
-            cursor = self._db.execute(query, (raster,))
-            while rows := cursor.fetchmany(batch):
+            for rows in _batches(self._db.execute(query, (raster,)), batch):
                 label, score, diameter, blobs = zip(*rows, strict=True)
                 geometry: NDArray[Any]
                 if kind == "polygon":
@@ -178,6 +178,20 @@ class Journal:
         """Close and remove: the output is written, or there is nothing to keep."""
         self.close()
         remove(self.path)
+
+
+def _batches(cursor: sqlite3.Cursor, most: int) -> Iterator[list[tuple[Any, ...]]]:
+    """At most so many rows at once, fewer of large geometries (the last column)."""
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for row in cursor:
+        rows.append(row)
+        size += len(row[-1])
+        if len(rows) == most or size >= _BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def remove(path: Path) -> None:

@@ -1,13 +1,15 @@
-"""How much memory a scan takes, and the cuts that keep it under a limit.
+"""How a scan is laid out: the cheapest cuts, threads and block cache whose memory stays under a limit.
 
 Peak memory = what the process has already + the block cache + pixels on their way + what detectors work with.
-None of these grows with the raster.
+None of these grows with the raster, once it is wider than a stripe.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import psutil
@@ -18,11 +20,19 @@ from ecodetect.grid import Grid
 from ecodetect.tiling import Plan, plan
 
 MB = 1_000_000
-# Libraries that writing loads later (pyogrio, Arrow), SQLite's cache, results on their way, the allocator's
-# slack.
-_RESERVE_BYTES = 110 * MB
+# Results on their way, SQLite's cache, threads, what the allocator doesn't give back.
+_SLACK_BYTES = 60 * MB
+# Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
+_WRITING_BYTES = 140 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
+_UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
+# Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
+_AS_GOOD = 0.05
+# Costs, where decoding a pixel is 1; measured with `threshold` on RGB in deflate.
+_SEARCHING = 1.2  # per pixel of a chip
+_COPYING = 0.2  # out of the block cache, per pixel of a unit
+_PER_UNIT = 300_000  # bookkeeping, a transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,22 @@ class Layout:
     workers: int
     cache_bytes: int
     peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a file's pixels take in memory.
+
+    block_shape : rows and columns of its blocks.
+    cached_bytes : of a pixel in the block cache, all its bands.
+    chip_bytes : of a pixel in a chip, the bands that are needed.
+    scale : its pixels per pixel of the grid that is scanned, along one axis (1: not resampled).
+    """
+
+    block_shape: tuple[int, int]
+    cached_bytes: int
+    chip_bytes: int
+    scale: float = 1.0
 
 
 def read_size(text: str) -> int:
@@ -49,50 +75,42 @@ def resident_bytes() -> int:
 
 
 def lay_out(
-    grid: Grid,
-    needs: Needs,
-    *,
-    block_shape: tuple[int, int],
-    scale: float,
-    bytes_per_pixel: int,
-    tile_px: int | None,
-    workers: int,
-    limit: int | None,
+    grid: Grid, needs: Needs, source: Source, *, tile_px: int | None, workers: int, limit: int | None
 ) -> Layout:
-    """The largest tiles and the widest stripes that stay under the limit.
+    """The cheapest layout that stays under the limit.
 
-    block_shape : rows and columns of the file's blocks.
-    scale : raster pixels per pixel of `grid` along one axis (1: not resampled).
-    bytes_per_pixel : bytes that a pixel of the file takes decoded, all its bands.
     tile_px : the user's tile size; None: chosen here.
+    workers : tiles worked on at once, at most.
     limit : bytes; None: `DEFAULT_LIMIT` as an aim that may be missed.
     Raises UserError when the limit can't be kept, naming the least that works.
     """
-    base = resident_bytes() + _RESERVE_BYTES
-    aim = DEFAULT_LIMIT if limit is None else limit
+    held = resident_bytes()
     # A tile need not be larger than the raster.
     longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
     sizes = [tile_px] if tile_px is not None else [size for size in _TILES if size <= longest]
-    least: Layout | None = None
+    found: list[tuple[float, Layout]] = []
     for tile in sizes:
-        # Larger units read better; smaller ones take less memory.
-        for unit in sorted({max(2048, tile), tile}, reverse=True):
-            for threads in range(workers, 0, -1):
-                cuts = plan(
-                    grid,
-                    tile_px=tile,
-                    largest_px=needs.largest_px,
-                    reach_px=needs.reach_px,
-                    margin_px=needs.margin_px,
-                    stride_px=needs.stride_px,
-                    unit_px=min(unit, longest),
-                )
-                layout = _fill(cuts, needs, block_shape, scale, bytes_per_pixel, threads, base, aim)
-                if layout.peak_bytes <= aim:
-                    return layout
-                if least is None or layout.peak_bytes < least.peak_bytes:
-                    least = layout
-    assert least is not None
+        for unit in sorted({min(max(_UNIT_PX, tile), longest), tile}):
+            cuts = plan(
+                grid,
+                tile_px=tile,
+                largest_px=needs.largest_px,
+                reach_px=needs.reach_px,
+                margin_px=needs.margin_px,
+                stride_px=needs.stride_px,
+                unit_px=unit,
+            )
+            for striped in _striped(cuts):
+                for threads in range(workers, 0, -1):
+                    found.append(
+                        (_cost(striped, source, threads), _fill(striped, needs, source, threads, held))
+                    )
+    aim = DEFAULT_LIMIT if limit is None else limit
+    fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
+    if fitting:
+        good = min(cost for cost, _ in fitting) * (1 + _AS_GOOD)
+        return min((layout for cost, layout in fitting if cost <= good), key=lambda layout: layout.peak_bytes)
+    least = min((layout for _, layout in found), key=lambda layout: layout.peak_bytes)
     if limit is None:
         return least
     need = math.ceil(least.peak_bytes / MB / 10) * 10
@@ -102,23 +120,50 @@ def lay_out(
     )
 
 
-def _fill(
-    cuts: Plan, needs: Needs, block_shape: tuple[int, int], scale: float, bytes_per_pixel: int,
-    workers: int, base: int, aim: int,
-) -> Layout:  # fmt: skip
-    """The peak of these cuts, with the block cache as wide as the rest of the limit allows."""
-    unit_read = (cuts.unit_px + 2 * cuts.halo_px) * scale
+def _striped(cuts: Plan) -> Iterator[Plan]:
+    """The same cuts walked in stripes of one unit, two, three, four, six, eight… and all."""
+    across = 1
+    while across < cuts.columns:
+        yield replace(cuts, stripe_px=across * cuts.unit_px)
+        across = max(across + 1, int(across * 4 / 3))
+    yield cuts
+
+
+def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int) -> Layout:
+    """The block cache that these cuts need, and the peak."""
+    unit_read = cuts.unit_px + 2 * cuts.halo_px
     # One unit being read, one waiting, one in each worker; a read keeps its pixels and its mask.
-    pixels = unit_read**2 * (bytes_per_pixel + 1) * (2 + workers)
+    pixels = unit_read**2 * (source.chip_bytes + 1) * (2 + workers)
     detecting = cuts.chip_px**2 * needs.bytes_per_pixel * workers
-    rows, columns = block_shape
-    # Blocks touched by one row of units, and one row of blocks more, so that none is decoded twice.
-    cached_rows = min(math.ceil(unit_read / rows + 2), math.ceil(cuts.height * scale / rows) + 1) * rows
-    full_width = (cuts.width * scale + 2 * columns) * cached_rows * bytes_per_pixel
-    narrowest = (unit_read + 2 * columns) * cached_rows * bytes_per_pixel
-    room = aim - base - pixels - detecting
-    cache = int(min(full_width, max(room, narrowest)) * 1.1)
-    wide = cache / 1.1 / (cached_rows * bytes_per_pixel) - 2 * columns
-    stripe = int(max(cuts.unit_px, wide / scale - 2 * cuts.halo_px))
-    peak = int(base + cache + pixels + detecting)
-    return Layout(replace(cuts, stripe_px=stripe), workers, cache, peak)
+    rows, columns = source.block_shape
+    # The blocks under a row of units and one unit more: the first must still be there for the next row.
+    down = min(_most_touched(unit_read * source.scale, rows), math.ceil(cuts.height * source.scale / rows))
+    across = min(
+        _most_touched((cuts.stripe_px + 2 * cuts.halo_px) * source.scale, columns)
+        + math.ceil(unit_read * source.scale / columns),
+        math.ceil(cuts.width * source.scale / columns),
+    )
+    cache = int(down * rows * across * columns * source.cached_bytes * 1.1)
+    peak = held + max(_SLACK_BYTES + cache + pixels + detecting, _WRITING_BYTES)
+    return Layout(cuts, workers, cache, int(peak))
+
+
+def _most_touched(length: float, block: int) -> int:
+    """How many blocks a window of this length may touch."""
+    return math.ceil((math.ceil(length) - 1) / block) + 1
+
+
+def _cost(cuts: Plan, source: Source, workers: int) -> float:
+    """Seconds per pixel, in units of decoding one on one core."""
+    columns, total = source.block_shape[1], math.ceil(cuts.width * source.scale / source.block_shape[1])
+    decoded = 0
+    across = max(1, cuts.stripe_px // cuts.unit_px)
+    for first in range(0, cuts.columns, across):
+        left = (first * cuts.unit_px - cuts.halo_px) * source.scale
+        right = ((first + across) * cuts.unit_px + cuts.halo_px) * source.scale
+        decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
+    reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
+    searching = _SEARCHING * (cuts.chip_px / cuts.tile_px) ** 2
+    cores = os.cpu_count() or 1
+    overhead = _PER_UNIT / cuts.unit_px**2
+    return max((reading + searching + overhead) / cores, searching / workers)

@@ -22,13 +22,15 @@ from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.journal import Journal
-from ecodetect.memory import Layout, lay_out
+from ecodetect.memory import Layout, Source, lay_out
 from ecodetect.merging import Settler
 from ecodetect.pipeline import Found, Work, run, worth_reading
 from ecodetect.raster import Raster
 
 Progress = Callable[[str, float, float], None]  # raster name, megapixels done, megapixels in all
 _VERIFIED_SHARE = 0.03  # of the units
+# A row of samples from a file of strips needs 512 whole rows: 20,000 px of RGB fit.
+_SURVEY_CACHE_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,28 +152,28 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
     """
     plain = question(raster, asked)
     detector, grid, area = plain.detector, plain.grid, plain.area
-    needs = detector.needs
     notes = list(raster.notes)
     native = raster.grid.gsd
-    if needs.gsd_m is not None and native is not None and max(native) > 2 * needs.gsd_m:
+    gsd_m = detector.needs.gsd_m
+    if gsd_m is not None and native is not None and max(native) > 2 * gsd_m:
         notes.append(
-            f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {needs.gsd_m:.3g} m "
+            f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {gsd_m:.3g} m "
             f"that {detector.name} works at: small objects can't be found."
         )
-    if needs.survey:
-        samples = raster.samples(grid, needs.bands, None if area is None else area.bounds)
-        detector = detector.surveyed(samples)
+    if detector.needs.survey:
+        with raster.env(cache_bytes=_SURVEY_CACHE_BYTES):
+            samples = raster.samples(grid, detector.needs.bands, None if area is None else area.bounds)
+            detector = detector.surveyed(samples)
+    needs = detector.needs  # a survey may find out how large the objects are
     native_scale = grid.pixels_from(raster.grid)[0] if grid != raster.grid else 1.0
-    layout = lay_out(
-        grid,
-        needs,
-        block_shape=raster.block_shape,
+    source = Source(
+        raster.block_shape,
+        cached_bytes=raster.bytes_per_pixel,
+        chip_bytes=len(needs.bands) * np.dtype(raster.dtype).itemsize,
         scale=1 / abs(native_scale),
-        bytes_per_pixel=raster.bytes_per_pixel,
-        tile_px=asked.tile_px,
-        workers=asked.workers or os.cpu_count() or 1,
-        limit=asked.max_memory,
     )
+    workers = asked.workers or os.cpu_count() or 1
+    layout = lay_out(grid, needs, source, tile_px=asked.tile_px, workers=workers, limit=asked.max_memory)
     work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch)
     return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
 

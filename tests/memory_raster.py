@@ -39,7 +39,7 @@ class MemoryRaster:
     def bytes_per_pixel(self) -> int:
         return int(self.pixels.shape[0] * self.pixels.itemsize)
 
-    def env(self, *, cache_bytes: int, threads: int) -> Any:
+    def env(self, *, cache_bytes: int, threads: int = 1) -> Any:
         return contextlib.nullcontext()
 
     def is_empty(self, window: Window) -> bool:
