@@ -122,8 +122,8 @@ def name_bands(
         names[:3] = RGB
         guessed = True
         notes.append("The three bands have no names; they are taken as red, green and blue.")
-    elif count == 4 and tuple(names[:3]) == RGB and names[3] is None and dtype in ("uint8", "uint16"):
-        names[3] = "alpha" if is_mask(3) else "nir"
+    elif data == [0, 1, 2, 3] and tuple(names[:3]) == RGB and unnamed == [3] and dtype in ("uint8", "uint16"):
+        names[3] = "alpha" if "alpha" not in names and is_mask(3) else "nir"
         what = "a mask, as it holds one value beside 0" if names[3] == "alpha" else "near infrared (nir)"
         notes.append(f"Band 4 has no name; it is taken as {what}.")
     return Naming(_unique(names), tuple(descriptions), guessed, tuple(notes))

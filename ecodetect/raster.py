@@ -35,7 +35,14 @@ from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import Samples, lattice
 from ecodetect.raster_blocks import Blocks
-from ecodetect.raster_header import Header, check_dataset, common_dtype, item_bytes, read_header
+from ecodetect.raster_header import (
+    Header,
+    check_dataset,
+    check_raw_size,
+    common_dtype,
+    item_bytes,
+    read_header,
+)
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_safety import DRIVERS, Source, locate
 from ecodetect.resampling import axis, resample
@@ -53,6 +60,8 @@ _REMOTE = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "VSI_CACHE": "TRUE",
 }
+# Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
+_RAW = ("EHdr", "ENVI", "RST", "SAGA")
 _FAULTS = (RasterioError, CPLE_BaseError, OSError)
 
 
@@ -200,6 +209,8 @@ class Raster:
         """Raise RasterError when blocks of a GeoTIFF are cut off, or its index of blocks is."""
         if not self._source.is_remote and (file := Path(self._source.name)).is_file():
             self._blocks.check_within(file.stat().st_size, self.path)
+            if self.driver in _RAW:
+                check_raw_size(self._dataset, file, self.path)
         try:
             for window in self._blocks.absent_places():
                 self._decoded(self._dataset, window, [1])
@@ -478,7 +489,8 @@ def _opened(source: Source, **options: Any) -> Any:
     if source.is_remote:
         raise RasterError(f"{source.shown} can't be opened ({reason}).") from first
     if source.format is not None:
-        raise RasterError(f"{source.shown} is a damaged or truncated {source.format} ({reason}).") from first
+        said = "" if "not recognized" in reason else f" ({reason})"
+        raise RasterError(f"{source.shown} is a damaged or truncated {source.format}{said}.") from first
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
 
 
@@ -487,9 +499,9 @@ def _reason(error: BaseException, source: Source) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
-    for name in (source.name, PurePath(source.name).name):
-        text = re.sub(rf"^{re.escape(name)}[,:] ?", "", text)
-    return re.sub(r"^/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
+    text = re.sub(r"/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
+    name = PurePath(source.name).name
+    return re.sub(rf"^{re.escape(name)}[,:] ?", "", text.replace(source.name, name))
 
 
 def _rms(values: NDArray[np.float64]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,18 @@ def check_dataset(dataset: Any, shown: str) -> None:
     elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE", "")
     if elsewhere and any(mark in elsewhere.replace(":::BASE:::", "") for mark in "/\\:<"):
         raise RasterError(f"{shown} points to overviews outside its folder ('{elsewhere[:80]}').")
+
+
+def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
+    """Raise RasterError when a file that is nothing but numbers is too short for its size in pixels."""
+    if "NBITS" in dataset.tags(1, ns="IMAGE_STRUCTURE"):
+        return
+    needed = dataset.width * dataset.height * sum(map(item_bytes, dataset.dtypes))
+    held = file.stat().st_size
+    with file.open("rb") as stream:
+        is_packed = stream.read(2) == b"\x1f\x8b"  # ENVI files may be gzipped
+    if held < needed and not is_packed:
+        raise RasterError(f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take.")
 
 
 def item_bytes(dtype: str) -> int:

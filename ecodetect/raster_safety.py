@@ -21,12 +21,13 @@ from ecodetect.errors import RasterError
 
 # Formats whose pixels are in the file itself (or in a twin of the same name, as ENVI's), in GDAL's order.
 # Not here: VRT and DERIVED, tile indexes and services (GTI, STACTA, STACIT, WMS, WMTS, WCS, MBTiles, …), and
-# headers that name any other file (MRF, ERS, PDS, ISIS, DIMAP, TIL, SAFE, …).
+# headers that name any other file (MRF, ERS, PDS, ISIS, DIMAP, TIL, SAFE, …); nor PNM and TGA, which GDAL
+# reads with zeros where the file ends early.
 DRIVERS: tuple[str, ...] = (
-    "GTiff", "NITF", "HFA", "AAIGrid", "GRASSASCIIGrid", "DTED", "PNG", "JPEG", "GIF", "BMP", "SGI",
-    "SRTMHGT", "netCDF", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2OpenJPEG", "ECW", "MrSID", "GRIB", "RMF", "RST",
-    "GSAG", "GSBG", "GS7BG", "PCIDSK", "WEBP", "PNM", "HDF4", "HDF4Image", "HDF5", "HDF5Image", "SAGA", "XYZ",
-    "TGA", "GPKG", "ENVI", "EHdr", "JPEGXL", "HEIF", "AVIF",
+    "GTiff", "NITF", "HFA", "AAIGrid", "GRASSASCIIGrid", "DTED", "PNG", "JPEG", "GIF", "BMP", "SRTMHGT",
+    "netCDF", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2OpenJPEG", "ECW", "MrSID", "GRIB", "RMF", "RST", "GSAG",
+    "GSBG", "GS7BG", "PCIDSK", "WEBP", "HDF4", "HDF4Image", "HDF5", "HDF5Image", "SAGA", "XYZ", "GPKG",
+    "ENVI", "EHdr", "JPEGXL", "HEIF", "AVIF",
 )  # fmt: skip
 VRT = "VRT"
 
@@ -42,8 +43,18 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
     (b"EHFA_HEADER_TAG", "HFA"),
     (b"GRIB", "GRIB"),
+    (b"\x89HDF\r\n\x1a\n", "netCDF"),
+    (b"CDF", "netCDF"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"RIFF", "WEBP"),
 )
-_FORMATS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG", "JP2OpenJPEG": "JPEG 2000", "HFA": "HFA image"}
+_FORMATS = {
+    "GTiff": "TIFF",
+    "JP2OpenJPEG": "JPEG 2000",
+    "HFA": "HFA image",
+    "netCDF": "HDF5 or netCDF file",
+}
 _SCHEMES = {
     "http": "/vsicurl/http://",
     "https": "/vsicurl/https://",
@@ -121,7 +132,7 @@ def locate(
         drivers = (VRT,)
     if likeliest:
         drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
-    return Source(str(file.absolute()), text, drivers, False, _FORMATS.get(likeliest or ""))
+    return Source(str(file.absolute()), text, drivers, False, _FORMATS.get(likeliest or "", likeliest))
 
 
 def _missing(file: Path, text: str) -> str:

@@ -122,6 +122,11 @@ def test_a_fourth_band_without_a_name(seen: bool | None, name: str) -> None:
     assert len(naming.notes) == 1
 
 
+def test_near_infrared_before_a_mask() -> None:
+    naming = named([None] * 5, [*RGB, "undefined", "alpha"], is_mask=lambda index: index == 4)
+    assert naming.names == (*RGB, "nir", "alpha")
+
+
 def test_a_name_is_given_once() -> None:
     assert named(["red", "red", "red"]).names == ("red", "band2", "band3")
 

@@ -146,6 +146,13 @@ def test_a_cut_file_is_never_read_as_a_whole_one(
         np.testing.assert_array_equal(pixels, read(path))
 
 
+def test_bare_numbers_that_end_early_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dat", driver="ENVI")
+    assert read(path).shape == (3, 64, 64)
+    os.truncate(path, path.stat().st_size - 1)
+    assert "truncated: it has 12287 of the 12288 bytes" in refusal(path)
+
+
 def test_bytes_after_the_end_of_a_picture_do_no_harm(tmp_path: Path) -> None:
     for name, driver in (("a.png", "PNG"), ("a.jpg", "JPEG")):
         path = write(tmp_path / name, driver=driver)
