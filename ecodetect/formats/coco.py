@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import (
@@ -40,7 +39,7 @@ from ecodetect.formats.masks import from_runs, outline
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
-from ecodetect.layer import Layer, Stream
+from ecodetect.layer import Geometries, Layer, Stream
 
 SUFFIXES = (".json",)
 
@@ -240,9 +239,8 @@ def write(path: Path, stream: Stream) -> Written:
             )
             dropped += int(np.count_nonzero(~has_area))
             batch = batch[has_area]
-            for shape, values in zip(batch.geometry, _rows(batch), strict=True):
-                parts = shapely.get_parts(shape)
-                holes += any(shapely.get_num_interior_rings(parts))
+            holes += _with_holes(batch.geometry)
+            for drawn, values in zip(_drawn(batch.geometry), _rows(batch), strict=True):
                 source = str(values.pop("source", "") or only_image(stream.metadata))
                 image, _ = images.setdefault(source, (len(images) + 1, grid))
                 category = str(values.pop("label", "") or "object")
@@ -251,7 +249,7 @@ def write(path: Path, stream: Stream) -> Written:
                     "id": features,
                     "image_id": image,
                     "category_id": categories.setdefault(category, len(categories) + 1),
-                    **_drawn(shapely.get_exterior_ring(parts)),
+                    **drawn,
                     "iscrowd": int(values.pop("iscrowd", 0)),
                 }
                 if "score" in values:
@@ -279,15 +277,27 @@ def write(path: Path, stream: Stream) -> Written:
     return Written(path, features, dropped, tuple(notes))
 
 
-def _drawn(rings: NDArray[np.object_]) -> dict[str, Any]:
-    """`bbox`, `area` and `segmentation` of outer rings, in pixels and square pixels."""
-    x0, y0, x1, y1 = shapely.total_bounds(rings).tolist()
-    corners = [np.round(shapely.get_coordinates(ring)[:-1], 6) for ring in rings]
-    return {
-        "bbox": [round(value, 6) for value in (x0, y0, x1 - x0, y1 - y0)],
-        "area": round(float(shapely.area(shapely.polygons(rings)).sum()), 6),
-        "segmentation": [ring.ravel().tolist() for ring in corners],
-    }
+def _with_holes(geometry: Geometries) -> int:
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    return len(np.unique(owner[shapely.get_num_interior_rings(parts) > 0]))
+
+
+def _drawn(geometry: Geometries) -> Iterator[dict[str, Any]]:
+    """`bbox`, `area` and `segmentation` of the outer rings of each shape, in pixels and square pixels."""
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    rings = shapely.get_exterior_ring(parts)
+    areas = np.bincount(owner, shapely.area(shapely.polygons(rings)), len(geometry)).round(6).tolist()
+    xy, ring_of = shapely.get_coordinates(rings, return_index=True)
+    flat = xy.round(6).ravel().tolist()
+    ends = np.searchsorted(ring_of, np.arange(len(rings)), side="right").tolist()
+    # Without the last corner, which is the first again.
+    corners = [flat[2 * start : 2 * end - 2] for start, end in zip([0, *ends], ends, strict=False)]
+    firsts = np.searchsorted(owner, np.arange(len(geometry) + 1)).tolist()
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    boxes = np.hstack([bounds[:, :2], bounds[:, 2:] - bounds[:, :2]]).round(6).tolist()
+    for index, box_ in enumerate(boxes):
+        rings_of_shape = corners[firsts[index] : firsts[index + 1]]
+        yield {"bbox": box_, "area": areas[index], "segmentation": rings_of_shape}
 
 
 def _rows(batch: Layer) -> list[dict[str, Any]]:
@@ -304,5 +314,8 @@ def _rows(batch: Layer) -> list[dict[str, Any]]:
     ]
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return _ENCODER.encode(value)

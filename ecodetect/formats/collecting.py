@@ -25,12 +25,14 @@ class Unusable(ValueError):
 
 def number(value: object, name: str = "a coordinate") -> float:
     """A finite number that can be a coordinate, from a number or its text; else raises Unusable."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise Unusable(f"{name} is missing" if value is None else f"{name} is not a number")
     try:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise Unusable(f"{name} is missing" if value is None else f"{name} is not a number")
         if isinstance(value, str) and "_" in value:  # Python reads 1_000
             raise ValueError
         result = float(value)
+    except Unusable:
+        raise
     except (ValueError, OverflowError):
         raise Unusable(f"'{str(value)[:20]}' is not a number") from None
     if not abs(result) <= FARTHEST:
@@ -45,13 +47,18 @@ def polygon(corners: Sequence[tuple[float, float]]) -> Shape:
     return areal(shapely.Polygon(corners))
 
 
-def box(x0: float, y0: float, x1: float, y1: float) -> Shape:
-    """An upright rectangle as a polygon; raises Unusable when it has no area or its corners are swapped."""
+def check_box(x0: float, y0: float, x1: float, y1: float) -> None:
+    """Raise Unusable for an upright rectangle without area or with swapped corners."""
     for name, low, high in (("x", x0, x1), ("y", y0, y1)):
         if low == high:
             raise Unusable("a box without area")
         if low > high:
             raise Unusable(f"a box whose {name}min {low:g} is more than its {name}max {high:g}")
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> Shape:
+    """An upright rectangle as a polygon; raises Unusable as `check_box` does."""
+    check_box(x0, y0, x1, y1)
     return shapely.box(x0, y0, x1, y1)
 
 

@@ -172,8 +172,9 @@ def _of_classes(values: NDArray[np.uint8]) -> _Objects | None:
     classes = [int(value) for value in np.unique(values) if value]
     labels, class_of = np.zeros(values.shape, np.int32), [0]
     for value in classes:
-        parts, count = _parts(values == value)
-        labels += np.where(parts > 0, parts + np.int32(len(class_of) - 1), np.int32(0))
+        mask = values == value
+        parts, count = _parts(mask)
+        labels[mask] = parts[mask] + (len(class_of) - 1)
         class_of += [value] * count
     if len(class_of) - 1 < 3 * len(classes):
         return None

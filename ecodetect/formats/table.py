@@ -28,14 +28,13 @@ from ecodetect.formats.collecting import (
     Shape,
     Unusable,
     areal,
-    box,
-    column,
+    check_box,
     counted,
     pixels_note,
 )
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.protocol import Written
-from ecodetect.formats.table_columns import Kind, Roles, continental_number, dialect, is_number, roles_of
+from ecodetect.formats.table_columns import Kind, Roles, continental_number, dialect, roles_of
 from ecodetect.formats.table_frames import Option, chosen, to_pixels
 from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
@@ -146,7 +145,7 @@ def _place(kind: Kind, cells: Sequence[str]) -> Any:
         if kind in ("box", "sized box"):
             if not any(values):  # how DeepForest writes an image without objects
                 return None
-            box(*values)
+            check_box(*values)
     except Unusable as reason:
         return reason
     return values
@@ -276,25 +275,22 @@ def _texts(values: Sequence[str]) -> NDArray[np.object_]:
     return texts
 
 
+_IS_WHOLE = re.compile(r"[-+]?(0|[1-9]\d{0,17})").fullmatch  # 007 is a code
+_IS_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*|(?=[.,]\d))([.,]\d*)?([eE][-+]?\d{1,3})?").fullmatch
+_BLANKS = {"", "nan", "NaN", "NAN", "NA", "null", "NULL"}
+
+
 def _typed(values: Sequence[str]) -> NDArray[Any]:
     """A column of whole numbers, of numbers (NaN where blank), or of texts as they are."""
-    kinds: Counter[str] = Counter()
-    for value in values:
-        if not value or value.casefold() in ("nan", "na", "null"):
-            kinds["blank"] += 1
-        elif re.fullmatch(r"[-+]?(0|[1-9]\d{0,17})", value):
-            kinds["whole"] += 1
-        elif re.fullmatch(r"[-+]?(0|[1-9]\d*|(?=[.,]\d))([.,]\d*)?([eE][-+]?\d+)?", value) and is_number(
-            value
-        ):
-            kinds["number"] += 1
-        else:
-            return _texts(values)
-    if kinds["whole"] == len(values) and values:
+    if values and all(map(_IS_WHOLE, values)):
         return np.array([int(value) for value in values], np.int64)
-    if kinds["whole"] + kinds["number"]:
-        return column([continental_number(value, "") if is_number(value) else math.nan for value in values])
-    return _texts(values)
+    if any(not _IS_NUMBER(value) and value not in _BLANKS for value in values) or _BLANKS.issuperset(values):
+        return _texts(values)
+    return np.array([math.nan if value in _BLANKS else _float(value) for value in values], np.float64)
+
+
+def _float(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 # -- writing ------------------------------------------------------------------------------------------------

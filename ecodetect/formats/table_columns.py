@@ -210,7 +210,9 @@ def roles_of(header: Sequence[str]) -> Roles:
 def continental_number(text: str, name: str) -> float:
     """A number in English or continental writing: 1234.5, 1234,5, 1.234,5."""
     text = text.strip()
-    if "," in text:
+    if "," not in text and text:
+        return number(text, name)
+    if text:
         whole, _, fraction = text.rpartition(",")
         if (
             "," in whole
@@ -218,7 +220,5 @@ def continental_number(text: str, name: str) -> float:
             or not re.fullmatch(r"\d*([eE][-+]?\d+)?", fraction)
         ):
             raise Unusable(f"'{text[:20]}' is not a number")
-        text = f"{whole.replace('.', '')}.{fraction}"
-    if not text:
-        raise Unusable(f"{name} is missing")
-    return number(text, name)
+        return number(f"{whole.replace('.', '')}.{fraction}", name)
+    raise Unusable(f"{name} is missing")
