@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,6 +27,7 @@ from pyproj import CRS, Transformer
 
 from ecodetect import formats
 from ecodetect.errors import LayerError
+from ecodetect.formats import ogr
 from ecodetect.formats.antimeridian import cut
 from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
@@ -465,6 +467,15 @@ def test_a_full_disk_is_one_sentence(suffix: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_gdals_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = RuntimeError("sqlite3_exec(COMMIT) failed: database or disk is full")
+    for free, number in ((100, errno.ENOSPC), (10_000, None)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr(ogr.shutil, "disk_usage", lambda _, usage=usage: usage)
+        assert ogr.failure(words, tmp_path / "out.gpkg", 1000).errno == number
+    assert ogr.failure(RuntimeError("no such driver"), tmp_path / "out.gpkg", 10**9).errno is None
+
+
 def test_an_existing_file_stays_unless_asked(tmp_path: Path) -> None:
     grid = GRIDS["north-up"]
     layer = made_layer(shapes_px("boxes", grid), grid)
@@ -829,6 +840,14 @@ def test_a_shapefile_without_crs_and_in_latin_1(tmp_path: Path) -> None:
     assert "whose CRS was taken" in found.notes[0]
     assert formats.read(path).notes == ("kronen.shp has no CRS.",)
     assert formats.read(path, grid=GRIDS["feet"]).crs is None
+    to_file(tmp_path / "degrees.shp", shapely.points([(11.502, 47.198)]), 4326).with_suffix(".prj").unlink()
+    degrees = formats.read(tmp_path / "degrees.shp", grid=GRIDS["lat/lon"])
+    assert degrees.in_pixels(GRIDS["lat/lon"])[0].coords[0] == pytest.approx((200, 200))
+    x, y = Transformer.from_crs(4326, UTM, always_xy=True).transform(11.502, 47.198)
+    utm = Grid(500, 400, (1.0, 0.0, x - 250, 0.0, -1.0, y + 200), UTM)
+    found = formats.read(tmp_path / "degrees.shp", grid=utm)
+    assert found.crs == CRS.from_epsg(4326)
+    assert "as longitude and latitude" in found.notes[0]
     path.with_suffix(".shx").unlink()
     with pytest.raises(LayerError, match=r"without its \.shx"):
         formats.read(path)
@@ -1069,13 +1088,16 @@ WHERE = st.one_of(st.just(1.0), st.floats(0, 1))
 
 
 @pytest.mark.parametrize("suffix", sorted(SEEDS))
-def test_mutated_files_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
+def test_mutated_files_are_read_or_refused(
+    suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     @settings(max_examples=40, suppress_health_check=list(HealthCheck))
     @given(CHANGES, WHERE)
     def check(changes: Any, cut_at: float) -> None:
         assert_read_or_refused(tmp_path, suffix, mutated(SEEDS[suffix], changes, cut_at))
 
     check()
+    assert capfd.readouterr() == ("", "")  # GDAL keeps quiet
 
 
 @pytest.mark.slow

@@ -99,9 +99,7 @@ def read_layer(
     with _spoken_once(path):
         name = _layer_name(path, source, layer)
         info = pyogrio.read_info(source, layer=name, encoding=encoding)
-        meta, table = pyogrio.read_arrow(
-            source, layer=name, encoding=encoding, datetime_as_string=True, **options
-        )
+        meta, table = pyogrio.read_arrow(source, layer=name, encoding=encoding, **options)
         wkb = meta["geometry_name"] or "wkb_geometry"
         geometry, columns = geometries_of(table[wkb]), columns_of(table, without=(wkb,))
     stated = info.get("layer_metadata") or {}

@@ -19,6 +19,7 @@ _POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 _POLYGONS = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # broken files have coordinates near the end of float64
 def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArray[np.int64], list[str]]:
     """The points and polygons among geometries, the rows they came from, and what was done to the others.
 
@@ -94,8 +95,7 @@ def _of_collection(collection: Any) -> Any:
 def _repaired(shape: Any) -> Any:
     """The areas that a self-crossing outline encloses; empty where nothing can be made of it."""
     try:
-        with np.errstate(all="ignore"):  # coordinates near the end of float64
-            return _polygons_of(shapely.make_valid(shape))
+        return _polygons_of(shapely.make_valid(shape))
     except shapely.errors.GEOSException:
         return shapely.Polygon()
 
