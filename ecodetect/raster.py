@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -40,6 +41,7 @@ from ecodetect.raster_header import (
     check_dataset,
     check_raw_size,
     common_dtype,
+    descriptions,
     item_bytes,
     read_header,
 )
@@ -62,7 +64,7 @@ _REMOTE = {
 }
 # Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
 _RAW = ("EHdr", "ENVI", "RST", "SAGA")
-_FAULTS = (RasterioError, CPLE_BaseError, OSError)
+_FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
 
 def open_raster(
@@ -122,7 +124,7 @@ class Raster:
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
-        with self._options():
+        with self._options(), _quiet():
             self._dataset = _opened(source)
             try:
                 check_dataset(self._dataset, self.path)
@@ -432,7 +434,7 @@ class Raster:
         dataset, header = self._dataset, self._header
         crs = self.grid.crs
         facts = [
-            [dataset.width, dataset.height, list(dataset.dtypes), list(dataset.descriptions)],
+            [dataset.width, dataset.height, list(dataset.dtypes), descriptions(dataset)],
             [repr(number) for number in self.grid.transform],
             None if crs is None else crs.to_wkt(),
             None if header.nodata is None else [repr(value) for value in header.nodata.tolist()],
@@ -476,8 +478,7 @@ class Raster:
 def _opened(source: Source, **options: Any) -> Any:
     """The dataset, by the first driver that takes it; raises RasterError if none does."""
     first: Exception | None = None
-    with rasterio.Env(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # not georeferenced: we say so in our own words
+    with rasterio.Env(), _quiet():
         for driver in source.drivers:
             try:
                 return rasterio.open(source.name, driver=driver, sharing=False, **options)
@@ -492,6 +493,19 @@ def _opened(source: Source, **options: Any) -> Any:
         said = "" if "not recognized" in reason else f" ({reason})"
         raise RasterError(f"{source.shown} is a damaged or truncated {source.format}{said}.") from first
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from stderr what we say in our own words: warnings, and messages that rasterio can't decode."""
+    hooks = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
 
 
 def _reason(error: BaseException, source: Source) -> str:

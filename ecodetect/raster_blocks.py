@@ -28,7 +28,7 @@ class Blocks:
     def __init__(self, dataset: Any) -> None:
         self._high, self._wide = dataset.block_shapes[0]
         rows, columns = -(-dataset.height // self._high), -(-dataset.width // self._wide)
-        is_planar = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "BAND"
+        is_planar = dataset.interleaving is not None and dataset.interleaving.name == "band"
         bands = dataset.count if is_planar else 1
         self.sizes: NDArray[np.int64] | None = None
         self._ends = np.empty(0, np.int64)

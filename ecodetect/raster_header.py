@@ -61,7 +61,7 @@ def read_header(
     gsd_m : metres per pixel for a raster that doesn't say.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     """
-    structure = {**dataset.tags(ns="IMAGE_STRUCTURE"), **dataset.tags(1, ns="IMAGE_STRUCTURE")}
+    structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
     grid, notes = _placed(dataset)
     if gsd_m is not None:
         grid, said = _stated(grid, gsd_m)
@@ -76,7 +76,7 @@ def read_header(
         notes.append("Low values are bright in it (MinIsWhite); they are read as stored.")
     bits = _bits(structure, dtype)
     interpretations = _interpretations(dataset)
-    naming = name_bands(dataset.descriptions, interpretations, dtype, is_mask)
+    naming = name_bands(descriptions(dataset), interpretations, dtype, is_mask)
     alpha = naming.alpha
     palette = None
     as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
@@ -127,7 +127,7 @@ def check_dataset(dataset: Any, shown: str) -> None:
         listed = ", ".join(names[:12]) + more
         raise RasterError(f"{shown} holds {len(names)} rasters; name one of them: {listed}.")
     rows, columns = dataset.block_shapes[0]
-    together = 1 if dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "BAND" else dataset.count
+    together = 1 if tags(dataset, ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "BAND" else dataset.count
     bytes_ = rows * columns * together * item_bytes(dataset.dtypes[0])
     if bytes_ > BLOCK_LIMIT:
         raise RasterError(
@@ -135,14 +135,14 @@ def check_dataset(dataset: Any, shown: str) -> None:
             f"that is read is {BLOCK_LIMIT / 2**20:.0f} MB, so write it anew in tiles (gdal_translate -co "
             "TILED=YES)."
         )
-    elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE", "")
+    elsewhere = tags(dataset, ns="OVERVIEWS").get("OVERVIEW_FILE", "")
     if elsewhere and any(mark in elsewhere.replace(":::BASE:::", "") for mark in "/\\:<"):
         raise RasterError(f"{shown} points to overviews outside its folder ('{elsewhere[:80]}').")
 
 
 def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
     """Raise RasterError when a file that is nothing but numbers is too short for its size in pixels."""
-    if "NBITS" in dataset.tags(1, ns="IMAGE_STRUCTURE"):
+    if "NBITS" in tags(dataset, 1, ns="IMAGE_STRUCTURE"):
         return
     needed = dataset.width * dataset.height * sum(map(item_bytes, dataset.dtypes))
     held = file.stat().st_size
@@ -150,6 +150,22 @@ def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
         is_packed = stream.read(2) == b"\x1f\x8b"  # ENVI files may be gzipped
     if held < needed and not is_packed:
         raise RasterError(f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take.")
+
+
+def tags(dataset: Any, *band: int, ns: str | None = None) -> dict[str, str]:
+    """What a file says in one domain of its metadata; nothing if its text isn't UTF-8."""
+    try:
+        return dict(dataset.tags(*band, ns=ns))
+    except UnicodeDecodeError:
+        return {}
+
+
+def descriptions(dataset: Any) -> tuple[str | None, ...]:
+    """What a file says of its bands; nothing if its text isn't UTF-8."""
+    try:
+        return tuple(dataset.descriptions)
+    except UnicodeDecodeError:
+        return (None,) * int(dataset.count)
 
 
 def item_bytes(dtype: str) -> int:
@@ -252,7 +268,7 @@ def _nodata(dataset: Any, stored: str) -> NDArray[Any] | None:
     NaN needs no mention: what is not finite is never data.
     """
     values = list(dataset.nodatavals)
-    together = dataset.tags().get("NODATA_VALUES", "").split()
+    together = tags(dataset).get("NODATA_VALUES", "").split()
     if len(together) == dataset.count:
         values = [float(value) for value in together]
     dtype = np.dtype(stored)
@@ -271,7 +287,7 @@ def _remarks(dataset: Any) -> list[str]:
     if dataset.subdatasets:
         what = "pages" if dataset.driver == "GTiff" else "rasters"
         notes.append(f"It holds {len(dataset.subdatasets)} {what}; the first is read.")
-    orientation = dataset.tags().get("EXIF_Orientation", "1").strip()
+    orientation = tags(dataset).get("EXIF_Orientation", "1").strip()
     if orientation not in ("", "0", "1"):
         notes.append(
             f"Viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "

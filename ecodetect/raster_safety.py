@@ -111,6 +111,10 @@ def locate(
         return Source(text, text, drivers, True)
     if not text:
         raise RasterError("The name of a raster is empty.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RasterError(f"The name {text!a} is not text in UTF-8; rename the file.") from None
     if not file.exists():
         if _SUBDATASET.fullmatch(text) and "://" not in text:  # netCDF's own network access
             return Source(text, text, drivers, False)
