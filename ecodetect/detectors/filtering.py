@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
-Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
 def gaussian_kernel(sigma: float, total: int) -> NDArray[np.float64]:
@@ -69,22 +68,30 @@ def gaussian(image: NDArray[Any], valid: Mask | None, sigma: float) -> NDArray[A
     return smooth
 
 
-def box_mean(image: NDArray[Any], valid: Mask | None, width: int) -> Floats:
+def box_mean(image: NDArray[Any], valid: Mask | None, width: int, times: int = 1) -> NDArray[np.float64]:
     """The mean of the valid pixels in a square around each, in float64; 0 where there are none.
 
     image : uint8 or uint16 (H, W), 0 where it isn't valid.
     width : side of the square, odd, in pixels.
+    times : means of means: three times is nearly a Gaussian of variance (width² - 1) / 4. Weights are counted
+        at the end, so that the sums stay whole numbers: width^(2 · times) of them must fit into float64.
     """
-    size = (width, width)
     if valid is None:
-        border = cv2.BORDER_REFLECT_101
-        total = cv2.boxFilter(image, cv2.CV_64F, size, normalize=False, borderType=border)
-        return np.asarray(total / (width * width), np.float64)
-    border = cv2.BORDER_CONSTANT
-    total = cv2.boxFilter(image, cv2.CV_64F, size, normalize=False, borderType=border)
-    count = cv2.boxFilter(valid.view(np.uint8), cv2.CV_64F, size, normalize=False, borderType=border)
+        total = _box_sum(image, width, times, cv2.BORDER_REFLECT_101)
+        total /= float(width) ** (2 * times)
+        return total
+    total = _box_sum(image, width, times, cv2.BORDER_CONSTANT)
+    count = _box_sum(valid.view(np.uint8), width, times, cv2.BORDER_CONSTANT)
     count[count == 0] = 1
-    return np.asarray(total / count, np.float64)
+    total /= count
+    return total
+
+
+def _box_sum(image: NDArray[Any], width: int, times: int, border: int) -> NDArray[np.float64]:
+    total = image
+    for _ in range(times):
+        total = cv2.boxFilter(total, cv2.CV_64F, (width, width), normalize=False, borderType=border)
+    return np.asarray(total, np.float64)
 
 
 def opened(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ the detectors exact: sums of them don't depend on the order, so not on how the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
+from ecodetect.detectors import filtering
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 
@@ -35,13 +36,14 @@ PER_SAMPLE = 16_384
 class Intensity:
     """How one image is made of a chip's bands.
 
-    formula : "panchromatic" (luma of red, green, blue), "mean" (of the bands), "ndvi" or "exg".
+    formula : "panchromatic" (luma of red, green, blue), "mean" (of the bands), "strongest" (the band that
+        varies most, known when the raster has been looked at), "ndvi" or "exg".
     bands : the bands it needs, in this order.
     span : the values that become 0 and 255; None as long as the raster hasn't been looked at.
     is_8bit : bands are 8-bit and taken as they are.
     """
 
-    formula: Literal["panchromatic", "mean", "ndvi", "exg"]
+    formula: Literal["panchromatic", "mean", "strongest", "ndvi", "exg"]
     bands: tuple[str, ...]
     span: tuple[float, float] | None
     is_8bit: bool
@@ -55,8 +57,15 @@ class Intensity:
     def highest(self) -> int:
         return 255 * self.step
 
-    def measured(self, samples: Sequence[Chip]) -> Intensity:
-        """This intensity with its span taken from samples of the raster; itself where the span is known."""
+    @property
+    def is_known(self) -> bool:
+        """Whether images can be made without having looked at the raster."""
+        return self.span is not None and self.formula != "strongest"
+
+    def measured(self, samples: Iterable[Chip]) -> Intensity:
+        """This intensity with its band and span taken from samples of the raster, where they aren't known."""
+        if self.formula == "strongest":
+            return replace(self, formula="mean", bands=(self._strongest(samples),)).measured(samples)
         if self.span is not None:
             return self
         parts = []
@@ -71,6 +80,24 @@ class Intensity:
         tail = int(TAIL * len(values))
         return replace(self, span=(float(values[tail]), float(values[-1 - tail])))
 
+    def _strongest(self, samples: Iterable[Chip]) -> str:
+        """Name of the band that varies most; of equal ones the first."""
+        spread = np.zeros(len(self.bands))
+        parts: list[list[NDArray[np.float64]]] = [[] for _ in self.bands]
+        for chip in samples:
+            for part, band in zip(parts, self._bands(chip), strict=True):
+                known = (band if chip.valid is None else band[chip.valid]).ravel()
+                part.append(known[:: 1 + len(known) // PER_SAMPLE].astype(np.float64))
+        for k, part in enumerate(parts):
+            values = np.concatenate(part) if part else np.empty(0)
+            values = values[np.isfinite(values)]
+            spread[k] = values.var() if len(values) else 0.0
+        return self.bands[int(np.argmax(spread))]
+
+    def _bands(self, chip: Chip) -> list[NDArray[Any]]:
+        """The bands it needs of a chip that may have more (a sample taken before the band was chosen)."""
+        return [chip.pixels[chip.bands.index(name)] for name in self.bands]
+
     def image(self, chip: Chip) -> tuple[NDArray[Any], Mask | None]:
         """The image and where it is valid (None: everywhere).
 
@@ -78,7 +105,8 @@ class Intensity:
         are 0.
         """
         if self.is_8bit:
-            return _masked(self._image_8bit(chip), chip.valid), chip.valid
+            valid = None if chip.valid is None or chip.valid.all() else chip.valid
+            return _masked(self._image_8bit(chip), valid), valid
         assert self.span is not None, "surveyed before use"
         values, valid = self._values(chip)
         low, high = self.span
@@ -91,8 +119,18 @@ class Intensity:
         image = np.clip(levels, 0, self.highest, out=levels).astype(np.uint16)
         return image, None if valid.all() else valid
 
+    def histogram(self, samples: Iterable[Chip], sigma: float = 0.0) -> NDArray[np.int64]:
+        """How many valid pixels of the samples have each level of the image, smoothed by a Gaussian."""
+        counts = np.zeros(self.highest + 1, np.int64)
+        for chip in samples:
+            image, valid = self.image(chip)
+            image = filtering.gaussian(image, valid, sigma)
+            known = image.ravel() if valid is None else image[valid]
+            counts += np.bincount(known, minlength=len(counts))
+        return counts
+
     def _image_8bit(self, chip: Chip) -> NDArray[np.uint8]:
-        bands = [np.asarray(band, np.uint8) for band in chip.pixels]
+        bands = self._bands(chip)
         if len(bands) == 1:
             return bands[0]
         if self.formula == "panchromatic":
@@ -104,7 +142,7 @@ class Intensity:
 
     def _values(self, chip: Chip) -> tuple[NDArray[np.float64], Mask]:
         """The formula in float64, pixel by pixel, and where it is a number."""
-        bands = [band.astype(np.float64) for band in chip.pixels]
+        bands = [band.astype(np.float64) for band in self._bands(chip)]
         with np.errstate(all="ignore"):
             if self.formula == "ndvi":
                 red, nir = bands
@@ -133,10 +171,11 @@ def _masked(image: NDArray[np.uint8], valid: Mask | None) -> NDArray[np.uint8]:
     return image if valid is None else np.asarray(cv2.multiply(image, valid.view(np.uint8)), np.uint8)
 
 
-def choose(scene: Scene, band: str) -> Intensity:
+def choose(scene: Scene, band: str, *, strongest: bool = False) -> Intensity:
     """The intensity that `band` names in a scene.
 
-    band : "auto" (red, green and blue, or else the first three bands), a band's name, "ndvi" or "exg".
+    band : "auto" (of red, green and blue, or else of the first three bands), a band's name, "ndvi" or "exg".
+    strongest : "auto" takes the band that varies most instead of a mean.
     Raises UserError naming the bands there are.
     """
     if band in INDICES:
@@ -153,7 +192,9 @@ def choose(scene: Scene, band: str) -> Intensity:
     if band == "auto":
         has_colour = all(name in scene.bands for name in RGB)
         bands = RGB if has_colour else scene.bands[:3]
-        formula: Literal["panchromatic", "mean"] = "panchromatic" if has_colour else "mean"
+        formula: Literal["panchromatic", "mean", "strongest"] = "panchromatic" if has_colour else "mean"
+        if strongest and len(bands) > 1:
+            formula = "strongest"
     elif band in scene.bands:
         bands, formula = (band,), "mean"
     else:
@@ -163,3 +204,19 @@ def choose(scene: Scene, band: str) -> Intensity:
     # Pixels of fewer bits (NBITS, 1-bit masks) fill the scale; other types are surveyed.
     few_bits = scene.value_range if scene.dtype == "uint8" else None
     return Intensity(formula, bands, (0.0, 255.0) if is_8bit else few_bits, is_8bit)
+
+
+def otsu(counts: NDArray[np.int64]) -> int | None:
+    """The highest level of the darker class when two classes differ most; None with fewer than two levels.
+
+    counts : how many pixels have each level.
+    (scikit-image's sums in float32, which a large raster's counts exceed.)
+    """
+    used = np.flatnonzero(counts)
+    if len(used) < 2:
+        return None
+    number = np.cumsum(counts[used]).astype(np.float64)
+    total = np.cumsum(counts[used] * used).astype(np.float64)
+    dark, bright = number[:-1], number[-1] - number[:-1]
+    distance = total[:-1] / dark - (total[-1] - total[:-1]) / bright
+    return int(used[np.argmax(dark * bright * distance**2)])

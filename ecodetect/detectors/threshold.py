@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -101,11 +101,12 @@ def build(options: Options, scene: Scene) -> Threshold:
         if pixels > LARGEST_PX:
             raise UserError(f"{name} must be at most {LARGEST_PX} px; got {pixels:.3g} px.")
     bright = options.band in INDICES if options.objects is None else options.objects == "bright"
+    image = intensity.choose(scene, options.band)
     return Threshold(
         options=options,
-        intensity=intensity.choose(scene, options.band),
+        intensity=image,
         is_bright=bright,
-        level=None if isinstance(options.level, str) else options.level,
+        level=None if isinstance(options.level, str) else math.floor(options.level * image.step),
         smooth_px=smooth,
         open_px=round(opening),
         window_px=2 * round(window / 2) + 1,
@@ -123,14 +124,14 @@ LARGEST_PX = 4096
 class Threshold:
     """Objects on the dark or bright side of a level.
 
-    level : on the 8-bit scale; None as long as it is to be taken from the raster, or for a local one. Objects
-        are ≤ level, or > level if bright.
+    level : in steps of the image; None as long as it is to be taken from the raster, or for a local one.
+        Objects are ≤ level, or > level if bright.
     """
 
     options: Options
     intensity: Intensity
     is_bright: bool
-    level: float | None
+    level: int | None
     smooth_px: float
     open_px: int
     window_px: int
@@ -160,7 +161,7 @@ class Threshold:
             largest_px=self.largest_px,
             gsd_m=None if self.options.gsd is None else self.options.gsd.value,
             reach_px=reach,
-            survey=self.options.level == "otsu" or self.intensity.span is None,
+            survey=self.options.level == "otsu" or not self.intensity.is_known,
         )
 
     @property
@@ -168,23 +169,18 @@ class Threshold:
         given = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
         stated = {k: str(v) if isinstance(v, (Length, Area)) else v for k, v in given.items()}
         found = {"bands": list(self.intensity.bands), "objects": "bright" if self.is_bright else "dark"}
-        return {**stated, **found, "level_found": self.level, "span": self.intensity.span}
+        level = None if self.level is None else self.level / self.intensity.step
+        return {**stated, **found, "level_found": level, "span": self.intensity.span}
 
-    def surveyed(self, samples: Sequence[Chip]) -> Threshold:
+    def surveyed(self, samples: Iterable[Chip]) -> Threshold:
         """This detector with the span of the values and Otsu's level taken from samples of the raster."""
         ready = replace(self, intensity=self.intensity.measured(samples))
         if self.options.level != "otsu":
             return ready
-        counts = np.zeros(ready.intensity.highest + 1, np.int64)
-        for chip in samples:
-            image, valid = ready.intensity.image(chip)
-            image = filtering.gaussian(image, valid, self.smooth_px)
-            known = image.ravel() if valid is None else image[valid]
-            counts += np.bincount(known, minlength=len(counts))
-        level = otsu(counts)
+        level = intensity.otsu(ready.intensity.histogram(samples, self.smooth_px))
         if level is None:  # one value or none: nothing stands out on either side
-            return replace(ready, level=255.0 if self.is_bright else -1.0)
-        return replace(ready, level=level / ready.intensity.step)
+            level = ready.intensity.highest if self.is_bright else -1
+        return replace(ready, level=level)
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
         return [self._detect(chip) for chip in chips]
@@ -229,8 +225,7 @@ class Threshold:
             mask = smooth > mean + offset if self.is_bright else smooth < mean - offset
         else:
             assert self.level is not None, "surveyed before use"
-            highest = math.floor(self.level * self.intensity.step)
-            mask = smooth > highest if self.is_bright else smooth <= highest
+            mask = smooth > self.level if self.is_bright else smooth <= self.level
         if valid is not None:
             mask &= valid
         return filtering.opened(mask.view(np.uint8), self.open_px)
@@ -285,19 +280,3 @@ class Threshold:
         difference = inside - around if self.is_bright else around - inside
         contrast = np.clip(difference, 0, None) / np.maximum(np.maximum(inside, around), 1)
         return np.where(area > 0, contrast, 0.0)
-
-
-def otsu(counts: NDArray[np.int64]) -> int | None:
-    """The highest level of the darker class when two classes differ most; None with fewer than two levels.
-
-    counts : how many pixels have each level.
-    (scikit-image's sums in float32, which a large raster's counts exceed.)
-    """
-    used = np.flatnonzero(counts)
-    if len(used) < 2:
-        return None
-    number = np.cumsum(counts[used]).astype(np.float64)
-    total = np.cumsum(counts[used] * used).astype(np.float64)
-    dark, bright = number[:-1], number[-1] - number[:-1]
-    distance = total[:-1] / dark - (total[-1] - total[:-1]) / bright
-    return int(used[np.argmax(dark * bright * distance**2)])
