@@ -33,6 +33,7 @@ from ecodetect.layer import Layer, Stream
 
 MOST_PIXELS = 2**27  # held whole, with up to 12 bytes a pixel
 _MOST_CLASSES = 32  # of an 8-bit mask; more values are numbers of objects
+_STRIP = 256  # rows converted and written at once
 _MOST_BLOCK_BYTES = 2**28  # a small file can hold a block that unpacks to gigabytes
 
 
@@ -240,7 +241,7 @@ def write_labels(
     highest = int(labels.max(initial=0))
     if is_png and highest > 65_535:
         raise LayerError(f"A PNG can number 65,535 objects, and there are {highest:,}; write a .tif.")
-    kept = labels.astype(np.uint16 if highest <= 65_535 else np.uint32)
+    dtype = "uint16" if highest <= 65_535 else "uint32"
     profile: dict[str, Any] = {"driver": "PNG"}
     if not is_png:
         profile = {
@@ -255,10 +256,11 @@ def write_labels(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(
-                path, "w", width=grid.width, height=grid.height, count=1, dtype=kept.dtype.name, **profile
-            ) as file:
-                file.write(kept, 1)
+            size = {"width": grid.width, "height": grid.height, "count": 1, "dtype": dtype}
+            with rasterio.open(path, "w", **size, **profile) as file:
+                for row in range(0, grid.height, _STRIP):
+                    strip = labels[row : row + _STRIP].astype(dtype)
+                    file.write(strip, 1, window=rasterio.windows.Window(0, row, grid.width, len(strip)))
                 if metadata and not is_png:
                     file.update_tags(ecodetect=json.dumps(metadata, ensure_ascii=True))
     except RasterioError as error:
