@@ -50,44 +50,48 @@ def placed(
     frame : what a file of ours says where there is no CRS.
     Raises LayerError for an assumed CRS that the coordinates contradict and that the raster doesn't resolve.
     """
-    in_degrees = crs is not None and crs.is_geographic
+    is_planar = frame in ("pixel", "affine")
+    stated = None if is_planar else crs
+    in_degrees = stated is not None and stated.is_geographic
     shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
-    if in_degrees and grid is not None:
+    said = [*notes, *(f"{name}: {remark}" for remark in remarks)]
+    pixels_of = grid if frame == "pixel" else None
+    found: CRS | None = None
+    if not is_planar:
+        found, note = _resolved(_centres(shapes), name, stated, grid, is_assumed=is_assumed)
+        if note:
+            said.append(f"{name} {note}")
+    if found is not None and found.is_geographic and grid is not None:
         shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
-    said = [*notes, *(f"{name}: {remark}" for remark in remarks)]
+    return Layer(shapes, kept, pixels_of, found, tuple(said), metadata or {})
 
-    def layer(crs: CRS | None, note: str | None = None, *, in_pixels_of: Grid | None = None) -> Layer:
-        more = [f"{name} {note}"] if note else []
-        return Layer(shapes, kept, in_pixels_of, crs, (*said, *more), metadata or {})
 
-    if frame == "pixel" and grid is not None:
-        return layer(None, in_pixels_of=grid)
-    if frame in ("pixel", "affine"):
-        return layer(None)
-    centres = _centres(shapes)
+def _resolved(
+    centres: Floats, name: str, crs: CRS | None, grid: Grid | None, *, is_assumed: bool
+) -> tuple[CRS | None, str | None]:
+    """The CRS of the coordinates and, where it was guessed or is missing, the rest of a sentence about it.
+
+    centres : (N, 2), of the features, as the file has them. The others as in `placed`.
+    """
     if crs is not None and (not is_assumed or _is_lonlat(centres)):
-        if is_assumed and grid is not None and grid.crs is None and len(shapes) and _fits(centres, grid):
-            return layer(
-                None, "has no CRS and neither has the raster: its coordinates were taken for the raster's."
-            )
-        return layer(_known(crs, grid))
+        if is_assumed and grid is not None and grid.crs is None and len(centres) and _fits(centres, grid):
+            return None, "has no CRS, like the raster, whose coordinates its own were taken for."
+        return _known(crs, grid), None
+    if grid is None and is_assumed:
+        raise LayerError(f"{name} {_contradiction(centres)}; give its CRS, or the raster it belongs to.")
+    if not len(centres) or (grid is not None and grid.crs is None and not is_assumed):
+        return None if grid is None else grid.crs, None
     if grid is None:
-        if is_assumed:
-            raise LayerError(f"{name} {_contradiction(centres)}; give its CRS, or the raster it belongs to.")
-        return layer(None, "has no CRS." if len(shapes) else None)
-    if not len(shapes) or (grid.crs is None and not is_assumed):
-        return layer(grid.crs)
+        return None, "has no CRS."
     if _fits(centres, grid):
         where = describe_crs(grid.crs)
-        return layer(
-            grid.crs, f"has no CRS; its coordinates lie in the raster, whose CRS was taken: {where}."
-        )
+        return grid.crs, f"has no CRS; its coordinates lie in the raster, whose CRS was taken: {where}."
     if is_assumed:
-        raise LayerError(f"{name} {_contradiction(centres)} nor do they lie in the raster; give its CRS.")
+        raise LayerError(f"{name} {_contradiction(centres)}, nor do they lie in the raster; give its CRS.")
     if grid.crs is not None and _is_lonlat(centres) and _fits(_moved(centres, WGS84, grid.crs), grid):
-        return layer(WGS84, "has no CRS; its coordinates lie in the raster as longitude and latitude.")
-    return layer(None, "has no CRS, and its coordinates don't lie in the raster.")
+        return WGS84, "has no CRS; its coordinates lie in the raster as longitude and latitude."
+    return None, "has no CRS, and its coordinates don't lie in the raster."
 
 
 def _contradiction(centres: Floats) -> str:

@@ -52,7 +52,7 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
     for position in np.flatnonzero(shapely.get_type_id(found) == GeometryType.GEOMETRYCOLLECTION):
         found[position] = _of_collection(found[position])
     kinds = shapely.get_type_id(found)
-    leave_out(~np.isin(kinds, (*_POINTS, *_POLYGONS)), "1 line was", "{} lines were")
+    leave_out(~np.isin(kinds, (*_POINTS, *_POLYGONS)), "1 line or curve was", "{} lines or curves were")
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
     crossing = np.flatnonzero(is_polygon & ~shapely.is_valid(found))
     if len(crossing):
