@@ -93,7 +93,8 @@ def convert(
         grid=found.grid,
         crs=found.crs,
         classes=_classes(found),
-        metadata={} if image is None else {"rasters": [{"source": name}]},
+        # COCO and VOC name the image even where it has no features.
+        metadata={"rasters": [{"source": name}]} if name and suffix in _PIXEL_FORMATS else {},
     )
     written = formats.write(target, stream, overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))
@@ -130,6 +131,6 @@ def _classes(layer: Layer) -> tuple[str, ...]:
 
 def _around(geometry: NDArray[np.object_]) -> Grid:
     """A grid of pixels just large enough."""
-    bounds = shapely.total_bounds(geometry)
-    right, bottom = np.nan_to_num(bounds[2:], nan=1.0).tolist()
-    return Grid(max(1, int(np.ceil(right))), max(1, int(np.ceil(bottom))))
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    right, bottom = np.ceil(bounds[:, 2:].max(axis=0, initial=1.0)).astype(int).tolist()
+    return Grid(right, bottom)

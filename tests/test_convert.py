@@ -124,6 +124,12 @@ def test_no_features_make_an_empty_layer(tmp_path: Path, plot: Path) -> None:
         assert len(formats.read(target, grid=Grid(40, 30), image="plot.tif")) == 0
 
 
+def test_no_features_without_an_image(tmp_path: Path) -> None:
+    source = tmp_path / "none.csv"
+    source.write_text("x,y\n", encoding="utf-8")
+    assert convert(source, tmp_path / "a.geojson").features == 0
+
+
 def test_the_command_says_what_it_did(ecodetect: Run, tmp_path: Path, plot: Path, boxes: Path) -> None:
     with boxes.open("a", encoding="utf-8") as file:
         file.write("plot.tif,9,9,8,8,Tree\nother.tif,1,2,3,4,Tree\n")

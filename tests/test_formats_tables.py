@@ -134,6 +134,8 @@ def test_without_a_raster(tmp_path: Path) -> None:
     degrees = read(tmp_path, "x,y,lon,lat\n10.5,20.25,-81.5,29.5\n", grid=None)
     assert degrees.crs is not None
     assert xy(degrees) == [[-81.5, 29.5]]
+    with pytest.raises(LayerError, match="too large for pixels"):
+        read(tmp_path, "x,y\n404001,3284997\n", grid=None)
     with pytest.raises(LayerError, match="without a CRS"):
         read(tmp_path, "easting,northing\n404001,3284997\n", grid=None)
 

@@ -18,6 +18,7 @@ from ecodetect.formats.collecting import Unusable
 from ecodetect.formats.table_columns import Kind
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, transformed
 
+_MOST_PIXELS = 1_000_000  # along a side: ten times the largest mosaics, less than most northings
 Frame = Literal["pixel", "share", "map", "lonlat"]  # share: of the image's width and height
 Places = Mapping[Kind, Sequence[Any]]  # of each row: numbers, a shape, None (blank), or why it is no place
 
@@ -42,6 +43,11 @@ def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
         if kinds[0] == "map":
             raise LayerError(
                 f"{path.name} has map coordinates without a CRS; name the raster they lie in (--image)."
+            )
+        usable = [_centre(place) for place in places[kinds[0]] if _is_usable(place)]
+        if usable and np.abs(usable).max() > _MOST_PIXELS:
+            raise LayerError(
+                f"{path.name} has coordinates too large for pixels; name the raster they lie in (--image)."
             )
         if _are_shares(kinds[0], places[kinds[0]]):
             raise LayerError(
