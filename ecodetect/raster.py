@@ -46,7 +46,7 @@ from ecodetect.raster_header import (
     read_header,
 )
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
-from ecodetect.raster_safety import DRIVERS, Source, locate
+from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
 
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
@@ -96,8 +96,10 @@ def open_raster(
     """
 
     def check_source(name: str, shown: str) -> None:
-        with _opened(Source(name, shown, DRIVERS, False)) as dataset:
+        source = Source(name, shown, DRIVERS, False)
+        with _opened(source) as dataset:
             check_dataset(dataset, shown)
+            check_files(dataset.files, Path(name), source)
 
     return Raster(locate(path, allow_vrt=allow_vrt, check_source=check_source), bands=bands, gsd_m=gsd_m)
 
@@ -129,7 +131,7 @@ class Raster:
             try:
                 check_dataset(self._dataset, self.path)
                 self._blocks = Blocks(self._dataset)
-                self._check_blocks()
+                self._check_files()
                 self._stored = common_dtype(self._dataset)
                 self._header = read_header(
                     self._dataset, self.path, bands=bands, gsd_m=gsd_m, is_mask=self._is_mask
@@ -207,9 +209,10 @@ class Raster:
         environment: AbstractContextManager[Any] = rasterio.Env(**(_REMOTE if self._source.is_remote else {}))
         return environment
 
-    def _check_blocks(self) -> None:
-        """Raise RasterError when blocks of a GeoTIFF are cut off, or its index of blocks is."""
+    def _check_files(self) -> None:
+        """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
         if not self._source.is_remote and (file := Path(self._source.name)).is_file():
+            check_files(self._dataset.files, file, self._source)
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
                 check_raw_size(self._dataset, file, self.path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -243,6 +243,19 @@ def read_xml(file: Path, shown: str) -> ElementTree.Element:
 
 def _short(name: str) -> str:
     return name if len(name) <= 80 else name[:77] + "…"
+
+
+def check_files(used: Iterable[str], file: Path, source: Source) -> None:
+    """Raise RasterError when an open raster uses files outside its folder (large HFA files name theirs).
+
+    used : GDAL's list of them. Those of a VRT were looked at before.
+    """
+    if VRT in source.drivers:
+        return
+    folder = os.path.normpath(file.parent)
+    for name in used:
+        if not Path(os.path.normpath(Path(name).absolute())).is_relative_to(folder):
+            raise RasterError(f"{source.shown} takes pixels from outside its folder ('{_short(name)}').")
 
 
 def _check_side_files(file: Path, shown: str) -> None:

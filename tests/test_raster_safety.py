@@ -303,6 +303,15 @@ def test_a_doctype_is_refused(folder: Path) -> None:
     assert "DOCTYPE" in refusal(vrt(folder / "entity.vrt", "&a;", before=lol))
 
 
+def test_a_large_hfa_file_names_its_pixels(tmp_path: Path) -> None:
+    path = write(tmp_path / "here" / "a.img", bands=1, driver="HFA", USE_SPILL="YES")
+    assert read(path).shape == (1, 64, 64)
+    (tmp_path / "here" / "a.ige").rename(tmp_path / "x")
+    path.write_bytes(path.read_bytes().replace(b"a.ige", b"../x\0"))
+    assert "outside its folder" in refusal(path)
+    assert "outside its folder" in refusal(vrt(tmp_path / "here" / "b.vrt", "a.img"))
+
+
 def test_other_files_that_point_elsewhere_are_refused(folder: Path) -> None:
     (folder / "wms.tif").write_text("<GDAL_WMS><Service name='TMS'/></GDAL_WMS>", encoding="ascii")
     assert "XML" in refusal(folder / "wms.tif")
