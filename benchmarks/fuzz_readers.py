@@ -13,6 +13,7 @@ import argparse
 import faulthandler
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def spoilt(data: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice((1, 1, 1, 2, 3, 5))):
         start, length = chance.randrange(len(data) + 1), chance.choice((1, 1, 2, 4, 8, 40, 200))
         what = chance.choice(WORDS) if chance.random() < 0.5 else chance.randbytes(chance.randint(1, 6))
-        kind = chance.randrange(7)
+        kind = chance.randrange(10)
         part = data[start : start + length]
         if kind == 0 and chance.random() < 0.2:
             data = data[:start]
@@ -140,8 +141,13 @@ def spoilt(data: bytes, chance: random.Random) -> bytes:
         elif kind == 5:
             other = chance.randrange(len(data) + 1)
             data = data[:start] + data[other : other + length] + data[start + length :]
-        else:
+        elif kind == 6:
             data = data[:start] + what + data[start + len(what) :]
+        else:  # one number or name, so that a text stays well-formed and the fault goes deeper
+            words = list(re.finditer(rb"[-+.\w]+", data))
+            if words:
+                begin, end = chance.choice(words).span()
+                data = data[:begin] + what + data[end:]
     return data
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from ecodetect import formats
 from ecodetect.errors import LayerError
+from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -24,9 +27,11 @@ WORDS = [
 ]
 
 Edit = tuple[str, int, int, bytes]
+Frame = tuple[Grid | None, str | None]
+FRAMES = st.sampled_from([(GRID, IMAGE), (GRID, None), (None, None)])
 EDITS = st.lists(
     st.tuples(
-        st.sampled_from(["overwrite", "insert", "delete", "repeat"]),
+        st.sampled_from(["overwrite", "insert", "delete", "repeat", "word", "word"]),
         st.integers(0, 4000),
         st.integers(1, 60),
         st.one_of(st.sampled_from(WORDS), st.binary(min_size=1, max_size=6)),
@@ -39,8 +44,12 @@ EDITS = st.lists(
 def spoilt(data: bytes, edits: list[Edit]) -> bytes:
     for kind, place, length, what in edits:
         start = place % (len(data) + 1)
+        words = list(re.finditer(rb"[-+.\w]+", data)) if kind == "word" else []
+        if words:  # one number or name, so that the file stays well-formed and the fault goes deeper
+            start, end = words[place % len(words)].span()
+            length = end - start
         part = data[start : start + length]
-        new = {"overwrite": what, "insert": what + part, "delete": b"", "repeat": part * 3}[kind]
+        new = {"insert": what + part, "delete": b"", "repeat": part * 3}.get(kind, what)
         data = data[:start] + new + data[start + length :]
     return data
 
@@ -50,14 +59,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_all(tmp_path_factory.mktemp("good"))
 
 
-def check(path: Path, data: bytes) -> None:
+def check(path: Path, data: bytes, frame: Frame) -> None:
     spoilt_path = path.with_name(f"spoilt_{path.name}")
     spoilt_path.write_bytes(data)
-    for grid, image in ((GRID, IMAGE), (GRID, None), (None, None)):
-        try:
-            assert isinstance(formats.read(spoilt_path, grid=grid, image=image), Layer)
-        except LayerError:
-            continue
+    grid, image = frame
+    with contextlib.suppress(LayerError):
+        assert isinstance(formats.read(spoilt_path, grid=grid, image=image), Layer)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,21 +74,21 @@ def test_good_files_are_read(good: dict[str, Path], name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(edits=EDITS)
-def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit]) -> None:
-    check(good[name], spoilt(good[name].read_bytes(), edits))
+@given(edits=EDITS, frame=FRAMES)
+def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit], frame: Frame) -> None:
+    check(good[name], spoilt(good[name].read_bytes(), edits), frame)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(edits=EDITS)
-def test_spoilt_files_for_long(good: dict[str, Path], name: str, edits: list[Edit]) -> None:
-    check(good[name], spoilt(good[name].read_bytes(), edits))
+@given(edits=EDITS, frame=FRAMES)
+def test_spoilt_files_for_long(good: dict[str, Path], name: str, edits: list[Edit], frame: Frame) -> None:
+    check(good[name], spoilt(good[name].read_bytes(), edits), frame)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_cut_anywhere(good: dict[str, Path], name: str) -> None:
     data = good[name].read_bytes()
     for length in range(0, len(data), max(1, len(data) // 80)):
-        check(good[name], data[:length])
+        check(good[name], data[:length], (GRID, IMAGE))
