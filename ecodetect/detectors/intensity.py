@@ -91,7 +91,8 @@ class Intensity:
         for k, part in enumerate(parts):
             values = np.concatenate(part) if part else np.empty(0)
             values = values[np.isfinite(values)]
-            spread[k] = values.var() if len(values) else 0.0
+            with np.errstate(over="ignore", invalid="ignore"):  # values that no instrument measures
+                spread[k] = np.nan_to_num(values.var()) if len(values) else 0.0
         return self.bands[int(np.argmax(spread))]
 
     def _bands(self, chip: Chip) -> list[NDArray[Any]]:

@@ -8,7 +8,7 @@ CRS, no tiles. `scanning` runs it.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import (
@@ -108,10 +108,11 @@ class Detector(Protocol):
         """JSON-able: everything that determines the answer; goes into the output's metadata."""
         ...
 
-    def surveyed(self, samples: Sequence[Chip]) -> Detector:
+    def surveyed(self, samples: Iterable[Chip]) -> Detector:
         """This detector with the values it takes from the whole raster; itself unless `needs.survey`.
 
-        samples : full-resolution blocks from a fixed lattice of the raster, with the bands of `needs`.
+        samples : full-resolution blocks from a fixed lattice of the raster, with the bands of `needs`; read
+            whenever they are gone through.
         """
         ...
 
