@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import shapely
+
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
@@ -132,6 +134,9 @@ def _one_sentence(source: Path) -> Iterator[None]:
         raise LayerError(f"{source} can't be read: {reason(error)}.") from error
     except (MemoryError, RecursionError) as error:
         raise LayerError(f"{source} is too large or too deeply nested to be read.") from error
+    except (UnicodeError, SystemError, shapely.errors.GEOSException) as error:
+        # What pyarrow and GEOS say of bytes that are no text, no length or no ring.
+        raise LayerError(f"{source} is damaged: it holds a text or a shape that can't be read.") from error
 
 
 def _chosen(source: Path, candidates: list[Format]) -> Any:
