@@ -49,11 +49,17 @@ def describe(name: str) -> Description:
         for option in names.split(", ")
     }
     options = {
-        field.name: (str(field.default).lower() if field.default in (True, False, None) else
-                     str(field.default), " ".join(meanings.get(field.name, "").split()))
+        field.name: (_typed(field.default), " ".join(meanings.get(field.name, "").split()))
         for field in fields(module.Options)
-    }  # fmt: skip
+    }
     return Description(purpose, options)
+
+
+def _typed(value: Any) -> str:
+    """A default as a user types it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def build(name: str, scene: Scene, options: Mapping[str, str] | None = None) -> Detector:

@@ -135,7 +135,7 @@ class Blobs:
             reach_px=3 * (scales[-1].outer // 2) + 2,
             settling=Settling("iou", OVERLAP),
             survey=not self.intensity.is_known or None in stated,
-            bytes_per_pixel=48 if self.intensity.is_8bit else 64,
+            bytes_per_pixel=44 + 4 * len(scales),  # sums in float64, and a response per scale
         )
 
     @property

@@ -196,67 +196,85 @@ def traced(regions: Regions, wanted: NDArray[np.bool_]) -> Outlines:
     wanted : bool (number + 1,), by label; that of label 0 is ignored.
     """
     width = regions.labels.shape[1]
-    flat = regions.labels.ravel()
-    begin, heading, label = _edges(regions, wanted)
-    if not len(begin):
+    found = np.flatnonzero(wanted[1:] & (regions.box[1:, 2] > regions.box[1:, 0])) + 1
+    if not len(found):
         none = np.empty(0, np.int64)
         return Outlines(none, none, none, none, np.empty(0, np.int8))
-    # Ahead of an edge there are two pixels; the one to the left being of the region, the outline turns left
-    # (which leaves a gap that is only open to a corner to itself), else goes on or turns right.
-    step = np.array([1, width, -1, -width])
-    to_left = np.array([-width, 0, -1, -width - 1])  # from the edge's end to the pixel ahead to the left
-    to_right = np.array([0, -1, -width - 1, -width])
-    end = begin + step[heading]
-    has_left = flat[end + to_left[heading]] == label
-    has_right = flat[end + to_right[heading]] == label
-    turn = np.where(has_left, 3, np.where(has_right, 0, 1)).astype(np.int8)
-    heading_next = (heading + turn) & 3
-    follower = np.empty(len(begin), np.int32)
-    at = np.empty(flat.size, np.int32)  # the edge that begins at a corner; read only where one was written
-    for towards in (EAST, SOUTH, WEST, NORTH):
-        these = np.flatnonzero(heading == towards)
-        at[begin[these]] = these
-        those = np.flatnonzero(heading_next == towards)
-        follower[those] = at[end[those]]
+    sides = _edges(regions, found)
+    follower, at = _followers(regions.labels, sides)
 
     # One chain through all outer rings: where a ring would close, go on to the next one.
-    found = np.flatnonzero(wanted[1:] & (regions.box[1:, 2] > regions.box[1:, 0])) + 1
     head = np.empty(regions.number + 1, np.int64)
     head[regions.label[::-1]] = (regions.row * width + regions.start)[::-1]
-    eastward = np.flatnonzero(heading == EAST)
-    at[begin[eastward]] = eastward
     start = at[head[found]]
-    successor = np.arange(len(begin), dtype=np.int32)
+    successor = np.arange(len(follower), dtype=np.int32)
     successor[start] = np.append(start[1:], start[-1])
-    is_start = np.zeros(len(begin), np.bool_)
+    is_start = np.zeros(len(follower), np.bool_)
     is_start[start] = True
     closing = np.flatnonzero(is_start[follower])
     follower[closing] = successor[follower[closing]]
     order = _walk(follower, int(start[0]))
-    begin, heading = begin[order], heading[order]
+    begin = np.concatenate([begin for begin, _ in sides])[order]
+    heading = np.repeat(np.arange(4, dtype=np.int8), [len(begin) for begin, _ in sides])[order]
     y = begin // width
-    first = np.flatnonzero(is_start[order])
-    return Outlines(found, first, begin - y * width, y, heading)
+    return Outlines(found, np.flatnonzero(is_start[order]), begin - y * width, y, heading)
 
 
-def _edges(regions: Regions, wanted: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.int8], Ints]:
-    """Unit edges of the wanted regions: flat index of the corner where each begins, its heading and label."""
+def _edges(regions: Regions, found: Ints) -> list[tuple[Ints, NDArray[Any]]]:
+    """Unit edges of the regions with these labels, for each heading: where they begin, and their labels.
+
+    A corner is given by the flat index of the pixel below it to the right.
+    """
     width = regions.labels.shape[1]
-    flat = regions.labels.ravel()
+    wanted = np.zeros(regions.number + 1, np.bool_)
+    wanted[found] = True
     runs = np.flatnonzero(wanted[regions.label])
-    left, right = (regions.row * width + regions.start)[runs], (regions.row * width + regions.stop)[runs]
-    of_run = regions.label[runs]
+    origin, label = regions.row[runs] * width, regions.label[runs]
+    left, right = origin + regions.start[runs], origin + regions.stop[runs]
     # Where the pattern changes from a row to the next there is the top of a pixel, or the bottom of one.
-    pattern = regions.pattern.ravel()
+    pattern, flat = regions.pattern.ravel(), regions.labels.ravel()
     change = np.flatnonzero(pattern[width:] != pattern[:-width])
     above, below = flat[change], flat[change + width]
-    top = np.flatnonzero(wanted[below] & (below > 0))
-    bottom = np.flatnonzero(wanted[above] & (above > 0))
-    begin = np.concatenate([change[top] + width, right, change[bottom] + width + 1, left + width])
-    counts = [len(top), len(runs), len(bottom), len(runs)]
-    heading = np.repeat(np.array([EAST, SOUTH, WEST, NORTH], np.int8), counts)
-    label = np.concatenate([below[top], of_run, above[bottom], of_run])
-    return begin, heading, label.astype(np.int64)
+    top, bottom = np.flatnonzero(wanted[below]), np.flatnonzero(wanted[above])
+    return [
+        (change[top] + width, below[top]),
+        (right, label),
+        (change[bottom] + width + 1, above[bottom]),
+        (left + width, label),
+    ]
+
+
+def _followers(
+    labels: NDArray[np.int32], sides: list[tuple[Ints, NDArray[Any]]]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """For each edge (numbered through the headings) the one that follows it in its ring.
+
+    Also for each corner where an eastward edge begins the number of that edge; elsewhere anything.
+    """
+    width, flat = labels.shape[1], labels.ravel()
+    step = (1, width, -1, -width)
+    # From an edge's end to the two pixels ahead, to its left and to its right.
+    to_left, to_right = (-width, 0, -1, -width - 1), (0, -1, -width - 1, -width)
+    ends, turns = [], []
+    for heading, (begin, label) in enumerate(sides):
+        end = begin + step[heading]
+        # Right around its own pixel, on along the next one, or left: so that what can be left over a corner
+        # only is cut off, as a gap.
+        turn = (flat[end + to_right[heading]] != label).view(np.int8)
+        turn[flat[end + to_left[heading]] == label] = -1
+        ends.append(end)
+        turns.append((turn + heading) & 3)
+    end, heading_next = np.concatenate(ends), np.concatenate(turns)
+    follower = np.empty(len(end), np.int32)
+    at = np.empty(flat.size, np.int32)  # number of the edge that begins at a corner; read only where written
+    last = len(end)
+    for heading in (NORTH, WEST, SOUTH, EAST):
+        begin = sides[heading][0]
+        at[begin] = np.arange(last - len(begin), last)
+        last -= len(begin)
+        these = np.flatnonzero(heading_next == heading)
+        follower[these] = at[end[these]]
+    return follower, at
 
 
 def _walk(follower: NDArray[np.int32], start: int) -> NDArray[np.int32]:

@@ -162,6 +162,8 @@ class Threshold:
             gsd_m=None if self.options.gsd is None else self.options.gsd.value,
             reach_px=reach,
             survey=self.options.level == "otsu" or not self.intensity.is_known,
+            # Measured: 19 to 26, 29 to 36 and 40 to 57, by how much of a scene is edges.
+            bytes_per_pixel=60 if not self.intensity.is_8bit else 38 if self.options.split else 27,
         )
 
     @property
