@@ -7,7 +7,7 @@ the detectors exact: sums of them don't depend on the order, so not on how the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
-from ecodetect.detectors import filtering
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 
@@ -120,12 +119,17 @@ class Intensity:
         image = np.clip(levels, 0, self.highest, out=levels).astype(np.uint16)
         return image, None if valid.all() else valid
 
-    def histogram(self, samples: Iterable[Chip], sigma: float = 0.0) -> NDArray[np.int64]:
-        """How many valid pixels of the samples have each level of the image, smoothed by a Gaussian."""
+    def histogram(
+        self,
+        samples: Iterable[Chip],
+        filtered: Callable[[NDArray[Any], Mask | None], NDArray[Any]] | None = None,
+    ) -> NDArray[np.int64]:
+        """How many valid pixels of the samples have each level of the image, after a filter if one is given."""
         counts = np.zeros(self.highest + 1, np.int64)
         for chip in samples:
             image, valid = self.image(chip)
-            image = filtering.gaussian(image, valid, sigma)
+            if filtered is not None:
+                image = filtered(image, valid)
             known = image.ravel() if valid is None else image[valid]
             counts += np.bincount(known, minlength=len(counts))
         return counts

@@ -179,7 +179,7 @@ class Threshold:
         ready = replace(self, intensity=self.intensity.measured(samples))
         if self.options.level != "otsu":
             return ready
-        level = intensity.otsu(ready.intensity.histogram(samples, self.smooth_px))
+        level = intensity.otsu(ready.intensity.histogram(samples, self._smoothed))
         if level is None:  # one value or none: nothing stands out on either side
             level = ready.intensity.highest if self.is_bright else -1
         return replace(ready, level=level)
@@ -216,9 +216,12 @@ class Threshold:
         label = np.zeros(len(found), np.int64)
         return Detections(chip.grid, self.kind, geometry, score, label, self.classes, diameter)
 
+    def _smoothed(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+        return filtering.gaussian(image, valid, self.smooth_px)
+
     def _mask(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
         """What is object, 0 or 1, (H, W)."""
-        smooth = filtering.gaussian(image, valid, self.smooth_px)
+        smooth = self._smoothed(image, valid)
         mask: NDArray[np.bool_]
         if self.options.level == "local":
             # A flat area is background, hence without equality.
