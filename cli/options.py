@@ -3,10 +3,10 @@
 flag              commands
 --bands           scan, candidates
 --aoi             scan, candidates
---gsd             scan, candidates
+--gsd             scan, candidates, evaluate
 --set             scan, candidates
 --max-memory      scan, candidates
---overwrite       scan, candidates, convert
+--overwrite       scan, candidates, convert, evaluate
 --allow-vrt       scan, candidates, info
 """
 

@@ -18,6 +18,8 @@ LAYERS = [
     ["ecodetect"],
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
+    ["ecodetect.judging"],
+    ["ecodetect.pairing"],
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],

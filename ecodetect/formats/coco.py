@@ -54,7 +54,9 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     images, categories, annotations = _parts(content, path)
     collector = Collector(path, "annotation")
     wanted = None
-    if image is not None and images:
+    if image is None:
+        collector.images = tuple(name for name, _ in images.values() if name)
+    elif images:
         wanted = meant_or_refused([name for name, _ in images.values()], image, path)
     for name, size in images.values():
         if wanted is None or name in wanted:

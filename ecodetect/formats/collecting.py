@@ -104,6 +104,7 @@ class Collector:
     path : the file, named in notes.
     unit : what the file calls a feature: row, annotation, object.
     size : width and height of the one image that the file is about, where it states them.
+    images : names of all images that the file lists, also those without features.
     """
 
     def __init__(self, path: Path, unit: str) -> None:
@@ -111,6 +112,7 @@ class Collector:
         self.unit = unit
         self.notes: list[str] = []
         self.size: tuple[int, int] | None = None
+        self.images: tuple[str, ...] = ()
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
         self._reasons: dict[str, tuple[int, list[str]]] = {}
@@ -169,7 +171,9 @@ class Collector:
         geometry[:] = self._shapes
         names = dict.fromkeys(name for row in self._rows for name in row)
         columns = {name: column([row.get(name) for row in self._rows]) for name in names}
-        metadata = {"frame": "pixel"} if grid is None else {}
+        metadata: dict[str, Any] = {"frame": "pixel"} if grid is None else {}
+        if self.images:
+            metadata["images"] = self.images
         return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
 
 

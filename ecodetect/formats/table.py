@@ -235,14 +235,17 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
     if option.frame == "lonlat" and option.kind != "lonlat":
         notes.append(f"{path.name}: its coordinates are longitude and latitude, by their values.")
     columns = _columns(table, good, image)
+    metadata: dict[str, Any] = {}
+    if image is None and table.images is not None:  # also those of rows that say "no object"
+        metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
     if grid is None and option.frame == "lonlat":
-        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes))
+        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata)
     if grid is None:
         notes.append(pixels_note(path))
-        return Layer(geometry, columns, notes=tuple(notes), metadata={"frame": "pixel"})
+        return Layer(geometry, columns, notes=tuple(notes), metadata={**metadata, "frame": "pixel"})
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
-    return Layer(geometry, columns, grid=grid, notes=tuple(notes))
+    return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
 
 
 def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:

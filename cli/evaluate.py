@@ -1,0 +1,213 @@
+"""`ecodetect evaluate`: detections against annotations, as numbers with their n."""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ecodetect.evaluation import Evaluation
+    from ecodetect.judging import Criterion
+    from ecodetect.metrics import Interval, Rates
+
+_MOST_UNITS = 20  # lines for files or plots; all are in --json
+
+
+@click.command()
+@click.argument("detections", metavar="DETECTIONS")
+@click.argument("annotations", metavar="ANNOTATIONS")
+@click.option(
+    "--image", "images", multiple=True, metavar="RASTER", help="The raster (or folder) that both are about."
+)
+@click.option("--within", metavar="LENGTH", help="Match positions at most so far apart: 3m, 10px.")
+@click.option("--iou", type=float, metavar="IOU", help="Match shapes by intersection over union (0.5).")
+@click.option("--inside", is_flag=True, help="Match what lies inside: points in polygons.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="FILE|LABEL",
+    help="Neither right nor wrong: a class of the annotations, or a file of shapes. May be repeated.",
+)
+@click.option(
+    "--area", metavar="VECTOR", help="Where the annotations are complete; several polygons are plots."
+)
+@click.option(
+    "--empty-images", is_flag=True, help="Images that the annotations don't name are empty, not unknown."
+)
+@click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
+@click.option("--layer", metavar="NAME", help="Which layer, where ANNOTATIONS has several.")
+@options.gsd
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the intervals' bootstrap.")
+@click.option("-o", "--out", metavar="OUT", help="Write true, false and missed ones as a layer.")
+@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (one raster).")
+@options.overwrite
+@click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+def evaluate(
+    detections: str,
+    annotations: str,
+    images: tuple[str, ...],
+    ignore: tuple[str, ...],
+    area: str | None,
+    empty_images: bool,
+    class_column: str | None,
+    layer: str | None,
+    gsd: float | None,
+    seed: int,
+    out: str | None,
+    sheet: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **criterion: Any,
+) -> None:
+    """Compare detections with annotations: what is right, what is false, what was missed.
+
+    Both are layers, tables or folders with a file for each image. They are matched one to one: shapes by an
+    IoU of 0.5, points with shapes by lying inside, points by --within or by the annotations' own columns
+    radius and accuracy.
+
+    \b
+    ecodetect evaluate trees.gpkg field.gpkg --within 3m --area plots.gpkg -o errors.gpkg
+    ecodetect evaluate cells.csv truth/ --within 6px
+    """
+    from ecodetect import formats, pictures
+    from ecodetect.evaluation import evaluate as run
+
+    if out is not None:
+        formats.writable(out)
+    if sheet is not None:
+        pictures.writable(sheet)
+    done = run(
+        detections,
+        annotations,
+        image=images,
+        criterion=_criterion(**criterion),
+        ignore=ignore,
+        class_column=class_column,
+        layer=layer,
+        area=area,
+        gsd_m=gsd,
+        empty_images=empty_images,
+        seed=seed,
+    )
+    written = []
+    if out is not None:
+        file = formats.write(out, done.errors(), overwrite=overwrite)
+        written = [*(f"note: {note}" for note in file.notes), f"errors written to {file.path}"]
+    if sheet is not None:
+        done.draw_errors(sheet)
+        written.append(f"worst errors drawn in {sheet}")
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    for line in written:
+        click.echo(line, err=True)
+    click.echo(json_module.dumps(done.to_dict(), indent=1) if as_json else "\n".join(lines(done)))
+
+
+def _criterion(within: str | None, iou: float | None, inside: bool) -> Criterion | None:
+    from ecodetect.judging import Criterion
+    from ecodetect.sizes import Length
+
+    if (within is not None) + (iou is not None) + inside > 1:
+        raise click.UsageError("--within, --iou and --inside exclude one another; give one.")
+    if within is not None:
+        return Criterion("distance", Length.parse(within, name="--within"))
+    if iou is not None:
+        if not 0 < iou <= 1:
+            raise click.UsageError(f"--iou must be above 0 and at most 1; got {iou:g}.")
+        return Criterion("iou", iou)
+    return Criterion("inside") if inside else None
+
+
+def lines(done: Evaluation) -> Iterator[str]:
+    """The report for people."""
+    yield f"matched one to one by {done.criterion}"
+    rows = [("all", done.rates)]
+    if len(done.classes) > 1:
+        rows += [(each.name, each.rates) for each in done.classes]
+    if len(done.units) > 1:
+        rows += [(each.name, each.rates) for each in done.units[:_MOST_UNITS]]
+    rows += [(_size(each.low, each.high, each.unit), each.rates) for each in done.sizes]
+    width = max(len(name) for name, _ in rows)
+    titles = ("true", "false", "missed", "precision", "recall", "F1")
+    yield " ".join(["".ljust(width), *(title.rjust(9) for title in titles)])
+    for name, rates in rows:
+        yield _row(name.ljust(width), rates)
+    if len(done.units) > _MOST_UNITS > 1:
+        yield f"… and {len(done.units) - _MOST_UNITS} more {done.unit}s (all with --json)"
+    known = {name: each for name, each in done.intervals.items() if math.isfinite(each.low)}
+    if known:
+        first = next(iter(known.values()))
+        shown = [f"{_TITLES[name]} {_interval(name, each)}" for name, each in known.items()]
+        yield f"{first.level:.0%} intervals: {', '.join(shown)} (bootstrap over {first.n} {done.drawn}s)"
+    if done.ap is not None and done.ap.n_classes:
+        mean = f", mean of {done.ap.n_classes} classes" if done.ap.n_classes > 1 else ""
+        yield f"AP: {done.ap.coco:.3f} (101 points, as COCO), {done.ap.all_point:.3f} (whole curve){mean}"
+    yield from _count_lines(done)
+    if done.position.n:
+        p = done.position
+        axes = ("east", "north") if p.unit == "m" else ("right", "down")
+        yield (
+            f"position: RMSE {p.rmse:.3g} {p.unit} (n = {p.n:,});"
+            f" mean shift {p.shift_x:+.3g} {p.unit} {axes[0]}, {p.shift_y:+.3g} {p.unit} {axes[1]}"
+        )
+    if done.presence is not None:
+        t = done.presence
+        unknown = f", {t.n_unknown} unknown" if t.n_unknown else ""
+        yield (
+            f"presence: TP {t.true_positives}, FN {t.false_negatives}, TN {t.true_negatives},"
+            f" FP {t.false_positives} (n = {t.n} {done.unit}s{unknown})"
+        )
+    if done.duplicates or done.merged:
+        yield (
+            f"of the false {done.duplicates:,} fit an individual that another detection has; of the missed"
+            f" {done.merged:,} fit a detection that another individual has"
+        )
+    for (found, true), n in done.confusions.items():
+        yield f"{n:,} found as {found} are {true}"
+    apart = {"ignored annotations": done.ignored, "detections that fit only those": done.absorbed}
+    apart["detections outside the area"] = done.outside
+    if any(apart.values()):
+        yield "not judged: " + ", ".join(f"{n:,} {what}" for what, n in apart.items() if n)
+
+
+_TITLES = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "relative_count_error": "count error",
+    "mae": "MAE",
+}
+
+
+def _count_lines(done: Evaluation) -> Iterator[str]:
+    c = done.count
+    share = "" if math.isnan(c.relative_error) else f" ({c.relative_error:+.1%})"
+    text = f"count: {c.detected:,} detected, {c.true:,} there: {c.error:+,}{share}"
+    if c.n > 1:
+        text += f"; per {done.unit} mean absolute error {c.mae:.3g}, bias {c.bias:+.3g} (n = {c.n})"
+    yield text
+
+
+def _interval(name: str, each: Interval) -> str:
+    if name == "relative_count_error":
+        return f"{each.low:+.1%} to {each.high:+.1%}"
+    return f"{each.low:.3g} to {each.high:.3g}"
+
+
+def _row(name: str, rates: Rates) -> str:
+    numbers = (rates.true_positives, rates.false_positives, rates.false_negatives)
+    shares = (rates.precision, rates.recall, rates.f1)
+    cells = [f"{n:,}" for n in numbers] + ["–" if math.isnan(share) else f"{share:.3f}" for share in shares]
+    return " ".join([name, *(cell.rjust(9) for cell in cells)])
+
+
+def _size(low: float, high: float, unit: str) -> str:
+    if math.isinf(high):
+        return f"from {low:g} {unit}"
+    return f"below {high:g} {unit}" if not low else f"{low:g} to {high:g} {unit}"

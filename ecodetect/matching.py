@@ -1,0 +1,337 @@
+"""Which detection is which true individual: matching one to one, by a criterion with a name.
+
+A criterion gives the pairs that could be (`by_distance`, `by_iou`, `by_inside`). Of these `assign` picks as
+many as can be picked with nobody used twice and, among all ways to pick so many, the one that is nearest in
+sum. `ranked` picks as COCO does, the surest detection first: what a curve of precision over recall needs.
+`near`, `covered` and `within` say which detections an ignored truth takes out of the account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array, csr_array, diags_array, hstack
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
+from scipy.spatial import cKDTree
+
+from ecodetect.grid import Floats
+from ecodetect.layer import Geometries
+
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_ROUNDING = 1e-9  # a pair at the limit but for rounding is a pair
+_DENSE_CELLS = 40_000  # in larger tables of costs nearly all is empty: they are solved without one
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidates:
+    """Pairs that a criterion allows.
+
+    criterion : its name with the limit, such as "distance ≤ 3 m".
+    detection, truth : int64 (P,), rows of each pair.
+    value : float64 (P,), what was compared: a distance, an IoU; by `by_inside` the distance of the centres.
+    cost : float64 (P,) in [0, 1], less is nearer.
+    n_detections, n_truths : numbers of rows on both sides.
+    """
+
+    criterion: str
+    detection: Rows
+    truth: Rows
+    value: Floats
+    cost: Floats
+    n_detections: int
+    n_truths: int
+
+    def __len__(self) -> int:
+        return len(self.detection)
+
+    def __getitem__(self, rows: Flags) -> Candidates:
+        """Those of a boolean mask."""
+        return Candidates(
+            self.criterion,
+            self.detection[rows],
+            self.truth[rows],
+            self.value[rows],
+            self.cost[rows],
+            self.n_detections,
+            self.n_truths,
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Matching:
+    """Pairs of a detection and a truth, nobody in two pairs.
+
+    criterion : as in Candidates.
+    detection, truth : int64 (M,), rows of each pair, by detection.
+    value : float64 (M,), as in Candidates.
+    n_detections, n_truths : numbers of rows on both sides.
+    """
+
+    criterion: str
+    detection: Rows
+    truth: Rows
+    value: Floats
+    n_detections: int
+    n_truths: int
+
+    def __len__(self) -> int:
+        return len(self.detection)
+
+    @property
+    def is_true(self) -> Flags:
+        """Which detections have a truth, (n_detections,)."""
+        flags = np.zeros(self.n_detections, np.bool_)
+        flags[self.detection] = True
+        return flags
+
+    @property
+    def is_found(self) -> Flags:
+        """Which truths have a detection, (n_truths,)."""
+        flags = np.zeros(self.n_truths, np.bool_)
+        flags[self.truth] = True
+        return flags
+
+
+# -- criteria ----------------------------------------------------------------------------------------------
+
+
+def by_distance(
+    detections: Floats, truths: Floats, limit: ArrayLike, *, unit: str, metres_per_pixel: Floats | None = None
+) -> Candidates:
+    """Pairs of positions not farther apart than the limit.
+
+    detections, truths : float64 (N, 2) and (M, 2), pixels of one grid.
+    limit : one distance, or one for each truth (M,), in `unit`.
+    unit : "m" or "px".
+    metres_per_pixel : float64 (M, 2, 2), `Grid.metres_per_pixel` at the truths, for distances in metres.
+    """
+    limits = np.broadcast_to(np.asarray(limit, np.float64), (len(truths),))
+    shown = np.unique(limits)
+    criterion = "distance"
+    if len(shown):
+        span = f"{shown[0]:g}" if len(shown) == 1 else f"{shown[0]:g} to {shown[-1]:g}"
+        criterion = f"distance ≤ {span} {unit}"
+    empty = np.empty(0, np.int64)
+    if not len(detections) or not len(truths):
+        return _candidates(criterion, empty, empty, np.empty(0), np.empty(0), detections, truths)
+    reach = limits * (1 + _ROUNDING)
+    if metres_per_pixel is not None:
+        # Pixels may be narrower than high: search as far as the shorter step asks for, then measure.
+        reach = reach / np.linalg.svd(metres_per_pixel, compute_uv=False)[:, -1]
+    found = cKDTree(detections).query_ball_point(truths, reach, return_sorted=True)
+    truth = np.repeat(np.arange(len(truths)), [len(rows) for rows in found])
+    detection = np.concatenate([np.asarray(rows, np.int64) for rows in found])
+    step = detections[detection] - truths[truth]
+    if metres_per_pixel is not None:
+        step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
+    distance = np.hypot(step[:, 0], step[:, 1])
+    near = distance <= limits[truth] * (1 + _ROUNDING)
+    detection, truth, distance = detection[near], truth[near], distance[near]
+    return _candidates(criterion, detection, truth, distance, _scaled(distance), detections, truths)
+
+
+def by_iou(detections: Geometries, truths: Geometries, limit: float, *, name: str = "IoU") -> Candidates:
+    """Pairs of shapes whose intersection is at least `limit` of their union.
+
+    detections, truths : (N,) and (M,) valid shapely polygons in one plane.
+    name : what the criterion is called.
+    """
+    detection, truth, common = _common_areas(detections, truths)
+    union = shapely.area(detections[detection]) + shapely.area(truths[truth]) - common
+    iou = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    good = (iou >= limit - _ROUNDING) & (iou > 0)
+    detection, truth, iou = detection[good], truth[good], iou[good]
+    return _candidates(f"{name} ≥ {limit:g}", detection, truth, iou, 1 - iou, detections, truths)
+
+
+def by_inside(detections: Geometries, truths: Geometries) -> Candidates:
+    """Pairs of which one lies in the other.
+
+    The centre of the detection lies in the truth's polygon; or the truth is a point and lies in the
+    detection's polygon. Nearer centres (of the bounding boxes) go first. Shapes as in `by_iou`, or points.
+    """
+    there, here = centres(detections), centres(truths)
+    is_area = shapely.area(truths) > 0
+    pairs = [np.empty((2, 0), np.int64)]
+    shapes = np.flatnonzero(is_area)
+    if len(shapes) and len(detections):
+        truth, detection = shapely.STRtree(shapely.points(there)).query(truths[shapes], "intersects")
+        pairs.append(np.stack([detection, shapes[truth]]))
+    marks = np.flatnonzero(~is_area)
+    if len(marks) and len(detections):
+        detection, truth = shapely.STRtree(truths[marks]).query(detections, "intersects")
+        pairs.append(np.stack([detection, marks[truth]]))
+    detection, truth = np.concatenate(pairs, axis=1).astype(np.int64)
+    step = there[detection] - here[truth]
+    distance = np.hypot(step[:, 0], step[:, 1])
+    return _candidates("inside", detection, truth, distance, _scaled(distance), detections, truths)
+
+
+def _candidates(
+    criterion: str,
+    detection: Rows,
+    truth: Rows,
+    value: Floats,
+    cost: Floats,
+    detections: ArrayLike,
+    truths: ArrayLike,
+) -> Candidates:
+    order = np.lexsort((truth, detection))
+    n, m = len(np.asarray(detections)), len(np.asarray(truths))
+    return Candidates(criterion, detection[order], truth[order], value[order], cost[order], n, m)
+
+
+def _scaled(distance: Floats) -> Floats:
+    """Distances as costs in [0, 1]."""
+    farthest = distance.max(initial=0.0)
+    return distance / farthest if farthest > 0 else distance
+
+
+def _common_areas(some: Geometries, others: Geometries) -> tuple[Rows, Rows, Floats]:
+    """Pairs of shapes that meet, and the area of their intersection."""
+    if not len(some) or not len(others):
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    one, other = shapely.STRtree(others).query(some, "intersects")
+    common = shapely.area(shapely.intersection(some[one], others[other]))
+    return one.astype(np.int64), other.astype(np.int64), np.asarray(common, np.float64)
+
+
+def centres(shapes: Geometries) -> Floats:
+    """Centres of bounding boxes, float64 (N, 2); a point is its own."""
+    bounds = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
+    return (bounds[:, :2] + bounds[:, 2:]) / 2
+
+
+# -- what ignored truths absorb ----------------------------------------------------------------------------
+
+
+def near(
+    detections: Floats, ignored: Geometries, limit: ArrayLike, *, metres_per_pixel: Floats | None = None
+) -> Flags:
+    """Which positions (N, 2) lie in an ignored shape or not farther than the limit from it.
+
+    limit, metres_per_pixel : as in `by_distance`, for each ignored one.
+    """
+    flags = np.zeros(len(detections), np.bool_)
+    if not len(detections) or not len(ignored):
+        return flags
+    limits = np.broadcast_to(np.asarray(limit, np.float64), (len(ignored),)) * (1 + _ROUNDING)
+    reach = limits
+    if metres_per_pixel is not None:
+        reach = limits / np.linalg.svd(metres_per_pixel, compute_uv=False)[:, -1]
+    points = shapely.points(detections)
+    truth, detection = shapely.STRtree(points).query(ignored, "dwithin", reach)
+    # From the position to the nearest place of the shape, measured on the ground.
+    lines = shapely.get_coordinates(shapely.shortest_line(points[detection], ignored[truth]))
+    step = (lines[1::2] - lines[::2]) if len(lines) else np.empty((0, 2))
+    if metres_per_pixel is not None:
+        step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
+    flags[detection[np.hypot(step[:, 0], step[:, 1]) <= limits[truth]]] = True
+    return flags
+
+
+def covered(detections: Geometries, ignored: Geometries, share: float) -> Flags:
+    """Which shapes have at least `share` of their area in one ignored shape: COCO's rule for crowds."""
+    detection, _, common = _common_areas(detections, ignored)
+    flags = np.zeros(len(detections), np.bool_)
+    area = shapely.area(detections[detection])
+    flags[detection[(common >= (share - _ROUNDING) * area) & (common > 0)]] = True
+    return flags
+
+
+def within(detections: Geometries, ignored: Geometries) -> Flags:
+    """Which detections `by_inside` would pair with an ignored truth."""
+    flags = np.zeros(len(detections), np.bool_)
+    flags[by_inside(detections, ignored).detection] = True
+    return flags
+
+
+# -- picking -----------------------------------------------------------------------------------------------
+
+
+def assign(candidates: Candidates) -> Matching:
+    """The largest set of pairs with nobody in two, and of these the one with the least sum of costs.
+
+    Each group of candidates that hang together is solved by itself, so that 10⁵ detections against 10⁵
+    truths take seconds. The answer doesn't depend on scores or on the order of pairs.
+    """
+    c = candidates
+    chosen = np.zeros(len(c), np.bool_)
+    if len(c):
+        nodes = c.n_detections + c.n_truths
+        links = coo_array((np.ones(len(c), np.int8), (c.detection, c.n_detections + c.truth)), (nodes, nodes))
+        _, group = connected_components(links, directed=False)
+        order = np.lexsort((c.truth, c.detection, c.cost, group[c.detection]))
+        for pairs in _groups(order, group[c.detection]):
+            chosen[pairs[_least(c.detection[pairs], c.truth[pairs], c.cost[pairs])]] = True
+    return _matching(c, np.flatnonzero(chosen))
+
+
+def _groups(order: Rows, group: NDArray[np.int32]) -> Iterator[Rows]:
+    """The pairs of each group, in the given order."""
+    starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
+    return iter(np.split(order, starts[1:]))
+
+
+def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
+    """Which pairs of one group, sorted by cost, to pick."""
+    if len(detection) == 1 or (detection == detection[0]).all() or (truth == truth[0]).all():
+        return np.zeros(1, np.int64)  # somebody is in all pairs, so there is one to pick: the nearest
+    _, row = np.unique(detection, return_inverse=True)
+    _, column = np.unique(truth, return_inverse=True)
+    n, m = int(row.max()) + 1, int(column.max()) + 1
+    far = min(n, m) + 1.0  # one pair more is worth more than all nearness
+    if n * m > _DENSE_CELLS:
+        return _least_sparse(row, column, cost, far)
+    table = np.full((n, m), far)
+    table[row, column] = cost
+    number = np.full((n, m), -1, np.int64)
+    number[row, column] = np.arange(len(row))
+    picked: Rows = number[linear_sum_assignment(table)]
+    picked = picked[picked >= 0]
+    return picked
+
+
+def _least_sparse(row: Rows, column: Rows, cost: Floats, far: float) -> Rows:
+    """As `linear_sum_assignment` of the table that would be too large."""
+    n, m = int(row.max()) + 1, int(column.max()) + 1
+    # Each detection may also take a place of its own far away. A cost of 0 would mean no pair, hence the 1.
+    pairs = csr_array((1 + cost, (row, column)), (n, m))
+    own = diags_array(np.full(n, 1 + far))
+    rows, columns = min_weight_full_bipartite_matching(csr_array(hstack([pairs, own])))
+    real = columns < m
+    number = csr_array((np.arange(1, len(row) + 1), (row, column)), (n, m))
+    return np.asarray(number[rows[real], columns[real]], np.int64).reshape(-1) - 1
+
+
+def ranked(candidates: Candidates, score: Floats) -> Matching:
+    """Each detection, surest first, takes the nearest truth that is still free, as COCO's evaluation does.
+
+    score : float64 (n_detections,). Of equal scores the earlier row goes first, of equally near truths the
+        later row is taken (as in pycocotools).
+    """
+    c = candidates
+    rank = np.empty(c.n_detections, np.int64)
+    rank[np.argsort(-score, kind="stable")] = np.arange(c.n_detections)
+    has_truth = np.zeros(c.n_detections, np.bool_)
+    is_taken = np.zeros(c.n_truths, np.bool_)
+    picked = []
+    for pair in np.lexsort((-c.truth, c.cost, rank[c.detection])).tolist():
+        detection, truth = c.detection[pair], c.truth[pair]
+        if not has_truth[detection] and not is_taken[truth]:
+            has_truth[detection] = is_taken[truth] = True
+            picked.append(pair)
+    return _matching(c, np.sort(np.array(picked, np.int64)))
+
+
+def _matching(c: Candidates, pairs: Rows) -> Matching:
+    return Matching(
+        c.criterion, c.detection[pairs], c.truth[pairs], c.value[pairs], c.n_detections, c.n_truths
+    )
