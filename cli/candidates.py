@@ -19,6 +19,7 @@ from .scan import Bar, report
 )
 @options.bands
 @options.aoi
+@options.aoi_layer
 @options.gsd
 @options.settings
 @options.max_memory
@@ -55,6 +56,7 @@ def candidates(
         max_memory=None if max_memory is None else read_size(max_memory),
         bands=raster["bands"],
         aoi=raster["aoi"],
+        aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
         allow_vrt=raster["allow_vrt"],
     )

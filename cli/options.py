@@ -3,6 +3,7 @@
 flag              commands
 --bands           scan, candidates
 --aoi             scan, candidates
+--aoi-layer       scan, candidates
 --gsd             scan, candidates, evaluate
 --set             scan, candidates
 --max-memory      scan, candidates
@@ -22,6 +23,7 @@ bands = click.option(
 aoi = click.option(
     "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
 )
+aoi_layer = click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several.")
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
 )

@@ -14,7 +14,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ecodetect.errors import UserError
-    from ecodetect.scanning import Summary
+    from ecodetect.results import Summary
 
 
 @click.command()
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 )
 @options.bands
 @options.aoi
+@options.aoi_layer
 @options.gsd
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
@@ -95,6 +96,7 @@ def scan(
         max_memory=None if max_memory is None else read_size(max_memory),
         bands=raster["bands"],
         aoi=raster["aoi"],
+        aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
         allow_vrt=raster["allow_vrt"],
     )

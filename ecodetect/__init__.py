@@ -3,8 +3,8 @@
 The map of the house, from the ground up; each layer imports only from those before it:
 
 errors, sizes → grid → layer → chip, detections → tiling, merging → formats → annotations, aoi → raster
-→ detectors → pipeline, memory, journal → searching (one raster) → scanning (many, to files) → the command
-line
+→ detectors → pipeline, memory, journal → searching (one raster) → results → scanning (many, to files) → the
+command line
 
 `scan("ortho.tif", model="threshold")` is the main job. docs/concepts.md explains the words.
 """
@@ -24,7 +24,7 @@ _PUBLIC = {
     "Layer": "ecodetect.layer",
     "Output": "ecodetect.scanning",
     "Settings": "ecodetect.searching",
-    "Summary": "ecodetect.scanning",
+    "Summary": "ecodetect.results",
     "UserError": "ecodetect.errors",
     "Window": "ecodetect.grid",
     "open_raster": "ecodetect.raster",
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from ecodetect.grid import Grid, Window
     from ecodetect.layer import Layer
     from ecodetect.raster import open_raster
-    from ecodetect.scanning import Output, Summary, scan, scan_files
+    from ecodetect.results import Summary
+    from ecodetect.scanning import Output, scan, scan_files
     from ecodetect.searching import Settings
 
 

@@ -162,40 +162,42 @@ class Detections:
 
     def areas_m2(self) -> Floats:
         """Ground area in m², (N,); NaN where it is unknown (points without a diameter, no CRS)."""
-        if self.kind == "polygon":
-            pixels = np.asarray(shapely.area(self.geometry), np.float64)
-        elif self.kind == "box":
-            b = self.geometry
-            pixels = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-        elif self.diameter is not None:
-            pixels = np.pi / 4 * self.diameter**2
-        else:
-            return np.full(len(self), np.nan)
-        return pixels * self._pixel_area_m2()
+        return self._sizes_px()["area_px"] * self._pixel_area_m2()
 
     def diameters_m(self) -> Floats:
         """Diameter in m of the circle with the same area (a box: its longer side), (N,); NaN if unknown."""
+        return np.asarray(self._sizes_px()["diameter_px"] * np.sqrt(self._pixel_area_m2()), np.float64)
+
+    def _sizes_px(self) -> dict[str, Floats]:
+        """Areas and diameters in pixels, as in `areas_m2` and `diameters_m`."""
         if self.kind == "box":
             b = self.geometry
-            sides = np.maximum(b[:, 2] - b[:, 0], b[:, 3] - b[:, 1])
-            return np.asarray(sides * np.sqrt(self._pixel_area_m2()), np.float64)
-        return np.asarray(np.sqrt(self.areas_m2() * 4 / np.pi), np.float64)
+            width, height = b[:, 2] - b[:, 0], b[:, 3] - b[:, 1]
+            return {"area_px": width * height, "diameter_px": np.maximum(width, height)}
+        if self.kind == "polygon":
+            area = np.asarray(shapely.area(self.geometry), np.float64)
+            return {"area_px": area, "diameter_px": np.sqrt(area * 4 / np.pi)}
+        diameter = np.full(len(self), np.nan) if self.diameter is None else self.diameter
+        return {"area_px": np.pi / 4 * diameter**2, "diameter_px": diameter}
 
     def _pixel_area_m2(self) -> Floats:
         jacobian = self.grid.metres_per_pixel(self.centres())
         return np.asarray(np.abs(np.linalg.det(jacobian)) if len(jacobian) else np.empty(0), np.float64)
 
-    def to_layer(self, *, source: str, ids: Sequence[str] | None = None) -> Layer:
+    def to_layer(self, *, source: str, ids: Sequence[str] | None = None, is_metric: bool = True) -> Layer:
         """The layer that goes into a file, geometry still in pixels of `grid`.
 
-        Columns: id, label, score, area_m2, diameter_m, source.
+        Columns: id, label, score, area_m2, diameter_m, source; area_px, diameter_px unless `is_metric`.
         """
         columns: dict[str, NDArray[Any]] = {
             "id": np.array(list(ids) if ids is not None else [""] * len(self), dtype=object),
             "label": self.labels,
             "score": self.score,
-            "area_m2": self.areas_m2(),
-            "diameter_m": self.diameters_m(),
+            **(
+                {"area_m2": self.areas_m2(), "diameter_m": self.diameters_m()}
+                if is_metric
+                else self._sizes_px()
+            ),
             "source": np.array([source] * len(self), dtype=object),
         }
         return Layer(self.shapes(), columns, grid=self.grid)

@@ -57,7 +57,8 @@ def expand(images: Sequence[str | os.PathLike[str]]) -> list[str]:
         if is_remote(given):
             found.append(given)
         elif Path(given).is_dir() and not given.lower().endswith((".zarr", ".safe")):
-            inside = sorted(str(p) for p in Path(given).rglob("*") if _is_raster_name(p) and p.is_file())
+            named = sorted(p for p in Path(given).rglob("*") if _is_raster_name(p) and p.is_file())
+            inside = [str(p) for p in named if not _is_ours(p)]
             if not inside:
                 raise UserError(
                     f"The folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES)[:6])}, …)."
@@ -77,6 +78,15 @@ def _is_raster_name(path: Path) -> bool:
     if path.suffix.lower() not in RASTER_SUFFIXES or path.name.startswith("."):
         return False
     return not any(path.stem.endswith(mark) for mark in _OURS) and not path.name.lower().endswith(".aux.xml")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a picture or a label image that ecodetect made: they carry its name."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".tif", ".tiff"):
+        return False
+    with path.open("rb") as file:
+        head = file.read(2048)
+    return b"ecodetect" in head
 
 
 def stem_of(image: str) -> str:

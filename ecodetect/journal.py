@@ -24,8 +24,7 @@ from ecodetect.grid import Grid
 _SCHEMA = 1
 _BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
 _TABLES = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cuts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB,
     PRIMARY KEY (raster, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter
@@ -64,12 +63,15 @@ class Journal:
 
     # -- rasters and units ---------------------------------------------------------------------------------
 
-    def raster(self, key: str) -> int:
-        """The number of the raster with this key, entered if it is new."""
+    def raster(self, key: str, cuts: str = "") -> tuple[int, str]:
+        """The number of the raster with this key and the cuts that its units are of; entered if it is new.
+
+        cuts : what to enter. Of a raster that is known those count that its units were done with.
+        """
         with _said(self.path):
-            self._db.execute("INSERT OR IGNORE INTO rasters (key) VALUES (?)", (key,))
-            found = self._db.execute("SELECT id FROM rasters WHERE key = ?", (key,)).fetchone()
-            return int(found[0])
+            self._db.execute("INSERT OR IGNORE INTO rasters (key, cuts) VALUES (?, ?)", (key, cuts))
+            found = self._db.execute("SELECT id, cuts FROM rasters WHERE key = ?", (key,)).fetchone()
+            return int(found[0]), str(found[1])
 
     def forget_all_but(self, rasters: list[int]) -> int:
         """Drop what belongs to other keys: other settings, other rasters. Returns the number of units."""
@@ -154,16 +156,7 @@ class Journal:
                     sizes,
                 )
 
-    # -- facts and the end ---------------------------------------------------------------------------------
-
-    def remember(self, name: str, value: str) -> None:
-        """Store a fact about the output."""
-        with _said(self.path):
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-    def fact(self, name: str) -> str | None:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+    # -- the end -------------------------------------------------------------------------------------------
 
     @property
     def is_blank(self) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
@@ -36,6 +37,7 @@ Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+MARK = "ecodetect"
 
 # Okabe & Ito (2008), told apart with any colour vision; first those that stand out on soil, plants and black.
 # More classes than colours begin anew: nobody tells more apart in a map.
@@ -233,7 +235,7 @@ class _Look:
         """
         bands = _shown_bands(raster.bands)
         where = None if area is None else area.moved_to(raster.grid).bounds
-        chips = raster.samples(raster.grid, bands, where, SAMPLED)
+        chips = list(raster.samples(raster.grid, bands, where, SAMPLED))
         spans = [_span(chips, band) for band in range(len(bands))]
         low, high = min(lo for lo, _ in spans), max(hi for _, hi in spans)
         notes = []
@@ -809,10 +811,13 @@ def _save(sheet: Image.Image, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     beside = target.with_name(f".{target.name}.part")
     buffer = io.BytesIO()
+    # The mark by which a scan of a folder knows its own pictures.
     if target.suffix.lower() == ".png":
-        sheet.save(buffer, "PNG")
+        mark = PngInfo()
+        mark.add_text("Software", MARK)
+        sheet.save(buffer, "PNG", pnginfo=mark)
     else:
-        sheet.save(buffer, "JPEG", quality=92, subsampling=0)
+        sheet.save(buffer, "JPEG", quality=92, subsampling=0, comment=MARK.encode())
     try:
         beside.write_bytes(buffer.getvalue())
         beside.replace(target)

@@ -1,56 +1,37 @@
 """The scan: from rasters to files of detections, resumable, in bounded memory.
 
 `scan` is the call for Python users; `scan_files` is what the command line runs: many rasters, one file each
-or one for all. What happens to one raster is in `searching`.
+or one for all. What happens to one raster is in `searching`; what goes into the file, in `results`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ecodetect import __version__, detectors, formats, pictures
+import numpy as np
+import shapely
+
+from ecodetect import detectors, formats, pictures
+from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
 from ecodetect.detections import Detections
 from ecodetect.errors import Interrupted, UserError
-from ecodetect.grid import describe_crs
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
-from ecodetect.layer import Layer, Stream
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
-from ecodetect.searching import (
-    Job,
-    Progress,
-    Settings,
-    identities,
-    prepare,
-    question,
-    search,
-    searched,
-    survivors,
-    verify,
-)
+from ecodetect.results import Summary, check_frames, key_in, result_key, write_results
+from ecodetect.searching import Job, Progress, Settings, prepare, question, search, survivors, verify
 
-COLUMNS = {
-    "id": "str",
-    "label": "str",
-    "score": "float",
-    "area_m2": "float",
-    "diameter_m": "float",
-    "source": "str",
-}
+_PICTURE_CACHE_BYTES = 64_000_000
 DETECTIONS_SUFFIX, CANDIDATES_SUFFIX = ".detections.geojson", ".candidates.geojson"
-GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +50,6 @@ class Output:
     sheet: str | None = None
     verified: bool = False
     patches: Patches | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a scan gave, for one output file.
-
-    counts : detections per class, in the order of classes.
-    area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known
-        size.
-    megapixels : pixels searched, in millions.
-    too_large : objects wider than the detector's largest, left out.
-    dropped : detections that the format can't hold (no place on the Earth), left out.
-    verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
-    """
-
-    path: Path
-    sources: tuple[str, ...]
-    model: str
-    counts: Mapping[str, int]
-    area_ha: float | None
-    megapixels: float
-    too_large: int = 0
-    dropped: int = 0
-    seconds: float = 0.0
-    resumed: bool = False
-    already_done: bool = False
-    verified: tuple[float, int] | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
 
 
 def scan(
@@ -127,7 +76,8 @@ def scan(
         journal = Path(folder) / "journal" if out is None else _journal_path(Path(out))
         if out is not None:
             formats.writable(out)
-            _refuse_existing(Path(out), overwrite)
+            if Path(out).exists() and not overwrite:
+                raise UserError(f"{out} exists; say overwrite=True to replace it.")
         with _Run(
             [os.fspath(image)], asked, journal, None if out is None else Path(out), restart=restart
         ) as run:
@@ -151,7 +101,9 @@ def scan_files(
     """Search rasters and write their detections.
 
     images : files, folders, glob patterns, URLs.
-    out : see `inputs.targets`.
+    out : file (its suffix is the format) for all of them, or folder for a file each (one that exists, or
+        ends in "/"); None: a GeoJSON beside each image, or in the working folder where that can't be
+        written to.
     Returns a summary per file written, and the rasters that couldn't be searched with their errors: one bad
     raster doesn't stop the others.
     Raises UserError for what concerns all of them, Interrupted for Ctrl-C.
@@ -202,8 +154,8 @@ def plan_files(
             job = prepare(image, raster, asked)
         plan = job.layout.plan
         lines.append(
-            f"{job.source}: {job.work.grid.describe()}; {len(plan)} units of {plan.unit_px} px, "
-            f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} workers, "
+            f"{job.source}: {job.work.grid.describe()}; "
+            f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} at once, "
             f"at most {job.layout.peak_bytes / 1e6:.0f} MB; {asked.model} -> {path}"
         )
     return lines
@@ -217,33 +169,78 @@ def _scan_group(
     journal = _journal_path(path)
     # Where there is a journal, the scan that it belongs to has been allowed to write this file.
     if path.exists() and (output.restart or not journal.exists()):
-        if not output.restart and _is_done(path, images, asked):
-            sources = tuple(Path(image).name for image in images)
-            return Summary(path, sources, asked.model, {}, None, 0.0, already_done=True), []
-        _refuse_existing(path, output.overwrite)
+        if not output.restart and not output.verified and _is_answered(path, images, asked, output):
+            return Summary.known(path, images, asked.model), []
+        if not output.overwrite:
+            raise UserError(f"{path} exists; say --overwrite to replace it.")
     run_of = partial(_Run, restart=output.restart, progress=progress, verified=output.verified)
     with run_of(images, asked, journal, path) as run:
         if not run.jobs:
             return None, run.failures
         summary = run.write(path, output.patches)
         if output.picture or output.sheet:
-            _draw(run, asked, output)
+            job, number = run.jobs[0]
+            with _opened(job.image, asked) as raster:
+                _draw(raster, asked, output, partial(survivors, job, run.journal, number), job)
     return replace(summary, seconds=time.monotonic() - started), run.failures
 
 
-def _is_done(path: Path, images: list[str], asked: Settings) -> bool:
-    """Whether an existing output is the answer to just this question."""
-    try:
-        known = formats.read_metadata(path).get("key")
-        if known is None:
-            return False
-        keys = []
-        for image in images:
+def _is_answered(path: Path, images: list[str], asked: Settings, output: Output) -> bool:
+    """Whether an existing output answers just this question; pictures asked for are drawn from it."""
+    known = key_in(path)
+    if known is None:
+        return False
+    keys = []
+    for image in images:
+        try:
             with _opened(image, asked) as raster:
                 keys.append(question(raster, asked).key)
-    except UserError:
+        except UserError:
+            return False
+    if known != result_key(keys, output.patches):
         return False
-    return bool(known == _result_key(keys))
+    if output.picture or output.sheet:
+        with _opened(images[0], asked) as raster:
+            _draw(raster, asked, output, partial(_as_written, path, raster), None)
+    return True
+
+
+def _as_written(path: Path, raster: Raster) -> list[Detections]:
+    """The detections in a file that a scan of `raster` wrote."""
+    layer = formats.read(path, grid=raster.grid, image=raster.name)
+    if not len(layer):
+        return []
+    geometry = layer.in_pixels(raster.grid)
+    names, label = np.unique(layer.columns["label"].astype(str), return_inverse=True)
+    score = np.asarray(layer.columns["score"], np.float64)
+    classes = tuple(names.tolist())
+    if (shapely.get_type_id(geometry) != 0).all():
+        return [Detections(raster.grid, "polygon", geometry, score, label.astype(np.int64), classes)]
+    sizes, gsd = layer.columns.get("diameter_px"), raster.grid.gsd
+    if gsd is not None:
+        sizes = np.asarray(layer.columns["diameter_m"], np.float64) / np.sqrt(gsd[0] * gsd[1])
+    xy = shapely.get_coordinates(shapely.centroid(geometry))
+    return [Detections(raster.grid, "point", xy, score, label.astype(np.int64), classes, sizes)]
+
+
+def _draw(
+    raster: Raster,
+    asked: Settings,
+    output: Output,
+    found: Callable[[], Iterable[Detections]],
+    job: Job | None,
+) -> None:
+    """Draw the pictures that were asked for.  job : None when nothing was searched."""
+    area = None
+    if asked.aoi is not None:
+        area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name)
+    cache = _PICTURE_CACHE_BYTES if job is None else job.layout.cache_bytes
+    with raster.env(cache_bytes=cache):
+        if output.picture:
+            info = f"model: {asked.model}"
+            draw_map(raster, found(), output.picture, title=raster.name, area=area, info=info)
+        if output.sheet:
+            draw_sheet(raster, found(), output.sheet)
 
 
 def _opened(image: str, asked: Settings) -> Raster:
@@ -279,6 +276,8 @@ class _Run:
             remove(journal)
 
     def __enter__(self) -> _Run:
+        if len(self._images) > 1:
+            self._check_frames()
         self.journal = Journal(self._path)
         try:
             for image in self._images:
@@ -287,7 +286,7 @@ class _Run:
                 self.journal.forget_all_but([number for _, number in self.jobs])
         except BaseException as error:
             self.__exit__(type(error), error, None)
-            if isinstance(error, KeyboardInterrupt) and self._path.exists():
+            if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
                 raise Interrupted(
                     f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
                 ) from error
@@ -300,12 +299,24 @@ class _Run:
         else:
             self.journal.close()
 
+    def _check_frames(self) -> None:
+        """Refuse, before any search, rasters that one layer can't hold together."""
+        grids = {}
+        for image in self._images:
+            try:
+                with _opened(image, self._asked) as raster:
+                    grids[raster.path] = raster.grid
+            except UserError:
+                continue  # said when its turn comes
+        if self._out is not None and grids:
+            check_frames(grids, self._out)
+
     def _search(self, image: str) -> None:
         try:
             with _opened(image, self._asked) as raster:
-                _refuse_without_lonlat(raster, self._out)
-                job = prepare(image, raster, self._asked)
-                number = self.journal.raster(job.journal_key)
+                if self._out is not None:
+                    check_frames({raster.path: raster.grid}, self._out)
+                job, number = prepare(image, raster, self._asked).entered(self.journal, self._asked)
                 self._resumed |= search(job, self.journal, number, self._progress)
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
@@ -318,103 +329,15 @@ class _Run:
             self.failures.append((image, error))
 
     def write(self, path: Path, patches: Patches | None = None) -> Summary:
-        """Write what survives of all rasters."""
-        jobs, journal = self.jobs, self.journal
-        first = jobs[0][0]
-        detector = first.work.detector
-        frames = {describe_crs(job.grid.crs) for job, _ in jobs}
-        if len(jobs) > 1 and len(frames) > 1 and path.suffix.lower() not in (".csv", ".tsv", ".geojson"):
-            raise UserError(
-                f"{path} can't hold rasters of different CRSs ({', '.join(sorted(frames))}); "
-                "write .geojson, or one file each with -o FOLDER/."
-            )
-        facts = [searched(job, journal, number) for job, number in jobs]
-        hectares = [area for _, area, _ in facts]
-        area_ha = (
-            None if any(area is None for area in hectares) else float(f"{sum(a or 0 for a in hectares):.8g}")
-        )
-        metadata: dict[str, Any] = {
-            "ecodetect": __version__,
-            "model": detector.name,
-            "settings": dict(self._asked.described()),
-            "key": _result_key([job.key for job, _ in jobs]),
-            "rasters": [
-                {
-                    "source": job.source,
-                    "fingerprint": job.fingerprint,
-                    "settings": dict(job.work.detector.settings),
-                }
-                for job, _ in jobs
-            ],
-            "area_ha": area_ha,
-        }
-        counts: Counter[str] = Counter(dict.fromkeys(detector.classes, 0))
-
-        def batches() -> Generator[Layer, None, None]:
-            for job, number in jobs:
-                name = identities(job.fingerprint)
-                for found in survivors(job, journal, number):
-                    counts.update(found.labels.tolist())
-                    layer = found.to_layer(source=job.source, ids=name(found.centres()))
-                    yield layer if patches is None else patches.add_to(layer, found)
-
-        one = len(jobs) == 1
-        geometry, columns = GEOMETRY[detector.kind], dict(COLUMNS)
-        if patches is not None:
-            geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
-        with closing(batches()) as layers:
-            stream = Stream(
-                layers,
-                geometry,
-                columns,
-                grid=first.grid if one else None,
-                crs=first.grid.crs,
-                classes=detector.classes,
-                metadata=metadata,
-            )
-            written = formats.write(path, stream, overwrite=True)
+        """Write what survives of all rasters; the journal has then served."""
+        summary = write_results(self.jobs, self.journal, path, self._asked, patches)
         self._is_written = True
         share = None
         if self._shares:
             n = sum(count for _, count in self._shares)
-            share = (sum(s * count for s, count in self._shares) / n if n else 1.0, n)
-        notes = tuple(dict.fromkeys(note for job, _ in jobs for note in job.notes)) + written.notes
-        return Summary(
-            path, tuple(job.source for job, _ in jobs), detector.name, dict(counts), area_ha,
-            sum(pixels for pixels, _, _ in facts) / 1e6, sum(large for _, _, large in facts), written.dropped,
-            resumed=self._resumed, verified=share, notes=notes,
-        )  # fmt: skip
-
-
-def _draw(run: _Run, asked: Settings, output: Output) -> None:
-    (job, number), journal = run.jobs[0], run.journal
-    area = None if job.work.area is None else job.work.area.moved_to(job.grid)
-    with _opened(job.image, asked) as raster, raster.env(cache_bytes=job.layout.cache_bytes):
-        if output.picture:
-            found = survivors(job, journal, number)
-            draw_map(raster, found, output.picture, title=job.source, area=area, info=f"model: {asked.model}")
-        if output.sheet:
-            draw_sheet(raster, survivors(job, journal, number), output.sheet)
-
-
-def _result_key(keys: Sequence[str]) -> str:
-    """Hash of all that determines the content of an output, in the order of its rasters."""
-    return hashlib.sha256("".join(keys).encode()).hexdigest()[:32]
+            share = (sum(part * count for part, count in self._shares) / n if n else 1.0, n)
+        return replace(summary, resumed=self._resumed, verified=share)
 
 
 def _journal_path(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
-
-
-def _refuse_without_lonlat(raster: Raster, path: Path | None) -> None:
-    grid = raster.grid
-    if path is not None and formats.needs_lonlat(path) and grid.crs is not None and not grid.has_lonlat:
-        raise UserError(
-            f"{raster.path} can't become GeoJSON: its CRS, {describe_crs(grid.crs)}, has no longitude and "
-            f"latitude on the Earth; write {path.stem}.gpkg with -o."
-        )
-
-
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists and is not the result of this scan; say --overwrite to replace it.")

@@ -98,12 +98,21 @@ class Job:
     key: str
     notes: tuple[str, ...]
 
-    @property
-    def journal_key(self) -> str:
-        """Hash of the answer and of how it is worked out: units of other cuts can't be mixed."""
+    def entered(self, journal: Journal, asked: Settings) -> tuple[Job, int]:
+        """This job with its number in the journal, and with the cuts of the units that are done already.
+
+        How cuts are chosen depends on what memory and cores there are; units of other cuts can't be mixed.
+        """
+        stated = (self.key, asked.tile_px, asked.batch, asked.max_memory)
         plan = self.layout.plan
-        cuts = (plan.tile_px, plan.halo_px, plan.tiles_per_unit, self.work.batch)
-        return hashlib.sha256(f"{self.key} {cuts}".encode()).hexdigest()[:32]
+        number, cuts = journal.raster(
+            hashlib.sha256(repr(stated).encode()).hexdigest()[:32],
+            json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit]),
+        )
+        tile, halo, per_unit = json.loads(cuts)
+        plan = replace(plan, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit)
+        layout = replace(self.layout, plan=plan)
+        return replace(self, layout=layout, work=replace(self.work, plan=plan)), number
 
 
 @dataclass(frozen=True, eq=False, slots=True)

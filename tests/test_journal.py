@@ -26,7 +26,7 @@ def detections(kind, xy):
 @pytest.mark.parametrize("kind", ["point", "box", "polygon"])
 def test_candidates_come_back_sorted_by_place_whatever_the_order_of_units(tmp_path, kind):
     journal = Journal(tmp_path / "a.journal")
-    raster = journal.raster("key")
+    raster, _ = journal.raster("key")
     rows = np.full(10, 5)
     journal.add(raster, 1, detections(kind, [(5, 50), (3, 2)]), rows, 1)
     journal.add(raster, 0, detections(kind, [(2, 2), (7, 30)]), rows, 0)
@@ -40,15 +40,15 @@ def test_candidates_come_back_sorted_by_place_whatever_the_order_of_units(tmp_pa
 def test_what_is_done_survives_closing_and_other_keys_are_forgotten(tmp_path):
     path = tmp_path / "a.journal"
     journal = Journal(path)
-    old, new = journal.raster("old"), journal.raster("new")
+    (old, _), (new, _) = journal.raster("old"), journal.raster("new", "cuts")
     journal.add(old, 0, detections("point", [(1, 1)]), np.ones(3), 0)
     journal.add(new, 7, detections("point", [(2, 2)]), np.ones(3), 0)
     journal.close()
     journal = Journal(path)
-    assert journal.raster("new") == new
+    assert journal.raster("new", "others") == (new, "cuts")
     assert journal.done(new) == {7}
     journal.forget_all_but([new])
-    assert journal.done(journal.raster("old")) == set()
+    assert journal.done(journal.raster("old")[0]) == set()
     journal.discard()
     assert list(tmp_path.iterdir()) == []
 

@@ -21,6 +21,7 @@ LAYERS = [
     ["ecodetect.judging"],
     ["ecodetect.pairing"],
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
+    ["ecodetect.results"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
     ["ecodetect.candidates", "ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],

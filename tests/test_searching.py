@@ -1,5 +1,7 @@
 """The search of one raster: the same detections however it is cut, worked and resumed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,9 +33,8 @@ def scene(seed=0, valid=True):
 
 
 def run(raster, path, asked):
-    job = prepare("memory.tif", raster, asked)
     journal = Journal(path)
-    number = journal.raster(job.journal_key)
+    job, number = prepare("memory.tif", raster, asked).entered(journal, asked)
     search(job, journal, number, None)
     found = list(survivors(job, journal, number))
     facts = searched(job, journal, number)
@@ -73,10 +74,10 @@ def test_tiling_cannot_be_seen(tmp_path_factory, seed, tile, workers, model, opt
 def test_a_search_goes_on_where_it_stopped(tmp_path):
     raster = scene()
     asked = Settings(model="threshold", options={"largest": "40px"}, tile_px=64, workers=1)
-    job = prepare("memory.tif", raster, asked)
     expected, _ = run(raster, tmp_path / "whole", asked)
     path = tmp_path / "j"
     journal = Journal(path)
+    job, number = prepare("memory.tif", raster, asked).entered(journal, asked)
 
     class Stop(Exception):
         pass
@@ -85,14 +86,15 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
         if done > 0:
             raise Stop
 
-    number = journal.raster(job.journal_key)
     with pytest.raises(Stop):
         search(job, journal, number, stop)
     done = journal.done(number)
     assert 1 <= len(done) <= len(job.layout.plan)
     journal.close()
     journal = Journal(path)
-    search(job, journal, journal.raster(job.journal_key), None)
+    again = prepare("memory.tif", raster, asked).entered(journal, asked)
+    assert again[1] == number
+    search(job, journal, number, None)
     same(Detections.concatenate(list(survivors(job, journal, number))), expected)
     journal.discard()
 
@@ -105,15 +107,28 @@ def test_area_searched_counts_valid_ground_only(tmp_path):
     assert hectares == pytest.approx(pixels * 0.25 / 1e4, rel=2e-3)  # UTM's scale on the ground
 
 
+def test_a_search_goes_on_with_the_cuts_it_began_with(tmp_path):
+    """Whatever memory or cores there are now."""
+    asked = Settings(model="threshold", options={"largest": "40px"})
+    journal = Journal(tmp_path / "j")
+    job = prepare("memory.tif", scene(), asked)
+    before, number = job.entered(journal, asked)
+    smaller = replace(job.layout.plan, tile_px=128, tiles_per_unit=1)
+    other = replace(job, layout=replace(job.layout, plan=smaller))
+    after, same_number = other.entered(journal, asked)
+    assert (after.layout.plan, same_number) == (before.layout.plan, number)
+    assert after.work.plan == before.work.plan
+    journal.discard()
+
+
 def test_verify_finds_the_same_again(tmp_path):
     raster = scene()
-    job = prepare("memory.tif", raster, Settings(model="threshold", options={"largest": "40px"}, tile_px=64))
+    asked = Settings(model="threshold", options={"largest": "40px"}, tile_px=64)
     journal = Journal(tmp_path / "j")
-    number = journal.raster(job.journal_key)
+    job, number = prepare("memory.tif", raster, asked).entered(journal, asked)
     search(job, journal, number, None)
-    share, n = verify(job, journal, number)
+    share, _ = verify(job, journal, number)
     assert share == 1.0
-    assert n > 0
     journal.discard()
 
 

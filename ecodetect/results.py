@@ -1,0 +1,176 @@
+"""From journals to one file: the layer of what was found, its metadata, and a summary for people."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecodetect import __version__, formats
+from ecodetect.candidates import Patches
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid, describe_crs
+from ecodetect.journal import Journal
+from ecodetect.layer import Layer, Stream
+from ecodetect.searching import Job, Settings, identities, searched, survivors
+
+GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
+SIZES = {True: ("area_m2", "diameter_m"), False: ("area_px", "diameter_px")}  # with a known GSD, or without
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a scan gave, for one output file.
+
+    counts : detections per class, in the order of classes.
+    area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known
+        size.
+    megapixels : pixels searched, in millions.
+    too_large : objects wider than the detector's largest, left out.
+    dropped : detections that the format can't hold (no place on the Earth), left out.
+    verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
+    """
+
+    path: Path
+    sources: tuple[str, ...]
+    model: str
+    counts: Mapping[str, int]
+    area_ha: float | None
+    megapixels: float
+    too_large: int = 0
+    dropped: int = 0
+    seconds: float = 0.0
+    resumed: bool = False
+    already_done: bool = False
+    verified: tuple[float, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @classmethod
+    def known(cls, path: Path, images: Sequence[str], model: str) -> Summary:
+        """Of a file that was there already as the answer to just this question."""
+        sources = tuple(Path(image).name for image in images)
+        return cls(path, sources, model, {}, None, 0.0, already_done=True)
+
+
+def write_results(
+    jobs: Sequence[tuple[Job, int]], journal: Journal, path: Path, asked: Settings, patches: Patches | None
+) -> Summary:
+    """Write what survives of all rasters into one file.
+
+    jobs : rasters that were searched, with their numbers in the journal.
+    patches : None, or how each detection becomes a candidate with a square around it.
+    Raises UserError when the file can't be written; the journal stays.
+    """
+    first = jobs[0][0]
+    detector = first.work.detector
+    facts = [searched(job, journal, number) for job, number in jobs]
+    area_ha = _total([area for _, area, _ in facts])
+    is_metric = any(job.grid.gsd is not None for job, _ in jobs)
+    counts: Counter[str] = Counter(dict.fromkeys(detector.classes, 0))
+
+    def batches() -> Generator[Layer, None, None]:
+        for job, number in jobs:
+            name = identities(job.fingerprint)
+            for found in survivors(job, journal, number):
+                counts.update(found.labels.tolist())
+                layer = found.to_layer(source=job.source, ids=name(found.centres()), is_metric=is_metric)
+                yield layer if patches is None else patches.add_to(layer, found)
+
+    area, diameter = SIZES[is_metric]
+    columns = {"id": "str", "label": "str", "score": "float"}
+    columns |= {area: "float", diameter: "float", "source": "str"}
+    geometry = GEOMETRY[detector.kind]
+    if patches is not None:
+        geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
+    with closing(batches()) as layers:
+        stream = Stream(
+            layers,
+            geometry,
+            columns,
+            grid=first.grid if len(jobs) == 1 else None,
+            crs=first.grid.crs,
+            classes=detector.classes,
+            metadata=_metadata(jobs, asked, patches, area_ha),
+        )
+        written = formats.write(path, stream, overwrite=True)
+    notes = [f"{job.source}: {note[:1].lower()}{note[1:]}" for job, _ in jobs for note in job.notes]
+    return Summary(
+        path=path,
+        sources=tuple(job.source for job, _ in jobs),
+        model=detector.name,
+        counts=dict(counts),
+        area_ha=area_ha,
+        megapixels=sum(pixels for pixels, _, _ in facts) / 1e6,
+        too_large=sum(left_out for _, _, left_out in facts),
+        dropped=written.dropped,
+        notes=(*dict.fromkeys(notes), *written.notes),
+    )
+
+
+def _total(hectares: Sequence[float | None]) -> float | None:
+    """The sum, with 8 digits; None if a part is unknown."""
+    known = [area for area in hectares if area is not None]
+    return float(f"{sum(known):.8g}") if len(known) == len(hectares) else None
+
+
+def _metadata(
+    jobs: Sequence[tuple[Job, int]], asked: Settings, patches: Patches | None, area_ha: float | None
+) -> dict[str, Any]:
+    return {
+        "ecodetect": __version__,
+        "model": jobs[0][0].work.detector.name,
+        "settings": asked.described(),
+        "key": result_key([job.key for job, _ in jobs], patches),
+        "rasters": [
+            {
+                "source": job.source,
+                "fingerprint": job.fingerprint,
+                "settings": dict(job.work.detector.settings),
+            }
+            for job, _ in jobs
+        ],
+        "area_ha": area_ha,
+    }
+
+
+def result_key(keys: Sequence[str], patches: Patches | None) -> str:
+    """Hash of all that determines an output: the keys of its rasters, in their order, and its shape."""
+    return hashlib.sha256(" ".join([*keys, repr(patches)]).encode()).hexdigest()[:32]
+
+
+def key_in(path: Path) -> str | None:
+    """The key that an existing file carries; None where it isn't one of ours or has no place for it."""
+    try:
+        return formats.read_metadata(path).get("key")
+    except UserError:
+        return None
+
+
+def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
+    """Raise UserError when `path` can't hold detections of all these rasters (name -> grid) in one layer."""
+    if formats.needs_lonlat(path):
+        for name, grid in grids.items():
+            if grid.crs is not None and not grid.has_lonlat:
+                raise UserError(
+                    f"{name} can't become GeoJSON: its CRS, {describe_crs(grid.crs)}, has no longitude and "
+                    f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                )
+    if path.suffix.lower() in (".csv", ".tsv") or len(grids) == 1:
+        return
+    frames = {describe_crs(grid.crs) for grid in grids.values()}
+    without = [name for name, grid in grids.items() if grid.crs is None]
+    if formats.needs_lonlat(path) and without:
+        raise UserError(f"{path} can't hold {without[0]}, which has no CRS; write .csv, or one file each.")
+    if len(frames) > 1 and not formats.needs_lonlat(path):
+        raise UserError(
+            f"{path} can't hold rasters of different CRSs ({', '.join(sorted(frames))}); "
+            "write .geojson or .csv, or one file each with -o FOLDER/."
+        )
