@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ecodetect.detections import Detections
-from ecodetect.detectors import build, outlines
+from ecodetect.detectors import build, filtering, outlines
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
@@ -193,6 +193,20 @@ def test_split_parts_a_figure_of_eight_and_leaves_a_disc() -> None:
     )
 
 
+@pytest.mark.parametrize("radius", [1, 5, 12, 13, 20])
+def test_opening_keeps_what_a_disc_fits_into(radius: int) -> None:
+    mask = np.zeros((200, 200), np.uint8)
+    cv2.circle(mask, (50, 60), radius + 2, 1, -1)
+    mask[40:84, 100:180] = 1
+    mask[120 : 120 + 2 * radius - 1, 100:180] = 1  # a bar too narrow
+    opened = filtering.opened(mask, radius)
+    assert opened[60, 50]
+    assert opened[40:84, 140].all()
+    assert not opened[100:].any()
+    assert not (opened & ~mask).any()
+    assert np.array_equal(filtering.opened(opened, radius), opened)
+
+
 def test_a_clump_wider_than_largest_is_left_whole() -> None:
     image = np.full((1, 60, 160), 200, np.uint8)
     for x in range(20, 141, 20):
@@ -284,7 +298,10 @@ def test_the_settings_name_what_was_found() -> None:
         ({"gsd": "3px"}, "gsd must be a length in metres"),
         ({"neck": "2"}, "neck must be"),
         ({"offset": "-3"}, "offset must lie"),
-        ({"smooth": "9999px"}, "smooth must be at most"),
+        ({"smooth": "999px"}, "smooth must be at most 100 px"),
+        ({"open": "9999px"}, "open must be at most"),
+        ({"min_solidity": "80"}, "min_solidity must lie in 0 to 1"),
+        ({"max_elongation": "nan"}, "max_elongation must be at least 1"),
         ({"min_aera": "3px"}, "did you mean min_area"),
     ],
 )
@@ -312,6 +329,7 @@ VARIANTS = {
     "smooth": {"smooth": "3px", "open": "0px"},
     "wide-smooth": {"smooth": "9px", "open": "0px"},
     "open": {"open": "3px", "smooth": "0px"},
+    "wide-open": {"open": "13px", "smooth": "0px", "largest": "60px"},
     "split": {"split": "yes", "largest": "40px"},
     "gates": {"min_solidity": "0.85", "max_elongation": "2.5", "min_circularity": "0.5"},
     "points": {"geometry": "point", "split": "yes"},

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+_KERNEL_PX = 12  # up to here a disc moved over the mask is quicker than distances
 
 
 def gaussian_kernel(sigma: float, total: int) -> NDArray[np.float64]:
@@ -94,13 +95,25 @@ def _box_sum(image: NDArray[Any], width: int, times: int, border: int) -> NDArra
     return np.asarray(total, np.float64)
 
 
+def opening_reach(radius: int) -> int:
+    """How many pixels away `opened` looks."""
+    # OpenCV's distances are up to 2 % short.
+    return 2 * (radius if radius <= _KERNEL_PX else math.ceil(1.03 * radius) + 1)
+
+
 def opened(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
     """The mask without what a disc of this radius doesn't fit into; beyond the array nothing is set.
 
-    mask : uint8 (H, W), 0 or another value.  radius : pixels.
+    mask : uint8 (H, W), 0 or 1.  radius : pixels.
     """
     if radius == 0:
         return mask
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    inner = cv2.erode(mask, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.asarray(cv2.dilate(inner, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)
+    if radius <= _KERNEL_PX:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+        inner = cv2.erode(mask, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        return np.asarray(cv2.dilate(inner, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)
+    # By distances, which are whole numbers inside OpenCV, and cost the same for any radius.
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    outside = np.asarray(cv2.distanceTransform(framed, cv2.DIST_L2, 5)) <= radius
+    near = np.asarray(cv2.distanceTransform(outside.view(np.uint8), cv2.DIST_L2, 5)) <= radius
+    return near[1:-1, 1:-1].view(np.uint8)

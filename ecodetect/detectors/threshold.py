@@ -35,6 +35,10 @@ from ecodetect.sizes import Area, Length
 
 # How far around an object's box its surroundings are looked at for the score.
 SURROUNDINGS_PX = 5
+# Beyond this a halo is larger than any tile: such objects are to be looked for at a coarser GSD.
+LARGEST_PX = 4096
+# Beyond this the weights of a Gaussian are too small for whole numbers.
+SMOOTHEST_PX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +86,7 @@ class Options:
 
 def build(options: Options, scene: Scene) -> Threshold:
     """The detector for a scene; raises UserError for options that can't be meant."""
-    if options.gsd is not None and (options.gsd.unit != "m" or options.gsd.value <= 0):
-        raise UserError(f"gsd must be a length in metres above 0; got '{options.gsd}'.")
-    if not isinstance(options.level, str) and not 0 <= options.level <= 255:
-        raise UserError(f"level must lie in 0 to 255 of the 8-bit scale; got {options.level:g}.")
-    if not 0 <= options.offset <= 255:
-        raise UserError(f"offset must lie in 0 to 255 of the 8-bit scale; got {options.offset:g}.")
-    if not 0 < options.neck <= 1:
-        raise UserError(f"neck must be a share above 0 and at most 1; got {options.neck:g}.")
+    _check(options)
     gsd = scene.gsd if options.gsd is None else (options.gsd.value, options.gsd.value)
     largest = options.largest.pixels(gsd, name="largest")
     if not 1 <= largest <= LARGEST_PX:
@@ -97,9 +94,11 @@ def build(options: Options, scene: Scene) -> Threshold:
     window = largest if options.window is None else options.window.pixels(gsd, name="window")
     smooth = options.smooth.pixels(gsd, name="smooth")
     opening = options.open.pixels(gsd, name="open")
-    for name, pixels in (("smooth", smooth), ("open", opening), ("window", window)):
-        if pixels > LARGEST_PX:
-            raise UserError(f"{name} must be at most {LARGEST_PX} px; got {pixels:.3g} px.")
+    for name, pixels, most in (
+        ("smooth", smooth, SMOOTHEST_PX), ("open", opening, LARGEST_PX), ("window", window, LARGEST_PX)
+    ):  # fmt: skip
+        if pixels > most:
+            raise UserError(f"{name} must be at most {most} px; got {pixels:.3g} px.")
     bright = options.band in INDICES if options.objects is None else options.objects == "bright"
     image = intensity.choose(scene, options.band)
     return Threshold(
@@ -116,8 +115,21 @@ def build(options: Options, scene: Scene) -> Threshold:
     )
 
 
-# Beyond this a halo is larger than any tile: such objects are to be looked for at a coarser GSD.
-LARGEST_PX = 4096
+def _check(options: Options) -> None:
+    """Raise UserError for what can't be meant on any raster."""
+    if options.gsd is not None and (options.gsd.unit != "m" or options.gsd.value <= 0):
+        raise UserError(f"gsd must be a length in metres above 0; got '{options.gsd}'.")
+    if not isinstance(options.level, str) and not 0 <= options.level <= 255:
+        raise UserError(f"level must lie in 0 to 255 of the 8-bit scale; got {options.level:g}.")
+    if not 0 <= options.offset <= 255:
+        raise UserError(f"offset must lie in 0 to 255 of the 8-bit scale; got {options.offset:g}.")
+    if not 0 < options.neck <= 1:
+        raise UserError(f"neck must be a share above 0 and at most 1; got {options.neck:g}.")
+    for name, share in (("min_solidity", options.min_solidity), ("min_circularity", options.min_circularity)):
+        if share is not None and not 0 <= share <= 1:
+            raise UserError(f"{name} must lie in 0 to 1; got {share:g}.")
+    if options.max_elongation is not None and not options.max_elongation >= 1:
+        raise UserError(f"max_elongation must be at least 1, which is round; got {options.max_elongation:g}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +164,7 @@ class Threshold:
         filters = filtering.gaussian_reach(dtype, self.smooth_px)
         if self.options.level == "local":
             filters = max(filters, self.window_px // 2)
-        reach = filters + 2 * self.open_px + SURROUNDINGS_PX
+        reach = filters + filtering.opening_reach(self.open_px) + SURROUNDINGS_PX
         if self.options.split:
             # Where a clump is cut depends on all of it, and it reaches further from the centre than a part.
             reach += math.ceil(self.largest_px / 2)
