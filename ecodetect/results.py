@@ -172,5 +172,5 @@ def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
     if len(frames) > 1 and not formats.needs_lonlat(path):
         raise UserError(
             f"{path} can't hold rasters of different CRSs ({', '.join(sorted(frames))}); "
-            "write .geojson or .csv, or one file each with -o FOLDER/."
+            f"write {'.csv' if without else '.geojson'}, or one file each with -o FOLDER/."
         )
