@@ -117,8 +117,9 @@ def on_raster(
     geometry = layer.in_pixels(grid)
     bounds = shapely.bounds(geometry).reshape(-1, 4)
     has_place = np.isfinite(bounds).all(axis=1)
-    inside = has_place & (bounds[:, 2] >= 0) & (bounds[:, 3] >= 0)
-    inside &= (bounds[:, 0] <= grid.width) & (bounds[:, 1] <= grid.height)
+    # What lies on the raster's edge is 1e-10 px beyond it after a way through map coordinates.
+    inside = has_place & (bounds[:, 2:] >= -1e-6).all(axis=1)
+    inside &= (bounds[:, :2] <= (grid.width + 1e-6, grid.height + 1e-6)).all(axis=1)
     if len(layer) and not inside.any():
         raise LayerError(_all_outside(name, bounds[has_place], len(layer), grid))
     reasons = {"outside the raster": has_place & ~inside, "without a place in the raster's CRS": ~has_place}

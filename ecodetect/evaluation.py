@@ -449,11 +449,12 @@ def _remarks(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, sco
             f"Classes aren't compared: the detections are {_listed(found)}, the annotations {_listed(true)}."
         )
     if pairs.unjudged:
-        n = len(pairs.unjudged)
         yield (
-            f"{n} image{'s' if n > 1 else ''} with detections ({_listed(pairs.unjudged)}) aren't in the"
-            " annotations and weren't judged; if they are empty, say --empty-images."
+            f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"
+            " if they are empty, say --empty-images."
         )
+    if pairs.unsearched:
+        yield f"Not judged, because nothing was searched there: {_images(pairs.unsearched)} with annotations."
     if scored and pairs.lowest_score not in (None, 0, {}):
         yield f"The detections were cut at a score of {pairs.lowest_score}, so AP is a lower bound."
     if not scored and any(len(each.score) for each in judged):
@@ -478,6 +479,10 @@ def _beyond(judged: Sequence[Judged]) -> Iterator[str]:
             f"{beyond:,} of {false:,} false detections lie outside the hull of the annotations; if the truth"
             " is complete only somewhere, give its outline with --area."
         )
+
+
+def _images(names: Sequence[str]) -> str:
+    return f"{len(names):,} image{'s' if len(names) > 1 else ''} ({_listed(names)})"
 
 
 def _listed(names: Any, most: int = 5) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ecodetect import formats
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.image_matching import listed, meant, meant_or_refused
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.inputs import expand, stem_of
@@ -30,6 +31,7 @@ from ecodetect.raster import open_raster
 # Columns in which people name the image, compared without case and underscores.
 _IMAGE_COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
 _OURS = (".detections", ".candidates")
+_IN_PIXELS = pixels_note(Path()).partition(":")[2]  # what readers say of every file without a raster
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,12 +62,14 @@ class Pairs:
     """All pairs of two files or folders.
 
     unjudged : names of images with detections that the annotations say nothing about.
+    unsearched : names of annotated images that the detections' file doesn't list as searched.
     lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
     notes : sentences for the user.
     """
 
     pairs: tuple[Pair, ...]
     unjudged: tuple[str, ...]
+    unsearched: tuple[str, ...]
     lowest_score: Any
     notes: tuple[str, ...]
 
@@ -109,20 +113,29 @@ def paired(
     rasters = expand(images)
     if len(rasters) == 1:
         name = rasters[0]
-        return _laid(found, there, [_Match(stem_of(name), name, name, name)], (), asked)
+        return _laid(found, there, [_Match(stem_of(name), name, name, name)], asked)
     is_one = not rasters and isinstance(found, _File) and isinstance(there, _File)
     if is_one and len(found.names) < 2 and len(there.names) < 2:
         name = (*found.names, *there.names, stem_of(found.path.name))[0]
-        return _laid(found, there, [_Match(name, None, None, None)], (), asked)
+        return _laid(found, there, [_Match(name, None, None, None)], asked)
     if not there.names or not (found.names or found.is_empty):
         if found.has_crs and there.has_crs:
-            return _laid(found, there, [_Match(found.path.name, None, None, None)], (), asked)
+            return _laid(found, there, [_Match(found.path.name, None, None, None)], asked)
         silent = there if not there.names else found
         raise UserError(
             f"{silent.path} doesn't say which image each feature belongs to; it needs a column 'source' with"
             " the images' names, or give one image with --image."
         )
-    return _laid(found, there, *_by_name(found, there, rasters, asked), asked)
+    matches, unjudged, unsearched = _by_name(found, there, rasters, asked)
+    pairs = _laid(found, there, matches, asked, unjudged, unsearched)
+    bare = [match.name for match in matches if not meant(found.names, match.name, found.path)]
+    if bare and not found.lists_images:
+        note = (
+            f"{found.path.name} can't say whether images without a detection were searched:"
+            f" {len(bare)} annotated ones ({listed(bare)}) count as searched."
+        )
+        pairs = replace(pairs, notes=(*pairs.notes, note))
+    return pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +154,18 @@ class _Match:
 
 def _by_name(
     found: _File | _Folder, there: _File | _Folder, rasters: Sequence[str], asked: Asked
-) -> tuple[list[_Match], tuple[str, ...]]:
-    """The images that the annotations name, and the names of those that only the detections know."""
+) -> tuple[list[_Match], tuple[str, ...], tuple[str, ...]]:
+    """The images to judge, the names of those that only the detections know, and of those never searched."""
     matches: list[_Match] = []
     seen: set[str] = set()
-    unjudged = []
+    unjudged, unsearched = [], []
     for name in rasters or (*there.names, *found.names):
         if name in seen:
             continue
         of_found, of_there = (meant(side.names, name, side.path) for side in (found, there))
-        if of_there or (of_found and asked.empty_images):
+        if of_there and not of_found and found.lists_images:
+            unsearched.append(name)
+        elif of_there or (of_found and asked.empty_images):
             image = name if rasters else None
             matches.append(_Match(stem_of(name), image, name, name, is_unmarked=not of_there))
         elif of_found:
@@ -161,7 +176,7 @@ def _by_name(
             f"{found.path.name} and {there.path.name} have no image in common: {listed(found.names)} there,"
             f" {listed(there.names)} here."
         )
-    return matches, tuple(unjudged)
+    return matches, tuple(unjudged), tuple(unsearched)
 
 
 # -- one side ----------------------------------------------------------------------------------------------
@@ -194,6 +209,7 @@ class _Folder:
         self.names = tuple(files)
         self.has_crs = False
         self.is_empty = False
+        self.lists_images = True
         self.metadata: dict[str, Any] = {}
 
     def of(self, name: str | None, grid: Grid | None, *, is_one_of_many: bool) -> Layer:
@@ -230,16 +246,24 @@ class _File:
             return {}
 
     @property
+    def listed(self) -> tuple[str, ...]:
+        """The images that the file says it is about, also those without a feature."""
+        rasters = self.metadata.get("rasters")
+        sources = [each.get("source") for each in rasters or () if isinstance(each, dict)]
+        return tuple(str(name) for name in [*self.whole.metadata.get("images", ()), *sources] if name)
+
+    @property
+    def lists_images(self) -> bool:
+        """Whether an image that isn't listed wasn't searched; a table knows only those with a detection."""
+        return bool(self.listed) and self.path.suffix.lower() not in (".csv", ".tsv", ".txt")
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The images that it speaks of, as far as it says."""
-        listing = [str(name) for name in self.whole.metadata.get("images", ())]
-        rasters = self.metadata.get("rasters")
-        if isinstance(rasters, list):
-            listing += [
-                str(each["source"]) for each in rasters if isinstance(each, dict) and "source" in each
-            ]
         values = _image_column(self.whole)
-        return tuple(dict.fromkeys([*listing, *([] if values is None else filter(None, values.tolist()))]))
+        return tuple(
+            dict.fromkeys([*self.listed, *([] if values is None else filter(None, values.tolist()))])
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -293,13 +317,14 @@ def _laid(
     found: _File | _Folder,
     there: _File | _Folder,
     matches: Sequence[_Match],
-    unjudged: tuple[str, ...],
     asked: Asked,
+    unjudged: tuple[str, ...] = (),
+    unsearched: tuple[str, ...] = (),
 ) -> Pairs:
     ignored = [_File(Path(path), None) for path in asked.ignore]
     area = None if asked.area is None else _File(Path(asked.area), None)
     pairs: list[Pair] = []
-    notes: list[str] = []
+    said: list[str] = []
     several = len(matches) > 1
     for match in matches:
         grid = None
@@ -309,32 +334,44 @@ def _laid(
         own = found.of(match.found, grid, is_one_of_many=several)
         true = _nothing(grid) if match.is_unmarked else there.of(match.there, grid, is_one_of_many=several)
         has_pixels = True
+        said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
         if grid is None:
             grid, has_pixels, own, true = _common_plane(own, true, found.path, there.path)
             if asked.gsd_m is not None and grid.crs is None:
                 grid = grid.with_gsd(asked.gsd_m)
                 own, true = _on(own, grid), _on(true, grid)
+        column = asked.class_column if len(true) else None
+        doubtful = [_shapes(each, match, grid, several)[0] for each in ignored]
         pair = Pair(
             match.name,
             match.image,
             grid,
             has_pixels,
-            on_raster(own, grid, name=found.path.name),
-            on_raster(
-                true, grid, name=there.path.name, class_column=asked.class_column if len(true) else None
-            ),
-            np.concatenate(
-                [np.empty(0, object), *(_shapes(each, match, grid, several)[0] for each in ignored)]
-            ),
+            on_raster(replace(own, notes=()), grid, name=found.path.name),
+            on_raster(replace(true, notes=()), grid, name=there.path.name, class_column=column),
+            np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else _polygons(*_shapes(area, match, grid, several), area.path),
         )
         if area is None or (pair.plots is not None and len(pair.plots[0])):
             pairs.append(pair)
-        notes += [*pair.detections.notes, *pair.truths.notes]
+        said += [*pair.detections.notes, *pair.truths.notes]
     if not pairs:
         raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
     score = found.metadata.get("settings", {}).get("score")
-    return Pairs(tuple(pairs), unjudged, score, tuple(dict.fromkeys(notes)))
+    return Pairs(tuple(pairs), unjudged, unsearched, score, _merged(said))
+
+
+def _merged(notes: Sequence[str]) -> tuple[str, ...]:
+    """Notes without repetition; what is said of many files is said once."""
+    files: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        name, colon, text = note.partition(": ")
+        files.setdefault(text if colon else note, []).append(name if colon else "")
+    merged = []
+    for text, names in files.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        merged.append(f"{names[0]}{more}: {text}" if names[0] else text)
+    return tuple(merged)
 
 
 def _shapes(side: _File, match: _Match, grid: Grid, is_one_of_many: bool) -> tuple[Geometries, Layer]:
