@@ -207,6 +207,15 @@ def test_opening_keeps_what_a_disc_fits_into(radius: int) -> None:
     assert np.array_equal(filtering.opened(opened, radius), opened)
 
 
+def test_a_gap_is_no_neck() -> None:
+    image = np.full((1, 60, 80), 200, np.uint8)
+    cv2.circle(image[0], (40, 30), 20, 40, -1)
+    image[0, 24:37, 36:45] = 200
+    whole_disc = whole(image, ("grey",), **PLAIN)
+    assert len(whole_disc) == 1
+    assert rows_of(whole(image, ("grey",), split="yes", **PLAIN))[0][1:] == rows_of(whole_disc)[0][1:]
+
+
 def test_a_clump_wider_than_largest_is_left_whole() -> None:
     image = np.full((1, 60, 160), 200, np.uint8)
     for x in range(20, 141, 20):

@@ -124,7 +124,7 @@ class Intensity:
         samples: Iterable[Chip],
         filtered: Callable[[NDArray[Any], Mask | None], NDArray[Any]] | None = None,
     ) -> NDArray[np.int64]:
-        """How many valid pixels of the samples have each level of the image, filtered if there is a filter."""
+        """How many valid pixels of the samples have each level of the image, after a filter if any."""
         counts = np.zeros(self.highest + 1, np.int64)
         for chip in samples:
             image, valid = self.image(chip)

@@ -147,6 +147,16 @@ class Outlines:
         before[self.first] = NORTH  # a ring begins at the top of a left side
         return np.asarray(self.heading != before)
 
+    def filled(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which pixels lie inside an outline, in a label image of this shape."""
+        # Along a row an outline is entered at a left side, which points north from the row below, and left at a
+        # right one; nested outlines count up.
+        steps = np.zeros(shape, np.int16)
+        for heading, change, rows in ((NORTH, 1, 1), (SOUTH, -1, 0)):
+            these = np.flatnonzero(self.heading == heading)
+            np.add.at(steps, (self.y[these] - rows, self.x[these]), change)
+        return np.cumsum(steps, axis=1, out=steps) > 0
+
     def areas(self) -> Ints:
         """Pixels inside each outline, filled gaps included."""
         eastward = np.where(self.heading == EAST, -self.y, 0)

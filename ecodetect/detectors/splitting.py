@@ -15,20 +15,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.detectors.outlines import Regions
+from ecodetect.detectors.outlines import Regions, traced
 
 
 def split(regions: Regions, largest: float, neck: float) -> NDArray[np.int32]:
     """Labels of the parts, (H, W), numbered from 1; each part is 4-connected.
 
-    largest : regions wider than this, in pixels, are left whole (a tile may show only a piece of them).
+    Gaps are filled beforehand, and what lies in them is swallowed: a bright leaf is no neck.
+
+    largest : regions wider than this, in pixels, are left as they are (a tile may show only a piece of them).
     neck : two parts are apart where the pass between them is lower than this share of the lower summit.
     """
     width = regions.labels.shape[1]
     wide, high = (regions.box[:, 2:] - regions.box[:, :2]).T
-    is_small = np.maximum(wide, high) <= largest
-    is_small[0] = False
-    inside = is_small[regions.labels]
+    inside = traced(regions, np.maximum(wide, high) <= largest).filled(regions.labels.shape)
     distance = np.asarray(cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 5), np.float32).ravel()
     pixel = np.flatnonzero(inside)
     compact = np.zeros(inside.size, np.int32)  # number among `pixel` of each pixel of the array

@@ -210,6 +210,7 @@ class Threshold:
         if self.options.split:
             labels = splitting.split(regions, self.largest_px, self.options.neck)
             regions = outlines.regions_of(labels, int(labels.max()), labels)
+            mask = (labels[1:-1, 1:-1] > 0).view(np.uint8)
         found = outlines.traced(regions, self._worth_tracing(regions))
         found = found[self._passes(found)]
         if not len(found):
