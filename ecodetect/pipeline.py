@@ -21,6 +21,7 @@ from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector
 from ecodetect.grid import Grid, Window
 from ecodetect.raster import Raster
+from ecodetect.raster_pixels import padded
 from ecodetect.tiling import Plan, Unit
 
 _PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
@@ -161,8 +162,20 @@ def _get(queue: Queue[Any], stop: threading.Event) -> Any:
 
 
 def read_unit(work: Work, unit: Unit) -> Chip:
-    """The pixels of a unit with its halo, one read."""
-    return work.raster.read(unit.read, work.detector.needs.bands, work.grid)
+    """The pixels of a unit with its halo, one read.
+
+    Of an area of interest no more is read than its objects depend on, which over a network is what costs; the
+    rest of the chip isn't valid.
+    """
+    raster, bands = work.raster, work.detector.needs.bands
+    window = unit.read
+    if work.area is not None:
+        window = window.clipped(work.area.bounds.grown(work.plan.halo_px))
+    chip = raster.read(window, bands, work.grid)
+    if window == unit.read:
+        return chip
+    pixels, valid = padded(chip.pixels, chip.valid, window, unit.read)
+    return Chip(pixels, valid, chip.bands, unit.read, work.grid.crop(unit.read))
 
 
 def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
@@ -180,6 +193,9 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
         for tile, local in zip(part, work.detector.detect(chips), strict=False):
             found = local.shifted(tile.read.x, tile.read.y, work.grid)
             found = found[_owned(tile.core, found, margin)]
+            if work.area is not None:
+                # Before settling: what else is found outside depends on how the area lies to the tiles.
+                found = found[work.area.contains(found.centres())]
             bounds = found.bounds()
             sides = bounds[:, 2:] - bounds[:, :2]
             # 1e-6 px: the sides of a box around a point come out of a rounded difference.

@@ -235,11 +235,7 @@ def _survivors_as_scanned(job: Job, journal: Journal, raster_id: int) -> Iterato
     stream = journal.candidates(raster_id, work.grid, detector.kind, detector.classes)
     if detector.needs.settling is not None:
         stream = _settled(stream, _settler(job))
-    for batch in stream:
-        if work.area is not None:
-            batch = batch[work.area.contains(batch.centres())]
-        if len(batch):
-            yield batch
+    yield from (batch for batch in stream if len(batch))
 
 
 def _settler(job: Job) -> Settler:
@@ -341,8 +337,6 @@ def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
             settler = _settler(job)
             candidates = next(_settled(iter([candidates]), settler), candidates[:0])
         candidates = candidates[core.owns(candidates.centres())]
-        if work.area is not None:
-            candidates = candidates[work.area.contains(candidates.centres())]
         cores.append(core)
         again.append(candidates)
 
