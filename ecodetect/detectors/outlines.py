@@ -149,8 +149,8 @@ class Outlines:
 
     def filled(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Which pixels lie inside an outline, in a label image of this shape."""
-        # Along a row an outline is entered at a left side, which points north from the row below, and left at a
-        # right one; nested outlines count up.
+        # Along a row an outline is entered at a left side, whose edge points up from the row below, and left
+        # at a right one; nested outlines count up.
         steps = np.zeros(shape, np.int16)
         for heading, change, rows in ((NORTH, 1, 1), (SOUTH, -1, 0)):
             these = np.flatnonzero(self.heading == heading)
