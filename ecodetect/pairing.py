@@ -158,6 +158,7 @@ def _by_name(
     """The images to judge, the names of those that only the detections know, and of those never searched."""
     matches: list[_Match] = []
     seen: set[str] = set()
+    is_shared = False
     unjudged, unsearched = [], []
     for name in rasters or (*there.names, *found.names):
         if name in seen:
@@ -170,8 +171,9 @@ def _by_name(
             matches.append(_Match(stem_of(name), image, name, name, is_unmarked=not of_there))
         elif of_found:
             unjudged.append(name)
+        is_shared |= bool(of_found and of_there)
         seen |= of_found | of_there | {name}
-    if not matches or not (found.is_empty or seen & set(found.names)):
+    if not is_shared and not found.is_empty:
         raise UserError(
             f"{found.path.name} and {there.path.name} have no image in common: {listed(found.names)} there,"
             f" {listed(there.names)} here."
@@ -383,6 +385,8 @@ def _shapes(side: _File, match: _Match, grid: Grid, is_one_of_many: bool) -> tup
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     meets = np.isfinite(bounds).all(axis=1) & (bounds[:, 2:] >= 0).all(axis=1)
     meets &= (bounds[:, :2] <= (grid.width, grid.height)).all(axis=1)
+    if match.image is None and meets.any():  # no raster's edge: the grid only spans what was found or marked
+        meets = np.isfinite(bounds).all(axis=1)
     return shapes[meets], layer[meets]
 
 
@@ -418,7 +422,7 @@ def _common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Gr
             f"{without} has pixels or no CRS and the other file has one; name the raster with --image."
         )
     frame_crs = known[0].crs if known else None
-    has_pixels = any(layer.metadata.get("frame") == "pixel" for layer in known)
+    has_pixels = frame_crs is None and all(layer.metadata.get("frame") == "pixel" for layer in known)
     grid = Grid(1, 1, crs=frame_crs)
     whole = [np.asarray(shapely.bounds(layer.in_pixels(grid)), np.float64).reshape(-1, 4) for layer in known]
     bounds = np.concatenate([np.empty((0, 4)), *whole])

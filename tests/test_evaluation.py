@@ -1,0 +1,422 @@
+"""`evaluate`: files in any shape brought together, judged, and reported; errors as a layer and a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from command_line import Run
+from PIL import Image
+from pyproj import CRS
+
+from ecodetect import formats
+from ecodetect.evaluation import evaluate
+from ecodetect.judging import Criterion
+from ecodetect.sizes import Length
+
+UTM = "EPSG:32630"
+X0, Y0 = 500_000.0, 4_100_000.0
+
+
+def table(path: Path, header: str, rows: Iterable[Iterable[object]]) -> Path:
+    lines = [header, *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def layer(path: Path, shapes: list[Any], *, crs: Any = UTM, **columns: Any) -> Path:
+    geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs).to_file(path)
+    return path
+
+
+def at(*xy: tuple[float, float]) -> list[Any]:
+    return [shapely.Point(X0 + x, Y0 + y) for x, y in xy]
+
+
+def within(text: str) -> Criterion:
+    return Criterion("distance", Length.parse(text))
+
+
+def raster(path: Path, *, size: int = 64, crs: str | None = UTM, gsd: float = 0.5) -> Path:
+    place = rasterio.transform.from_origin(X0, Y0, gsd, gsd) if crs else None
+    profile = {"driver": "GTiff", "width": size, "height": size, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile, crs=crs, transform=place) as file:
+        file.write(np.random.default_rng(0).integers(1, 255, (1, size, size), dtype=np.uint8))
+    return path
+
+
+# -- points ------------------------------------------------------------------------------------------------
+
+
+def test_points_on_the_map_by_metres(tmp_path: Path) -> None:
+    found = layer(tmp_path / "found.gpkg", at((0, 0), (10, 0), (50, 0)), score=[0.9, 0.8, 0.7])
+    there = layer(tmp_path / "there.gpkg", at((1, 0), (10, 2), (80, 0), (90, 0)))
+    done = evaluate(found, there, criterion=within("3m"))
+    assert done.criterion == "distance ≤ 3 m"
+    r = done.rates
+    assert (r.true_positives, r.false_positives, r.false_negatives) == (2, 1, 2)
+    assert (done.count.detected, done.count.true, done.count.error) == (3, 4, -1)
+    assert done.position.rmse == pytest.approx(math.sqrt((1 + 4) / 2), rel=1e-3)  # UTM's scale is 0.9996
+    assert done.position.shift_x == pytest.approx(-0.5, rel=1e-3)
+    assert done.position.shift_y == pytest.approx(-1.0, rel=1e-3)
+    assert done.ap is not None
+    assert done.ap.all_point == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:2062", UTM])
+def test_both_may_have_any_crs(tmp_path: Path, crs: str) -> None:
+    xy = [(0, 0), (40, 0), (80, 30)]
+    found = layer(tmp_path / "found.gpkg", at(*xy))
+    there = geopandas.GeoSeries(at(*[(x + 2.9, y) for x, y in xy]), crs=UTM).to_crs(crs)
+    moved = layer(tmp_path / "there.gpkg", list(there), crs=crs)
+    for one, other in ((found, moved), (moved, found)):
+        assert evaluate(one, other, criterion=within("3m")).rates.true_positives == 3
+        assert evaluate(one, other, criterion=within("2.8m")).rates.true_positives == 0
+
+
+def test_feet_are_not_metres(tmp_path: Path) -> None:
+    crs = CRS("EPSG:2263")
+    found = layer(tmp_path / "f.gpkg", [shapely.Point(990_000, 200_000)], crs=crs)
+    there = layer(tmp_path / "t.gpkg", [shapely.Point(990_009, 200_000)], crs=crs)
+    assert evaluate(found, there, criterion=within("2.8m")).rates.true_positives == 1
+    assert evaluate(found, there, criterion=within("2.7m")).rates.true_positives == 0
+
+
+def test_pixels_need_no_raster_and_metres_a_gsd(tmp_path: Path) -> None:
+    found = table(tmp_path / "f.csv", "source,x,y,score", [("a.jpg", 10.5, 10.5, 0.9)])
+    there = table(tmp_path / "t.csv", "x,y", [(13.5, 14.5)])
+    assert evaluate(found, there, criterion=within("5px")).rates.true_positives == 1
+    assert evaluate(found, there, criterion=within("0.5m"), gsd_m=0.1).rates.true_positives == 1
+    done = evaluate(found, there, criterion=within("0.49m"), gsd_m=0.1)
+    assert (done.rates.true_positives, done.position.unit) == (0, "m")
+
+
+def test_own_radius_and_accuracy_of_each_annotation(tmp_path: Path) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 3.5), (50, 3.5), (100, 3.5)))
+    there = layer(
+        tmp_path / "t.gpkg", at((0, 0), (50, 0), (100, 0)), radius_m=[2, 2, 4], accuracy_m=[0, 2, 0]
+    )
+    assert evaluate(found, there).rates.true_positives == 2
+    done = evaluate(found, there, criterion=within("2m"))  # widened by the accuracy only
+    assert done.rates.true_positives == 1
+    assert any("accuracy" in note for note in done.notes)
+
+
+def test_pixels_of_a_raster_against_the_map(tmp_path: Path) -> None:
+    image = raster(tmp_path / "a.tif")
+    found = table(
+        tmp_path / "f.csv", "source,x,y,score", [("a.tif", 20.25, 10.25, 1), ("a.tif", 60.2, 60.2, 1)]
+    )
+    there = layer(tmp_path / "t.gpkg", at((10.125, -5.125), (20, -20)))
+    done = evaluate(found, there, image=image, criterion=within("1px"))
+    assert done.rates.true_positives == 1
+    assert done.position.rmse == pytest.approx(0, abs=1e-6)
+
+
+# -- shapes ------------------------------------------------------------------------------------------------
+
+
+def test_shapes_by_iou_unless_said_otherwise(tmp_path: Path) -> None:
+    found = layer(
+        tmp_path / "f.gpkg", [shapely.box(X0, Y0, X0 + 4, Y0 + 4), shapely.box(X0 + 9, Y0, X0 + 10, Y0 + 1)]
+    )
+    there = layer(tmp_path / "t.gpkg", [shapely.box(X0, Y0, X0 + 4, Y0 + 3)])
+    done = evaluate(found, there)
+    assert done.criterion == "IoU ≥ 0.5"
+    assert (done.rates.true_positives, done.rates.false_positives) == (1, 1)
+    assert evaluate(found, there, criterion=Criterion("iou", 0.76)).rates.true_positives == 0
+
+
+def test_outlines_against_boxes_compare_boxes(tmp_path: Path) -> None:
+    disc = shapely.Point(X0, Y0).buffer(5)
+    found = layer(tmp_path / "f.gpkg", [disc])
+    there = layer(tmp_path / "t.gpkg", [shapely.box(*disc.bounds)])
+    done = evaluate(found, there, criterion=Criterion("iou", 0.9))
+    assert done.criterion == "IoU of bounding boxes ≥ 0.9"
+    assert done.rates.true_positives == 1
+
+
+def test_points_against_polygons_lie_inside(tmp_path: Path) -> None:
+    crowns = [shapely.Point(X0 + x, Y0).buffer(4) for x in (0, 20)]
+    there = layer(tmp_path / "t.gpkg", crowns)
+    found = layer(tmp_path / "f.gpkg", at((1, 1), (2, 2), (50, 0)))
+    done = evaluate(found, there)
+    assert done.criterion == "inside"
+    assert (done.rates.true_positives, done.rates.false_positives, done.duplicates) == (1, 2, 1)
+    assert evaluate(there, found).rates.true_positives == 1
+
+
+# -- classes, doubt, area ----------------------------------------------------------------------------------
+
+
+def test_classes_are_told_apart_and_confusions_counted(tmp_path: Path) -> None:
+    found = layer(
+        tmp_path / "f.gpkg", at((0, 0), (10, 0), (20, 0)), label=["oak", "Pine", "oak"], score=[1, 1, 1]
+    )
+    there = layer(tmp_path / "t.gpkg", at((0, 0), (10, 0), (20, 0)), species=["oak", "pine", "pine"])
+    done = evaluate(found, there, criterion=within("1m"), class_column="species")
+    assert [(c.name, c.rates.true_positives) for c in done.classes] == [("oak", 1), ("pine", 1)]
+    assert done.confusions == {("oak", "pine"): 1}
+    assert done.ap is not None
+    assert done.ap.n_classes == 2
+
+
+def test_one_class_without_a_common_name_is_compared_anyway(tmp_path: Path) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 0)), label=["object"])
+    there = layer(tmp_path / "t.gpkg", at((0, 0), (9, 9)), label=["oak", "pine"])
+    done = evaluate(found, there, criterion=within("1m"))
+    assert done.rates.true_positives == 1
+    assert any(note.startswith("Classes aren't compared") for note in done.notes)
+
+
+@pytest.mark.parametrize("how", ["label", "file", "column"])
+def test_doubtful_ones_are_neither_right_nor_wrong(tmp_path: Path, how: str) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 0), (10, 0), (10, 1), (30, 0)), label=["shrub"] * 4)
+    real, doubtful = [(0, 0), (20, 0)], [(10, 0), (40, 0)]
+    ignore: list[str] = []
+    if how == "file":
+        there = layer(tmp_path / "t.gpkg", at(*real), label=["shrub"] * 2)
+        ignore = [str(layer(tmp_path / "d.gpkg", at(*doubtful)))]
+    elif how == "label":
+        there = layer(tmp_path / "t.gpkg", at(*real, *doubtful), label=["shrub"] * 2 + ["maybe"] * 2)
+        ignore = ["maybe"]
+    else:
+        there = layer(tmp_path / "t.gpkg", at(*real, *doubtful), label=["shrub"] * 4, ignore=[0, 0, 1, 1])
+    done = evaluate(found, there, criterion=within("2m"), ignore=ignore)
+    r = done.rates
+    assert (r.true_positives, r.false_positives, r.false_negatives) == (1, 1, 1)
+    assert (done.ignored, done.absorbed) == (2, 2)
+
+
+def test_outside_the_area_nothing_is_judged(tmp_path: Path) -> None:
+    area = layer(tmp_path / "area.gpkg", [shapely.box(X0, Y0, X0 + 100, Y0 + 100)])
+    # True and false inside; false outside; outside, its truth inside; inside, its truth outside.
+    found = layer(tmp_path / "f.gpkg", at((10, 10), (50, 50), (150, 50), (100.5, 20), (99.5, 80)))
+    there = layer(tmp_path / "t.gpkg", at((10, 10), (99.5, 20), (100.5, 80), (300, 300)))
+    done = evaluate(found, there, criterion=within("2m"), area=area)
+    r = done.rates
+    assert (r.true_positives, r.false_positives, r.false_negatives) == (2, 1, 0)
+    assert (done.outside, done.absorbed, done.ignored) == (1, 1, 0)
+
+
+def test_several_polygons_are_plots(tmp_path: Path) -> None:
+    plots = [shapely.box(X0 + 100 * i, Y0, X0 + 100 * i + 50, Y0 + 50) for i in range(4)]
+    area = layer(tmp_path / "plots.gpkg", plots, plot=["A", "B", "C", "D"])
+    found = layer(tmp_path / "f.gpkg", at((10, 10), (210, 10)))
+    there = layer(tmp_path / "t.gpkg", at((10, 10), (110, 10), (310, 10)), ignore=[0, 0, 1])
+    done = evaluate(found, there, criterion=within("2m"), area=area)
+    assert [each.name for each in done.units] == ["A", "B", "C", "D"]
+    assert done.unit == "plot"
+    t = done.presence
+    assert t is not None
+    assert (t.true_positives, t.false_negatives, t.false_positives, t.true_negatives) == (1, 1, 1, 0)
+    assert t.n_unknown == 1  # D holds a doubtful one only
+    assert (done.count.mae, done.count.n) == (0.5, 4)
+
+
+# -- images ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> tuple[Path, Path]:
+    """Detections in three of four images; the annotations are a folder that knows all, one without any."""
+    found = table(
+        tmp_path / "f.csv",
+        "source,x,y,score",
+        [("a.png", 5.5, 5.5, 0.9), ("b.png", 5.5, 5.5, 0.8), ("c.png", 1.5, 1.5, 0.7)],
+    )
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    for name, rows in {"a": [(5.5, 5.5)], "b": [], "c": [(9.5, 9.5)], "d": []}.items():
+        table(folder / f"{name}.csv", "x,y", rows)
+    return found, folder
+
+
+def test_images_are_matched_one_by_one(many: tuple[Path, Path]) -> None:
+    done = evaluate(*many, criterion=within("2px"))
+    assert [(each.name, each.rates.true_positives) for each in done.units] == [
+        ("a", 1), ("b", 0), ("c", 0), ("d", 0)
+    ]  # fmt: skip
+    t = done.presence
+    assert t is not None
+    assert (t.true_positives, t.false_negatives, t.true_negatives, t.false_positives) == (2, 0, 1, 1)
+    assert any("can't say whether" in note for note in done.notes)
+
+
+def test_a_table_of_many_images_leaves_unnamed_ones_unjudged(many: tuple[Path, Path], tmp_path: Path) -> None:
+    there = table(tmp_path / "t.csv", "source,x,y", [("a.png", 5.5, 5.5), ("c.png", 9.5, 9.5)])
+    done = evaluate(many[0], there, criterion=within("2px"))
+    assert done.rates.false_positives == 1
+    assert any("b.png" in note and "--empty-images" in note for note in done.notes)
+    assert evaluate(many[0], there, criterion=within("2px"), empty_images=True).rates.false_positives == 2
+
+
+def test_coco_lists_its_empty_images(many: tuple[Path, Path], tmp_path: Path) -> None:
+    there = tmp_path / "t.json"
+    images = [
+        {"id": n, "file_name": f"{name}.png", "width": 20, "height": 20} for n, name in enumerate("abcd")
+    ]
+    boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [3, 3, 5, 5]}]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "x"}]}
+    there.write_text(json.dumps(content), encoding="utf-8")
+    done = evaluate(many[0], there)
+    assert (done.rates.true_positives, done.rates.false_positives, done.count.n) == (1, 2, 4)
+
+
+def test_a_scan_of_a_folder_knows_what_it_searched(tmp_path: Path, ecodetect: Run) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    dots = np.full((64, 64), 220, np.uint8)
+    dots[20:32, 20:32] = 10
+    for name, pixels in (("a", dots), ("b", np.full((64, 64), 220, np.uint8))):
+        Image.fromarray(pixels).save(pictures / f"{name}.png")
+    assert (
+        ecodetect("scan", pictures, "-m", "threshold", "--set", "level=100", "-o", f"{tmp_path / 'f'}/").code
+        == 0
+    )
+    truth = table(tmp_path / "t.csv", "source,x,y", [("a.png", 26.5, 26.5), ("never.png", 1.5, 1.5)])
+    done = evaluate(tmp_path / "f", truth)
+    assert (done.criterion, done.rates.true_positives, done.rates.false_negatives) == ("inside", 1, 0)
+    assert any("nothing was searched" in note and "never.png" in note for note in done.notes)
+
+
+# -- awkward -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "there", "counts"),
+    [([], [(1.5, 1.5)], (0, 0, 1)), ([(1.5, 1.5)], [], (0, 1, 0)), ([], [], (0, 0, 0))],
+)
+def test_nothing_there_or_nothing_found(
+    tmp_path: Path, ecodetect: Run, found: list[Any], there: list[Any], counts: tuple[int, int, int]
+) -> None:
+    own = table(tmp_path / "f.csv", "source,x,y,score", [("a.png", x, y, 0.5) for x, y in found])
+    truth = table(tmp_path / "t.csv", "x,y", there)
+    done = evaluate(own, truth, criterion=within("2px"))
+    r = done.rates
+    assert (r.true_positives, r.false_positives, r.false_negatives) == counts
+    json.dumps(done.to_dict(), allow_nan=False)
+    outcome = ecodetect("evaluate", own, truth, "--within", "2px")
+    assert (outcome.code, "error" in outcome.err) == (0, False)
+
+
+def test_all_doubtful(tmp_path: Path) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 0), (9, 9)), label=["a"] * 2)
+    there = layer(tmp_path / "t.gpkg", at((0, 0)), label=["maybe"])
+    done = evaluate(found, there, criterion=within("2m"), ignore=["maybe"])
+    assert (done.rates.n_truths, done.rates.false_positives, done.absorbed) == (0, 1, 1)
+    assert math.isnan(done.rates.recall)
+
+
+def test_a_layer_cut_at_a_score_says_so(tmp_path: Path, ecodetect: Run) -> None:
+    image = raster(tmp_path / "a.tif")
+    asked = ("scan", image, "-m", "threshold", "--set", "min_area=1px", "--score", "0.2")
+    assert ecodetect(*asked, "-o", tmp_path / "f.gpkg").code == 0
+    there = table(tmp_path / "t.csv", "x,y", [(5.5, 5.5)])
+    done = evaluate(tmp_path / "f.gpkg", there, image=image)
+    assert any("cut at a score of 0.2" in note for note in done.notes)
+
+
+# -- output ------------------------------------------------------------------------------------------------
+
+
+def test_rates_by_size_and_intervals(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    xy = [(25.0 * i, 25.0 * j) for i in range(8) for j in range(8)]
+    radius = rng.uniform(1, 6, 64)
+    crowns = [p.buffer(r) for p, r in zip(at(*xy), radius, strict=True)]
+    there = layer(tmp_path / "t.gpkg", crowns)
+    found = layer(tmp_path / "f.gpkg", [c for c, r in zip(crowns, radius, strict=True) if r > 2.6])
+    done = evaluate(found, there)
+    assert [each.unit for each in done.sizes] == ["m"] * 3
+    assert sum(each.rates.n_truths for each in done.sizes) == 64
+    assert done.sizes[0].rates.recall < 0.6
+    assert done.sizes[2].rates.recall == 1
+    recall = done.intervals["recall"]
+    assert done.drawn == "block"
+    assert recall.low < done.rates.recall < recall.high
+    assert evaluate(found, there).intervals == done.intervals
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".csv"])
+def test_errors_as_a_layer(tmp_path: Path, ecodetect: Run, suffix: str) -> None:
+    image = raster(tmp_path / "a.tif")
+    box = shapely.box
+    found = layer(
+        tmp_path / "f.gpkg",
+        [box(X0 + 2, Y0 - 8, X0 + 6, Y0 - 4), box(X0 + 20, Y0 - 24, X0 + 24, Y0 - 20)],
+        score=[0.9, 0.4],
+    )
+    there = layer(
+        tmp_path / "t.gpkg", [box(X0 + 2, Y0 - 8, X0 + 6, Y0 - 4.5), box(X0 + 10, Y0 - 14, X0 + 12, Y0 - 12)]
+    )
+    out, sheet = tmp_path / f"errors{suffix}", tmp_path / "sheet.png"
+    outcome = ecodetect("evaluate", found, there, "--image", image, "-o", out, "--sheet", sheet)
+    assert outcome.code == 0, outcome.err
+    written = formats.read(out) if suffix != ".csv" else formats.read(out, image="a.tif")
+    assert sorted(written.columns["label"].tolist()) == ["false", "missed", "true"]
+    assert Image.open(sheet).width > 200
+    again = ecodetect("evaluate", found, there, "--image", image, "-o", out)
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "--overwrite" in again.err
+
+
+def test_the_command_prints_a_table_or_json(tmp_path: Path, ecodetect: Run) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 0), (10, 0)), score=[0.9, 0.8])
+    there = layer(tmp_path / "t.gpkg", at((0, 1), (40, 0)))
+    outcome = ecodetect("evaluate", found, there, "--within", "3m")
+    assert outcome.code == 0
+    assert "matched one to one by distance ≤ 3 m" in outcome.out
+    assert "count: 2 detected, 2 there" in outcome.out
+    numbers = json.loads(ecodetect("evaluate", found, there, "--within", "3m", "--json").out)
+    assert (numbers["precision"], numbers["recall"], numbers["f1"]) == (0.5, 0.5, 0.5)
+    assert numbers["units"][0]["n_truths"] == 2
+
+
+# -- what can't be -----------------------------------------------------------------------------------------
+
+
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 0)), label=["a"])
+    there = layer(tmp_path / "t.gpkg", at((0, 0)), label=["b"])
+    several = layer(tmp_path / "s.gpkg", at((0, 0), (1, 1)), label=["c", "d"])
+    species = layer(tmp_path / "s2.gpkg", at((0, 0), (1, 1)), label=["x", "y"])
+    pixels = table(tmp_path / "p.csv", "source,x,y", [("a.png", 1.5, 1.5), ("b.png", 1.5, 1.5)])
+    other = table(tmp_path / "o.csv", "source,x,y", [("c.png", 1.5, 1.5), ("d.png", 1.5, 1.5)])
+    mute = table(tmp_path / "m.csv", "x,y", [(1.5, 1.5)])
+    far = layer(tmp_path / "far.gpkg", [shapely.box(X0 + 9e4, Y0, X0 + 9.1e4, Y0 + 9)])
+    cases: list[tuple[list[object], str]] = [
+        ([found, there], "neither a radius nor an accuracy"),
+        ([found, there, "--within", "3"], "unit"),
+        ([found, there, "--within", "3px"], "--image"),
+        ([found, there, "--within", "3m", "--inside"], "give one"),
+        ([found, there, "--iou", "0.5"], "points"),
+        ([found, there, "--iou", "1.5"], "at most 1"),
+        ([found, there, "--inside"], "points only"),
+        ([found, there, "--within", "3m", "--ignore", "maybe"], "neither a file nor a class"),
+        ([found, there, "--within", "3m", "--ignore", "no.gpkg"], "doesn't exist"),
+        ([found, there, "--within", "3m", "--class-column", "no"], "no column 'no'"),
+        ([found, there, "--within", "3m", "--area", far], "meets none"),
+        ([found, there, "--within", "3m", "--area", there], "no polygon"),
+        ([found, there, "--within", "3m", "-o", "x.nope"], "suffix"),
+        ([found, there, "--within", "3m", "--sheet", tmp_path / "x.png"], "one raster"),
+        ([species, several, "--within", "3m"], "no class"),
+        ([pixels, other, "--within", "3px"], "no image in common"),
+        ([pixels, mute, "--within", "3px"], "doesn't say which image"),
+        ([mute, found, "--within", "3px"], "name the raster"),
+        ([mute, mute, "--within", "3m"], "--gsd"),
+        ([tmp_path / "no.gpkg", there], "doesn't exist"),
+    ]  # fmt: skip
+    for arguments, words in cases:
+        outcome = ecodetect("evaluate", *arguments)
+        assert (outcome.code, outcome.out) == (2, ""), arguments
+        assert words in outcome.err, (arguments, outcome.err)
+        assert outcome.err.splitlines()[-1].startswith("error: "), outcome.err
