@@ -1,0 +1,336 @@
+"""Augmentation: the same sample turned, nearer, in another light, so that a network learns what matters.
+
+Each kind has a name and a strength (`Augmentations`). What moves pixels is composed into one map from the
+result to the sample and resampled once, for image, masks and objects together; what changes their values
+follows. Any number of bands; all chance comes from the `Generator` that is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats
+from ecodetect.training.sample import Objects, Sample
+
+Image = NDArray[np.float32]
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # red, green, blue in grey (ITU-R BT.601)
+_RGB = ("red", "green", "blue")
+_ELASTIC_STEP = 6  # bumps of an elastic field along the side of a sample
+_STEPS = 12  # of the inversion of an elastic field: each gains a digit or more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentations:
+    """What may happen to a sample, and how strongly; 0 or False switches a kind off.
+
+    The defaults are for pictures taken from above: no direction is special, light and season differ, size is
+    known to the GSD. An individual seen from above keeps its shape, so `elastic` is off: it is for tissue and
+    cells. Random chips are shifted already, so `translation` is off too.
+
+    turns : flips and quarter turns, exact.
+    rotation : at most so many degrees, either way.
+    scale : at most so much larger or smaller (0.2: from 1/1.2 to 1.2 times).
+    translation : at most so much of the side, along both axes.
+    elastic : bends, of at most so many pixels.
+    brightness : added to all bands, at most so much of their range.
+    gain : each band by its own factor, at most so much from 1: light, haze, season, another sensor.
+    contrast : about each band's mean, at most so much from 1.
+    gamma : exponent, at most so much above 1 or below.
+    saturation : of red, green, blue, at most so much from 1.
+    hue : of red, green, blue, at most so many degrees.
+    greyscale : share of samples whose red, green and blue become grey.
+    noise : of a standard deviation of at most so much of the range.
+    blur : of a standard deviation of at most so many pixels, in half of the samples.
+    band_dropout : share of samples that lose one band (of four or more).
+    """
+
+    turns: bool = True
+    rotation: float = 20.0
+    scale: float = 0.2
+    translation: float = 0.0
+    elastic: float = 0.0
+    brightness: float = 0.1
+    gain: float = 0.1
+    contrast: float = 0.2
+    gamma: float = 0.2
+    saturation: float = 0.3
+    hue: float = 8.0
+    greyscale: float = 0.05
+    noise: float = 0.02
+    blur: float = 0.8
+    band_dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value < 0 or not math.isfinite(value):
+                raise UserError(f"{name} must be 0 (off) or more; got {value}.")
+        for name in ("contrast", "gain", "greyscale", "band_dropout"):
+            if getattr(self, name) > 1:
+                raise UserError(f"{name} must be at most 1; got {getattr(self, name)}.")
+
+    @property
+    def widening(self) -> float:
+        """How much wider than the result a sample should be read so that hardly a corner is left empty."""
+        angle = math.radians(min(self.rotation, 45.0))
+        # Half of the strongest: few samples get more, and their corners are masked.
+        return (math.cos(angle / 2) + math.sin(angle / 2)) * (1 + self.scale / 2) + self.translation
+
+
+NONE = Augmentations(
+    turns=False, rotation=0, scale=0, brightness=0, gain=0, contrast=0, gamma=0, saturation=0, hue=0,
+    greyscale=0, noise=0, blur=0, band_dropout=0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Light:
+    """What black and white are in a scaled image: changes of light are measured in their distance.
+
+    bands : names.
+    black, white : float32 (B,), in the image's own scale.
+    """
+
+    bands: tuple[str, ...]
+    black: NDArray[np.float32]
+    white: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample], bands: Sequence[str]) -> Light:
+        """From the 1st and 99th percentiles of the valid pixels of some samples."""
+        found = [sample.image[:, sample.valid][:, ::7] for sample in samples]
+        pixels = np.concatenate([np.zeros((len(bands), 0), np.float32), *found], axis=1)
+        if not pixels.shape[1]:
+            return cls(tuple(bands), np.zeros(len(bands), np.float32), np.ones(len(bands), np.float32))
+        black, white = np.percentile(pixels, (1, 99), axis=1).astype(np.float32)
+        colours = [index for index, name in enumerate(bands) if name in _RGB]
+        if colours:  # one range for all three, or a green wood would become grey
+            black[colours], white[colours] = black[colours].min(), white[colours].max()
+        # A band without contrast has no range of its own to be measured in.
+        return cls(tuple(bands), black, np.where(white > black, white, black + 1).astype(np.float32))
+
+
+def augment(
+    sample: Sample,
+    rng: np.random.Generator,
+    kinds: Augmentations,
+    light: Light,
+    *,
+    fill: float = 0.0,
+    size: int | None = None,
+) -> Sample:
+    """One random variant of a sample.
+
+    Parameters
+    ----------
+    sample : Sample
+        Read wider than wanted (`kinds.widening`), so that a turned one has corners.
+    rng : numpy.random.Generator
+        All chance; the same state gives the same result.
+    kinds : Augmentations
+        What may happen.
+    light : Light
+        Of the training images.
+    fill : float
+        What the image holds where it isn't valid.
+    size : int, optional
+        Side of the result in pixels, cut about the middle; that of the sample if not given.
+
+    Returns
+    -------
+    Sample
+        Valid where all pixels that went into one were; known alike; ignored where one was.
+    """
+    moved = _moved(sample, rng, kinds, fill, size)
+    image = _recoloured(moved, rng, kinds, light)
+    image[:, ~moved.valid] = fill
+    return Sample(image, moved.valid, moved.known, moved.ignored, moved.objects)
+
+
+# -- what moves pixels -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Map:
+    """From the result's pixels to the sample's: linear · p + shift, and what bends it.
+
+    bend : float32 (H, W, 2), added to it at each of the result's pixel centres; None: nothing.
+    """
+
+    linear: Floats
+    shift: Floats
+    bend: Image | None
+
+    def forward(self, xy: Floats) -> Floats:
+        """Where places of the sample come to lie in the result, (N, 2) -> (N, 2)."""
+        inverse = np.linalg.inv(self.linear)
+        found: Floats = (xy - self.shift) @ inverse.T
+        if self.bend is not None and len(xy):
+            straight = found
+            for _ in range(_STEPS):
+                found = straight - self._bend_at(found) @ inverse.T
+        return found
+
+    def _bend_at(self, xy: Floats) -> Floats:
+        assert self.bend is not None
+        x, y = (xy - 0.5).astype(np.float32).T[:, :, None]
+        there = cv2.remap(self.bend, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(there, np.float64).reshape(-1, 2)
+
+
+def _moved(
+    sample: Sample, rng: np.random.Generator, kinds: Augmentations, fill: float, size: int | None
+) -> Sample:
+    height, width = sample.valid.shape
+    rows, columns = (height, width) if size is None else (size, size)
+    way = _drawn_map(rng, kinds, (height, width), (rows, columns))
+    lack = 1.0 - np.stack([sample.valid, sample.known & sample.valid]).astype(np.float32)
+    planes = [_resampled(band, way, rows, columns, fill) for band in sample.image]
+    lacking = [_resampled(each, way, rows, columns, 1.0) for each in lack]
+    ignored = _resampled(sample.ignored.astype(np.float32), way, rows, columns, 0.0)
+    # A rounding of 1e-3 of a pixel's share is no pixel.
+    valid, known = lacking[0] < 1e-3, lacking[1] < 1e-3
+    return Sample(np.stack(planes), valid, known, ignored > 1e-3, _moved_objects(sample.objects, way))
+
+
+def _drawn_map(
+    rng: np.random.Generator, kinds: Augmentations, there: tuple[int, int], here: tuple[int, int]
+) -> _Map:
+    """there, here : rows and columns of sample and result."""
+    linear = np.eye(2)
+    if kinds.turns:
+        turns, is_flipped = int(rng.integers(4)), bool(rng.integers(2))
+        linear = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
+        if is_flipped:
+            linear = linear @ np.diag([-1.0, 1.0])
+    if kinds.rotation:
+        angle = math.radians(rng.uniform(-kinds.rotation, kinds.rotation))
+        cos, sin = math.cos(angle), math.sin(angle)
+        linear = linear @ np.array([[cos, -sin], [sin, cos]])
+    if kinds.scale:
+        linear = linear / math.exp(rng.uniform(-1, 1) * math.log1p(kinds.scale))
+    middle, centre = np.array(there[::-1]) / 2, np.array(here[::-1]) / 2
+    if np.array_equal(np.abs(linear), np.rint(np.abs(linear))):
+        # Without rotation and scale pixels go onto pixels, also where one side is odd and the other even.
+        middle = middle - ((middle - linear @ (centre - 0.5) - 0.5) % 1.0)
+    if kinds.translation:
+        middle = middle + rng.uniform(-kinds.translation, kinds.translation, 2) * np.array(here[::-1])
+    bend = _drawn_bend(rng, kinds.elastic, here) if kinds.elastic else None
+    return _Map(linear, middle - linear @ centre, bend)
+
+
+def _drawn_bend(rng: np.random.Generator, most: float, here: tuple[int, int]) -> Image:
+    """A smooth field: cubic between the knots of a coarse lattice, of at most `most` pixels."""
+    knots = rng.uniform(-1, 1, (_ELASTIC_STEP, _ELASTIC_STEP, 2)).astype(np.float32)
+    field = cv2.resize(knots, here[::-1], interpolation=cv2.INTER_CUBIC)
+    # Steeper than half a pixel per pixel it would fold.
+    steepest = 2 * min(here) / (_ELASTIC_STEP * 8)
+    return np.asarray(field * rng.uniform(0, 1) * min(most, steepest), np.float32)
+
+
+def _resampled(plane: Image, way: _Map, rows: int, columns: int, border: float) -> Image:
+    # cv2 counts from the centre of the first pixel, we from its outer corner.
+    shift = way.linear @ np.array([0.5, 0.5]) + way.shift - 0.5
+    if way.bend is None:
+        matrix = np.column_stack([way.linear, shift])
+        return np.asarray(
+            cv2.warpAffine(
+                plane,
+                matrix,
+                (columns, rows),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=border,
+            )
+        )
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    there = (np.stack([x, y], axis=2) @ way.linear.T + shift + way.bend).astype(np.float32)
+    return np.asarray(
+        cv2.remap(
+            plane,
+            np.ascontiguousarray(there[..., 0]),
+            np.ascontiguousarray(there[..., 1]),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=border,
+        )
+    )
+
+
+def _moved_objects(objects: Objects, way: _Map) -> Objects:
+    turn = np.linalg.inv(way.linear)
+    # The box about an ellipse of these axes; exact for quarter turns, where axes change places.
+    size = np.sqrt(np.nan_to_num(objects.size) ** 2 @ (turn**2).T)
+    size[np.isnan(objects.size).any(axis=1)] = np.nan
+    factor = math.sqrt(abs(np.linalg.det(turn)))
+    return Objects(way.forward(objects.xy), size, objects.label, objects.accuracy_px * factor)
+
+
+# -- what changes values -----------------------------------------------------------------------------------
+
+
+def _recoloured(sample: Sample, rng: np.random.Generator, kinds: Augmentations, light: Light) -> Image:
+    """The image in another light; what it holds where it isn't valid means nothing."""
+    black, span = light.black[:, None, None], (light.white - light.black)[:, None, None]
+    image: Image = (sample.image - black) / span
+    count = len(image)
+
+    def about_one(most: float, shape: int | None = None) -> NDArray[np.float32]:
+        return np.asarray(1 + rng.uniform(-most, most, shape), np.float32)
+
+    if kinds.gamma:
+        exponent = math.exp(rng.uniform(-1, 1) * math.log1p(kinds.gamma))
+        # Odd about black, so that what lies under it (noise, percentiles) isn't cut.
+        image = np.sign(image) * np.abs(image) ** np.float32(exponent)
+    factor = np.ones(count, np.float32)
+    offset = np.zeros(count, np.float32)
+    if kinds.gain:
+        factor *= about_one(kinds.gain, count)
+    if kinds.contrast:
+        contrast = about_one(kinds.contrast)
+        mean = image[:, sample.valid].mean(axis=1) if sample.valid.any() else offset
+        offset = (factor * mean * (1 - contrast)).astype(np.float32)
+        factor *= contrast
+    if kinds.brightness:
+        offset = offset + np.float32(rng.uniform(-kinds.brightness, kinds.brightness))
+    image = image * factor[:, None, None] + offset[:, None, None]
+    if all(name in light.bands for name in _RGB):
+        where = [light.bands.index(name) for name in _RGB]
+        image[where] = np.einsum("ij,jhw->ihw", _drawn_colours(rng, kinds), image[where])
+    if kinds.blur and rng.random() < 0.5:
+        sigma = rng.uniform(0, kinds.blur)
+        if sigma > 0.2:  # under this nothing changes
+            image = np.stack([cv2.GaussianBlur(band, (0, 0), sigma) for band in image])
+    if kinds.noise:
+        strength = np.float32(rng.uniform(0, kinds.noise))
+        image += strength * rng.standard_normal(image.shape, dtype=np.float32)
+    result: Image = image * span + black
+    if kinds.band_dropout and count > 3 and rng.random() < kinds.band_dropout:
+        band = int(rng.integers(count))
+        result[band] = sample.image[band, sample.valid].mean() if sample.valid.any() else light.black[band]
+    return result.astype(np.float32, copy=False)
+
+
+def _drawn_colours(rng: np.random.Generator, kinds: Augmentations) -> NDArray[np.float32]:
+    """Saturation, hue and greyscale as one 3 x 3 matrix on red, green, blue; greys stay as they are."""
+    grey = np.tile(_LUMA, (3, 1))
+    matrix = np.eye(3)
+    if kinds.hue:
+        angle = math.radians(rng.uniform(-kinds.hue, kinds.hue))
+        axis = np.full(3, math.sqrt(1 / 3))  # Rodrigues' rotation about the axis of greys
+        cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+        matrix = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    if kinds.saturation:
+        share = 1 + rng.uniform(-kinds.saturation, kinds.saturation)
+        matrix = (grey + share * (np.eye(3) - grey)) @ matrix
+    if kinds.greyscale and rng.random() < kinds.greyscale:
+        matrix = grey @ matrix
+    return np.asarray(matrix, np.float32)
