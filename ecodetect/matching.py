@@ -116,7 +116,7 @@ def by_distance(
     shown = np.unique(limits)
     criterion = "distance"
     if len(shown):
-        span = f"{shown[0]:g}" if len(shown) == 1 else f"{shown[0]:g} to {shown[-1]:g}"
+        span = f"{shown[0]:g}" if len(shown) == 1 else f"{shown[0]:.4g} to {shown[-1]:.4g}"
         criterion = f"distance ≤ {span} {unit}"
     empty = np.empty(0, np.int64)
     if not len(detections) or not len(truths):
