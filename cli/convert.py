@@ -29,4 +29,4 @@ def convert(source: str, target: str, image: str | None, layer: str | None, over
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
     unit = "feature" if done.features == 1 else "features"
-    click.echo(f"{done.features} {unit} written to {done.path}", err=True)
+    click.echo(f"{done.features} {unit} written to {done.path}")

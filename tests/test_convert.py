@@ -138,7 +138,7 @@ def test_the_command_says_what_it_did(ecodetect: Run, tmp_path: Path, plot: Path
     assert (done.code, done.out) == (0, "")
     assert "1 row of other images left out (other.tif)" in done.err
     assert "1 row left out: a box whose xmin 9 is more than its xmax 8 (line 4)" in done.err
-    assert "2 features written" in done.err
+    assert "2 features written" in done.out
     assert len(features(target)) == 2
     again = ecodetect("convert", boxes, target, "--image", plot)
     assert again.code == 2
