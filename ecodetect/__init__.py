@@ -27,6 +27,8 @@ _PUBLIC = {
     "Summary": "ecodetect.results",
     "UserError": "ecodetect.errors",
     "Window": "ecodetect.grid",
+    "convert": "ecodetect.converting",
+    "evaluate": "ecodetect.evaluation",
     "open_raster": "ecodetect.raster",
     "scan": "ecodetect.scanning",
     "scan_files": "ecodetect.scanning",
@@ -42,14 +44,18 @@ __all__ = [
     "Summary",
     "UserError",
     "Window",
+    "convert",
+    "evaluate",
     "open_raster",
     "scan",
     "scan_files",
 ]
 
 if TYPE_CHECKING:
+    from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
+    from ecodetect.evaluation import evaluate
     from ecodetect.grid import Grid, Window
     from ecodetect.layer import Layer
     from ecodetect.raster import open_raster
