@@ -25,7 +25,6 @@ LAYERS = [
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
     ["ecodetect.candidates", "ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],
-    ["ecodetect.bundle"],
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
@@ -36,7 +35,6 @@ LAYERS = [
     ],
     ["ecodetect.detectors.outlines"],
     ["ecodetect.detectors.protocol"],
-    ["ecodetect.networks"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
     ["ecodetect.raster_header"],
@@ -68,18 +66,23 @@ LAYERS = [
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
     ["ecodetect.metrics"],
-    ["ecodetect.runtime"],
+    ["ecodetect.networks", "ecodetect.runtime", "ecodetect.scaling"],
     ["ecodetect.matching"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
-    ["ecodetect.layer"],
+    ["ecodetect.bundle", "ecodetect.layer", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.errors"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
-LEARNED = {"ecodetect.networks", "ecodetect.runtime", "ecodetect.training"}
+LEARNED = {
+    "ecodetect.detectors.heatmap",
+    "ecodetect.networks",
+    "ecodetect.runtime",
+    "ecodetect.training",
+}
 FOREIGN = {
     "rasterio": {
         "ecodetect.raster",

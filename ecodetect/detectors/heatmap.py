@@ -1,0 +1,375 @@
+"""Individuals as the peaks of a learned map: needs only points, and counts touching ones one by one.
+
+A network with an encoder, a decoder and skip connections regresses, for each class, a map with a Gaussian
+of height 1 at each annotated centre; what is found are its peaks, so no boxes are compared and none
+suppressed. Sources: Tompson et al. 2014 (arXiv:1406.2984) and Newell et al. 2016 (arXiv:1603.06937) for the
+regressed map, Zhou et al. 2019 (arXiv:1904.07850, "Objects as Points") for objects as its peaks with sizes
+read off there, Ventura et al. 2022 (arXiv:2208.10607) for tree crowns.
+
+- Positions are refined between pixels, continuously: noise in the map moves them by as little as itself.
+- Where a bundle has learned sizes, the diameter is read off a second map at the peak.
+- A position known to a few pixels only (GPS) gets a Gaussian as much wider.
+- Outside where annotation is complete only the surroundings of objects teach anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect import scaling
+from ecodetect.bundle import Bundle, Card
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections, Kind
+from ecodetect.detectors.protocol import Needs, Scene, Settling
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ecodetect.runtime import Network
+    from ecodetect.training.sample import Sample
+
+IS_LEARNED = True
+
+Peaks = tuple[Floats, Floats, NDArray[np.int64], Floats | None]
+
+# Nothing lower is ever a peak: whatever the threshold, noise on empty ground isn't reported.
+LOWEST_SCORE = 0.02
+# Two tiles see the same peak within 0.01 px; peaks of different objects are at least a pixel apart.
+_SAME_PX = 0.25
+# Height of an object's Gaussian down to which a pixel belongs to it, where annotation isn't complete.
+_COVERED = 0.05
+# Gaussians narrower than this can't be told from one pixel, wider ones hide neighbours.
+SIGMA_PX = (1.0, 4.0)
+# Defaults of what a card's options may leave out.
+DEFAULTS: Mapping[str, Any] = {
+    "network": {"kind": "unet", "width": 16, "depth": 3, "up": 1},
+    "sigma_px": 2.0,
+    "window_px": 1.0,
+    "sized": False,
+    "typical_px": 10.0,
+    "positive_weight": 10.0,
+    "size_weight": 0.1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+        or "count" (as many too many as too few).
+    """
+
+    threshold: Literal["f1", "count"] = "f1"
+
+
+def setting(card: Card, name: str) -> Any:
+    """An option of the card, or its default."""
+    return card.options.get(name, DEFAULTS[name])
+
+
+def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network that a card describes.
+
+    weights : of a backbone's encoder; see `networks.build`. None: at random.
+    """
+    from ecodetect import networks
+
+    maps = len(card.classes) + bool(setting(card, "sized"))
+    return networks.build(setting(card, "network"), card.bands, maps, weights)
+
+
+def card_options(
+    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of the card of a network to be trained, from what the annotations are like.
+
+    diameter_px : (N,), of the annotated objects at the GSD of the network; NaN where unknown.
+    spacing_px : (N,), distance from each object to the nearest other; infinite where there is none.
+    asked : options that a user has stated; they are kept.
+
+    Gaussians are a quarter of an object wide (a crown's centre can be told to about that), but not so wide
+    that close neighbours melt into one peak: two of distance s have two peaks if s > 2 sigma. Where objects
+    are closer than 4 px, the map is twice as fine as the image.
+    """
+    asked = dict(asked or {})
+    known = diameter_px[np.isfinite(diameter_px)]
+    near = spacing_px[np.isfinite(spacing_px)]
+    typical = float(np.median(known)) if len(known) else None
+    close = float(np.percentile(near, 5)) if len(near) else math.inf
+    sigma = typical / 4 if typical is not None else float(np.median(near)) / 4 if len(near) else 2.0
+    sigma = float(np.clip(min(sigma, close / 2), *SIGMA_PX))
+    shape = dict(DEFAULTS["network"])
+    shape["up"] = 2 if close < 4 else 1
+    # What is wider than the network's view of one level deeper.
+    shape["depth"] = 4 if typical is not None and typical > 40 else 3
+    shape.update(asked.pop("network", {}))
+    found = {
+        **DEFAULTS,
+        "network": shape,
+        "sigma_px": round(sigma, 2),
+        "window_px": round(max(1.0, sigma / 2), 2),
+        "sized": bool(len(known) >= max(20, len(diameter_px) // 2)),
+        "typical_px": round(typical, 2) if typical is not None else DEFAULTS["typical_px"],
+    }
+    return {**found, **asked}
+
+
+# -- training ----
+
+
+def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+    """What the network should answer to a sample, on its output's pixels.
+
+    Returns heat (K, H', W') in [0, 1], counted (1, H', W') in {0, 1}, and if the card's network learns sizes
+    log_size (1, H', W') = ln(diameter / typical) with sized (1, H', W') in [0, 1], the weight of each pixel.
+    """
+    up = int(setting(card, "network")["up"])
+    height, width = sample.valid.shape[0] * up, sample.valid.shape[1] * up
+    objects = sample.objects
+    heat = np.zeros((len(card.classes), height, width), np.float32)
+    log_size = np.zeros((1, height, width), np.float32)
+    sized = np.zeros((1, height, width), np.float32)
+    diameter = np.sqrt(np.prod(objects.size, axis=1)) / float(setting(card, "typical_px"))
+    for row in range(len(objects)):
+        sigma = math.hypot(float(setting(card, "sigma_px")), float(objects.accuracy_px[row])) * up
+        x, y = objects.xy[row] * up
+        reach = 3.5 * sigma  # a Gaussian is 0.002 there
+        x0, x1 = max(0, math.floor(x - reach)), min(width, math.ceil(x + reach))
+        y0, y1 = max(0, math.floor(y - reach)), min(height, math.ceil(y + reach))
+        if x0 >= x1 or y0 >= y1:
+            continue
+        along = np.exp(-((np.arange(x0, x1) + 0.5 - x) ** 2) / (2 * sigma**2))
+        down = np.exp(-((np.arange(y0, y1) + 0.5 - y) ** 2) / (2 * sigma**2))
+        bump = np.outer(down, along).astype(np.float32)
+        place = heat[objects.label[row], y0:y1, x0:x1]
+        np.maximum(place, bump, out=place)
+        if math.isfinite(diameter[row]) and diameter[row] > 0:
+            nearest = bump > sized[0, y0:y1, x0:x1]
+            log_size[0, y0:y1, x0:x1][nearest] = math.log(diameter[row])
+            sized[0, y0:y1, x0:x1][nearest] = bump[nearest]
+    usable, known = _finer(sample.valid & ~sample.ignored, up), _finer(sample.known, up)
+    counted = usable & (known | (heat > _COVERED).any(axis=0))
+    out = {"heat": heat, "counted": counted[None].astype(np.float32)}
+    if setting(card, "sized"):
+        sized[:, ~usable] = 0
+        sized[sized < 0.5] = 0  # sizes are read at peaks; farther off a neighbour's would be as right
+        out |= {"log_size": log_size, "sized": sized}
+    return out
+
+
+def _finer(mask: NDArray[np.bool_], up: int) -> NDArray[np.bool_]:
+    return mask.repeat(up, 0).repeat(up, 1) if up > 1 else mask
+
+
+def losses(outputs: torch.Tensor, targets: Mapping[str, torch.Tensor], card: Card) -> dict[str, torch.Tensor]:
+    """Losses of a batch; their sum is what training lowers.
+
+    heat: squared error, weighted by 1 + positive_weight * target, for most of the ground is empty; per pixel
+    that counts. size: squared error of the logarithm near centres, times size_weight.
+    """
+    classes = len(card.classes)
+    heat, counted = targets["heat"], targets["counted"]
+    weight = counted * (1 + float(setting(card, "positive_weight")) * heat)
+    error = weight * (outputs[:, :classes] - heat) ** 2
+    found = {"heat": error.sum() / (counted.sum() * classes).clamp(min=1.0)}
+    if setting(card, "sized"):
+        near = targets["sized"]
+        off = near * (outputs[:, classes:] - targets["log_size"]) ** 2
+        found["size"] = float(setting(card, "size_weight")) * off.sum() / near.sum().clamp(min=1.0)
+    return found
+
+
+# -- reading a map ----
+
+
+def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Peaks]:
+    """Peaks of each image.
+
+    outputs : of the network; the first (N, K or K + 1, H', W').
+    Returns for each image xy float64 (n, 2) in pixels of the input, score (n,) in [0, 1], label (n,), and the
+    diameter in pixels (n,) or None.
+    """
+    up = int(setting(card, "network")["up"])
+    radius = max(1, round(float(setting(card, "window_px")) * up))
+    return [_decoded(maps, card, up, radius) for maps in outputs[0]]
+
+
+def _decoded(maps: NDArray[np.float32], card: Card, up: int, radius: int) -> Peaks:
+    classes = len(card.classes)
+    places, scores, labels, sizes = [], [], [], []
+    is_sized = len(maps) > classes
+    for label in range(classes):
+        rows, columns = peaks(maps[label], radius)
+        places.append((refined(maps[label], rows, columns)) / up)
+        scores.append(np.clip(maps[label][rows, columns].astype(np.float64), 0.0, 1.0))
+        labels.append(np.full(len(rows), label, np.int64))
+        if is_sized:
+            # A hundredth to a hundredfold: a network gone astray must not give infinity.
+            ratio = np.exp(np.clip(maps[classes][rows, columns].astype(np.float64), -4.6, 4.6))
+            sizes.append(float(setting(card, "typical_px")) * ratio)
+    return (
+        np.concatenate(places),
+        np.concatenate(scores),
+        np.concatenate(labels),
+        np.concatenate(sizes) if is_sized else None,
+    )
+
+
+def peaks(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of pixels that are the highest within `radius`, and above `LOWEST_SCORE`.
+
+    heat : (H, W). Of equal neighbours the first in reading order counts as the higher one. The outermost
+    pixels are no peaks: what is beyond them isn't known.
+    """
+    height, width = heat.shape
+    if height < 3 or width < 3:
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    disc[radius - 1 : radius + 2, radius - 1 : radius + 2] = 1
+    is_high = (heat >= cv2.dilate(heat, disc)) & (heat > LOWEST_SCORE)
+    is_high[[0, -1]] = False
+    is_high[:, [0, -1]] = False
+    rows, columns = np.nonzero(is_high)
+    is_first = np.ones(len(rows), np.bool_)
+    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1)):
+        is_first &= heat[rows + dy, columns + dx] < heat[rows, columns]
+    return rows[is_first], columns[is_first]
+
+
+def refined(heat: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
+    """Positions of peaks between pixels, (n, 2) as x, y.
+
+    A parabola through the peak and its two neighbours, along x and along y (exact for the logarithm of a
+    Gaussian, so that is taken). Each is looked up between the two lines that the other's answer lies between:
+    so it hardly matters which of two nearly equal pixels was the highest.
+    """
+    around = np.stack(
+        [np.stack([heat[rows + dy, columns + dx] for dx in (-1, 0, 1)], -1) for dy in (-1, 0, 1)], -2
+    ).astype(np.float64)  # (n, y, x)
+    around = np.log(np.maximum(around, 1e-3))
+    along = _vertex(around)  # offset in x of each of the three rows
+    down = _vertex(around.transpose(0, 2, 1))  # in y of each of the three columns
+    dx, dy = _between(along, down[:, 1]), _between(down, along[:, 1])
+    return np.stack([columns + 0.5 + dx, rows + 0.5 + dy], axis=1)
+
+
+def _vertex(lines: Floats) -> Floats:
+    """Where the parabola through three values is highest, from the middle one, within a pixel; (n, 3)."""
+    before, middle, after = lines[..., 0], lines[..., 1], lines[..., 2]
+    bend = 2 * middle - before - after
+    offset = (after - before) / (2 * np.where(bend > 1e-9, bend, 1.0))
+    return np.asarray(np.where(bend > 1e-9, np.clip(offset, -1.0, 1.0), 0.0), np.float64)
+
+
+def _between(values: Floats, at: Floats) -> Floats:
+    """Values of three lines at -1, 0, 1, looked up at places from -0.5 to 0.5."""
+    at = np.clip(at, -0.5, 0.5)
+    beside = np.where(at < 0, values[:, 0], values[:, 2])
+    return np.asarray(values[:, 1] + np.abs(at) * (beside - values[:, 1]), np.float64)
+
+
+# -- scanning ----
+
+
+def build(options: Options, scene: Scene, bundle: Bundle | None = None, *, device: str = "auto") -> Heatmap:
+    """The detector of a bundle for a scene; raises UserError without a bundle, or where they don't fit."""
+    if bundle is None:
+        raise UserError("heatmap has to be trained first: say -m MODEL.safetensors, a bundle of it.")
+    from ecodetect.runtime import open_network
+
+    card = bundle.card
+    opened = open_network(bundle, network(card), device=device)  # type: ignore[arg-type]
+    return Heatmap(options, card, bundle.hash, opened, card.scaling, scene.gsd)
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """Peaks of a learned map.
+
+    scaling : the card's, or once surveyed what it becomes on this raster.
+    """
+
+    options: Options
+    card: Card
+    hash: str
+    network: Network
+    scaling: Any
+    gsd: tuple[float, float] | None
+
+    kind: Kind = dataclasses.field(default="point", init=False)
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.card.classes
+
+    @property
+    def needs(self) -> Needs:
+        card = self.card
+        reach = 4 * self.network.stride if self.network.reach_px is None else self.network.reach_px
+        shape = setting(card, "network")
+        return Needs(
+            bands=card.bands,
+            largest_px=card.largest / (card.gsd or 1.0),
+            gsd_m=card.gsd if card.unit == "m" else None,
+            stride_px=self.network.stride,
+            # Refinement and the window look at pixels around the peak.
+            reach_px=reach + 2 + round(setting(card, "window_px")),
+            margin_px=max(1.0, float(card.agreement.get("shift_px", 0.0))),
+            is_local=self.network.is_local,
+            settling=Settling("distance", _SAME_PX),
+            survey=self.scaling.mode == "survey",
+            bytes_per_pixel=int(4 * len(card.bands) + 24 * shape["width"] * shape["up"] ** 2),
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "model_hash": self.hash,
+            "threshold": self.options.threshold,
+            "device": self.network.device,
+        }
+
+    def surveyed(self, samples: Iterable[Chip]) -> Heatmap:
+        return replace(self, scaling=scaling.surveyed(self.scaling, samples))
+
+    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+        """Peaks of each chip. Those on pixels without data are left out."""
+        card, stride = self.card, self.network.stride
+        height, width = chips[0].pixels.shape[1:]
+        # A chip of another detector's tiles, or of a test, may not be a multiple of the stride.
+        batch = np.full(
+            (len(chips), len(card.bands), -(-height // stride) * stride, -(-width // stride) * stride),
+            card.fill,
+            np.float32,
+        )
+        for image, chip in zip(batch, chips, strict=True):
+            image[:, :height, :width] = scaling.scaled(chip.pixels, chip.valid, self.scaling, card.fill)
+        found = []
+        for chip, (xy, score, label, size) in zip(chips, decode(self.network.run(batch), card), strict=True):
+            inside = (xy[:, 0] < width) & (xy[:, 1] < height)
+            if chip.valid is not None:
+                at = np.minimum(np.floor(xy).astype(np.int64), (width - 1, height - 1))
+                inside &= chip.valid[at[:, 1], at[:, 0]]
+            diameter = None if size is None else size[inside]
+            found.append(
+                Detections(
+                    chip.grid, "point", xy[inside], score[inside], label[inside], card.classes, diameter
+                )
+            )
+        return found

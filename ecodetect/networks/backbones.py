@@ -1,0 +1,223 @@
+"""torchvision's classification networks as encoders, by name, with the decoder of a U-Net on top.
+
+A network is taken as the row of its parts up to the global pooling, and its features are tapped before each
+halving. That works for those that are such a row (ResNet, MobileNet, EfficientNet, SqueezeNet, VGG, DenseNet,
+RegNet, ConvNeXt, …), and is refused in one sentence for others (transformers). Weights are read from
+.safetensors files in torchvision's naming; nothing is unpickled but by torchvision's own download.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ecodetect.bundle import read_weights
+from ecodetect.errors import UserError
+from ecodetect.networks.decoding import Decoder, convolution
+
+VARIABLE = "ECODETECT_WEIGHTS"
+# What the ImageNet weights expect of red, green and blue in 0 to 1: offset and span.
+MEAN = {"red": 0.485, "green": 0.456, "blue": 0.406}
+DEVIATION = {"red": 0.229, "green": 0.224, "blue": 0.225}
+_PROBE_PX = 128  # sides of the images on which strides are found out
+_ENDS = ("avgpool", "classifier", "fc", "head")  # where the features end and the classification begins
+_CHANNELS = ("red", "green", "blue")
+
+
+def names() -> list[str]:
+    """The backbones there may be: torchvision's classification networks but for transformers."""
+    from torchvision import models
+
+    module = "torchvision.models."
+    return sorted(
+        name
+        for name in models.list_models(module=models)
+        if not name.startswith(("vit", "swin", "maxvit", "inception", "googlenet"))
+        and models.get_model_builder(name).__module__.startswith(module)
+    )
+
+
+def pretrained(name: str) -> dict[str, Any]:
+    """ImageNet weights of a backbone, in torchvision's naming.
+
+    Looked for as NAME.safetensors or NAME_*.safetensors in the folder $ECODETECT_WEIGHTS, then in torch's
+    cache (`hub/checkpoints`); else torchvision downloads its own.
+    Raises UserError where there are none.
+    """
+    from torchvision import models
+
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    stated = os.environ.get(VARIABLE)
+    folders = [*([Path(stated)] if stated else []), cache]
+    for folder in folders:
+        # `vgg11` must not find `vgg11_bn`: what follows the name is no name of another backbone.
+        found = [
+            path
+            for path in sorted(folder.glob(f"{name}*.safetensors"))
+            if max((other for other in names() if path.stem.startswith(other)), key=len, default="") == name
+        ]
+        if found:
+            return read_weights(found[0])
+    try:
+        chosen = models.get_model_weights(name)["DEFAULT"]
+        return {key: value.numpy() for key, value in chosen.get_state_dict(progress=False).items()}
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"No ImageNet weights for '{name}': put {name}.safetensors, in torchvision's naming, into the "
+            f"folder that {VARIABLE} names, or train with --weights none."
+        ) from error
+
+
+def encoder(name: str, weights: Mapping[str, Any] | None, bands: Sequence[str], *, depth: int = 5) -> Encoder:
+    """The backbone `name` up to the stride 2**depth.
+
+    weights : in torchvision's naming; None: at random.
+    bands : names of the input. Red, green and blue take the weights learned for them, any other band their
+        mean; all are scaled so that the first layer's output keeps its range.
+    Raises UserError for a name that there isn't, a network that is no row of parts, or weights of another.
+    """
+    from torchvision import models
+
+    if name not in names():
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, names(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see torchvision's list of models."
+        raise UserError(f"No backbone named '{name}'; {hint}")
+    model = models.get_model(name, weights=None)
+    if weights is not None:
+        _load(model, weights, name)
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    _replace(model, first, _widened(first, bands))
+    return Encoder(name, _row(model, name), len(bands), depth)
+
+
+def _load(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
+    tensors = {key: torch.as_tensor(value) for key, value in weights.items()}
+    wanted = model.state_dict()
+    # The classifier isn't used; one for other classes does no harm.
+    features = {key for key in wanted if not key.startswith(("classifier", "fc", "head"))}
+    wrong = [key for key in features if key not in tensors or tensors[key].shape != wanted[key].shape]
+    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    if wrong:
+        raise UserError(f"These are no weights of {name}: '{min(wrong)}' is missing or of another shape.")
+    model.load_state_dict({key: tensors[key] for key in features if key in tensors}, strict=False)
+
+
+def _widened(first: nn.Conv2d, bands: Sequence[str]) -> nn.Conv2d:
+    """The first convolution for other bands; padded, so that its output lines up with the image."""
+    mean = first.weight.detach().mean(dim=1)
+    columns = [
+        first.weight.detach()[:, _CHANNELS.index(band)] if band in _CHANNELS else mean for band in bands
+    ]
+    size, stride = first.kernel_size[0], first.stride[0]
+    padding = (size - 1) // 2 if first.padding == (0, 0) else int(first.padding[0])
+    wide = nn.Conv2d(len(bands), first.out_channels, size, stride, padding, bias=first.bias is not None)
+    with torch.no_grad():
+        wide.weight.copy_(torch.stack(columns, dim=1) * 3 / len(bands))
+        if first.bias is not None and wide.bias is not None:
+            wide.bias.copy_(first.bias)
+    return wide
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for parent in model.modules():
+        for key, child in parent.named_children():
+            if child is old:
+                setattr(parent, key, new)
+
+
+def _row(model: nn.Module, name: str) -> list[nn.Module]:
+    """The parts of the network in the order they are applied, up to the global pooling."""
+    row: list[nn.Module] = []
+    for key, part in model.named_children():
+        if key in _ENDS:
+            break
+        row += list(part) if isinstance(part, nn.Sequential) and not hasattr(part, "out_channels") else [part]
+    if not row:
+        raise UserError(f"'{name}' can't be an encoder: it is no row of layers.")
+    return row
+
+
+class Encoder(nn.Module):
+    """A backbone cut into stages, each ending where the next halves the image.
+
+    stages : applied one after the other.
+    strides : of what each stage gives, ascending; 2**depth the last.
+    channels : of what each stage gives.
+    """
+
+    def __init__(self, name: str, row: Sequence[nn.Module], in_bands: int, depth: int) -> None:
+        super().__init__()
+        stages: list[list[nn.Module]] = [[]]
+        self.strides: list[int] = []
+        self.channels: list[int] = []
+        stride, channels = 1, in_bands
+        x = torch.zeros(1, in_bands, _PROBE_PX, _PROBE_PX)
+        was_training = [part.training for part in row]
+        with torch.no_grad():
+            for part in row:
+                part.eval()
+                try:
+                    x = part(x)
+                except (RuntimeError, TypeError) as error:
+                    raise UserError(f"'{name}' can't be an encoder: it is no row of layers.") from error
+                here = _PROBE_PX // x.shape[-1] if x.ndim == 4 else 0
+                if here * (x.shape[-1] if here else 1) != _PROBE_PX or x.shape[-1] != x.shape[-2]:
+                    raise UserError(
+                        f"'{name}' can't be an encoder: its features don't line up with the image."
+                    )
+                if here > 2**depth:
+                    break
+                if here != stride:
+                    if stages[-1]:
+                        self.strides.append(stride)
+                        self.channels.append(channels)
+                        stages.append([])
+                    stride = here
+                stages[-1].append(part)
+                channels = x.shape[1]
+        self.strides.append(stride)
+        self.channels.append(channels)
+        if stride != 2**depth:
+            raise UserError(f"'{name}' has no features at stride {2**depth}; its coarsest are at {stride}.")
+        for part, state in zip(row, was_training, strict=True):
+            part.train(state)
+        self.stages = nn.ModuleList(nn.Sequential(*parts) for parts in stages)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What each stage gives, from fine to coarse."""
+        found = []
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        return found
+
+
+class EncoderDecoder(nn.Module):
+    """A backbone, a convolution of the image itself for what is finer than its first stage, and a decoder."""
+
+    def __init__(self, encoder: Encoder, out_maps: int, *, width: int = 16, up: int = 1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.stride = encoder.strides[-1]
+        first = next(layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d))
+        # Place of the features at each stride among those of the encoder; the image has one of its own.
+        self.places = [
+            encoder.strides.index(2**level) if 2**level in encoder.strides else None
+            for level in range(1, self.stride.bit_length())
+        ]
+        self.detail = convolution(first.in_channels, width)
+        channels = [width, *(0 if place is None else encoder.channels[place] for place in self.places)]
+        self.decoder = Decoder(channels, out_maps, width=width, up=up)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.encoder.features(x)
+        features = [self.detail(x), *(None if place is None else found[place] for place in self.places)]
+        out: torch.Tensor = self.decoder(features)
+        return out

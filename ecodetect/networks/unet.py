@@ -1,0 +1,39 @@
+"""A small U-Net, learned from scratch.
+
+Source: Ronneberger, Fischer, Brox 2015 (doi:10.1007/978-3-319-24574-4_28), with batch normalisation and
+padded convolutions. It is local: nothing in it sees the whole image (no global pooling, no normalisation by
+group).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ecodetect.networks.decoding import Decoder, convolution
+
+
+class UNet(nn.Module):
+    """Encoder of `depth` halvings, two convolutions a level, and a decoder with one a level.
+
+    width : channels at full resolution; doubled with each halving. 16 and depth 3: 0.40 million parameters.
+    up : output pixels per input pixel along an axis, 1 or 2.
+    """
+
+    def __init__(self, in_bands: int, out_maps: int, *, width: int = 16, depth: int = 3, up: int = 1) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.levels = nn.ModuleList(
+            nn.Sequential(convolution(before, here), convolution(here, here))
+            for before, here in zip([in_bands, *widths], widths, strict=False)
+        )
+        self.halve = nn.MaxPool2d(2)
+        self.decoder = Decoder(widths, out_maps, width=width, up=up)
+        self.stride = 2**depth
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = [self.levels[0](x)]
+        for level in self.levels[1:]:
+            features.append(level(self.halve(features[-1])))
+        out: torch.Tensor = self.decoder(features)
+        return out

@@ -1,0 +1,183 @@
+"""A network made ready to run: weights from a bundle, batch normalisation folded in, on the device there is.
+
+The one place where networks meet numpy. Folding and channels-last memory give 1.5 to 2.9 times the speed of
+the network as it was trained, and the same numbers to 3e-6; half precision on a CPU is slower, so never used.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ecodetect.bundle import Bundle, BundleError, Weights
+from ecodetect.errors import UserError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+# A network that looks farther than this is taken for one that looks everywhere.
+_FARTHEST_PX = 1024
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Network:
+    """A network that only answers.
+
+    module : folded, in inference mode.
+    device : where it runs.
+    stride : sides of batches are multiples of it, and so are shifts that change nothing.
+    reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
+    """
+
+    module: nn.Module
+    device: str
+    stride: int
+    reach_px: int | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the answer at a place doesn't depend on how large the image around it is."""
+        return self.reach_px is not None
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The outputs of the module, in order, each (N, …).
+
+        batch : (N, B, H, W), scaled as the card says.
+        """
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+            out = self.module(x.contiguous(memory_format=torch.channels_last))
+            maps = [out] if isinstance(out, torch.Tensor) else list(out)
+            return [part.float().cpu().contiguous().numpy() for part in maps]
+
+
+def open_network(
+    bundle: Bundle, module: nn.Module, *, device: Device = "auto", threads: int | None = None
+) -> Network:
+    """The network of a bundle, ready to run.
+
+    module : as the detector builds it for the bundle's card; its weights are replaced.
+    device : "auto": a GPU if there is one.
+    threads : of the CPU, for this process; None: as torch has it (a thread for each core).
+    Raises UserError for a device that isn't there, BundleError for weights of another network.
+    """
+    place = choose(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    load(module, bundle.weights, name=bundle.card.name)
+    module.eval()
+    reach = reach_px(module, len(bundle.card.bands))
+    stride = int(getattr(module, "stride", 1))
+    ready = folded(module).to(place).to(memory_format=torch.channels_last)
+    return Network(ready, place, stride, reach)
+
+
+def choose(device: Device) -> str:
+    """The device meant; raises UserError where it isn't there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(device, False):
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise UserError(f"--device {device} isn't there; there is: {found}.")
+    return device
+
+
+def load(module: nn.Module, weights: Weights, *, name: str) -> None:
+    """Put stored weights, of 16 or 32 bits, into a module; raises BundleError unless they are all its own."""
+    wanted = module.state_dict()
+    tensors = {
+        key: torch.from_numpy(np.array(values)).to(wanted[key].dtype if key in wanted else torch.float32)
+        for key, values in weights.items()
+    }
+    wrong = sorted(
+        {key for key, values in tensors.items() if key not in wanted or values.shape != wanted[key].shape}
+        | (set(wanted) - set(tensors))
+    )
+    if wrong:
+        raise BundleError(
+            f"The weights of '{name}' aren't those of the network that its card describes ({wrong[0]})."
+        )
+    module.load_state_dict(tensors)
+
+
+def folded(module: nn.Module) -> nn.Module:
+    """A copy with each batch normalisation folded into the convolution before it: the same numbers to 1e-5.
+
+    A module that can't be traced (its path depends on values) is copied as it is.
+    """
+    module = copy.deepcopy(module).eval()
+    try:
+        traced = fx.symbolic_trace(module)
+    except (fx.proxy.TraceError, TypeError):
+        return module
+    parts = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or not isinstance(parts[str(node.target)], nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        convolution = parts.get(str(before.target)) if before.op == "call_module" else None
+        # A convolution whose output others see too, or that is applied twice, must stay as it is.
+        uses = sum(other.target == before.target for other in traced.graph.nodes)
+        if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1 or uses > 1:
+            continue
+        fused = fuse_conv_bn_eval(convolution, parts[str(node.target)])
+        traced.set_submodule(str(before.target), fused)
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.graph.lint()
+    traced.recompile()
+    traced.delete_all_unused_submodules()
+    return traced
+
+
+def reach_px(module: nn.Module, in_bands: int) -> int | None:
+    """How far from a pixel an answer depends on others, in input pixels; None: it depends on the whole image.
+
+    Found by putting a value that is no number at one place and looking how far it spreads: whatever the
+    weights are, it spreads just as far as the network could look. At each place within a stride, along x and
+    along y.
+    """
+    stride = int(getattr(module, "stride", 1))
+    twin = copy.deepcopy(module).eval().double()  # in float64 convolutions are plain sums of products
+    farthest = 0
+    for across in (True, False):
+        half = 8 * stride
+        while True:
+            if half > 2 * _FARTHEST_PX:
+                return None
+            spread = _spread(twin, in_bands, stride, half, across=across)
+            if spread < half - stride:
+                break
+            half *= 2
+        farthest = max(farthest, spread)
+    return farthest
+
+
+def _spread(module: nn.Module, in_bands: int, stride: int, half: int, *, across: bool) -> int:
+    """How far from its place, at most, a value that is no number changes the answer."""
+    farthest = 0
+    for phase in range(stride):
+        x = torch.zeros(1, in_bands, stride, 2 * half, dtype=torch.float64)
+        x[..., half + phase] = torch.nan
+        with torch.inference_mode():
+            out = module(x if across else x.mT.contiguous())
+        for part in [out] if isinstance(out, torch.Tensor) else out:
+            line = part if across else part.mT
+            up = line.shape[-1] / (2 * half)
+            touched = np.flatnonzero(line.isnan().any(dim=(0, 1, 2)).numpy())
+            if len(touched):
+                centre = (half + phase + 0.5) * up
+                ends = max(abs(touched[0] - centre), abs(touched[-1] + 1 - centre)) / up
+                farthest = max(farthest, int(np.ceil(ends)))
+    return farthest
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers a network has learned."""
+    return sum(values.numel() for values in module.parameters())
