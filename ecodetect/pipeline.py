@@ -6,12 +6,15 @@ threads detect, the caller's thread writes the journal. Queues are bounded, so m
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +23,7 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector
 from ecodetect.grid import Grid, Window
+from ecodetect.memory import keep_freed
 from ecodetect.raster import Raster
 from ecodetect.raster_pixels import padded
 from ecodetect.tiling import Plan, Unit
@@ -120,26 +124,39 @@ def run(
 
     threads = [threading.Thread(target=read, name="reader", daemon=True)]
     threads += [threading.Thread(target=detect, name=f"detector-{i}", daemon=True) for i in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        finished = 0
-        while finished < workers:
-            # A timeout lets Ctrl-C through on systems where a blocking get() doesn't.
-            try:
-                result = results.get(timeout=_PATIENCE_S)
-            except Empty:
-                continue
-            if result is None:
-                finished += 1
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                done(result)
-    finally:
-        stop.set()
+    keep_freed()
+    with _cores_shared(workers):
         for thread in threads:
-            thread.join()
+            thread.start()
+        try:
+            finished = 0
+            while finished < workers:
+                # A timeout lets Ctrl-C through on systems where a blocking get() doesn't.
+                try:
+                    result = results.get(timeout=_PATIENCE_S)
+                except Empty:
+                    continue
+                if result is None:
+                    finished += 1
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    done(result)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+@contextmanager
+def _cores_shared(workers: int) -> Iterator[None]:
+    """OpenCV with its share of the cores only: its threads wait for each other by spinning."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _put(queue: Queue[Any], item: Any, stop: threading.Event) -> bool:
