@@ -1,0 +1,104 @@
+"""Which ground a step of training looks at: random chips, most of them with something on them.
+
+`Drawn` brings a data set and its split to the loop: half of the chips lie about an individual (a rare class
+comes more often), the others anywhere on known ground; validation ground is cut once, each piece with some
+surroundings that aren't judged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ecodetect.grid import Window
+from ecodetect.training.sample import Sample
+from ecodetect.training.samples import Dataset, Place
+
+_ABOUT_OBJECTS = 0.5
+_JUDGED_PX = 512  # side of a piece of validation ground
+_SURROUNDINGS_PX = 64  # seen around it
+
+
+class Drawn:
+    """Chips for the loop.
+
+    size : side of the chips that are read, in pixels.
+    """
+
+    def __init__(self, training: Dataset, validation: Dataset | None, size: int) -> None:
+        self._training, self._size = training, size
+        # Data sets are for one thread; reading is a small part of what the loop's threads do.
+        self._lock = threading.Lock()
+        self._places = training.places(size)
+        where, labels = [], []
+        for source in training.used:
+            objects = training.objects(source)
+            where += [(source, x, y) for x, y in objects.xy.tolist()]
+            labels.append(objects.label)
+        self._objects = where
+        label = np.concatenate([np.empty(0, np.int64), *labels])
+        # Between each individual and each class alike: as the root of a class's number.
+        weight = 1 / np.sqrt(np.bincount(label))[label] if len(label) else np.empty(0)
+        self._sum = np.cumsum(weight)
+        self.validation = Pieces(validation)
+
+    def __len__(self) -> int:
+        """Chips that cover the ground once."""
+        return len(self._places)
+
+    def chip(self, rng: np.random.Generator) -> Sample:
+        """A random chip, a function of the generator's state."""
+        size = self._size
+        if self._objects and rng.random() < _ABOUT_OBJECTS:
+            row = int(np.searchsorted(self._sum, rng.random() * self._sum[-1], side="right"))
+            source, x, y = self._objects[min(row, len(self._objects) - 1)]
+            # Anywhere in the middle half: the rest may be cut off or turned out of sight.
+            left, top = np.floor(np.array([x, y]) - size * rng.uniform(0.25, 0.75, 2)).astype(int)
+        else:
+            place = self._places[int(rng.integers(len(self._places)))]
+            source = place.source
+            shift = rng.integers(-(size // 2), size // 2 + 1, 2)
+            left, top = place.window.x + shift[0], place.window.y + shift[1]
+        place = Place(source, self._inside(source, int(left), int(top)))
+        with self._lock:
+            return self._training.chip(place)
+
+    def _inside(self, source: int, left: int, top: int) -> Window:
+        """The window moved into the raster as far as it fits."""
+        grid, size = self._training.grids[source], self._size
+        x = min(max(left, min(0, (grid.width - size) // 2)), max(grid.width - size, (grid.width - size) // 2))
+        y = min(
+            max(top, min(0, (grid.height - size) // 2)), max(grid.height - size, (grid.height - size) // 2)
+        )
+        return Window(x, y, size, size)
+
+
+class Pieces(Sequence[Sample]):
+    """Ground of a data set, cut into pieces that don't overlap; none for None."""
+
+    def __init__(self, ground: Dataset | None) -> None:
+        self._ground = ground
+        self._places = [] if ground is None else ground.places(_JUDGED_PX)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """A piece with its surroundings, in which nothing is judged."""
+        assert self._ground is not None
+        place = self._places[index]
+        grid = self._ground.grids[place.source]
+        # What lies beyond the raster needn't be looked at.
+        seen = place.window.grown(_SURROUNDINGS_PX).clipped(grid.window)
+        sample = self._ground.chip(Place(place.source, seen))
+        core = place.window.clipped(seen)
+        outside = np.ones(sample.valid.shape, np.bool_)
+        rows = slice(core.y - seen.y, core.bottom - seen.y)
+        outside[rows, core.x - seen.x : core.right - seen.x] = False
+        return replace(sample, ignored=sample.ignored | outside)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))

@@ -1,0 +1,578 @@
+"""The one training loop, for all detectors: plain PyTorch, and everything about it is a function of the seed.
+
+A detector gives network, targets, losses and decoding (`Learned`), the data give random chips and validation
+ground (`Data`), a `Plan` says how much of what (`recipe` makes one from the data). What a step sees depends
+on the seed and the step only, never on workers or interruptions, so resuming from the last checkpoint leads
+to the same weights. Kept is an average of the weights over the last steps, at its best validation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ecodetect import bundle
+from ecodetect.bundle import Bundle, Card
+from ecodetect.errors import UserError
+from ecodetect.metrics import Rates
+from ecodetect.training import checkpoint, selection
+from ecodetect.training.augmentation import NONE, Augmentations, Light, augment
+from ecodetect.training.sample import Sample
+from ecodetect.training.selection import Found, Judged
+
+Arrays = dict[str, NDArray[np.float32]]
+
+LOOKED_AT = 64  # training chips that are judged for comparison with validation
+LIGHT_FROM = 24  # training chips from which black and white are taken
+_LEAST_RATE = 0.01  # of the highest, at the end of the cosine
+_CLIP = 5.0  # norm of the gradient; usual ones are below 1
+_FALSE_SHARE = 0.25  # of the chips looked at, at most so many are kept as hard
+_HARD_SHARE = 0.2  # of the chips trained on are hard ones, once there are any
+_MINED_AT = (0.4, 0.7)  # of the training: by then false detections are few and mean something
+
+
+class TrainingError(UserError):
+    """Training can't go on; the message says what is kept."""
+
+
+class Learned(Protocol):
+    """What training needs of a detector's module."""
+
+    def network(self, card: Card) -> nn.Module: ...
+
+    def targets(self, sample: Sample, card: Card) -> Arrays:
+        """What the network should answer to a sample, with what the loss needs to know of its pixels."""
+        ...
+
+    def losses(self, outputs: Any, targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]: ...
+
+    def decode(self, outputs: Sequence[NDArray[np.float32]], card: Card) -> Sequence[Any]:
+        """For each image (xy, score, label, size)."""
+        ...
+
+
+class Data(Protocol):
+    """What training needs of the data."""
+
+    def chip(self, rng: np.random.Generator) -> Sample:
+        """A random chip of training ground, a function of the generator's state; called from threads."""
+        ...
+
+    @property
+    def validation(self) -> Sequence[Sample]:
+        """Validation ground, cut into samples."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How much of what.
+
+    size_px : side of the chips that the network is trained on.
+    batch : chips in a step.
+    steps : in all, unless validation stops improving.
+    every : steps from one validation to the next: an epoch.
+    rate : highest learning rate (AdamW), reached after the warm-up, falling to 1 % of it as a cosine.
+    slower : factor on the rate of pretrained layers (those of `network.encoder`).
+    frozen : stages of the encoder that aren't changed, from the first.
+    decay : weight decay.
+    within_px : how far from its truth a detection may lie.
+    patience : epochs without a better validation after which training stops.
+    seed : of all chance.
+    workers : threads that prepare chips; the result doesn't depend on it.
+    augmentations : what happens to chips.
+    mines : whether chips with false detections come back more often.
+    """
+
+    size_px: int
+    batch: int
+    steps: int
+    every: int
+    rate: float
+    within_px: float
+    slower: float = 1.0
+    frozen: int = 0
+    decay: float = 0.01
+    patience: int = 1000
+    seed: int = 0
+    workers: int = 2
+    augmentations: Augmentations = field(default_factory=Augmentations)
+    mines: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One line of the history: training loss and validation F1 at the end of an epoch (NaN: no truth)."""
+
+    step: int
+    loss: float
+    f1: float
+    ap: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What there is to say after a step.
+
+    loss : of late.  best, f1 : of validation, the best and the last; NaN before there is one.
+    per_second : chips.  seconds_left : if it doesn't stop early.  waited : share of the time without data.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    f1: float
+    best: float
+    per_second: float
+    seconds_left: float
+    waited: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fitted:
+    """What training gave.
+
+    bundle : the best network with its thresholds.
+    validation, training : rates at the threshold "f1"; the latter on chips that it was trained on.
+    ap : on validation.
+    history : epoch by epoch.
+    stopped : whether validation had stopped improving.
+    waited : share of the time spent waiting for data.
+    """
+
+    bundle: Bundle
+    validation: Rates
+    training: Rates
+    ap: float
+    history: tuple[Epoch, ...]
+    stopped: bool
+    waited: float
+
+
+def fit(
+    detector: Learned,
+    network: nn.Module,
+    card: Card,
+    data: Data,
+    plan: Plan,
+    *,
+    folder: Path,
+    device: str = "cpu",
+    resume: bool = False,
+    key: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> Fitted:
+    """Train a network.
+
+    Parameters
+    ----------
+    detector : module
+        Of the detector; see `Learned`.
+    network : torch.nn.Module
+        With the weights to begin with.
+    card : Card
+        What the network is to be: its options, bands, classes, fill value.
+    data : Data
+        The data.
+    plan : Plan
+        How much of what.
+    folder : Path
+        For checkpoints: `last.safetensors`, to go on from, and `best.safetensors`, a bundle to scan with.
+    device : str
+        As torch names it.
+    resume : bool
+        Go on from the last checkpoint, if there is one.
+    key : str
+        What stands for the data: a checkpoint of other data isn't gone on from.
+    progress : callable, optional
+        Called after each step.
+
+    Raises
+    ------
+    TrainingError
+        When the loss isn't a number any more; what was best until then is kept in `folder`.
+    """
+    with _deterministic(device, plan.seed):
+        return _Training(detector, network, card, data, plan, folder, device, key).run(resume, progress)
+
+
+@contextlib.contextmanager
+def _deterministic(device: str, seed: int) -> Iterator[None]:
+    """The same sums in the same order, on the CPU; torch's settings are put back."""
+    was = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was)
+
+
+class _Training:
+    """A training under way."""
+
+    def __init__(
+        self,
+        detector: Learned,
+        network: nn.Module,
+        card: Card,
+        data: Data,
+        plan: Plan,
+        folder: Path,
+        device: str,
+        key: str,
+    ) -> None:
+        self.detector, self.card, self.data, self.plan = detector, card, data, plan
+        self.folder, self.device = folder, torch.device(device)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(_groups(network, plan), lr=plan.rate)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.step = 0
+        self.history: list[Epoch] = []
+        self.hard: list[tuple[int, int]] = []
+        facts = {"card": card.to_json(), "plan": {**asdict(plan), "workers": 0}, "data": key}
+        self.key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self.light = Light.of((self._chip((3, index)) for index in range(LIGHT_FROM)), card.bands)
+        self.began, self.waited, self.worked = time.monotonic(), 0.0, 0
+
+    # -- the way through -----------------------------------------------------------------------------------
+
+    def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> Fitted:
+        plan = self.plan
+        last = self.folder / "last.safetensors"
+        if resume and last.is_file():
+            self._restore(last)
+        self.began = time.monotonic()
+        stopped = self._is_stale()
+        while self.step < plan.steps and not stopped:
+            loss = self._epoch(min(self.step + plan.every, plan.steps), progress)
+            judged = self._validate()
+            thresholds = selection.choose(judged, otherwise=0.5)
+            now = Epoch(
+                self.step, loss, judged.rates(thresholds["f1"]).f1, judged.ap().coco, self._rate_at(self.step)
+            )
+            is_best = all(not now.f1 <= epoch.f1 for epoch in self.history)
+            self.history.append(now)
+            if is_best:
+                bundle.write(self._made(self.folder), self._bundle(thresholds))
+            if plan.mines and any(
+                epoch_of(share * plan.steps, plan.every) == len(self.history) for share in _MINED_AT
+            ):
+                self._mine(thresholds["f1"])
+            self._save(last)
+            stopped = self._is_stale()
+        return self._finished(stopped)
+
+    def _made(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "best.safetensors"
+
+    def _is_stale(self) -> bool:
+        f1s = [epoch.f1 for epoch in self.history]
+        if not f1s or math.isnan(f1s[-1]) or self.step >= self.plan.steps:
+            return False
+        return len(f1s) - 1 - int(np.nanargmax(f1s)) >= self.plan.patience
+
+    def _epoch(self, until: int, progress: Callable[[Progress], None] | None) -> float:
+        """Train up to a step; the mean loss."""
+        self.network.train()
+        _freeze(self.network, self.plan.frozen)
+        losses: list[float] = []
+        with ThreadPoolExecutor(max(1, self.plan.workers)) as pool:
+            for images, targets in self._batches(pool, until):
+                losses.append(self._train(images, targets))
+                self.step += 1
+                self.worked += 1
+                if not math.isfinite(losses[-1]):
+                    raise TrainingError(self._about_loss())
+                if progress is not None:
+                    progress(self._progress(losses))
+        return float(np.mean(losses))
+
+    def _train(self, images: Tensor, targets: Mapping[str, Tensor]) -> float:
+        """One step; the loss, before it is taken."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self._factor_at(self.step)
+        with _mixed(self.device):
+            outputs = self.network(images)
+        losses = self.detector.losses(_float(outputs), targets, self.card)
+        loss = torch.stack(list(losses.values())).sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP))
+        if not math.isfinite(norm):
+            return norm
+        self.optimizer.step()
+        self._follow()
+        return value
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights: over about the last 2 % of the steps."""
+        share = max(1 / max(10.0, 0.02 * self.plan.steps), 1 / (2 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, share)
+            else:
+                self.average[name].copy_(value)
+
+    def _rate_at(self, step: int) -> float:
+        return self.plan.rate * self._factor_at(step)
+
+    def _factor_at(self, step: int) -> float:
+        """Of the highest rate: up in a line over 5 % of the steps, down as a cosine."""
+        warm = max(1.0, min(0.05 * self.plan.steps, 500))
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        done = (step - warm) / max(1.0, self.plan.steps - warm)
+        return _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+    # -- data ----------------------------------------------------------------------------------------------
+
+    def _chip(self, place: Sequence[int]) -> Sample:
+        """A random chip; the same for the same place in the sequence of chance."""
+        return self.data.chip(np.random.default_rng([self.plan.seed, *place]))
+
+    def _prepared(self, step: int, item: int) -> tuple[NDArray[np.float32], Arrays]:
+        """What one chip of a step contributes."""
+        rng = np.random.default_rng([self.plan.seed, 1, step, item])
+        if self.hard and rng.random() < _HARD_SHARE:
+            sample = self._chip((2, *self.hard[int(rng.integers(len(self.hard)))]))
+        else:
+            sample = self.data.chip(rng)
+        varied = augment(
+            sample,
+            rng,
+            self.plan.augmentations,
+            self.light,
+            fill=self.card.fill,
+            size=self.plan.size_px,
+        )
+        return varied.image, self.detector.targets(varied, self.card)
+
+    def _batches(self, pool: ThreadPoolExecutor, until: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The batches up to a step, prepared by threads while the network works on others."""
+        waiting: deque[list[Future[tuple[NDArray[np.float32], Arrays]]]] = deque()
+        ahead = 2 + -(-2 * max(1, self.plan.workers) // self.plan.batch)
+        try:
+            for step in range(self.step, until + ahead):
+                if step < until:
+                    items = range(self.plan.batch)
+                    waiting.append([pool.submit(self._prepared, step, item) for item in items])
+                if step - self.step < ahead and step < until and len(waiting) < ahead:
+                    continue
+                if not waiting:
+                    break
+                began = time.monotonic()
+                parts = [future.result() for future in waiting.popleft()]
+                self.waited += time.monotonic() - began
+                images = torch.from_numpy(np.stack([image for image, _ in parts]))
+                targets = {
+                    name: torch.from_numpy(np.stack([each[name] for _, each in parts]))
+                    for name in parts[0][1]
+                }
+                yield (
+                    images.to(self.device, memory_format=torch.channels_last, non_blocking=True),
+                    {name: each.to(self.device, non_blocking=True) for name, each in targets.items()},
+                )
+        finally:
+            for futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+    def _mine(self, thresholds: Sequence[float]) -> None:
+        """Find chips on which the network sees what isn't there, and remember by what chance they came."""
+        number = len(self.history)
+        count = max(self.plan.batch, round(0.3 * self.plan.every * self.plan.batch))
+        places = [(number, index) for index in range(count)]
+        with _borrowed(self.network, self.average) as network:
+            false = [
+                self._judge(network, self._plain(self._chip((2, *place)))).rates(thresholds).false_positives
+                for place in places
+            ]
+        worst = np.argsort(-np.array(false), kind="stable")[: max(1, int(_FALSE_SHARE * count))]
+        self.hard += [places[index] for index in worst if false[index]]
+
+    # -- judging -------------------------------------------------------------------------------------------
+
+    def _plain(self, sample: Sample) -> Sample:
+        """The middle of a chip, as it is."""
+        rng = np.random.default_rng(0)
+        return augment(sample, rng, NONE, self.light, fill=self.card.fill, size=self.plan.size_px)
+
+    def _validate(self) -> Judged:
+        with _borrowed(self.network, self.average) as network:
+            samples = self.data.validation
+            parts = [self._judge(network, samples[index]) for index in range(len(samples))]
+        return selection.pooled(parts, len(self.card.classes))
+
+    def _judge(self, network: nn.Module, sample: Sample) -> Judged:
+        found = self._found(network, sample)
+        return selection.judge(found, sample, self.plan.within_px, len(self.card.classes))
+
+    @torch.inference_mode()
+    def _found(self, network: nn.Module, sample: Sample) -> Found:
+        """What the network finds on a sample of any size."""
+        stride = int(getattr(network, "stride", 32))
+        _, height, width = sample.image.shape
+        lack = ((0, 0), (0, -height % stride), (0, -width % stride))
+        image = np.pad(sample.image, lack, constant_values=self.card.fill)
+        tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
+        outputs = network(tensor)
+        maps = [each.float().cpu().numpy() for each in _listed(outputs)]
+        xy, score, label, *_ = self.detector.decode(maps, self.card)[0]
+        inside = (xy[:, 0] < width) & (xy[:, 1] < height)
+        return Found(xy[inside], np.asarray(score, np.float64)[inside], label[inside])
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def _bundle(self, thresholds: Mapping[str, tuple[float, ...]]) -> Bundle:
+        weights = {name: value.cpu().numpy() for name, value in self.average.items()}
+        return Bundle(replace(self.card, thresholds=thresholds), weights)
+
+    def _save(self, path: Path) -> None:
+        state = checkpoint.state_of(self.network, self.average, self.optimizer)
+        facts = {
+            "key": self.key,
+            "step": self.step,
+            "history": [asdict(epoch) for epoch in self.history],
+            "hard": [list(place) for place in self.hard],
+        }
+        checkpoint.write(path, replace(state, facts=facts))
+
+    def _restore(self, path: Path) -> None:
+        found = checkpoint.read(path, key=self.key)
+        checkpoint.restore(found, self.network, self.average, self.optimizer)
+        self.step = int(found.facts["step"])
+        self.history = [Epoch(**each) for each in found.facts["history"]]
+        self.hard = [(int(number), int(index)) for number, index in found.facts["hard"]]
+
+    def _finished(self, stopped: bool) -> Fitted:
+        best = bundle.read(self._made(self.folder))
+        weights = {name: torch.from_numpy(np.array(each)) for name, each in best.weights.items()}
+        for name, value in self.average.items():
+            value.copy_(weights[name])
+        thresholds = dict(best.card.thresholds)
+        judged = self._validate()
+        with _borrowed(self.network, self.average) as network:
+            seen = selection.pooled(
+                (self._judge(network, self._plain(self._chip((4, index)))) for index in range(LOOKED_AT)),
+                len(self.card.classes),
+            )
+        if not judged.n_truths.sum():
+            # Nothing to choose thresholds on but what was trained on; the card says so.
+            thresholds = selection.choose(seen, otherwise=0.5)
+        return Fitted(
+            Bundle(replace(best.card, thresholds=thresholds), best.weights),
+            judged.rates(thresholds["f1"]),
+            seen.rates(thresholds["f1"]),
+            judged.ap().coco,
+            tuple(self.history),
+            stopped,
+            self.waited / max(time.monotonic() - self.began, 1e-9),
+        )
+
+    def _progress(self, losses: Sequence[float]) -> Progress:
+        seconds = time.monotonic() - self.began
+        f1s = [epoch.f1 for epoch in self.history if not math.isnan(epoch.f1)]
+        return Progress(
+            self.step,
+            self.plan.steps,
+            float(np.mean(losses[-50:])),
+            f1s[-1] if f1s else math.nan,
+            max(f1s, default=math.nan),
+            self.worked * self.plan.batch / seconds,
+            (self.plan.steps - self.step) * seconds / self.worked,
+            self.waited / seconds,
+        )
+
+    def _about_loss(self) -> str:
+        best = self.folder / "best.safetensors"
+        kept = f"the best network until then is {best}" if self.history else "nothing was learned until then"
+        return f"The loss wasn't a number any more in step {self.step}, so training stopped; {kept}."
+
+
+def epoch_of(step: float, every: int) -> int:
+    """The epoch, from 1, in which a step lies."""
+    return max(1, math.ceil(step / every))
+
+
+# -- the network -------------------------------------------------------------------------------------------
+
+
+def _groups(network: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """Parameters by learning rate and decay: pretrained ones are slower, shifts and norms don't decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, each in network.named_parameters():
+        groups.setdefault((name.startswith("encoder."), each.ndim > 1), []).append(each)
+    return [
+        {
+            "params": members,
+            "lr": plan.rate * (plan.slower if is_pretrained else 1.0),
+            "weight_decay": plan.decay if decays else 0.0,
+        }
+        for (is_pretrained, decays), members in groups.items()
+    ]
+
+
+def stages(network: nn.Module) -> Sequence[nn.Module]:
+    """The stages of a network's encoder, from the image on."""
+    encoder = getattr(network, "encoder", None)
+    found = getattr(encoder, "stages", None) if encoder is not None else getattr(network, "levels", None)
+    return list(found) if found is not None else []
+
+
+def _freeze(network: nn.Module, count: int) -> None:
+    """Keep the first stages as they are, with the statistics of their normalisation."""
+    for stage in stages(network)[:count]:
+        stage.eval()
+        for each in stage.parameters():
+            each.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _borrowed(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The network with other weights, to look with; its own come back."""
+    own = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(dict(weights))
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.load_state_dict(own)
+        network.train()
+
+
+def _mixed(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """16-bit floats where they help: on a GPU that has bfloat16, which needs no scaling of the loss."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def _listed(outputs: Any) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _float(outputs: Any) -> Any:
+    """The same outputs in 32 bits: losses are sums over many pixels."""
+    return outputs.float() if isinstance(outputs, Tensor) else type(outputs)(each.float() for each in outputs)

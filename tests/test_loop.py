@@ -1,0 +1,273 @@
+"""The training loop: it learns, goes on after a kill to the same weights, and stops where it can't go on."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from ecodetect import bundle  # noqa: E402
+from ecodetect.bundle import Card  # noqa: E402
+from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.training import checkpoint, selection  # noqa: E402
+from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
+from ecodetect.training.sample import Objects, Sample  # noqa: E402
+from ecodetect.training.selection import Found, Judged  # noqa: E402
+
+CARD = Card(
+    name="spots",
+    detector="heatmap",
+    options={"network": {"kind": "unet", "width": 4, "depth": 2, "up": 1}, "sigma_px": 2.0},
+    bands=("grey",),
+    unit="px",
+    largest=12.0,
+    classes=("spot",),
+)
+PLAN = Plan(size_px=48, batch=4, steps=24, every=8, rate=0.01, within_px=4.0, seed=3, workers=2)
+
+
+def spots(rng: np.random.Generator, size: int, count: int = 4, known: bool = True) -> Sample:
+    """Bright spots on noise."""
+    xy = rng.uniform(6, size - 6, (count, 2))
+    y, x = np.mgrid[:size, :size] + 0.5
+    square = (x - xy[:, 0, None, None]) ** 2 + (y - xy[:, 1, None, None]) ** 2
+    image = np.exp(-square / 8).sum(axis=0) * 2 + rng.normal(0, 0.1, (size, size))
+    yes = np.ones((size, size), bool)
+    objects = Objects(xy, np.full((count, 2), np.nan), np.zeros(count, np.int64), np.zeros(count))
+    return Sample(image.astype(np.float32)[None], yes, yes & known, ~yes, objects)
+
+
+class Spots:
+    """Data made up as they are asked for."""
+
+    def __init__(self, pieces: int = 3, count: int = 4, known: bool = True) -> None:
+        self.count, self.known = count, known
+        self.validation = [spots(np.random.default_rng([9, n]), 62, count) for n in range(pieces)]
+
+    def chip(self, rng: np.random.Generator) -> Sample:
+        return spots(rng, 56, self.count, self.known)
+
+
+def run(
+    folder: Path,
+    *,
+    plan: Plan = PLAN,
+    data: Any = None,
+    detector: Any = heatmap,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Fitted:
+    torch.manual_seed(7)
+    network = heatmap.network(CARD)
+    return fit(
+        detector, network, CARD, data or Spots(), plan, folder=folder, resume=resume, progress=progress
+    )
+
+
+def weights_of(fitted: Fitted) -> Mapping[str, Any]:
+    return fitted.bundle.weights
+
+
+def assert_same_weights(one: Fitted, other: Fitted) -> None:
+    assert one.bundle.hash == other.bundle.hash
+    assert [e.loss for e in one.history] == [e.loss for e in other.history]
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    fitted = run(tmp_path, plan=replace(PLAN, steps=120, every=30), progress=seen.append)
+    assert fitted.history[-1].loss < fitted.history[0].loss / 2
+    assert fitted.validation.f1 > 0.85
+    assert fitted.validation.n_truths == 12
+    assert fitted.training.f1 > 0.8
+    assert 0.02 < fitted.bundle.card.thresholds["f1"][0] < 1
+    assert seen[-1].step == seen[-1].steps == 120
+    assert seen[-1].seconds_left == 0
+    # What lies in the folder meanwhile is a bundle that can be scanned with.
+    assert bundle.read(tmp_path / "best.safetensors").card.thresholds == fitted.bundle.card.thresholds
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
+    one = run(tmp_path / "a", plan=replace(PLAN, workers=1))
+    other = run(tmp_path / "b", plan=replace(PLAN, workers=3))
+    assert_same_weights(one, other)
+    for name in ("a", "b"):
+        bundle.write(tmp_path / f"{name}.safetensors", one.bundle if name == "a" else other.bundle)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    third = run(tmp_path / "c", plan=replace(PLAN, seed=4))
+    assert third.bundle.hash != one.bundle.hash
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the loop catches it."""
+
+
+@pytest.mark.parametrize("step", [3, 13, 24])
+def test_resuming_leads_to_the_same_weights(tmp_path: Path, step: int) -> None:
+    whole = run(tmp_path / "whole")
+
+    def kill(progress: Progress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", progress=kill)
+    assert_same_weights(run(tmp_path / "killed", resume=True), whole)
+    # What is done is not done again.
+    assert_same_weights(run(tmp_path / "killed", resume=True, progress=kill_always), whole)
+
+
+def kill_always(progress: Progress) -> None:
+    raise Killed
+
+
+def test_hard_negatives_are_found_and_survive_a_kill(tmp_path: Path) -> None:
+    # Bright spots on ground known to be empty: each is a false detection until it is learned.
+    class Deceiving(Spots):
+        def chip(self, rng: np.random.Generator) -> Sample:
+            sample = spots(rng, 56, 4)
+            return replace(sample, objects=sample.objects[:2])
+
+    whole = run(tmp_path / "whole", data=Deceiving())
+    facts = checkpoint.read(tmp_path / "whole" / "last.safetensors", key=_key(tmp_path / "whole")).facts
+    assert facts["hard"]
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", data=Deceiving(), progress=kill)
+    assert_same_weights(run(tmp_path / "killed", data=Deceiving(), resume=True), whole)
+
+
+def _key(folder: Path) -> str:
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(folder / "last.safetensors", framework="numpy") as file:
+        return str(json.loads(file.metadata()[checkpoint.KEY])["key"])
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="other data or settings"):
+        run(tmp_path, plan=replace(PLAN, rate=0.02), resume=True)
+    (tmp_path / "last.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(checkpoint.CheckpointError, match="can't be read"):
+        run(tmp_path, resume=True)
+
+
+def failing(step: int, part: str) -> Any:
+    """The detector with a loss, or a gradient, that isn't a number from some step on."""
+    calls = [0]
+
+    def losses(outputs: Any, targets: Mapping[str, Any], card: Card) -> dict[str, Any]:
+        found = heatmap.losses(outputs, targets, card)
+        calls[0] += 1
+        if calls[0] > step:
+            bad = math.nan if part == "loss" else outputs.sum() * 0
+            found["bad"] = outputs.sum() * math.nan if part == "loss" else torch.sqrt(bad)
+        return found
+
+    functions = {name: getattr(heatmap, name) for name in ("network", "targets", "decode")}
+    return types.SimpleNamespace(**functions, losses=losses)
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(tmp_path: Path, part: str) -> None:
+    with pytest.raises(TrainingError, match=r"in step \d+.*best\.safetensors"):
+        run(tmp_path, detector=failing(12, part))
+    kept = bundle.read(tmp_path / "best.safetensors")
+    assert all(np.isfinite(each).all() for each in kept.weights.values())
+    with pytest.raises(TrainingError, match="nothing was learned"):
+        run(tmp_path / "other", detector=failing(2, part))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_empty_images_train_without_a_nan(tmp_path: Path, known: bool) -> None:
+    fitted = run(tmp_path, data=Spots(count=0, known=known))
+    assert all(math.isfinite(epoch.loss) for epoch in fitted.history)
+    assert math.isnan(fitted.history[-1].f1)
+    assert fitted.validation.n_truths == 0
+
+
+def test_without_validation_thresholds_come_from_training(tmp_path: Path) -> None:
+    fitted = run(tmp_path, plan=replace(PLAN, steps=60, every=30), data=Spots(pieces=0))
+    assert math.isnan(fitted.validation.f1)
+    assert fitted.training.f1 > 0.5
+    assert fitted.bundle.card.thresholds["f1"] != (0.5,)
+
+
+def test_it_stops_early_where_nothing_improves(tmp_path: Path) -> None:
+    fitted = run(tmp_path, plan=replace(PLAN, steps=400, every=4, rate=1e-9, patience=2, mines=False))
+    assert fitted.stopped
+    assert len(fitted.history) < 50
+
+
+def test_frozen_stages_stay(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    network = heatmap.network(CARD)
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    fitted = fit(heatmap, network, CARD, Spots(), replace(PLAN, frozen=1), folder=tmp_path)
+    for name, each in fitted.bundle.weights.items():
+        is_same = np.array_equal(each, before[name].numpy())
+        assert is_same == name.startswith("levels.0."), name
+
+
+# -- thresholds --------------------------------------------------------------------------------------------
+
+
+def judged_of(scores: Sequence[float], hits: Sequence[bool], truths: int) -> Judged:
+    return Judged(
+        np.array(scores, float), np.zeros(len(scores), np.int64), np.array(hits, bool), np.array([truths])
+    )
+
+
+def test_thresholds_for_f1_and_for_counts() -> None:
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    judged = judged_of(scores, [True, True, False, True, False, False], 5)
+    chosen = selection.choose(judged, otherwise=0.5)
+    assert 0.5 < chosen["f1"][0] <= 0.6
+    assert judged.rates(chosen["f1"]).f1 == pytest.approx(6 / 9)
+    assert judged.rates(chosen["count"]).n_detections == 5
+    # Without anything to choose from.
+    assert selection.choose(judged_of([], [], 3), otherwise=0.3)["f1"] == (0.3,)
+    assert selection.choose(judged_of([0.4], [False], 0), otherwise=0.3)["count"] == (0.3,)
+    # Equal scores can't be told apart by a threshold.
+    even = judged_of([0.5] * 4, [True, False, True, False], 2)
+    assert even.rates(selection.choose(even, otherwise=0.9)["f1"]).n_detections == 4
+
+
+def test_what_does_not_count_is_not_judged() -> None:
+    base = spots(np.random.default_rng(0), 60, 0)
+    known, ignored = base.known.copy(), base.ignored.copy()
+    known[:, 40:] = False
+    ignored[:20] = True
+    xy = np.array([[10.0, 30.0], [50.0, 30.0], [10.0, 10.0]])
+    objects = Objects(xy, np.full((3, 2), np.nan), np.zeros(3, np.int64), np.zeros(3))
+    sample = replace(base, known=known, ignored=ignored, objects=objects)
+    places = np.array(
+        [
+            [11.0, 30.0],  # true
+            [51.0, 30.0],  # true, where annotation isn't complete
+            [50.0, 50.0],  # nothing there, but that isn't known
+            [30.0, 50.0],  # false
+            [10.0, 11.0],  # ignored
+            [10.0, 21.0],  # nowhere ignored itself, but near enough to one that is
+        ]
+    )
+    found = Found(places, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64))
+    judged = selection.judge(found, sample, 11.5, 1)
+    assert judged.n_truths.tolist() == [2]
+    assert int(judged.is_true.sum()) == 2
+    assert len(judged.score) == 3
