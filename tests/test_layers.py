@@ -24,7 +24,22 @@ LAYERS = [
     ["ecodetect.results"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
-    ["ecodetect.candidates", "ecodetect.inputs", "ecodetect.journal", "ecodetect.memory", "ecodetect.pictures"],
+    [
+        "ecodetect.candidates",
+        "ecodetect.inputs",
+        "ecodetect.journal",
+        "ecodetect.memory",
+        "ecodetect.pictures",
+    ],
+    ["ecodetect.pictures.map", "ecodetect.pictures.sheet"],
+    ["ecodetect.pictures.background", "ecodetect.pictures.choice", "ecodetect.pictures.frame"],
+    [
+        "ecodetect.pictures.files",
+        "ecodetect.pictures.lettering",
+        "ecodetect.pictures.look",
+        "ecodetect.pictures.marks",
+    ],
+    ["ecodetect.pictures.colours"],
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
@@ -71,7 +86,7 @@ LAYERS = [
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
-    ["ecodetect.bundle", "ecodetect.layer", "ecodetect.training.sample"],
+    ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.errors"],
 ]

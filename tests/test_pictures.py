@@ -19,13 +19,20 @@ from memory_raster import MemoryRaster
 from PIL import Image
 from pyproj import CRS
 
-from ecodetect import pictures
 from ecodetect.aoi import Area
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Grid, Window
-from ecodetect.pictures import CUTOUT_PX, MARGIN, PALETTE, draw_map, draw_sheet
+from ecodetect.pictures import draw_map, draw_sheet
+from ecodetect.pictures.background import READ_PX
+from ecodetect.pictures.choice import chosen
+from ecodetect.pictures.colours import PALETTE
+from ecodetect.pictures.frame import MARGIN, scale_bar
+from ecodetect.pictures.lettering import distance_in_words, fitted, font_of
+from ecodetect.pictures.look import Look
+from ecodetect.pictures.marks import HEAD
+from ecodetect.pictures.sheet import CUTOUT_PX
 from ecodetect.raster import open_raster
 from ecodetect.resampling import axis, resample
 
@@ -222,7 +229,7 @@ def test_blocks_never_written_are_not_read(tmp_path: Path) -> None:
     assert seen(tmp_path / "map.png", (600, 600))[:200].min() > 230
     assert sum(window.area for window in raster.reads if window.width < 600) < 600 * 600
     # However large the raster, pieces of it are read: whole blocks, of bounded size.
-    assert max(window.area for window in raster.reads if window.width < 600) * 100 <= pictures.READ_PX
+    assert max(window.area for window in raster.reads if window.width < 600) * 100 <= READ_PX
 
 
 def test_only_the_area_of_interest_is_read_and_shown(tmp_path: Path) -> None:
@@ -275,7 +282,7 @@ def test_the_stream_is_not_held(tmp_path: Path) -> None:
 
     draw_map(raster, stream(), tmp_path / "map.png")
     assert len(alive) == 100
-    assert most <= pictures.HEAD // 1000 + 3
+    assert most <= HEAD // 1000 + 3
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 2), (33, 7)])
@@ -318,7 +325,7 @@ def test_deep_values_are_stretched_and_said(tmp_path: Path) -> None:
     assert (shown[0, 0] == 0).all()
     assert (shown[0, -1] == 255).all()
     assert shown[0, 500, 0] == pytest.approx(127, abs=2)
-    look = pictures._Look.of(raster, None)
+    look = Look.of(raster, None)
     assert (look.low[0], look.high[0]) == pytest.approx((1010, 2990), abs=3)
     assert look.described == f"contrast stretched: {look.low[0]:.4g} to {look.high[0]:.4g}"
 
@@ -326,7 +333,7 @@ def test_deep_values_are_stretched_and_said(tmp_path: Path) -> None:
 def test_dull_pictures_are_stretched_with_their_hues_kept() -> None:
     pixels = np.stack([np.full((50, 50), v, np.uint8) for v in (20, 40, 30)])
     pixels[:, :25] += 20
-    look = pictures._Look.of(raster_of(pixels), None)
+    look = Look.of(raster_of(pixels), None)
     assert set(look.low) == {20.0}
     assert set(look.high) == {60.0}
 
@@ -363,7 +370,7 @@ def test_a_mask_shows_its_rare_ones(tmp_path: Path) -> None:
     ],
 )
 def test_which_bands_are_shown(bands: tuple[str, ...], shown: tuple[str, ...]) -> None:
-    look = pictures._Look.of(raster_of(np.resize(ordinary(8, 8), (len(bands), 8, 8)), bands), None)
+    look = Look.of(raster_of(np.resize(ordinary(8, 8), (len(bands), 8, 8)), bands), None)
     assert look.bands == shown
     false_colour = len(shown) == 3 and shown != RGB
     assert look.described == (f"{', '.join(shown)} shown as red, green, blue" if false_colour else None)
@@ -385,12 +392,12 @@ def test_which_bands_are_shown(bands: tuple[str, ...], shown: tuple[str, ...]) -
     ],
 )
 def test_distances_in_words(metres: float, words: str) -> None:
-    assert pictures._distance(metres) == words
+    assert distance_in_words(metres) == words
 
 
 @given(st.floats(1e-7, 1e7))
 def test_the_scale_bar_is_round_and_as_long_as_it_says(gsd: float) -> None:
-    length, words = pictures._scale_bar(Grid(1600, 900, stated_gsd=(gsd, gsd)), 1.0, 1600)
+    length, words = scale_bar(Grid(1600, 900, stated_gsd=(gsd, gsd)), 1.0, 1600)
     number, unit = words.split()
     metres = float(number) * {"km": 1e3, "m": 1, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}[unit]
     assert length == pytest.approx(metres / gsd, abs=0.51)
@@ -399,14 +406,14 @@ def test_the_scale_bar_is_round_and_as_long_as_it_says(gsd: float) -> None:
 
 
 def test_without_a_gsd_the_scale_bar_is_in_pixels_of_the_raster() -> None:
-    assert pictures._scale_bar(Grid(1600, 900), 12.5, 1600) == (160, "2000 px")
+    assert scale_bar(Grid(1600, 900), 12.5, 1600) == (160, "2000 px")
 
 
 @pytest.mark.parametrize(
     ("text", "plain"), [("Árbol – 2×", "Arbol - 2x"), ("日本", "??"), ("shrub", "shrub")]
 )
 def test_text_is_written_in_letters_that_the_font_has(text: str, plain: str) -> None:
-    assert pictures._fitted(text, pictures._font(16), 1000) == plain
+    assert fitted(text, font_of(16), 1000) == plain
 
 
 @pytest.mark.parametrize("draw", [draw_map, draw_sheet])
@@ -434,20 +441,18 @@ def test_what_cannot_be_replaced_is_left_alone(tmp_path: Path) -> None:
 # -- the sheet ---------------------------------------------------------------------------------------------
 
 
-def chosen(
-    found: Detections, most: int, batch: int = 1000, order: Any = "score"
-) -> tuple[list[list[int]], int]:
+def numbers_chosen(found: Detections, most: int, batch: int = 1000) -> tuple[list[list[int]], int]:
     parts = (found[i : i + batch] for i in range(0, len(found), batch))
-    bands, total = pictures._chosen(parts, most, order)
-    return [band.number.tolist() for band in bands], total
+    groups, total = chosen(parts, most)
+    return [group.number.tolist() for group in groups], total
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 30), st.integers(1, 61))
 def test_first_and_last_are_those_of_a_sort(scores: list[int], most: int, batch: int) -> None:
     found = points(Grid(100, 100), np.zeros((len(scores), 2)), np.array(scores) / 5)
-    bands, total = chosen(found, most, batch)
+    groups, total = numbers_chosen(found, most, batch)
     assert total == len(scores)
-    flat = [number for band in bands for number in band]
+    flat = [number for group in groups for number in group]
     assert len(flat) == len(set(flat)) == min(most, len(scores))
     order = sorted(range(1, len(scores) + 1), key=lambda number: (-scores[number - 1], number))
     if len(scores) <= most:
@@ -461,30 +466,20 @@ def test_first_and_last_are_those_of_a_sort(scores: list[int], most: int, batch:
 
 def test_the_middle_is_around_the_median() -> None:
     score = np.random.default_rng(3).random(50_000) ** 2
-    bands, _ = chosen(points(Grid(100, 100), np.zeros((50_000, 2)), score), 60, batch=1234)
-    assert [len(band) for band in bands] == [24, 12, 24]
-    ranks = np.searchsorted(np.sort(score), score[np.array(bands[1]) - 1]) / 50_000
+    groups, _ = numbers_chosen(points(Grid(100, 100), np.zeros((50_000, 2)), score), 60, batch=1234)
+    assert [len(group) for group in groups] == [24, 12, 24]
+    ranks = np.searchsorted(np.sort(score), score[np.array(groups[1]) - 1]) / 50_000
     assert np.abs(ranks - 0.5).max() < 0.03
 
 
 def test_where_nothing_tells_objects_apart_a_sample_is_shown() -> None:
-    bands, total = chosen(points(Grid(100, 100), np.zeros((5000, 2))), 60)
+    groups, total = numbers_chosen(points(Grid(100, 100), np.zeros((5000, 2))), 60)
     assert total == 5000
-    assert len(bands) == 1
-    assert len(set(bands[0])) == 60
-    assert bands[0] == sorted(bands[0])
-    assert bands[0][0] < 600
-    assert bands[0][-1] > 4400
-
-
-def test_by_size() -> None:
-    sizes = np.random.default_rng(0).permutation(200) + 1.0
-    zero = np.zeros(200)
-    bands, _ = chosen(
-        boxes(Grid(300, 300), np.stack([zero, zero, sizes, zero + 1], axis=1)), 20, order="size"
-    )
-    assert [sizes[number - 1] for number in bands[0]] == [200, 199, 198, 197, 196, 195, 194, 193]
-    assert [sizes[number - 1] for number in bands[2]] == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert len(groups) == 1
+    assert len(set(groups[0])) == 60
+    assert groups[0] == sorted(groups[0])
+    assert groups[0][0] < 600
+    assert groups[0][-1] > 4400
 
 
 def test_a_cutout_shows_its_object_in_the_middle(tmp_path: Path) -> None:

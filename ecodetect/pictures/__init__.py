@@ -1,0 +1,15 @@
+"""What was found, as pictures to look at: a map over the raster, and a sheet of cut-outs.
+
+Pictures are drawn from the raster at a size to look at and from a stream of detections, in memory that
+depends on the picture only. They are for people: coordinates come from the files that `formats` writes.
+
+`map` and `sheet` draw; `look` says how values become colours, `background` reads the raster, `marks` draws
+objects, `frame` is what stands around a map, `choice` picks the objects of a sheet, `lettering` is text,
+`colours` are the colours, `files` is how a picture becomes a file.
+"""
+
+from ecodetect.pictures.files import writable
+from ecodetect.pictures.map import draw_map
+from ecodetect.pictures.sheet import draw_sheet
+
+__all__ = ["draw_map", "draw_sheet", "writable"]
