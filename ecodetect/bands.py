@@ -213,3 +213,15 @@ def _unique(names: Sequence[str | None]) -> tuple[str, ...]:
         seen.add(name)
         out.append(name)
     return tuple(out)
+
+
+def stand_ins(wanted: Sequence[str], have: Sequence[str]) -> tuple[str, ...] | None:
+    """Which band to read for each band that is wanted; None where one is missing.
+
+    The only band of a grey picture stands for red, green and blue, as every viewer shows it.
+    """
+    if all(name in have for name in wanted):
+        return tuple(wanted)
+    if tuple(have) == ("grey",) and all(name in (*RGB, "grey") for name in wanted):
+        return ("grey",) * len(wanted)
+    return None

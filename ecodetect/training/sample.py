@@ -1,0 +1,55 @@
+"""One training example: pixels with what is known about every pixel and the objects on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.grid import Floats
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Objects:
+    """Annotated individuals on a sample, in its pixels (continuous, x right, y down, outer corner 0, 0).
+
+    xy : (N, 2), centres (of the bounding box for boxes and polygons).
+    size : (N, 2), width and height of the bounding box (of a point its diameter); NaN where unknown.
+    label : int64 (N,), index of the class.
+    accuracy_px : (N,), how far off the position may be; 0 where nothing is known of it.
+    """
+
+    xy: Floats
+    size: Floats
+    label: NDArray[np.int64]
+    accuracy_px: Floats
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def __getitem__(self, rows: NDArray[Any] | slice) -> Objects:
+        return Objects(self.xy[rows], self.size[rows], self.label[rows], self.accuracy_px[rows])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sample:
+    """What a network is trained on.
+
+    image : float32 (B, H, W), scaled as the card says; the card's fill value where not valid.
+    valid : bool (H, W), there are data.
+    known : bool (H, W), annotation is complete: empty ground is background. Elsewhere only objects count.
+    ignored : bool (H, W), doubtful: no loss here, whatever is predicted.
+    objects : centres may lie outside the image by what a target reaches.
+
+    A pixel counts in the loss if it is valid, not ignored, and either known or covered by an object's target.
+    """
+
+    image: NDArray[np.float32]
+    valid: Mask
+    known: Mask
+    ignored: Mask
+    objects: Objects

@@ -1,0 +1,662 @@
+"""Chips with their annotations, read straight from rasters: what a network is trained on.
+
+Nothing is written in between. A `Contract` says how rasters are seen (the part of a card that concerns
+them), a `Dataset` gives a `Sample` for any window of any source at the contract's GSD. Memory is bounded:
+some rasters stay open, and of small ones the pixels are kept up to a limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.aoi import Area
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Card, Scaling
+from ecodetect.chip import Chip
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats, Grid, Window
+from ecodetect.raster import Raster
+from ecodetect.scaling import scaled, surveyed
+from ecodetect.training.sample import Objects, Sample
+from ecodetect.training.sources import Source, object_px, spacing
+
+OPEN_RASTERS = 16
+# Rasters of one survey differ so much on the ground (UTM's scale); making them equal would cost sharpness.
+NEARLY = 0.02
+KEPT_BYTES = 512 * 2**20  # pixels of small rasters that stay decoded
+_KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
+_SURVEYED = 256  # cells of 512 x 512 px looked at, in all rasters together
+# An object as wide as this is drawn finely enough for a network that sees some tens of pixels around it, and
+# small enough to be seen whole. Measured sets: trees-naip 8 px, nuclei 20, shrubs of zone1 24 at 0.45 m.
+TYPICAL_PX, LEAST_PX = 24.0, 10.0
+# Individuals stand no closer than they are wide; without sizes their spacing is all that is known of them.
+_SPACING_PX = 32.0
+_REACH = 1.0  # objects belong to a sample if their centre is at most so many of their sizes outside
+_POINT_REACH_PX = 16.0  # and those without a size so many pixels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contract:
+    """How a model sees rasters: the part of its card that concerns pixels and classes.
+
+    unit : "m" or "um": rasters are read at `gsd` of it per pixel; "px": at their own pixels.
+    """
+
+    bands: tuple[str, ...]
+    unit: Literal["m", "um", "px"]
+    gsd: float | None
+    scaling: Scaling
+    fill: float
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, card: Card) -> Contract:
+        """That of a model."""
+        return cls(
+            bands=card.bands,
+            unit=card.unit,
+            gsd=card.gsd,
+            scaling=card.scaling,
+            fill=card.fill,
+            classes=card.classes,
+        )
+
+    def grid(self, native: Grid) -> Grid:
+        """The grid that a raster is read in; raises GridError where its GSD is needed and unknown."""
+        if self.unit == "px" or self.gsd is None:
+            return native
+        gsd_m = self.gsd * (1e-6 if self.unit == "um" else 1.0)
+        own = native.gsd
+        if own is not None and all(abs(side / gsd_m - 1) < NEARLY for side in own):
+            return native
+        return native.resampled(gsd_m)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ground:
+    """The part of a raster that one side of a split may use, in its native pixels.
+
+    seen : pixels that may be looked at; outside a sample is blind.
+    counted : the part of it in which objects are learned or judged; the rest is ignored.
+    """
+
+    seen: Area
+    counted: Area
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Place:
+    """Where a sample lies: the number of its source and a window of that source's working grid.
+
+    It may reach beyond the raster.
+    """
+
+    source: int
+    window: Window
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """What the annotations of a data set are like, in pixels that the network sees.
+
+    objects : individuals to learn.  per_class : class -> how many.  ignored : annotations that are ignored.
+    size_px : their widths, percentiles 5, 50, 95, and the largest; None where no size is known.
+    sized : how many have a size.
+    spacing_px : distances to the nearest neighbour, percentiles 1, 5, 50; None for fewer than two.
+    known_px : pixels in which annotation is complete.
+    """
+
+    images: int
+    objects: int
+    per_class: Mapping[str, int]
+    ignored: int
+    sized: int
+    size_px: tuple[float, float, float, float] | None
+    spacing_px: tuple[float, float, float] | None
+    known_px: float
+
+
+class Dataset:
+    """Sources as a network sees them: samples at any place.
+
+    Use one from one thread at a time. Copies in other processes open the rasters anew.
+
+    Attributes
+    ----------
+    sources, contract : as given.
+    grids : the grid that each source is read in.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        contract: Contract,
+        ground: Mapping[int, Ground] | None = None,
+    ) -> None:
+        """
+        ground : what may be used of each source, by its number; sources that aren't named aren't used. None:
+            all of all.
+        Raises UserError when a raster lacks a band or its GSD.
+        """
+        self.sources, self.contract = tuple(sources), contract
+        self._ground = ground
+        self.grids = tuple(_working_grid(source, contract) for source in self.sources)
+        self._read = [_bands_to_read(source, contract) for source in self.sources]
+        self._number = {name: number for number, name in enumerate(contract.classes)}
+        self._laid: dict[int, _Laid] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._open: OrderedDict[int, Raster] = OrderedDict()
+        self._pixels: OrderedDict[int, Chip] = OrderedDict()
+        self._scalings: dict[int, Scaling] = {}
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("_open", "_pixels", "_process"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        scalings = state["_scalings"]
+        self.__dict__.update(state)
+        self._forget()
+        self._scalings = scalings
+
+    def __repr__(self) -> str:
+        return (
+            f"<Dataset of {len(self.used)} rasters, {sum(len(self.objects(i)) for i in self.used)} objects>"
+        )
+
+    def close(self) -> None:
+        """Close the rasters and forget their pixels; reading opens them again."""
+        for raster in self._open.values():
+            raster.close()
+        self._open.clear()
+        self._pixels.clear()
+
+    def limited(self, ground: Mapping[int, Ground]) -> Dataset:
+        """The same sources, on the ground of one side of a split."""
+        return Dataset(self.sources, self.contract, ground)
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Numbers of the sources of which anything may be used."""
+        return tuple(i for i in range(len(self.sources)) if self._ground is None or i in self._ground)
+
+    # -- what is known -------------------------------------------------------------------------------------
+
+    def objects(self, source: int) -> Objects:
+        """The individuals of a source on its ground, in pixels of its working grid."""
+        laid = self._of(source)
+        return laid.objects[laid.counted]
+
+    def ignored_shapes(self, source: int) -> NDArray[np.object_]:
+        """Shapes in pixels of the working grid that are neither right nor wrong."""
+        return self._of(source).ignored
+
+    def statistics(self) -> Statistics:
+        """Numbers, sizes and spacing of what is annotated on the ground."""
+        counts = np.zeros(len(self.contract.classes), np.int64)
+        sizes: list[Floats] = []
+        spaces: list[Floats] = []
+        ignored, known = 0, 0.0
+        for source in self.used:
+            objects = self.objects(source)
+            counts += np.bincount(objects.label, minlength=len(counts))
+            sizes.append(np.sqrt(objects.size[:, 0] * objects.size[:, 1]))
+            spaces.append(spacing(objects.xy))
+            laid = self._of(source)
+            ignored += int(np.count_nonzero(~self.sources[source].kept))
+            if laid.known is not None:
+                known += float(
+                    laid.known.shape.area
+                    if laid.ground is None
+                    else laid.known.shape.intersection(laid.ground.counted.shape).area
+                )
+        size = np.concatenate([np.empty(0), *sizes])
+        size = size[np.isfinite(size)]
+        space = np.concatenate([np.empty(0), *spaces])
+        return Statistics(
+            images=len(self.used),
+            objects=int(counts.sum()),
+            per_class={name: int(count) for name, count in zip(self.contract.classes, counts, strict=True)},
+            ignored=ignored,
+            sized=len(size),
+            size_px=_four(np.percentile(size, (5, 50, 95, 100))) if len(size) else None,
+            spacing_px=_three(np.percentile(space, (1, 5, 50))) if len(space) else None,
+            known_px=known,
+        )
+
+    def places(self, size: int, stride: int | None = None) -> list[Place]:
+        """Windows of `size` px on a lattice that cover the ground where anything is known, in order.
+
+        stride : from one to the next; `size` if not given, so that each pixel is in one of them.
+        """
+        step = stride or size
+        found = []
+        for number in self.used:
+            laid, grid = self._of(number), self.grids[number]
+            useful = self._useful(laid)
+            if useful is None:
+                continue
+            x0, y0, x1, y1 = useful.bounds
+            inside = Window(
+                int(np.floor(x0)),
+                int(np.floor(y0)),
+                int(np.ceil(x1) - np.floor(x0)),
+                int(np.ceil(y1) - np.floor(y0)),
+            ).clipped(grid.window)
+            columns, rows = (
+                _starts(inside.x, inside.width, size, step),
+                _starts(inside.y, inside.height, size, step),
+            )
+            for y in rows:
+                for x in columns:
+                    if useful.intersects(shapely.box(x, y, x + size, y + size)):
+                        found.append(Place(number, Window(x, y, size, size)))
+        return found
+
+    def _useful(self, laid: _Laid) -> shapely.Geometry | None:
+        """Where there is anything to learn: known ground, and around objects elsewhere."""
+        objects = laid.objects[laid.counted]
+        shapes = [shapely.box(*box) for box in _footprints(objects, _POINT_REACH_PX)]
+        if laid.known is not None:
+            known = laid.known.shape
+            shapes.append(known if laid.ground is None else known.intersection(laid.ground.counted.shape))
+        useful = shapely.union_all(shapes) if shapes else None
+        if useful is None or useful.is_empty or useful.area == 0:
+            return None
+        shapely.prepare(useful)
+        return useful
+
+    # -- samples -------------------------------------------------------------------------------------------
+
+    def chip(self, place: Place) -> Sample:
+        """The sample at a place."""
+        window, laid = place.window, self._of(place.source)
+        shape = (window.height, window.width)
+        chip = self._chip(place.source, window)
+        valid = np.ones(shape, np.bool_) if chip.valid is None else chip.valid.copy()
+        ignored = np.zeros(shape, np.bool_)
+        if laid.ground is not None:
+            valid &= _mask(laid.ground.seen, window)
+            ignored |= ~_mask(laid.ground.counted, window)
+        known = _mask(laid.known, window) if laid.known is not None else np.zeros(shape, np.bool_)
+        box = shapely.box(window.x, window.y, window.right, window.bottom)
+        _paint(ignored, laid.ignored[laid.tree.query(box)], window)
+        _paint_edge(ignored, laid.edge_px, window, self.grids[place.source])
+        image = scaled(chip.pixels, valid, self._scaling(place.source), self.contract.fill)
+        return Sample(image, valid, known, ignored, _near(laid.objects[laid.counted], window))
+
+    def _chip(self, source: int, window: Window) -> Chip:
+        """Pixels of a window; those of small rasters are read once and kept."""
+        if os.getpid() != self._process:  # rasters opened before a fork can't be shared
+            self._forget()
+        grid, bands = self.grids[source], self._read[source]
+        if grid.window.area > _KEPT_RASTER_PX:
+            return _picked(self._raster(source).read(window, _distinct(bands), grid), bands)
+        whole = self._pixels.get(source)
+        if whole is None:
+            whole = self._raster(source).read(grid.window, _distinct(bands), grid)
+            self._pixels[source] = whole
+            while sum(each.pixels.nbytes for each in self._pixels.values()) > KEPT_BYTES:
+                self._pixels.popitem(last=False)
+        elif source in self._pixels:
+            self._pixels.move_to_end(source)
+        return _picked(_cut(whole, window, grid), bands)
+
+    def _raster(self, source: int) -> Raster:
+        raster = self._open.get(source)
+        if raster is None:
+            raster = self._open[source] = self.sources[source].open()
+            while len(self._open) > OPEN_RASTERS:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(source)
+        return raster
+
+    def _scaling(self, source: int) -> Scaling:
+        """That of a raster; percentiles are of the whole raster, as a scan takes them, on both sides."""
+        scaling = self.contract.scaling
+        if scaling.mode == "survey" and source not in self._scalings:
+            samples = self._raster(source).samples(self.grids[source], _distinct(self._read[source]))
+            self._scalings[source] = surveyed(scaling, samples)
+        return self._scalings.get(source, scaling)
+
+    def _of(self, source: int) -> _Laid:
+        if source not in self._laid:
+            ground = None if self._ground is None else self._ground[source]
+            self._laid[source] = _lay(self.sources[source], self.grids[source], ground, self._number)
+        return self._laid[source]
+
+
+# -- annotations in the working grid -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Laid:
+    """What is known of a source, in pixels of its working grid.
+
+    objects : individuals.  counted : which of them lie on the ground.
+    """
+
+    objects: Objects
+    counted: NDArray[np.bool_]
+    known: Area | None
+    ignored: NDArray[np.object_]
+    tree: shapely.STRtree
+    edge_px: float
+    ground: Ground | None
+
+
+def _lay(source: Source, grid: Grid, ground: Ground | None, number: Mapping[str, int]) -> _Laid:
+    a, b, c, d, e, f = grid.pixels_from(source.grid)
+    matrix, step = np.array([[a, b], [d, e]]).T, np.array([c, f])
+
+    def moved(xy: Floats) -> Floats:
+        there: Floats = xy @ matrix + step
+        return there
+
+    marked = source.annotations
+    scale = np.array([abs(a), abs(e)])
+    boxes = source.boxes
+    size = (boxes[:, 2:] - boxes[:, :2]) * scale
+    size[~((size > 0).all(axis=1))] = np.nan
+    gsd = grid.gsd
+    accuracy = np.zeros(len(marked)) if gsd is None else marked.accuracy_m / np.sqrt(gsd[0] * gsd[1])
+    label = np.array([number.get(class_of(str(name)), -1) for name in marked.label], np.int64)
+    kept = source.kept & (label >= 0)
+    every = Objects(moved(source.xy), size, label, np.nan_to_num(accuracy, nan=0.0))
+    objects = every[kept]
+    moved_ground = None
+    counted = np.ones(len(objects), np.bool_)
+    strangers = Objects(np.empty((0, 2)), np.empty((0, 2)), np.empty(0, np.int64), np.empty(0))
+    if ground is not None:
+        moved_ground = Ground(ground.seen.moved_to(grid), ground.counted.moved_to(grid))
+        counted = moved_ground.counted.contains(objects.xy)
+        strangers = objects[~counted]
+    typical = object_px([source]) * float(np.sqrt(scale.prod()))
+    shapes = [shapely.transform(shape, moved) for shape in source.ignored]
+    marks = marked.geometry[~kept]
+    for shape, mark_size in zip(marks, size[~kept], strict=True):
+        there = shapely.transform(shape, moved)
+        radius = np.nanmean(mark_size) / 2 if np.isfinite(mark_size).any() else typical / 2
+        shapes.append(there if there.area > 0 else there.buffer(radius))
+    shapes += [shapely.box(*box) for box in _footprints(strangers, typical / 2)]
+    ignored = np.empty(len(shapes), dtype=object)
+    ignored[:] = shapes
+    known = None if source.complete is None else source.complete.moved_to(grid)
+    edge = source.edge_px * float(np.sqrt(scale.prod()))
+    return _Laid(objects, counted, known, ignored, shapely.STRtree(ignored), edge, moved_ground)
+
+
+def class_of(label: str) -> str:
+    """The class of an annotation with this label: where nobody names one, all are objects."""
+    return label or "object"
+
+
+def _footprints(objects: Objects, radius: float) -> Floats:
+    """Boxes of objects, (N, 4); `radius` around those without a size."""
+    half = np.where(np.isfinite(objects.size), objects.size / 2, radius)
+    boxes: Floats = np.concatenate([objects.xy - half, objects.xy + half], axis=1)
+    return boxes
+
+
+def _near(objects: Objects, window: Window) -> Objects:
+    """The objects that reach into a window with what is learned of them, in its pixels."""
+    reach = np.where(np.isfinite(objects.size), objects.size * _REACH, _POINT_REACH_PX)
+    x, y = objects.xy[:, 0], objects.xy[:, 1]
+    near = (x >= window.x - reach[:, 0]) & (x <= window.right + reach[:, 0])
+    near &= (y >= window.y - reach[:, 1]) & (y <= window.bottom + reach[:, 1])
+    found = objects[near]
+    return Objects(found.xy - (window.x, window.y), found.size, found.label, found.accuracy_px)
+
+
+def _mask(area: Area, window: Window) -> NDArray[np.bool_]:
+    """Which pixels of a window have their centre in an area."""
+    if not area.meets(window):
+        return np.zeros((window.height, window.width), np.bool_)
+    inside = area.mask(window)
+    return np.ones((window.height, window.width), np.bool_) if inside is None else inside
+
+
+def _paint(mask: NDArray[np.bool_], shapes: NDArray[np.object_], window: Window) -> None:
+    """Set the pixels under shapes; what is thinner than a pixel takes those that it touches."""
+    if len(shapes):
+        shape = shapely.union_all(shapely.make_valid(shapes))
+        shapely.prepare(shape)
+        mask |= _mask(Area(shape, Grid(window.width, window.height)), window)
+
+
+def _paint_edge(mask: NDArray[np.bool_], width: float, window: Window, grid: Grid) -> None:
+    """Set the pixels less than `width` from the raster's edge."""
+    if width <= 0:
+        return
+    x = np.arange(window.x, window.right) + 0.5
+    y = np.arange(window.y, window.bottom) + 0.5
+    mask |= ((x < width) | (x > grid.width - width))[None, :]
+    mask |= ((y < width) | (y > grid.height - width))[:, None]
+
+
+# -- pixels ------------------------------------------------------------------------------------------------
+
+
+def _working_grid(source: Source, contract: Contract) -> Grid:
+    """The grid that a source is read in."""
+    if contract.unit != "px" and source.grid.gsd is None:
+        raise UserError(
+            f"{source.name} has no CRS, so the size of its pixels is unknown, and the model works at"
+            f" {contract.gsd:g} {contract.unit}; state --gsd."
+        )
+    return contract.grid(source.grid)
+
+
+def _bands_to_read(source: Source, contract: Contract) -> tuple[str, ...]:
+    found = stand_ins(contract.bands, source.bands)
+    if found is None:
+        raise UserError(
+            f"{source.name} has bands {', '.join(source.bands)}, but {', '.join(contract.bands)} are needed."
+        )
+    return found
+
+
+def _distinct(bands: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(bands))
+
+
+def _picked(chip: Chip, bands: tuple[str, ...]) -> Chip:
+    """A chip with a band for each name, some of them the same."""
+    if chip.bands == bands:
+        return chip
+    pixels = chip.pixels[[chip.bands.index(name) for name in bands]]
+    return Chip(pixels, chip.valid, bands, chip.window, chip.grid)
+
+
+def _cut(whole: Chip, window: Window, grid: Grid) -> Chip:
+    """A window of a raster that is held whole; it may reach beyond."""
+    inside = window.clipped(grid.window)
+    pixels = np.zeros((len(whole.bands), window.height, window.width), whole.pixels.dtype)
+    valid = np.zeros((window.height, window.width), np.bool_)
+    if inside.area:
+        part = whole.crop(inside)
+        rows = slice(inside.y - window.y, inside.bottom - window.y)
+        columns = slice(inside.x - window.x, inside.right - window.x)
+        pixels[:, rows, columns] = part.pixels
+        valid[rows, columns] = True if part.valid is None else part.valid
+    return Chip(pixels, valid, whole.bands, window, grid.crop(window))
+
+
+def _starts(first: int, length: int, size: int, step: int) -> list[int]:
+    """Where windows begin so that they cover a length; centred on it."""
+    count = max(1, -(-(length - size) // step) + 1)
+    begin = first - ((count - 1) * step + size - length) // 2
+    return [begin + step * number for number in range(count)]
+
+
+def _four(values: Floats) -> tuple[float, float, float, float]:
+    a, b, c, d = (float(value) for value in values)
+    return a, b, c, d
+
+
+def _three(values: Floats) -> tuple[float, float, float]:
+    a, b, c = (float(value) for value in values)
+    return a, b, c
+
+
+# -- a contract chosen anew --------------------------------------------------------------------------------
+
+
+def contract(
+    sources: Sequence[Source],
+    *,
+    classes: Sequence[str] | None = None,
+    bands: Sequence[str] | None = None,
+    gsd: float | None = None,
+    scaling: Literal["auto", "fixed", "survey"] = "auto",
+) -> tuple[Contract, tuple[str, ...]]:
+    """How a model trained on these sources should see rasters, and sentences that say what was chosen.
+
+    Parameters
+    ----------
+    classes, bands : in the order of the model; what the sources have in common if not given.
+    gsd : metres per pixel; chosen from the objects' sizes if not given, the rasters' own where unknown.
+    scaling : "fixed": band by band to mean 0 and standard deviation 1 of all sources; "survey": percentiles
+        of each raster, for pictures whose brightness means nothing. "auto": fixed if all rasters have 8 bits
+        and their GSD is known, else survey.
+
+    Raises
+    ------
+    UserError
+        When the sources have no band in common, or the GSD is known of some only.
+    """
+    notes: list[str] = []
+    chosen_bands = tuple(bands) if bands is not None else _common_bands(sources, notes)
+    native = [source.grid.gsd for source in sources]
+    if any(each is None for each in native) and any(each is not None for each in native):
+        known = next(source for source in sources if source.grid.gsd is not None)
+        unknown = next(source for source in sources if source.grid.gsd is None)
+        raise UserError(
+            f"The size of a pixel is known of {known.name}, but not of {unknown.name}; state it with --gsd."
+        )
+    unit: Literal["m", "px"] = "px" if native[0] is None else "m"
+    if unit == "px" and gsd is not None:
+        raise UserError("The rasters have no CRS, so a model can't have a GSD; state theirs with --gsd.")
+    chosen_gsd = gsd if gsd is not None or unit == "px" else _choose_gsd(sources, notes)
+    names = tuple(classes) if classes is not None else classes_of(sources)
+    mode = scaling
+    if mode == "auto":
+        eight = all(source.dtype == "uint8" for source in sources)
+        mode = "fixed" if eight and unit == "m" else "survey"
+    first = Contract(
+        bands=chosen_bands,
+        unit=unit,
+        gsd=chosen_gsd,
+        scaling=Scaling(mode=mode),
+        fill=0.0,
+        classes=names,
+    )
+    mean, deviation = _moments(sources, first)
+    made = Contract(
+        bands=chosen_bands,
+        unit=unit,
+        gsd=chosen_gsd,
+        scaling=Scaling(mode=mode, offset=mean, span=deviation),
+        fill=0.0,
+        classes=names,
+    )
+    return made, tuple(notes)
+
+
+def classes_of(sources: Sequence[Source]) -> tuple[str, ...]:
+    """The classes of the annotations that are learned, sorted."""
+    found = {class_of(str(name)) for source in sources for name in source.annotations.label[source.kept]}
+    return tuple(sorted(found)) or ("object",)
+
+
+def _common_bands(sources: Sequence[Source], notes: list[str]) -> tuple[str, ...]:
+    """Bands that all rasters have or can show, in the order of the first that has them."""
+    kinds = list(dict.fromkeys(source.bands for source in sources))
+    most = max(kinds, key=len)
+    common = tuple(name for name in most if all(stand_ins((name,), bands) is not None for bands in kinds))
+    if not common:
+        texts = [_bands_of(sources, bands) for bands in kinds[:2]]
+        raise UserError(f"Rasters have no band in common: {texts[0]}, but {texts[1]}; choose with --bands.")
+    if len(kinds) > 1:
+        texts = [_bands_of(sources, bands) for bands in kinds[:3]]
+        notes.append(f"Bands differ: {'; '.join(texts)}; used are {', '.join(common)}.")
+    return common
+
+
+def _bands_of(sources: Sequence[Source], bands: tuple[str, ...]) -> str:
+    name = next(source.name for source in sources if source.bands == bands)
+    return f"{name} has {', '.join(bands)}"
+
+
+def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
+    """Metres per pixel at which objects are some 24 px wide, but no finer than the rasters' own."""
+    own = [float(np.sqrt(np.prod(source.grid.gsd))) for source in sources if source.grid.gsd is not None]
+    native = float(np.median(own))
+    sizes = np.concatenate(
+        [source.size_px[source.kept] * gsd for source, gsd in zip(sources, own, strict=True)]
+    )
+    sizes = sizes[np.isfinite(sizes)]
+    if len(sizes):
+        wanted = min(float(np.median(sizes)) / TYPICAL_PX, float(np.percentile(sizes, 10)) / LEAST_PX)
+        why = f"objects are {np.median(sizes):.3g} m wide in the median"
+    else:
+        spaces = np.concatenate(
+            [spacing(source.xy[source.kept]) * gsd for source, gsd in zip(sources, own, strict=True)]
+        )
+        spaces = spaces[spaces > 0]
+        wanted = float(np.median(spaces)) / _SPACING_PX if len(spaces) else native
+        why = "their sizes are unknown, and neighbours"
+        why += f" {np.median(spaces):.3g} m apart in the median" if len(spaces) else " too"
+    # Reading at nearly the native GSD costs sharpness and wins nothing.
+    is_native = wanted < 1.3 * native
+    chosen = float(f"{native:.3g}" if is_native else f"{wanted:.2g}")
+    if not is_native:
+        notes.append(f"Rasters are read at {chosen:g} m per pixel instead of {native:.3g} m: {why}.")
+    if max(own) > 1.05 * min(own):
+        notes.append(
+            f"Pixels are {min(own):.3g} to {max(own):.3g} m; all rasters are read at {chosen:.3g} m."
+        )
+    return chosen
+
+
+def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band, after the percentiles of the raster for mode "survey"."""
+    bands = len(asked.bands)
+    count, total, squares = 0, np.zeros(bands), np.zeros(bands)
+    chosen = sources if len(sources) <= _SURVEYED else sources[:: -(-len(sources) // _SURVEYED)]
+    each = max(1, _SURVEYED // len(chosen))
+    for source in chosen:
+        with source.open() as raster:
+            grid, read = _working_grid(source, asked), _bands_to_read(source, asked)
+            samples = raster.samples(grid, _distinct(read), most=each)
+            own = asked.scaling if asked.scaling.mode == "fixed" else surveyed(asked.scaling, samples)
+            offset, span = (own.offset or (0.0,))[0], (own.span or (1.0,))[0]
+            for chip in samples:
+                values = _picked(chip, read).pixels.astype(np.float64)
+                good = np.isfinite(values).all(axis=0)
+                if chip.valid is not None:
+                    good &= chip.valid
+                inside = (values[:, good] - offset) / span
+                count += inside.shape[1]
+                total += inside.sum(axis=1)
+                squares += (inside**2).sum(axis=1)
+    if not count:
+        raise UserError("The rasters hold no valid pixel in the places that were looked at.")
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    # A band that hardly varies (an unused one) isn't blown up to as much noise as others have signal.
+    deviation = np.maximum(deviation, 0.1 * deviation.max()) if deviation.max() > 0 else np.ones(bands)
+    return tuple(float(f"{v:.6g}") for v in mean), tuple(float(f"{v:.6g}") for v in deviation)

@@ -1,0 +1,667 @@
+"""Which rasters and annotations training is given, and what is known of the ground of each.
+
+A `Source` is one raster with its annotations. They are found as people keep them: raster and vector file in
+pairs, or a folder in which a file of annotations lies beside each image, or one file speaks of all.
+
+Where annotation is complete, empty ground is background; elsewhere it is unknown. It is complete
+
+- inside the polygons that the user gives, else
+- everywhere, in an image of at most 2048 x 2048 px that comes with others and has annotations of its own:
+  such sets are annotated image by image; and in an image whose file of annotations is empty; else
+- within the hull of the raster's annotations, widened by one object.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect import formats
+from ecodetect.annotations import Annotations, on_raster
+from ecodetect.aoi import Area
+from ecodetect.errors import LayerError, UserError
+from ecodetect.formats.image_matching import base_name, listed, meant
+from ecodetect.grid import Floats, Grid
+from ecodetect.inputs import expand, stem_of
+from ecodetect.layer import Geometries, Layer
+from ecodetect.raster import Raster, open_raster
+from ecodetect.sizes import Length
+
+WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
+# Names of folders and files with annotations in a folder of training data, those that say most first.
+_TRUTH = ("annotations", "labels", "points", "boxes", "polygons", "masks", "truth", "instances")
+# Columns in which people name the image, compared without case and underscores.
+_IMAGE_COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
+_MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
+
+CompleteBy = Literal["polygons", "image", "hull", "nothing"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Source:
+    """One raster with what people marked on it.
+
+    image : path of the raster.
+    name : of the image, for messages: with as many folders as tell it from the others.
+    grid : native Grid; all shapes here are in its pixels.
+    bands : names of the raster's bands.
+    dtype : numpy name of its pixels.
+    opened_with : (bands, gsd_m) to open it with, as `open_raster` takes them.
+    annotations : of this raster; those with `ignore` are neither individuals nor background.
+    complete : where all individuals are annotated; None: nowhere.
+    complete_by : what says so.
+    ignored : shapes in which nothing is learned.
+    edge_px : width of the strip along the raster's edge in which nothing is learned.
+    """
+
+    image: str
+    name: str
+    grid: Grid
+    bands: tuple[str, ...]
+    dtype: str
+    opened_with: tuple[str | None, float | None]
+    annotations: Annotations
+    complete: Area | None
+    complete_by: CompleteBy
+    ignored: Geometries
+    edge_px: float = 0.0
+
+    def open(self) -> Raster:
+        """The raster, opened anew."""
+        bands, gsd_m = self.opened_with
+        return open_raster(self.image, bands=bands, gsd_m=gsd_m)
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Which annotations are individuals to learn."""
+        return ~self.annotations.ignore
+
+    @property
+    def boxes(self) -> Floats:
+        """Bounding boxes of all annotations, (N, 4) native pixels; of a point its size where known."""
+        boxes: Floats = shapely.bounds(self.annotations.geometry).reshape(-1, 4)
+        radius = self.annotations.radius_px
+        is_point = shapely.area(self.annotations.geometry) == 0
+        grow = np.where(is_point & np.isfinite(radius), radius, 0.0)[:, None]
+        return boxes + grow * (-1.0, -1.0, 1.0, 1.0)
+
+    @property
+    def size_px(self) -> Floats:
+        """Width of each annotation in native pixels: root of width times height; NaN where unknown."""
+        boxes = self.boxes
+        size = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+        return np.where(size > 0, size, np.nan)
+
+    @property
+    def xy(self) -> Floats:
+        """Centres of the bounding boxes of all annotations, (N, 2) native pixels."""
+        boxes = self.boxes
+        return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What the user says about the data.
+
+    class_column : column with the classes; found by its name if not given.
+    radius : size of individuals marked by a point, where the file doesn't say it row by row.
+    complete : file of polygons inside of which annotation is complete; "image": everywhere.
+    ignore : files of shapes, or classes, from which nothing is learned.
+    edge : width of a strip along each raster's edge from which nothing is learned.
+    gsd_m : metres per pixel where rasters don't say.
+    bands : which bands of the rasters, as `open_raster` takes them.
+    layer : layer of the annotations, in a file with several.
+    empty_images : images that a file about many doesn't name are empty, not unknown.
+    """
+
+    class_column: str | None = None
+    radius: Length | None = None
+    complete: str | None = None
+    ignore: tuple[str, ...] = ()
+    edge: Length | None = None
+    gsd_m: float | None = None
+    bands: str | None = None
+    layer: str | None = None
+    empty_images: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gathered:
+    """All sources, and sentences for the user.
+
+    unmarked : names of images without annotations, which were left out.
+    """
+
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+    unmarked: tuple[str, ...] = ()
+
+
+def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) -> Gathered:
+    """The sources that a user means.
+
+    Parameters
+    ----------
+    paths : one folder of training data; or image, annotations, image, annotations, … where an image may be a
+        folder or pattern, and its annotations a folder or one file about all.
+    asked : what else is said about them.
+
+    Raises
+    ------
+    UserError
+        In one sentence: nothing found, annotations off the raster (both places named), no such column.
+    """
+    asked = asked or Asked()
+    given = [os.fspath(path) for path in paths]
+    notes: list[str] = []
+    pairs: list[tuple[list[str], _Marks]] = []
+    if len(given) == 1:
+        images, marks = _in_folder(Path(given[0]), asked, notes)
+        pairs.append((images, marks))
+    elif len(given) % 2 == 0 and given:
+        for image, annotations in zip(given[::2], given[1::2], strict=True):
+            pairs.append((expand([image]), _marks(Path(annotations), asked)))
+    else:
+        raise UserError(
+            "Training takes one folder, or images and annotations in turn (IMAGE ANNOTATIONS IMAGE …);"
+            f" got {len(given)} names."
+        )
+    names = _short_names([image for images, _ in pairs for image in images])
+    is_set = len(names) > 1
+    outside = _Outside.of(asked)
+    sources: list[Source] = []
+    unmarked: list[str] = []
+    for images, marks in pairs:
+        for image in images:
+            found = _source(image, names[image], marks, asked, outside, notes, is_set=is_set)
+            if found is None:
+                unmarked.append(names[image])
+            else:
+                sources.append(found)
+        notes += marks.leftover(images)
+    if not sources:
+        raise UserError(f"None of the {len(unmarked)} images has annotations in {pairs[0][1].path}.")
+    if unmarked:
+        notes.append(
+            f"{len(unmarked)} of {len(names)} images have no annotations and are left out"
+            f" ({listed(unmarked)}); an empty file says that there is nothing in an image."
+        )
+    outside.check()
+    sources = _with_ignored_labels(sources, asked, notes)
+    sources = _without_ambiguous_classes(sources, asked, notes)
+    return Gathered(tuple(_with_hulls(sources)), _merged(notes), tuple(unmarked))
+
+
+# -- finding files -----------------------------------------------------------------------------------------
+
+
+def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str], _Marks]:
+    """Images and annotations of a folder of training data."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give a raster together with its annotations.")
+    inner = folder / "images"
+    if inner.is_dir():
+        images = expand([inner])
+    else:
+        inner = folder
+        beside = [str(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_label(path)]
+        images = [path for path in beside if path in set(_rasters(folder))]
+    if not images:
+        raise UserError(f"The folder {folder} holds no images; they are looked for in it and in its images/.")
+    stems = {stem_of(image).casefold() for image in images}
+    folders = [folder / name for name in _TRUTH if (folder / name).is_dir()]
+    candidates: list[Path] = [path for path in folders if _features(path)]
+    if any(path.stem.casefold() in stems and path.suffix.lower() not in _PICTURES for path in _files(inner)):
+        candidates.append(inner)
+    files = [path for path in dict.fromkeys([*_files(folder), *_files(inner)]) if _may_be_about_all(path)]
+    named = [path for path in files if path.stem.casefold() in _TRUTH]
+    rest = [path for path in files if path not in named and path.stem.casefold() not in stems]
+    candidates += sorted(named, key=lambda path: _TRUTH.index(path.stem.casefold()))
+    candidates += rest if not candidates else []
+    if not candidates:
+        raise UserError(
+            f"The folder {folder} has {len(images)} images but no annotations: they are looked for in folders"
+            f" {', '.join(_TRUTH[:5])}, beside the images, and in one file about all."
+        )
+    if len(candidates) > 1 and candidates[0] in rest:
+        raise UserError(
+            f"{folder} has {len(candidates)} files that could be the annotations"
+            f" ({listed(str(path) for path in candidates)}); give images and annotations by name."
+        )
+    if len(candidates) > 1:
+        others = listed(str(path) for path in candidates[1:])
+        notes.append(f"{folder.name}: annotations are those in {candidates[0].name}; not read: {others}.")
+    return images, _marks(candidates[0], asked)
+
+
+_PICTURES = (".tif", ".tiff", ".png")
+
+
+def _rasters(folder: Path) -> list[str]:
+    try:
+        return [path for path in expand([folder]) if Path(path).parent == folder]
+    except UserError:
+        return []
+
+
+def _is_label(path: Path) -> bool:
+    """Whether a picture beside an image is its label image, as its name says."""
+    return re.search(r"[._-](mask|masks|label|labels|instances)$", path.stem.lower()) is not None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files directly in a folder that features can be read from, without lists and descriptions."""
+    known = formats.suffixes(writing=False)
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.suffix.lower() in known
+        and not path.name.startswith(".")
+        and path.stem.lower() not in ("classes", "obj", "readme", "license", "predefined_classes")
+        and path.suffix.lower() not in (".yaml", ".yml")
+    ]
+
+
+def _features(folder: Path) -> list[Path]:
+    """Files of features in a folder, also in its sub-folders."""
+    return [path for inner in [folder, *_folders(folder)] for path in _files(inner)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_dir())
+
+
+def _may_be_about_all(path: Path) -> bool:
+    """Whether a file beside images can hold the annotations of all of them."""
+    suffix = path.suffix.lower()
+    if suffix in (".txt", *_PICTURES):
+        return False
+    if suffix not in (".csv", ".tsv"):
+        return True
+    try:
+        layer = formats.read(path)
+    except LayerError:  # a table of something else
+        return False
+    return bool(_images_named(layer))
+
+
+# -- reading annotations -----------------------------------------------------------------------------------
+
+
+def _marks(path: Path, asked: Asked) -> _Marks:
+    if path.is_dir() and path.suffix.lower() not in formats.suffixes(writing=False):
+        return _Folder(path)
+    if not path.exists():
+        raise LayerError(f"{path} doesn't exist.")
+    return _File(path, asked.layer)
+
+
+class _Folder:
+    """A file of features for each image, with the image's name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._by_stem: dict[str, list[Path]] = {}
+        for file in _features(path):
+            self._by_stem.setdefault(file.stem.casefold(), []).append(file)
+        if not self._by_stem:
+            raise LayerError(f"The folder {path} holds no file of features.")
+        self._used: set[Path] = set()
+
+    def of(self, image: str, grid: Grid, *, is_one: bool, is_empty: bool) -> tuple[Layer, str] | None:
+        """The features of an image and the name of their file; None where there is no file for it."""
+        stem = stem_of(image).casefold()
+        files = [file for file in self._by_stem.get(stem, ()) if file != Path(image)]
+        if not files:
+            files = [
+                file
+                for mark in ("mask", "label", "labels")
+                for file in self._by_stem.get(f"{stem}_{mark}", ())
+            ]
+        if len(files) > 1:
+            folder = PurePath(image).parent.name
+            files = [file for file in files if file.parent.name == folder] or files
+        if len({file.parent for file in files}) > 1:
+            raise LayerError(
+                f"{self.path} has {len(files)} files for {base_name(image)}:"
+                f" {', '.join(map(str, files[:3]))}; keep one."
+            )
+        if not files:
+            return (_nothing(grid), stem) if is_empty else None
+        # A shapefile's or label image's side files aside, geometry is preferred to a picture of it.
+        file = min(files, key=lambda path: path.suffix.lower() in _PICTURES)
+        self._used.add(file)
+        return formats.read(file, grid=grid, image=_if_named(file, image)), file.name
+
+    def leftover(self, images: Sequence[str]) -> Iterator[str]:
+        """A note about files without an image."""
+        files = [files for files in self._by_stem.values() if not set(files) & self._used]
+        if files and len(files) < len(self._by_stem):
+            names = listed(str(each[0]) for each in files)
+            yield f"{self.path.name}: {len(files)} files have no image of their name ({names})."
+
+
+def _if_named(file: Path, image: str) -> str | None:
+    """Name of the image where the format may speak of several; its own name in a file may be another."""
+    return image if file.suffix.lower() in (".json", ".xml") else None
+
+
+class _File:
+    """One file of features of one or many images."""
+
+    def __init__(self, path: Path, layer: str | None) -> None:
+        self.path, self.layer = path, layer
+        self._whole: Layer | None = None
+        self._names: tuple[str, ...] | None = None
+
+    @property
+    def whole(self) -> Layer:
+        if self._whole is None:
+            self._whole = formats.read(self.path, layer=self.layer)
+        return self._whole
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images that it speaks of."""
+        if self._names is None:
+            self._names = _images_named(self.whole)
+        return self._names
+
+    def of(self, image: str, grid: Grid, *, is_one: bool, is_empty: bool) -> tuple[Layer, str] | None:
+        """The features of an image; None where nothing is said about it."""
+        if is_one:
+            return formats.read(
+                self.path, layer=self.layer, grid=grid, image=self._one(image)
+            ), self.path.name
+        if not self.names:
+            return self._by_place(grid, is_empty=is_empty)
+        wanted = meant(self.names, image, self.path)
+        if not wanted:
+            return (_nothing(grid), self.path.name) if is_empty else None
+        column = _image_column(self.whole)
+        if column is None:
+            return _nothing(grid), self.path.name
+        rows = self.whole[np.isin(column.astype(str), list(wanted))]
+        if rows.frame_crs is None and rows.grid is None:
+            rows = replace(rows, grid=grid)
+        return replace(rows, notes=()), self.path.name
+
+    def _one(self, image: str) -> str | None:
+        """The name to ask for, where the file speaks of several images."""
+        if self.path.suffix.lower() in (".json", ".xml"):
+            return image
+        return image if len(self.names) > 1 and meant(self.names, image, self.path) else None
+
+    def _by_place(self, grid: Grid, *, is_empty: bool) -> tuple[Layer, str] | None:
+        """Of a file that names no images the features that lie on the raster."""
+        if self.whole.frame_crs is None:
+            raise UserError(
+                f"{self.path} doesn't say which image each feature belongs to; it needs a column 'image' with"
+                " their names."
+            )
+        bounds = shapely.bounds(self.whole.in_pixels(grid)).reshape(-1, 4)
+        with np.errstate(invalid="ignore"):
+            inside = (bounds[:, 2:] >= 0).all(axis=1) & (bounds[:, 0] <= grid.width)
+            inside &= bounds[:, 1] <= grid.height
+        if not inside.any() and not is_empty:
+            return None
+        return replace(self.whole[inside], notes=()), self.path.name
+
+    def leftover(self, images: Sequence[str]) -> Iterator[str]:
+        """A note about images that aren't there."""
+        if len(images) < 2 or not self.names:
+            yield from ()
+            return
+        known = {stem_of(image).casefold() for image in images}
+        others = [name for name in self.names if stem_of(base_name(name)).casefold() not in known]
+        if others:
+            yield f"{self.path.name}: {len(others)} of its images aren't there ({listed(others)})."
+
+
+_Marks = _Folder | _File
+
+
+def _images_named(layer: Layer) -> tuple[str, ...]:
+    column = _image_column(layer)
+    rasters = layer.metadata.get("rasters")
+    sources = [each.get("source") for each in rasters or () if isinstance(each, dict)]
+    own = [str(name) for name in [*layer.metadata.get("images", ()), *sources] if name]
+    return tuple(dict.fromkeys([*own, *([] if column is None else filter(None, column.tolist()))]))
+
+
+def _image_column(layer: Layer) -> NDArray[np.object_] | None:
+    """The column with the images' names; one called `source` may hold something else."""
+    for name, values in layer.columns.items():
+        plain = name.casefold().replace("_", "").replace(" ", "")
+        if plain in _IMAGE_COLUMNS and values.dtype.kind in "OU":
+            texts = values.astype(object)
+            if plain != "source" or any(re.search(r"\.\w{2,5}$", str(text)) for text in set(texts.tolist())):
+                return texts
+    return None
+
+
+def _nothing(grid: Grid) -> Layer:
+    return Layer(np.empty(0, dtype=object), grid=grid)
+
+
+# -- one source --------------------------------------------------------------------------------------------
+
+
+def _source(
+    image: str,
+    name: str,
+    marks: _Marks,
+    asked: Asked,
+    outside: _Outside,
+    notes: list[str],
+    *,
+    is_set: bool,
+) -> Source | None:
+    with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+        grid, bands, dtype = raster.grid, raster.bands, raster.dtype
+        notes += [f"{raster.name}: {note}" for note in raster.notes if "coordinates are pixels" not in note]
+    found = marks.of(image, grid, is_one=not is_set, is_empty=asked.empty_images)
+    if found is None:
+        return None
+    layer, file = found
+    column = asked.class_column if len(layer) else None
+    marked = on_raster(layer, grid, name=file, class_column=column, radius=asked.radius)
+    notes += marked.notes
+    whole = shapely.box(0, 0, grid.width, grid.height)
+    complete: Area | None = None
+    by: CompleteBy = "hull"
+    if asked.complete is not None:
+        complete, by = outside.complete(image, grid, is_set=is_set), "polygons"
+        if asked.complete == "image":
+            complete, by = _area(whole, grid), "image"
+    elif not len(layer) or (is_set and grid.window.area <= WHOLE_PX):
+        complete, by = _area(whole, grid), "image"
+    ignored = outside.ignored(image, grid, is_set=is_set)
+    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--edge")
+    opened = (asked.bands, asked.gsd_m)
+    return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge)
+
+
+def _area(shape: shapely.Geometry, grid: Grid) -> Area:
+    shapely.prepare(shape)
+    return Area(shape, grid)
+
+
+class _Outside:
+    """The files beside the annotations: where these are complete, and what is ignored."""
+
+    def __init__(self, complete: _File | None, ignore: list[_File]) -> None:
+        self._complete, self._ignore = complete, ignore
+        self._met: set[Path] = set()
+
+    @classmethod
+    def of(cls, asked: Asked) -> _Outside:
+        complete = None
+        if asked.complete not in (None, "image"):
+            complete = _existing(asked.complete, "--complete")
+        return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if _is_file(text)])
+
+    def complete(self, image: str, grid: Grid, *, is_set: bool) -> Area | None:
+        """The part of a raster inside the polygons; None where there is none."""
+        if self._complete is None:
+            return None
+        shapes = self._shapes(self._complete, image, grid, is_set=is_set)
+        polygons = shapes[shapely.area(shapes) > 0]
+        if len(shapes) and not len(polygons):
+            raise UserError(
+                f"{self._complete.path} has no polygon, so it can't say where annotation is complete."
+            )
+        inside = shapely.union_all(shapely.make_valid(polygons)).intersection(
+            shapely.box(0, 0, grid.width, grid.height)
+        )
+        return _area(inside, grid) if inside.area > 0 else None
+
+    def ignored(self, image: str, grid: Grid, *, is_set: bool) -> Geometries:
+        found = [self._shapes(file, image, grid, is_set=is_set) for file in self._ignore]
+        return np.concatenate([np.empty(0, dtype=object), *found])
+
+    def _shapes(self, file: _File, image: str, grid: Grid, *, is_set: bool) -> Geometries:
+        found = file.of(image, grid, is_one=not is_set, is_empty=False)
+        shapes: Geometries = np.empty(0, dtype=object) if found is None else found[0].in_pixels(grid)
+        bounds = shapely.bounds(shapes).reshape(-1, 4)
+        with np.errstate(invalid="ignore"):
+            meets = (bounds[:, 2:] >= 0).all(axis=1) & (bounds[:, :2] <= (grid.width, grid.height)).all(
+                axis=1
+            )
+        if meets.any() or not len(file.whole):
+            self._met.add(file.path)
+        inside: Geometries = shapes[meets]
+        return inside
+
+    def check(self) -> None:
+        """Raise UserError for a file that lies on none of the rasters."""
+        for file in ([] if self._complete is None else [self._complete]) + self._ignore:
+            if file.path not in self._met:
+                raise UserError(f"{file.path} lies on none of the rasters; does it belong to them?")
+
+
+def _is_file(text: str) -> bool:
+    return Path(text).exists() or "/" in text or "\\" in text or Path(text).suffix.lower() in _VECTORS
+
+
+_VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}
+
+
+def _existing(text: str | None, flag: str) -> _File:
+    path = Path(text or "")
+    if not path.exists():
+        raise UserError(f"{flag}: {path} doesn't exist.")
+    return _File(path, None)
+
+
+# -- all together ------------------------------------------------------------------------------------------
+
+
+def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[str]) -> list[Source]:
+    """Annotations of an ignored class, and those without a class where others have one, are ignored."""
+    classes = [text for text in asked.ignore if not _is_file(text)]
+    labels = Counter(str(label) for source in sources for label in source.annotations.label)
+    for text in classes:
+        if text not in labels:
+            known = ", ".join(sorted(filter(None, labels))[:12]) or "none"
+            raise UserError(f"--ignore: no annotation has the class '{text}'; there are: {known}.")
+    drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
+    if "" in drop and labels[""]:
+        notes.append(f"{labels['']} of {labels.total()} annotations have no class and are ignored.")
+    if not drop:
+        return sources
+    made = []
+    for source in sources:
+        ignore = source.annotations.ignore | np.isin(source.annotations.label.astype(str), list(drop))
+        made.append(replace(source, annotations=replace(source.annotations, ignore=ignore)))
+    return made
+
+
+def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[str]) -> list[Source]:
+    """One class for all where the column found by itself holds names of individuals, not classes."""
+    labels = Counter(str(label) for source in sources for label in source.annotations.label[source.kept])
+    total, many = labels.total(), len(labels)
+    if asked.class_column is not None or many <= 2 or not (many > _MOST_GUESSED_CLASSES or 2 * many > total):
+        return sources
+    notes.append(
+        f"{many} different names for {total} annotations are no classes: all are taken as one; say which"
+        " column has the class with --class-column."
+    )
+    return [
+        replace(
+            source,
+            annotations=replace(
+                source.annotations, label=np.full(len(source.annotations), "object", dtype=object)
+            ),
+        )
+        for source in sources
+    ]
+
+
+def _with_hulls(sources: list[Source]) -> Iterator[Source]:
+    """Sources with the area in which annotation counts as complete, where nobody says it."""
+    for source in sources:
+        if source.complete_by != "hull":
+            by = source.complete_by if source.complete is not None else "nothing"
+            yield replace(source, complete_by=by)
+            continue
+        corners = shapely.MultiPoint(shapely.get_coordinates(source.annotations.geometry))
+        grown = corners.convex_hull.buffer(object_px([source]))
+        inside = grown.intersection(shapely.box(0, 0, source.grid.width, source.grid.height))
+        yield replace(source, complete=_area(inside, source.grid) if inside.area > 0 else None)
+
+
+def object_px(sources: Sequence[Source]) -> float:
+    """Width of one object in native pixels: the median; for points without a size half their spacing.
+
+    One pixel where a lone point says nothing.
+    """
+    sizes = np.concatenate([source.size_px[source.kept] for source in sources])
+    if np.isfinite(sizes).any():
+        return float(np.nanmedian(sizes))
+    spaces = np.concatenate([spacing(source.xy[source.kept]) for source in sources])
+    spaces = spaces[spaces > 0]
+    return float(np.median(spaces) / 2) if len(spaces) else 1.0
+
+
+def spacing(xy: Floats) -> Floats:
+    """Distance of each position (N, 2) to its nearest neighbour; empty for fewer than two."""
+    if len(xy) < 2:
+        return np.empty(0)
+    from scipy.spatial import cKDTree
+
+    distance: Floats = cKDTree(xy).query(xy, k=2)[0][:, 1]
+    return distance
+
+
+def _short_names(images: Sequence[str]) -> dict[str, str]:
+    """Base names, with folders where two are equal."""
+    bases = Counter(base_name(image) for image in images)
+    names = {}
+    for image in images:
+        base = base_name(image)
+        names[image] = base if bases[base] == 1 else "/".join(PurePath(image).parts[-3:])
+    return names
+
+
+def _merged(notes: Sequence[str]) -> tuple[str, ...]:
+    """Notes without repetition; what is said of many files is said once."""
+    files: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        name, colon, text = note.partition(": ")
+        files.setdefault(text if colon else note, []).append(name if colon else "")
+    merged = []
+    for text, names in files.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        merged.append(f"{names[0]}{more}: {text}" if names[0] else text)
+    return tuple(merged)
