@@ -12,8 +12,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ecodetect.evaluation import Evaluation
-    from ecodetect.judging import Criterion
+    from ecodetect.evaluation import Criterion, Evaluation
     from ecodetect.metrics import Interval, Rates
 
 _MOST_UNITS = 20  # lines for files or plots; all are in --json
@@ -110,7 +109,7 @@ def evaluate(
 
 
 def _criterion(within: str | None, iou: float | None, inside: bool) -> Criterion | None:
-    from ecodetect.judging import Criterion
+    from ecodetect.evaluation import Criterion
     from ecodetect.sizes import Length
 
     if (within is not None) + (iou is not None) + inside > 1:

@@ -16,7 +16,7 @@ from ecodetect import formats
 from ecodetect.annotations import read_annotations
 from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
-from ecodetect.layer import Layer, Stream
+from ecodetect.layer import Layer, Stream, geometry_type
 from ecodetect.raster import open_raster
 
 _BATCH = 10_000  # features handed to the writer at once
@@ -88,7 +88,7 @@ def convert(
     found = _with_plain_columns(found)
     stream = Stream(
         _batches(found),
-        _geometry_type(found),
+        geometry_type(found.geometry),
         {name: _kind(values) for name, values in found.columns.items()},
         grid=found.grid,
         crs=found.crs,
@@ -109,15 +109,6 @@ def _with_plain_columns(layer: Layer) -> Layer:
 def _batches(layer: Layer) -> Iterator[Layer]:
     for start in range(0, len(layer), _BATCH):
         yield layer[start : start + _BATCH]
-
-
-def _geometry_type(layer: Layer) -> str:
-    """As `Stream` wants it; an empty layer has any."""
-    kinds = set(np.unique(shapely.get_type_id(layer.geometry)).tolist())
-    if kinds == {int(shapely.GeometryType.POINT)}:
-        return "Point"
-    is_areal = kinds <= {int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.MULTIPOLYGON)}
-    return "Polygon" if is_areal else "Unknown"
 
 
 def _kind(values: NDArray[Any]) -> str:

@@ -39,7 +39,7 @@ RASTER_SUFFIXES = frozenset(
         ".ntf",
     ]
 )
-_OURS = (".detections", ".candidates")
+OUR_MARKS = (".detections", ".candidates")  # ends of the stems of what we write
 
 
 def is_remote(path: str) -> bool:
@@ -77,7 +77,9 @@ def expand(images: Sequence[str | os.PathLike[str]]) -> list[str]:
 def _is_raster_name(path: Path) -> bool:
     if path.suffix.lower() not in RASTER_SUFFIXES or path.name.startswith("."):
         return False
-    return not any(path.stem.endswith(mark) for mark in _OURS) and not path.name.lower().endswith(".aux.xml")
+    return not any(path.stem.endswith(mark) for mark in OUR_MARKS) and not path.name.lower().endswith(
+        ".aux.xml"
+    )
 
 
 def _is_ours(path: Path) -> bool:

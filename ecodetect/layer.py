@@ -121,6 +121,15 @@ class Stream:
         return iter(self.batches)
 
 
+def geometry_type(geometries: Geometries) -> str:
+    """What a Stream of these declares; "Polygon" for none at all."""
+    kinds = set(np.unique(shapely.get_type_id(geometries)).tolist())
+    if kinds == {int(shapely.GeometryType.POINT)}:
+        return "Point"
+    is_areal = kinds <= {int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.MULTIPOLYGON)}
+    return "Polygon" if is_areal else "Unknown"
+
+
 def _moved(geometries: Geometries, step: Any) -> Geometries:
     """Copies with each coordinate passed through `step`: (N, 2) -> (N, 2). Heights are dropped."""
     moved: Geometries = shapely.transform(geometries, step)

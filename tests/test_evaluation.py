@@ -18,8 +18,7 @@ from PIL import Image
 from pyproj import CRS
 
 from ecodetect import formats
-from ecodetect.evaluation import evaluate
-from ecodetect.judging import Criterion
+from ecodetect.evaluation import Criterion, evaluate
 from ecodetect.sizes import Length
 
 UTM = "EPSG:32630"

@@ -18,8 +18,13 @@ LAYERS = [
     ["ecodetect"],
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
-    ["ecodetect.judging"],
-    ["ecodetect.pairing"],
+    ["ecodetect.evaluation.evaluating"],
+    ["ecodetect.evaluation.report"],
+    ["ecodetect.evaluation.pooling", "ecodetect.evaluation.remarks"],
+    ["ecodetect.evaluation.judging"],
+    ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
+    ["ecodetect.evaluation.pairing"],
+    ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.image_layers", "ecodetect.evaluation.plots"],
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
@@ -88,7 +93,7 @@ LAYERS = [
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.errors"],
+    ["ecodetect.errors", "ecodetect.notes"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

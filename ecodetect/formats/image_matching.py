@@ -12,9 +12,16 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import counted
 from ecodetect.grid import Grid
+from ecodetect.layer import Layer
+
+# Columns in which people name the image, compared without case, blanks and underscores.
+_COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
 
 
 def base_name(name: str) -> str:
@@ -52,6 +59,17 @@ def meant_or_refused(names: Iterable[str], image: str, path: Path) -> frozenset[
         there = f"it is about {listed(names)}" if names else "it names no image"
         raise LayerError(f"{path.name} says nothing about {base_name(image)}: {there}; is it the right file?")
     return found
+
+
+def image_column(layer: Layer) -> NDArray[np.object_] | None:
+    """The column with the images' names, (N,); one called `source` may hold something else."""
+    for name, values in layer.columns.items():
+        plain = name.casefold().replace("_", "").replace(" ", "")
+        if plain in _COLUMNS and values.dtype.kind in "OU":
+            texts = values.astype(object)
+            if plain != "source" or any(re.search(r"\.\w{2,5}$", str(text)) for text in set(texts.tolist())):
+                return texts
+    return None
 
 
 def stated_size(width: object, height: object) -> tuple[int, int] | None:

@@ -1,0 +1,59 @@
+"""The plane in which detections and annotations of an image lie where there is no raster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid, describe_crs
+from ecodetect.layer import Layer
+
+
+def common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Grid, bool, Layer, Layer]:
+    """A grid that holds both layers without a raster, whether it counts pixels, and the layers."""
+    stated = next((layer.grid for layer in (own, true) if layer.grid is not None), None)
+    if stated is not None:  # a label image with its place, or a file that states the image's size
+        fixed = [
+            layer if layer.frame_crs is not None or layer.grid else laid_on(layer, stated)
+            for layer in (own, true)
+        ]
+        return stated, True, fixed[0], fixed[1]
+    known = [layer for layer in (own, true) if len(layer)]
+    crs = {describe_crs(layer.crs) if layer.crs is None else "a CRS" for layer in known}
+    if len(crs) > 1:
+        without = there if own.crs is not None else found
+        raise UserError(
+            f"{without} has pixels or no CRS and the other file has one; name the raster with --image."
+        )
+    frame_crs = known[0].crs if known else None
+    has_pixels = frame_crs is None and all(layer.metadata.get("frame") == "pixel" for layer in known)
+    grid = Grid(1, 1, crs=frame_crs)
+    whole = [np.asarray(shapely.bounds(layer.in_pixels(grid)), np.float64).reshape(-1, 4) for layer in known]
+    bounds = np.concatenate([np.empty((0, 4)), *whole])
+    bounds = bounds[np.isfinite(bounds).all(axis=1)]
+    low, high = (
+        (bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)) if len(bounds) else (np.zeros(2), np.ones(2))
+    )
+    if frame_crs is not None and frame_crs.is_geographic and high[0] - low[0] > 180:
+        raise UserError(
+            f"{found} and {there} lie on both sides of 180° longitude; name the raster with --image."
+        )
+    corner = np.zeros(2) if has_pixels and (low >= 0).all() else np.floor(low)
+    width, height = (max(1, int(side)) for side in np.ceil(high - corner))
+    grid = Grid(width, height, (1.0, 0.0, float(corner[0]), 0.0, 1.0, float(corner[1])), frame_crs)
+    # An empty file says nothing of where it lies.
+    return (
+        grid,
+        has_pixels,
+        own if len(own) else laid_on(own, grid),
+        true if len(true) else laid_on(true, grid),
+    )
+
+
+def laid_on(layer: Layer, grid: Grid) -> Layer:
+    """A layer in pixels of an image that isn't known, in pixels of this grid."""
+    return replace(layer, grid=grid)

@@ -1,0 +1,122 @@
+"""When a detection can be a truth: the criterion, completed by what the geometries ask for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import shapely
+
+from ecodetect import matching
+from ecodetect.errors import UserError
+from ecodetect.evaluation.pairing import Pair, Pairs
+from ecodetect.grid import Floats, Grid
+from ecodetect.layer import Geometries
+from ecodetect.matching import Candidates, Flags, Rows
+from ecodetect.sizes import Length
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """When a detection can be a truth: at most `limit` apart, with an IoU of at least `limit`, or inside.
+
+    limit : metres or pixels; None takes each annotation's own radius and accuracy.
+    is_of_boxes : IoU of the bounding boxes, because one side has only boxes: a round outline fills no more
+        than 79 % of its box.
+    """
+
+    kind: Literal["distance", "iou", "inside"]
+    limit: Length | float | None = None
+    is_of_boxes: bool = False
+
+
+def completed(criterion: Criterion | None, pairs: Pairs) -> Criterion:
+    """The criterion that the geometries ask for, where none is given; and what shapes it compares."""
+    found, there = (
+        np.concatenate([getattr(pair, side).geometry for pair in pairs]) for side in ("detections", "truths")
+    )
+    are_shapes = [len(side) > 0 and bool((shapely.area(side) > 0).all()) for side in (found, there)]
+    if criterion is None:
+        if not any(are_shapes):
+            return Criterion("distance")
+        criterion = Criterion("iou", 0.5) if all(are_shapes) else Criterion("inside")
+    if criterion.kind == "iou" and _are_boxes(found) != _are_boxes(there):
+        return replace(criterion, is_of_boxes=True)
+    return criterion
+
+
+def _are_boxes(shapes: Geometries) -> bool:
+    full = shapely.area(shapely.envelope(shapes))
+    return bool((shapely.area(shapes) >= full * (1 - 1e-6)).all())
+
+
+def candidates(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[Candidates, Flags]:
+    """Pairs of detections and counted truths, and which detections ignored truths would take."""
+    own, truths = pair.detections, pair.truths
+    doubtful = np.concatenate([np.delete(truths.geometry, counted), pair.ignored])
+    shapes, real = own.geometry, truths.geometry[counted]
+    if criterion.kind == "iou":
+        for what, each in (("detections", shapes), ("annotations", real)):
+            if len(each) and not (shapely.area(each) > 0).all():
+                raise UserError(
+                    f"The {what} of {pair.name} are points, which have no IoU; use --within or --inside."
+                )
+        share = criterion.limit
+        assert isinstance(share, float)
+        doubtful = doubtful[shapely.area(doubtful) > 0]
+        if criterion.is_of_boxes:
+            shapes, real = shapely.envelope(shapes), shapely.envelope(real)
+        name = "IoU of bounding boxes" if criterion.is_of_boxes else "IoU"
+        return matching.by_iou(shapes, real, share, name=name), matching.covered(shapes, doubtful, share)
+    if criterion.kind == "inside":
+        if len(shapes) and len(real) and not (shapely.area(shapes).any() or shapely.area(real).any()):
+            raise UserError(f"{pair.name} has points only, and nothing lies inside a point; use --within.")
+        return matching.by_inside(shapes, real), matching.within(shapes, doubtful)
+    unit, limits = _limits(pair, criterion, counted)
+    places, here = matching.centres(shapes), matching.centres(real)
+    of_doubtful = np.concatenate([np.delete(limits, counted), np.full(len(pair.ignored), _widest(limits))])
+    ground = there = None
+    if unit == "m":
+        ground = pair.grid.metres_per_pixel(here)
+        there = pair.grid.metres_per_pixel(matching.centres(doubtful))
+    pairs = matching.by_distance(places, here, limits[counted], unit=unit, metres_per_pixel=ground)
+    return pairs, matching.near(places, doubtful, of_doubtful, metres_per_pixel=there)
+
+
+def _widest(limits: Floats) -> float:
+    return float(limits.max()) if len(limits) else 0.0
+
+
+def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Floats]:
+    """The unit, and how far a detection may lie from each truth: the limit and the truth's own accuracy."""
+    truths, grid = pair.truths, pair.grid
+    limit = criterion.limit
+    gsd = grid.gsd
+    accuracy = np.nan_to_num(truths.accuracy_m)
+    if isinstance(limit, Length):
+        if limit.unit == "m" and gsd is None:
+            raise UserError(
+                f"--within is {limit}, but {pair.name} has no CRS: state --gsd, or give it in px."
+            )
+        if limit.unit == "px" and not pair.has_pixels:
+            raise UserError(f"--within is {limit}, but without a raster there are no pixels; add --image.")
+        if limit.unit == "px":
+            return "px", limit.value + (accuracy / _metres(grid) if gsd is not None else 0 * accuracy)
+        return "m", limit.value + accuracy
+    own = np.where(np.isfinite(truths.radius_px), truths.radius_px, 0.0)
+    own = own * _metres(grid) + accuracy if gsd is not None else own
+    without = int(np.count_nonzero(~(own[counted] > 0)))
+    if without:
+        raise UserError(
+            f"{without} of {len(counted)} annotations of {pair.name} have neither a radius nor an accuracy;"
+            " say with --within how far a detection may be off (3m, 10px)."
+        )
+    return "px" if gsd is None else "m", own
+
+
+def _metres(grid: Grid) -> float:
+    """Metres of a pixel's side."""
+    assert grid.gsd is not None
+    return math.sqrt(grid.gsd[0] * grid.gsd[1])

@@ -1,0 +1,140 @@
+"""Detections against annotations: read, brought together, matched image by image, summed up."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecodetect import formats, metrics
+from ecodetect.evaluation.criterion import Criterion, completed
+from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, Judged, judge
+from ecodetect.evaluation.labels import check_labels, class_names, is_ignored
+from ecodetect.evaluation.pairing import Asked, Pairs, paired
+from ecodetect.evaluation.pooling import (
+    by_block,
+    by_class,
+    by_size,
+    by_unit,
+    intervals,
+    pooled,
+    unit_of_length,
+)
+from ecodetect.evaluation.remarks import remarks
+from ecodetect.evaluation.report import Evaluation
+
+_FEWEST_UNITS = 10  # files or plots below which ground is cut into blocks to draw from
+
+
+def evaluate(
+    detections: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    *,
+    image: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    criterion: Criterion | None = None,
+    ignore: Sequence[str] = (),
+    class_column: str | None = None,
+    layer: str | None = None,
+    area: str | os.PathLike[str] | None = None,
+    gsd_m: float | None = None,
+    empty_images: bool = False,
+    seed: int = 0,
+) -> Evaluation:
+    """Compare detections with annotations.
+
+    Parameters
+    ----------
+    detections, annotations : str or path-like
+        Files that `formats` reads, about one image or many, or folders with a file for each image.
+    image : str, path-like or several, optional
+        Raster, folder or pattern: where one side is in pixels and the other on the map.
+    criterion : Criterion, optional
+        By the geometries if not given: points by the radius or accuracy of each annotation, shapes by an
+        IoU of 0.5, points and shapes by lying inside.
+    ignore : sequence of str
+        Class labels, or files of shapes, that are neither right nor wrong. So are annotations with a yes in
+        a column `ignore` or `iscrowd`.
+    class_column, layer : str, optional
+        Column of the class, and layer, of the annotations.
+    area : str or path-like, optional
+        Polygons inside of which the truth is complete; several are plots. Outside nothing is judged.
+    gsd_m : float, optional
+        Metres per pixel, where the raster doesn't say.
+    empty_images : bool
+        Images that the annotations don't name are empty; otherwise they aren't judged.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    UserError
+        In one sentence, when something can't be read or brought together.
+    """
+    files = [each for each in ignore if _is_file(each)]
+    images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
+    asked = Asked(
+        class_column, layer, tuple(files), None if area is None else os.fspath(area), gsd_m, empty_images
+    )
+    pairs = paired(detections, annotations, images, asked)
+    labels = [each for each in ignore if each not in files]
+    check_labels(labels, pairs)
+    ignored = [is_ignored(pair, labels) for pair in pairs]
+    chosen = completed(criterion, pairs)
+    names = class_names(pairs, ignored)
+    judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
+    return _summed(judged, names, pairs, seed)
+
+
+def _is_file(text: str) -> bool:
+    known = formats.suffixes(writing=False)
+    return os.path.exists(text) or os.path.splitext(text)[1].lower() in known  # noqa: PTH110, PTH122 - a label may be no path
+
+
+def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed: int) -> Evaluation:
+    """All images together."""
+    are_plots = sum(len(each.pair.plots) for each in judged if each.pair.plots is not None) > 1
+    units, unknown = by_unit(judged, are_plots=are_plots)
+    unit = "plot" if are_plots else "file"
+    is_of_units = len(units) >= _FEWEST_UNITS
+    parts = [each.rates for each in units]
+    counts = [[each.true_positives, each.false_positives, each.false_negatives] for each in parts]
+    n_found, n_true = [each.n_detections for each in parts], [each.n_truths for each in parts]
+    has_score = all(np.isfinite(each.score).all() for each in judged) and any(len(e.score) for e in judged)
+    has_truth = any(len(each.counted) for each in judged)
+    has_ap = has_score or (has_truth and not any(len(each.score) for each in judged))
+    classes = tuple(by_class(judged, number, name, has_ap=has_ap) for number, name in enumerate(names))
+    steps = np.concatenate([each.steps for each in judged])
+    confusions = Counter(
+        (names[found], names[real]) for each in judged for found, real in each.confused.tolist()
+    )
+    return Evaluation(
+        criterion=_span([each.criterion for each in judged]),
+        rates=pooled(parts),
+        classes=classes,
+        units=units,
+        unit=unit,
+        sizes=by_size(judged),
+        ap=metrics.mean_average_precision([c.ap for c in classes if c.ap is not None]) if has_ap else None,
+        count=metrics.count_error(n_found, n_true),
+        position=metrics.position_error(steps, unit=unit_of_length(judged)),
+        presence=metrics.presence(n_found, n_true, unknown) if len(units) > 1 else None,
+        intervals=intervals(
+            np.array(counts, np.int64) if is_of_units else by_block(judged), are_units=is_of_units, seed=seed
+        ),
+        drawn=unit if is_of_units else "block",
+        confusions=dict(sorted(confusions.items())),
+        duplicates=sum(int(np.count_nonzero(each.why == "duplicate")) for each in judged),
+        merged=sum(int(np.count_nonzero(each.why_missed == "merged")) for each in judged),
+        ignored=sum(int(each.n_doubtful.sum()) for each in judged),
+        absorbed=sum(int(np.count_nonzero(each.outcome == ABSORBED)) for each in judged),
+        outside=sum(int(np.count_nonzero(each.outcome == OUTSIDE)) for each in judged),
+        notes=(*pairs.notes, *remarks(judged, names, pairs, has_ap=has_ap)),
+        judged=tuple(judged),
+    )
+
+
+def _span(criteria: Sequence[str]) -> str:
+    """One criterion; images may have limits of their own."""
+    return " or ".join(dict.fromkeys(each for each in criteria if each != "distance")) or criteria[0]

@@ -1,0 +1,241 @@
+"""Which detections and which annotations are about the same image.
+
+Files come in all shapes: one layer for one picture, one table for many, a folder with a file for each
+picture. Here they become pairs, one for each image, in pixels of one grid: the raster's where there is one,
+else a grid laid over the coordinates of both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from ecodetect.annotations import Annotations, on_raster
+from ecodetect.errors import UserError
+from ecodetect.evaluation.common_plane import common_plane, laid_on
+from ecodetect.evaluation.image_layers import LayerFile, LayerFolder, nothing_on, opened
+from ecodetect.evaluation.plots import Plots
+from ecodetect.formats.collecting import pixels_note
+from ecodetect.formats.image_matching import listed, meant
+from ecodetect.grid import Grid
+from ecodetect.inputs import expand, stem_of
+from ecodetect.layer import Geometries, Layer
+from ecodetect.notes import merged
+from ecodetect.raster import open_raster
+
+_IN_PIXELS = pixels_note(Path()).partition(":")[2]  # what readers say of every file without a raster
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pair:
+    """One image with what was detected on it and what people marked on it.
+
+    name : of the image.
+    image : path of the raster, or None where none was given.
+    has_pixels : whether `grid` counts pixels of an image, so that lengths in px mean something.
+    detections, truths : in pixels of `grid`.
+    ignored : shapes in pixels of `grid` that are neither right nor wrong.
+    plots : where the truth is complete; None: everywhere.
+    """
+
+    name: str
+    image: str | None
+    grid: Grid
+    has_pixels: bool
+    detections: Annotations
+    truths: Annotations
+    ignored: Geometries
+    plots: Plots | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pairs:
+    """All pairs of two files or folders.
+
+    unjudged : names of images with detections that the annotations say nothing about.
+    unsearched : names of annotated images that the detections' file doesn't list as searched.
+    lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
+    notes : sentences for the user.
+    """
+
+    pairs: tuple[Pair, ...]
+    unjudged: tuple[str, ...]
+    unsearched: tuple[str, ...]
+    lowest_score: Any
+    notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How two files are laid upon each other.
+
+    class_column : column of the annotations with their class.  layer : layer of the annotations.
+    ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
+    truth is complete.  gsd_m : metres per pixel where the raster doesn't say.
+    empty_images : images that the annotations don't name are empty, not unknown.
+    """
+
+    class_column: str | None = None
+    layer: str | None = None
+    ignore: tuple[str, ...] = ()
+    area: str | None = None
+    gsd_m: float | None = None
+    empty_images: bool = False
+
+
+def paired(
+    detections: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    asked: Asked,
+) -> Pairs:
+    """Bring together detections and annotations of the same images.
+
+    images : rasters, folders or patterns; may be empty where the files say themselves where they lie.
+    Raises UserError in one sentence where it can't be told what belongs together.
+    """
+    found, there = opened(detections, None), opened(annotations, asked.layer)
+    rasters = expand(images)
+    if len(rasters) == 1:
+        name = rasters[0]
+        return _laid(found, there, [_Match(stem_of(name), name, name, name)], asked)
+    is_one = not rasters and isinstance(found, LayerFile) and isinstance(there, LayerFile)
+    if is_one and len(found.names) < 2 and len(there.names) < 2:
+        name = (*found.names, *there.names, stem_of(found.path.name))[0]
+        return _laid(found, there, [_Match(name, None, None, None)], asked)
+    if not there.names or not (found.names or found.is_empty):
+        if found.has_crs and there.has_crs:
+            return _laid(found, there, [_Match(found.path.name, None, None, None)], asked)
+        silent = there if not there.names else found
+        raise UserError(
+            f"{silent.path} doesn't say which image each feature belongs to; it needs a column 'source' with"
+            " the images' names, or give one image with --image."
+        )
+    matches, unjudged, unsearched = _by_name(found, there, rasters, asked)
+    pairs = _laid(found, there, matches, asked, unjudged, unsearched)
+    bare = [match.name for match in matches if not meant(found.names, match.name, found.path)]
+    if bare and not found.lists_images:
+        note = (
+            f"{found.path.name} can't say whether images without a detection were searched:"
+            f" {len(bare)} annotated ones ({listed(bare)}) count as searched."
+        )
+        pairs = replace(pairs, notes=(*pairs.notes, note))
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """What one image is called: for people, its raster's path, in the detections, in the annotations.
+
+    None: the file isn't asked by name.  is_unmarked : the annotations say nothing about it.
+    """
+
+    name: str
+    image: str | None
+    found: str | None
+    there: str | None
+    is_unmarked: bool = False
+
+
+def _by_name(
+    found: LayerFile | LayerFolder, there: LayerFile | LayerFolder, rasters: Sequence[str], asked: Asked
+) -> tuple[list[_Match], tuple[str, ...], tuple[str, ...]]:
+    """The images to judge, the names of those that only the detections know, and of those never searched."""
+    matches: list[_Match] = []
+    seen: set[str] = set()
+    is_shared = False
+    unjudged, unsearched = [], []
+    for name in rasters or (*there.names, *found.names):
+        if name in seen:
+            continue
+        of_found, of_there = (meant(side.names, name, side.path) for side in (found, there))
+        if of_there and not of_found and found.lists_images:
+            unsearched.append(name)
+        elif of_there or (of_found and asked.empty_images):
+            image = name if rasters else None
+            matches.append(_Match(stem_of(name), image, name, name, is_unmarked=not of_there))
+        elif of_found:
+            unjudged.append(name)
+        is_shared |= bool(of_found and of_there)
+        seen |= of_found | of_there | {name}
+    if not is_shared and not found.is_empty:
+        raise UserError(
+            f"{found.path.name} and {there.path.name} have no image in common: {listed(found.names)} there,"
+            f" {listed(there.names)} here; are they about the same images?"
+        )
+    return matches, tuple(unjudged), tuple(unsearched)
+
+
+def _laid(
+    found: LayerFile | LayerFolder,
+    there: LayerFile | LayerFolder,
+    matches: Sequence[_Match],
+    asked: Asked,
+    unjudged: tuple[str, ...] = (),
+    unsearched: tuple[str, ...] = (),
+) -> Pairs:
+    """The pairs, each in pixels of its grid."""
+    ignored = [LayerFile(Path(path), None) for path in asked.ignore]
+    area = None if asked.area is None else LayerFile(Path(asked.area), None)
+    pairs: list[Pair] = []
+    said: list[str] = []
+    several = len(matches) > 1
+    for match in matches:
+        grid = None
+        if match.image is not None:
+            with open_raster(match.image, gsd_m=asked.gsd_m) as raster:
+                grid = raster.grid
+        own = found.of(match.found, grid, is_one_of_many=several)
+        true = nothing_on(grid) if match.is_unmarked else there.of(match.there, grid, is_one_of_many=several)
+        has_pixels = True
+        said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
+        if grid is None:
+            grid, has_pixels, own, true = common_plane(own, true, found.path, there.path)
+            if asked.gsd_m is not None and grid.crs is None:
+                grid = grid.with_gsd(asked.gsd_m)
+                own, true = laid_on(own, grid), laid_on(true, grid)
+        column = asked.class_column if len(true) else None
+        doubtful = [_features(each, match, grid, several)[0] for each in ignored]
+        pair = Pair(
+            match.name,
+            match.image,
+            grid,
+            has_pixels,
+            on_raster(replace(own, notes=()), grid, name=found.path.name),
+            on_raster(replace(true, notes=()), grid, name=there.path.name, class_column=column),
+            np.concatenate([np.empty(0, object), *doubtful]),
+            None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
+        )
+        if area is None or pair.plots:
+            pairs.append(pair)
+        said += [*pair.detections.notes, *pair.truths.notes]
+    if not pairs:
+        raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
+    score = found.metadata.get("settings", {}).get("score")
+    return Pairs(tuple(pairs), unjudged, unsearched, score, merged(said))
+
+
+def _features(side: LayerFile, match: _Match, grid: Grid, is_one_of_many: bool) -> tuple[Geometries, Layer]:
+    """The features of a file that lie on the grid, in its pixels, and the same as they were read."""
+    layer = side.of(match.there or match.found, grid, is_one_of_many=is_one_of_many)
+    if layer.grid is None and layer.crs is None and grid.crs is None:
+        layer = laid_on(layer, grid)
+    shapes = layer.in_pixels(grid)
+    bounds = shapely.bounds(shapes).reshape(-1, 4)
+    meets = np.isfinite(bounds).all(axis=1) & (bounds[:, 2:] >= 0).all(axis=1)
+    meets &= (bounds[:, :2] <= (grid.width, grid.height)).all(axis=1)
+    if match.image is None and meets.any():  # no raster's edge: the grid only spans what was found or marked
+        meets = np.isfinite(bounds).all(axis=1)
+    return shapes[meets], layer[meets]

@@ -1,0 +1,188 @@
+"""Judged images summed up: rates by file or plot, by class and by size, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect import metrics
+from ecodetect.evaluation.judging import FALSE, TRUE, Judged
+from ecodetect.grid import Floats
+from ecodetect.matching import Flags
+from ecodetect.metrics import AveragePrecision, CountError, Interval, PositionError, Rates
+
+_BLOCKS = 36  # about so many in all
+_SIZED = 15  # truths with a size below which sizes aren't told apart
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """One class.  ap : None where the detections have no scores."""
+
+    name: str
+    rates: Rates
+    ap: AveragePrecision | None
+    count: CountError
+    position: PositionError
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """One file or plot."""
+
+    name: str
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True)
+class SizeResult:
+    """Individuals of a range of diameters, low ≤ diameter < high, in `unit`.
+
+    Pairs and missed truths go by the truth's size, false detections by their own.
+    """
+
+    low: float
+    high: float
+    unit: str
+    rates: Rates
+
+
+def unit_of_length(judged: Sequence[Judged]) -> Literal["m", "px"]:
+    """Metres where all images have them."""
+    return "m" if all(each.pair.grid.gsd is not None for each in judged) else "px"
+
+
+def pooled(parts: Sequence[Rates]) -> Rates:
+    """Rates of the sums."""
+    return Rates(
+        sum(each.true_positives for each in parts),
+        sum(each.false_positives for each in parts),
+        sum(each.false_negatives for each in parts),
+    )
+
+
+def by_unit(judged: Sequence[Judged], *, are_plots: bool) -> tuple[tuple[UnitResult, ...], Flags]:
+    """Each file, or each plot, and which of them hold doubtful truths only."""
+    units: list[UnitResult] = []
+    unknown = []
+    for each in judged:
+        plots = ("",) if not are_plots or each.pair.plots is None else each.pair.plots.names
+        for number, plot in enumerate(plots):
+            mine = np.ones(len(each.plot), bool) if not are_plots else each.plot == number
+            there = np.ones(len(each.true_plot), bool) if not are_plots else each.true_plot == number
+            rates = _count(each, mine, there)
+            name = each.pair.name if not plot else plot if len(judged) == 1 else f"{each.pair.name} {plot}"
+            units.append(UnitResult(name, rates))
+            doubtful = each.n_doubtful[number] if are_plots else each.n_doubtful.sum()
+            unknown.append(rates.n_truths == 0 and doubtful > 0)
+    return tuple(units), np.array(unknown, bool)
+
+
+def _count(each: Judged, mine: Flags, there: Flags) -> Rates:
+    return Rates(
+        int(np.count_nonzero((each.outcome == TRUE) & mine)),
+        int(np.count_nonzero((each.outcome == FALSE) & mine)),
+        int(np.count_nonzero(each.missed & there)),
+    )
+
+
+def by_class(judged: Sequence[Judged], number: int, name: str, *, has_ap: bool) -> ClassResult:
+    """The class with this number."""
+    units = [_count(each, each.found_class == number, each.true_class == number) for each in judged]
+    rates = pooled(units)
+    ap = None
+    if has_ap:
+        rows = [each.on_curve & (each.found_class == number) for each in judged]
+        ap = metrics.average_precision(
+            np.concatenate([each.score[r] for each, r in zip(judged, rows, strict=True)]),
+            np.concatenate([each.hit[r] for each, r in zip(judged, rows, strict=True)]),
+            rates.n_truths,
+        )
+    steps = np.concatenate([each.steps[each.found_class[each.partner >= 0] == number] for each in judged])
+    count = metrics.count_error([r.n_detections for r in units], [r.n_truths for r in units])
+    position = metrics.position_error(steps, unit=unit_of_length(judged))
+    return ClassResult(name, rates, ap, count, position)
+
+
+def by_size(judged: Sequence[Judged]) -> tuple[SizeResult, ...]:
+    """Thirds of the truths by their size, with round limits; none where too few have a size."""
+    pairs = [each.sizes() for each in judged]
+    true = np.concatenate([sizes for _, sizes in pairs])
+    known = true[np.isfinite(true)]
+    if len(known) < _SIZED or len(known) < 0.5 * len(true):
+        return ()
+    limits = sorted({float(f"{limit:.2g}") for limit in np.quantile(known, [1 / 3, 2 / 3])})
+    edges = [0.0, *limits, math.inf]
+    unit = unit_of_length(judged)
+    results = []
+    for low, high in pairwise(edges):
+        counts = np.zeros(3, np.int64)
+        for each, (own, there) in zip(judged, pairs, strict=True):
+            of_truth = (there >= low) & (there < high)
+            of_own = (own >= low) & (own < high)
+            partner = each.partner[each.partner >= 0]
+            counts += [
+                np.count_nonzero(of_truth[partner]),
+                np.count_nonzero(of_own & (each.outcome == FALSE)),
+                np.count_nonzero(of_truth & each.missed),
+            ]
+        results.append(SizeResult(low, high, unit, Rates(*counts.tolist())))
+    return tuple(results)
+
+
+def by_block(judged: Sequence[Judged]) -> NDArray[np.int64]:
+    """True, false, missed in blocks of ground that hold any of them, (B, 3)."""
+    sides = max(2, math.ceil(math.sqrt(_BLOCKS / max(1, len(judged)))))
+    rows = [np.zeros((0, 3), np.int64)]
+    for each in judged:
+        found = each.xy[each.outcome == FALSE]
+        there = each.true_xy
+        hit = there[~each.missed]
+        lost = there[each.missed]
+        every = np.concatenate([hit, found, lost])
+        if not len(every):
+            continue
+        low, high = every.min(axis=0), every.max(axis=0)
+        step = np.maximum(high - low, 1e-9) / sides
+        counts = np.zeros((sides * sides, 3), np.int64)
+        for kind, xy in enumerate((hit, found, lost)):
+            place = np.minimum((xy - low) // step, sides - 1).astype(np.int64)
+            counts[:, kind] = np.bincount(place[:, 1] * sides + place[:, 0], minlength=sides * sides)
+        rows.append(counts[counts.any(axis=1)])
+    return np.concatenate(rows)
+
+
+def intervals(counts: NDArray[np.int64], *, are_units: bool, seed: int) -> dict[str, Interval]:
+    """Name of a figure -> its interval.
+
+    counts : (D, 3), true, false, missed of all that is drawn from.
+    are_units : these are files or plots, of which a mean count error can be said.
+    """
+
+    def share(part: Sequence[float], whole: Sequence[float]) -> Any:
+        up, down = np.array(part, np.float64), np.array(whole, np.float64)
+
+        def figure(sums: Floats) -> Floats:
+            n = sums @ down
+            values: Floats = np.divide(sums @ up, n, out=np.full(len(sums), np.nan), where=n > 0)
+            return values
+
+        return figure
+
+    figures = {
+        "precision": share((1, 0, 0), (1, 1, 0)),
+        "recall": share((1, 0, 0), (1, 0, 1)),
+        "f1": share((2, 0, 0), (2, 1, 1)),
+        "relative_count_error": share((0, 1, -1), (1, 0, 1)),
+    }
+    found = {name: metrics.bootstrap(counts, figure, seed=seed) for name, figure in figures.items()}
+    if are_units:
+        off = np.stack([np.abs(counts[:, 1] - counts[:, 2]), np.ones(len(counts))], axis=1)
+        found["mae"] = metrics.bootstrap(off, share((1, 0), (0, 1)), seed=seed)
+    return found

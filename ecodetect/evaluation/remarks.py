@@ -1,0 +1,62 @@
+"""What a reader of the numbers must know: sentences about what was judged and what wasn't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import shapely
+
+from ecodetect.evaluation.judging import FALSE, Judged
+from ecodetect.evaluation.pairing import Pairs
+
+
+def remarks(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, *, has_ap: bool) -> Iterator[str]:
+    """Sentences for the user, beside those of the files' readers."""
+    found = {str(label) for each in judged for label in each.pair.detections.label} - {""}
+    true = {str(label) for each in judged for label in each.pair.truths.label[each.counted]} - {""}
+    if names == ("all",) and found and true:
+        yield (
+            f"Classes aren't compared: the detections are {_listed(found)}, the annotations {_listed(true)}."
+        )
+    if pairs.unjudged:
+        yield (
+            f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"
+            " if they are empty, say --empty-images."
+        )
+    if pairs.unsearched:
+        yield f"Not judged, because nothing was searched there: {_images(pairs.unsearched)} with annotations."
+    if has_ap and pairs.lowest_score not in (None, 0, {}):
+        yield f"The detections were cut at a score of {pairs.lowest_score}, so AP is a lower bound."
+    if not has_ap and any(len(each.score) for each in judged):
+        yield "Detections without a score have no AP."
+    yield from _beyond(judged)
+    widened = sum(int(np.count_nonzero(each.pair.truths.accuracy_m[each.counted] > 0)) for each in judged)
+    if widened and judged[0].criterion.startswith("distance"):
+        yield f"For {widened:,} annotations with an accuracy the distance allowed is larger by it."
+
+
+def _beyond(judged: Sequence[Judged]) -> Iterator[str]:
+    """False detections where nobody may have looked for individuals."""
+    false = beyond = 0
+    for each in judged:
+        xy = each.xy[each.outcome == FALSE]
+        if each.pair.plots is None and len(each.counted) > 2 and len(xy):
+            hull = shapely.convex_hull(shapely.union_all(shapely.points(each.true_xy)))
+            false += len(xy)
+            beyond += int(np.count_nonzero(~shapely.intersects_xy(hull, xy[:, 0], xy[:, 1])))
+    if beyond > 0.5 * false:
+        yield (
+            f"{beyond:,} of {false:,} false detections lie outside the hull of the annotations; if the truth"
+            " is complete only somewhere, give its outline with --area."
+        )
+
+
+def _images(names: Sequence[str]) -> str:
+    return f"{len(names):,} image{'s' if len(names) > 1 else ''} ({_listed(names)})"
+
+
+def _listed(words: Iterable[str], most: int = 5) -> str:
+    names = sorted(words)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,154 @@
+"""What came of an evaluation: numbers with their n, a dictionary for programs, a layer of the errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecodetect import __version__
+from ecodetect.errors import UserError
+from ecodetect.evaluation.judging import Judged
+from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
+from ecodetect.layer import Stream, geometry_type
+from ecodetect.metrics import CountError, Interval, MeanAveragePrecision, PositionError, Presence, Rates
+from ecodetect.pictures import draw_sheet
+from ecodetect.raster import open_raster
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Evaluation:
+    """What came of an evaluation.
+
+    criterion : by which detections and truths were matched, with its limit.
+    rates : pooled over everything judged.
+    classes, units, sizes : the same by class, by file or plot, by size.
+    unit : what `units` are: "file" or "plot".
+    ap : mean over classes; None where the detections have no scores.
+    count : over units.  position : of matched pairs.
+    presence : over units; None where there is one only.
+    intervals : name of a figure -> bootstrap interval.  drawn : what was drawn: "file", "plot" or "block".
+    confusions : (class found, true class) -> pairs that fit but for their class.
+    duplicates : false detections of individuals that another detection has.
+    merged : missed truths in whose place a detection belongs to another truth.
+    ignored : truths that don't count.  absorbed : detections that match only those, neither right nor wrong.
+    outside : detections outside the area where the truth is complete, not judged.
+    notes : sentences for the user.  judged : image by image.
+    """
+
+    criterion: str
+    rates: Rates
+    classes: tuple[ClassResult, ...]
+    units: tuple[UnitResult, ...]
+    unit: str
+    sizes: tuple[SizeResult, ...]
+    ap: MeanAveragePrecision | None
+    count: CountError
+    position: PositionError
+    presence: Presence | None
+    intervals: Mapping[str, Interval]
+    drawn: str
+    confusions: Mapping[tuple[str, str], int]
+    duplicates: int
+    merged: int
+    ignored: int
+    absorbed: int
+    outside: int
+    notes: tuple[str, ...]
+    judged: tuple[Judged, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, as JSON can hold them: what isn't defined is None."""
+        table: dict[str, Any] = {
+            "ecodetect": __version__,
+            "criterion": self.criterion,
+            **_rates(self.rates),
+            "ap": _plain(self.ap),
+            "count": _plain(self.count),
+            "position": _plain(self.position),
+            "presence": _presence(self.presence),
+            "intervals": {name: _plain(each) for name, each in self.intervals.items()},
+            "drawn": self.drawn,
+            "classes": [
+                {"name": c.name, **_rates(c.rates), "ap": _plain(c.ap), "count": _plain(c.count),
+                 "position": _plain(c.position)}
+                for c in self.classes
+            ],
+            "unit": self.unit,
+            "units": [{"name": each.name, **_rates(each.rates)} for each in self.units],
+            "sizes": [
+                {"low": s.low, "high": s.high, "unit": s.unit, **_rates(s.rates)} for s in self.sizes
+            ],
+            "confusions": [
+                {"found": found, "true": true, "n": n} for (found, true), n in self.confusions.items()
+            ],
+        }  # fmt: skip
+        for name in ("duplicates", "merged", "ignored", "absorbed", "outside"):
+            table[name] = getattr(self, name)
+        return {**table, "notes": list(self.notes)}
+
+    def errors(self) -> Stream:
+        """Each detection and each missed truth as a feature, for `formats.write`.
+
+        Columns: `label` (true, false, missed or unjudged), `class`, `score`, `why` (duplicate, merged, other
+        class; ignored or outside), `value` (what the criterion compared, of pairs), `id` and `source`.
+        """
+        first = self.judged[0].pair.grid
+        one = len(self.judged) == 1
+        geometry = np.concatenate(
+            [side.geometry for each in self.judged for side in (each.pair.detections, each.pair.truths)]
+        )
+        columns = {"id": "str", "label": "str", "score": "float", "class": "str", "why": "str",
+                   "value": "float", "source": "str"}  # fmt: skip
+        metadata = {"ecodetect": __version__, "criterion": self.criterion}
+        return Stream(
+            (each.errors() for each in self.judged),
+            geometry_type(geometry),
+            columns,
+            grid=first if one else None,
+            crs=first.crs,
+            classes=("true", "false", "missed", "unjudged"),
+            metadata=metadata,
+        )
+
+    def draw_errors(self, path: str | os.PathLike[str], *, most: int = 60) -> None:
+        """Draw cut-outs of the worst errors: the surest false detections, then the largest missed truths.
+
+        Raises UserError where there is no raster or more than one to cut them from.
+        """
+        if len(self.judged) != 1 or self.judged[0].pair.image is None:
+            raise UserError("A sheet of errors is cut from one raster; name it with --image.")
+        each = self.judged[0]
+        assert each.pair.image is not None
+        with open_raster(each.pair.image) as raster:
+            draw_sheet(raster, [each.worst(most)], path, most=most)
+
+
+def _plain(result: Any) -> Any:
+    """A dataclass as JSON can hold it."""
+    if result is None:
+        return None
+    return {name: _number(value) for name, value in dataclasses.asdict(result).items()}
+
+
+def _named(result: Any, *names: str) -> dict[str, Any]:
+    return {name: _number(getattr(result, name)) for name in names}
+
+
+def _presence(table: Presence | None) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    return {**_plain(table), **_named(table, "n", "sensitivity", "specificity", "accuracy")}
+
+
+def _rates(rates: Rates) -> dict[str, Any]:
+    return {**_plain(rates), **_named(rates, "n_detections", "n_truths", "precision", "recall", "f1")}
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
