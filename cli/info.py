@@ -1,8 +1,8 @@
-"""`ecodetect info`: what a raster or a layer is, in the words of who works with it."""
+"""`ecodetect info`: what a raster, a layer or a model is, in the words of who works with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -17,7 +17,7 @@ from . import options
 @options.allow_vrt
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_json: bool) -> int:
-    """Describe a raster (size on the ground, bands, nodata, what detectors make of it) or a layer."""
+    """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
     import json
 
     from ecodetect.describing import describe
@@ -27,7 +27,7 @@ def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_js
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         return 0
     click.echo(f"{facts['file']}")
-    lines = _raster(facts) if facts["kind"] == "raster" else _layer(facts)
+    lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
     for name, text in [*lines, *(("note", note) for note in facts["notes"])]:
         click.echo(f"  {name:<11} {text}")
     return 0
@@ -145,6 +145,61 @@ def _layer(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in facts["metadata"].items():
         text = str(value)
         yield name[:11], text if len(text) <= 120 else text[:119] + "…"
+
+
+def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    card = facts["card"]
+    unit = card["unit"]
+    yield (
+        "model",
+        f"{card['name']}, a {card['detector']} of {facts['parameters'] / 1e6:.2f} million parameters",
+    )
+    if card["description"]:
+        yield "", card["description"]
+    yield "finds", ", ".join(card["classes"]) + f", up to {card['largest']:.4g} {unit} wide"
+    if card["diameter_range"]:
+        low, high = card["diameter_range"]
+        yield "", f"learned from {low:.3g} to {high:.3g} {unit}"
+    yield "needs", f"bands {', '.join(card['bands'])}"
+    if card["gsd"] is None:
+        yield "", "rasters as they are: no size on the ground"
+    else:
+        text = f"{card['gsd']:.4g} {unit} per pixel"
+        if card["gsd_range"]:
+            low, high = card["gsd_range"]
+            text += f"; meant for rasters of {low:.3g} to {high:.3g} {unit}"
+        yield "", text
+    for purpose, scores in card["thresholds"].items():
+        cuts = zip(card["classes"], scores, strict=False)
+        yield "score", f"{purpose}: " + ", ".join(f"{name} {score:.3g}" for name, score in cuts)
+    for number, metric in enumerate(card["metrics"]):
+        yield "" if number else "measured", _flat(metric)
+    if card["agreement"]:
+        yield "agreement", "between tilings: " + _flat(card["agreement"])
+    for number, source in enumerate(card["trained_on"]):
+        yield "" if number else "trained on", _flat(source)
+    for name, value in (("licence", card["licence"]), ("made with", card["command"])):
+        if value:
+            yield name, value
+    if card["versions"]:
+        yield "", _flat(card["versions"])
+    yield "hash", f"{facts['hash']}, {facts['megabytes']:.2f} MB"
+
+
+def _flat(facts: Mapping[str, Any]) -> str:
+    """`name value, name value`; long lists by their length."""
+    parts = []
+    for name, value in facts.items():
+        if isinstance(value, float):
+            value = f"{value:.4g}"
+        elif isinstance(value, list | tuple) and len(value) > 4:
+            value = len(value)
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, dict):
+            value = f"({_flat(value)})"
+        parts.append(f"{name} {value}")
+    return ", ".join(parts)
 
 
 def _length(metres: float) -> str:

@@ -12,24 +12,31 @@ def models(name: str | None, as_json: bool) -> int:
     """List the models and detectors there are, or the options of one (NAME)."""
     import json
 
-    from ecodetect.detectors import describe, known
+    from ecodetect import models as shipped
+    from ecodetect.detectors import describe, is_learned, known
 
+    cards = shipped.known()
     if name is None:
-        table = {each: describe(each).purpose for each in sorted(known())}
+        table = {each: card.description for each, card in cards.items()}
+        table |= {each: describe(each).purpose for each in sorted(known())}
         if as_json:
             click.echo(json.dumps(table, indent=1))
             return 0
-        for each, purpose in table.items():
-            click.echo(f"{each:12} {purpose}")
-        click.echo(
-            "\nNo trained model comes with this version. `ecodetect models NAME` lists the options of one."
-        )
+        for each, card in cards.items():
+            click.echo(f"{each:12} {card.description} Bands {', '.join(card.bands)}.")
+        for each in sorted(known()):
+            trained = " To be trained first." if is_learned(each) else ""
+            click.echo(f"{each:12} {table[each]}{trained}")
+        without = "" if cards else "No trained model comes with this version. "
+        click.echo(f"\n{without}`ecodetect models NAME` lists the options of one.")
         return 0
-    about = describe(name)
+    card_of = cards.get(name)
+    about = describe(name if card_of is None else card_of.detector)
+    purpose = about.purpose if card_of is None else card_of.description
     if as_json:
-        click.echo(json.dumps({"name": name, "purpose": about.purpose, "options": about.options}, indent=1))
+        click.echo(json.dumps({"name": name, "purpose": purpose, "options": about.options}, indent=1))
         return 0
-    click.echo(f"{name}: {about.purpose}\n\nOptions (--set NAME=VALUE), with their defaults:")
+    click.echo(f"{name}: {purpose}\n\nOptions (--set NAME=VALUE), with their defaults:")
     for option, (default, meaning) in about.options.items():
         click.echo(f"  {option + '=' + default:24} {meaning}")
     return 0

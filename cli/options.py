@@ -7,6 +7,7 @@ flag              commands
 --gsd             scan, candidates, evaluate
 --set             scan, candidates
 --max-memory      scan, candidates
+--device          scan
 --overwrite       scan, candidates, convert, evaluate
 --allow-vrt       scan, candidates, info
 """
@@ -35,6 +36,13 @@ settings = click.option(
     help="An option of the detector; may be repeated.",
 )
 max_memory = click.option("--max-memory", metavar="SIZE", help="Stay under this much memory (2GB, 500MB).")
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where a trained model runs; auto: on a GPU if there is one.",
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 allow_vrt = click.option(
     "--allow-vrt",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-m", "--model", metavar="MODEL", help="What to search with: `ecodetect models` lists them.")
+@click.option("-m", "--model", metavar="MODEL", help="A model's file, or a name from `ecodetect models`.")
 @click.option(
     "-o",
     "--out",
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
 @options.settings
+@options.device
 @click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
 @click.option(
     "--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure."
@@ -58,6 +59,7 @@ def scan(
     out: str | None,
     score: tuple[str, ...],
     settings: tuple[str, ...],
+    device: str,
     picture: str | None,
     sheet: str | None,
     verify: bool,
@@ -77,20 +79,25 @@ def scan(
     command is run again.
 
     \b
+    ecodetect scan ortho.tif -m shrubs.safetensors -o shrubs.gpkg
     ecodetect scan ortho.tif -m threshold --picture map.png
     ecodetect scan flights/ -m threshold -o shrubs/ --set min_area=2m2
     ecodetect scan plate.png -m blobs -o cells.csv
     """
     from ecodetect.memory import read_size
-    from ecodetect.scanning import Output, plan_files, scan_files
+    from ecodetect.scanning import Output, fitting_model, plan_files, scan_files
     from ecodetect.searching import Settings
 
     if model is None:
-        raise click.UsageError(f"Say with -m what to search with. {_known_models()}")
+        given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
+        model, why = fitting_model(images, **given)
+        if not quiet:
+            click.echo(f"note: searching with '{model}': {why}", err=True)
     asked = Settings(
         model=model,
         options=options.pairs(settings),
         score=_scores(score),
+        device=device,
         tile_px=tile,
         workers=workers,
         max_memory=None if max_memory is None else read_size(max_memory),
@@ -125,12 +132,6 @@ def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, q
     if failures and tried > 1:
         click.echo(f"{len(failures)} of {tried} rasters couldn't be scanned.", err=True)
     return 2 if failures else 0
-
-
-def _known_models() -> str:
-    from ecodetect.detectors import known
-
-    return f"There are: {', '.join(sorted(known()))} (for example: -m threshold)."
 
 
 def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:

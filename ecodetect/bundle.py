@@ -92,6 +92,12 @@ class Card:
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def gsd_m(self) -> float | None:
+        """Metres per pixel that rasters are read at; None: their own."""
+        metres = {"m": 1.0, "um": 1e-6, "px": None}[self.unit]
+        return None if metres is None or self.gsd is None else self.gsd * metres
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, no NaN."""
         text = dataclasses.asdict(self)

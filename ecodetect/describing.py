@@ -1,10 +1,11 @@
-"""What is to be known of a raster or a layer before working with it, as plain facts.
+"""What is to be known of a raster, a layer or a model before working with it, as plain facts.
 
 The facts are a JSON-able dict; `ecodetect info` puts them into words.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect import detectors, formats
+from ecodetect import bundle, detectors, formats, models
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import GridError, LayerError, UserError
 from ecodetect.grid import describe_crs
@@ -33,13 +34,15 @@ def describe(
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
-    """Facts about a raster or a file of features; `kind` says which it is.
+    """Facts about a raster, a file of features or a model; `kind` says which it is.
 
     gsd_m, allow_vrt : as in `open_raster`.
     layer : which one, in a file of several layers.
-    Raises UserError when it is neither, or can't be read.
+    Raises UserError when it is none of them, or can't be read.
     """
     suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors":
+        return describe_model(path)
     if suffix in set(formats.suffixes(writing=False)) - _PICTURES or Path(path).is_dir():
         try:
             return describe_layer(formats.read(path, layer=layer), path)
@@ -141,10 +144,25 @@ def _centre(raster: Raster) -> list[float] | None:
 
 
 def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
-    """What each detector would make of the raster with its defaults: the bands it reads, or why it can't."""
+    """What each detector would make of the raster with its defaults: the bands it reads, or why it can't.
+
+    Models that come with ecodetect are among them; detectors that have to be trained first aren't.
+    """
     scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
     found: dict[str, dict[str, Any]] = {}
-    for name in sorted(detectors.known()):
+    for name, card in models.known().items():
+        why = models.misfit(card, scene, source=raster.name)
+        found[name] = (
+            {"fits": False, "why": why}
+            if why is not None
+            else {
+                "fits": True,
+                "bands": list(card.bands),
+                "largest_px": card.largest / (card.gsd or 1.0),
+                "gsd_m": card.gsd_m,
+            }
+        )
+    for name in sorted(detectors.unlearned()):
         try:
             needs = detectors.build(name, scene).needs
         except UserError as error:
@@ -157,6 +175,21 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
                 "gsd_m": needs.gsd_m,
             }
     return found
+
+
+def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model's card says, with the size and the hash of its file's content."""
+    card = bundle.read_card(path)
+    found = bundle.read(path)
+    return {
+        "kind": "model",
+        "file": Path(path).name,
+        "parameters": sum(values.size for values in found.weights.values()),
+        "megabytes": Path(path).stat().st_size / 1e6,
+        "hash": found.hash,
+        "card": dataclasses.asdict(card),
+        "notes": [],
+    }
 
 
 def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psutil
@@ -23,16 +24,18 @@ from ecodetect.tiling import Plan, plan
 
 MB = 1_000_000
 # Results on their way, SQLite's cache, threads, what the allocator doesn't give back.
-_SLACK_BYTES = 60 * MB
+_SLACK_BYTES = 45 * MB
 # Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
 _WRITING_BYTES = 140 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 _UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
+# A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
+# what is looked at twice is a third of the whole.
+NETWORK_LIMIT = 1600 * MB
 # Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
 _AS_GOOD = 0.03
-# Costs, where decoding a pixel is 1; measured with `threshold` on RGB in deflate.
-_SEARCHING = 1.2  # per pixel of a chip
+# Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
 _COPYING = 0.2  # out of the block cache, per pixel of a unit
 _PER_UNIT = 300_000  # bookkeeping, a transaction
 
@@ -78,20 +81,36 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def keep_freed() -> None:
-    """Let the C library keep what a tile has freed for the next one (glibc; elsewhere nothing happens).
+@contextmanager
+def freed_is_kept() -> Iterator[None]:
+    """While it lasts, what a tile has freed is kept for the next one; then it is given back (glibc only).
 
-    It would give arrays of some MB back to the system each time and get them anew, page by page: a third of
-    the CPU of `threshold`. The peak stays what it is.
+    Else arrays of some MB go back to the system each time and come anew page by page: a third of the CPU of
+    `threshold`. Larger ones do so here too, since keeping them too would raise the peak.
     """
-    if sys.platform != "linux":
+    libc = _glibc()
+    if libc is None:
+        yield
         return
+    libc.mallopt(_M_MMAP_THRESHOLD, 16 << 20)
+    libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most it takes
-    mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+        yield
+    finally:
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)  # what it starts with
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt, libc.malloc_trim  # noqa: B018 - other C libraries lack them
+    except (OSError, AttributeError):
+        return None
+    return libc
 
 
 def lay_out(
@@ -101,7 +120,7 @@ def lay_out(
 
     tile_px : the user's tile size; None: chosen here.
     workers : tiles worked on at once, at most.
-    limit : bytes; None: `DEFAULT_LIMIT` as an aim that may be missed.
+    limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed.
     Raises UserError when the limit can't be kept, naming the least that works.
     """
     held = resident_bytes()
@@ -123,9 +142,9 @@ def lay_out(
             for striped in _striped(cuts):
                 for threads in range(workers, 0, -1):
                     found.append(
-                        (_cost(striped, source, threads), _fill(striped, needs, source, threads, held))
+                        (_cost(striped, needs, source, threads), _fill(striped, needs, source, threads, held))
                     )
-    aim = DEFAULT_LIMIT if limit is None else limit
+    aim = limit or (NETWORK_LIMIT if needs.is_threaded else DEFAULT_LIMIT)
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
     if fitting:
         good = min(cost for cost, _ in fitting) * (1 + _AS_GOOD)
@@ -173,7 +192,7 @@ def _most_touched(length: float, block: int) -> int:
     return math.ceil((math.ceil(length) - 1) / block) + 1
 
 
-def _cost(cuts: Plan, source: Source, workers: int) -> float:
+def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
     """Seconds per pixel, in units of decoding one on one core."""
     columns, total = source.block_shape[1], math.ceil(cuts.width * source.scale / source.block_shape[1])
     decoded = 0
@@ -183,7 +202,8 @@ def _cost(cuts: Plan, source: Source, workers: int) -> float:
         right = ((first + across) * cuts.unit_px + cuts.halo_px) * source.scale
         decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
     reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
-    searching = _SEARCHING * (cuts.chip_px / cuts.tile_px) ** 2
+    searching = needs.cost * (cuts.chip_px / cuts.tile_px) ** 2
     cores = os.cpu_count() or 1
     overhead = _PER_UNIT / cuts.unit_px**2
-    return max((reading + searching + overhead) / cores, searching / workers)
+    busy = cores if needs.is_threaded else workers
+    return max((reading + searching + overhead) / cores, searching / busy)

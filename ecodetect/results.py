@@ -127,6 +127,7 @@ def _metadata(
     return {
         "ecodetect": __version__,
         "model": jobs[0][0].work.detector.name,
+        **_hash(jobs[0][0].work.detector.settings),
         "settings": asked.described(),
         "key": result_key([job.key for job, _ in jobs], patches),
         "rasters": [
@@ -139,6 +140,11 @@ def _metadata(
         ],
         "area_ha": area_ha,
     }
+
+
+def _hash(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Which file of weights it was, for a model."""
+    return {"model_hash": settings["model_hash"]} if "model_hash" in settings else {}
 
 
 def result_key(keys: Sequence[str], patches: Patches | None) -> str:

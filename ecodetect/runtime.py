@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ecodetect.bundle import Bundle, BundleError, Weights
 from ecodetect.errors import UserError
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 # A network that looks farther than this is taken for one that looks everywhere.
 _FARTHEST_PX = 1024
 
@@ -57,7 +55,7 @@ class Network:
 
 
 def open_network(
-    bundle: Bundle, module: nn.Module, *, device: Device = "auto", threads: int | None = None
+    bundle: Bundle, module: nn.Module, *, device: str = "auto", threads: int | None = None
 ) -> Network:
     """The network of a bundle, ready to run.
 
@@ -77,7 +75,7 @@ def open_network(
     return Network(ready, place, stride, reach)
 
 
-def choose(device: Device) -> str:
+def choose(device: str) -> str:
     """The device meant; raises UserError where it isn't there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect import detectors, formats, pictures
+from ecodetect import detectors, formats, models, pictures
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
 from ecodetect.detections import Detections
+from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
@@ -64,7 +65,7 @@ def scan(
     """Search one raster and return what was found, in pixels of the raster's grid.
 
     image : path or URL of a raster.
-    model : name of a detector.
+    model : file of a model, name of one that comes with ecodetect, or name of a detector.
     out : file to write too; its suffix is the format. None: nothing is written.
     settings : see `Settings`.
     All detections are held in memory; for rasters with many millions use `scan_files`.
@@ -120,7 +121,7 @@ def scan_files(
         )
     for drawing in filter(None, (output.picture, output.sheet)):
         pictures.writable(drawing)
-    detectors.describe(asked.model)  # an unknown model is said once, not for each raster
+    models.opened(asked.model)  # a model that can't be used is said once, not for each raster
     for path in groups:
         if out is None or path != Path(out):
             path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user asked for
@@ -138,6 +139,29 @@ def scan_files(
         if summary is not None:
             summaries.append(summary)
     return summaries, failures
+
+
+def fitting_model(
+    images: Sequence[str | os.PathLike[str]],
+    *,
+    bands: str | None = None,
+    gsd_m: float | None = None,
+    allow_vrt: bool = False,
+) -> tuple[str, str]:
+    """The one model that comes with ecodetect and fits the first raster, and why, in words.
+
+    Raises UserError, naming what there is, where none fits, or several do.
+    """
+    first = expand(images)[0]
+    with open_raster(first, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+        name, why = models.fitting(Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range))
+        if name is None:
+            there = ", ".join(sorted({*models.known(), *detectors.unlearned()}))
+            raise UserError(
+                f"Say with -m what to search {raster.name} with. {why} There are: {there} (for example: "
+                "-m threshold)."
+            )
+        return name, f"{raster.name} has {why}"
 
 
 def plan_files(
@@ -237,7 +261,7 @@ def _draw(
     cache = _PICTURE_CACHE_BYTES if job is None else job.layout.cache_bytes
     with raster.env(cache_bytes=cache):
         if output.picture:
-            info = f"model: {asked.model}"
+            info = f"model: {models.title(asked.model)}"
             draw_map(raster, found(), output.picture, title=raster.name, area=area, info=info)
         if output.sheet:
             draw_sheet(raster, found(), output.sheet)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect import __version__, detectors
+from ecodetect import __version__, models
 from ecodetect.aoi import Area, read_area
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector, Scene
@@ -37,12 +37,13 @@ _SURVEY_CACHE_BYTES = 32_000_000
 class Settings:
     """What a user asks of a scan.
 
-    model : name of a detector.
+    model : file of a model, name of one that comes with ecodetect, or name of a detector.
     options : its options, `name=value` texts.
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
     gsd_m : metres per pixel, where the raster doesn't say.
     score : lowest score kept, for all classes or by class name.
+    device : where a network runs: auto, cpu, cuda or mps.
     tile_px, batch, workers, max_memory : None: chosen for detector, machine and raster. max_memory in bytes.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     aoi_layer: str | None = None
     gsd_m: float | None = None
     score: float | Mapping[str, float] | None = None
+    device: str = "auto"
     tile_px: int | None = None
     batch: int = 1
     workers: int | None = None
@@ -132,7 +134,9 @@ def question(raster: Raster, asked: Settings) -> Question:
     Raises UserError when raster and settings don't fit together.
     """
     scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
-    detector = detectors.build(asked.model, scene, asked.options)
+    detector = models.build(
+        asked.model, scene, asked.options, source=raster.name, device=asked.device, threads=asked.workers
+    )
     gsd_m = detector.needs.gsd_m
     grid = raster.grid if gsd_m is None else raster.grid.resampled(gsd_m)
     area = None
@@ -181,21 +185,24 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
         chip_bytes=len(needs.bands) * np.dtype(raster.dtype).itemsize,
         scale=1 / abs(native_scale),
     )
-    workers = asked.workers or os.cpu_count() or 1
+    workers = 1 if needs.is_threaded else asked.workers or os.cpu_count() or 1
     layout = lay_out(grid, needs, source, tile_px=asked.tile_px, workers=workers, limit=asked.max_memory)
     work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch)
     return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
 
 
 def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tuple[float, ...]:
+    usual = detector.needs.scores or (0.0,) * len(detector.classes)
+    if score is None:
+        return usual
     if not isinstance(score, Mapping):
-        return (score or 0.0,) * len(detector.classes)
+        return (score,) * len(detector.classes)
     unknown = sorted(set(score) - set(detector.classes))
     if unknown:
         raise UserError(
             f"{detector.name} has no class '{unknown[0]}'; it has: {', '.join(detector.classes)}."
         )
-    return tuple(score.get(name, 0.0) for name in detector.classes)
+    return tuple(score.get(name, least) for name, least in zip(detector.classes, usual, strict=True))
 
 
 def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None) -> bool:

@@ -11,12 +11,14 @@ from importlib.metadata import entry_points
 from inspect import cleandoc
 from typing import Any
 
+from ecodetect.bundle import Bundle
 from ecodetect.detectors.protocol import Detector, Scene, read_options
 from ecodetect.errors import UserError
 
-# name -> module with `Options` and `build(options, scene)`; modules are imported when used.
+# name -> module as `protocol` describes it; modules are imported when used.
 TABLE: dict[str, str] = {
     "blobs": "ecodetect.detectors.blobs",
+    "heatmap": "ecodetect.detectors.heatmap",
     "threshold": "ecodetect.detectors.threshold",
 }
 
@@ -62,13 +64,41 @@ def _typed(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def build(name: str, scene: Scene, options: Mapping[str, str] | None = None) -> Detector:
+def unlearned() -> list[str]:
+    """Names of the detectors that need no training, so that they can be used as they are."""
+    return [name for name in known() if not is_learned(name)]
+
+
+def is_learned(name: str) -> bool:
+    """Whether a detector has to be trained, so that it can't be used without a bundle."""
+    return bool(getattr(_module(name), "IS_LEARNED", False))
+
+
+def build(
+    name: str,
+    scene: Scene,
+    options: Mapping[str, str] | None = None,
+    *,
+    bundle: Bundle | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Detector:
     """The detector `name` for a scene, with options as `name=value` texts.
 
-    Raises UserError for an unknown name, naming the nearest, and for options it doesn't have.
+    bundle : what a learned one has learned.
+    device, threads : where a network runs, and on how many threads of a CPU; None: all.
+    Raises UserError for an unknown name, naming the nearest, for options it doesn't have, and for a learned
+    one without a bundle.
     """
     module = _module(name)
-    detector: Detector = module.build(read_options(module.Options, options or {}, name), scene)
+    given = read_options(module.Options, options or {}, name)
+    detector: Detector
+    if not is_learned(name):
+        detector = module.build(given, scene)
+    elif bundle is None:
+        raise UserError(f"{name} has to be trained first: say -m FILE.safetensors, a model trained with it.")
+    else:
+        detector = module.build(given, scene, bundle, device=device, threads=threads)
     return detector
 
 

@@ -18,19 +18,21 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect import scaling
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Bundle, Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Needs, Scene, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
+from ecodetect.scaling import scaled, surveyed
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,8 @@ LOWEST_SCORE = 0.02
 _SAME_PX = 0.25
 # Height of an object's Gaussian down to which a pixel belongs to it, where annotation isn't complete.
 _COVERED = 0.05
+# Time per pixel and channel of the finest level, where decoding a pixel is 1; measured on two cores.
+_COST = 8.0
 # Gaussians narrower than this can't be told from one pixel, wider ones hide neighbours.
 SIGMA_PX = (1.0, 4.0)
 # Defaults of what a card's options may leave out.
@@ -283,21 +287,32 @@ def _between(values: Floats, at: Floats) -> Floats:
 # -- scanning ----
 
 
-def build(options: Options, scene: Scene, bundle: Bundle | None = None, *, device: str = "auto") -> Heatmap:
-    """The detector of a bundle for a scene; raises UserError without a bundle, or where they don't fit."""
-    if bundle is None:
-        raise UserError("heatmap has to be trained first: say -m MODEL.safetensors, a bundle of it.")
+def build(
+    options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
+) -> Heatmap:
+    """The detector of a bundle for a scene; raises UserError where they don't fit."""
+    card = bundle.card
+    bands = stand_ins(card.bands, scene.bands)
+    if bands is None:
+        raise UserError(
+            f"The model '{card.name}' needs bands {', '.join(card.bands)}, of {', '.join(scene.bands)}."
+        )
+    return Heatmap(options, card, bundle.hash, _opened(bundle, device, threads), bands, card.scaling)
+
+
+@lru_cache(maxsize=2)
+def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
+    """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime import open_network
 
-    card = bundle.card
-    opened = open_network(bundle, network(card), device=device)  # type: ignore[arg-type]
-    return Heatmap(options, card, bundle.hash, opened, card.scaling, scene.gsd)
+    return open_network(bundle, network(bundle.card), device=device, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:
     """Peaks of a learned map.
 
+    bands : of the raster, to be read for those of the card.
     scaling : the card's, or once surveyed what it becomes on this raster.
     """
 
@@ -305,8 +320,8 @@ class Heatmap:
     card: Card
     hash: str
     network: Network
-    scaling: Any
-    gsd: tuple[float, float] | None
+    bands: tuple[str, ...]
+    scaling: Scaling
 
     kind: Kind = dataclasses.field(default="point", init=False)
 
@@ -324,9 +339,9 @@ class Heatmap:
         reach = 4 * self.network.stride if self.network.reach_px is None else self.network.reach_px
         shape = setting(card, "network")
         return Needs(
-            bands=card.bands,
+            bands=self.bands,
             largest_px=card.largest / (card.gsd or 1.0),
-            gsd_m=card.gsd if card.unit == "m" else None,
+            gsd_m=card.gsd_m,
             stride_px=self.network.stride,
             # Refinement and the window look at pixels around the peak.
             reach_px=reach + 2 + round(setting(card, "window_px")),
@@ -334,19 +349,26 @@ class Heatmap:
             is_local=self.network.is_local,
             settling=Settling("distance", _SAME_PX),
             survey=self.scaling.mode == "survey",
-            bytes_per_pixel=int(4 * len(card.bands) + 24 * shape["width"] * shape["up"] ** 2),
+            # Features at full resolution and their neighbours, as measured.
+            bytes_per_pixel=4 * len(card.bands) + 24 * shape["width"] * shape["up"],
+            cost=_COST * shape["width"] * shape["up"],
+            is_threaded=True,
+            scores=card.thresholds.get(self.options.threshold),
         )
 
     @property
     def settings(self) -> dict[str, Any]:
+        scaling = {"offset": self.scaling.offset, "span": self.scaling.span}
         return {
             "model_hash": self.hash,
             "threshold": self.options.threshold,
             "device": self.network.device,
+            "bands": self.bands,
+            **(scaling if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed" else {}),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Heatmap:
-        return replace(self, scaling=scaling.surveyed(self.scaling, samples))
+        return replace(self, scaling=surveyed(self.scaling, samples))
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
         """Peaks of each chip. Those on pixels without data are left out."""
@@ -359,7 +381,7 @@ class Heatmap:
             np.float32,
         )
         for image, chip in zip(batch, chips, strict=True):
-            image[:, :height, :width] = scaling.scaled(chip.pixels, chip.valid, self.scaling, card.fill)
+            image[:, :height, :width] = scaled(chip.pixels, chip.valid, self.scaling, card.fill)
         found = []
         for chip, (xy, score, label, size) in zip(chips, decode(self.network.run(batch), card), strict=True):
             inside = (xy[:, 0] < width) & (xy[:, 1] < height)

@@ -2,7 +2,8 @@
 
 A detector is one file in this folder and one line in `detectors.TABLE`. It has a frozen dataclass `Options`
 (what a user may set) and a function `build(options, scene) -> Detector`. It knows chips only: no files, no
-CRS, no tiles. `scanning` runs it.
+CRS, no tiles. `scanning` runs it. One that has to be trained says `IS_LEARNED = True`, and its function is
+`build(options, scene, bundle, *, device, threads)`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ class Needs:
     settling : None: objects are exact and disjoint, ownership alone settles them.
     survey : True when the detector takes values (a threshold, a range) from the whole raster first.
     bytes_per_pixel : working memory of `detect` per pixel of a chip, beside the chip itself.
+    cost : time of `detect` per pixel of a chip on one core, where decoding a pixel of a raster is 1.
+    is_threaded : `detect` uses all cores by itself, so chips are given to it one after another.
+    scores : lowest score kept of each class, unless the user says; None: all are kept.
     """
 
     bands: tuple[str, ...]
@@ -69,6 +73,9 @@ class Needs:
     settling: Settling | None = None
     survey: bool = False
     bytes_per_pixel: int = 24
+    cost: float = 1.2  # as measured of `threshold` on RGB in deflate
+    is_threaded: bool = False
+    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,154 @@
+"""The models that come with ecodetect, and models in files: which is meant, and whether it fits a raster."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+
+from ecodetect import bundle, detectors
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.errors import UserError
+
+SUFFIXES = (".safetensors", ".onnx")
+_FOLDER = Path(__file__).parent
+# How much coarser than its coarsest GSD a raster may be. A card without a range is good for twice its GSD:
+# beyond that an object of 4 px has less than 2 left.
+_COARSER = 1.05
+_COARSER_UNSTATED = 2.0
+
+
+def known() -> dict[str, Card]:
+    """The models that come with ecodetect, by name; only their cards are read."""
+    return {path.stem: bundle.read_card(path) for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def resolve(name: str | os.PathLike[str]) -> Path | None:
+    """The file of a model; None if `name` is that of a detector.
+
+    With a path separator or the suffix of a model it is a file, else a model that comes with ecodetect, else
+    a detector.
+    Raises UserError where there is none of them.
+    """
+    text = os.fspath(name)
+    if any(mark and mark in text for mark in (os.sep, os.altsep, "/")) or text.lower().endswith(SUFFIXES):
+        path = Path(text)
+        if not path.is_file():
+            raise UserError(f"There is no model {path}.")
+        return path
+    inside = _FOLDER / f"{text}.safetensors"
+    if inside.is_file():
+        return inside
+    table = sorted({*known(), *detectors.known()})
+    if text in table:
+        return None
+    near = get_close_matches(text, table, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"No model or detector named '{text}'; {hint}Known: {', '.join(table)}.")
+
+
+def opened(name: str | os.PathLike[str]) -> Bundle | None:
+    """The bundle that `name` means, None for a detector without one; read once for many rasters."""
+    path = resolve(name)
+    if path is None:
+        return None
+    if path.suffix.lower() == ".onnx":
+        raise UserError(f"{path} can't be used: models in ONNX aren't read yet; say the .safetensors file.")
+    state = path.stat()
+    return _read(path, state.st_size, state.st_mtime_ns)
+
+
+def title(name: str | os.PathLike[str]) -> str:
+    """What a model is called: the name on its card, or the detector's."""
+    path = resolve(name)
+    return os.fspath(name) if path is None else bundle.read_card(path).name
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, size: int, mtime_ns: int) -> Bundle:
+    """A bundle as it was when it had this size and time."""
+    return bundle.read(path)
+
+
+def build(
+    name: str | os.PathLike[str],
+    scene: Scene,
+    options: Mapping[str, str] | None = None,
+    *,
+    source: str = "the raster",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Detector:
+    """The detector that `name` means, a model or a detector without one, for a scene.
+
+    source : what the raster is called in messages.
+    Raises UserError, in one sentence, where they don't fit together.
+    """
+    found = opened(name)
+    if found is None:
+        return detectors.build(os.fspath(name), scene, options)
+    why = misfit(found.card, scene, source=source)
+    if why is not None:
+        raise UserError(why)
+    if found.card.detector not in detectors.known():
+        raise UserError(
+            f"The model '{found.card.name}' is of a detector '{found.card.detector}', which isn't installed."
+        )
+    return detectors.build(found.card.detector, scene, options, bundle=found, device=device, threads=threads)
+
+
+def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | None:
+    """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
+    who = f"The model '{card.name}'"
+    if stand_ins(card.bands, scene.bands) is None:
+        return f"{who} needs bands {', '.join(card.bands)}; {source} has {', '.join(scene.bands)}."
+    if card.gsd_m is None:
+        return None
+    if scene.gsd is None:
+        works = f"{who} works at {_length(card.gsd_m)} per pixel"
+        return f"{works}; that of {source} is unknown: state it with --gsd."
+    coarsest = card.gsd_m * _COARSER_UNSTATED
+    if card.gsd_range is not None:
+        coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
+    here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if here > coarsest:
+        return (
+            f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "
+            f"{_length(coarsest)}; {source} has {_length(here)}."
+        )
+    return None
+
+
+def fitting(scene: Scene) -> tuple[str | None, str]:
+    """The one model of ours whose contract a raster meets, and why; None if there is none, or several.
+
+    Models without a GSD are never taken unasked, nor on a raster whose GSD isn't known.
+    """
+    fits: dict[str, Card] = {}
+    misses: dict[str, str] = {}
+    for name, card in known().items():
+        why = misfit(card, scene)
+        if why is None and card.gsd_m is None:
+            why = f"'{name}' has no GSD: it is never chosen unasked."
+        if why is None:
+            fits[name] = card
+        else:
+            misses[name] = why
+    if len(fits) == 1:
+        ((name, card),) = fits.items()
+        gsd = "" if card.gsd_m is None else f" at {_length(card.gsd_m)} per pixel"
+        return name, f"{', '.join(card.bands)}{gsd}: of the models that there are only '{name}' fits."
+    if fits:
+        return None, f"Several models fit: {', '.join(fits)}."
+    return None, " ".join(misses.values()) or "No trained model comes with this version."
+
+
+def _length(metres: float) -> str:
+    if metres < 1e-3:
+        return f"{metres * 1e6:.3g} µm"
+    return f"{metres:.3g} m" if metres >= 1 else f"{metres * 100:.3g} cm"
