@@ -90,7 +90,7 @@ class Plan:
     slower : factor on the rate of pretrained layers (those of `network.encoder`).
     frozen : stages of the encoder that aren't changed, from the first.
     decay : weight decay.
-    within_px : how far from its truth a detection may lie.
+    within_px : how far from its truth a detection of validation may lie.
     patience : epochs without a better validation after which training stops.
     seed : of all chance.
     workers : threads that prepare chips; the result doesn't depend on it.

@@ -1,0 +1,210 @@
+"""`ecodetect train`: learn to find individuals from annotations on rasters."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ecodetect.training.loop import Progress
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="(IMAGE ANNOTATIONS)... | FOLDER")
+@click.option(
+    "-m",
+    "--model",
+    default="heatmap",
+    show_default=True,
+    metavar="KIND|BUNDLE",
+    help="Kind of detector, or a model to start from (a file or a name).",
+)
+@click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
+@click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
+@click.option("--radius", metavar="LENGTH", help="Of individuals marked by a point: 1.5m, 10px.")
+@click.option(
+    "--complete",
+    metavar="VECTOR|image",
+    help="Polygons in which every individual is annotated; `image`: everywhere.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="FILE|LABEL",
+    help="Neither learned nor background: a class, or a file of shapes. May be repeated.",
+)
+@options.gsd
+@click.option("--backbone", metavar="NAME", help="A torchvision network as encoder: resnet18, …")
+@click.option(
+    "--weights", metavar="imagenet|none|FILE", help="Of the backbone, to begin with. Default: imagenet."
+)
+@click.option("--freeze", type=int, default=0, metavar="N", help="Keep the encoder's first N stages.")
+@click.option(
+    "--split",
+    "split_by",
+    default="auto",
+    show_default=True,
+    metavar="blocks|files|COLUMN",
+    help="What ground is for validation.",
+)
+@click.option("--epochs", type=int, metavar="N", help="Chosen from the data.")
+@click.option(
+    "--within", metavar="LENGTH", help="How far off a position may be in validation. Default: a radius."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all chance.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where the network runs.",
+)
+@click.option("--workers", type=int, metavar="N", help="Threads that prepare chips. Chosen by itself.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
+@options.overwrite
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train(
+    paths: tuple[str, ...],
+    model: str,
+    out: str,
+    class_column: str | None,
+    radius: str | None,
+    complete: str | None,
+    ignore: tuple[str, ...],
+    gsd: float | None,
+    backbone: str | None,
+    weights: str | None,
+    freeze: int,
+    split_by: str,
+    epochs: int | None,
+    within: str | None,
+    seed: int,
+    device: str,
+    workers: int | None,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Learn to find individuals from annotations on rasters.
+
+    Rasters and annotations in turn, or a folder of both. Points are enough. Some of the ground is kept for
+    validation. An interrupted training goes on with --resume.
+
+    \b
+    ecodetect train ortho.tif shrubs.gpkg -o shrubs.safetensors
+    ecodetect train plots/ -m trees -o my-trees.safetensors --complete plots.gpkg
+    """
+    _check(freeze=freeze, epochs=epochs, workers=workers, gsd=gsd)
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise click.ClickException(
+            "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
+        ) from None
+    from ecodetect.sizes import Length
+    from ecodetect.training.recipe import train as run
+    from ecodetect.training.sources import Asked
+
+    asked = Asked(
+        class_column=class_column,
+        radius=None if radius is None else Length.parse(radius, name="--radius"),
+        complete=complete,
+        ignore=ignore,
+        gsd_m=gsd,
+    )
+    line = Line(hidden=quiet)
+    done = run(
+        paths,
+        out,
+        model=model,
+        asked=asked,
+        backbone=backbone,
+        weights=weights,
+        freeze=freeze,
+        split_by=split_by,
+        epochs=epochs,
+        within=None if within is None else Length.parse(within, name="--within"),
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        command=_command(),
+        say=lambda note: None if quiet else click.echo(note, err=True),
+        progress=line.show,
+    )
+    line.close()
+    click.echo(done.verdict)
+    counts = done.fitted
+    click.echo(
+        f"{len(counts.history)} epochs{', stopped early' if counts.stopped else ''}; waited for data"
+        f" {counts.waited:.0%} of the time; curves in {done.curves}"
+    )
+    click.echo(f"written to {done.path}")
+
+
+def _check(*, freeze: int, epochs: int | None, workers: int | None, gsd: float | None) -> None:
+    for name, value, least in (("--freeze", freeze, 0), ("--epochs", epochs, 1), ("--workers", workers, 1)):
+        if value is not None and value < least:
+            raise click.UsageError(f"{name} must be at least {least}; got {value}.")
+    if gsd is not None and not gsd > 0:
+        raise click.UsageError(f"--gsd must be above 0; got {gsd:g}.")
+
+
+def _command() -> str:
+    """The command line for the card: without folders, and without the name of the output."""
+    context = click.get_current_context()
+    words = ["ecodetect", "train", *(PurePath(path).name for path in context.params["paths"])]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name in ("paths", "out", "resume", "overwrite", "quiet", "workers"):
+            continue
+        if (
+            isinstance(parameter, click.Option)
+            and value not in (None, False, ())
+            and value != parameter.default
+        ):
+            for each in value if isinstance(value, tuple) else (value,):
+                text = str(each)
+                words += [max(parameter.opts, key=len), PurePath(text).name if "/" in text else text]
+    return shlex.join(words)
+
+
+class Line:
+    """Progress on stderr: a line that renews itself on a terminal, a line after each epoch elsewhere."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self._hidden, self._live = hidden, sys.stderr.isatty()
+        self._said = 0.0
+        self._wide = 0
+
+    def show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._hidden or (
+            now - self._said < (0.2 if self._live else 30) and progress.step < progress.steps
+        ):
+            return
+        self._said = now
+        score = "" if math.isnan(progress.f1) else f", F1 {progress.f1:.3f} (best {progress.best:.3f})"
+        text = (
+            f"step {progress.step:,} of {progress.steps:,}: loss {progress.loss:.4g}{score},"
+            f" {progress.per_second:.3g} chips/s, {progress.seconds_left:.0f} s left,"
+            f" waited {progress.waited:.0%}"
+        )
+        if self._live:
+            click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
+            self._wide = len(text)
+        else:
+            click.echo(text, err=True)
+
+    def close(self) -> None:
+        if self._live and self._wide:
+            click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)

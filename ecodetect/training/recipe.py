@@ -1,0 +1,429 @@
+"""From files and a few wishes to a bundle: what a user doesn't say is derived from the data.
+
+`train` gathers sources, chooses how rasters are seen, splits the ground, builds a network or takes one from a
+bundle, makes a plan, runs the loop and writes bundle, card and curves. The loop itself is in `loop`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+import torch
+from torch import nn
+
+from ecodetect import __version__, bundle, detectors, models
+from ecodetect.bundle import Bundle, Card
+from ecodetect.errors import UserError
+from ecodetect.sizes import Length
+from ecodetect.training import report
+from ecodetect.training.adapting import adapted, contract_for
+from ecodetect.training.augmentation import Augmentations
+from ecodetect.training.drawing import Drawn
+from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
+from ecodetect.training.samples import Contract, Dataset, Statistics, contract
+from ecodetect.training.sources import Asked, Source, gather
+from ecodetect.training.splits import Split, places, split
+
+EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
+STEP_PX = 300_000  # pixels in a step: gradients are steady, and a core's cache isn't exceeded by much
+LEAST_STEPS, MOST_STEPS = 300, 12_000
+PASSES = 30  # over the ground; early stopping ends it sooner
+# Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
+RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 1e-3, 5e-4
+SLOWER = 0.1  # pretrained layers, against those that begin at random
+_PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown size
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trained:
+    """What came of a training.
+
+    path : of the bundle.  curves : of the picture.
+    fitted : rates and history.  verdict : what figures of training and validation mean together.
+    notes : sentences for the user.
+    """
+
+    path: Path
+    curves: Path
+    bundle: Bundle
+    fitted: Fitted
+    verdict: str
+    notes: tuple[str, ...]
+
+
+def train(
+    paths: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    model: str = "heatmap",
+    asked: Asked | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+    freeze: int = 0,
+    split_by: str = "auto",
+    gsd: float | None = None,
+    epochs: int | None = None,
+    within: Length | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    augmentations: Augmentations | None = None,
+    command: str = "",
+    say: Callable[[str], None] = lambda note: None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Trained:
+    """Train a detector on annotated rasters and write it as a bundle.
+
+    Parameters
+    ----------
+    paths : one folder, or images and annotations in turn; see `sources.gather`.
+    out : str or path-like
+        The bundle, `*.safetensors`. Beside it the curves, and until it is done a folder `*.training`.
+    model : str
+        Kind of detector, or a bundle (file or name) to start from.
+    asked : Asked, optional
+        What else is said about the data.
+    backbone, weights : str, optional
+        Name of a torchvision network as encoder; "imagenet", "none" or a file of its weights.
+    freeze : int
+        Stages of the encoder that keep their weights, from the first.
+    split_by : str
+        "auto", "blocks", "files", or a column; see `splits.split`.
+    gsd : float, optional
+        Metres per pixel at which the model works.
+    epochs : int, optional
+        Chosen from the data, with early stopping, if not given.
+    within : Length, optional
+        How far from its truth a detection of validation may lie; the radius of individuals, or half the way
+        to their neighbours, if not given.
+    seed : int
+        Of all chance: the same seed gives the same bytes on the CPU.
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    workers : int, optional
+        Threads that prepare chips.
+    resume : bool
+        Go on with an interrupted training.
+    overwrite : bool
+        Replace an existing bundle.
+    augmentations : Augmentations, optional
+        Other than the default.
+    command : str
+        What the card gives as the command.
+    say, progress : callable, optional
+        For sentences while it runs, and after each step.
+
+    Raises
+    ------
+    UserError
+        In one sentence, when something can't be read, brought together or trained.
+    """
+    target = _writable(out, overwrite=overwrite)
+    folder = target.with_name(f"{target.name}.training")
+    if folder.exists() and not resume:
+        raise UserError(
+            f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
+        )
+    start = models.opened(model)  # None: the name of a detector
+    kind = start.card.detector if start is not None else model
+    detector = _learned(kind)
+    gathered = gather(paths, asked)
+    sources = gathered.sources
+    for note in gathered.notes:
+        say(note)
+    made, notes = contract(sources, gsd=gsd) if start is None else contract_for(start.card, sources, gsd)
+    for note in notes:
+        say(note)
+    sides = split(sources, by=split_by, seed=seed)
+    whole = Dataset(sources, made)
+    training, validation = whole.limited(sides.training), whole.limited(sides.validation)
+    statistics = training.statistics()
+    card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command)
+    torch.manual_seed(seed)
+    network = _network(detector, card, start, backbone, weights, say)
+    if freeze > len(stages(network)):
+        raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
+    plan = plan_for(statistics, card, start is not None, weights_are_learned(backbone, weights), epochs)
+    if within is not None:
+        plan = replace(plan, within_px=within.pixels(_square(made), name="--within"))
+    plan = replace(
+        plan,
+        frozen=freeze,
+        seed=seed,
+        workers=workers or min(4, os.cpu_count() or 1),
+        augmentations=augmentations or plan.augmentations,
+    )
+    data = Drawn(training, validation, math.ceil(plan.size_px * plan.augmentations.widening))
+    say(_described(statistics, sides, network, plan, made))
+    fitted = fit(
+        detector,
+        network,
+        card,
+        data,
+        plan,
+        folder=folder,
+        device=_device(device),
+        resume=resume,
+        key=_fingerprint(sources),
+        progress=progress,
+    )
+    for each in (whole, training, validation):
+        each.close()
+    done = _finished(fitted, sides, sources, plan, made, statistics)
+    bundle.write(target, done)
+    curves = target.with_name(f"{target.stem}.curves.png")
+    report.draw_curves(fitted.history, curves, title=target.stem)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Trained(target, curves, done, fitted, report.verdict(fitted, sides.method), gathered.notes)
+
+
+def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    target = Path(out)
+    if target.suffix.lower() != ".safetensors":
+        raise UserError(f"{target} must end in .safetensors, the format of models.")
+    if not target.parent.is_dir():
+        raise UserError(f"{target} can't be written: there is no folder {target.parent}.")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists; replace it with --overwrite.")
+    return target
+
+
+def _is_learned(kind: str) -> bool:
+    return bool(
+        getattr(importlib.import_module(detectors.known()[kind].partition(":")[0]), "IS_LEARNED", False)
+    )
+
+
+def _learned(kind: str) -> Any:
+    if kind not in detectors.known():
+        raise UserError(f"The bundle's detector is '{kind}', which isn't installed.")
+    if not _is_learned(kind):
+        raise UserError(f"'{kind}' has nothing to learn; train a detector such as heatmap.")
+    return importlib.import_module(detectors.known()[kind].partition(":")[0])
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no CUDA device here; use --device cpu.")
+    if asked == "mps" and not torch.backends.mps.is_available():
+        raise UserError("There is no MPS device here; use --device cpu.")
+    return asked
+
+
+# -- what is to be trained ---------------------------------------------------------------------------------
+
+
+def _card(
+    name: str,
+    kind: str,
+    detector: Any,
+    made: Contract,
+    sources: Sequence[Source],
+    whole: Dataset,
+    start: Bundle | None,
+    backbone: str | None,
+    command: str,
+) -> Card:
+    """The card as far as it is known before training."""
+    from ecodetect.training.sources import spacing
+
+    objects = [whole.objects(number) for number in whole.used]
+    sizes = np.concatenate([np.sqrt(np.prod(each.size, axis=1)) for each in objects])
+    spaces = np.concatenate([spacing(each.xy) for each in objects])
+    spaces = spaces[spaces > 0]
+    asked: dict[str, Any] = {}
+    if start is not None:
+        asked["network"] = start.card.options.get("network", {})
+    elif backbone is not None:
+        asked["network"] = {"kind": backbone, "depth": 4}
+    options = detector.card_options(sizes, spaces, asked)
+    scale = made.gsd or 1.0
+    known = sizes[np.isfinite(sizes)]
+    widest = 2 * float(known.max()) if len(known) else _PLENTY_PX
+    gsds = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
+    span = None
+    if made.unit == "m" and gsds and made.gsd is not None:
+        span = (_round(0.75 * min(gsds)), _round(1.25 * max([made.gsd, *gsds])))
+    diameters = None
+    if len(known):
+        low, high = np.percentile(known, (5, 95)) * scale
+        diameters = (_round(float(low)), _round(float(high)))
+    return Card(
+        name=name,
+        detector=kind,
+        options=options,
+        bands=made.bands,
+        scaling=made.scaling,
+        fill=made.fill,
+        unit=made.unit,
+        gsd=made.gsd,
+        gsd_range=span,
+        diameter_range=diameters,
+        largest=_round(widest * scale),
+        classes=made.classes,
+        command=command,
+        versions={
+            "ecodetect": __version__,
+            "numpy": np.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "torch": str(torch.__version__),
+        },
+    )
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def weights_are_learned(backbone: str | None, weights: str | None) -> bool:
+    """Whether an encoder begins with weights that were learned elsewhere."""
+    return backbone is not None and weights != "none"
+
+
+def _network(
+    detector: Any,
+    card: Card,
+    start: Bundle | None,
+    backbone: str | None,
+    weights: str | None,
+    say: Callable[[str], None],
+) -> nn.Module:
+    if start is not None:
+        if backbone is not None or weights is not None:
+            raise UserError(
+                "A bundle brings its own network and weights: leave out --backbone and --weights."
+            )
+        network: nn.Module = detector.network(card)
+        for note in adapted(network, start, card):
+            say(note)
+        return network
+    if backbone is None:
+        if weights not in (None, "none"):
+            raise UserError("--weights are those of a --backbone; name it too.")
+        scratch: nn.Module = detector.network(card)
+        return scratch
+    found: Mapping[str, Any] | None = None
+    if weights in (None, "imagenet"):
+        from ecodetect.networks.backbones import pretrained
+
+        found = pretrained(backbone)
+    elif weights != "none":
+        found = bundle.read_weights(str(weights))
+    built: nn.Module = detector.network(card, found)
+    return built
+
+
+def plan_for(
+    statistics: Statistics, card: Card, from_bundle: bool, from_weights: bool, epochs: int | None = None
+) -> Plan:
+    """How much of what, for data like these.
+
+    Chips show some eight individuals side by side; a step has about as many pixels whatever their size; the
+    ground is passed thirty times, in no fewer steps than a few individuals need and no more than a night has.
+    """
+    size, spaces = statistics.size_px, statistics.spacing_px
+    typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
+    side = 32 * round(float(np.clip(8 * typical, 160, 320)) / 32)
+    batch = max(4, round(STEP_PX / side**2))
+    ground = max(statistics.known_px, statistics.objects * (2 * typical) ** 2)
+    steps = float(np.clip(PASSES * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
+    every = math.ceil(steps / EPOCHS)
+    # A position counts as found within an object's radius; of points half the way to the neighbour.
+    within = size[1] / 2 if size is not None else spaces[2] / 2 if spaces is not None else 12.0
+    return Plan(
+        size_px=side,
+        batch=batch,
+        steps=every * (epochs or EPOCHS),
+        every=every,
+        rate=RATE_BUNDLE if from_bundle else RATE_BACKBONE if from_weights else RATE_SCRATCH,
+        slower=SLOWER if from_weights else 1.0,
+        within_px=max(2.0, round(within, 2)),
+        patience=EPOCHS // 2 - 2,
+    )
+
+
+def _described(statistics: Statistics, sides: Split, network: nn.Module, plan: Plan, made: Contract) -> str:
+    weights = sum(each.numel() for each in network.parameters())
+    gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None else ""
+    return (
+        f"{statistics.objects:,} individuals to train on and {sides.objects[1]:,} to validate with"
+        f" ({sides.method}), bands {', '.join(made.bands)}{gsd}; {weights / 1e6:.2f} million weights, at most"
+        f" {plan.steps:,} steps of {plan.batch} chips of {plan.size_px} px"
+    )
+
+
+def _square(made: Contract) -> tuple[float, float] | None:
+    """Metres per pixel that the network sees, along x and y."""
+    return None if made.unit == "px" or made.gsd is None else (made.gsd, made.gsd)
+
+
+def _fingerprint(sources: Sequence[Source]) -> str:
+    """What stands for the data: another layer or raster size gives another."""
+    digest = hashlib.sha256()
+    for source in sources:
+        marked = source.annotations
+        digest.update(f"{source.name} {source.grid.describe()} {source.bands}".encode())
+        digest.update(b"".join(shapely.to_wkb(marked.geometry).tolist()))
+        digest.update("\n".join(map(str, marked.label)).encode())
+    return digest.hexdigest()
+
+
+# -- what is written ---------------------------------------------------------------------------------------
+
+
+def _finished(
+    fitted: Fitted,
+    sides: Split,
+    sources: Sequence[Source],
+    plan: Plan,
+    made: Contract,
+    statistics: Statistics,
+) -> Bundle:
+    """The bundle with all that is known now."""
+    card = fitted.bundle.card
+    used = [source for number, source in enumerate(sources) if number in sides.training]
+    entry = {
+        "name": ", ".join(source.name for source in used[:5])
+        + (f" and {len(used) - 5} more" if len(used) > 5 else ""),
+        "rasters": len(used),
+        "objects": statistics.objects,
+        "per_class": dict(statistics.per_class),
+        "places": places(used),
+    }
+    within = plan.within_px * (made.gsd or 1.0)
+    unit = made.unit if made.gsd is not None else "px"
+    rates = fitted.validation
+    metric = {
+        "split": "validation",
+        "chosen": sides.method,
+        "n": rates.n_truths,
+        "rasters": len(sides.validation),
+        "criterion": f"distance ≤ {within:.3g} {unit}, one to one",
+        "precision": _figure(rates.precision),
+        "recall": _figure(rates.recall),
+        "f1": _figure(rates.f1),
+        "ap": _figure(fitted.ap),
+        "note": "the threshold was chosen on the same ground"
+        if rates.n_truths
+        else "nothing to validate with",
+    }
+    return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
+
+
+def _figure(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
