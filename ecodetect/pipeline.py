@@ -6,7 +6,6 @@ threads detect, the caller's thread writes the journal. Queues are bounded, so m
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector
 from ecodetect.grid import Grid, Window
-from ecodetect.memory import keep_freed
+from ecodetect.memory import freed_is_kept
 from ecodetect.raster import Raster
 from ecodetect.raster_pixels import padded
 from ecodetect.tiling import Plan, Unit
@@ -124,8 +123,7 @@ def run(
 
     threads = [threading.Thread(target=read, name="reader", daemon=True)]
     threads += [threading.Thread(target=detect, name=f"detector-{i}", daemon=True) for i in range(workers)]
-    keep_freed()
-    with _cores_shared(workers):
+    with freed_is_kept(), _without_spinning():
         for thread in threads:
             thread.start()
         try:
@@ -149,10 +147,10 @@ def run(
 
 
 @contextmanager
-def _cores_shared(workers: int) -> Iterator[None]:
-    """OpenCV with its share of the cores only: its threads wait for each other by spinning."""
+def _without_spinning() -> Iterator[None]:
+    """OpenCV without threads of its own, which wait for each other by spinning: ours have the cores."""
     before = cv2.getNumThreads()
-    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // workers))
+    cv2.setNumThreads(1)
     try:
         yield
     finally:
