@@ -16,7 +16,6 @@ from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 NAMES = [*TEXTS, "labels.tif", "labels.png"]
 # What breaks readers more often than chance does.
 WORDS = [

@@ -586,7 +586,6 @@ IDS[8:10, 21:23] = 0  # a hole
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32", "int32", "float32", "float64"])
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_label_images_have_one_object_per_value(tmp_path: Path, dtype: str) -> None:
     layer = formats.read(label(tmp_path / "a.tif", IDS.astype(dtype), nodata=0), grid=GRID)
     assert layer.columns["id"].tolist() == [5, 1000, 1001]
@@ -597,7 +596,6 @@ def test_label_images_have_one_object_per_value(tmp_path: Path, dtype: str) -> N
 
 @pytest.mark.parametrize("value", [1, 7, 255])
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_masks_have_one_object_per_connected_part(tmp_path: Path, value: int, bands: int) -> None:
     mask = np.zeros((30, 40), np.uint8)
     mask[2:4, 2:4] = mask[4:6, 4:6] = mask[9, 9] = value  # two squares meet at a corner
@@ -609,7 +607,6 @@ def test_masks_have_one_object_per_connected_part(tmp_path: Path, value: int, ba
     assert "connected part" in layer.notes[0]
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_label_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LayerError, match="Sizes differ"):
         formats.read(label(tmp_path / "a.tif", IDS), grid=Grid(40, 31))
@@ -626,7 +623,6 @@ def test_label_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         formats.read(tmp_path / "c.tif", grid=GRID)
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_few_values_in_many_parts_are_classes(tmp_path: Path) -> None:
     mask = np.zeros((30, 40), np.uint8)
     for number in range(8):
@@ -638,7 +634,6 @@ def test_few_values_in_many_parts_are_classes(tmp_path: Path) -> None:
     assert len(formats.read(label(tmp_path / "a.tif", mask.astype(np.uint16)), grid=GRID)) == 2
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_an_empty_label_image_has_no_objects(tmp_path: Path) -> None:
     assert len(formats.read(label(tmp_path / "a.tif", IDS * 0), grid=GRID)) == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,16 @@ def write(path: Path, pixels: NDArray[Any], *, place: bool = True, **options: An
     """A raster of (B, H, W) pixels."""
     settings = {"driver": "GTiff", **(PLACE if place else {}), **options}
     bands, height, width = pixels.shape
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with rasterio.open(
-            path,
-            "w",
-            width=width,
-            height=height,
-            count=bands,
-            dtype=settings.pop("dtype", pixels.dtype),
-            **settings,
-        ) as dataset:
-            dataset.write(pixels)
+    with rasterio.open(
+        path,
+        "w",
+        width=width,
+        height=height,
+        count=bands,
+        dtype=settings.pop("dtype", pixels.dtype),
+        **settings,
+    ) as dataset:
+        dataset.write(pixels)
     return path
 
 
@@ -292,12 +289,10 @@ def test_a_world_file_places(tmp_path: Path) -> None:
 
 def test_pages_after_the_first_are_said(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", noise(1), place=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with rasterio.open(
-            path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8", append_subdataset=True
-        ) as dataset:
-            dataset.write(noise(1, 9, 9))
+    with rasterio.open(
+        path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8", append_subdataset=True
+    ) as dataset:
+        dataset.write(noise(1, 9, 9))
     with open_raster(path) as raster:
         if raster._dataset.subdatasets:
             assert any("2 pages" in note for note in raster.notes)

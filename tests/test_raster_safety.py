@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 def write(path: Path, *, side: int = 64, bands: int = 3, driver: str = "GTiff", **options: Any) -> Path:
     pixels = np.random.default_rng(3).integers(0, 255, (bands, side, side)).astype(np.uint8)
     path.parent.mkdir(exist_ok=True, parents=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with rasterio.open(
-            path, "w", driver=driver, width=side, height=side, count=bands, dtype="uint8", **options
-        ) as dataset:
-            dataset.write(pixels)
+    with rasterio.open(
+        path, "w", driver=driver, width=side, height=side, count=bands, dtype="uint8", **options
+    ) as dataset:
+        dataset.write(pixels)
     return path
 
 

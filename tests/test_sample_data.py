@@ -6,7 +6,6 @@ import csv
 import importlib.util
 import json
 import sys
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,6 @@ import shapely
 import shapely.geometry
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +42,8 @@ def again(make: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pixels(path: Path) -> NDArray[np.uint8]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as raster:
-            array: NDArray[np.uint8] = raster.read()
+    with rasterio.open(path) as raster:
+        array: NDArray[np.uint8] = raster.read()
     return array
 
 
