@@ -24,7 +24,7 @@ from ecodetect.tiling import Plan, plan
 
 MB = 1_000_000
 # Results on their way, SQLite's cache, threads, what the allocator doesn't give back.
-_SLACK_BYTES = 45 * MB
+_SLACK_BYTES = 60 * MB
 # Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
 _WRITING_BYTES = 140 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
@@ -193,7 +193,10 @@ def _most_touched(length: float, block: int) -> int:
 
 
 def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
-    """Seconds per pixel, in units of decoding one on one core."""
+    """Seconds per pixel, in units of decoding one on one core.
+
+    The mean of what it is on idle cores and on cores that others use too, where CPU is what counts.
+    """
     columns, total = source.block_shape[1], math.ceil(cuts.width * source.scale / source.block_shape[1])
     decoded = 0
     across = max(1, cuts.stripe_px // cuts.unit_px)
@@ -205,5 +208,5 @@ def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
     searching = needs.cost * (cuts.chip_px / cuts.tile_px) ** 2
     cores = os.cpu_count() or 1
     overhead = _PER_UNIT / cuts.unit_px**2
-    busy = cores if needs.is_threaded else workers
-    return max((reading + searching + overhead) / cores, searching / busy)
+    used = (reading + searching + overhead) / cores
+    return (used + max(used, searching / (cores if needs.is_threaded else workers))) / 2
