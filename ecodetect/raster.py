@@ -1,9 +1,10 @@
 """Opening rasters and reading windows of them: the only importer of rasterio's reading.
 
 A `Raster` knows its grid, its bands by name and which of its pixels are data; `read` gives a Chip of any
-window, at its own or another GSD. What may be opened is decided in `raster_safety`; what the file says of
-itself is in `raster_header`, with the names of bands in `bands` and the place in `georeference`; blocks never
-written are in `raster_blocks`; how pixels get another size is in `resampling`.
+window, at its own or another GSD. What may be opened is decided in `raster_safety`, how it is opened in
+`raster_opening`; what the file says of itself is in `raster_header`, with the names of bands in `bands` and the
+place in `georeference`; blocks never written are in `raster_blocks`; how pixels get another size is in
+`resampling`.
 
 Pixels are the numbers stored: scale and offset of a file are not applied. Only palettes become red, green and
 blue, and complex numbers their magnitude.
@@ -15,9 +16,6 @@ import hashlib
 import json
 import math
 import os
-import re
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePath
@@ -27,8 +25,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from ecodetect.chip import Chip
@@ -45,26 +41,15 @@ from ecodetect.raster_header import (
     item_bytes,
     read_header,
 )
+from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
 
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
-# GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
-# overviews beside a remote file are not found.
-_REMOTE = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_LOW_SPEED_TIME": "60",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "VSI_CACHE": "TRUE",
-}
 # Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
 _RAW = ("EHdr", "ENVI", "RST", "SAGA")
-_FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
 
 def open_raster(
@@ -97,7 +82,7 @@ def open_raster(
 
     def check_source(name: str, shown: str) -> None:
         source = Source(name, shown, DRIVERS, False)
-        with _opened(source) as dataset:
+        with opened(source) as dataset:
             check_dataset(dataset, shown)
             check_files(dataset.files, Path(name), source)
 
@@ -126,8 +111,8 @@ class Raster:
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
-        with self._options(), _quiet():
-            self._dataset = _opened(source)
+        with self._options(), quiet():
+            self._dataset = opened(source)
             try:
                 check_dataset(self._dataset, self.path)
                 self._blocks = Blocks(self._dataset)
@@ -196,7 +181,7 @@ class Raster:
         held, held_overviews = self._dataset, self._overviews
         try:
             with rasterio.Env(GDAL_CACHEMAX=cache_bytes, GDAL_NUM_THREADS=str(threads)), self._options():
-                self._dataset, self._overviews = _opened(self._source), {}
+                self._dataset, self._overviews = opened(self._source), {}
                 try:
                     yield
                 finally:
@@ -206,8 +191,7 @@ class Raster:
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""
-        environment: AbstractContextManager[Any] = rasterio.Env(**(_REMOTE if self._source.is_remote else {}))
-        return environment
+        return options(is_remote=self._source.is_remote)
 
     def _check_files(self) -> None:
         """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
@@ -287,10 +271,10 @@ class Raster:
                         [dataset.read(index, window=part).astype(self._stored) for index in indexes]
                     )
                 return np.asarray(dataset.read(indexes, window=part))
-        except _FAULTS as error:
+        except FAULTS as error:
             raise RasterError(
                 f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
-                f"y {window.y} to {window.bottom - 1} can't be read ({_reason(error, self._source)})."
+                f"y {window.y} to {window.bottom - 1} can't be read ({reason_of(error, self._source)})."
             ) from error
 
     # -- another GSD ---------------------------------------------------------------------------------------
@@ -351,7 +335,7 @@ class Raster:
     def _overview(self, level: int) -> Any:
         if level not in self._overviews:
             with self._options():
-                self._overviews[level] = _opened(self._source, overview_level=level)
+                self._overviews[level] = opened(self._source, overview_level=level)
         return self._overviews[level]
 
     def _holds_means(self, level: int) -> bool:
@@ -476,49 +460,6 @@ class Raster:
             return None
         found = np.concatenate(seen)
         return float((found == found.max()).mean()) >= _MASK_SHARE
-
-
-def _opened(source: Source, **options: Any) -> Any:
-    """The dataset, by the first driver that takes it; raises RasterError if none does."""
-    first: Exception | None = None
-    with rasterio.Env(), _quiet():
-        for driver in source.drivers:
-            try:
-                return rasterio.open(source.name, driver=driver, sharing=False, **options)
-            except _FAULTS as error:
-                first = first or error
-                if "HTTP" in str(error) or "CURL" in str(error):
-                    break
-    reason = _reason(first, source) if first is not None else "no driver"
-    if source.is_remote:
-        raise RasterError(f"{source.shown} can't be opened ({reason}).") from first
-    if source.format is not None:
-        said = "" if "not recognized" in reason else f" ({reason})"
-        raise RasterError(f"{source.shown} is a damaged or truncated {source.format}{said}.") from first
-    raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep from stderr what we say in our own words: warnings, and messages that rasterio can't decode."""
-    hooks = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        sys.unraisablehook, sys.excepthook = hooks
-
-
-def _reason(error: BaseException, source: Source) -> str:
-    """The innermost message of a chain of errors in one line, without the file's name: it is said already."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
-    text = re.sub(r"/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
-    name = PurePath(source.name).name
-    return re.sub(rf"^{re.escape(name)}[,:] ?", "", text.replace(source.name, name))
 
 
 def _rms(values: NDArray[np.float64]) -> float:

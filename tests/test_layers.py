@@ -57,7 +57,7 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
-    ["ecodetect.raster_header"],
+    ["ecodetect.raster_header", "ecodetect.raster_opening"],
     [
         "ecodetect.bands",
         "ecodetect.georeference",
@@ -107,6 +107,7 @@ FOREIGN = {
     "rasterio": {
         "ecodetect.raster",
         "ecodetect.raster_header",  # of what `raster` has opened
+        "ecodetect.raster_opening",
         "ecodetect.aoi",  # polygons to pixels, no reading
         "ecodetect.formats.label_image",
         "ecodetect.formats.masks",  # pixels to polygons, no reading

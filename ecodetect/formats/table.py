@@ -154,7 +154,8 @@ def _place(kind: Kind, cells: Sequence[str]) -> Any:
 def _shape(text: str) -> Shape:
     text = re.sub(r"^SRID=\d+;", "", text.strip(), flags=re.IGNORECASE)
     try:
-        shape = shapely.force_2d(shapely.from_wkt(text))
+        with np.errstate(invalid="ignore"):  # numpy would warn of NaN, which is refused below
+            shape = shapely.force_2d(shapely.from_wkt(text))
     except (shapely.errors.GEOSException, ValueError):
         raise Unusable(f"'{text[:20]}' is not a geometry in WKT") from None
     if shape.is_empty:

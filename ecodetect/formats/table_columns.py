@@ -167,6 +167,7 @@ def _fits_order(row: Sequence[str], order: Sequence[str]) -> bool:
 
 
 def is_number(text: str) -> bool:
+    """Whether `continental_number` reads it."""
     try:
         continental_number(text, "")
     except Unusable:
@@ -194,6 +195,7 @@ def _places(plain: Sequence[str]) -> dict[Kind, tuple[int, ...]]:
 
 
 def roles_of(header: Sequence[str]) -> Roles:
+    """What the columns under these names hold."""
     plain = [_plain(name) for name in header]
     places = _places(plain)
     image = next((plain.index(name) for name in _IMAGE if name in plain), None)

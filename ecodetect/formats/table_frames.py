@@ -110,6 +110,7 @@ def _count_inside(places: Sequence[Any], frame: Frame, grid: Grid) -> int:
 
 
 def to_pixels(frame: Frame, grid: Grid) -> Callable[[Floats], Floats]:
+    """From numbers in a frame, (N, 2), to pixels of the grid."""
     if frame == "pixel":
         return lambda xy: xy
     if frame == "share":
