@@ -77,7 +77,7 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
     shapes = found.in_pixels(grid)
     polygons = shapes[np.isin(shapely.get_type_id(shapes), (3, 6))]
     if not len(polygons):
-        raise UserError(f"{path} has no polygon, so it can't be an area of interest.")
+        raise UserError(f"{path} has no polygon, so it can't be an area of interest; draw its outline.")
     whole = shapely.union_all(shapely.make_valid(polygons))
     raster = _box(grid.window)
     if not np.isfinite(whole.bounds).all() or not whole.intersects(raster):
@@ -90,7 +90,7 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
         [p for p in shapely.get_parts(inside) if p.geom_type == "Polygon" and p.area > 0]
     )
     if inside.is_empty:
-        raise UserError(f"The area of interest {path} only touches the raster's edge.")
+        raise UserError(f"The area of interest {path} only touches the raster's edge; does it belong to it?")
     shapely.prepare(inside)
     return Area(inside, grid)
 

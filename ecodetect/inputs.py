@@ -61,13 +61,14 @@ def expand(images: Sequence[str | os.PathLike[str]]) -> list[str]:
             inside = [str(p) for p in named if not _is_ours(p)]
             if not inside:
                 raise UserError(
-                    f"The folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES)[:6])}, …)."
+                    f"The folder {given} holds no raster ({', '.join(sorted(RASTER_SUFFIXES)[:6])}, …);"
+                    " is it the right one?"
                 )
             found += inside
         elif not Path(given).exists() and glob.has_magic(given):
             matches = sorted(p for p in glob.glob(given, recursive=True) if _is_raster_name(Path(p)))  # noqa: PTH207 - absolute patterns too
             if not matches:
-                raise UserError(f"No raster matches {given}.")
+                raise UserError(f"No raster matches {given}; is the pattern right?")
             found += matches
         else:
             found.append(given)

@@ -2,8 +2,8 @@
 
 A `Raster` knows its grid, its bands by name and which of its pixels are data; `read` gives a Chip of any
 window, at its own or another GSD. What may be opened is decided in `raster_safety`, how it is opened in
-`raster_opening`; what the file says of itself is in `raster_header`, with the names of bands in `bands` and the
-place in `georeference`; blocks never written are in `raster_blocks`; how pixels get another size is in
+`raster_opening`; what the file says of itself is in `raster_header`, with the names of bands in `bands` and
+the place in `georeference`; blocks never written are in `raster_blocks`; how pixels get another size is in
 `resampling`.
 
 Pixels are the numbers stored: scale and offset of a file are not applied. Only palettes become red, green and
@@ -204,7 +204,9 @@ class Raster:
             for window in self._blocks.absent_places():
                 self._decoded(self._dataset, window, [1])
         except RasterError as error:
-            raise RasterError(f"{self.path} is truncated: its index of blocks can't be read.") from error
+            raise RasterError(
+                f"{self.path} is truncated: its index of blocks can't be read; copy it anew."
+            ) from error
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -149,7 +149,9 @@ def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
     with file.open("rb") as stream:
         is_packed = stream.read(2) == b"\x1f\x8b"  # ENVI files may be gzipped
     if held < needed and not is_packed:
-        raise RasterError(f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take.")
+        raise RasterError(
+            f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it anew."
+        )
 
 
 def tags(dataset: Any, *band: int, ns: str | None = None) -> dict[str, str]:

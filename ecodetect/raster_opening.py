@@ -59,7 +59,9 @@ def opened(source: Source, **more: Any) -> Any:
         ) from first
     if source.format is not None:
         said = "" if "not recognized" in reason else f" ({reason})"
-        raise RasterError(f"{source.shown} is a damaged or truncated {source.format}{said}.") from first
+        raise RasterError(
+            f"{source.shown} is a damaged or truncated {source.format}{said}; copy it anew."
+        ) from first
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
 
 

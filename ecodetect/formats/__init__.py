@@ -203,7 +203,7 @@ def _staging(target: Path) -> Iterator[Path]:
     """
     folder = target.parent
     if not folder.is_dir():
-        raise LayerError(f"{target} can't be written: the folder {folder} doesn't exist.")
+        raise LayerError(f"{target} can't be written: the folder {folder} doesn't exist; make it first.")
     stage = folder / f".{target.name}.part"
     try:
         shutil.rmtree(stage, ignore_errors=True)

@@ -21,7 +21,7 @@ def writable(path: str | os.PathLike[str]) -> None:
     if target.suffix.lower() not in _SUFFIXES:
         raise UserError(f"{target} can't be drawn: its name must end in .png or .jpg, not '{target.suffix}'.")
     if not target.parent.is_dir():
-        raise UserError(f"{target} can't be written: there is no folder {target.parent}.")
+        raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
 
 
 def save(sheet: Image.Image, path: str | os.PathLike[str]) -> None:
