@@ -182,7 +182,7 @@ def count_error(detected: ArrayLike, true: ArrayLike) -> CountError:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Whether pictures or plots hold at least one individual.
+    """Whether images or plots hold at least one individual.
 
     true_positives : some there and some found (whether the same ones or not).  false_negatives : some
     there, none found.  true_negatives : none there, none found.  false_positives : none there, some found.
@@ -215,7 +215,7 @@ class Presence:
 
 
 def presence(detected: ArrayLike, true: ArrayLike, unknown: ArrayLike) -> Presence:
-    """detected, true : (F,), numbers per picture or plot.  unknown : bool (F,), truth can't be said."""
+    """detected, true : (F,), numbers per image or plot.  unknown : bool (F,), truth can't be said."""
     known = ~np.asarray(unknown, np.bool_)
     found, there = np.asarray(detected)[known] > 0, np.asarray(true)[known] > 0
 
@@ -264,7 +264,7 @@ def bootstrap(
 
     Notes
     -----
-    Whole units are drawn with replacement, because individuals of one picture or place resemble one another
+    Whole units are drawn with replacement, because individuals of one image or place resemble one another
     more than those of different ones (Efron & Tibshirani 1993, ch. 8). With fewer than about 20 units the
     interval is too narrow. Fewer than 2 units, or a figure that isn't defined in more than a tenth of the
     replicates, give NaN.

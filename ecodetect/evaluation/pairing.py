@@ -1,7 +1,7 @@
 """Which detections and which annotations are about the same image.
 
-Files come in all shapes: one layer for one picture, one table for many, a folder with a file for each
-picture. Here they become pairs, one for each image, in pixels of one grid: the raster's where there is one,
+Files come in all shapes: one layer for one image, one table for many, a folder with a file for each
+image. Here they become pairs, one for each image, in pixels of one grid: the raster's where there is one,
 else a grid laid over the coordinates of both.
 """
 

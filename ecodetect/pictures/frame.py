@@ -23,7 +23,7 @@ def framed(
     picture: Grid,
     classes: Sequence[str],
     counts: NDArray[np.int64],
-    native_px: float,
+    native_per_px: float,
     title: str | None,
     lines: Sequence[str | None],
 ) -> Image.Image:
@@ -32,9 +32,9 @@ def framed(
     text = text_px(max(width, height))
     body, small, large = font_of(text), font_of(max(13, round(0.8 * text))), font_of(round(1.35 * text))
     inner = max(width, 24 * text)
-    bar = scale_bar(picture, native_px, inner)
-    room = inner - bar[0] - 2 * text
-    legend = _legend(classes, counts, body, room)
+    bar = scale_bar(picture, native_per_px, inner)
+    room_px = inner - bar[0] - 2 * text
+    legend = _legend(classes, counts, body, room_px)
     print_lines = [line for line in lines if line]
     top = MARGIN + (round(2.1 * text) if title else 0)
     rows = max(len(legend), 1)
@@ -77,30 +77,30 @@ def _draw_key(sheet: Image.Image, x: float, y: float, text: int, colour: Colour)
 
 
 def _legend(
-    classes: Sequence[str], counts: NDArray[np.int64], font: ImageFont.FreeTypeFont, room: float
+    classes: Sequence[str], counts: NDArray[np.int64], font: ImageFont.FreeTypeFont, room_px: float
 ) -> list[list[tuple[Colour, str, float]]]:
-    """Colour, words and width of each class found, in card order, in rows no wider than `room`."""
+    """Colour, words and width of each class found, in card order, in rows no wider than `room_px`."""
     entries = []
     for index in np.flatnonzero(counts).tolist():
-        words = f"{fitted(classes[index], font, room / 2)}  {counts[index]:,}"
+        words = f"{fitted(classes[index], font, room_px / 2)}  {counts[index]:,}"
         entries.append((PALETTE[index % len(PALETTE)], words, font.getlength(words) + 3.3 * font.size))
     if not entries:
         return []
-    if sum(width for _, _, width in entries) <= room:
+    if sum(width for _, _, width in entries) <= room_px:
         return [entries]
     column = max(width for _, _, width in entries)
-    across = max(1, int(room // column))
+    across = max(1, int(room_px // column))
     even = [(colour, words, column) for colour, words, _ in entries]
     return [even[start : start + across] for start in range(0, len(even), across)]
 
 
-def scale_bar(picture: Grid, native_px: float, width_px: int) -> tuple[int, str]:
+def scale_bar(picture: Grid, native_per_px: float, width_px: int) -> tuple[int, str]:
     """Length in picture pixels of a round distance, and its name: in raster pixels where no GSD is known.
 
-    native_px : pixels of the raster per pixel of the picture.
+    native_per_px : pixels of the raster per pixel of the picture.
     """
     gsd = picture.gsd
-    per_px = native_px if gsd is None else gsd[0]
+    per_px = native_per_px if gsd is None else gsd[0]
     distance = _round_down(min(0.22 * width_px, 300) * per_px)
     words = f"{distance:g} px" if gsd is None else distance_in_words(distance)
     return max(2, round(distance / per_px)), words

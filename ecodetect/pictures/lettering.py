@@ -25,14 +25,14 @@ def font_of(px: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    """The text, cut short where it is wider than `room`, in letters that the font has."""
+def fitted(text: str, font: ImageFont.FreeTypeFont, room_px: float) -> str:
+    """The text, cut short where it is wider than `room_px`, in letters that the font has."""
     # The font that comes with Pillow is plain ASCII: letters lose their accents.
     plain = unicodedata.normalize("NFKD", text.translate(_ASCII))
     plain = "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
-    if font.getlength(plain) <= room:
+    if font.getlength(plain) <= room_px:
         return plain
-    while plain and font.getlength(plain + "...") > room:
+    while plain and font.getlength(plain + "...") > room_px:
         plain = plain[:-1]
     return plain + "..."
 

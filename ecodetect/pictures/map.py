@@ -74,8 +74,8 @@ def draw_map(
         marks.draw(part.moved_to(picture))
     image = marks.over(image)
     _draw_north(image, picture)
-    native_px = raster.grid.width / grid.width / enlarged
-    save(framed(image, picture, classes, counts, native_px, title, [info, look.described]), path)
+    native_per_px = raster.grid.width / grid.width / enlarged
+    save(framed(image, picture, classes, counts, native_per_px, title, [info, look.described]), path)
 
 
 def _view(native: Grid, area: Area | None, largest_side_px: int) -> tuple[Grid, Window]:

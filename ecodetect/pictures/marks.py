@@ -128,11 +128,11 @@ def _blend(image: NDArray[np.float32], colour: Colour, opacity: NDArray[Any]) ->
     return np.asarray(image * (1 - alpha) + np.array(colour, np.float32) * alpha, np.float32)
 
 
-def _spread(plane: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+def _spread(plane: NDArray[np.float32], radius_px: float) -> NDArray[np.float32]:
     """Each dot as a disc with a soft edge, of 1 at its centre."""
-    reach = math.ceil(radius)
+    reach = math.ceil(radius_px)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disc = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
+    disc = np.clip(radius_px + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
     return np.asarray(cv2.filter2D(plane, -1, disc, borderType=cv2.BORDER_CONSTANT), np.float32)
 
 
