@@ -1,4 +1,4 @@
-"""Decode every block of a raster once, in the order of the file, and do nothing with it: the least a scan can cost."""
+"""Decode every block of a raster once, in the file's order, for nothing: what a scan costs at least."""
 
 from __future__ import annotations
 

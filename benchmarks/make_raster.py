@@ -1,7 +1,7 @@
 """Make a large GeoTIFF, the same bytes each time and about as fast as the disk takes them.
 
-A pattern (the texture of `sample_data/dryland.tif`, enlarged, with sensor noise) is compressed once by GDAL; its
-compressed blocks are then repeated over a BigTIFF of any size. A reader has to decode every one of them.
+A pattern (the texture of `sample_data/dryland.tif`, enlarged, with sensor noise) is compressed once by GDAL;
+its blocks are then repeated over a BigTIFF of any size. A reader has to decode every one of them.
 
     python benchmarks/make_raster.py 20000 /tmp/20000.tif
     python benchmarks/make_raster.py 200000 /tmp/sparse.tif --sparse 0.01
@@ -71,9 +71,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="uint8", choices=("uint8", "uint16", "float32"))
     given = parser.parse_args()
     make(
-        given.out, given.size, given.height, compress=given.compress, strips=given.strips, sparse=given.sparse,
-        bands=given.bands, dtype=given.dtype,
-    )  # fmt: skip
+        given.out,
+        given.size,
+        given.height,
+        compress=given.compress,
+        strips=given.strips,
+        sparse=given.sparse,
+        bands=given.bands,
+        dtype=given.dtype,
+    )
     print(f"{given.out}: {given.out.stat().st_size / 1e6:,.1f} MB")
 
 
@@ -88,7 +94,7 @@ def make(
     bands: int = 3,
     dtype: str = "uint8",
 ) -> Path:
-    """Write the raster unless it is there already; returns its path.  See the command line for the arguments."""
+    """Write the raster unless it is there; returns its path.  The command line tells of the arguments."""
     height = height or width
     if out.exists():
         return out
@@ -159,7 +165,7 @@ def _write_pattern(
         dataset.write(texture(width, height, bands=bands, dtype=dtype))
 
 
-# -- the container ---------------------------------------------------------------------------------------------
+# -- the container -------------------------------------------------------------------------------------------
 
 
 def _repeat(source: BinaryIO, target: BinaryIO, width: int, height: int, sparse: float | None) -> None:

@@ -1,14 +1,13 @@
 """Run commands as a user would and say what they cost: seconds, seconds of CPU, peak memory.
 
-Other work on the machine disturbs seconds far more than seconds of CPU, so figures are ratios of commands that were
-run in turn, and CPU comes first. The peak is that of the kernel's own account (POSIX only).
+Other work on the machine disturbs seconds far more than seconds of CPU, so figures are ratios of commands
+that were run in turn, and CPU comes first. The peak is that of the kernel's own account (POSIX only).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -58,12 +57,12 @@ def cost_of(command: Sequence[str | os.PathLike[str]], *, extra: Mapping[str, st
     return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6, output)
 
 
-def median(costs: Sequence[Cost]) -> Cost:
-    """Medians of each, taken apart."""
+def best(costs: Sequence[Cost]) -> Cost:
+    """The least of each, taken apart: other work only adds to it.  Of the peaks the highest."""
     return Cost(
-        statistics.median(cost.wall_s for cost in costs),
-        statistics.median(cost.cpu_s for cost in costs),
-        statistics.median(cost.peak_mb for cost in costs),
+        min(cost.wall_s for cost in costs),
+        min(cost.cpu_s for cost in costs),
+        max(cost.peak_mb for cost in costs),
         costs[-1].output,
     )
 
@@ -87,4 +86,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def machine() -> str:
     """The machine in words, for the page of figures."""
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    version = platform.python_version()
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {version}"

@@ -1,11 +1,13 @@
 """What a scan costs beside decoding, in seconds and seconds of CPU, start-up subtracted.
 
-    python benchmarks/speed.py /tmp/bench --size 20000
+    python benchmarks/speed.py /tmp/bench --size 20480
+    python benchmarks/speed.py /tmp/bench --sparse
 
 | row | bar |
 | a detector that does nothing | CPU at most 1.3 times that of decoding every block once |
 | one that computes, one that waits | seconds at most 1.1 times the slower of decoding and detecting |
 | `threshold` | seconds at most 2 times those of decoding in as many threads, aim 1.5 |
+| sparse | a raster of 200,000 px with 1 % of data takes as long as its data |
 """
 
 from __future__ import annotations
@@ -13,96 +15,113 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from measuring import HERE, PLUGIN, Cost, cost_of, machine, make_command, median, scan_command, table
+from measuring import HERE, PLUGIN, Cost, best, cost_of, machine, make_command, scan_command, table
 
 CORES = os.cpu_count() or 1
 SMALL_PX = 512  # the raster whose scan is nothing but start-up
+SPARSE_PX, SPARSE_SHARE = 200_000, 0.01
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "folder", type=Path, help="for the rasters; those that are there already are used again"
-    )
-    parser.add_argument("--size", type=int, default=20_000, help="side of the raster in pixels")
+    parser.add_argument("folder", type=Path, help="for the rasters; those that are there are used again")
+    parser.add_argument("--size", type=int, default=20_480, help="side of the raster in pixels")
     parser.add_argument("--compress", default="deflate", choices=("deflate", "zstd", "lzw", "jpeg", "none"))
     parser.add_argument("--repeats", type=int, default=3, help="rounds; every round runs each row once")
     parser.add_argument("--rows", default="", help="only rows whose name contains this, and decoding")
+    parser.add_argument("--sparse", action="store_true", help="a sparse raster against a dense one")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
+    small = _raster(given, SMALL_PX)
+    print(f"{machine()}; best of {given.repeats}")
+    if given.sparse:
+        _sparse(given, small)
+    else:
+        _dense(given, small)
 
-    rasters = {}
-    for size in (SMALL_PX, given.size):
-        rasters[size] = given.folder / f"{given.compress}-{size}.tif"
-        cost_of(make_command(rasters[size], size, "--compress", given.compress))
+
+def _dense(given: argparse.Namespace, small: Path) -> None:
+    raster = _raster(given, given.size)
     megapixels = given.size**2 / 1e6
-    once = _measured({"": lambda path: _decoding(path, 1)}, rasters, given.size, 1)[""]
-    # As slow as decoding, so that overlapping both counts most.
-    detecting = once.cpu_s / megapixels
+    # As slow as decoding on one core, so that overlapping the two counts most.
+    detecting = best([_decoding(raster, 1).less(_decoding(small, 1)) for _ in range(2)]).cpu_s
+    # A halo of some pixels only: chips are no larger than what is searched.
+    works = ["--set", f"seconds={detecting / megapixels:.6f}", "--set", "largest=1", "--workers", "1"]
     commands: dict[str, Callable[[Path], Cost]] = {
         "decode, 1 thread": lambda path: _decoding(path, 1),
         f"decode, {CORES} threads": lambda path: _decoding(path, CORES),
         "scan, nothing": lambda path: _scan(path, "idle"),
-        "scan, computes, 1 worker": lambda path: _scan(
-            path, "idle", "--set", f"seconds={detecting:.6f}", "--workers", "1"
-        ),
-        "scan, waits, 1 worker": lambda path: _scan(
-            path, "idle", "--set", f"seconds={detecting:.6f}", "--set", "how=wait", "--workers", "1"
-        ),
+        "scan, computes, 1 worker": lambda path: _scan(path, "idle", *works),
+        "scan, waits, 1 worker": lambda path: _scan(path, "idle", *works, "--set", "how=wait"),
+        "scan, threshold, finds nothing": lambda path: _scan(path, "threshold", "--set", "level=0"),
         "scan, threshold": lambda path: _scan(path, "threshold"),
-        "scan, threshold, level=150": lambda path: _scan(path, "threshold", "--set", "level=150"),
+        "scan, threshold, to .csv": lambda path: _scan(path, "threshold", suffix="csv"),
     }
     wanted = {name: call for name, call in commands.items() if "decode" in name or given.rows in name}
-    costs = _measured(wanted, rasters, given.size, given.repeats)
-
-    one, all_threads = costs["decode, 1 thread"], costs[f"decode, {CORES} threads"]
+    costs = _measured({(name, raster): call for name, call in wanted.items()}, small, given.repeats)
+    once, decoding = costs["decode, 1 thread", raster], costs[f"decode, {CORES} threads", raster]
     lines = []
-    for name, cost in costs.items():
-        working = "computes" in name or "waits" in name
-        slower = max(all_threads.wall_s, detecting * megapixels) if working else all_threads.wall_s
-        lines.append([
-            name, f"{cost.wall_s:.2f}", f"{cost.cpu_s:.2f}", f"{megapixels / cost.wall_s:.0f}", f"{cost.cpu_s / one.cpu_s:.2f}",
-            f"{cost.wall_s / slower:.2f}", f"{cost.peak_mb:.0f}",
-        ])  # fmt: skip
-    print(
-        f"{given.size} x {given.size} px, 3 bands of uint8, {given.compress}; {machine()}; median of {given.repeats}"
-    )
-    print(f"detectors that work take {detecting * megapixels:.2f} s for the raster's own pixels\n")
-    header = [
-        "",
-        "s",
-        "CPU s",
-        "Mpx/s",
-        "CPU / decode once",
-        f"s / slower of decode ({CORES} threads) and detect",
-        "peak MB",
+    for (name, _), cost in costs.items():
+        slower = decoding.wall_s
+        if "computes" in name or "waits" in name:
+            slower = max(slower, detecting)
+        rate, cpu, wall = megapixels / cost.wall_s, cost.cpu_s / once.cpu_s, cost.wall_s / slower
+        figures = [f"{cost.wall_s:.2f}", f"{cost.cpu_s:.2f}", f"{rate:.0f}", f"{cpu:.2f}", f"{wall:.2f}"]
+        lines.append([name, *figures, f"{cost.peak_mb:.0f}"])
+    print(f"{raster.name}: {given.size} x {given.size} px, 3 bands of uint8, {given.compress}")
+    print(f"detectors that work take {detecting:.2f} s\n")
+    header = ["", "s", "CPU s", "Mpx/s", "CPU / decoding once", "s / slower of decoding and detecting"]
+    print(table([*header, "peak MB"], lines))
+
+
+def _sparse(given: argparse.Namespace, small: Path) -> None:
+    side = round(SPARSE_PX * SPARSE_SHARE**0.5)
+    rasters = {_raster(given, side): "dense", _raster(given, SPARSE_PX, SPARSE_SHARE): "sparse"}
+    models = {"idle": (), "threshold": ("--set", "level=126")}
+
+    def scanning(model: str) -> Callable[[Path], Cost]:
+        return lambda path: _scan(path, model, *models[model])
+
+    calls = {(model, raster): scanning(model) for model in models for raster in rasters}
+    rows = [
+        [model, rasters[raster], f"{cost.wall_s:.2f}", f"{cost.cpu_s:.2f}", f"{cost.peak_mb:.0f}"]
+        for (model, raster), cost in _measured(calls, small, given.repeats).items()
     ]
-    print(table(header, lines))
+    print(f"{side:,} px a side, dense; {SPARSE_PX:,} px with as much data in squares here and there\n")
+    print(table(["detector", "raster", "s", "CPU s", "peak MB"], rows))
 
 
 def _measured(
-    commands: dict[str, Callable[[Path], Cost]], rasters: dict[int, Path], size: int, repeats: int
-) -> dict[str, Cost]:
-    """Medians without start-up; the commands take turns, so that a busy minute hits them all."""
-    costs: dict[str, list[Cost]] = {name: [] for name in commands}
+    commands: Mapping[tuple[str, Path], Callable[[Path], Cost]], small: Path, repeats: int
+) -> dict[tuple[str, Path], Cost]:
+    """The best of each without start-up; the commands take turns, so that a busy minute hits them all."""
+    costs: dict[tuple[str, Path], list[Cost]] = {key: [] for key in commands}
     for _ in range(repeats):
-        for name, call in commands.items():
-            start = call(rasters[SMALL_PX])
-            costs[name].append(call(rasters[size]).less(start))
-    return {name: median(found) for name, found in costs.items()}
+        for (name, raster), call in commands.items():
+            start = call(small)
+            costs[name, raster].append(call(raster).less(start))
+    return {key: best(found) for key, found in costs.items()}
+
+
+def _raster(given: argparse.Namespace, size: int, sparse: float | None = None) -> Path:
+    kind = f"{given.compress}-sparse" if sparse else given.compress
+    path: Path = given.folder / f"{kind}-{size}.tif"
+    flags = ["--sparse", str(sparse)] if sparse else []
+    cost_of(make_command(path, size, "--compress", given.compress, *flags))
+    return path
 
 
 def _decoding(path: Path, threads: int) -> Cost:
     return cost_of([sys.executable, str(HERE / "decode.py"), str(path), "--threads", str(threads)])
 
 
-def _scan(path: Path, model: str, *flags: str) -> Cost:
-    out = path.with_name("speed.geojson")
+def _scan(path: Path, model: str, *flags: str, suffix: str = "geojson") -> Cost:
+    out = path.with_name(f"speed.{suffix}")
     return cost_of(scan_command(path, out, "-m", model, "--restart", *flags), extra=PLUGIN)
 
 
