@@ -3,8 +3,8 @@
 The map of the house, from the ground up; each layer imports only from those before it:
 
 errors, sizes → grid → layer → chip, detections → tiling, merging → formats → annotations, aoi → raster
-→ detectors → pipeline, memory, journal → searching (one raster) → results → scanning (many, to files) → the
-command line
+→ detectors → pictures, pipeline, memory, journal → searching (one raster) → results → scanning (many, to
+files), converting, describing → evaluation → training → the command line
 
 `scan("ortho.tif", model="threshold")` is the main job. docs/concepts.md explains the words.
 """
