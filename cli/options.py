@@ -1,10 +1,10 @@
 """Flags that several commands share, each defined once.
 
 flag              commands
---bands           scan, candidates
+--bands           scan, candidates, check
 --aoi             scan, candidates
 --aoi-layer       scan, candidates
---gsd             scan, candidates, evaluate
+--gsd             scan, candidates, check, evaluate
 --set             scan, candidates
 --max-memory      scan, candidates
 --device          scan

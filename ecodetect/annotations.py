@@ -198,7 +198,8 @@ def _numbers(values: NDArray[Any] | None, count: int) -> Floats:
 
 
 def _radii(layer: Layer, grid: Grid, fixed: Length | None) -> Floats:
-    result = np.full(len(layer), np.nan if fixed is None else fixed.pixels(grid.gsd, name="radius"))
+    first = np.nan if fixed is None else float(fixed.pixels(grid.gsd, name="radius"))
+    result = np.full(len(layer), first)
     for name, (unit, factor) in _RADIUS.items():
         values = _numbers(_first(layer, (name,)), len(layer)) * factor
         known = np.isfinite(values) & (values > 0)

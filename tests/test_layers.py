@@ -16,6 +16,7 @@ SOURCES = {"ecodetect": ROOT / "ecodetect", "ecodetect_cli": ROOT / "cli"}
 LAYERS = [
     ["ecodetect_cli"],
     ["ecodetect"],
+    ["ecodetect.checking"],
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
     ["ecodetect.evaluation.evaluating"],

@@ -8,7 +8,8 @@ Where annotation is complete, empty ground is background; elsewhere it is unknow
 - inside the polygons that the user gives, else
 - everywhere, in an image of at most 2048 x 2048 px that comes with others and has annotations of its own:
   such sets are annotated image by image; and in an image whose file of annotations is empty; else
-- within the hull of the raster's annotations, widened by one object.
+- within the hull of the annotations' centres, widened by half an object. (By a whole one it took in, on the
+  first real survey, individuals beyond the last marked ones, which nobody had looked at.)
 """
 
 from __future__ import annotations
@@ -29,18 +30,17 @@ from ecodetect import formats
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.aoi import Area
 from ecodetect.errors import LayerError, UserError
-from ecodetect.formats.image_matching import base_name, listed, meant
+from ecodetect.formats.image_matching import base_name, image_column, listed, meant
 from ecodetect.grid import Floats, Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
+from ecodetect.notes import merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
 _TRUTH = ("annotations", "labels", "points", "boxes", "polygons", "masks", "truth", "instances")
-# Columns in which people name the image, compared without case and underscores.
-_IMAGE_COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
 _MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
 
 CompleteBy = Literal["polygons", "image", "hull", "nothing"]
@@ -198,7 +198,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     outside.check()
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
-    return Gathered(tuple(_with_hulls(sources)), _merged(notes), tuple(unmarked))
+    return Gathered(tuple(_with_hulls(sources)), merged(notes), tuple(unmarked))
 
 
 # -- finding files -----------------------------------------------------------------------------------------
@@ -213,8 +213,7 @@ def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str],
         images = expand([inner])
     else:
         inner = folder
-        beside = [str(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_label(path)]
-        images = [path for path in beside if path in set(_rasters(folder))]
+        images = [path for path in _rasters(folder) if not _is_label(Path(path))]
     if not images:
         raise UserError(f"The folder {folder} holds no images; they are looked for in it and in its images/.")
     stems = {stem_of(image).casefold() for image in images}
@@ -363,6 +362,7 @@ class _File:
         self.path, self.layer = path, layer
         self._whole: Layer | None = None
         self._names: tuple[str, ...] | None = None
+        self._by_stem: dict[str, list[str]] = {}
 
     @property
     def whole(self) -> Layer:
@@ -375,7 +375,14 @@ class _File:
         """The images that it speaks of."""
         if self._names is None:
             self._names = _images_named(self.whole)
+            for name in self._names:
+                self._by_stem.setdefault(stem_of(base_name(name)).casefold(), []).append(name)
         return self._names
+
+    def _meant(self, image: str) -> frozenset[str]:
+        """Those of its images that are the one at hand; only names that are alike are compared."""
+        alike = self._by_stem.get(stem_of(base_name(image)).casefold(), []) if self.names else []
+        return meant(alike, image, self.path)
 
     def of(self, image: str, grid: Grid, *, is_one: bool, is_empty: bool) -> tuple[Layer, str] | None:
         """The features of an image; None where nothing is said about it."""
@@ -385,10 +392,10 @@ class _File:
             ), self.path.name
         if not self.names:
             return self._by_place(grid, is_empty=is_empty)
-        wanted = meant(self.names, image, self.path)
+        wanted = self._meant(image)
         if not wanted:
             return (_nothing(grid), self.path.name) if is_empty else None
-        column = _image_column(self.whole)
+        column = _names_of(self.whole)
         if column is None:
             return _nothing(grid), self.path.name
         rows = self.whole[np.isin(column.astype(str), list(wanted))]
@@ -400,7 +407,7 @@ class _File:
         """The name to ask for, where the file speaks of several images."""
         if self.path.suffix.lower() in (".json", ".xml"):
             return image
-        return image if len(self.names) > 1 and meant(self.names, image, self.path) else None
+        return image if len(self.names) > 1 and self._meant(image) else None
 
     def _by_place(self, grid: Grid, *, is_empty: bool) -> tuple[Layer, str] | None:
         """Of a file that names no images the features that lie on the raster."""
@@ -432,22 +439,17 @@ _Marks = _Folder | _File
 
 
 def _images_named(layer: Layer) -> tuple[str, ...]:
-    column = _image_column(layer)
+    column = _names_of(layer)
     rasters = layer.metadata.get("rasters")
     sources = [each.get("source") for each in rasters or () if isinstance(each, dict)]
     own = [str(name) for name in [*layer.metadata.get("images", ()), *sources] if name]
     return tuple(dict.fromkeys([*own, *([] if column is None else filter(None, column.tolist()))]))
 
 
-def _image_column(layer: Layer) -> NDArray[np.object_] | None:
-    """The column with the images' names; one called `source` may hold something else."""
-    for name, values in layer.columns.items():
-        plain = name.casefold().replace("_", "").replace(" ", "")
-        if plain in _IMAGE_COLUMNS and values.dtype.kind in "OU":
-            texts = values.astype(object)
-            if plain != "source" or any(re.search(r"\.\w{2,5}$", str(text)) for text in set(texts.tolist())):
-                return texts
-    return None
+def _names_of(layer: Layer) -> NDArray[np.object_] | None:
+    """The column with the images' names, also without suffixes where the reader knows which it is."""
+    column = image_column(layer)
+    return layer.columns.get("source") if column is None and layer.metadata.get("images") else column
 
 
 def _nothing(grid: Grid) -> Layer:
@@ -615,23 +617,23 @@ def _with_hulls(sources: list[Source]) -> Iterator[Source]:
             by = source.complete_by if source.complete is not None else "nothing"
             yield replace(source, complete_by=by)
             continue
-        corners = shapely.MultiPoint(shapely.get_coordinates(source.annotations.geometry))
-        grown = corners.convex_hull.buffer(object_px([source]))
+        grown = shapely.MultiPoint(source.xy).convex_hull.buffer(object_px([source]) / 2)
         inside = grown.intersection(shapely.box(0, 0, source.grid.width, source.grid.height))
         yield replace(source, complete=_area(inside, source.grid) if inside.area > 0 else None)
 
 
 def object_px(sources: Sequence[Source]) -> float:
-    """Width of one object in native pixels: the median; for points without a size half their spacing.
+    """Width of one object in native pixels: the median.
 
-    One pixel where a lone point says nothing.
+    For points without a size what their spacing allows: neighbours that touch are as far apart as they are
+    wide. One pixel where a lone point says nothing.
     """
     sizes = np.concatenate([source.size_px[source.kept] for source in sources])
     if np.isfinite(sizes).any():
         return float(np.nanmedian(sizes))
     spaces = np.concatenate([spacing(source.xy[source.kept]) for source in sources])
     spaces = spaces[spaces > 0]
-    return float(np.median(spaces) / 2) if len(spaces) else 1.0
+    return float(min(np.percentile(spaces, 5), np.median(spaces) / 2)) if len(spaces) else 1.0
 
 
 def spacing(xy: Floats) -> Floats:
@@ -652,16 +654,3 @@ def _short_names(images: Sequence[str]) -> dict[str, str]:
         base = base_name(image)
         names[image] = base if bases[base] == 1 else "/".join(PurePath(image).parts[-3:])
     return names
-
-
-def _merged(notes: Sequence[str]) -> tuple[str, ...]:
-    """Notes without repetition; what is said of many files is said once."""
-    files: dict[str, list[str]] = {}
-    for note in dict.fromkeys(notes):
-        name, colon, text = note.partition(": ")
-        files.setdefault(text if colon else note, []).append(name if colon else "")
-    merged = []
-    for text, names in files.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        merged.append(f"{names[0]}{more}: {text}" if names[0] else text)
-    return tuple(merged)

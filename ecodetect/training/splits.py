@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from ecodetect.aoi import Area
 from ecodetect.errors import UserError
@@ -28,6 +29,8 @@ _TRAINING_WORDS, _VALIDATION_WORDS = ("train", "training"), ("val", "valid", "va
 _EARTH_M = 6_371_008.8  # mean radius
 
 Side = Mapping[int, Ground]
+Counts = NDArray[np.int64]
+Names = NDArray[np.str_]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,7 +62,7 @@ def split(
     Parameters
     ----------
     sources : as they are numbered in a `Dataset`.
-    by : "blocks": squares on the ground, with a strip as wide as one object around those of validation.
+    by : "blocks": squares on the ground, with a strip as wide as half an object around those of validation.
         "files": whole rasters; those that overlap stay together. Another word: a column of the annotations,
         whose values stay together; if they say train and val, they are obeyed. "auto": files if there are ten
         or more that don't overlap, else blocks.
@@ -301,31 +304,30 @@ def _by_blocks(
     sources: Sequence[Source], planes: _Planes, share: float, rng: np.random.Generator
 ) -> tuple[Sides, str]:
     """Sides made of squares on the ground, and how wide these are."""
-    centres, planes_of, labels, own = _on_planes(sources, planes)
-    objects = [object_px([source]) * planes.pixel[number] for number, source in enumerate(sources)]
-    buffer = float(np.median(objects))
+    centres, planes_of, labels = _on_planes(sources, planes)
+    buffer = _strip(sources, planes)
     extent = sum(
         float(planes.of(number, source.complete.shape).area) if source.complete is not None else 0.0
         for number, source in enumerate(sources)
     )
     wanted = float(np.clip(len(centres) / 8, 9, 64))
-    side = max(np.sqrt(max(extent, buffer**2) / wanted), 4 * buffer)
-    for _ in range(5):
+    first = max(np.sqrt(max(extent, buffer**2) / wanted), 4 * buffer)
+    most = max(1.75 * share, 1.5 / len(centres))  # of two individuals one is half
+    for side in first / 1.6 ** np.arange(5):
         cells_of = np.column_stack([planes_of, np.floor(centres / side).astype(np.int64)])
         blocks, block = np.unique(cells_of, axis=0, return_inverse=True)
         counts = _table([labels[block.ravel() == row] for row in range(len(blocks))])
-        chosen = _nearest(counts, share, rng) if len(blocks) > 1 else []
+        strip = _Strip(planes_of, centres / side, blocks, min(buffer / side, 0.25))
+        chosen = _nearest(counts, share, rng, strip) if len(blocks) > 1 else []
         held = counts[chosen].sum() / counts.sum()
-        if chosen and 0.5 * share <= held <= 1.75 * share:
+        if chosen and 0.5 * share <= held <= most and held + strip.lost(chosen) < 0.9:
             break
-        side /= 1.6
     if not chosen:
         raise UserError(
             f"The {len(centres)} annotations lie too close together to be split into blocks of ground; mark"
             " more of them, or name a column with --split."
         )
     buffer = min(buffer, side / 4)
-    del own
     squares = {
         key: shapely.union_all(
             [
@@ -406,9 +408,7 @@ def _by_column(
         keys = [str(each[0]) if len(each) else f"empty {number}" for number, each in enumerate(values)]
         joined = _joined(planes, keys)
         return _by_files(sources, planes, joined, share, rng, [key for key in validation if key in joined])
-    buffer = float(
-        np.median([object_px([source]) * planes.pixel[number] for number, source in enumerate(sources)])
-    )
+    buffer = _strip(sources, planes)
     hulls: dict[str, list[shapely.Geometry]] = {}
     for number, (source, each) in enumerate(zip(sources, values, strict=True)):
         for name in validation:
@@ -420,23 +420,56 @@ def _by_column(
     return _cut(sources, planes, {key: shapely.union_all(shapes) for key, shapes in hulls.items()}, buffer)
 
 
-def _on_planes(
-    sources: Sequence[Source], planes: _Planes
-) -> tuple[Floats, np.ndarray, np.ndarray, np.ndarray]:
-    """Of all individuals: position on its plane, number of the plane, class, number of the source."""
+def _on_planes(sources: Sequence[Source], planes: _Planes) -> tuple[Floats, Counts, Names]:
+    """Of all individuals: position on its plane (N, 2), number of the plane, class."""
     index = {key: number for number, key in enumerate(dict.fromkeys(planes.key))}
-    positions, plane, labels, own = [], [], [], []
+    positions, plane, labels = [], [], []
     for number, source in enumerate(sources):
         xy = source.xy[source.kept]
         points = shapely.get_coordinates(planes.of(number, shapely.MultiPoint(xy))) if len(xy) else xy
         positions.append(points.reshape(-1, 2))
         plane.append(np.full(len(xy), index[planes.key[number]]))
         labels.append(np.asarray(source.annotations.label[source.kept], dtype=str))
-        own.append(np.full(len(xy), number))
-    return tuple(np.concatenate(each) for each in (positions, plane, labels, own))  # type: ignore[return-value]
+    return np.concatenate(positions), np.concatenate(plane), np.concatenate(labels)
 
 
-def _table(labels: Sequence[np.ndarray]) -> np.ndarray:
+def _strip(sources: Sequence[Source], planes: _Planes) -> float:
+    """Width on the plane of the strip between the sides: training sees no pixel of what validation counts.
+
+    Half of the widest objects but for one in twenty; a whole one where sizes are unknown.
+    """
+    halves = []
+    for number, source in enumerate(sources):
+        size = source.size_px[source.kept]
+        size = size[np.isfinite(size)] / 2 if np.isfinite(size).any() else np.array([object_px([source])])
+        halves.append(size * planes.pixel[number])
+    return float(np.percentile(np.concatenate(halves), 95))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Strip:
+    """How many individuals would be lost in the strip around blocks.
+
+    plane, xy : of the individuals, in sides of a block.  blocks : (plane, x, y).  width : in sides.
+    """
+
+    plane: Counts
+    xy: Floats
+    blocks: Counts
+    width: float
+
+    def lost(self, chosen: Sequence[int]) -> float:
+        """Share of the individuals (at most 1000 are looked at) that lie beside the chosen blocks."""
+        every = slice(None, None, -(-len(self.xy) // 1000))
+        plane, xy = self.plane[every], self.xy[every]
+        nearest = np.full(len(xy), np.inf)
+        for own, x, y in self.blocks[list(chosen)].tolist():
+            away = np.maximum(np.array([x, y]) - xy, xy - np.array([x + 1, y + 1])).max(axis=1)
+            nearest = np.minimum(nearest, np.where(plane == own, away, np.inf))
+        return float(np.mean((nearest > 0) & (nearest < self.width)))
+
+
+def _table(labels: Sequence[Names]) -> Counts:
     """How many of each class each unit holds, (units, classes)."""
     names = np.unique(np.concatenate([*labels, np.empty(0, dtype=str)]))
     return np.array([[int(np.count_nonzero(each == name)) for name in names] for each in labels]).reshape(
@@ -444,8 +477,10 @@ def _table(labels: Sequence[np.ndarray]) -> np.ndarray:
     )
 
 
-def _nearest(counts: np.ndarray, share: float, rng: np.random.Generator) -> list[int]:
-    """Units that together hold nearly this share of each class, never all units with objects."""
+def _nearest(
+    counts: Counts, share: float, rng: np.random.Generator, strip: _Strip | None = None
+) -> list[int]:
+    """Units that hold nearly this share of each class and cost few others; never all that hold any."""
     total = counts.sum(axis=0)
     weight = np.sqrt(total / max(1, total.sum()))  # rare classes count, but less
     best: tuple[float, list[int]] = (np.inf, [])
@@ -463,6 +498,8 @@ def _nearest(counts: np.ndarray, share: float, rng: np.random.Generator) -> list
         if not held.sum() or np.count_nonzero(counts[chosen].sum(axis=1)) == holding:
             continue
         off = float((weight * np.abs(held / np.maximum(total, 1) - share)).sum())
+        if strip is not None:
+            off += strip.lost(chosen)
         if off < best[0]:
             best = (off, sorted(chosen))
     return best[1]

@@ -1,0 +1,318 @@
+"""What training would see: annotations laid on their rasters, counted, measured and compared with a model.
+
+Nothing is trained. The facts are a JSON-able dict; `ecodetect check` puts them into words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Card, read_card
+from ecodetect.detections import Detections
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats
+from ecodetect.models import resolve
+from ecodetect.pictures import draw_map
+from ecodetect.training.samples import Contract, Dataset, class_of, contract
+from ecodetect.training.sources import Asked, Gathered, Source, gather, object_px
+from ecodetect.training.splits import Split, split
+
+CHIP_PX = 256  # the chips that are counted; training chooses its own
+# Measured with a U-Net of 0.4 M parameters, batches of 8, on a core of 2 GHz; other networks take a third to
+# ten times as long.
+_SECONDS_PER_MPX = 6.0
+_PASSES = 60  # of training over all chips
+_START_MB, _MB_PER_CHIP = 700.0, 90.0
+
+
+def check(
+    paths: Sequence[str | os.PathLike[str]],
+    asked: Asked | None = None,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    split_by: str = "auto",
+    seed: int = 0,
+    picture: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Facts about rasters and annotations as training data.
+
+    Parameters
+    ----------
+    paths, asked : as in `training.sources.gather`.
+    model : bundle that would be trained further; its card is compared with the data.
+    split_by, seed : as in `training.splits.split`.
+    picture : PNG or JPEG to draw the annotations into, of the raster that has most of them.
+
+    Returns
+    -------
+    dict
+        `problems` are sentences about what training would refuse; empty if it would start.
+
+    Raises
+    ------
+    UserError
+        Where nothing can be said: files that can't be read, annotations off the raster.
+    """
+    card = None if model is None else _card(model)
+    gathered = gather(paths, asked)
+    sources = gathered.sources
+    problems: list[str] = []
+    notes = list(gathered.notes)
+    seen, found = None, None
+    try:
+        if card is None:
+            seen, chosen = contract(sources)
+            notes += chosen
+        else:
+            seen = _adapted(card, sources, notes)
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        found = split(sources, by=split_by, seed=seed)
+    except UserError as error:
+        problems.append(str(error))
+    data = None if seen is None else Dataset(sources, seen)
+    facts: dict[str, Any] = {
+        "rasters": _rasters(sources, gathered),
+        "annotations": _annotations(sources),
+        "sizes": _sizes(sources),
+        "complete": _complete(sources),
+        "seen_at": None if seen is None or data is None else _seen(seen, data),
+        "split": None if found is None else _split(found),
+        "cost": None if data is None else _cost(data, found),
+        "model": None if card is None else _compared(card, sources),
+        "picture": None,
+        "notes": notes,
+        "problems": problems,
+    }
+    if picture is not None:
+        facts["picture"] = _draw(sources, found, picture)
+    return facts
+
+
+def _card(model: str | os.PathLike[str]) -> Card:
+    path = resolve(model)
+    if path is None:
+        raise UserError(f"{model} is a kind of detector; -m names a trained model, its file or its name.")
+    return read_card(path)
+
+
+def _adapted(card: Card, sources: Sequence[Source], notes: list[str]) -> Contract:
+    """How the model sees the rasters: as it is, or with what training would choose anew."""
+    adapted, chosen = contract(sources)
+    own = Contract.of(card)
+    if all(stand_ins(own.bands, source.bands) is not None for source in sources) and (
+        own.unit == "px" or all(source.grid.gsd is not None for source in sources)
+    ):
+        return own
+    notes.append("The model doesn't fit these rasters as it is; training would adapt it.")
+    notes += chosen
+    return adapted
+
+
+# -- facts -------------------------------------------------------------------------------------------------
+
+
+def _rasters(sources: Sequence[Source], gathered: Gathered) -> dict[str, Any]:
+    gsds = [float(np.sqrt(gsd[0] * gsd[1])) for source in sources if (gsd := source.grid.gsd) is not None]
+    sizes = Counter((source.grid.width, source.grid.height) for source in sources)
+    kinds = Counter(source.bands for source in sources)
+    return {
+        "count": len(sources),
+        "names": [source.name for source in sources],
+        "without_annotations": list(gathered.unmarked),
+        "sizes_px": [[width, height, count] for (width, height), count in sizes.most_common()],
+        "gsd_m": [min(gsds), max(gsds)] if len(gsds) == len(sources) else None,
+        "bands": [{"bands": list(bands), "rasters": count} for bands, count in kinds.most_common()],
+    }
+
+
+def _annotations(sources: Sequence[Source]) -> dict[str, Any]:
+    dropped: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
+    ignored = 0
+    for source in sources:
+        dropped.update(source.annotations.dropped)
+        kept = source.kept
+        ignored += int(np.count_nonzero(~kept))
+        classes.update(class_of(str(label)) for label in source.annotations.label[kept])
+        area = shapely.area(source.annotations.geometry[kept])
+        kinds.update({"shapes": int(np.count_nonzero(area > 0)), "points": int(np.count_nonzero(area == 0))})
+    accuracy = np.concatenate([source.annotations.accuracy_m[source.kept] for source in sources])
+    accuracy = accuracy[np.isfinite(accuracy)]
+    return {
+        "kept": classes.total(),
+        "ignored": ignored,
+        "ignored_shapes": sum(len(source.ignored) for source in sources),
+        "left_out": dict(dropped),
+        "classes": dict(sorted(classes.items())),
+        "points": kinds["points"],
+        "shapes": kinds["shapes"],
+        "with_accuracy": len(accuracy),
+        "accuracy_m": float(np.median(accuracy)) if len(accuracy) else None,
+        "empty_rasters": sum(not source.kept.any() for source in sources),
+    }
+
+
+def _sizes(sources: Sequence[Source]) -> dict[str, Any]:
+    """Percentiles 5, 50 and 95 of the widths, in metres and in the rasters' own pixels."""
+    in_px = np.concatenate([source.size_px[source.kept] for source in sources])
+    in_m = np.concatenate(
+        [
+            source.size_px[source.kept]
+            * (np.nan if (gsd := source.grid.gsd) is None else np.sqrt(gsd[0] * gsd[1]))
+            for source in sources
+        ]
+    )
+    return {"known": int(np.isfinite(in_px).sum()), "px": _three(in_px), "m": _three(in_m)}
+
+
+def _three(values: Floats) -> list[float] | None:
+    known = values[np.isfinite(values)]
+    return [float(value) for value in np.percentile(known, (5, 50, 95))] if len(known) else None
+
+
+def _complete(sources: Sequence[Source]) -> dict[str, Any]:
+    """Where annotation counts as complete, and how much of the rasters that is."""
+    known = [0.0 if source.complete is None else float(source.complete.shape.area) for source in sources]
+    whole = sum(source.grid.window.area for source in sources)
+    hectares = [
+        area * gsd[0] * gsd[1] / 10_000
+        for area, source in zip(known, sources, strict=True)
+        if (gsd := source.grid.gsd) is not None
+    ]
+    outside = 0
+    for source in sources:
+        xy = source.xy[source.kept]
+        outside += len(xy) if source.complete is None else int((~source.complete.contains(xy)).sum())
+    return {
+        "by": dict(Counter(source.complete_by for source in sources)),
+        "share": sum(known) / whole,
+        "area_ha": sum(hectares) if len(hectares) == len(sources) else None,
+        "annotations_outside": outside,
+    }
+
+
+def _seen(seen: Contract, data: Dataset) -> dict[str, Any]:
+    statistics = data.statistics()
+    return {
+        "bands": list(seen.bands),
+        "unit": seen.unit,
+        "gsd": seen.gsd,
+        "scaling": seen.scaling.mode,
+        "size_px": statistics.size_px,
+        "spacing_px": statistics.spacing_px,
+        "chip_px": CHIP_PX,
+        "chips": len(data.places(CHIP_PX)),
+    }
+
+
+def _split(found: Split) -> dict[str, Any]:
+    return {
+        "method": found.method,
+        "training": {"rasters": len(found.training), "annotations": found.objects[0]},
+        "validation": {"rasters": len(found.validation), "annotations": found.objects[1]},
+        "between": found.objects[2],
+    }
+
+
+def _cost(data: Dataset, found: Split | None) -> dict[str, Any]:
+    """Rough seconds and memory of training a small network on this machine's processor."""
+    side = data if found is None else data.limited(found.training)
+    places = side.places(CHIP_PX)
+    passes = max(_PASSES, -(-2000 // max(1, len(places))))  # little data is gone through more often
+    mpx = len(places) * passes * CHIP_PX**2 / 1e6
+    cores = os.cpu_count() or 1
+    return {
+        "seconds": mpx * _SECONDS_PER_MPX / cores,
+        "cores": cores,
+        "memory_mb": _START_MB + 8 * _MB_PER_CHIP,
+        "rough": True,
+    }
+
+
+def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
+    """What of the data fits the card, and what doesn't, in sentences."""
+    misfits = []
+    for source in sources:
+        if stand_ins(card.bands, source.bands) is None:
+            misfits.append(
+                f"It needs bands {', '.join(card.bands)}; {source.name} has {', '.join(source.bands)}."
+            )
+            break
+    gsds = [float(np.sqrt(gsd[0] * gsd[1])) for source in sources if (gsd := source.grid.gsd) is not None]
+    unit_m = {"m": 1.0, "um": 1e-6, "px": None}[card.unit]
+    if unit_m is not None and not gsds:
+        misfits.append(f"It works at {card.gsd:g} {card.unit} per pixel, and the rasters don't say theirs.")
+    if unit_m is not None and gsds and card.gsd_range is not None:
+        low, high = (bound * unit_m for bound in card.gsd_range)
+        if min(gsds) < 0.98 * low or max(gsds) > 1.02 * high:
+            misfits.append(
+                f"It is meant for {low:g} to {high:g} m per pixel; the rasters have {min(gsds):.3g}"
+                + (f" to {max(gsds):.3g} m." if max(gsds) > 1.02 * min(gsds) else " m.")
+            )
+    labels = {class_of(str(label)) for source in sources for label in source.annotations.label[source.kept]}
+    strange = sorted(labels - set(card.classes))
+    if strange:
+        misfits.append(
+            f"It knows {', '.join(card.classes)}; the annotations have {', '.join(strange[:8])} too."
+            if set(card.classes) & labels
+            else f"It knows {', '.join(card.classes)}; the annotations have {', '.join(strange[:8])}."
+        )
+    sizes = _sizes(sources)["px" if unit_m is None else "m"]
+    if sizes is not None and sizes[2] > card.largest * (unit_m or 1.0):
+        unit = "px" if unit_m is None else "m"
+        misfits.append(
+            f"Its largest object is {card.largest * (unit_m or 1.0):g} {unit}; one in twenty here is wider"
+            f" than {sizes[2]:.3g} {unit}."
+        )
+    return {"name": card.name, "detector": card.detector, "fits": not misfits, "misfits": misfits}
+
+
+# -- picture -----------------------------------------------------------------------------------------------
+
+
+def _draw(sources: Sequence[Source], found: Split | None, path: str | os.PathLike[str]) -> Mapping[str, str]:
+    """Annotations, what is ignored and validation ground; faded where annotation isn't complete."""
+    number = max(range(len(sources)), key=lambda row: len(sources[row].annotations))
+    source = sources[number]
+    radius = object_px([source]) / 2
+    labels = sorted({class_of(str(label)) for label in source.annotations.label[source.kept]})
+    classes = (*labels, "ignored", "validation ground")
+    shapes: list[Any] = []
+    rows: list[int] = []
+    if found is not None and number in found.validation:
+        ground = found.validation[number].counted.shape
+        parts = list(shapely.get_parts(ground))
+        shapes += parts
+        rows += [len(labels) + 1] * len(parts)
+    for shape in source.ignored:
+        shapes.append(_drawn(shape, radius))
+        rows.append(len(labels))
+    marked = source.annotations
+    for shape, own, label, kept in zip(
+        marked.geometry, marked.radius_px, marked.label, source.kept, strict=True
+    ):
+        shapes.append(_drawn(shape, own if np.isfinite(own) else radius))
+        rows.append(labels.index(class_of(str(label))) if kept else len(labels))
+    geometry = np.empty(len(shapes), dtype=object)
+    geometry[:] = shapes
+    drawn = Detections(
+        source.grid, "polygon", geometry, np.ones(len(shapes)), np.array(rows, np.int64), classes
+    )
+    with source.open() as raster:
+        draw_map(raster, [drawn], path, title=f"Annotations of {source.name}", area=source.complete)
+    return {"file": str(Path(path)), "raster": source.name}
+
+
+def _drawn(shape: shapely.Geometry, radius: float) -> shapely.Geometry:
+    return shape if shape.geom_type in ("Polygon", "MultiPolygon") else shape.buffer(max(radius, 1.0))
