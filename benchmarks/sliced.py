@@ -9,10 +9,6 @@ import argparse
 from typing import Any
 
 import numpy as np
-from sahi.models.base import DetectionModel
-from sahi.predict import get_sliced_prediction
-from sahi.prediction import ObjectPrediction
-from sahi.slicing import slice_image
 
 from ecodetect import detectors
 from ecodetect.chip import Chip
@@ -31,6 +27,12 @@ def main() -> None:
     parser.add_argument("--level", default="126")
     parser.add_argument("--slicer-only", action="store_true", help="no objects of sahi's, no NMS")
     given = parser.parse_args()
+    # Here, so that --help works without it.
+    from sahi.models.base import DetectionModel
+    from sahi.predict import get_sliced_prediction
+    from sahi.prediction import ObjectPrediction
+    from sahi.slicing import slice_image
+
     scene = Scene(RGB, None, "uint8", (0.0, 255.0))
     detector = detectors.build("threshold", scene, {"level": given.level, "geometry": "box"})
 
