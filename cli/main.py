@@ -27,6 +27,7 @@ COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the or
     "scan": ("ecodetect_cli.scan", "scan", "Find the individuals in rasters and write them as a layer."),
     "candidates": ("ecodetect_cli.candidates", "candidates", "Write patches worth a look as a layer."),
     "check": ("ecodetect_cli.check", "check", "Say what training would see of rasters and annotations."),
+    "train": ("ecodetect_cli.train", "train", "Learn to find individuals from annotations on rasters."),
     "evaluate": ("ecodetect_cli.evaluate", "evaluate", "Compare detections with annotations."),
     "convert": ("ecodetect_cli.convert", "convert", "Convert a layer or annotations to another format."),
     "info": ("ecodetect_cli.info", "info", "Describe a raster, a layer or a model."),

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -103,12 +104,10 @@ def train(
     ecodetect train plots/ -m trees -o my-trees.safetensors --complete plots.gpkg
     """
     _check(freeze=freeze, epochs=epochs, workers=workers, gsd=gsd)
-    try:
-        import torch  # noqa: F401
-    except ImportError:
+    if find_spec("torch") is None:
         raise click.ClickException(
             "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
-        ) from None
+        )
     from ecodetect.sizes import Length
     from ecodetect.training.recipe import train as run
     from ecodetect.training.sources import Asked

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,22 @@ torch = pytest.importorskip("torch")
 from ecodetect import bundle  # noqa: E402
 from ecodetect.bundle import Card  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.training import checkpoint, selection  # noqa: E402
+from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
 from ecodetect.training.sample import Objects, Sample  # noqa: E402
 from ecodetect.training.selection import Found, Judged  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks as small as these lose by a second thread, and much where other tests run beside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(loop, "LOOKED_AT", 8)
+    monkeypatch.setattr(loop, "LIGHT_FROM", 4)
+    yield
+    torch.set_num_threads(threads)
+
 
 CARD = Card(
     name="spots",
@@ -123,6 +138,36 @@ def test_resuming_leads_to_the_same_weights(tmp_path: Path, step: int) -> None:
     assert_same_weights(run(tmp_path / "killed", resume=True), whole)
     # What is done is not done again.
     assert_same_weights(run(tmp_path / "killed", resume=True, progress=kill_always), whole)
+
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+import test_loop
+test_loop.loop.LOOKED_AT, test_loop.loop.LIGHT_FROM = 8, 4
+test_loop.run(Path(sys.argv[2]), progress=lambda progress: time.sleep(0.2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.1, 1.0])
+def test_a_process_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path: Path, delay: float) -> None:
+    whole = run(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(Path(__file__).parent), str(folder)])
+    until = time.monotonic() + 120
+    while not (folder / "last.safetensors").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(delay)  # an epoch takes 1.6 s or more
+    process.kill()
+    process.wait()
+    assert (folder / "last.safetensors").exists()
+    seen: list[int] = []
+    assert_same_weights(run(folder, resume=True, progress=lambda p: seen.append(p.step)), whole)
+    assert 1 < seen[0] <= 17
 
 
 def kill_always(progress: Progress) -> None:

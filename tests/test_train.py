@@ -1,0 +1,275 @@
+"""`ecodetect train`: from files to a bundle that `scan` takes, and one sentence for wrong input."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Run
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from ecodetect import bundle  # noqa: E402
+from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.metrics import Rates  # noqa: E402
+from ecodetect.training import loop, recipe, report  # noqa: E402
+from ecodetect.training.adapting import adapted  # noqa: E402
+from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
+from ecodetect.training.samples import Statistics  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as these lose by a second thread, and much where other tests run beside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of seconds: what is learned is little."""
+    monkeypatch.setattr(loop, "LOOKED_AT", 4)
+    monkeypatch.setattr(loop, "LIGHT_FROM", 4)
+    monkeypatch.setattr(recipe, "LEAST_STEPS", 24)
+    monkeypatch.setattr(recipe, "MOST_STEPS", 24)
+    monkeypatch.setattr(recipe, "STEP_PX", 1)
+    monkeypatch.setitem(heatmap.DEFAULTS, "network", TINY)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_bundle_is_written_that_scan_and_evaluate_take(
+    ecodetect: Run, sample_data: Path, tmp_path: Path
+) -> None:
+    image, truth = sample_data / "cells.png", sample_data / "cells.csv"
+    out = tmp_path / "cells.safetensors"
+    done = ecodetect("train", image, truth, "-o", out, "--epochs", 3, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "written to" in done.out
+    assert "on validation (n = " in done.out
+    card = bundle.read_card(out)
+    assert card.unit == "px"
+    assert card.classes == ("object",)
+    assert set(card.thresholds) == {"f1", "count"}
+    assert card.metrics[0]["n"] > 5
+    assert card.trained_on[0]["objects"] > 50
+    assert card.command == "ecodetect train cells.png cells.csv --epochs 3 --device cpu"
+    assert str(tmp_path) not in card.to_json()
+    with Image.open(tmp_path / "cells.curves.png") as curves:
+        assert curves.width > 500
+    assert not (tmp_path / "cells.safetensors.training").exists()
+    found = ecodetect("scan", image, "-m", out, "-o", tmp_path / "found.csv")
+    assert found.code == 0, found.err
+    assert ecodetect("evaluate", tmp_path / "found.csv", truth, "--within", "8px").code == 0
+    # The same seed gives the same bytes; an existing model isn't replaced unasked.
+    other = tmp_path / "again" / "cells.safetensors"
+    other.parent.mkdir()
+    again = ecodetect(
+        "train", image, truth, "-o", other, "--epochs", 3, "--device", "cpu", "--workers", 1, "-q"
+    )
+    assert again.code == 0
+    assert again.err == ""
+    assert other.read_bytes() == out.read_bytes()
+    refused = ecodetect("train", image, truth, "-o", out)
+    assert refused.code == 2
+    assert "--overwrite" in refused.err
+
+
+@pytest.mark.usefixtures("small")
+def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "cells.safetensors", tmp_path / "shrubs.safetensors"
+    ecodetect("train", sample_data / "cells.png", sample_data / "cells.csv", "-o", first, "--epochs", 1)
+    dryland = (sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson")
+    done = ecodetect("train", *dryland, "-m", first, "-o", second, "--epochs", 1)
+    assert done.code == 0, done.err
+    assert "'cells' has learned grey; here it sees red, green, blue, nir" in done.err
+    assert "Classes were object and are now shrub" in done.err
+    card = bundle.read_card(second)
+    assert card.bands == ("red", "green", "blue", "nir")
+    assert card.unit == "m"
+    assert card.diameter_range is not None
+    assert 2 < card.diameter_range[0] < card.diameter_range[1] < 9
+    refused = ecodetect(
+        "train", *dryland, "-m", first, "--backbone", "resnet18", "-o", tmp_path / "x.safetensors"
+    )
+    assert refused.code == 2
+    assert "--backbone" in refused.err
+
+
+def test_bands_go_by_their_names() -> None:
+    from ecodetect.bundle import Bundle, Card
+
+    def card(*bands: str) -> Card:
+        return Card(
+            name="m", detector="heatmap", bands=bands, unit="px", largest=9, classes=("a",),
+            options={"network": TINY},
+        )  # fmt: skip
+
+    torch.manual_seed(0)
+    start = heatmap.network(card("red", "green", "blue"))
+    given = Bundle(
+        card("red", "green", "blue"), {name: each.numpy() for name, each in start.state_dict().items()}
+    )
+    network = heatmap.network(card("nir", "red"))
+    assert list(adapted(network, given, card("nir", "red"))) == []
+    name = "levels.0.0.0.weight"
+    old, new = start.state_dict()[name], network.state_dict()[name]
+    factor = math.sqrt(3 / 2)
+    torch.testing.assert_close(new[:, 1], old[:, 0] * factor)
+    torch.testing.assert_close(new[:, 0], old.mean(dim=1) * factor)
+    other = "levels.1.0.0.weight"
+    torch.testing.assert_close(network.state_dict()[other], start.state_dict()[other])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-o", "model.pt"], "must end in .safetensors"),
+        (["-o", "nowhere/model.safetensors"], "there is no folder"),
+        (["-m", "threshold"], "nothing to learn"),
+        (["-m", "heatmpa"], "did you mean heatmap"),
+        (["-m", "there/is/none.safetensors"], "There is no model"),
+        (["--class-column", "species"], "no column 'species'"),
+        (["--split", "site"], "no column 'site'"),
+        (["--weights", "imagenet"], "--backbone"),
+        (["--freeze", "9"], "has 4 stages"),
+        (["--freeze", "-1"], "--freeze must be at least 0"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--radius", "3"], "--radius must be a length with a unit"),
+        (["--device", "tpu"], "'tpu' is not one of"),
+        (["--within", "3m"], "--within is 3m, but the raster has no CRS"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    here = [str(tmp_path / "model.safetensors")] if "-o" not in arguments else []
+    if here:
+        arguments = [*arguments, "-o", *here]
+    done = ecodetect("train", sample_data / "cells.png", sample_data / "cells.csv", "-q", *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_annotation_is_too_few(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one.csv"
+    one.write_text("x,y\n100.5,80.5\n", encoding="utf-8")
+    done = ecodetect("train", sample_data / "cells.png", one, "-o", tmp_path / "m.safetensors", "-q")
+    assert done.code == 2
+    assert "one annotation" in done.err
+
+
+def test_a_pickle_in_disguise_is_refused(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+    pickle = tmp_path / "model.safetensors"
+    pickle.write_bytes(b"\x80\x04\x95" + b"cos\nsystem\n" * 20)
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    done = ecodetect("train", *pair, "-m", pickle, "-o", tmp_path / "n.safetensors", "-q")
+    assert done.code == 2
+    assert "no .safetensors file" in done.err
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_training_is_gone_on_with(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    whole, killed = tmp_path / "a" / "m.safetensors", tmp_path / "b" / "m.safetensors"
+    for each in (whole, killed):
+        each.parent.mkdir()
+    flags = ("--epochs", "3", "--device", "cpu", "-q")
+    assert ecodetect("train", *pair, "-o", whole, *flags).code == 0
+
+    from ecodetect_cli.train import Line
+
+    def stop(self: Line, progress: recipe.Progress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Line, "show", stop)
+        assert ecodetect("train", *pair, "-o", killed, *flags).code == 130
+    assert not killed.exists()
+    refused = ecodetect("train", *pair, "-o", killed, *flags)
+    assert refused.code == 2
+    assert "--resume" in refused.err
+    assert ecodetect("train", *pair, "-o", killed, *flags, "--resume").code == 0
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+# -- what is derived from the data -------------------------------------------------------------------------
+
+
+def statistics(objects: int, known_px: float, size: float | None = 24.0) -> Statistics:
+    sizes = None if size is None else (size / 2, size, size * 2, size * 3)
+    return Statistics(
+        images=1, objects=objects, per_class={"a": objects}, ignored=0, sized=objects if size else 0,
+        size_px=sizes, spacing_px=(10.0, 12.0, 30.0), known_px=known_px,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [None, 4.0, 24.0, 90.0])
+def test_plans_for_few_and_many(size: float | None) -> None:
+    from ecodetect.bundle import Card
+
+    card = Card(name="m", detector="heatmap", bands=("grey",), unit="px", largest=50, classes=("a",))
+    few = recipe.plan_for(statistics(40, 1e6, size), card, False, False)
+    many = recipe.plan_for(statistics(40_000, 1e9, size), card, False, False)
+    assert few.steps < 330
+    assert many.steps > 10_000
+    for plan in (few, many):
+        assert plan.size_px % 32 == 0
+        assert 160 <= plan.size_px <= 320
+        assert 1e5 < plan.batch * plan.size_px**2 < 5e5
+        assert plan.steps == recipe.EPOCHS * plan.every
+        assert plan.within_px >= 2
+    assert recipe.plan_for(statistics(40, 1e6, size), card, False, False, epochs=2).steps == 2 * few.every
+    assert recipe.plan_for(statistics(40, 1e6, size), card, True, False).rate < few.rate
+
+
+# -- what is said at the end -------------------------------------------------------------------------------
+
+
+def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
+    def rates(f1: float, n: int) -> Rates:
+        true = round(f1 * n)
+        return Rates(true, n - true, n - true)
+
+    history = tuple(Epoch(10 * i, 1 / (i + 1), unseen, unseen, 1e-3) for i in range(8))
+    return Fitted(None, rates(unseen, n), rates(seen, 300), unseen, history, False, 0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fitted", "says"),
+    [
+        (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
+        (fitted_of(0.95, 0.6), "by heart"),
+        (fitted_of(0.85, 0.83), "both agree"),
+        (fitted_of(0.85, 0.83, 20), "20 individuals are few"),
+        (fitted_of(0.85, 0.0, 0), "nobody knows"),
+    ],
+)
+def test_the_closing_line_says_what_figures_mean(fitted: Fitted, says: str) -> None:
+    line = report.verdict(fitted, "blocks of 20 m")
+    assert says in line
+    assert "\n" not in line
+
+
+def test_curves_are_drawn_also_without_figures(tmp_path: Path) -> None:
+    for history in (fitted_of(0.9, 0.8).history, (), (Epoch(1, math.nan, math.nan, math.nan, 0.1),)):
+        path = tmp_path / "curves.png"
+        report.draw_curves(history, path, title="ümlaut")
+        with Image.open(path) as picture:
+            assert np.asarray(picture).std() > 1
+    shutil.rmtree(tmp_path)
