@@ -174,9 +174,7 @@ def _lines(summary: Summary) -> list[str]:
     again = ", going on from before" if summary.resumed else ""
     lines.append(f"searched {ground} in {summary.seconds:.1f} s ({rate}){again}")
     if summary.too_large:
-        lines.append(
-            f"left out {summary.too_large:,} wider than the detector's largest object (--set largest=…)"
-        )
+        lines.append(f"left out {summary.too_large:,} wider than the largest object of {summary.model}")
     if summary.dropped:
         lines.append(f"left out {summary.dropped:,} that the file can't hold")
     if summary.verified is not None:

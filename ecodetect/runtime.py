@@ -7,12 +7,14 @@ the network as it was trained, and the same numbers to 3e-6; half precision on a
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ecodetect.bundle import Bundle, BundleError, Weights
@@ -142,38 +144,56 @@ def reach_px(module: nn.Module, in_bands: int) -> int | None:
     along y.
     """
     stride = int(getattr(module, "stride", 1))
-    twin = copy.deepcopy(module).eval().double()  # in float64 convolutions are plain sums of products
-    farthest = 0
-    for across in (True, False):
-        half = 8 * stride
-        while True:
-            if half > 2 * _FARTHEST_PX:
-                return None
-            spread = _spread(twin, in_bands, stride, half, across=across)
-            if spread < half - stride:
-                break
-            half *= 2
-        farthest = max(farthest, spread)
-    return farthest
+    twin = copy.deepcopy(module).eval()
+    for parent in list(twin.modules()):
+        for key, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(parent, key, _Spreading(child))
+    half = 8 * stride
+    while half <= 2 * _FARTHEST_PX:
+        farthest = max(_spread(twin, in_bands, stride, half, across=across) for across in (True, False))
+        if farthest < half - stride:
+            return farthest
+        half *= 2
+    return None
+
+
+class _Spreading(nn.Module):
+    """What a convolution does to values that are no numbers, without its sums."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.of = convolution
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size, padding = self.of.kernel_size, self.of.padding
+        height, width = ((k - 1) * d + 1 for k, d in zip(size, self.of.dilation, strict=True))
+        if isinstance(padding, str):
+            down, across = (0, 0) if padding == "valid" else (height // 2, width // 2)
+        else:
+            down, across = padding
+        touched = functional.pad(x.isnan().any(dim=1, keepdim=True).float(), (across, across, down, down))
+        touched = functional.max_pool2d(touched, (height, width), self.of.stride)
+        touched = torch.where(touched > 0, torch.nan, 0.0)
+        return touched.repeat(1, self.of.out_channels, 1, 1)
 
 
 def _spread(module: nn.Module, in_bands: int, stride: int, half: int, *, across: bool) -> int:
     """How far from its place, at most, a value that is no number changes the answer."""
-    farthest = 0
-    for phase in range(stride):
-        x = torch.zeros(1, in_bands, stride, 2 * half, dtype=torch.float64)
-        x[..., half + phase] = torch.nan
-        with torch.inference_mode():
-            out = module(x if across else x.mT.contiguous())
-        for part in [out] if isinstance(out, torch.Tensor) else out:
-            line = part if across else part.mT
-            up = line.shape[-1] / (2 * half)
-            touched = np.flatnonzero(line.isnan().any(dim=(0, 1, 2)).numpy())
-            if len(touched):
-                centre = (half + phase + 0.5) * up
-                ends = max(abs(touched[0] - centre), abs(touched[-1] + 1 - centre)) / up
-                farthest = max(farthest, int(np.ceil(ends)))
-    return farthest
+    x = torch.zeros(stride, in_bands, stride, 2 * half)
+    places = np.arange(stride)
+    x[places, :, :, half + places] = torch.nan
+    with torch.inference_mode():
+        out = module(x if across else x.mT.contiguous())
+    farthest = 0.0
+    for part in [out] if isinstance(out, torch.Tensor) else out:
+        lines = (part if across else part.mT).isnan().any(dim=1).any(dim=1).numpy()
+        up = lines.shape[1] / (2 * half)
+        image, place = np.nonzero(lines)
+        centre = half + places[image] + 0.5
+        ends = np.maximum(np.abs(place / up - centre), np.abs((place + 1) / up - centre))
+        farthest = max(farthest, float(ends.max(initial=0.0)))
+    return math.ceil(farthest)
 
 
 def parameters(module: nn.Module) -> int:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card, Scaling
@@ -395,3 +396,50 @@ class Heatmap:
                 )
             )
         return found
+
+
+def measure_agreement(
+    bundle: Bundle, image: NDArray[np.float32] | None = None, *, seed: int = 0
+) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
+
+    image : (B, H, W), scaled as the card says; None: noise, which shows locality, but on which a trained
+        network may find little.
+    Returns shift_px, score: the largest differences of peaks that both see; alone: the share that only one
+    sees; n: how many were compared. Peaks below 0.05 aren't looked at.
+    """
+    card = bundle.card
+    opened = _opened(bundle, "cpu", None)
+    stride = opened.stride
+    rim = 2 + (opened.reach_px if opened.reach_px is not None else 4 * stride)
+    rim = -(-rim // stride) * stride
+    if image is None:
+        side = 2 * rim + 16 * stride
+        image = np.random.default_rng(seed).normal(0.5, 0.3, (len(card.bands), side, side)).astype(np.float32)
+    height, width = (side // stride * stride for side in image.shape[1:])
+    whole = _seen(opened, card, image[None, :, :height, :width], (0, 0))
+    worst = {"shift_px": 0.0, "score": 0.0}
+    alone = n = 0
+    for shift in (stride, 3 * stride):
+        part = _seen(opened, card, image[None, :, shift:height, shift:width], (shift, shift))
+        low, high = shift + rim, np.array([width - rim, height - rim])
+        one, two = (seen[((seen[:, :2] >= low) & (seen[:, :2] < high)).all(axis=1)] for seen in (whole, part))
+        if not len(one) or not len(two):
+            alone, n = alone + len(one) + len(two), n + len(one) + len(two)
+            continue
+        off, nearest = KDTree(two[:, :2]).query(one[:, :2])
+        same = off < 1.0
+        n += len(one)
+        alone += int(np.count_nonzero(~same)) + abs(len(two) - len(one))
+        if same.any():
+            worst["shift_px"] = max(worst["shift_px"], float(off[same].max()))
+            change = np.abs(one[same, 2] - two[nearest[same], 2])
+            worst["score"] = max(worst["score"], float(change.max()))
+    return {**worst, "alone": alone / n if n else 0.0, "n": float(n)}
+
+
+def _seen(opened: Network, card: Card, image: NDArray[np.float32], origin: tuple[int, int]) -> Floats:
+    """Peaks as rows of x, y, score, in pixels of the whole."""
+    ((xy, score, _, _),) = decode(opened.run(image), card)
+    rows = np.column_stack([xy + origin, score])
+    return np.asarray(rows[score > 0.05], np.float64)

@@ -1,0 +1,166 @@
+"""The heat map detector: targets and their peaks, learning, and the same answer however a raster is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import learned
+import numpy as np
+import pytest
+from cutting import chip_of, scene_of, searched
+
+torch = pytest.importorskip("torch")
+
+from ecodetect import detectors  # noqa: E402
+from ecodetect.bundle import Bundle, half  # noqa: E402
+from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.grid import Window  # noqa: E402
+from ecodetect.scaling import scaled  # noqa: E402
+from ecodetect.training.sample import Objects, Sample  # noqa: E402
+
+ONE = ("grey",)
+
+
+def sample(xy: Any, size: float = np.nan, side: int = 64, **masks: Any) -> Sample:
+    places = np.asarray(xy, np.float64).reshape(-1, 2)
+    n, everywhere = len(places), np.ones((side, side), bool)
+    objects = Objects(
+        places, np.full((n, 2), size), np.zeros(n, np.int64), masks.pop("accuracy", np.zeros(n))
+    )
+    return Sample(
+        masks.pop("image", np.zeros((1, side, side), np.float32)),
+        masks.pop("valid", everywhere),
+        masks.pop("known", everywhere),
+        masks.pop("ignored", ~everywhere),
+        objects,
+    )
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_peaks_of_targets_are_the_objects(up: int) -> None:
+    rng = np.random.default_rng(0)
+    xy = np.stack(np.meshgrid(np.arange(8.0, 60, 12), np.arange(8.0, 60, 12)), -1).reshape(-1, 2)
+    xy += rng.uniform(-1, 1, xy.shape)
+    options = {"network": {**learned.TINY, "up": up}, "sized": True, "typical_px": 8.0}
+    card = learned.card(bands=ONE, options=options)
+    made = heatmap.targets(sample(xy, 6.0), card)
+    maps = np.concatenate([made["heat"], made["log_size"]])[None]
+    ((found, score, label, size),) = heatmap.decode([maps], card)
+    off = np.linalg.norm(found[:, None] - xy[None], axis=2)
+    assert len(found) == len(xy)
+    assert off.min(axis=1).max() < 0.01
+    assert score.min() > 0.9
+    assert not label.any()
+    assert size == pytest.approx(np.full(len(xy), 6.0), rel=1e-5)
+
+
+def test_two_pixels_of_equal_height_are_one_peak_between_them() -> None:
+    heat = np.zeros((9, 9), np.float32)
+    heat[3:6, 3:7] = [[0.2, 0.5, 0.5, 0.2], [0.4, 0.8, 0.8, 0.4], [0.2, 0.5, 0.5, 0.2]]
+    (rows, columns) = heatmap.peaks(heat)
+    assert len(rows) == 1
+    assert heatmap.refined(heat, rows, columns) == pytest.approx(np.array([[5.0, 4.5]]))
+    for change in (1e-6, -1e-6):
+        other = heat.copy()
+        other[4, 4] += change
+        place = heatmap.refined(other, *heatmap.peaks(other))
+        assert place == pytest.approx(np.array([[5.0, 4.5]]), abs=1e-4)
+
+
+def test_what_is_unknown_or_doubtful_teaches_nothing() -> None:
+    known = np.zeros((64, 64), bool)
+    known[:, :20] = True
+    ignored = np.zeros((64, 64), bool)
+    ignored[:10] = True
+    card = learned.card(bands=ONE)
+    counted = heatmap.targets(sample([[50, 40]], known=known, ignored=ignored), card)["counted"][0] > 0
+    assert counted[10:, :20].all()
+    assert not counted[:10].any()
+    assert counted[40, 50]
+    assert not counted[20:30, 30:40].any()
+    outputs = torch.full((1, 1, 64, 64), 0.7)
+    target = {
+        "heat": torch.zeros(1, 1, 64, 64),
+        "counted": torch.zeros(1, 1, 64, 64),
+    }
+    assert heatmap.losses(outputs, target, card)["heat"] == 0
+
+
+def test_an_uncertain_place_gets_a_wider_target() -> None:
+    card = learned.card(bands=ONE)
+    sure = heatmap.targets(sample([[32, 32]]), card)["heat"]
+    vague = heatmap.targets(sample([[32, 32]], accuracy=np.array([4.0])), card)["heat"]
+    assert (vague > 0.5).sum() > 3 * (sure > 0.5).sum()
+
+
+def test_options_follow_the_annotations() -> None:
+    few = heatmap.card_options(np.full(40, np.nan), np.full(40, 12.0))
+    assert few["network"]["up"] == 1
+    assert not few["sized"]
+    dense = heatmap.card_options(np.full(40, 8.0), np.full(40, 2.0))
+    assert dense["network"]["up"] == 2
+    assert dense["sized"]
+    assert dense["sigma_px"] == heatmap.SIGMA_PX[0]
+    asked = {"network": {"width": 24}, "sigma_px": 3.0}
+    kept = heatmap.card_options(np.empty(0), np.empty(0), asked)
+    assert (kept["sigma_px"], kept["network"]["width"], kept["network"]["kind"]) == (3.0, 24, "unet")
+
+
+def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
+    rng = np.random.default_rng(1)
+    side = 96
+    xy = np.stack(np.meshgrid(np.arange(10.0, 90, 15), np.arange(10.0, 90, 15)), -1).reshape(-1, 2)
+    xy += rng.uniform(-3, 3, xy.shape)
+    y, x = np.mgrid[:side, :side] + 0.5
+    is_dark = (np.hypot(x[..., None] - xy[:, 0], y[..., None] - xy[:, 1]) < 3.5).any(-1)
+    pixels = (np.where(is_dark, 30, 90) + rng.normal(0, 4, (1, side, side))).astype(np.uint8)
+    card = learned.card(bands=ONE, options={"sized": True, "typical_px": 7.0})
+    truth = sample(xy, 7.0, side, image=scaled(pixels, None, card.scaling, card.fill))
+    target = {name: torch.from_numpy(values)[None] for name, values in heatmap.targets(truth, card).items()}
+    torch.manual_seed(0)
+    network = heatmap.network(card)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    image = torch.from_numpy(truth.image)[None]
+    for _ in range(60):
+        loss = torch.stack(list(heatmap.losses(network(image), target, card).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    made = Bundle(card, half({name: values.numpy() for name, values in network.state_dict().items()}))
+    detector = detectors.build("heatmap", scene_of(pixels, ONE), bundle=made, device="cpu")
+    (found,) = detector.detect([chip_of(pixels, None, ONE, Window(0, 0, side, side))])
+    found = found[found.score > 0.5]
+    off = np.linalg.norm(found.geometry[:, None] - xy[None], axis=2)
+    assert len(found) == len(xy)
+    assert off.min(axis=0).max() < 1.0
+    assert found.diameter == pytest.approx(np.full(len(xy), 7.0), rel=0.2)
+    whole = np.array(searched(detector, pixels, None, ONE, 256))
+    for tile, origin in ((32, (0, 0)), (48, (20, 8))):
+        tiled = np.array(searched(detector, pixels, None, ONE, tile, origin))
+        for one, two in ((whole, tiled), (tiled, whole)):
+            apart = np.abs(one[:, None] - two[None])
+            nearest = apart[:, :, 1:3].max(axis=2).argmin(axis=1)
+            difference = apart[np.arange(len(one)), nearest]
+            assert difference[:, 0].max() < 1e-4
+            assert difference[:, 1:3].max() < 0.01
+    agreement = heatmap.measure_agreement(made, truth.image)
+    assert agreement["n"] > 5
+    assert agreement["shift_px"] < 0.01
+    assert agreement["score"] < 1e-4
+    assert agreement["alone"] == 0
+
+
+def test_a_picture_brighter_throughout_gives_the_same_once_surveyed() -> None:
+    from ecodetect.bundle import Scaling
+
+    card = learned.card(bands=ONE, scaling=Scaling(mode="survey", offset=(0.0,), span=(1.0,)))
+    made = learned.bundle(card)
+    pixels = np.random.default_rng(3).integers(0, 100, (1, 64, 64)).astype(np.uint16)
+    rows = []
+    for values in (pixels, pixels * 300 + 1000):
+        detector = detectors.build("heatmap", scene_of(values, ONE), bundle=made, device="cpu")
+        chip = chip_of(values, None, ONE, Window(0, 0, 64, 64))
+        assert detector.needs.survey
+        (found,) = detector.surveyed([chip]).detect([chip])
+        rows.append(np.column_stack([found.geometry, found.score]))
+    assert rows[0] == pytest.approx(rows[1], abs=1e-3)

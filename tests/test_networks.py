@@ -1,0 +1,105 @@
+"""Networks: what they see, what they give back, and what pretrained weights become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+torch = pytest.importorskip("torch")
+
+from ecodetect import networks, runtime  # noqa: E402
+from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.networks import backbones  # noqa: E402
+from ecodetect.networks.unet import UNet  # noqa: E402
+
+RGB = ("red", "green", "blue")
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_map_as_fine_as_asked(depth: int, up: int) -> None:
+    network = UNet(2, 3, width=4, depth=depth, up=up).eval()
+    assert network.stride == 2**depth
+    assert network(torch.zeros(1, 2, 32, 48)).shape == (1, 3, 32 * up, 48 * up)
+
+
+def test_the_default_is_small() -> None:
+    assert 0.38e6 < runtime.parameters(UNet(4, 1)) < 0.42e6
+
+
+@pytest.mark.parametrize("kind", ["unet", "squeezenet1_1"])
+def test_nothing_beyond_its_reach_matters(kind: str) -> None:
+    torch.manual_seed(0)
+    network = networks.build({"kind": kind, "width": 4, "depth": 2, "up": 1}, RGB, 1).eval()
+    reach = runtime.reach_px(network, 3)
+    assert reach is not None
+    side = 4 * ((2 * reach + 40) // 4)
+    image = torch.rand(1, 3, side, side)
+    other = image.clone()
+    other[..., :8] = 5.0
+    with torch.inference_mode():
+        change = (network(image) - network(other)).abs().amax(dim=(0, 1, 2))
+    assert change[8 + reach :].max() == 0
+    assert change[:12].max() > 0
+
+
+def test_pooling_over_the_image_is_noticed() -> None:
+    class Pooling(UNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + x.mean()
+
+    assert runtime.reach_px(Pooling(1, 1, width=2, depth=1), 1) is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+def test_an_encoder_is_the_backbone(name: str) -> None:
+    from torchvision import models
+
+    torch.manual_seed(1)
+    whole = models.get_model(name).eval()
+    weights = {key: value.numpy() for key, value in whole.state_dict().items()}
+    encoder = backbones.encoder(name, weights, RGB, depth=4).eval()
+    assert encoder.strides[-1] == 16
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        found = encoder.features(image)
+        x = image
+        for part in [p for stage in encoder.stages for p in stage]:
+            x = part(x)
+    assert torch.equal(x, found[-1])
+    assert [64 // maps.shape[-1] for maps in found] == encoder.strides
+    assert [maps.shape[1] for maps in found] == encoder.channels
+
+
+def test_more_bands_take_the_weights_of_colours_and_their_mean() -> None:
+    from torchvision import models
+
+    whole = models.resnet18()
+    weights = {key: value.numpy() for key, value in whole.state_dict().items()}
+    encoder = backbones.encoder("resnet18", weights, ("nir", "red", "green", "blue"), depth=1)
+    first = next(part for part in encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    wanted = whole.conv1.weight.detach()
+    assert torch.allclose(first.weight[:, 1], wanted[:, 0] * 3 / 4)
+    assert torch.allclose(first.weight[:, 0], wanted.mean(1) * 3 / 4)
+
+
+def test_pretrained_weights_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(backbones.VARIABLE, str(tmp_path))
+    safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, tmp_path / "vgg11_bn_x.safetensors")
+    safetensors.numpy.save_file({"b": np.ones(2, np.float32)}, tmp_path / "vgg11_x.safetensors")
+    assert list(backbones.pretrained("vgg11")) == ["b"]
+    assert list(backbones.pretrained("vgg11_bn")) == ["a"]
+    with pytest.raises(UserError, match="no weights of vgg11"):
+        backbones.encoder("vgg11", backbones.pretrained("vgg11"), RGB)
+
+
+def test_what_cannot_be_an_encoder_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="did you mean"):
+        backbones.encoder("resnet19", None, RGB)
+    with pytest.raises(UserError, match="can't be an encoder"):
+        backbones.encoder("alexnet", None, RGB)
+    with pytest.raises(UserError, match="learned from scratch"):
+        networks.build({"kind": "unet", "width": 4, "depth": 1, "up": 1}, RGB, 1, {})
