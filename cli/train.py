@@ -119,28 +119,27 @@ def train(
         ignore=ignore,
         gsd_m=gsd,
     )
-    line = Line(hidden=quiet)
-    done = run(
-        paths,
-        out,
-        model=model,
-        asked=asked,
-        backbone=backbone,
-        weights=weights,
-        freeze=freeze,
-        split_by=split_by,
-        epochs=epochs,
-        within=None if within is None else Length.parse(within, name="--within"),
-        seed=seed,
-        device=device,
-        workers=workers,
-        resume=resume,
-        overwrite=overwrite,
-        command=_command(),
-        say=lambda note: None if quiet else click.echo(note, err=True),
-        progress=line.show,
-    )
-    line.close()
+    with Line(hidden=quiet) as line:
+        done = run(
+            paths,
+            out,
+            model=model,
+            asked=asked,
+            backbone=backbone,
+            weights=weights,
+            freeze=freeze,
+            split_by=split_by,
+            epochs=epochs,
+            within=None if within is None else Length.parse(within, name="--within"),
+            seed=seed,
+            device=device,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            command=_command(),
+            say=lambda note: None if quiet else click.echo(note, err=True),
+            progress=line.show,
+        )
     click.echo(done.verdict)
     counts = done.fitted
     click.echo(
@@ -204,6 +203,9 @@ class Line:
         else:
             click.echo(text, err=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._live and self._wide:
             click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)

@@ -316,3 +316,12 @@ def test_what_does_not_count_is_not_judged() -> None:
     assert judged.n_truths.tolist() == [2]
     assert int(judged.is_true.sum()) == 2
     assert len(judged.score) == 3
+
+
+def test_a_class_without_a_truth_takes_the_middle_of_the_others() -> None:
+    judged = Judged(
+        np.array([0.8, 0.6, 0.9]), np.array([0, 0, 1]), np.array([True, False, False]), np.array([1, 0, 0])
+    )
+    chosen = selection.choose(judged, otherwise=0.1)
+    assert chosen["f1"][1] == chosen["f1"][2] == chosen["f1"][0]
+    assert 0.6 < chosen["f1"][0] <= 0.8

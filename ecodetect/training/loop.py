@@ -267,7 +267,8 @@ class _Training:
             now = Epoch(
                 self.step, loss, judged.rates(thresholds["f1"]).f1, judged.ap().coco, self._rate_at(self.step)
             )
-            is_best = all(not now.f1 <= epoch.f1 for epoch in self.history)
+            # Of equals the later: few individuals make many ties, and the average gets calmer.
+            is_best = all(not now.f1 < epoch.f1 for epoch in self.history)
             self.history.append(now)
             if is_best:
                 bundle.write(self._made(self.folder), self._bundle(thresholds))

@@ -114,17 +114,18 @@ def pooled(parts: Iterable[Judged], n_classes: int) -> Judged:
 def choose(judged: Judged, *, otherwise: float) -> dict[str, tuple[float, ...]]:
     """Purpose -> one threshold per class: "f1", best F1; "count", as many detections as truths.
 
-    otherwise : for classes without a truth or a detection.
+    otherwise : where there is nothing to choose from. A class without a truth or a true detection takes the
+        middle of the others'.
     """
     n_classes = len(judged.n_truths)
-    chosen: dict[str, list[float]] = {"f1": [], "count": []}
+    chosen: dict[str, list[float | None]] = {"f1": [], "count": []}
     for number in range(n_classes):
         mine = judged.label == number
         score, is_true = judged.score[mine], judged.is_true[mine]
         n_truths = int(judged.n_truths[number])
         if not n_truths or not is_true.any():
-            chosen["f1"].append(otherwise)
-            chosen["count"].append(otherwise)
+            chosen["f1"].append(None)
+            chosen["count"].append(None)
             continue
         order = np.argsort(-score, kind="stable")
         score, hits = score[order], np.cumsum(is_true[order])
@@ -135,7 +136,12 @@ def choose(judged: Judged, *, otherwise: float) -> dict[str, tuple[float, ...]]:
         good = np.flatnonzero(f1 >= f1[best] - LEVEL)
         chosen["f1"].append(_between(score, int(good[len(good) // 2])))
         chosen["count"].append(_between(score, min(n_truths, len(score)) - 1))
-    return {purpose: tuple(values) for purpose, values in chosen.items()}
+    found = {}
+    for purpose, values in chosen.items():
+        known = [each for each in values if each is not None]
+        middle = float(np.median(known)) if known else otherwise
+        found[purpose] = tuple(middle if each is None else each for each in values)
+    return found
 
 
 def _between(score: Floats, last: int) -> float:
