@@ -1,0 +1,166 @@
+"""Models: which one is meant, whether it fits a raster, and a scan with one from the command line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import learned
+import pytest
+from command_line import Run
+
+from ecodetect import bundle, models
+from ecodetect.bundle import Scaling
+from ecodetect.detectors.protocol import Scene
+from ecodetect.errors import UserError
+
+BANDS = ("red", "green", "blue", "nir")
+
+
+def scene(bands: tuple[str, ...] = BANDS, gsd: float | None = 0.2) -> Scene:
+    return Scene(bands, None if gsd is None else (gsd, gsd), "uint8", (0, 255))
+
+
+def metric(**changes: object) -> bundle.Card:
+    facts = {
+        "name": "shrubby", "unit": "m", "gsd": 0.4, "gsd_range": (0.1, 0.6), "largest": 8.0,
+        "classes": ("shrub",), "thresholds": {"f1": (0.2,), "count": (0.15,)},
+        "scaling": Scaling(offset=(0.0,) * 4, span=(255.0,) * 4), **changes,
+    }  # fmt: skip
+    return learned.card(**facts)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "shrubby.safetensors"
+    bundle.write(path, learned.bundle(metric()))
+    return path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of that with our own models."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setattr(models, "_FOLDER", folder)
+    return folder
+
+
+def test_no_name_is_both_a_model_and_a_detector() -> None:
+    from ecodetect.detectors import known
+
+    assert not set(models.known()) & set(known())
+
+
+def test_what_a_name_means(model: Path) -> None:
+    assert models.resolve(model) == model
+    assert models.resolve("threshold") is None
+    with pytest.raises(UserError, match="did you mean threshold"):
+        models.resolve("treshold")
+    with pytest.raises(UserError, match="There is no model"):
+        models.resolve("nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        (scene(("red", "green", "blue")), "needs bands red, green, blue, nir; a.tif has red, green, blue"),
+        (scene(gsd=None), "that of a.tif is unknown: state it with --gsd"),
+        (scene(gsd=2.0), "good for rasters of up to 63 cm; a.tif has 2 m"),
+    ],
+)
+def test_a_raster_that_does_not_fit(where: Scene, says: str) -> None:
+    why = models.misfit(metric(), where, source="a.tif")
+    assert why is not None
+    assert says in why
+    assert models.misfit(metric(), scene()) is None
+    assert models.misfit(metric(), scene(gsd=0.02)) is None
+
+
+def test_a_grey_picture_stands_for_colours() -> None:
+    card = learned.card(bands=("red", "green", "blue"))
+    assert models.misfit(card, scene(("grey",), None)) is None
+
+
+def test_the_one_that_fits_is_chosen(shelf: Path) -> None:
+    assert models.fitting(scene()) == (None, "No trained model comes with this version.")
+    for name, card in (("shrubs", metric()), ("cells", learned.card(bands=("red", "green", "blue")))):
+        bundle.write(shelf / f"{name}.safetensors", learned.bundle(card))
+    name, why = models.fitting(scene())
+    assert name == "shrubs"
+    assert "red, green, blue, nir at 40 cm per pixel" in why
+    assert models.fitting(scene(gsd=2.0))[0] is None
+    assert models.fitting(scene(gsd=None))[0] is None
+    bundle.write(shelf / "bushes.safetensors", learned.bundle(metric(name="bushes")))
+    assert models.fitting(scene()) == (None, "Several models fit: bushes, shrubs.")
+
+
+def test_scan_honours_the_card(ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path) -> None:
+    raster, found = sample_data / "dryland.tif", {}
+    for name, tile in (("one", "1024"), ("two", "64")):
+        out = tmp_path / f"{name}.geojson"
+        done = ecodetect("scan", raster, "-m", model, "-o", out, "--tile", tile)
+        assert done.code == 0, done.err
+        found[name] = json.loads(out.read_text(encoding="utf-8"))
+    about = found["one"]["ecodetect"]
+    assert about["model"] == "shrubby"
+    assert about["model_hash"] == bundle.read(model).hash
+    scores = [[f["properties"]["score"] for f in layer["features"]] for layer in found.values()]
+    assert len(scores[0]) == len(scores[1]) > 5
+    assert min(scores[0]) >= 0.2
+    assert sorted(scores[0]) == pytest.approx(sorted(scores[1]), abs=1e-4)
+    again = ecodetect("scan", raster, "-m", model, "-o", tmp_path / "one.geojson")
+    assert "already done" in again.out
+
+
+def test_without_a_model_the_one_that_fits_is_taken(
+    ecodetect: Run, sample_data: Path, shelf: Path, tmp_path: Path
+) -> None:
+    bundle.write(shelf / "shrubs.safetensors", learned.bundle(metric(name="shrubs")))
+    done = ecodetect("scan", sample_data / "dryland.tif", "-o", tmp_path / "a.geojson")
+    assert done.code == 0, done.err
+    assert "searching with 'shrubs'" in done.err
+    done = ecodetect("scan", sample_data / "cells.png", "-o", tmp_path / "b.csv")
+    assert done.code == 2
+    assert "Say with -m" in done.err
+    assert "shrubs" in done.err
+    listed = ecodetect("models")
+    assert listed.code == 0
+    assert "No trained model" not in listed.out
+    assert ecodetect("models", "shrubs").code == 0
+
+
+def test_info_prints_the_card(ecodetect: Run, model: Path) -> None:
+    done = ecodetect("info", model)
+    assert done.code == 0, done.err
+    for text in ("shrubby", "bands red, green, blue, nir", "0.4 m per pixel", "shrub 0.2", "up to 8 m wide"):
+        assert text in done.out
+    assert json.loads(ecodetect("info", model, "--json").out)["card"]["gsd"] == 0.4
+
+
+@pytest.mark.parametrize("kind", ["short", "pickle", "plain text", "plain weights", "other detector"])
+def test_what_is_no_model_is_one_sentence(
+    ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "short":
+        model.write_bytes(model.read_bytes()[:-100])
+    elif kind == "pickle":
+        model.write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "plain text":
+        model.write_text("weights", encoding="utf-8")
+    elif kind == "plain weights":
+        import numpy as np
+        import safetensors.numpy
+
+        safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, model)
+    else:
+        made = bundle.read(model)
+        card = metric(detector="crystal_ball")
+        bundle.write(model, bundle.Bundle(card, made.weights))
+    out = tmp_path / "never.geojson"
+    done = ecodetect("scan", sample_data / "dryland.tif", "-m", model, "-o", out)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert not out.exists()
