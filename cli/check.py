@@ -21,6 +21,7 @@ from . import options
     metavar="VECTOR|image",
     help="Polygons inside of which all individuals are annotated; `image`: the whole raster.",
 )
+@click.option("--complete-layer", metavar="NAME", help="Layer of the --complete file, if it has several.")
 @click.option(
     "--ignore",
     multiple=True,
@@ -51,6 +52,7 @@ def check(
     class_column: str | None,
     radius: str | None,
     complete: str | None,
+    complete_layer: str | None,
     ignore: tuple[str, ...],
     ignore_edge: str | None,
     empty_images: bool,
@@ -83,6 +85,7 @@ def check(
         class_column=class_column,
         radius=None if radius is None else Length.parse(radius, name="--radius"),
         complete=complete,
+        complete_layer=complete_layer,
         ignore=ignore,
         edge=None if ignore_edge is None else Length.parse(ignore_edge, name="--ignore-edge"),
         gsd_m=gsd,
@@ -219,5 +222,5 @@ def _cost(cost: dict[str, Any]) -> str:
     time = f"{minutes:.1g} minutes" if minutes < 10 else f"{round(minutes, -1):.0f} minutes"
     if minutes > 90:
         time = f"{minutes / 60:.1g} hours" if minutes < 600 else f"{round(minutes / 60, -1):.0f} hours"
-    memory = f"{cost['memory_mb'] / 1000:.1g} GB"
+    memory = f"{cost['memory_mb'] / 1000:.2g} GB"
     return f"some {time} for a small network on {cost['cores']} cores, {memory} (rough guesses)"

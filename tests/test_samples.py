@@ -6,6 +6,7 @@ import os
 import pickle
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import shapely
@@ -186,6 +187,21 @@ def test_one_table_for_all_images(tmp_path: Path) -> None:
     assert found_in(tmp_path / "images", table, empty_images=True) == EXPECTED
 
 
+def test_one_raster_out_of_a_table_about_several(tmp_path: Path) -> None:
+    image = folder_of_images(tmp_path)[1]
+    table = write_points(tmp_path / "t.csv", [(5.5, 6.5), (9.5, 9.5)], image=["a.tif", "b.tif"])
+    (source,) = gather([image, table]).sources
+    assert source.xy.tolist() == [[9.5, 9.5]]
+
+
+def test_coordinates_of_the_ground_in_a_table(tmp_path: Path) -> None:
+    image = folder_of_images(tmp_path)[0]
+    (source,) = gather([image, write_points(tmp_path / "a.csv", POINTS["a"])]).sources
+    world = write_points(tmp_path / "utm.csv", source.grid.to_world(source.xy).tolist())
+    (again,) = gather([image, world]).sources
+    assert np.abs(again.xy - source.xy).max() < 0.02
+
+
 def test_one_coco_file_knows_its_empty_images(tmp_path: Path) -> None:
     folder_of_images(tmp_path)
     boxes = {f"{n}.tif": [(x - 2, y - 2, 4.0, 4.0) for x, y in points] for n, points in POINTS.items()}
@@ -219,6 +235,34 @@ def test_label_images_beside(tmp_path: Path) -> None:
     (tmp_path / "images" / "a.png.tif").unlink()
     (source,) = gather([tmp_path]).sources
     assert source.xy.tolist() == [[9.0, 7.0], [23.0, 22.0]]
+
+
+def test_pairs_are_surveys_not_sets(tmp_path: Path) -> None:
+    """Rasters given one by one are complete within their hulls, as one alone is."""
+    images = folder_of_images(tmp_path)[:2]
+    given = [
+        path
+        for image, points in zip(images, ("a", "b"), strict=True)
+        for path in (image, write_points(tmp_path / f"{points}.csv", POINTS[points]))
+    ]
+    assert [source.complete_by for source in gather(given).sources] == ["hull", "hull"]
+
+
+def test_crowns_and_plots_in_one_file(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "a.tif", noise(3, 64, 64))
+    with open_raster(image) as raster:
+        grid = raster.grid
+    for name, shapes in (("crowns", [shapely.box(4, 4, 9, 9)]), ("plots", [shapely.box(0, 0, 32, 64)])):
+        frame = geopandas.GeoDataFrame(
+            geometry=Layer(np.array(shapes, dtype=object), grid=grid).in_world(), crs=grid.crs
+        )
+        frame.to_file(tmp_path / "field.gpkg", layer=name, engine="pyogrio")
+    field = str(tmp_path / "field.gpkg")
+    asked = Asked(layer="crowns", complete=field, complete_layer="plots")
+    (source,) = gather([image, field], asked).sources
+    assert len(source.annotations) == 1
+    assert source.complete is not None
+    assert source.complete.shape.area == pytest.approx(32 * 64)
 
 
 def test_what_cannot_be_found_is_said(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ pairs, or a folder in which a file of annotations lies beside each image, or one
 Where annotation is complete, empty ground is background; elsewhere it is unknown. It is complete
 
 - inside the polygons that the user gives, else
-- everywhere, in an image of at most 2048 x 2048 px that comes with others and has annotations of its own:
+- everywhere, in images of at most 2048 x 2048 px that come as a folder and have annotations of their own:
   such sets are annotated image by image; and in an image whose file of annotations is empty; else
 - within the hull of the annotations' centres, widened by half an object. (By a whole one it took in, on the
   first real survey, individuals beyond the last marked ones, which nobody had looked at.)
@@ -30,7 +30,7 @@ from ecodetect import formats
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.aoi import Area
 from ecodetect.errors import LayerError, UserError
-from ecodetect.formats.image_matching import base_name, image_column, listed, meant
+from ecodetect.formats.image_matching import base_name, image_column, listed, meant, meant_or_refused
 from ecodetect.grid import Floats, Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
@@ -115,6 +115,7 @@ class Asked:
     class_column : column with the classes; found by its name if not given.
     radius : size of individuals marked by a point, where the file doesn't say it row by row.
     complete : file of polygons inside of which annotation is complete; "image": everywhere.
+    complete_layer : its layer, in a file with several.
     ignore : files of shapes, or classes, from which nothing is learned.
     edge : width of a strip along each raster's edge from which nothing is learned.
     gsd_m : metres per pixel where rasters don't say.
@@ -126,6 +127,7 @@ class Asked:
     class_column: str | None = None
     radius: Length | None = None
     complete: str | None = None
+    complete_layer: str | None = None
     ignore: tuple[str, ...] = ()
     edge: Length | None = None
     gsd_m: float | None = None
@@ -182,7 +184,8 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     unmarked: list[str] = []
     for images, marks in pairs:
         for image in images:
-            found = _source(image, names[image], marks, asked, outside, notes, is_set=is_set)
+            alone = len(images) == 1
+            found = _source(image, names[image], marks, asked, outside, notes, is_one=alone, is_set=is_set)
             if found is None:
                 unmarked.append(names[image])
             else:
@@ -387,9 +390,7 @@ class _File:
     def of(self, image: str, grid: Grid, *, is_one: bool, is_empty: bool) -> tuple[Layer, str] | None:
         """The features of an image; None where nothing is said about it."""
         if is_one:
-            return formats.read(
-                self.path, layer=self.layer, grid=grid, image=self._one(image)
-            ), self.path.name
+            return self._alone(image, grid), self.path.name
         if not self.names:
             return self._by_place(grid, is_empty=is_empty)
         wanted = self._meant(image)
@@ -403,11 +404,14 @@ class _File:
             rows = replace(rows, grid=grid)
         return replace(rows, notes=()), self.path.name
 
-    def _one(self, image: str) -> str | None:
-        """The name to ask for, where the file speaks of several images."""
-        if self.path.suffix.lower() in (".json", ".xml"):
-            return image
-        return image if len(self.names) > 1 and self._meant(image) else None
+    def _alone(self, image: str, grid: Grid) -> Layer:
+        """The features of the only raster there is: all, unless the file names several images."""
+        layer = formats.read(self.path, layer=self.layer, grid=grid, image=image)
+        column = image_column(layer)
+        names = set() if column is None else set(column.astype(str).tolist())
+        if column is None or len(names) < 2:
+            return layer
+        return layer[np.isin(column.astype(str), list(meant_or_refused(names, image, self.path)))]
 
     def _by_place(self, grid: Grid, *, is_empty: bool) -> tuple[Layer, str] | None:
         """Of a file that names no images the features that lie on the raster."""
@@ -467,12 +471,17 @@ def _source(
     outside: _Outside,
     notes: list[str],
     *,
+    is_one: bool,
     is_set: bool,
 ) -> Source | None:
+    """One raster with its marks; None where they say nothing of it.
+
+    is_one : the marks are about this raster alone.  is_set : there are other rasters.
+    """
     with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
         notes += [f"{raster.name}: {note}" for note in raster.notes if "coordinates are pixels" not in note]
-    found = marks.of(image, grid, is_one=not is_set, is_empty=asked.empty_images)
+    found = marks.of(image, grid, is_one=is_one, is_empty=asked.empty_images)
     if found is None:
         return None
     layer, file = found
@@ -486,7 +495,7 @@ def _source(
         complete, by = outside.complete(image, grid, is_set=is_set), "polygons"
         if asked.complete == "image":
             complete, by = _area(whole, grid), "image"
-    elif not len(layer) or (is_set and grid.window.area <= WHOLE_PX):
+    elif not len(layer) or (not is_one and grid.window.area <= WHOLE_PX):
         complete, by = _area(whole, grid), "image"
     ignored = outside.ignored(image, grid, is_set=is_set)
     edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--edge")
@@ -510,7 +519,7 @@ class _Outside:
     def of(cls, asked: Asked) -> _Outside:
         complete = None
         if asked.complete not in (None, "image"):
-            complete = _existing(asked.complete, "--complete")
+            complete = _existing(asked.complete, "--complete", asked.complete_layer)
         return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if _is_file(text)])
 
     def complete(self, image: str, grid: Grid, *, is_set: bool) -> Area | None:
@@ -540,7 +549,7 @@ class _Outside:
             meets = (bounds[:, 2:] >= 0).all(axis=1) & (bounds[:, :2] <= (grid.width, grid.height)).all(
                 axis=1
             )
-        if meets.any() or not len(file.whole):
+        if meets.any() or (found is not None and not len(found[0])):  # an empty file is meant so
             self._met.add(file.path)
         inside: Geometries = shapes[meets]
         return inside
@@ -559,11 +568,11 @@ def _is_file(text: str) -> bool:
 _VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}
 
 
-def _existing(text: str | None, flag: str) -> _File:
+def _existing(text: str | None, flag: str, layer: str | None = None) -> _File:
     path = Path(text or "")
     if not path.exists():
         raise UserError(f"{flag}: {path} doesn't exist.")
-    return _File(path, None)
+    return _File(path, layer)
 
 
 # -- all together ------------------------------------------------------------------------------------------
