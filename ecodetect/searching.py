@@ -342,7 +342,7 @@ def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
             order = np.argsort(candidates.centres()[:, 1], kind="stable")
             candidates = candidates[order]
             settler = _settler(job)
-            candidates = next(_settled(iter([candidates]), settler), candidates[:0])
+            candidates = Detections.concatenate(list(_settled(iter([candidates]), settler)))
         candidates = candidates[core.owns(candidates.centres())]
         cores.append(core)
         again.append(candidates)

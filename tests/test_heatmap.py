@@ -108,8 +108,8 @@ def test_options_follow_the_annotations() -> None:
 
 def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
     rng = np.random.default_rng(1)
-    side = 96
-    xy = np.stack(np.meshgrid(np.arange(10.0, 90, 15), np.arange(10.0, 90, 15)), -1).reshape(-1, 2)
+    side = 64
+    xy = np.stack(np.meshgrid(np.arange(9.0, 60, 15), np.arange(9.0, 60, 15)), -1).reshape(-1, 2)
     xy += rng.uniform(-3, 3, xy.shape)
     y, x = np.mgrid[:side, :side] + 0.5
     is_dark = (np.hypot(x[..., None] - xy[:, 0], y[..., None] - xy[:, 1]) < 3.5).any(-1)
@@ -121,7 +121,7 @@ def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
     network = heatmap.network(card)
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     image = torch.from_numpy(truth.image)[None]
-    for _ in range(60):
+    for _ in range(50):
         loss = torch.stack(list(heatmap.losses(network(image), target, card).values())).sum()
         optimiser.zero_grad()
         loss.backward()
@@ -144,7 +144,7 @@ def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
             assert difference[:, 0].max() < 1e-4
             assert difference[:, 1:3].max() < 0.01
     agreement = heatmap.measure_agreement(made, truth.image)
-    assert agreement["n"] > 5
+    assert agreement["n"] >= 4
     assert agreement["shift_px"] < 0.01
     assert agreement["score"] < 1e-4
     assert agreement["alone"] == 0
