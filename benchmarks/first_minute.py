@@ -55,7 +55,7 @@ def main() -> None:
 def _help(scripts: Path, repeats: int) -> None:
     program = str(scripts / "ecodetect")
     listed = cost_of([program, "--help"]).output
-    commands = re.findall(r"^  (\w+) ", listed.partition("Commands:")[2], re.MULTILINE)
+    commands = re.findall(r"^  ([a-z-]+) {2,}", listed.partition("Commands:")[2], re.MULTILINE)
     rows = []
     for command in ("", *commands):
         costs = [cost_of([program, *command.split(), "--help"]) for _ in range(repeats)]

@@ -73,7 +73,7 @@ class Needs:
     settling: Settling | None = None
     survey: bool = False
     bytes_per_pixel: int = 24
-    cost: float = 1.2  # as measured of `threshold` on RGB in deflate
+    cost: float = 0.8  # as measured of `threshold` on RGB in deflate
     is_threaded: bool = False
     scores: tuple[float, ...] | None = None
 
