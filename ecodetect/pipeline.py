@@ -6,6 +6,7 @@ threads detect, the caller's thread writes the journal. Queues are bounded, so m
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from ecodetect.grid import Grid, Window
 from ecodetect.memory import freed_is_kept
 from ecodetect.raster import Raster
 from ecodetect.raster_pixels import padded
-from ecodetect.tiling import Plan, Unit
+from ecodetect.tiling import Plan, Tile, Unit
 
 _PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
 
@@ -60,20 +61,25 @@ class Found:
 
 
 def worth_reading(work: Work, unit: Unit) -> bool:
-    """Whether a unit has ground to search: it meets the area of interest and isn't known to be empty."""
+    """Whether an object can be centred in a unit: it meets the area of interest and the extent of the data.
+
+    The box of an object, and so its centre, lies inside the extent of all the data that the unit would see.
+    """
     if work.area is not None and not work.area.meets(unit.core):
         return False
-    return not _is_empty(work, unit.read)
+    core = _native(work, unit.core.grown(math.ceil(work.detector.needs.margin_px)))
+    return bool(core.clipped(work.raster.extent(_native(work, unit.read))).area)
 
 
-def _is_empty(work: Work, window: Window) -> bool:
+def _native(work: Work, window: Window) -> Window:
+    """What a window of the scanned grid covers of the raster, or a little more."""
     native = work.raster.grid
     if work.grid == native:
-        return work.raster.is_empty(window)
+        return window
     a, _, c, _, e, f = native.pixels_from(work.grid)
-    x0, y0 = int(np.floor(a * window.x + c)) - 1, int(np.floor(e * window.y + f)) - 1
-    x1, y1 = int(np.ceil(a * window.right + c)) + 1, int(np.ceil(e * window.bottom + f)) + 1
-    return work.raster.is_empty(Window(x0, y0, x1 - x0, y1 - y0).clipped(native.window))
+    x0, y0 = math.floor(a * window.x + c) - 1, math.floor(e * window.y + f) - 1
+    x1, y1 = math.ceil(a * window.right + c) + 1, math.ceil(e * window.bottom + f) + 1
+    return Window(x0, y0, x1 - x0, y1 - y0)
 
 
 def run(
@@ -200,7 +206,7 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     empty = Detections.empty(work.grid, work.detector.kind, work.detector.classes)
     kept: list[Detections] = []
     too_large = 0
-    tiles = [tile for tile in unit.tiles if _has_data(chip, tile.read)]
+    tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(needs.margin_px))]
     for start in range(0, len(tiles), work.batch):
         part = tiles[start : start + work.batch]
         chips = [chip.crop(tile.read) for tile in part]
@@ -230,9 +236,21 @@ def _owned(core: Window, found: Detections, margin: float) -> NDArray[np.bool_]:
     return near
 
 
-def _has_data(chip: Chip, read: Window) -> bool:
-    """Whether any pixel is valid. Of the whole read: the centre of an object's box may lie off the data."""
-    return chip.valid is None or bool(chip.crop(read).valid.any())  # type: ignore[union-attr]
+def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
+    """Whether an object can be centred in a tile: its core meets the extent of the valid pixels it sees.
+
+    Not whether the core has any: the centre of an object's box may lie off the data.
+    """
+    if chip.valid is None:
+        return True
+    valid = chip.crop(tile.read).valid
+    assert valid is not None
+    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+    if not len(rows):
+        return False
+    x, y = tile.read.x + int(columns[0]), tile.read.y + int(rows[0])
+    extent = Window(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
+    return bool(tile.core.grown(margin).clipped(extent).area)
 
 
 def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:

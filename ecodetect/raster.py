@@ -384,6 +384,14 @@ class Raster:
         inside = window.clipped(self.grid.window)
         return not inside.area or self._blocks.is_empty(inside)
 
+    def extent(self, window: Window) -> Window:
+        """The smallest window around all that may lie in a window (native pixels), told without decoding.
+
+        0 px wide if `is_empty`.
+        """
+        inside = window.clipped(self.grid.window)
+        return self._blocks.extent(inside) if inside.area else inside
+
     def samples(
         self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int = 256
     ) -> Samples:

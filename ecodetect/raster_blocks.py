@@ -76,6 +76,19 @@ class Blocks:
         """Whether no block under a window inside the raster was ever written."""
         return self.has_gaps and not self._under(window).any()
 
+    def extent(self, window: Window) -> Window:
+        """The smallest window around all that was written in one inside the raster; 0 px wide if nothing."""
+        if not self.has_gaps:
+            return window
+        under = self._under(window)
+        rows, columns = np.flatnonzero(under.any(axis=1)), np.flatnonzero(under.any(axis=0))
+        if not len(rows):
+            return Window(window.x, window.y, 0, 0)
+        x, y = (window.x // self._wide + int(columns[0])), (window.y // self._high + int(rows[0]))
+        across, down = int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
+        whole = Window(x * self._wide, y * self._high, across * self._wide, down * self._high)
+        return whole.clipped(window)
+
     def written(self, window: Window) -> NDArray[np.bool_] | None:
         """Which pixels of a window inside the raster lie in written blocks, (H, W); None: all of them."""
         if not self.has_gaps:

@@ -45,6 +45,9 @@ class MemoryRaster:
     def is_empty(self, window: Window) -> bool:
         return False
 
+    def extent(self, window: Window) -> Window:
+        return window.clipped(self.grid.window)
+
     def samples(self, grid: Grid, bands: Any, area: Window | None = None, most: int = 256) -> list[Chip]:
         return [self.read(grid.window if area is None else area, bands)]
 

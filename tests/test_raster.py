@@ -216,6 +216,9 @@ def test_blocks_never_written_are_no_data(tmp_path: Path) -> None:
         assert raster.is_empty(Window(0, 0, 256, 128))
         assert raster.is_empty(Window(300, 0, 10, 10))
         assert not raster.is_empty(Window(60, 120, 10, 10))
+        assert raster.extent(Window(-50, 0, 400, 400)) == Window(64, 128, 64, 64)
+        assert raster.extent(Window(70, 100, 20, 40)) == Window(70, 128, 20, 12)
+        assert not raster.extent(Window(0, 0, 256, 128)).area
         assert raster.read(Window(64, 128, 64, 64), raster.bands).valid is None
         (sample,) = raster.samples(raster.grid, raster.bands)
         assert mask(sample).sum() == 64 * 64
