@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,16 +23,21 @@ PLUGIN = {"PYTHONPATH": str(HERE / "plugin")}
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command cost.  peak_mb : the most memory it held, in MB (1e6 bytes)."""
+    """What a command cost.
+
+    peak_mb : the most memory it held, in MB (1e6 bytes).
+    detecting_s : seconds that `idle` took of it; other detectors don't say.
+    """
 
     wall_s: float
     cpu_s: float
     peak_mb: float
     output: str = ""
+    detecting_s: float = 0.0
 
     def less(self, other: Cost) -> Cost:
         """This cost without another one's time: start-up."""
-        return Cost(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s, self.peak_mb, self.output)
+        return replace(self, wall_s=self.wall_s - other.wall_s, cpu_s=self.cpu_s - other.cpu_s)
 
 
 def cost_of(command: Sequence[str | os.PathLike[str]], *, extra: Mapping[str, str] | None = None) -> Cost:
@@ -58,13 +63,10 @@ def cost_of(command: Sequence[str | os.PathLike[str]], *, extra: Mapping[str, st
 
 
 def best(costs: Sequence[Cost]) -> Cost:
-    """The least of each, taken apart: other work only adds to it.  Of the peaks the highest."""
-    return Cost(
-        min(cost.wall_s for cost in costs),
-        min(cost.cpu_s for cost in costs),
-        max(cost.peak_mb for cost in costs),
-        costs[-1].output,
-    )
+    """The run of least seconds, with the least CPU and the highest peak of all: other work only adds."""
+    fastest = min(costs, key=lambda cost: cost.wall_s)
+    cpu, peak = min(cost.cpu_s for cost in costs), max(cost.peak_mb for cost in costs)
+    return replace(fastest, cpu_s=cpu, peak_mb=peak)
 
 
 def scan_command(raster: str | os.PathLike[str], out: str | os.PathLike[str], *flags: str) -> list[str]:

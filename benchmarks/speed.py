@@ -16,6 +16,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from measuring import HERE, PLUGIN, Cost, best, cost_of, machine, make_command, scan_command, table
@@ -67,9 +68,7 @@ def _dense(given: argparse.Namespace, small: Path) -> None:
     once, decoding = costs["decode, 1 thread", raster], costs[f"decode, {CORES} threads", raster]
     lines = []
     for (name, _), cost in costs.items():
-        slower = decoding.wall_s
-        if "computes" in name or "waits" in name:
-            slower = max(slower, detecting)
+        slower = max(decoding.wall_s, cost.detecting_s)
         rate, cpu, wall = megapixels / cost.wall_s, cost.cpu_s / once.cpu_s, cost.wall_s / slower
         figures = [f"{cost.wall_s:.2f}", f"{cost.cpu_s:.2f}", f"{rate:.0f}", f"{cpu:.2f}", f"{wall:.2f}"]
         lines.append([name, *figures, f"{cost.peak_mb:.0f}"])
@@ -121,8 +120,11 @@ def _decoding(path: Path, threads: int) -> Cost:
 
 
 def _scan(path: Path, model: str, *flags: str, suffix: str = "geojson") -> Cost:
-    out = path.with_name(f"speed.{suffix}")
-    return cost_of(scan_command(path, out, "-m", model, "--restart", *flags), extra=PLUGIN)
+    out, spent = path.with_name(f"speed.{suffix}"), path.with_name("idle.txt")
+    spent.write_text("0", encoding="utf-8")
+    command = scan_command(path, out, "-m", model, "--restart", *flags)
+    cost = cost_of(command, extra={**PLUGIN, "IDLE_SPENT": str(spent)})
+    return replace(cost, detecting_s=float(spent.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
