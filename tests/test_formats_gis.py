@@ -1103,7 +1103,7 @@ def test_mutated_files_are_read_or_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", sorted(SEEDS))
 def test_many_mutated_files_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
-    @settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=2_000, suppress_health_check=list(HealthCheck))
     @given(CHANGES, WHERE)
     def check(changes: Any, cut_at: float) -> None:
         assert_read_or_refused(tmp_path, suffix, mutated(SEEDS[suffix], changes, cut_at))

@@ -93,6 +93,22 @@ def test_a_scan_killed_between_writing_and_tidying_up_can_be_run_again(tmp_path)
     assert out.read_bytes() == finished
 
 
+def test_a_table_that_is_there_already_is_left_if_a_search_gives_the_same(tmp_path):
+    """A table can't say what it is the answer to, so the search tells."""
+    path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.csv"
+    scan_files([path], ASKED, str(out))
+    before = out.read_bytes()
+    (again,), _ = scan_files([path], ASKED, str(out))
+    assert again.already_done
+    with pytest.raises(UserError, match="--overwrite"):
+        scan_files([path], Settings(model="threshold", options={"min_area": "200px"}), str(out))
+    assert out.read_bytes() == before
+    out.write_text("somebody's notes")
+    with pytest.raises(UserError, match="--overwrite"):
+        scan_files([path], ASKED, str(out))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.csv"]
+
+
 def test_other_settings_start_over_but_never_mix(tmp_path):
     path, out = write_scene(tmp_path / "a.tif", size=400), tmp_path / "out.geojson"
     asked = Settings(model="threshold", options={"largest": "60px"}, tile_px=64, workers=1)
