@@ -67,8 +67,13 @@ def worth_reading(work: Work, unit: Unit) -> bool:
     """
     if work.area is not None and not work.area.meets(unit.core):
         return False
-    core = _native(work, unit.core.grown(math.ceil(work.detector.needs.margin_px)))
-    return bool(core.clipped(work.raster.extent(_native(work, unit.read))).area)
+    read = _native(work, unit.read)
+    if work.raster.is_empty(read):
+        return False
+    # Resampled pixels are valid from half their area on: objects reach over the edge of the data by a half.
+    margin = _margin(work.detector) + (0 if work.grid == work.raster.grid else 1)
+    core = _native(work, unit.core.grown(math.ceil(margin)))
+    return bool(core.clipped(work.raster.extent(read)).area)
 
 
 def _native(work: Work, window: Window) -> Window:
@@ -202,11 +207,11 @@ def read_unit(work: Work, unit: Unit) -> Chip:
 def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     """Detect the tiles of a unit and keep what its cores own."""
     needs = work.detector.needs
-    margin = needs.margin_px if needs.settling is not None else 0.0
+    margin = _margin(work.detector)
     empty = Detections.empty(work.grid, work.detector.kind, work.detector.classes)
     kept: list[Detections] = []
     too_large = 0
-    tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(needs.margin_px))]
+    tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
     for start in range(0, len(tiles), work.batch):
         part = tiles[start : start + work.batch]
         chips = [chip.crop(tile.read) for tile in part]
@@ -225,6 +230,11 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
             kept.append(found[fits & (found.score >= np.array(work.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
     return Found(unit, candidates, _searched_rows(work, unit, chip), too_large)
+
+
+def _margin(detector: Detector) -> float:
+    """How far beyond a core candidates are kept, in pixels; none are where ownership alone settles them."""
+    return detector.needs.margin_px if detector.needs.settling is not None else 0.0
 
 
 def _owned(core: Window, found: Detections, margin: float) -> NDArray[np.bool_]:
