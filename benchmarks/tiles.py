@@ -37,7 +37,7 @@ def main() -> None:
                 for tile in TILES:
                     for workers in WORKERS:
                         side = str(_whole(raster)) if tile == "whole" else tile
-                        cuts = ("--tile", side, "--workers", workers, "--restart")
+                        cuts = ("--tile", side, "--workers", workers, "--max-memory", "4GB", "--restart")
                         cost_of(scan_command(raster, out, "-m", model, *flags, *cuts))
                         content = out.read_bytes()
                         files[tile, workers] = (

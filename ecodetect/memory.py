@@ -117,12 +117,12 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def lay_out(
-    grid: Grid, needs: Needs, source: Source, *, tile_px: int | None, workers: int, limit: int | None
+    grid: Grid, needs: Needs, source: Source, *, tile_px: int | None, workers: int | None, limit: int | None
 ) -> Layout:
     """The cheapest layout that stays under the limit.
 
     tile_px : the user's tile size; None: chosen here.
-    workers : tiles worked on at once, at most.
+    workers : tiles worked on at once as the user wants it, fewer if there is no room; None: chosen here.
     limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed.
     Raises UserError when the limit can't be kept, naming the least that works.
     """
@@ -146,12 +146,15 @@ def lay_out(
             if tile_px is None and tile > ample:
                 continue
             for striped in _striped(cuts):
-                for threads in range(workers, 0, -1):
+                for threads in range(workers or os.cpu_count() or 1, 0, -1):
                     found.append(
                         (_cost(striped, needs, source, threads), _fill(striped, needs, source, threads, held))
                     )
     aim = limit or (NETWORK_LIMIT if needs.is_threaded else DEFAULT_LIMIT)
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
+    if fitting and workers is not None:
+        most = max(layout.workers for _, layout in fitting)
+        fitting = [(cost, layout) for cost, layout in fitting if layout.workers == most]
     if fitting:
         good = min(cost for cost, _ in fitting) * (1 + _AS_GOOD)
         return min((layout for cost, layout in fitting if cost <= good), key=lambda layout: layout.peak_bytes)

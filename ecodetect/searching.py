@@ -185,7 +185,7 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
         chip_bytes=len(needs.bands) * np.dtype(raster.dtype).itemsize,
         scale=1 / abs(native_scale),
     )
-    workers = 1 if needs.is_threaded else asked.workers or os.cpu_count() or 1
+    workers = 1 if needs.is_threaded else asked.workers
     layout = lay_out(grid, needs, source, tile_px=asked.tile_px, workers=workers, limit=asked.max_memory)
     work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch)
     return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
