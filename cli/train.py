@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     "split_by",
     default="auto",
     show_default=True,
-    metavar="blocks|files|COLUMN",
+    metavar="blocks|files|PATTERN|COLUMN",
     help="What ground is for validation.",
 )
 @click.option("--epochs", type=int, metavar="N", help="Chosen from the data.")

@@ -108,8 +108,8 @@ def test_options_follow_the_annotations() -> None:
 
 def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
     rng = np.random.default_rng(1)
-    side = 64
-    xy = np.stack(np.meshgrid(np.arange(9.0, 60, 15), np.arange(9.0, 60, 15)), -1).reshape(-1, 2)
+    side = 96
+    xy = np.stack(np.meshgrid(np.arange(9.0, 92, 15), np.arange(9.0, 92, 15)), -1).reshape(-1, 2)
     xy += rng.uniform(-3, 3, xy.shape)
     y, x = np.mgrid[:side, :side] + 0.5
     is_dark = (np.hypot(x[..., None] - xy[:, 0], y[..., None] - xy[:, 1]) < 3.5).any(-1)

@@ -185,6 +185,18 @@ def test_overlapping_files_go_together() -> None:
         assert ({0, 1} <= set(found.training)) != ({0, 1} <= set(found.validation))
 
 
+def test_a_pattern_names_the_rasters_of_validation() -> None:
+    sources = [source(scattered(10, 200), utm(0.5, 95.0 * n), f"{n}/val/a.tif") for n in range(2)]
+    sources += [source(scattered(10, 200), utm(0.5, 500.0 + 150 * n), f"{n}/train/a.tif") for n in range(3)]
+    found = split(sources, by="*/val/*")
+    assert set(found.validation) == {0, 1}
+    assert found.method == "by file, validation */val/*, seed 0"
+    # Half of the first lies under the second: both are for validation.
+    assert set(split(sources, by="/0/val*").validation) == {0, 1}
+    with pytest.raises(UserError, match=r"--split \*/test/\*: none of the 5 rasters' paths"):
+        split(sources, by="*/test/*")
+
+
 def test_by_column_values_stay_together() -> None:
     xy = scattered(60, 200)
     plots = ["north" if y < 60 else "south" if y > 140 else "middle" for _, y in xy]

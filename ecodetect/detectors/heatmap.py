@@ -6,6 +6,9 @@ suppressed. Sources: Tompson et al. 2014 (arXiv:1406.2984) and Newell et al. 201
 regressed map, Zhou et al. 2019 (arXiv:1904.07850, "Objects as Points") for objects as its peaks with sizes
 read off there, Ventura et al. 2022 (arXiv:2208.10607) for tree crowns.
 
+- The map is smoothed by half its Gaussians' width before peaks are looked for. Where a network is unsure, its
+  map is a plateau with ripples, each of which would be an individual (trees-naip, a network after five
+  minutes: F1 0.49 without, 0.66 with it); a clear peak stays one, and its height is made good.
 - Positions are refined between pixels, continuously: noise in the map moves them by as little as itself.
 - Where a bundle has learned sizes, the diameter is read off a second map at the peak.
 - A position known to a few pixels only (GPS) gets a Gaussian as much wider.
@@ -48,6 +51,8 @@ Peaks = tuple[Floats, Floats, NDArray[np.int64], Floats | None]
 
 # Nothing lower is ever a peak: whatever the threshold, noise on empty ground isn't reported.
 LOWEST_SCORE = 0.02
+# Widths of the Gaussian that smooths the map beyond which nothing is added: 0.003 of it lies farther out.
+_SMOOTH_REACH = 3.0
 # Two tiles see the same peak within 0.01 px; peaks of different objects are at least a pixel apart.
 _SAME_PX = 0.25
 # Height of an object's Gaussian down to which a pixel belongs to it, where annotation isn't complete.
@@ -56,11 +61,14 @@ _COVERED = 0.05
 _COST = 8.0
 # Gaussians narrower than this can't be told from one pixel, wider ones hide neighbours.
 SIGMA_PX = (1.0, 4.0)
+# Objects nearer to each other than this need a finer map to be told apart.
+_CLOSE_PX = 4.0
 # Defaults of what a card's options may leave out.
 DEFAULTS: Mapping[str, Any] = {
-    "network": {"kind": "unet", "width": 16, "depth": 3, "up": 1},
+    "network": {"kind": "unet", "width": 16, "depth": 4, "finest": 2, "up": 1},
     "sigma_px": 2.0,
-    "window_px": 1.0,
+    "smooth_px": 1.0,
+    "window_px": 2.0,
     "sized": False,
     "typical_px": 10.0,
     "positive_weight": 10.0,
@@ -106,7 +114,8 @@ def card_options(
 
     Gaussians are a quarter of an object wide (a crown's centre can be told to about that), but not so wide
     that close neighbours melt into one peak: two of distance s have two peaks if s > 2 sigma. Where objects
-    are closer than 4 px, the map is twice as fine as the image.
+    are closer than 4 px, the map is twice as fine as the image; where they aren't, features at every second
+    pixel are enough.
     """
     asked = dict(asked or {})
     known = diameter_px[np.isfinite(diameter_px)]
@@ -116,15 +125,14 @@ def card_options(
     sigma = typical / 4 if typical is not None else float(np.median(near)) / 4 if len(near) else 2.0
     sigma = float(np.clip(min(sigma, close / 2), *SIGMA_PX))
     shape = dict(DEFAULTS["network"])
-    shape["up"] = 2 if close < 4 else 1
-    # What is wider than the network's view of one level deeper.
-    shape["depth"] = 4 if typical is not None and typical > 40 else 3
+    shape |= {"finest": 1, "up": 2} if close < _CLOSE_PX else {"finest": 2, "up": 1}
     shape.update(asked.pop("network", {}))
     found = {
         **DEFAULTS,
         "network": shape,
         "sigma_px": round(sigma, 2),
-        "window_px": round(max(1.0, sigma / 2), 2),
+        "smooth_px": round(sigma / 2, 2),
+        "window_px": round(max(1.0, min(sigma, close / 2)), 2),
         "sized": bool(len(known) >= max(20, len(diameter_px) // 2)),
         "typical_px": round(typical, 2) if typical is not None else DEFAULTS["typical_px"],
     }
@@ -206,19 +214,20 @@ def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Peaks]:
     Returns for each image xy float64 (n, 2) in pixels of the input, score (n,) in [0, 1], label (n,), and the
     diameter in pixels (n,) or None.
     """
+    return [_decoded(maps, card) for maps in outputs[0]]
+
+
+def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
     up = int(setting(card, "network")["up"])
     radius = max(1, round(float(setting(card, "window_px")) * up))
-    return [_decoded(maps, card, up, radius) for maps in outputs[0]]
-
-
-def _decoded(maps: NDArray[np.float32], card: Card, up: int, radius: int) -> Peaks:
     classes = len(card.classes)
     places, scores, labels, sizes = [], [], [], []
     is_sized = len(maps) > classes
     for label in range(classes):
-        rows, columns = peaks(maps[label], radius)
-        places.append((refined(maps[label], rows, columns)) / up)
-        scores.append(np.clip(maps[label][rows, columns].astype(np.float64), 0.0, 1.0))
+        heat = smoothed(maps[label], float(setting(card, "sigma_px")) * up, _smooth_px(card) * up)
+        rows, columns = peaks(heat, radius)
+        places.append((refined(heat, rows, columns)) / up)
+        scores.append(np.clip(heat[rows, columns].astype(np.float64), 0.0, 1.0))
         labels.append(np.full(len(rows), label, np.int64))
         if is_sized:
             # A hundredth to a hundredfold: a network gone astray must not give infinity.
@@ -230,6 +239,19 @@ def _decoded(maps: NDArray[np.float32], card: Card, up: int, radius: int) -> Pea
         np.concatenate(labels),
         np.concatenate(sizes) if is_sized else None,
     )
+
+
+def _smooth_px(card: Card) -> float:
+    return float(setting(card, "smooth_px"))
+
+
+def smoothed(heat: NDArray[np.float32], sigma: float, smooth: float) -> NDArray[np.float32]:
+    """A map (H, W) blurred by a Gaussian of `smooth` pixels; a Gaussian of `sigma` pixels keeps its height."""
+    if smooth <= 0:
+        return heat
+    size = 2 * math.ceil(_SMOOTH_REACH * smooth) + 1
+    blurred = cv2.GaussianBlur(heat, (size, size), smooth, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred * np.float32(1 + (smooth / sigma) ** 2), np.float32)
 
 
 def peaks(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -344,8 +366,8 @@ class Heatmap:
             largest_px=card.largest / (card.gsd or 1.0),
             gsd_m=card.gsd_m,
             stride_px=self.network.stride,
-            # Refinement and the window look at pixels around the peak.
-            reach_px=reach + 2 + round(setting(card, "window_px")),
+            # Smoothing, refinement and the window look at pixels around the peak.
+            reach_px=reach + 2 + math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(setting(card, "window_px")),
             margin_px=max(1.0, float(card.agreement.get("shift_px", 0.0))),
             is_local=self.network.is_local,
             settling=Settling("distance", _SAME_PX),
@@ -412,6 +434,7 @@ def measure_agreement(
     opened = _opened(bundle, "cpu", None)
     stride = opened.stride
     rim = 2 + (opened.reach_px if opened.reach_px is not None else 4 * stride)
+    rim += math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(setting(card, "window_px"))
     rim = -(-rim // stride) * stride
     if image is None:
         side = 2 * rim + 16 * stride

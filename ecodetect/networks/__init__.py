@@ -21,8 +21,9 @@ def build(
 ) -> nn.Module:
     """The network that `settings` describe, with weights at random or, of a backbone's encoder, pretrained.
 
-    settings : kind ("unet" or the name of a backbone), width (channels of the finest level), depth (halvings:
-        the stride is 2**depth), up (output pixels per input pixel along an axis, 1 or 2).
+    settings : kind ("unet" or the name of a backbone), width (channels at full resolution), depth (the stride
+        is 2**depth), finest (stride of the finest features, 1 or 2), up (output pixels per input pixel along
+        an axis).
     bands : names, in the order of the input.
     weights : of the backbone, in torchvision's naming; see `backbones.pretrained`.
     The module takes (N, B, H, W) with sides that are multiples of the stride and gives one tensor
@@ -30,13 +31,14 @@ def build(
     Raises UserError for a kind that there isn't.
     """
     kind = settings["kind"]
-    width, depth, up = int(settings["width"]), int(settings["depth"]), int(settings["up"])
+    width, depth = int(settings["width"]), int(settings["depth"])
+    shape = {"width": width, "finest": int(settings.get("finest", 1)), "up": int(settings["up"])}
     if kind == "unet":
         if weights is not None:
             raise UserError("The network 'unet' is learned from scratch: there are no pretrained weights.")
         from ecodetect.networks.unet import UNet
 
-        return UNet(len(bands), out_maps, width=width, depth=depth, up=up)
+        return UNet(len(bands), out_maps, depth=depth, **shape)
     from ecodetect.networks.backbones import EncoderDecoder, encoder
 
-    return EncoderDecoder(encoder(kind, weights, bands, depth=depth), out_maps, width=width, up=up)
+    return EncoderDecoder(encoder(kind, weights, bands, depth=depth), out_maps, **shape)

@@ -200,24 +200,35 @@ class Encoder(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """A backbone, a convolution of the image itself for what is finer than its first stage, and a decoder."""
+    """A backbone and a decoder.
 
-    def __init__(self, encoder: Encoder, out_maps: int, *, width: int = 16, up: int = 1) -> None:
+    finest : stride of the finest features, 1 or 2; for 1 a convolution of the image itself is added, for
+        hardly a backbone has features as fine.
+    """
+
+    def __init__(
+        self, encoder: Encoder, out_maps: int, *, width: int = 16, finest: int = 1, up: int = 1
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.stride = encoder.strides[-1]
-        first = next(layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d))
         # Place of the features at each stride among those of the encoder; the image has one of its own.
         self.places = [
             encoder.strides.index(2**level) if 2**level in encoder.strides else None
             for level in range(1, self.stride.bit_length())
         ]
-        self.detail = convolution(first.in_channels, width)
-        channels = [width, *(0 if place is None else encoder.channels[place] for place in self.places)]
-        self.decoder = Decoder(channels, out_maps, width=width, up=up)
+        channels = [0 if place is None else encoder.channels[place] for place in self.places]
+        self.detail: nn.Module | None = None
+        if finest == 1:
+            first = next(layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d))
+            self.detail = convolution(first.in_channels, width)
+            channels = [width, *channels]
+        self.decoder = Decoder(channels, out_maps, width=width * finest, finer=finest * up)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = self.encoder.features(x)
-        features = [self.detail(x), *(None if place is None else found[place] for place in self.places)]
+        features = [None if place is None else found[place] for place in self.places]
+        if self.detail is not None:
+            features = [self.detail(x), *features]
         out: torch.Tensor = self.decoder(features)
         return out

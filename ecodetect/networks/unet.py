@@ -10,25 +10,33 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ecodetect.networks.decoding import Decoder, convolution
+from ecodetect.networks.decoding import Decoder, convolution, stem
 
 
 class UNet(nn.Module):
-    """Encoder of `depth` halvings, two convolutions a level, and a decoder with one a level.
+    """Encoder down to a stride of 2**depth, two convolutions a level, and a decoder with one a level.
 
     width : channels at full resolution; doubled with each halving. 16 and depth 3: 0.40 million parameters.
-    up : output pixels per input pixel along an axis, 1 or 2.
+    finest : stride of the finest features, 1 or 2. At 2 all is more than twice as fast; objects a few pixels
+        wide and close to each other need 1.
+    up : output pixels per input pixel along an axis.
     """
 
-    def __init__(self, in_bands: int, out_maps: int, *, width: int = 16, depth: int = 3, up: int = 1) -> None:
+    def __init__(
+        self, in_bands: int, out_maps: int, *, width: int = 16, depth: int = 3, finest: int = 1, up: int = 1
+    ) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(depth + 1)]
+        width *= finest
+        widths = [width * 2**level for level in range(depth + 2 - finest)]
         self.levels = nn.ModuleList(
-            nn.Sequential(convolution(before, here), convolution(here, here))
-            for before, here in zip([in_bands, *widths], widths, strict=False)
+            nn.Sequential(
+                stem(in_bands, here, finest) if number == 0 else convolution(widths[number - 1], here),
+                convolution(here, here),
+            )
+            for number, here in enumerate(widths)
         )
         self.halve = nn.MaxPool2d(2)
-        self.decoder = Decoder(widths, out_maps, width=width, up=up)
+        self.decoder = Decoder(widths, out_maps, width=width, finer=finest * up)
         self.stride = 2**depth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ from ecodetect.training.sources import Asked, Source, gather
 from ecodetect.training.splits import Split, places, split
 
 EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
-STEP_PX = 300_000  # pixels in a step: gradients are steady, and a core's cache isn't exceeded by much
+STEP_PX = 150_000  # pixels in a step: of a fixed number of passes, more and smaller steps learn more
 LEAST_STEPS, MOST_STEPS = 300, 12_000
 PASSES = 30  # over the ground; early stopping ends it sooner
 # Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.

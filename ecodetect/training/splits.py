@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,10 @@ def split(
     ----------
     sources : as they are numbered in a `Dataset`.
     by : "blocks": squares on the ground, with a strip as wide as half an object around those of validation.
-        "files": whole rasters; those that overlap stay together. Another word: a column of the annotations,
-        whose values stay together; if they say train and val, they are obeyed. "auto": files if there are ten
-        or more that don't overlap, else blocks.
+        "files": whole rasters; those that overlap stay together. A pattern (with * or ?), such as
+        "*/val/*" or "*madrid*": the rasters whose path it meets are for validation. Another word: a column of
+        the annotations, whose values stay together; if they say train and val, they are obeyed. "auto": files
+        if there are ten or more that don't overlap, else blocks.
     share : of the individuals that go to validation, about.
     groups : name of a source -> group, instead of `by`: rasters of one group stay together.
     validation : the groups or values of the column that are for validation; chosen by chance if not given.
@@ -88,6 +90,16 @@ def split(
         keys = [groups.get(source.name, source.name) for source in sources]
         made = _by_files(sources, planes, _joined(planes, keys), share, rng, validation)
         method = "by group of files"
+    elif "*" in by or "?" in by:
+        is_met = [fnmatchcase(Path(source.image).as_posix(), by) for source in sources]
+        if all(is_met) or not any(is_met):
+            which = "all" if any(is_met) else "none"
+            raise UserError(f"--split {by}: {which} of the {len(sources)} rasters' paths are of this pattern.")
+        # What overlaps a raster of validation goes there too.
+        chosen = {cluster for cluster, met in zip(planes.clusters, is_met, strict=True) if met}
+        keys = ["validation" if cluster in chosen else "training" for cluster in planes.clusters]
+        made = _by_files(sources, planes, keys, share, rng, ["validation"])
+        method = f"by file, validation {by}"
     elif by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
         keys = [str(cluster) for cluster in planes.clusters]
         if len(set(keys)) < 2:
