@@ -310,3 +310,14 @@ def test_places_are_coarse_unless_asked() -> None:
 def test_every_position_is_in_a_cell(positions: list[tuple[float, float]]) -> None:
     lonlat = np.array(positions, np.float64).reshape(-1, 2)
     assert known_there([{"places": cells(lonlat)}], lonlat).all()
+
+
+def test_folders_called_train_and_val_are_obeyed(tmp_path: Path) -> None:
+    for side, count in (("train", 3), ("val", 2)):
+        for number in range(count):
+            name = f"{side}{number}"
+            write_raster(tmp_path / side / "images" / f"{name}.tif", noise(1, 64, 64), gsd_m=None)
+            write_points(tmp_path / side / "points" / f"{name}.csv", [(10.5, 10.5), (40.5, 30.5)])
+    found = split(gather([tmp_path]).sources)
+    assert found.method == "by folder, seed 0"
+    assert found.objects == (6, 4, 0)

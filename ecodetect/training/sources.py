@@ -41,6 +41,7 @@ from ecodetect.sizes import Length
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
 _TRUTH = ("annotations", "labels", "points", "boxes", "polygons", "masks", "truth", "instances")
+TRAINING_WORDS, VALIDATION_WORDS = ("train", "training"), ("val", "valid", "validation")
 _MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
 
 CompleteBy = Literal["polygons", "image", "hull", "nothing"]
@@ -153,7 +154,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
 
     Parameters
     ----------
-    paths : one folder of training data; or image, annotations, image, annotations, … where an image may be a
+    paths : one folder of training data, or of such folders called train and val; or image, annotations, image, annotations, … where an image may be a
         folder or pattern, and its annotations a folder or one file about all.
     asked : what else is said about them.
 
@@ -167,8 +168,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     notes: list[str] = []
     pairs: list[tuple[list[str], _Marks]] = []
     if len(given) == 1:
-        images, marks = _in_folder(Path(given[0]), asked, notes)
-        pairs.append((images, marks))
+        pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
     elif len(given) % 2 == 0 and given:
         for image, annotations in zip(given[::2], given[1::2], strict=True):
             pairs.append((expand([image]), _marks(Path(annotations), asked)))
@@ -205,6 +205,14 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
 
 
 # -- finding files -----------------------------------------------------------------------------------------
+
+
+def _sides(folder: Path) -> list[Path]:
+    """The folders of training data in a folder: itself, or its `train` and `val` with images of their own."""
+    if (folder / "images").is_dir() or (folder.is_dir() and _rasters(folder)):
+        return [folder]
+    found = [folder / name for name in (*TRAINING_WORDS, *VALIDATION_WORDS) if (folder / name).is_dir()]
+    return found or [folder]
 
 
 def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str], _Marks]:

@@ -22,11 +22,10 @@ from ecodetect.errors import UserError
 from ecodetect.grid import WGS84, Floats, Grid, transformed
 from ecodetect.places import cells
 from ecodetect.training.samples import Ground
-from ecodetect.training.sources import Source, object_px
+from ecodetect.training.sources import TRAINING_WORDS, VALIDATION_WORDS, Source, object_px
 
 MANY_FILES = 10  # so many rasters that don't overlap are split by file
 _TRIES = 64  # random choices of which the one nearest to the share asked is taken
-_TRAINING_WORDS, _VALIDATION_WORDS = ("train", "training"), ("val", "valid", "validation")
 _EARTH_M = 6_371_008.8  # mean radius
 
 Side = Mapping[int, Ground]
@@ -66,8 +65,8 @@ def split(
     by : "blocks": squares on the ground, with a strip as wide as half an object around those of validation.
         "files": whole rasters; those that overlap stay together. A pattern (with * or ?), such as
         "*/val/*" or "*madrid*": the rasters whose path it meets are for validation. Another word: a column of
-        the annotations, whose values stay together; if they say train and val, they are obeyed. "auto": files
-        if there are ten or more that don't overlap, else blocks.
+        the annotations, whose values stay together; if they say train and val, they are obeyed. "auto": what
+        folders called train and val say, else files if there are ten or more that don't overlap, else blocks.
     share : of the individuals that go to validation, about.
     groups : name of a source -> group, instead of `by`: rasters of one group stay together.
     validation : the groups or values of the column that are for validation; chosen by chance if not given.
@@ -95,11 +94,11 @@ def split(
         if all(is_met) or not any(is_met):
             which = "all" if any(is_met) else "none"
             raise UserError(f"--split {by}: {which} of the {len(sources)} rasters' paths are of this pattern.")
-        # What overlaps a raster of validation goes there too.
-        chosen = {cluster for cluster, met in zip(planes.clusters, is_met, strict=True) if met}
-        keys = ["validation" if cluster in chosen else "training" for cluster in planes.clusters]
-        made = _by_files(sources, planes, keys, share, rng, ["validation"])
+        made = _as_said(sources, planes, is_met)
         method = f"by file, validation {by}"
+    elif by == "auto" and (sides := _folders(sources)) is not None:
+        made = _as_said(sources, planes, sides)
+        method = "by folder"
     elif by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
         keys = [str(cluster) for cluster in planes.clusters]
         if len(set(keys)) < 2:
@@ -284,6 +283,32 @@ def _joined(planes: _Planes, keys: Sequence[str]) -> list[str]:
     return keys
 
 
+def _folders(sources: Sequence[Source]) -> list[bool] | None:
+    """Which rasters lie in a folder for validation; None unless folders say it of all, and of both sides."""
+    said = []
+    for source in sources:
+        parts = {part.casefold() for part in Path(source.image).parts[-4:-1]}
+        held, learned = (not parts.isdisjoint(words) for words in (VALIDATION_WORDS, TRAINING_WORDS))
+        if held == learned:
+            return None
+        said.append(held)
+    return said if any(said) and not all(said) else None
+
+
+def _as_said(sources: Sequence[Source], planes: _Planes, is_validation: Sequence[bool]) -> Sides:
+    """Sides made of whole rasters; what overlaps one of validation goes there too."""
+    held = {cluster for cluster, said in zip(planes.clusters, is_validation, strict=True) if said}
+    sides: Sides = ({}, {})
+    for number, (source, cluster) in enumerate(zip(sources, planes.clusters, strict=True)):
+        sides[cluster in held][number] = _whole(source)
+    return sides
+
+
+def _whole(source: Source) -> Ground:
+    area = _area(shapely.box(0, 0, source.grid.width, source.grid.height), source.grid)
+    return Ground(area, area)
+
+
 def _by_files(
     sources: Sequence[Source],
     planes: _Planes,
@@ -307,8 +332,7 @@ def _by_files(
         chosen = set(validation)
     sides: Sides = ({}, {})
     for number, (source, key) in enumerate(zip(sources, keys, strict=True)):
-        whole = _area(shapely.box(0, 0, source.grid.width, source.grid.height), source.grid)
-        sides[key in chosen][number] = Ground(whole, whole)
+        sides[key in chosen][number] = _whole(source)
     return sides
 
 
@@ -409,8 +433,8 @@ def _by_column(
             f"--split: the column '{column}' has one value ('{names[0]}'), so it divides nothing."
         )
     plain = {name.casefold().strip() for name in names}
-    if validation is None and plain & {*_VALIDATION_WORDS} and plain & {*_TRAINING_WORDS}:
-        validation = [name for name in names if name.casefold().strip() in _VALIDATION_WORDS]
+    if validation is None and plain & {*VALIDATION_WORDS} and plain & {*TRAINING_WORDS}:
+        validation = [name for name in names if name.casefold().strip() in VALIDATION_WORDS]
     if validation is None:
         every = np.concatenate(values)
         labels = np.concatenate([source.annotations.label for source in sources]).astype(str)
