@@ -140,6 +140,8 @@ def locate(
 
 
 def _missing(file: Path, text: str) -> str:
+    if file.is_symlink():
+        return f"{text} is a link to {file.readlink()}, which isn't there."
     try:
         names = [entry.name for entry in file.parent.iterdir()]
     except OSError:

@@ -68,6 +68,12 @@ def test_no_such_file_suggests_near_names(tmp_path: Path) -> None:
     assert "did you mean" in refusal(tmp_path / "orto.tif")
     assert str(tmp_path / "ortho.tif") in refusal(tmp_path / "orto.tif")
     assert "did you mean" not in refusal(tmp_path / "something_else.jpg")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_nowhere_says_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "ortho.tif").symlink_to(tmp_path / "moved.tif")
+    assert "moved.tif, which isn't there" in refusal(tmp_path / "ortho.tif")
     assert "nor its folder" in refusal(tmp_path / "no" / "such.tif")
 
 
