@@ -41,6 +41,7 @@ def main() -> None:
         ("threshold", ("--set", "level=126")),
         ("threshold", ()),
         ("threshold", ("--set", "gsd=0.2m")),
+        ("threshold", ("--set", "gsd=0.4m")),
         ("blobs", ()),
     ):
         local, remote = given.folder / "local.csv", given.folder / "remote.csv"

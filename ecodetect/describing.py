@@ -217,6 +217,8 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
 def _extent(geometries: Any) -> list[float] | None:
     import shapely
 
+    if not len(geometries):
+        return None
     bounds = shapely.total_bounds(geometries)
     return [float(value) for value in bounds] if np.isfinite(bounds).all() else None
 

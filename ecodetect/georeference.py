@@ -12,7 +12,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.errors import GridError
-from ecodetect.grid import IDENTITY, Affine6, Floats, Grid
+from ecodetect.grid import IDENTITY, Affine6, Floats, Grid, describe_crs
 
 # Control points further than this from the fitted plane, as a share of the shorter side, place nothing.
 _LOOSE = 0.05
@@ -39,7 +39,7 @@ def place(
     if transform == IDENTITY and control:
         fitted = _fit(control)
         if fitted is None:
-            notes.append(f"Its {len(control)} ground control points don't span a plane and are not used.")
+            notes.append(f"Its ground control points ({len(control)}) don't span a plane and are not used.")
         elif fitted[1] > _LOOSE * min(width, height):
             notes.append(
                 f"Its {len(control)} ground control points are not used: they lie {fitted[1]:.2g} px (rms) "
@@ -79,9 +79,15 @@ def _crs(wkt: str | None) -> tuple[CRS | None, str | None]:
     if not wkt:
         return None, None
     try:
-        return CRS.from_wkt(wkt), None
+        crs = CRS.from_wkt(wkt)
     except CRSError:
         return None, "Its CRS can't be understood: coordinates are those of its transform."
+    if crs.is_geocentric:
+        return None, (
+            f"Its CRS, {describe_crs(crs)}, counts from the centre of the Earth, which places no picture: "
+            "coordinates are those of its transform."
+        )
+    return crs, None
 
 
 def _fit(control: Sequence[tuple[float, float, float, float]]) -> tuple[Affine6, float] | None:

@@ -295,6 +295,10 @@ def _authority(crs: CRS) -> str | None:
     return ":".join(found) if found else None
 
 
+# Beyond these a latitude or longitude is no overhang of a global grid but a mistake: no place on the Earth.
+_POLE_DEG, _TURNS_DEG = 100.0, 720.0
+
+
 def lonlat_of(xy_world: Floats, crs: CRS | None) -> Floats:
     """WGS 84 longitude, latitude in degrees of positions in `crs`; see `Grid.to_lonlat`."""
     transformer = None if crs is None else _to_lonlat(crs)
@@ -304,7 +308,9 @@ def lonlat_of(xy_world: Floats, crs: CRS | None) -> Floats:
     lon, lat = lonlat[:, 0], lonlat[:, 1]
     wrapped = np.where((lon < -180) | (lon > 180), (lon + 180) % 360 - 180, lon)
     # Global grids reach half a pixel beyond the poles; the place meant is the pole.
-    return np.stack([wrapped, np.clip(lat, -90.0, 90.0)], axis=1)
+    placed = np.stack([wrapped, np.clip(lat, -90.0, 90.0)], axis=1)
+    placed[(np.abs(lat) > _POLE_DEG) | (np.abs(lon) > _TURNS_DEG)] = np.nan
+    return placed
 
 
 def transformed(xy: Floats, source: CRS, target: CRS) -> Floats:

@@ -131,6 +131,17 @@ def geometry_type(geometries: Geometries) -> str:
 
 
 def _moved(geometries: Geometries, step: Any) -> Geometries:
-    """Copies with each coordinate passed through `step`: (N, 2) -> (N, 2). Heights are dropped."""
-    moved: Geometries = shapely.transform(geometries, step)
-    return moved
+    """Copies with each coordinate passed through `step`: (N, 2) -> (N, 2). Heights are dropped.
+
+    A shape with a corner that has no place there is empty; a point is NaN.
+    """
+    xy, owner = shapely.get_coordinates(geometries, return_index=True)
+    moved = np.asarray(step(xy), np.float64)
+    lost = np.unique(owner[~np.isfinite(moved).all(axis=1)])
+    lost = lost[shapely.get_type_id(geometries[lost]) != int(shapely.GeometryType.POINT)]
+    if len(lost):
+        geometries = geometries.copy()
+        geometries[lost] = shapely.Polygon()
+        moved = moved[~np.isin(owner, lost)]
+    out: Geometries = shapely.transform(geometries, lambda _: moved)
+    return out

@@ -174,20 +174,24 @@ class Raster:
     def env(self, *, cache_bytes: int, threads: int = 1) -> Iterator[None]:
         """While it lasts, this thread decodes with `threads` threads and keeps `cache_bytes` of blocks.
 
-        GDAL fixes the number of threads when it opens a file, so the file is opened anew. Blocks are decoded
-        once as long as the cache holds a row of windows; threads help reads that span several blocks. The
-        cache is one for the whole process.
+        GDAL fixes the number of threads when it opens a file, so the file is opened anew; not so a remote
+        one, which has had its threads from the start: with it would go the blocks that were fetched for a
+        survey, and be fetched again. Blocks are decoded once as long as the cache holds a row of windows;
+        threads help reads that span several blocks. The cache is one for the whole process.
         """
-        held, held_overviews = self._dataset, self._overviews
-        try:
-            with rasterio.Env(GDAL_CACHEMAX=cache_bytes, GDAL_NUM_THREADS=str(threads)), self._options():
+        with rasterio.Env(GDAL_CACHEMAX=cache_bytes, GDAL_NUM_THREADS=str(threads)), self._options():
+            if self._source.is_remote:
+                yield
+                return
+            held, held_overviews = self._dataset, self._overviews
+            try:
                 self._dataset, self._overviews = opened(self._source), {}
                 try:
                     yield
                 finally:
                     self.close()
-        finally:
-            self._dataset, self._overviews = held, held_overviews
+            finally:
+                self._dataset, self._overviews = held, held_overviews
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""

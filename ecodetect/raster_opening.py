@@ -27,6 +27,7 @@ _REMOTE = {
     "GDAL_HTTP_LOW_SPEED_TIME": "60",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "VSI_CACHE": "TRUE",
+    "GDAL_NUM_THREADS": "ALL_CPUS",
 }
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)

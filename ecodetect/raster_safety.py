@@ -125,6 +125,10 @@ def locate(
     likeliest = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
     if likeliest in ("PNG", "JPEG"):
         _check_whole(file, likeliest, text)
+    # A PCIDSK file states its size in blocks; GDAL reads what is missing as whatever is in memory.
+    stated = head[16:32].strip()
+    if head.startswith(b"PCIDSK") and stated.isdigit() and file.stat().st_size < int(stated) * 512:
+        raise RasterError(f"{text} is truncated: the end of the PCIDSK file is missing; copy it anew.")
     if not allow_vrt:
         _check_side_files(file, text)
         if _is_vrt(head):
@@ -140,6 +144,8 @@ def locate(
 
 
 def _missing(file: Path, text: str) -> str:
+    if file.is_symlink():
+        return f"{text} is a link to {file.readlink()}, which isn't there."
     try:
         names = [entry.name for entry in file.parent.iterdir()]
     except OSError:

@@ -39,6 +39,13 @@ def test_a_picture_without_place(sample_data: Path) -> None:
     assert describe(sample_data / "cells.png", gsd_m=1e-6)["gsd_m"] == [1e-6, 1e-6]
 
 
+def test_a_layer_without_features(tmp_path: Path) -> None:
+    (tmp_path / "a.geojson").write_text('{"type":"FeatureCollection","features":[]}')
+    facts = describe(tmp_path / "a.geojson")
+    assert facts["features"] == 0
+    assert facts["extent"] is None
+
+
 def test_what_a_sparse_raster_holds_is_known_from_its_index(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with rasterio.open(

@@ -354,6 +354,9 @@ def test_features_off_the_earth_are_left_out_and_counted(tmp_path: Path) -> None
     written = formats.write(tmp_path / "out.geojson", made_stream(layer))
     assert (written.features, written.dropped) == (2, 2)
     assert "2 features" in written.notes[0]
+    reaching_over = made_layer(np.array([shapely.box(1, 1, 500, 500), shapely.box(450, 450, 500, 500)]), grid)
+    written = formats.write(tmp_path / "boxes.geojson", made_stream(reaching_over))
+    assert (written.features, written.dropped) == (1, 1)
     assert len(assert_rfc7946((tmp_path / "out.geojson").read_text("utf-8"))["features"]) == 2
 
 
@@ -775,6 +778,22 @@ def test_a_feature_and_a_geometry_alone(tmp_path: Path) -> None:
         "".join(f"\x1e{json.dumps(feature(point(1, at)))}\n" for at in range(3))
     )
     assert len(formats.read(tmp_path / "c.geojsons")) == 3
+
+
+def test_measures_and_open_outlines_are_read(tmp_path: Path) -> None:
+    ring = [[7.0, 47.0], [7.1, 47.0], [7.1, 47.1]]
+    measured = [[*place, 12.5, 3.0] for place in [*ring, ring[0]]]
+    shapes = [
+        {"type": "Polygon", "coordinates": [measured]},
+        {"type": "Polygon", "coordinates": [ring]},
+        {"type": "MultiPolygon", "coordinates": [[ring], [measured]]},
+        {"type": "GeometryCollection", "geometries": [{"type": "Polygon", "coordinates": [ring]}]},
+        {"type": "Point", "coordinates": [7.0, 47.0, 1.0, 2.0]},
+    ]
+    found = formats.read(geojson(tmp_path / "a.geojson", *map(feature, shapes)))
+    assert len(found) == 5
+    assert shapely.area(found.geometry)[:4] == pytest.approx([0.005] * 4)
+    assert not shapely.has_z(found.geometry).any()
 
 
 def test_a_feature_longer_than_a_block(tmp_path: Path) -> None:

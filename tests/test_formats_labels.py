@@ -270,6 +270,10 @@ def test_a_folder_of_voc(tmp_path: Path) -> None:
     assert both.columns["source"].tolist() == ["plot.tif", "b.tif"]
     with pytest.raises(LayerError, match=r"nothing about c\.tif"):
         formats.read(tmp_path / "f", grid=GRID, image="c.tif")
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "ortho.aux.xml").write_text("<PAMDataset/>", encoding="utf-8")
+    with pytest.raises(LayerError, match="none of its XML files is Pascal VOC"):
+        formats.read(tmp_path / "g")
 
 
 def test_voc_round_trip(tmp_path: Path) -> None:
@@ -534,6 +538,10 @@ def test_label_studio_reads_one_annotation_of_a_task(tmp_path: Path) -> None:
     assert len(read(tmp_path / "a.json", [several])) == 2
     several["annotations"][2]["ground_truth"] = True
     assert len(read(tmp_path / "a.json", several)) == 3
+    several["annotations"] = []
+    layer = read(tmp_path / "a.json", [several])
+    assert len(layer) == 0
+    assert "predictions are not read" in layer.notes[0]
 
 
 def test_label_studio_labels_apart_from_their_shapes(tmp_path: Path) -> None:

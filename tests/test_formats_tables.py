@@ -161,6 +161,8 @@ def test_whole_numbers_count_pixels_and_that_is_said(tmp_path: Path) -> None:
         "xmin\txmax\tymin\tymax\tlabel\n1\t3\t2\t4\tTree\n",
         "left,top,right,bottom,class\n1,2,3,4,Tree\n",
         "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name\nTree,1,2,2,2,plot.tif\n",
+        "left,top,width,height,label\n1,2,2,2,Tree\n",
+        "xmin,ymin,w,h,label\n1,2,2,2,Tree\n",
         'xmin,ymin,xmax,ymax,label,geometry\n1,2,3,4,Tree,"POLYGON ((1 2, 3 2, 3 4, 1 4, 1 2))"\n',
         BOX_HEADER + "plot.tif,1,2,3,4,Tree\nplot.tif,0,0,0,0,Tree\n",
     ],
@@ -169,6 +171,13 @@ def test_boxes(tmp_path: Path, text: str) -> None:
     layer = read(tmp_path, text)
     assert boxes(layer) == [[1, 2, 3, 4]]
     assert layer.columns["label"].tolist() == ["Tree"]
+
+
+def test_points_with_a_width_and_a_height_may_be_boxes_and_that_is_said(tmp_path: Path) -> None:
+    layer = read(tmp_path, "x,y,Width,Height (m)\n1.5,2,2,2\n")
+    assert xy(layer) == [[1.5, 2]]
+    assert "left, top, width, height" in layer.notes[0]
+    assert read(tmp_path, "x,y,height\n1.5,2,2\n").notes == ()  # of a tree
 
 
 def test_boxes_in_shares_of_the_image(tmp_path: Path) -> None:

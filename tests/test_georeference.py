@@ -83,6 +83,12 @@ def test_control_points_that_place_nothing(control: list[tuple[float, ...]], mes
     assert message in notes[0]
 
 
+def test_a_geocentric_crs_places_nothing() -> None:
+    grid, notes = place(100, 80, TRANSFORM, CRS.from_epsg(4978).to_wkt())
+    assert grid.frame == "affine"
+    assert "centre of the Earth" in notes[0]
+
+
 def test_a_transform_goes_before_control_points() -> None:
     grid, _ = place(100, 80, TRANSFORM, UTM, [(0.0, 0.0, 7.0, 7.0)] * 4, UTM)
     assert grid.transform == TRANSFORM

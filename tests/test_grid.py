@@ -295,6 +295,11 @@ def test_latitudes_end_at_the_poles() -> None:
     assert grid.to_lonlat([(0, 0), (0, 19)])[:, 1].tolist() == [90.0, -90.0]
 
 
+def test_a_latitude_of_150_is_no_pole() -> None:
+    grid = Grid(10, 10, (1e-5, 0.0, 50.0, 0.0, -1e-5, 150.0), CRS.from_epsg(4326))  # latitude first
+    assert np.isnan(grid.to_lonlat([(5, 5)])).all()
+
+
 def test_heights_are_no_part_of_a_place() -> None:
     compound = CRS.from_epsg(7415)
     assert horizontal(compound) == CRS.from_epsg(28992)

@@ -106,6 +106,19 @@ def test_a_small_part_costs_few_bytes(server: Server) -> None:
         np.testing.assert_array_equal(raster.read(grid.window, raster.bands, grid).pixels, coarse.pixels)
 
 
+def test_what_a_survey_has_fetched_is_not_fetched_again(server: Server) -> None:
+    window = Window(1000, 1000, 307, 307)
+    with open_raster(f"http://127.0.0.1:{server.server_port}/cog.tif") as raster:
+        for grid in (raster.grid, raster.grid.resampled(0.2)):
+            with raster.env(cache_bytes=2**24):
+                surveyed = raster.read(window, raster.bands, grid)
+            server.sent = 0
+            with raster.env(cache_bytes=2**23, threads=2):
+                searched = raster.read(window, raster.bands, grid)
+            assert server.sent == 0
+            np.testing.assert_array_equal(searched.pixels, surveyed.pixels)
+
+
 def test_no_such_address(server: Server) -> None:
     address = f"http://127.0.0.1:{server.server_port}/none.tif"
     with pytest.raises(RasterError, match="404") as caught:

@@ -68,6 +68,24 @@ def test_no_such_file_suggests_near_names(tmp_path: Path) -> None:
     assert "did you mean" in refusal(tmp_path / "orto.tif")
     assert str(tmp_path / "ortho.tif") in refusal(tmp_path / "orto.tif")
     assert "did you mean" not in refusal(tmp_path / "something_else.jpg")
+
+
+def test_a_cut_pcidsk_is_refused(tmp_path: Path) -> None:
+    with rasterio.open(
+        tmp_path / "a.pix", "w", driver="PCIDSK", width=64, height=64, count=1, dtype="uint8"
+    ) as dataset:
+        dataset.write(np.full((1, 64, 64), 7, np.uint8))
+    with open_raster(tmp_path / "a.pix"):
+        pass
+    content = (tmp_path / "a.pix").read_bytes()
+    (tmp_path / "b.pix").write_bytes(content[: len(content) // 2])
+    assert "truncated" in refusal(tmp_path / "b.pix")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_nowhere_says_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "ortho.tif").symlink_to(tmp_path / "moved.tif")
+    assert "moved.tif, which isn't there" in refusal(tmp_path / "ortho.tif")
     assert "nor its folder" in refusal(tmp_path / "no" / "such.tif")
 
 

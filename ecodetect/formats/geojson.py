@@ -24,6 +24,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
+from ecodetect.formats.collecting import counted
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.placing import frame_of, placed
 from ecodetect.formats.protocol import Written
@@ -80,8 +81,10 @@ def write(path: Path, stream: Stream) -> Written:
             features += len(batch)
         if not is_sequence:
             file.write("\n]}\n")
-    notes = (f"{dropped} features have no place on the Earth and were left out.",) if dropped else ()
-    return Written(path, features, dropped, notes)
+    notes = []
+    if dropped:
+        notes.append(f"{counted(dropped, 'feature')} without a place on the Earth left out.")
+    return Written(path, features, dropped, tuple(notes))
 
 
 def _opening(frame: str, stated: Mapping[str, Any]) -> str:
@@ -263,7 +266,12 @@ class _Features:
 
     def _make_shapes(self) -> None:
         texts = np.array(self._texts, dtype=object)
-        self._shapes.append(np.asarray(shapely.from_geojson(texts, on_invalid="ignore"), dtype=object))
+        shapes = np.asarray(shapely.from_geojson(texts, on_invalid="ignore"), dtype=object)
+        unread = np.flatnonzero(shapely.is_missing(shapes) & (texts != "null"))
+        if len(unread):
+            mended = np.array([json.dumps(_mended(json.loads(text))) for text in texts[unread]], dtype=object)
+            shapes[unread] = shapely.from_geojson(mended, on_invalid="ignore")
+        self._shapes.append(shapes)
         self._texts.clear()
 
     def finished(self) -> tuple[Geometries, dict[str, NDArray[Any]]]:
@@ -272,6 +280,29 @@ class _Features:
         for column in self._columns.values():
             column.extend([None] * (self._count - len(column)))
         return np.concatenate(self._shapes), {name: _typed(values) for name, values in self._columns.items()}
+
+
+def _mended(geometry: Any) -> Any:
+    """A geometry that GEOS doesn't read, with what RFC 7946 lets a reader do without.
+
+    Positions of more than three numbers (measures) keep two; rings that aren't closed are.
+    """
+    if not isinstance(geometry, dict):
+        return geometry
+    if isinstance(geometry.get("geometries"), list):
+        return {**geometry, "geometries": [_mended(part) for part in geometry["geometries"]]}
+    is_areal = geometry.get("type") in ("Polygon", "MultiPolygon")
+
+    def mended(part: Any) -> Any:
+        if not isinstance(part, list) or not part:
+            return part
+        if not isinstance(part[0], list):
+            return part[:2]
+        parts = [mended(inner) for inner in part]
+        is_ring = is_areal and isinstance(part[0], list) and part[0] and not isinstance(part[0][0], list)
+        return [*parts, parts[0]] if is_ring and len(parts) > 2 and parts[0] != parts[-1] else parts
+
+    return {**geometry, "coordinates": mended(geometry.get("coordinates"))}
 
 
 def _typed(values: list[Any]) -> NDArray[Any]:

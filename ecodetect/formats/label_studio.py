@@ -124,6 +124,8 @@ def _regions(task: Mapping[str, Any], name: str, collector: Collector) -> list[A
         cancelled = counted(len(made) - len(done), "cancelled annotation")
         collector.note(f"{cancelled} of {base_name(name)} not read.")
     if not done:
+        if task.get("predictions") and not made:
+            collector.note(f"{base_name(name)} has predictions but no annotation; predictions are not read.")
         return []
     if len(done) > 1:
         collector.note(

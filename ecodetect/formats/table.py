@@ -34,7 +34,14 @@ from ecodetect.formats.collecting import (
 )
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.protocol import Written
-from ecodetect.formats.table_columns import Kind, Roles, continental_number, dialect, roles_of
+from ecodetect.formats.table_columns import (
+    Kind,
+    Roles,
+    continental_number,
+    dialect,
+    roles_of,
+    sizes_among,
+)
 from ecodetect.formats.table_frames import Option, chosen, to_pixels
 from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
@@ -228,6 +235,12 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         geometry = shapely.transform(geometry, lambda xy: xy + 0.5)
         notes.append(
             f"{path.name}: x, y are whole numbers, so they count pixels; the pixels' centres are meant."
+        )
+    sizes = sizes_among(table.columns) if option.kind == "point" else []
+    if good and sizes:
+        notes.append(
+            f"{path.name}: x, y are taken as points and {' and '.join(sizes)} as what is known of them; if "
+            "they are boxes, call the columns left, top, width, height."
         )
     if option.frame == "share":
         notes.append(f"{path.name}: its boxes lie from 0 to 1, so they are shares of the image's size.")

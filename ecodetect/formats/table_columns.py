@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,9 @@ _BOXES = (
 _SIZED_BOXES = (  # corner and size
     ("bboxx", "bboxy", "bboxwidth", "bboxheight"),
     ("bboxx", "bboxy", "bboxw", "bboxh"),
+    ("left", "top", "width", "height"),
+    ("xmin", "ymin", "width", "height"),
+    ("xmin", "ymin", "w", "h"),
 )
 _POINTS = (
     ("x", "y"),
@@ -91,6 +94,15 @@ class Roles:
     label: int | None
     header: Sequence[str]
     others: dict[str, int]  # name -> position, columns to keep
+
+
+def sizes_among(names: Iterable[str]) -> list[str]:
+    """A width and a height, which may be those of boxes or of trees; empty without both."""
+    plain = {_plain(name): name for name in names}
+    for pair in (("width", "height"), ("w", "h")):
+        if all(name in plain for name in pair):
+            return [plain[name] for name in pair]
+    return []
 
 
 def _plain(name: str) -> str:

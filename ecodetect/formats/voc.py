@@ -55,11 +55,15 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     files = sorted(path.glob("*.xml")) if path.is_dir() else [path]
     others: Counter[str] = Counter()
     seen = []
+    strangers = 0
     for file in files:
         root = read_xml(file)
         if root.tag != "annotation":
-            if path.is_dir():
+            strangers += 1
+            if strangers < len(files):
                 continue
+            if path.is_dir():
+                raise LayerError(f"{path} holds no annotations: none of its XML files is Pascal VOC.")
             raise LayerError(
                 f"{path.name} is not Pascal VOC: its root is <{root.tag[:40]}>, not <annotation>."
             )
