@@ -71,7 +71,7 @@ DEFAULTS: Mapping[str, Any] = {
     "window_px": 2.0,
     "sized": False,
     "typical_px": 10.0,
-    "positive_weight": 10.0,
+    "positive_weight": 3.0,
     "size_weight": 0.1,
 }
 
@@ -113,9 +113,9 @@ def card_options(
     asked : options that a user has stated; they are kept.
 
     Gaussians are a quarter of an object wide (a crown's centre can be told to about that), but not so wide
-    that close neighbours melt into one peak: two of distance s have two peaks if s > 2 sigma. Where objects
-    are closer than 4 px, the map is twice as fine as the image; where they aren't, features at every second
-    pixel are enough.
+    that small objects drown in theirs, or that close neighbours melt into one peak: two of distance s have
+    two peaks if s > 2 sigma. Where objects are closer than 4 px, the map is twice as fine as the image; where
+    they aren't, features at every second pixel are enough.
     """
     asked = dict(asked or {})
     known = diameter_px[np.isfinite(diameter_px)]
@@ -123,7 +123,8 @@ def card_options(
     typical = float(np.median(known)) if len(known) else None
     close = float(np.percentile(near, 5)) if len(near) else math.inf
     sigma = typical / 4 if typical is not None else float(np.median(near)) / 4 if len(near) else 2.0
-    sigma = float(np.clip(min(sigma, close / 2), *SIGMA_PX))
+    small = float(np.percentile(known, 10)) if len(known) else math.inf
+    sigma = float(np.clip(min(sigma, close / 2, small / 3), *SIGMA_PX))
     shape = dict(DEFAULTS["network"])
     shape |= {"finest": 1, "up": 2} if close < _CLOSE_PX else {"finest": 2, "up": 1}
     shape.update(asked.pop("network", {}))

@@ -57,10 +57,10 @@ class Augmentations:
     scale: float = 0.2
     translation: float = 0.0
     elastic: float = 0.0
-    brightness: float = 0.1
-    gain: float = 0.1
-    contrast: float = 0.2
-    gamma: float = 0.2
+    brightness: float = 0.15
+    gain: float = 0.2
+    contrast: float = 0.3
+    gamma: float = 0.3
     saturation: float = 0.3
     hue: float = 8.0
     greyscale: float = 0.05

@@ -38,10 +38,10 @@ from ecodetect.training.splits import Split, places, split
 EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
 STEP_PX = 150_000  # pixels in a step: of a fixed number of passes, more and smaller steps learn more
 LEAST_STEPS, MOST_STEPS = 300, 12_000
-PASSES = 30  # over the ground; early stopping ends it sooner
+PASSES = 16  # over the ground; early stopping ends it sooner
 # Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
-RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 1e-3, 5e-4
-SLOWER = 0.1  # pretrained layers, against those that begin at random
+RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
+SLOWER = 0.3  # pretrained layers, against those that begin at random
 _PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown size
 
 
@@ -334,7 +334,7 @@ def plan_for(
     """How much of what, for data like these.
 
     Chips show some eight individuals side by side; a step has about as many pixels whatever their size; the
-    ground is passed thirty times, in no fewer steps than a few individuals need and no more than a night has.
+    ground is passed `PASSES` times, in no fewer steps than a few individuals need and no more than a night has.
     """
     size, spaces = statistics.size_px, statistics.spacing_px
     typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
