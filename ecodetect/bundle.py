@@ -193,7 +193,9 @@ def _is_size(value: Any) -> bool:
 
 
 def _are(values: Any, is_right: Callable[[Any], bool], count: int | None = None) -> bool:
-    return isinstance(values, tuple) and (count is None or len(values) == count) and all(map(is_right, values))
+    return (
+        isinstance(values, tuple) and (count is None or len(values) == count) and all(map(is_right, values))
+    )
 
 
 def _frozen(value: Any) -> Any:

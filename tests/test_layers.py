@@ -21,7 +21,7 @@ LAYERS = [
     ["ecodetect.evaluation", "ecodetect.estimation"],
     ["ecodetect.evaluation.evaluating"],
     ["ecodetect.evaluation.report"],
-    ["ecodetect.evaluation.pooling", "ecodetect.evaluation.remarks"],
+    ["ecodetect.evaluation.pooling", "ecodetect.evaluation.remarks", "ecodetect.evaluation.worst"],
     ["ecodetect.evaluation.judging"],
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],

@@ -63,6 +63,14 @@ def opened(name: str | os.PathLike[str]) -> Bundle | None:
     return _read(path, state.st_size, state.st_mtime_ns)
 
 
+def card(name: str | os.PathLike[str]) -> Card:
+    """The card of a model; raises UserError for a detector without one."""
+    path = resolve(name)
+    if path is None:
+        raise UserError(f"{name} is a kind of detector; -m names a trained model, its file or its name.")
+    return bundle.read_card(path)
+
+
 def title(name: str | os.PathLike[str]) -> str:
     """What a model is called: the name on its card, or the detector's."""
     path = resolve(name)
