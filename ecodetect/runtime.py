@@ -128,8 +128,9 @@ def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name
         | (set(wanted) - set(weights))
     )
     if wrong:
+        first = " ".join(wrong[0].split())
         raise BundleError(
-            f"The weights of '{name}' aren't those of the network that its card describes ({wrong[0]})."
+            f"The weights of '{name}' aren't those of the network that its card describes ({first})."
         )
 
 
