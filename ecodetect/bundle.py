@@ -167,7 +167,8 @@ def _check(card: Card) -> None:
         or (_is_number(card.reach_px) and isinstance(card.reach_px, int) and 0 <= card.reach_px <= 4096),
         "options": isinstance(card.options, dict),
         "versions": isinstance(card.versions, dict),
-        "trained_on": _are(card.trained_on, _is_mapping),
+        "trained_on": _are(card.trained_on, _is_mapping)
+        and all(_are(entry.get("places", ()), _is_place) for entry in card.trained_on),
         "metrics": _are(card.metrics, _is_mapping),
     }
     for name, is_right in rules.items():
@@ -182,6 +183,11 @@ def _is_text(value: Any) -> bool:
 
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _is_place(value: Any) -> bool:
+    """A cell by its south-western corner, or an extent, in degrees."""
+    return isinstance(value, tuple) and len(value) in (2, 4) and all(map(_is_number, value))
 
 
 def _is_number(value: Any) -> bool:

@@ -181,7 +181,13 @@ def test_without_a_model_the_one_that_fits_is_taken(
 def test_info_prints_the_card(ecodetect: Run, model: Path) -> None:
     done = ecodetect("info", model)
     assert done.code == 0, done.err
-    for text in ("shrubby", "bands red, green, blue, nir", "0.4 m per pixel", "shrub 0.2", "up to 8 m wide"):
+    for text in (
+        "shrubby",
+        "bands red, green, blue, nir",
+        "0.4 m per pixel",
+        "a score of shrub 0.2 (fewest",
+        "up to 8 m wide",
+    ):
         assert text in done.out
     assert json.loads(ecodetect("info", model, "--json").out)["card"]["gsd"] == 0.4
 
