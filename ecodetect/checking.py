@@ -301,9 +301,20 @@ def _draw(sources: Sequence[Source], found: Split | None, path: str | os.PathLik
     drawn = Detections(
         source.grid, "polygon", geometry, np.ones(len(shapes)), np.array(rows, np.int64), classes
     )
+    info = _INFO[source.complete_by]
     with source.open() as raster:
-        draw_map(raster, [drawn], path, title=f"Annotations of {source.name}", area=source.complete)
+        draw_map(
+            raster, [drawn], path, title=f"Annotations of {source.name}", area=source.complete, info=info
+        )
     return {"file": str(Path(path)), "raster": source.name}
+
+
+_INFO = {
+    "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
+    "image": "Annotation counts as complete all over: empty ground is background.",
+    "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
+    "nothing": "Annotation counts as complete nowhere: only the annotations themselves are learned.",
+}
 
 
 def _drawn(shape: shapely.Geometry, radius: float) -> shapely.Geometry:

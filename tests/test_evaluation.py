@@ -396,6 +396,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
     pixels = table(tmp_path / "p.csv", "source,x,y", [("a.png", 1.5, 1.5), ("b.png", 1.5, 1.5)])
     other = table(tmp_path / "o.csv", "source,x,y", [("c.png", 1.5, 1.5), ("d.png", 1.5, 1.5)])
     mute = table(tmp_path / "m.csv", "x,y", [(1.5, 1.5)])
+    elsewhere = layer(tmp_path / "e.gpkg", [shapely.Point(103.6, 1.4)], crs="EPSG:4326", label=["a"])
     far = layer(tmp_path / "far.gpkg", [shapely.box(X0 + 9e4, Y0, X0 + 9.1e4, Y0 + 9)])
     cases: list[tuple[list[object], str]] = [
         ([found, there], "neither a radius nor an accuracy"),
@@ -417,6 +418,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
         ([pixels, mute, "--within", "3px"], "doesn't say which image"),
         ([mute, found, "--within", "3px"], "name the raster"),
         ([mute, mute, "--within", "3m"], "--gsd"),
+        ([found, elsewhere, "--within", "3m"], "lie far apart: at -3"),
         ([tmp_path / "no.gpkg", there], "doesn't exist"),
     ]  # fmt: skip
     for arguments, words in cases:
