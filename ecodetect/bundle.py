@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ecodetect.errors import UserError
+from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect"
 SCHEMA = 1
@@ -276,15 +277,9 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
     """Write a bundle whole or not at all; the same bundle gives the same bytes."""
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
-    temporary = target.with_name(f".{target.name}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(save(arrays, metadata={KEY: bundle.card.to_json()}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BundleError(f"{target} can't be written: {error.strerror or error}.") from error
 
 

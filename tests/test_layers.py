@@ -94,7 +94,7 @@ LAYERS = [
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.errors", "ecodetect.notes"],
+    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
