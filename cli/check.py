@@ -114,8 +114,11 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kinds = [_counted(marked[kind], kind[:-1]) for kind in ("points", "shapes") if marked[kind]]
     yield "annotations", f"{marked['kept']} to learn" + (f" ({', '.join(kinds)})" if kinds else "")
     if marked["ignored"] or marked["ignored_shapes"]:
-        others = _counted(marked["ignored_shapes"], "other shape")
-        yield "ignored", f"{_counted(marked['ignored'], 'annotation')}, {others}"
+        kinds = [_counted(marked["ignored"], "annotation")] if marked["ignored"] else []
+        kinds += [_counted(marked["ignored_shapes"], "shape") + " of --ignore"] * bool(
+            marked["ignored_shapes"]
+        )
+        yield "ignored", ", ".join(kinds)
     for reason, count in marked["left_out"].items():
         yield "left out", f"{count} {reason}"
     if len(marked["classes"]) > 1 or "object" not in marked["classes"]:
@@ -178,7 +181,7 @@ def _sizes(sizes: dict[str, Any], kept: int) -> str:
 _BY = {
     "polygons": "inside the polygons of --complete",
     "image": "all over the image",
-    "hull": "within the hull of the annotations, widened by half an object",
+    "hull": "within the hull of the annotations, widened by half an object; beyond is unknown",
     "nothing": "nowhere: only the annotations themselves are learned",
 }
 

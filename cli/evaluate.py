@@ -42,9 +42,12 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
 @click.option("--layer", metavar="NAME", help="Which layer, where ANNOTATIONS has several.")
 @options.gsd
+@click.option(
+    "-m", "--model", metavar="BUNDLE", help="What made DETECTIONS, if these don't say where it was trained."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the intervals' bootstrap.")
 @click.option("-o", "--out", metavar="OUT", help="Write true, false and missed ones as a layer.")
-@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (one raster).")
+@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
 def evaluate(
@@ -57,6 +60,7 @@ def evaluate(
     class_column: str | None,
     layer: str | None,
     gsd: float | None,
+    model: str | None,
     seed: int,
     out: str | None,
     sheet: str | None,
@@ -92,6 +96,7 @@ def evaluate(
         area=area,
         gsd_m=gsd,
         empty_images=empty_images,
+        model=model,
         seed=seed,
     )
     written = []
@@ -133,8 +138,8 @@ def lines(done: Evaluation) -> Iterator[str]:
         rows += [(each.name, each.rates) for each in done.units[:_MOST_UNITS]]
     rows += [(_size(each.low, each.high, each.unit), each.rates) for each in done.sizes]
     width = max(len(name) for name, _ in rows)
-    titles = ("true", "false", "missed", "precision", "recall", "F1")
-    yield " ".join(["".ljust(width), *(title.rjust(9) for title in titles)])
+    titles = ("true", "false", "missed", "precision", "recall", "F1", "count off by")
+    yield " ".join(["".ljust(width), *(title.rjust(9) for title in titles)]).rstrip()
     for name, rates in rows:
         yield _row(name.ljust(width), rates)
     if len(done.units) > _MOST_UNITS > 1:
@@ -164,8 +169,8 @@ def lines(done: Evaluation) -> Iterator[str]:
         )
     if done.duplicates or done.merged:
         yield (
-            f"of the false {done.duplicates:,} fit an individual that another detection has; of the missed"
-            f" {done.merged:,} fit a detection that another individual has"
+            f"{done.duplicates:,} false ones fit an individual that another detection has already (split);"
+            f" {done.merged:,} missed ones fit a detection that another individual has (merged)"
         )
     for (found, true), n in done.confusions.items():
         yield f"{n:,} found as {found} are {true}"
@@ -185,12 +190,17 @@ _TITLES = {
 
 
 def _count_lines(done: Evaluation) -> Iterator[str]:
-    c = done.count
-    share = "" if math.isnan(c.relative_error) else f" ({c.relative_error:+.1%})"
-    text = f"count: {c.detected:,} detected, {c.true:,} there: {c.error:+,}{share}"
-    if c.n > 1:
-        text += f"; per {done.unit} mean absolute error {c.mae:.3g}, bias {c.bias:+.3g} (n = {c.n})"
-    yield text
+    named = [("count", done.count)]
+    if len(done.classes) > 1:
+        named += [(f"count of {each.name}", each.count) for each in done.classes]
+    if done.count.n > 1:
+        named += [(f"count {_size(each.low, each.high, each.unit)}", each.count) for each in done.sizes]
+    for name, c in named:
+        share = "" if math.isnan(c.relative_error) else f" ({c.relative_error:+.1%})"
+        text = f"{name}: {c.detected:,} detected, {c.true:,} there: {c.error:+,}{share}"
+        if c.n > 1:
+            text += f"; per {done.unit} mean absolute error {c.mae:.3g}, bias {c.bias:+.3g} (n = {c.n})"
+        yield text
 
 
 def _interval(name: str, each: Interval) -> str:
@@ -203,6 +213,8 @@ def _row(name: str, rates: Rates) -> str:
     numbers = (rates.true_positives, rates.false_positives, rates.false_negatives)
     shares = (rates.precision, rates.recall, rates.f1)
     cells = [f"{n:,}" for n in numbers] + ["–" if math.isnan(share) else f"{share:.3f}" for share in shares]
+    off = rates.n_detections - rates.n_truths
+    cells.append(f"{off:+,}" + ("" if not rates.n_truths or not off else f" ({off / rates.n_truths:+.1%})"))
     return " ".join([name, *(cell.rjust(9) for cell in cells)])
 
 

@@ -169,21 +169,91 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             low, high = card["gsd_range"]
             text += f"; meant for rasters of {low:.3g} to {high:.3g} {unit}"
         yield "", text
-    for purpose, scores in card["thresholds"].items():
-        cuts = zip(card["classes"], scores, strict=False)
-        yield "score", f"{purpose}: " + ", ".join(f"{name} {score:.3g}" for name, score in cuts)
+    if card["reach_px"] is not None:
+        text = f"{card['reach_px']} px around a place"
+        if card["reach_px"] == "whole image":
+            text = "the whole tile around a place, so answers depend a little on how a raster is cut"
+        yield "sees", text
+    for number, (purpose, scores) in enumerate(sorted(card["thresholds"].items(), reverse=True)):
+        cuts = ", ".join(f"{name} {score:.3g}" for name, score in zip(card["classes"], scores, strict=False))
+        yield "" if number else "cut at", f"a score of {cuts} ({_PURPOSES.get(purpose, purpose)})"
     for number, metric in enumerate(card["metrics"]):
-        yield "" if number else "measured", _flat(metric)
+        yield "" if number else "measured", _metric(metric)
+    if not card["metrics"]:
+        yield "measured", "nothing that the card tells"
     if card["agreement"]:
-        yield "agreement", "between tilings: " + _flat(card["agreement"])
+        yield "tilings", _agreement(card["agreement"])
     for number, source in enumerate(card["trained_on"]):
-        yield "" if number else "trained on", _flat(source)
+        yield "" if number else "trained on", _source(source)
+        if source.get("places"):
+            yield "", _places(source["places"])
     for name, value in (("licence", card["licence"]), ("made with", card["command"])):
         if value:
             yield name, value
     if card["versions"]:
         yield "", _flat(card["versions"])
     yield "hash", f"{facts['hash']}, {facts['megabytes']:.2f} MB"
+
+
+_PURPOSES = {"f1": "fewest errors, the default", "count": "unbiased count, --set threshold=count"}
+_FIGURES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap": "AP"}
+
+
+def _metric(metric: Mapping[str, Any]) -> str:
+    """A measurement: on what, with which n, by which criterion, then the figures."""
+    rest = dict(metric)
+    where = f"{rest.pop('split', '')}"
+    facts = [str(rest.pop("chosen", ""))]
+    n, rasters = rest.pop("n", None), rest.pop("rasters", None)
+    facts.append("" if n is None else f"n = {_count(n)}")
+    facts.append("" if rasters is None else f"{_count(rasters)} raster{'s' * (rasters != 1)}")
+    facts.append(str(rest.pop("criterion", "")))
+    note = str(rest.pop("note", "") or "")
+    known = {_FIGURES[name]: rest.pop(name) for name in _FIGURES if name in rest}
+    figures = [f"{name} {value:.3f}" for name, value in known.items() if isinstance(value, int | float)]
+    figures += [_flat({name: value}) for name, value in rest.items() if value not in (None, "")]
+    text = f"{where} ({'; '.join(filter(None, facts))}): {', '.join(figures) or 'no figure'}"
+    return f"{text}; {note}" if note else text
+
+
+def _agreement(agreement: Mapping[str, Any]) -> str:
+    """How much an answer depends on how a raster is cut into tiles."""
+    rest = dict(agreement)
+    shift, score = rest.pop("shift_px", None), rest.pop("score", None)
+    alone, n = rest.pop("alone", None), rest.pop("n", None)
+    parts = [] if shift is None else [f"agree within {shift:.2g} px"]
+    parts += [] if score is None else [f"scores within {score:.2g}"]
+    parts += [] if alone is None else [f"{100 * alone:.2g} % found in one only"]
+    parts += [] if n is None else [f"n = {_count(n)}"]
+    return ", ".join([*parts, *([_flat(rest)] if rest else [])])
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    """What a model was trained on: names, individuals, rasters."""
+    rest = {name: value for name, value in source.items() if name != "places"}
+    objects, rasters = rest.pop("objects", None), rest.pop("rasters", None)
+    classes = rest.pop("per_class", None)
+    parts = [str(rest.pop("name", "") or "rasters without a name")]
+    parts += [] if objects is None else [f"{_count(objects)} individuals"]
+    parts += [] if rasters is None else [f"{_count(rasters)} raster{'s' * (rasters != 1)}"]
+    if isinstance(classes, Mapping) and len(classes) > 1:
+        parts.append(", ".join(f"{name} {_count(value)}" for name, value in classes.items()))
+    return "; ".join([*parts, *([_flat(rest)] if rest else [])])
+
+
+def _places(places: Any) -> str:
+    """Where: cells of about 1 km by their south-western corners, or extents."""
+    words = []
+    for place in list(places)[:4]:
+        lon, lat = float(place[0]), float(place[1])
+        words.append(f"{abs(lat):g}° {'N' if lat >= 0 else 'S'} {abs(lon):g}° {'E' if lon >= 0 else 'W'}")
+    more = f" and {len(places) - 4} more" if len(places) > 4 else ""
+    size = "of about 1 km" if all(len(place) == 2 for place in places) else "as extents"
+    return f"{len(places)} place{'s' * (len(places) != 1)} {size}: {', '.join(words)}{more}"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def _flat(facts: Mapping[str, Any]) -> str:

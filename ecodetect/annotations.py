@@ -134,7 +134,7 @@ def on_raster(
         grid,
         geometry[inside],
         labels,
-        _radii(kept, grid, radius),
+        _radii(kept, geometry[inside], grid, radius, name),
         _numbers(_first(kept, _ACCURACY), len(kept)),
         np.zeros(len(kept), np.bool_),
         kept.columns,
@@ -197,13 +197,20 @@ def _numbers(values: NDArray[Any] | None, count: int) -> Floats:
     return result
 
 
-def _radii(layer: Layer, grid: Grid, fixed: Length | None) -> Floats:
-    first = np.nan if fixed is None else float(fixed.pixels(grid.gsd, name="radius"))
+def _radii(layer: Layer, shapes: Geometries, grid: Grid, fixed: Length | None, name: str) -> Floats:
+    first = np.nan if fixed is None else float(fixed.pixels(grid.gsd, name="--radius"))
     result = np.full(len(layer), first)
-    for name, (unit, factor) in _RADIUS.items():
-        values = _numbers(_first(layer, (name,)), len(layer)) * factor
+    for column, (unit, factor) in _RADIUS.items():
+        values = _numbers(_first(layer, (column,)), len(layer)) * factor
         known = np.isfinite(values) & (values > 0)
+        if unit == "m" and known.any() and grid.gsd is None:
+            if (shapely.area(shapes[known]) > 0).all():  # shapes show their size themselves
+                continue
+            raise LayerError(
+                f"{name} gives sizes of points in metres, but the raster has no CRS; state its metres per"
+                " pixel with --gsd."
+            )
         if unit == "m" and known.any():
-            values = values * Length(1.0, "m").pixels(grid.gsd, name="radius")
+            values = values * Length(1.0, "m").pixels(grid.gsd)
         result[known] = values[known]
     return result

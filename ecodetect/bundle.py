@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ecodetect.errors import UserError
+from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect"
 SCHEMA = 1
@@ -66,6 +68,8 @@ class Card:
     trained_on : for each source: name, licence, places as cells of about 1 km (or exact), rasters, objects.
     metrics : for each measurement: split, how it was chosen, n, and the figures.
     agreement : what tests of locality measured: largest shift in px and change in score between tilings.
+    reach_px : how far from a pixel the network's answer depends on others, in pixels of its input, as
+        `runtime.reach` found it; "whole image" if it depends on all. None: to be found out at each start.
     licence, description, command : in words; the command that made the bundle.
     versions : of the packages that made it.
     """
@@ -88,6 +92,7 @@ class Card:
     trained_on: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()
     agreement: Mapping[str, float] = field(default_factory=dict)
+    reach_px: int | Literal["whole image"] | None = None
     licence: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -121,9 +126,83 @@ class Card:
             facts = {name: value if name == "scaling" else _frozen(value) for name, value in facts.items()}
             if set(facts) - known:
                 raise TypeError(f"unknown: {', '.join(sorted(set(facts) - known))}")
-            return cls(**facts)
-        except (TypeError, ValueError, AttributeError) as error:
+            card = cls(**facts)
+            _check(card)
+            return card
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(f"The card of {source} is damaged ({error}).") from error
+
+
+def _check(card: Card) -> None:
+    """Raise ValueError, naming the field, where a value is none that a card can have.
+
+    What is wrong here would show up as a traceback, or as a network without end, far from the file.
+    """
+    bands = len(card.bands) if isinstance(card.bands, tuple) else 0
+    classes = len(card.classes) if isinstance(card.classes, tuple) else 0
+    scaling = card.scaling
+    rules: dict[str, bool] = {
+        "name": _is_text(card.name) and bool(card.name),
+        "description": _is_text(card.description),
+        "detector": _is_text(card.detector),
+        "licence": _is_text(card.licence),
+        "command": _is_text(card.command),
+        "bands": bool(bands) and all(map(_is_text, card.bands)) and len(set(card.bands)) == bands,
+        "classes": bool(classes) and all(map(_is_text, card.classes)) and len(set(card.classes)) == classes,
+        "unit": card.unit in ("m", "um", "px"),
+        "gsd": (card.gsd is None) == (card.unit == "px") and (card.gsd is None or _is_size(card.gsd)),
+        "gsd_range": card.gsd_range is None or _are(card.gsd_range, _is_size, 2),
+        "diameter_range": card.diameter_range is None or _are(card.diameter_range, _is_size, 2),
+        "largest": _is_size(card.largest),
+        "fill": _is_number(card.fill),
+        "scaling": scaling.mode in ("fixed", "survey")
+        and _are(scaling.offset, _is_number, bands)
+        and _are(scaling.span, _is_size, bands)
+        and _is_number(scaling.low)
+        and _is_number(scaling.high)
+        and 0 <= scaling.low < scaling.high <= 100,
+        "thresholds": isinstance(card.thresholds, dict)
+        and all(_are(scores, _is_number, classes) for scores in card.thresholds.values()),
+        "agreement": isinstance(card.agreement, dict) and all(map(_is_number, card.agreement.values())),
+        "reach_px": card.reach_px in (None, "whole image")
+        or (_is_number(card.reach_px) and isinstance(card.reach_px, int) and 0 <= card.reach_px <= 4096),
+        "options": isinstance(card.options, dict),
+        "versions": isinstance(card.versions, dict),
+        "trained_on": _are(card.trained_on, _is_mapping)
+        and all(_are(entry.get("places", ()), _is_place) for entry in card.trained_on),
+        "metrics": _are(card.metrics, _is_mapping),
+    }
+    for name, is_right in rules.items():
+        if not is_right:
+            text = repr(getattr(card, name))
+            raise ValueError(f"{name} can't be {text if len(text) <= 60 else text[:59] + '…'}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_place(value: Any) -> bool:
+    """A cell by its south-western corner, or an extent, in degrees."""
+    return isinstance(value, tuple) and len(value) in (2, 4) and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_number(value) and 0 < value < 1e9
+
+
+def _are(values: Any, is_right: Callable[[Any], bool], count: int | None = None) -> bool:
+    return (
+        isinstance(values, tuple) and (count is None or len(values) == count) and all(map(is_right, values))
+    )
 
 
 def _frozen(value: Any) -> Any:
@@ -198,15 +277,9 @@ def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
     """Write a bundle whole or not at all; the same bundle gives the same bytes."""
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
-    temporary = target.with_name(f".{target.name}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(save(arrays, metadata={KEY: bundle.card.to_json()}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BundleError(f"{target} can't be written: {error.strerror or error}.") from error
 
 

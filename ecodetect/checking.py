@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import shapely
 
+from ecodetect import models
 from ecodetect.bands import stand_ins
-from ecodetect.bundle import Card, read_card
+from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.models import resolve
 from ecodetect.pictures import draw_map
 from ecodetect.training.samples import Contract, Dataset, class_of, contract
 from ecodetect.training.sources import Asked, Gathered, Source, gather, object_px
@@ -62,7 +62,7 @@ def check(
     UserError
         Where nothing can be said: files that can't be read, annotations off the raster.
     """
-    card = None if model is None else _card(model)
+    card = None if model is None else models.card(model)
     gathered = gather(paths, asked)
     sources = gathered.sources
     problems: list[str] = []
@@ -97,13 +97,6 @@ def check(
     if picture is not None:
         facts["picture"] = _draw(sources, found, picture)
     return facts
-
-
-def _card(model: str | os.PathLike[str]) -> Card:
-    path = resolve(model)
-    if path is None:
-        raise UserError(f"{model} is a kind of detector; -m names a trained model, its file or its name.")
-    return read_card(path)
 
 
 def _adapted(card: Card, sources: Sequence[Source], notes: list[str]) -> Contract:
@@ -308,9 +301,20 @@ def _draw(sources: Sequence[Source], found: Split | None, path: str | os.PathLik
     drawn = Detections(
         source.grid, "polygon", geometry, np.ones(len(shapes)), np.array(rows, np.int64), classes
     )
+    info = _INFO[source.complete_by]
     with source.open() as raster:
-        draw_map(raster, [drawn], path, title=f"Annotations of {source.name}", area=source.complete)
+        draw_map(
+            raster, [drawn], path, title=f"Annotations of {source.name}", area=source.complete, info=info
+        )
     return {"file": str(Path(path)), "raster": source.name}
+
+
+_INFO = {
+    "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
+    "image": "Annotation counts as complete all over: empty ground is background.",
+    "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
+    "nothing": "Annotation counts as complete nowhere: only the annotations themselves are learned.",
+}
 
 
 def _drawn(shape: shapely.Geometry, radius: float) -> shapely.Geometry:

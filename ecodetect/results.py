@@ -16,6 +16,7 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Grid, describe_crs
 from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
+from ecodetect.places import cells_on
 from ecodetect.searching import Job, Settings, identities, searched, survivors
 
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
@@ -135,11 +136,19 @@ def _metadata(
                 "source": job.source,
                 "fingerprint": job.fingerprint,
                 "settings": dict(job.work.detector.settings),
+                **_trained(job),
             }
             for job, _ in jobs
         ],
         "area_ha": area_ha,
     }
+
+
+def _trained(job: Job) -> dict[str, Any]:
+    """Where on this raster the model was trained, in cells of about 1 km: `evaluate` warns of them."""
+    card = getattr(job.work.detector, "card", None)
+    cells = () if card is None else cells_on(card.trained_on, job.grid)
+    return {"trained_here": [list(cell) for cell in cells]} if cells else {}
 
 
 def _hash(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -57,11 +59,17 @@ class Network:
 
 
 def open_network(
-    bundle: Bundle, module: nn.Module, *, device: str = "auto", threads: int | None = None
+    bundle: Bundle,
+    module: nn.Module | Callable[[], nn.Module],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> Network:
     """The network of a bundle, ready to run.
 
-    module : as the detector builds it for the bundle's card; its weights are replaced.
+    module : as the detector builds it for the bundle's card, its weights are replaced; or how it is built:
+        then it gets no weights of its own first, so that a damaged card can't ask for more memory than the
+        bundle's weights take.
     device : "auto": a GPU if there is one.
     threads : of the CPU, for this process; None: as torch has it (a thread for each core).
     Raises UserError for a device that isn't there, BundleError for weights of another network.
@@ -69,12 +77,29 @@ def open_network(
     place = choose(device)
     if threads is not None:
         torch.set_num_threads(threads)
+    if not isinstance(module, nn.Module):
+        module = _built(module, bundle)
     load(module, bundle.weights, name=bundle.card.name)
     module.eval()
-    reach = reach_px(module, len(bundle.card.bands))
+    known = bundle.card.reach_px
+    if known is None:
+        known = reach(module, len(bundle.card.bands))
     stride = int(getattr(module, "stride", 1))
     ready = folded(module).to(place).to(memory_format=torch.channels_last)
-    return Network(ready, place, stride, reach)
+    return Network(ready, place, stride, None if known == "whole image" else known)
+
+
+def _built(build: Callable[[], nn.Module], bundle: Bundle) -> nn.Module:
+    """The module with memory for its weights, after it is known that these are the bundle's."""
+    try:
+        with torch.device("meta"):  # shapes only
+            shapes = build().state_dict()
+    except UserError:
+        raise
+    except Exception as error:  # a network of settings that make no sense fails in as many ways
+        raise BundleError(f"The card of '{bundle.card.name}' describes no network ({error}).") from error
+    _check_weights(shapes, bundle.weights, name=bundle.card.name)
+    return build()
 
 
 def choose(device: str) -> str:
@@ -91,19 +116,22 @@ def choose(device: str) -> str:
 def load(module: nn.Module, weights: Weights, *, name: str) -> None:
     """Put stored weights, of 16 or 32 bits, into a module; raises BundleError unless they are all its own."""
     wanted = module.state_dict()
-    tensors = {
-        key: torch.from_numpy(np.array(values)).to(wanted[key].dtype if key in wanted else torch.float32)
-        for key, values in weights.items()
-    }
+    _check_weights(wanted, weights, name=name)
+    module.load_state_dict(
+        {key: torch.from_numpy(np.array(values)).to(wanted[key].dtype) for key, values in weights.items()}
+    )
+
+
+def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name: str) -> None:
     wrong = sorted(
-        {key for key, values in tensors.items() if key not in wanted or values.shape != wanted[key].shape}
-        | (set(wanted) - set(tensors))
+        {key for key in weights if key not in wanted or weights[key].shape != tuple(wanted[key].shape)}
+        | (set(wanted) - set(weights))
     )
     if wrong:
+        first = " ".join(wrong[0].split())
         raise BundleError(
-            f"The weights of '{name}' aren't those of the network that its card describes ({wrong[0]})."
+            f"The weights of '{name}' aren't those of the network that its card describes ({first})."
         )
-    module.load_state_dict(tensors)
 
 
 def folded(module: nn.Module) -> nn.Module:
@@ -134,6 +162,15 @@ def folded(module: nn.Module) -> nn.Module:
     traced.recompile()
     traced.delete_all_unused_submodules()
     return traced
+
+
+def reach(module: nn.Module, in_bands: int) -> int | Literal["whole image"]:
+    """What `Card.reach_px` says of a network: to be found once, for it takes seconds.
+
+    `dataclasses.replace(card, reach_px=runtime.reach(network, len(card.bands)))`
+    """
+    found = reach_px(module, in_bands)
+    return "whole image" if found is None else found
 
 
 def reach_px(module: nn.Module, in_bands: int) -> int | None:

@@ -1,5 +1,8 @@
 """A bundle: one file, the same bytes for the same model, and nothing but a sentence for what is none."""
 
+import errno
+import json
+import os
 import pickle
 
 import numpy as np
@@ -107,3 +110,68 @@ def test_damage_is_one_sentence(tmp_path_factory, data):
     except BundleError as error:
         said = str(error)
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bands", "red"), ("bands", []), ("bands", ["red", "red", "blue"]), ("classes", [1]), ("gsd", "0.6"),
+        ("gsd", -1), ("gsd", None), ("gsd_range", [0.3]), ("largest", 1e300), ("largest", True),
+        ("unit", "feet"), ("fill", "0"), ("thresholds", {"f1": [0.4, 0.5]}), ("thresholds", [0.4]),
+        ("scaling", {"offset": [0, 0], "span": [1, 1, 1]}), ("scaling", {"offset": [0] * 3, "span": [0] * 3}),
+        ("scaling", {"mode": "survey", "offset": [0] * 3, "span": [1] * 3, "low": 99, "high": 1}),
+        ("scaling", 3), ("reach_px", -1), ("reach_px", 10**9), ("reach_px", 2.5), ("reach_px", "far"),
+        ("options", []), ("trained_on", [3]), ("trained_on", [{"places": [[1, 2, 3]]}]), ("metrics", "good"),
+        ("agreement", {"n": "many"}), ("name", ""), ("detector", 7), ("schema", "1"), ("colour", "green"),
+    ],
+)  # fmt: skip
+def test_a_card_with_a_value_that_none_can_have_is_refused(field, value):
+    facts = json.loads(make().card.to_json())
+    Card.from_json(json.dumps(facts), source="a.safetensors")
+    with pytest.raises(BundleError) as refused:
+        Card.from_json(json.dumps({**facts, field: value}), source="a.safetensors")
+    assert str(refused.value).startswith("a.safetensors") or "card of a.safetensors" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_card_without_a_reach_is_read_as_before():
+    facts = json.loads(make().card.to_json())
+    del facts["reach_px"]
+    assert Card.from_json(json.dumps(facts), source="a").reach_px is None
+    assert Card.from_json(json.dumps({**facts, "reach_px": "whole image"}), source="a").reach_px
+
+
+def test_what_torch_saves_is_refused_and_not_run(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "model.safetensors"
+    torch.save({"a": torch.zeros(3)}, path)  # a zip with a pickle in it
+    with pytest.raises(BundleError, match=r"no \.safetensors file"):
+        bundle.read(path)
+
+
+def test_a_header_that_claims_more_than_there_is_costs_no_memory(tmp_path):
+    path = tmp_path / "a.safetensors"
+    bundle.write(path, make())
+    whole = path.read_bytes()
+    for claimed in (0, 7, 2**20, 2**40, 2**63, 2**64 - 1):
+        path.write_bytes(claimed.to_bytes(8, "little") + whole[8:])
+        with pytest.raises(BundleError, match="damaged or cut short"):
+            bundle.read(path)
+    for end in (0, 4, 8, 9, 200, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(BundleError, match="damaged or cut short"):
+            bundle.read(path)
+
+
+def test_no_room_is_one_sentence_and_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BundleError, match="can't be written: No space left"):
+        bundle.write(path, make())
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.safetensors"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from collections.abc import Iterable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import learned
 import numpy as np
 import pytest
 import rasterio
@@ -16,9 +19,11 @@ import shapely
 from command_line import Run
 from PIL import Image
 from pyproj import CRS
+from scipy.optimize import linear_sum_assignment
 
-from ecodetect import formats
+from ecodetect import bundle, formats
 from ecodetect.evaluation import Criterion, evaluate
+from ecodetect.pictures.colours import PALETTE
 from ecodetect.sizes import Length
 
 UTM = "EPSG:32630"
@@ -391,6 +396,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
     pixels = table(tmp_path / "p.csv", "source,x,y", [("a.png", 1.5, 1.5), ("b.png", 1.5, 1.5)])
     other = table(tmp_path / "o.csv", "source,x,y", [("c.png", 1.5, 1.5), ("d.png", 1.5, 1.5)])
     mute = table(tmp_path / "m.csv", "x,y", [(1.5, 1.5)])
+    elsewhere = layer(tmp_path / "e.gpkg", [shapely.Point(103.6, 1.4)], crs="EPSG:4326", label=["a"])
     far = layer(tmp_path / "far.gpkg", [shapely.box(X0 + 9e4, Y0, X0 + 9.1e4, Y0 + 9)])
     cases: list[tuple[list[object], str]] = [
         ([found, there], "neither a radius nor an accuracy"),
@@ -406,12 +412,13 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
         ([found, there, "--within", "3m", "--area", far], "meets none"),
         ([found, there, "--within", "3m", "--area", there], "no polygon"),
         ([found, there, "--within", "3m", "-o", "x.nope"], "suffix"),
-        ([found, there, "--within", "3m", "--sheet", tmp_path / "x.png"], "one raster"),
+        ([found, there, "--within", "3m", "--sheet", tmp_path / "x.png"], "cut from rasters"),
         ([species, several, "--within", "3m"], "no class"),
         ([pixels, other, "--within", "3px"], "no image in common"),
         ([pixels, mute, "--within", "3px"], "doesn't say which image"),
         ([mute, found, "--within", "3px"], "name the raster"),
         ([mute, mute, "--within", "3m"], "--gsd"),
+        ([found, elsewhere, "--within", "3m"], "lie far apart: at -3"),
         ([tmp_path / "no.gpkg", there], "doesn't exist"),
     ]  # fmt: skip
     for arguments, words in cases:
@@ -419,3 +426,202 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
         assert (outcome.code, outcome.out) == (2, ""), arguments
         assert words in outcome.err, (arguments, outcome.err)
         assert outcome.err.splitlines()[-1].startswith("error: "), outcome.err
+
+
+# -- places ------------------------------------------------------------------------------------------------
+
+
+def test_truth_where_the_model_was_trained_is_warned_of(tmp_path: Path, ecodetect: Run) -> None:
+    lonlat = geopandas.GeoSeries(at((0, 0)), crs=UTM).to_crs("EPSG:4326")[0]
+    here = [math.floor(lonlat.x * 100) / 100, math.floor(lonlat.y * 100) / 100]
+    facts = {"name": "shrubs", "unit": "m", "gsd": 0.5, "largest": 9.0}
+    bundle.write(
+        tmp_path / "m.safetensors", learned.bundle(learned.card(**facts, trained_on=({"places": [here]},)))
+    )
+    far = learned.card(**facts, trained_on=({"places": [[here[0] + 1, here[1]]]}, {"name": "no place"}))
+    bundle.write(tmp_path / "far.safetensors", learned.bundle(far))
+    found = layer(tmp_path / "f.gpkg", at((0, 0), (10, 0)))
+    there = layer(tmp_path / "t.gpkg", at((0, 0), (10, 0), (60_000, 0)))
+    done = ecodetect("evaluate", found, there, "--within", "3m", "-m", tmp_path / "m.safetensors")
+    assert done.code == 0, done.err
+    assert "2 of 3 individuals lie within about 1 km of where the model 'shrubs' was trained" in done.err
+    other = evaluate(found, there, criterion=within("3m"), model=tmp_path / "far.safetensors")
+    assert not any("was trained" in note for note in other.notes)
+
+
+def test_a_layer_of_our_own_says_itself_where_its_model_was_trained(tmp_path: Path, ecodetect: Run) -> None:
+    image = raster(tmp_path / "a.tif")
+    lonlat = geopandas.GeoSeries(at((5, -5)), crs=UTM).to_crs("EPSG:4326")[0]
+    here = [math.floor(lonlat.x * 100) / 100, math.floor(lonlat.y * 100) / 100]
+    card = learned.card(
+        name="shrubs",
+        bands=("grey",),
+        unit="m",
+        gsd=0.5,
+        largest=9.0,
+        trained_on=({"places": [here, [9, 9]]},),
+    )
+    bundle.write(tmp_path / "m.safetensors", learned.bundle(card))
+    there = layer(tmp_path / "t.gpkg", at((5, -5)))
+    for suffix in (".gpkg", ".geojson"):
+        out = tmp_path / f"f{suffix}"
+        assert ecodetect("scan", image, "-m", tmp_path / "m.safetensors", "-o", out).code == 0
+        assert formats.read_metadata(out)["rasters"][0]["trained_here"] == [here]  # and of no other place
+        done = evaluate(out, there, criterion=within("3m"))
+        assert any("1 of 1 individuals" in note and "'shrubs' was trained" in note for note in done.notes)
+
+
+def test_the_scans_own_gsd_is_believed(tmp_path: Path, ecodetect: Run) -> None:
+    image = raster(tmp_path / "a.tif", crs=None)
+    asked = ("scan", image, "-m", "blobs", "--gsd", "0.5", "--set", "min_diameter=2m")
+    assert ecodetect(*asked, "-o", tmp_path / "f.gpkg").code == 0
+    there = table(tmp_path / "t.csv", "x,y", [(5.5, 5.5)])
+    done = evaluate(tmp_path / "f.gpkg", there, image=image, criterion=within("3m"))
+    assert done.position.unit == "m"
+    assert evaluate(tmp_path / "f.gpkg", there, criterion=within("3m")).rates == done.rates
+    sized = layer(tmp_path / "s.gpkg", [shapely.Point(1, 1)], crs=None, diameter_m=[2.0])
+    refused = ecodetect("evaluate", sized, there, "--image", image, "--within", "3px")
+    assert refused.code == 2
+    assert "s.gpkg gives sizes of points in metres" in refused.err
+
+
+def test_counts_are_off_by_file_class_and_size(tmp_path: Path, ecodetect: Run) -> None:
+    rows = [(f"{image}.png", 20.5 * n + 9, 9.5, 2.0 + n, "oak" if n % 2 else "elm")
+            for image in "ab" for n in range(10)]  # fmt: skip
+    there = table(tmp_path / "t.csv", "source,x,y,radius_px,label", rows)
+    found = table(tmp_path / "f.csv", "source,x,y,radius_px,label", rows[:16])
+    done = evaluate(found, there)
+    oak = next(each for each in done.classes if each.name == "oak")
+    assert (oak.count.error, oak.count.bias, oak.count.mae, oak.count.n) == (-2, -1.0, 1.0, 2)
+    assert [each.count.error for each in done.sizes] == [0, 0, -4]
+    assert done.sizes[2].count.bias == -2
+    out = ecodetect("evaluate", found, there).out
+    assert "count off by" in out
+    assert next(line for line in out.splitlines() if line.startswith("b ")).endswith("-4 (-40.0%)")
+    assert "count of oak: 8 detected, 10 there: -2 (-20.0%); per file" in out
+    json.dumps(done.to_dict(), allow_nan=False)
+
+
+def test_a_sheet_of_errors_from_many_images(tmp_path: Path, ecodetect: Run) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in "abc":
+        Image.fromarray(np.full((64, 64), 120, np.uint8)).save(pictures / f"{name}.png")
+    found = table(tmp_path / "f.csv", "source,x,y", [("a.png", 9.5, 9.5), ("b.png", 30.5, 30.5)])
+    there = table(tmp_path / "t.csv", "source,x,y", [("a.png", 9.5, 9.5), ("c.png", 50.5, 50.5)])
+    asked = ("evaluate", found, there, "--within", "3px", "--empty-images", "--sheet", tmp_path / "s.png")
+    done = ecodetect(*asked, "--image", pictures)
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "s.png") as sheet:
+        colours = set(map(tuple, np.asarray(sheet.convert("RGB")).reshape(-1, 3).tolist()))
+    assert {PALETTE[0], PALETTE[1]} <= colours  # a false one and a missed one
+    bare = ecodetect(*asked)
+    assert (bare.code, "--image" in bare.err) == (2, True)
+
+
+# -- against others, from file to number -------------------------------------------------------------------
+
+Boxes = list[tuple[int, list[float], float]]  # image, x y w h, score
+
+
+def coco_files(folder: Path, images: int, truths: Boxes, crowd: set[int], found: Boxes) -> tuple[Path, Path]:
+    head = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 200, "height": 200} for n in range(images)],
+        "categories": [{"id": 1, "name": "tree"}],
+    }
+    paths = (folder / "truth.json", folder / "found.json")
+    for path, boxes in zip(paths, (truths, found), strict=True):
+        rows = [
+            {"id": n + 1, "image_id": image, "category_id": 1, "bbox": box, "area": box[2] * box[3],
+             "iscrowd": int(path == paths[0] and n in crowd), "score": score}
+            for n, (image, box, score) in enumerate(boxes)
+        ]  # fmt: skip
+        path.write_text(json.dumps({**head, "annotations": rows}), encoding="utf-8")
+    return paths
+
+
+def ap_of_pycocotools(truth: Path, found: Path) -> float:
+    coco = pytest.importorskip("pycocotools.coco")
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        there, own = coco.COCO(str(truth)), coco.COCO(str(found))
+        done = COCOeval(there, own, "bbox")
+        done.params.iouThrs, done.params.maxDets = np.array([0.5]), [10_000]
+        done.params.areaRng, done.params.areaRngLbl = [[0, 1e10]], ["all"]
+        done.evaluate()
+        done.accumulate()
+    precision = done.eval["precision"]
+    return float(precision[precision > -1].mean()) if (precision > -1).any() else math.nan
+
+
+CASES = {
+    "random": (6, 40, 4, 60, 9), "ties in score": (4, 30, 3, 50, 1), "all of one score": (4, 20, 0, 40, 0),
+    "no truth": (3, 0, 0, 9, 3), "no detection": (3, 9, 0, 0, 3), "nothing at all": (3, 0, 0, 0, 3),
+    "all doubtful": (3, 0, 8, 30, 3), "one of many has something": (30, 6, 0, 12, 3),
+    "found many times over": (1, 3, 0, 60, 3), "one": (1, 1, 0, 1, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("case", CASES)
+def test_files_give_the_numbers_of_pycocotools_and_scipy(tmp_path: Path, case: str, seed: int) -> None:
+    images, real, crowds, n, digits = CASES[case]
+    rng = np.random.default_rng(seed)
+    lucky = 1 if case == "one of many has something" else images
+
+    def some(count: int, of: int) -> Boxes:
+        sides = rng.integers(8, 40, (count, 2))
+        corners = rng.integers(0, 150, (count, 2))
+        places = rng.integers(0, of, count)
+        rows = zip(places.tolist(), np.hstack([corners, sides]).tolist(), strict=True)
+        return [(place, [float(v) for v in box], 0.0) for place, box in rows]
+
+    truths = some(real + crowds, lucky)
+    found: Boxes = []
+    for image, box, _ in some(n, images):
+        if truths and rng.random() < 0.7:  # near a truth, or just it
+            image, near, _ = truths[rng.integers(len(truths))]
+            box = [max(1.0, v + float(s)) for v, s in zip(near, rng.integers(-4, 5, 4), strict=True)]
+        found.append((image, box, float(np.round(rng.random(), digits))))
+    crowd = set(range(real, real + crowds))
+    paths = coco_files(tmp_path, images, truths, crowd, found)
+    done = evaluate(paths[1], paths[0], criterion=Criterion("iou", 0.5))
+    ap = math.nan if done.ap is None else done.ap.coco
+    assert ap == pytest.approx(ap_of_pycocotools(*paths), abs=1e-9, nan_ok=True)
+    pairs = 0
+    for image in range(images):
+        own = [shapely.box(x, y, x + w, y + h) for i, (x, y, w, h), _ in found if i == image]
+        there = [shapely.box(x, y, x + w, y + h) for k, (i, (x, y, w, h), _) in enumerate(truths)
+                 if i == image and k not in crowd]  # fmt: skip
+        iou = np.array([[a.intersection(b).area / a.union(b).area for b in there] for a in own])
+        if iou.size:
+            rows, columns = linear_sum_assignment(np.where(iou >= 0.5 - 1e-12, 1 - iou, 1e3))
+            pairs += int(np.count_nonzero(iou[rows, columns] >= 0.5 - 1e-12))
+    assert done.rates.true_positives == pairs
+    assert done.rates.n_truths == real
+    assert done.rates.n_detections + done.absorbed == len(found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_points_in_a_folder_give_the_numbers_of_scipy(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pairs, total = 0, 0.0
+    for side in ("found", "truth"):
+        (tmp_path / side).mkdir()
+    for image in range(5):
+        there = rng.integers(0, 60, (rng.integers(0, 12), 2)) + 0.25
+        own = np.concatenate(
+            [there[::2] + rng.integers(-3, 4, there[::2].shape), rng.integers(0, 60, (4, 2))]
+        )
+        own = np.concatenate([own, own[:1]])  # a duplicate
+        for side, xy in (("found", own), ("truth", there)):
+            table(tmp_path / side / f"{image}.csv", "x,y", (xy + 0.0625).tolist())
+        off = np.hypot(*(own[:, None] - there[None]).transpose(2, 0, 1))
+        rows, columns = linear_sum_assignment(np.where(off <= 4, off, 1e4))
+        near = off[rows, columns] <= 4
+        pairs += int(np.count_nonzero(near))
+        total += float((off[rows, columns][near] ** 2).sum())
+    done = evaluate(tmp_path / "found", tmp_path / "truth", criterion=within("4px"))
+    assert done.rates.true_positives == pairs
+    assert done.count.n == 5

@@ -21,7 +21,7 @@ LAYERS = [
     ["ecodetect.evaluation", "ecodetect.estimation"],
     ["ecodetect.evaluation.evaluating"],
     ["ecodetect.evaluation.report"],
-    ["ecodetect.evaluation.pooling", "ecodetect.evaluation.remarks"],
+    ["ecodetect.evaluation.pooling", "ecodetect.evaluation.remarks", "ecodetect.evaluation.worst"],
     ["ecodetect.evaluation.judging"],
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],
@@ -94,7 +94,7 @@ LAYERS = [
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.errors", "ecodetect.notes"],
+    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

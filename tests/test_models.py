@@ -83,17 +83,64 @@ def test_a_grey_picture_stands_for_colours() -> None:
     assert models.misfit(card, scene(("grey",), None)) is None
 
 
-def test_the_one_that_fits_is_chosen(shelf: Path) -> None:
+RGB = BANDS[:3]
+
+
+def put(shelf: Path, name: str, **changes: object) -> None:
+    bands = changes.get("bands", BANDS)
+    scaling = Scaling(offset=(0.0,) * len(bands), span=(255.0,) * len(bands))  # type: ignore[arg-type]
+    card = metric(**{"name": name, "scaling": scaling, **changes})
+    bundle.write(shelf / f"{name}.safetensors", learned.bundle(card))
+
+
+@pytest.fixture
+def ours(shelf: Path) -> Path:
+    """Models as they might be shipped: two with a GSD and a range, one with none."""
+    put(shelf, "shrubs", bands=RGB, gsd=0.2, gsd_range=(0.05, 0.25))
+    put(shelf, "trees", gsd=0.6, gsd_range=(0.3, 1.0))
+    put(shelf, "nuclei", bands=RGB, unit="px", gsd=None, gsd_range=None)
+    return shelf
+
+
+def test_without_models_none_is_chosen(shelf: Path) -> None:
     assert models.fitting(scene()) == (None, "No trained model comes with this version.")
-    for name, card in (("shrubs", metric()), ("cells", learned.card(bands=("red", "green", "blue")))):
-        bundle.write(shelf / f"{name}.safetensors", learned.bundle(card))
-    name, why = models.fitting(scene())
-    assert name == "shrubs"
-    assert "red, green, blue, nir at 40 cm per pixel" in why
-    assert models.fitting(scene(gsd=2.0))[0] is None
-    assert models.fitting(scene(gsd=None))[0] is None
-    bundle.write(shelf / "bushes.safetensors", learned.bundle(metric(name="bushes")))
-    assert models.fitting(scene()) == (None, "Several models fit: bushes, shrubs.")
+
+
+@pytest.mark.parametrize(
+    ("where", "chosen"),
+    [(scene(gsd=0.1), "shrubs"), (scene(RGB, gsd=0.2), "shrubs"), (scene(gsd=0.6), "trees"),
+     (scene(gsd=0.25), "shrubs"), (scene(gsd=1.04), "trees")],
+)  # fmt: skip
+def test_the_one_that_fits_is_chosen(ours: Path, where: Scene, chosen: str) -> None:
+    name, why = models.fitting(where)
+    assert name == chosen
+    assert f"only '{chosen}' fits" in why
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        (scene(gsd=2.0), "'trees' is meant for 30 cm to 1 m per pixel (the raster has 2 m)"),
+        (scene(gsd=0.01), "'shrubs' is meant for 5 cm to 25 cm per pixel (the raster has 1 cm)"),
+        (scene(RGB, gsd=0.6), "'trees' needs red, green, blue, nir (the raster has red, green, blue)"),
+        (scene(gsd=None), "'trees' works at 60 cm per pixel (the raster doesn't say; state it with --gsd)"),
+        (scene(RGB, gsd=None), "'nuclei' works at any size of pixels, so it is never chosen unasked"),
+        (scene(("grey",), gsd=0.2), "'shrubs' needs red, green, blue (the raster has grey)"),
+    ],
+)
+def test_where_none_fits_each_says_why(ours: Path, where: Scene, says: str) -> None:
+    name, why = models.fitting(where)
+    assert name is None
+    assert why.startswith("No model fits: ")
+    assert says in why
+    assert all(f"'{each}'" in why for each in ("shrubs", "trees", "nuclei"))
+
+
+def test_where_several_fit_they_and_the_others_are_named(ours: Path) -> None:
+    put(ours, "bushes", gsd=0.2, gsd_range=(0.1, 0.3))
+    name, why = models.fitting(scene(gsd=0.2))
+    assert name is None
+    assert why.startswith("Several models fit: bushes, shrubs. Others don't: 'nuclei' works at any size")
 
 
 def test_scan_honours_the_card(ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path) -> None:
@@ -134,7 +181,13 @@ def test_without_a_model_the_one_that_fits_is_taken(
 def test_info_prints_the_card(ecodetect: Run, model: Path) -> None:
     done = ecodetect("info", model)
     assert done.code == 0, done.err
-    for text in ("shrubby", "bands red, green, blue, nir", "0.4 m per pixel", "shrub 0.2", "up to 8 m wide"):
+    for text in (
+        "shrubby",
+        "bands red, green, blue, nir",
+        "0.4 m per pixel",
+        "a score of shrub 0.2 (fewest",
+        "up to 8 m wide",
+    ):
         assert text in done.out
     assert json.loads(ecodetect("info", model, "--json").out)["card"]["gsd"] == 0.4
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect import runtime  # noqa: E402
-from ecodetect.bundle import Bundle, BundleError, half  # noqa: E402
+from ecodetect.bundle import Bundle, BundleError, Card, half  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 
@@ -57,3 +57,37 @@ def test_a_device_that_is_not_there() -> None:
     with pytest.raises(UserError, match="--device cuda isn't there"):
         runtime.choose("cuda")
     assert runtime.choose("auto") in ("cpu", "mps")
+
+
+def test_the_reach_on_a_card_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = learned.bundle(learned.card())
+    module = heatmap.network(made.card)
+    found = runtime.reach(module, 4)
+    assert found == runtime.open_network(made, module, device="cpu").reach_px
+    monkeypatch.setattr(runtime, "reach_px", lambda *_: pytest.fail("it was looked for again"))
+    for stated, reach in ((found, found), ("whole image", None)):
+        card = replace(made.card, reach_px=stated)
+        network = runtime.open_network(Bundle(card, made.weights), heatmap.network(card), device="cpu")
+        assert (network.reach_px, network.is_local) == (reach, reach is not None)
+
+
+def test_a_damaged_card_asks_for_no_memory() -> None:
+    made = learned.bundle(learned.card())
+    for options in (
+        {"kind": "unet", "width": 40_000, "depth": 9, "up": 1},  # some 10^14 weights
+        {"kind": "unet", "width": 4, "depth": 2, "up": 7},
+        {"kind": "unet", "width": 4, "depth": -2, "up": 1},
+        {"kind": "unet", "width": "x", "depth": 2, "up": 1},
+        {"kind": "unet", "width": 4, "depth": 2},
+    ):
+        card = replace(made.card, options={"network": options})
+
+        def build(card: Card = card) -> torch.nn.Module:
+            return heatmap.network(card)
+
+        with pytest.raises(BundleError, match="describes"):
+            runtime.open_network(Bundle(card, made.weights), build, device="cpu")
+    network = runtime.open_network(made, lambda: heatmap.network(made.card), device="cpu")
+    (one,) = network.run(np.ones((1, 4, 16, 16), np.float32))
+    module = runtime.open_network(made, heatmap.network(made.card), device="cpu")
+    assert (one == module.run(np.ones((1, 4, 16, 16), np.float32))[0]).all()

@@ -9,8 +9,10 @@ import numpy as np
 import shapely
 
 from ecodetect.errors import UserError
-from ecodetect.grid import Grid, describe_crs
+from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Layer
+
+_FAR_M = 1000.0  # so far apart no two files are about the same small place
 
 
 def common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Grid, bool, Layer, Layer]:
@@ -42,6 +44,8 @@ def common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Gri
         raise UserError(
             f"{found} and {there} lie on both sides of 180° longitude; name the raster with --image."
         )
+    if frame_crs is not None and len(whole) == 2:
+        _check_near(whole[0], whole[1], grid, found, there)
     corner = np.zeros(2) if has_pixels and (low >= 0).all() else np.floor(low)
     width, height = (max(1, int(side)) for side in np.ceil(high - corner))
     grid = Grid(width, height, (1.0, 0.0, float(corner[0]), 0.0, 1.0, float(corner[1])), frame_crs)
@@ -52,6 +56,39 @@ def common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Gri
         own if len(own) else laid_on(own, grid),
         true if len(true) else laid_on(true, grid),
     )
+
+
+def _check_near(own: Floats, true: Floats, grid: Grid, found: Path, there: Path) -> None:
+    """Raise UserError, naming both places, where files lie so far apart that they can't be about the same."""
+    boxes = []
+    for bounds in (own, true):
+        known = bounds[np.isfinite(bounds).all(axis=1)]
+        if not len(known):
+            return
+        boxes.append(np.array([known[:, :2].min(axis=0), known[:, 2:].max(axis=0)]))
+    gap = max(float((boxes[0][0] - boxes[1][1]).max()), float((boxes[1][0] - boxes[0][1]).max()))
+    wide = max(float(np.ptp(box, axis=0).max()) for box in boxes)
+    if gap * _metres_of_unit(grid) < _FAR_M or gap < wide:
+        return
+    places, where = [grid.to_world(box) for box in boxes], describe_crs(grid.crs)
+    if grid.has_lonlat:
+        places, where = [grid.to_lonlat(box) for box in boxes], "lon, lat"
+    one, other = (
+        f"{low[0]:.8g} to {high[0]:.8g}, {low[1]:.8g} to {high[1]:.8g}"
+        for low, high in ((place.min(axis=0), place.max(axis=0)) for place in places)
+    )
+    raise UserError(
+        f"{found.name} and {there.name} lie far apart: at {one} and at {other} ({where}); are they about the"
+        " same place?"
+    )
+
+
+def _metres_of_unit(grid: Grid) -> float:
+    """About how many metres a step of one is, in a grid whose pixels are the CRS's units."""
+    crs = grid.crs
+    if crs is None or crs.is_geographic:
+        return 111_000.0
+    return float(crs.axis_info[0].unit_conversion_factor or 1.0)
 
 
 def laid_on(layer: Layer, grid: Grid) -> Layer:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ecodetect import formats, metrics
+from ecodetect import formats, metrics, models
 from ecodetect.evaluation.criterion import Criterion, completed
 from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, Judged, judge
 from ecodetect.evaluation.labels import check_labels, class_names, is_ignored
@@ -18,6 +19,7 @@ from ecodetect.evaluation.pooling import (
     by_class,
     by_size,
     by_unit,
+    counted,
     intervals,
     pooled,
     unit_of_length,
@@ -40,6 +42,7 @@ def evaluate(
     area: str | os.PathLike[str] | None = None,
     gsd_m: float | None = None,
     empty_images: bool = False,
+    model: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Compare detections with annotations.
@@ -64,6 +67,8 @@ def evaluate(
         Metres per pixel, where the raster doesn't say.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
+    model : str or path-like, optional
+        The bundle that made the detections, where their file doesn't say where it was trained.
     seed : int
         Of the bootstrap.
 
@@ -77,7 +82,11 @@ def evaluate(
     asked = Asked(
         class_column, layer, tuple(files), None if area is None else os.fspath(area), gsd_m, empty_images
     )
+    card = None if model is None else models.card(model)
     pairs = paired(detections, annotations, images, asked)
+    if card is not None:
+        cells = [place for entry in card.trained_on for place in entry.get("places", ())]
+        pairs = replace(pairs, model=card.name, trained_here=tuple(cells))
     labels = [each for each in ignore if each not in files]
     check_labels(labels, pairs)
     ignored = [is_ignored(pair, labels) for pair in pairs]
@@ -104,7 +113,10 @@ def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed
     has_score = all(np.isfinite(each.score).all() for each in judged) and any(len(e.score) for e in judged)
     has_truth = any(len(each.counted) for each in judged)
     has_ap = has_score or (has_truth and not any(len(each.score) for each in judged))
-    classes = tuple(by_class(judged, number, name, has_ap=has_ap) for number, name in enumerate(names))
+    classes = tuple(
+        by_class(judged, number, name, has_ap=has_ap, are_plots=are_plots)
+        for number, name in enumerate(names)
+    )
     steps = np.concatenate([each.steps for each in judged])
     confusions = Counter(
         (names[found], names[real]) for each in judged for found, real in each.confused.tolist()
@@ -115,9 +127,9 @@ def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed
         classes=classes,
         units=units,
         unit=unit,
-        sizes=by_size(judged),
+        sizes=by_size(judged, are_plots=are_plots),
         ap=metrics.mean_average_precision([c.ap for c in classes if c.ap is not None]) if has_ap else None,
-        count=metrics.count_error(n_found, n_true),
+        count=counted(parts),
         position=metrics.position_error(steps, unit=unit_of_length(judged)),
         presence=metrics.presence(n_found, n_true, unknown) if len(units) > 1 else None,
         intervals=intervals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class LayerFolder:
         self.is_empty = False
         self.lists_images = True
         self.metadata: dict[str, Any] = {}
+        self.rasters: list[dict[str, Any]] = []
 
     def of(self, name: str | None, grid: Grid | None, *, is_one_of_many: bool) -> Layer:
         """The features of an image; none where there is no file for it."""
@@ -57,6 +59,7 @@ class LayerFolder:
             return nothing_on(grid)
         layer = formats.read(self.files[wanted[0]], grid=grid, image=None if grid is None else name)
         self.metadata = dict(layer.metadata) or self.metadata
+        self.rasters += _rasters(layer.metadata)
         return layer
 
 
@@ -85,10 +88,14 @@ class LayerFile:
             return {}
 
     @property
+    def rasters(self) -> list[dict[str, Any]]:
+        """What that scan says of each raster."""
+        return _rasters(self.metadata)
+
+    @property
     def listed(self) -> tuple[str, ...]:
         """The images that the file says it is about, also those without a feature."""
-        rasters = self.metadata.get("rasters")
-        sources = [each.get("source") for each in rasters or () if isinstance(each, dict)]
+        sources = [each.get("source") for each in self.rasters]
         return tuple(str(name) for name in [*self.whole.metadata.get("images", ()), *sources] if name)
 
     @property
@@ -128,6 +135,10 @@ class LayerFile:
             return layer  # of one image: it goes by its place, whatever its name
         pick = meant if is_one_of_many else meant_or_refused
         return layer[np.isin(values.astype(str), list(pick(images, name, self.path)))]
+
+
+def _rasters(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in metadata.get("rasters") or () if isinstance(each, dict)]
 
 
 def nothing_on(grid: Grid | None) -> Layer:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ecodetect import matching
 from ecodetect.annotations import Annotations
-from ecodetect.detections import Detections
 from ecodetect.evaluation.criterion import Criterion, candidates
 from ecodetect.evaluation.labels import class_numbers
 from ecodetect.evaluation.pairing import Pair
@@ -111,22 +110,6 @@ class Judged:
         }
         return Layer(joined(own.geometry, truths.geometry[missed]), columns, grid=self.pair.grid)
 
-    def worst(self, most: int) -> Detections:
-        """Boxes of the surest false detections and the largest missed truths, half of each."""
-        own, truths = self.pair.detections, self.pair.truths
-        false = np.flatnonzero(self.outcome == FALSE)
-        missed = self.counted[self.missed]
-        score = np.nan_to_num(self.score[false])
-        size = np.nan_to_num(_diameters(truths)[missed])
-        false = false[np.argsort(-score, kind="stable")]
-        missed = missed[np.argsort(-size, kind="stable")]
-        room = max(most // 2, most - len(missed)), max(most // 2, most - len(false))
-        false, missed = false[: room[0]], missed[: room[1]]
-        bounds = np.concatenate([_boxes(own, false), _boxes(truths, missed)])
-        scores = np.concatenate([np.nan_to_num(self.score[false]), np.zeros(len(missed))])
-        label = np.repeat(np.array([0, 1], np.int64), [len(false), len(missed)])
-        return Detections(self.pair.grid, "box", bounds, scores, label, ("false", "missed"))
-
 
 def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ...]) -> Judged:
     """Match one image.
@@ -183,14 +166,6 @@ def _scores(own: Annotations) -> Floats:
     if values is None or values.dtype.kind not in "fiu":
         return np.full(len(own), np.nan)
     return values.astype(np.float64)
-
-
-def _boxes(some: Annotations, rows: Rows) -> Floats:
-    """Boxes around shapes, and around points as large as their radius says."""
-    bounds = np.asarray(shapely.bounds(some.geometry[rows]), np.float64).reshape(-1, 4)
-    radius = np.where(np.isfinite(some.radius_px[rows]), some.radius_px[rows], 8.0)  # some surroundings
-    radius = np.where(shapely.area(some.geometry[rows]) > 0, 0.0, radius)[:, None]
-    return np.asarray(bounds + np.hstack([-radius, -radius, radius, radius]), np.float64)
 
 
 def _diameters(some: Annotations) -> Floats:

@@ -61,6 +61,8 @@ class Pairs:
     unjudged : names of images with detections that the annotations say nothing about.
     unsearched : names of annotated images that the detections' file doesn't list as searched.
     lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
+    model : name of the model that the detections' file names.
+    trained_here : cells where it was trained, as `places` has them; of those that the rasters meet.
     notes : sentences for the user.
     """
 
@@ -68,6 +70,8 @@ class Pairs:
     unjudged: tuple[str, ...]
     unsearched: tuple[str, ...]
     lowest_score: Any
+    model: str
+    trained_here: tuple[Any, ...]
     notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[Pair]:
@@ -203,9 +207,12 @@ def _laid(
         said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path)
-            if asked.gsd_m is not None and grid.crs is None:
-                grid = grid.with_gsd(asked.gsd_m)
-                own, true = laid_on(own, grid), laid_on(true, grid)
+        gsd_m = asked.gsd_m
+        if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
+            gsd_m = float(stated)  # as the scan was told
+        if gsd_m is not None and grid.crs is None and grid.gsd is None:
+            grid = grid.with_gsd(gsd_m)
+            own, true = (side if side.grid is None else laid_on(side, grid) for side in (own, true))
         column = asked.class_column if len(true) else None
         doubtful = [_features(each, match, grid, several)[0] for each in ignored]
         pair = Pair(
@@ -223,8 +230,17 @@ def _laid(
         said += [*pair.detections.notes, *pair.truths.notes]
     if not pairs:
         raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
-    score = found.metadata.get("settings", {}).get("score")
-    return Pairs(tuple(pairs), unjudged, unsearched, score, merged(said))
+    trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
+    return Pairs(
+        tuple(pairs), unjudged, unsearched, _stated(found, "score"), str(found.metadata.get("model", "")),
+        tuple(trained), merged(said),
+    )  # fmt: skip
+
+
+def _stated(found: LayerFile | LayerFolder, name: str) -> Any:
+    """A setting of the scan that made the detections."""
+    settings = found.metadata.get("settings")
+    return settings.get(name) if isinstance(settings, dict) else None
 
 
 def _features(side: LayerFile, match: _Match, grid: Grid, is_one_of_many: bool) -> tuple[Geometries, Layer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -45,12 +45,14 @@ class SizeResult:
     """Individuals of a range of diameters, low ≤ diameter < high, in `unit`.
 
     Pairs and missed truths go by the truth's size, false detections by their own.
+    count : over files or plots.
     """
 
     low: float
     high: float
     unit: str
     rates: Rates
+    count: CountError
 
 
 def unit_of_length(judged: Sequence[Judged]) -> Literal["m", "px"]:
@@ -73,9 +75,9 @@ def by_unit(judged: Sequence[Judged], *, are_plots: bool) -> tuple[tuple[UnitRes
     unknown = []
     for each in judged:
         plots = ("",) if not are_plots or each.pair.plots is None else each.pair.plots.names
-        for number, plot in enumerate(plots):
-            mine = np.ones(len(each.plot), bool) if not are_plots else each.plot == number
-            there = np.ones(len(each.true_plot), bool) if not are_plots else each.true_plot == number
+        for number, (plot, (mine, there)) in enumerate(
+            zip(plots, _units(each, are_plots=are_plots), strict=True)
+        ):
             rates = _count(each, mine, there)
             name = each.pair.name if not plot else plot if len(judged) == 1 else f"{each.pair.name} {plot}"
             units.append(UnitResult(name, rates))
@@ -92,9 +94,15 @@ def _count(each: Judged, mine: Flags, there: Flags) -> Rates:
     )
 
 
-def by_class(judged: Sequence[Judged], number: int, name: str, *, has_ap: bool) -> ClassResult:
+def by_class(
+    judged: Sequence[Judged], number: int, name: str, *, has_ap: bool, are_plots: bool
+) -> ClassResult:
     """The class with this number."""
-    units = [_count(each, each.found_class == number, each.true_class == number) for each in judged]
+    units = [
+        _count(each, mine & (each.found_class == number), there & (each.true_class == number))
+        for each in judged
+        for mine, there in _units(each, are_plots=are_plots)
+    ]
     rates = pooled(units)
     ap = None
     if has_ap:
@@ -105,12 +113,11 @@ def by_class(judged: Sequence[Judged], number: int, name: str, *, has_ap: bool) 
             rates.n_truths,
         )
     steps = np.concatenate([each.steps[each.found_class[each.partner >= 0] == number] for each in judged])
-    count = metrics.count_error([r.n_detections for r in units], [r.n_truths for r in units])
     position = metrics.position_error(steps, unit=unit_of_length(judged))
-    return ClassResult(name, rates, ap, count, position)
+    return ClassResult(name, rates, ap, counted(units), position)
 
 
-def by_size(judged: Sequence[Judged]) -> tuple[SizeResult, ...]:
+def by_size(judged: Sequence[Judged], *, are_plots: bool) -> tuple[SizeResult, ...]:
     """Thirds of the truths by their size, with round limits; none where too few have a size."""
     pairs = [each.sizes() for each in judged]
     true = np.concatenate([sizes for _, sizes in pairs])
@@ -122,18 +129,37 @@ def by_size(judged: Sequence[Judged]) -> tuple[SizeResult, ...]:
     unit = unit_of_length(judged)
     results = []
     for low, high in pairwise(edges):
-        counts = np.zeros(3, np.int64)
+        units: list[Rates] = []
         for each, (own, there) in zip(judged, pairs, strict=True):
             of_truth = (there >= low) & (there < high)
-            of_own = (own >= low) & (own < high)
-            partner = each.partner[each.partner >= 0]
-            counts += [
-                np.count_nonzero(of_truth[partner]),
-                np.count_nonzero(of_own & (each.outcome == FALSE)),
-                np.count_nonzero(of_truth & each.missed),
-            ]
-        results.append(SizeResult(low, high, unit, Rates(*counts.tolist())))
+            is_false = (own >= low) & (own < high) & (each.outcome == FALSE)
+            hit = each.partner >= 0
+            is_true = np.zeros(len(hit), bool)
+            is_true[hit] = of_truth[each.partner[hit]]
+            for mine, here in _units(each, are_plots=are_plots):
+                units.append(
+                    Rates(
+                        int(np.count_nonzero(is_true & mine)),
+                        int(np.count_nonzero(is_false & mine)),
+                        int(np.count_nonzero(of_truth & each.missed & here)),
+                    )
+                )
+        results.append(SizeResult(low, high, unit, pooled(units), counted(units)))
     return tuple(results)
+
+
+def counted(units: Sequence[Rates]) -> CountError:
+    """Numbers detected against true ones, over files or plots."""
+    return metrics.count_error([each.n_detections for each in units], [each.n_truths for each in units])
+
+
+def _units(each: Judged, *, are_plots: bool) -> Iterator[tuple[Flags, Flags]]:
+    """Which detections and which counted truths belong to each file, or to each of its plots."""
+    if not are_plots or each.pair.plots is None:
+        yield np.ones(len(each.plot), bool), np.ones(len(each.true_plot), bool)
+        return
+    for number in range(len(each.pair.plots)):
+        yield each.plot == number, each.true_plot == number
 
 
 def by_block(judged: Sequence[Judged]) -> NDArray[np.int64]:

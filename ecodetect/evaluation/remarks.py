@@ -9,6 +9,8 @@ import shapely
 
 from ecodetect.evaluation.judging import FALSE, Judged
 from ecodetect.evaluation.pairing import Pairs
+from ecodetect.formats.image_matching import base_name
+from ecodetect.places import known_there
 
 
 def remarks(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, *, has_ap: bool) -> Iterator[str]:
@@ -30,10 +32,27 @@ def remarks(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, *, h
         yield f"The detections were cut at a score of {pairs.lowest_score}, so AP is a lower bound."
     if not has_ap and any(len(each.score) for each in judged):
         yield "Detections without a score have no AP."
+    yield from _trained(judged, pairs)
     yield from _beyond(judged)
     widened = sum(int(np.count_nonzero(each.pair.truths.accuracy_m[each.counted] > 0)) for each in judged)
     if widened and judged[0].criterion.startswith("distance"):
         yield f"For {widened:,} annotations with an accuracy the distance allowed is larger by it."
+
+
+def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[str]:
+    """Truth that lies where the model has learned: figures there say nothing of other places."""
+    here = there = 0
+    for each in judged:
+        if pairs.trained_here and each.pair.grid.has_lonlat and len(each.counted):
+            lonlat = each.pair.grid.to_lonlat(each.true_xy)
+            here += int(np.count_nonzero(known_there([{"places": pairs.trained_here}], lonlat)))
+        there += len(each.counted)
+    if here:
+        who = f"the model '{pairs.model}'" if pairs.model else "the model"
+        yield (
+            f"{here:,} of {there:,} individuals lie within about 1 km of where {who} was trained; expect"
+            " worse elsewhere."
+        )
 
 
 def _beyond(judged: Sequence[Judged]) -> Iterator[str]:
@@ -53,7 +72,8 @@ def _beyond(judged: Sequence[Judged]) -> Iterator[str]:
 
 
 def _images(names: Sequence[str]) -> str:
-    return f"{len(names):,} image{'s' if len(names) > 1 else ''} ({_listed(names)})"
+    short = [base_name(name) for name in names]
+    return f"{len(names):,} image{'s' if len(names) > 1 else ''} ({_listed(short)})"
 
 
 def _listed(words: Iterable[str], most: int = 5) -> str:

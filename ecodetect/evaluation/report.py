@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from ecodetect import __version__
-from ecodetect.errors import UserError
 from ecodetect.evaluation.judging import Judged
 from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
+from ecodetect.evaluation.worst import draw_worst
 from ecodetect.layer import Stream, geometry_type
 from ecodetect.metrics import CountError, Interval, MeanAveragePrecision, PositionError, Presence, Rates
-from ecodetect.pictures import draw_sheet
-from ecodetect.raster import open_raster
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,7 +80,9 @@ class Evaluation:
             "unit": self.unit,
             "units": [{"name": each.name, **_rates(each.rates)} for each in self.units],
             "sizes": [
-                {"low": s.low, "high": s.high, "unit": s.unit, **_rates(s.rates)} for s in self.sizes
+                {"low": s.low, "high": _number(s.high), "unit": s.unit, **_rates(s.rates),
+                 "count": _plain(s.count)}
+                for s in self.sizes
             ],
             "confusions": [
                 {"found": found, "true": true, "n": n} for (found, true), n in self.confusions.items()
@@ -119,14 +119,9 @@ class Evaluation:
     def draw_errors(self, path: str | os.PathLike[str], *, most: int = 60) -> None:
         """Draw cut-outs of the worst errors: the surest false detections, then the largest missed truths.
 
-        Raises UserError where there is no raster or more than one to cut them from.
+        Raises UserError where there are no rasters to cut them from.
         """
-        if len(self.judged) != 1 or self.judged[0].pair.image is None:
-            raise UserError("A sheet of errors is cut from one raster; name it with --image.")
-        each = self.judged[0]
-        assert each.pair.image is not None
-        with open_raster(each.pair.image) as raster:
-            draw_sheet(raster, [each.worst(most)], path, most=most)
+        draw_worst(self.judged, self.criterion, path, most=most)
 
 
 def _plain(result: Any) -> Any:

@@ -21,7 +21,7 @@ def write(path: Path, stream: Stream) -> Written:
         driver="FlatGeobuf",
         # A layer of declared polygons couldn't take the one multipolygon that a stream may hold.
         geometry_type="Point" if stream.geometry_type == "Point" else "Unknown",
-        texts=metadata.to_texts(stream.metadata, arrow.frame),
+        texts=metadata.to_texts(stream.metadata, arrow.frame, frame_key=metadata.OGR_FRAME_KEY),
         options={"SPATIAL_INDEX": "YES", "TEMPORARY_DIR": str(path.parent)},
     )
 

@@ -30,7 +30,7 @@ def write(path: Path, stream: Stream) -> Written:
         arrow,
         driver="GPKG",
         geometry_type=stream.geometry_type,
-        texts=metadata.to_texts(stream.metadata, arrow.frame),
+        texts=metadata.to_texts(stream.metadata, arrow.frame, frame_key=metadata.OGR_FRAME_KEY),
         options={"SRID": _UNDEFINED_PLANE} if arrow.crs is None else {},
     )
     try:

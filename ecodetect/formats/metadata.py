@@ -11,6 +11,8 @@ import numpy as np
 
 KEY = "ecodetect"
 FRAME_KEY = "ecodetect:frame"  # `pixel` or `affine`, where there is no CRS
+# The same in files that GDAL writes: it takes a colon for the end of the name, and our two keys for one.
+OGR_FRAME_KEY = "ecodetect_frame"
 
 
 def to_json(metadata: Mapping[str, Any]) -> str:
@@ -27,10 +29,10 @@ def from_json(text: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def to_texts(metadata: Mapping[str, Any], frame: str) -> dict[str, str]:
+def to_texts(metadata: Mapping[str, Any], frame: str, *, frame_key: str = FRAME_KEY) -> dict[str, str]:
     """Keys and texts for a format that has such a place: the metadata, and the frame where it isn't a CRS."""
     texts = {KEY: to_json(metadata)} if metadata else {}
-    return texts if frame == "crs" else {**texts, FRAME_KEY: frame}
+    return texts if frame == "crs" else {**texts, frame_key: frame}
 
 
 def _plain(value: Any) -> Any:

@@ -109,7 +109,7 @@ def read_layer(
         name=path.name,
         crs=crs_of(meta["crs"]),
         grid=grid,
-        frame=stated.get(metadata.FRAME_KEY),
+        frame=stated.get(metadata.OGR_FRAME_KEY),
         notes=notes,
         metadata=metadata.from_json(stated.get(metadata.KEY)),
     )

@@ -64,7 +64,10 @@ def placed(
     if found is not None and found.is_geographic and grid is not None:
         shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
-    return Layer(shapes, kept, pixels_of, found, tuple(said), metadata or {})
+    facts = dict(metadata or {})
+    if frame == "pixel" and grid is None:  # as other readers say it of pixels of an image that isn't known
+        facts["frame"] = "pixel"
+    return Layer(shapes, kept, pixels_of, found, tuple(said), facts)
 
 
 def _resolved(

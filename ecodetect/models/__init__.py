@@ -63,6 +63,14 @@ def opened(name: str | os.PathLike[str]) -> Bundle | None:
     return _read(path, state.st_size, state.st_mtime_ns)
 
 
+def card(name: str | os.PathLike[str]) -> Card:
+    """The card of a model; raises UserError for a detector without one."""
+    path = resolve(name)
+    if path is None:
+        raise UserError(f"{name} is a kind of detector; -m names a trained model, its file or its name.")
+    return bundle.read_card(path)
+
+
 def title(name: str | os.PathLike[str]) -> str:
     """What a model is called: the name on its card, or the detector's."""
     path = resolve(name)
@@ -127,25 +135,47 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
 def fitting(scene: Scene) -> tuple[str | None, str]:
     """The one model of ours whose contract a raster meets, and why; None if there is none, or several.
 
-    Models without a GSD are never taken unasked, nor on a raster whose GSD isn't known.
+    Unasked a model is taken only for what it is meant for: the bands by their names, a raster whose GSD is
+    known and within the card's range. (Asked for by name, it may be given more: grey for colours, a finer
+    raster.) Models without a GSD are never taken unasked.
     """
     fits: dict[str, Card] = {}
     misses: dict[str, str] = {}
     for name, card in known().items():
-        why = misfit(card, scene)
-        if why is None and card.gsd_m is None:
-            why = f"'{name}' has no GSD: it is never chosen unasked."
+        why = _not_meant(card, scene)
         if why is None:
             fits[name] = card
         else:
-            misses[name] = why
+            misses[name] = f"'{name}' {why}"
     if len(fits) == 1:
         ((name, card),) = fits.items()
         gsd = "" if card.gsd_m is None else f" at {_length(card.gsd_m)} per pixel"
         return name, f"{', '.join(card.bands)}{gsd}: of the models that there are only '{name}' fits."
+    if not fits and not misses:
+        return None, "No trained model comes with this version."
+    others = "; ".join(misses.values())
     if fits:
-        return None, f"Several models fit: {', '.join(fits)}."
-    return None, " ".join(misses.values()) or "No trained model comes with this version."
+        return None, f"Several models fit: {', '.join(fits)}." + (
+            f" Others don't: {others}." if others else ""
+        )
+    return None, f"No model fits: {others}."
+
+
+def _not_meant(card: Card, scene: Scene) -> str | None:
+    """Why a model isn't meant for a raster, as the rest of a sentence; None if it is."""
+    if not set(card.bands) <= set(scene.bands):
+        return f"needs {', '.join(card.bands)} (the raster has {', '.join(scene.bands)})"
+    if card.gsd_m is None:
+        return "works at any size of pixels, so it is never chosen unasked"
+    if scene.gsd is None:
+        return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state it with --gsd)"
+    low, high = card.gsd_m / _COARSER_UNSTATED, card.gsd_m * _COARSER_UNSTATED
+    if card.gsd_range is not None:
+        low, high = (card.gsd_m / (card.gsd or 1.0) * bound for bound in card.gsd_range)
+    here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if not low / _COARSER <= here <= high * _COARSER:
+        return f"is meant for {_length(low)} to {_length(high)} per pixel (the raster has {_length(here)})"
+    return None
 
 
 def _length(metres: float) -> str:

@@ -10,6 +10,6 @@ objects, `frame` is what stands around a map, `choice` picks the objects of a sh
 
 from ecodetect.pictures.files import writable
 from ecodetect.pictures.map import draw_map
-from ecodetect.pictures.sheet import draw_sheet
+from ecodetect.pictures.sheet import Cut, Panel, draw_panels, draw_sheet
 
-__all__ = ["draw_map", "draw_sheet", "writable"]
+__all__ = ["Cut", "Panel", "draw_map", "draw_panels", "draw_sheet", "writable"]

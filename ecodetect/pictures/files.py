@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ecodetect.errors import UserError
+from ecodetect.whole_file import write_whole
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MARK = "ecodetect"
@@ -27,7 +28,6 @@ def writable(path: str | os.PathLike[str]) -> None:
 def save(sheet: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write the picture beside its place and move it there; UserError where that fails."""
     target = Path(path)
-    beside = target.with_name(f".{target.name}.part")
     buffer = io.BytesIO()
     # The mark by which a scan of a folder knows its own pictures.
     if target.suffix.lower() == ".png":
@@ -37,8 +37,6 @@ def save(sheet: Image.Image, path: str | os.PathLike[str]) -> None:
     else:
         sheet.save(buffer, "JPEG", quality=92, subsampling=0, comment=_MARK.encode())
     try:
-        beside.write_bytes(buffer.getvalue())
-        beside.replace(target)
+        write_whole(target, buffer.getvalue())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"{target} can't be written: {error.strerror or error}.") from error

@@ -49,7 +49,7 @@ def framed(
         x = float(MARGIN)
         for colour, words, taken in entries:
             line = y + 1.7 * text * row
-            _draw_key(sheet, x, line - 0.05 * text, text, colour)
+            draw_key(sheet, x, line - 0.05 * text, text, colour)
             pen.text((x + 1.7 * text, line + 0.55 * text), words, font=body, fill=TEXT, anchor="lm")
             x += taken
     if not legend:
@@ -67,7 +67,7 @@ def framed(
     return sheet
 
 
-def _draw_key(sheet: Image.Image, x: float, y: float, text: int, colour: Colour) -> None:
+def draw_key(sheet: Image.Image, x: float, y: float, text: int, colour: Colour) -> None:
     """A ring as on the map, on a dark ground: the light colours are none on paper."""
     side = round(1.2 * text)
     key = np.full((side, side, 3), (74, 78, 74), np.uint8)

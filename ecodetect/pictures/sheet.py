@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +16,9 @@ from ecodetect.detections import Detections
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.pictures.background import enlarge, on_paper, square
 from ecodetect.pictures.choice import Group, chosen
-from ecodetect.pictures.colours import FAINT, PAPER, TEXT, Colour, Pixels
+from ecodetect.pictures.colours import FAINT, PALETTE, PAPER, TEXT, Colour, Pixels
 from ecodetect.pictures.files import save, writable
-from ecodetect.pictures.frame import MARGIN
+from ecodetect.pictures.frame import MARGIN, draw_key
 from ecodetect.pictures.lettering import distance_in_words, fitted, font_of
 from ecodetect.pictures.look import Look
 from ecodetect.pictures.marks import Marks, sizes_of
@@ -25,6 +27,32 @@ if TYPE_CHECKING:
     from ecodetect.raster import Raster
 
 CUTOUT_PX, _COLUMNS = 144, 12  # 144 is a multiple of most small enlargements
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Cut:
+    """One cut-out and what stands below it.
+
+    image : name of its raster.  grid : of that raster.
+    one : the object in the middle.  around : what else is drawn where it lies in the cut-out.
+    left, right, below : words; `below` has a line of its own.
+    """
+
+    image: str
+    grid: Grid
+    one: Detections
+    left: str
+    right: str
+    below: str = ""
+    around: Detections | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Panel:
+    """Cut-outs under one heading."""
+
+    heading: str
+    cuts: Sequence[Cut]
 
 
 def draw_sheet(
@@ -53,15 +81,60 @@ def draw_sheet(
     """
     writable(path)
     groups, total = chosen(detections, most)
-    look = Look.of(raster, None)
-    base = square(raster.grid)
-    scale = _common_scale([sizes_of(group.objects.moved_to(base)) for group in groups])
-    cutouts = _cutouts(raster, look, base, groups, scale)
-    columns = max(6, min(_COLUMNS, max((len(group.number) for group in groups), default=1)))
-    several = any(len(group.objects.classes) > 1 for group in groups)
-    across, down = CUTOUT_PX + 10, CUTOUT_PX + (46 if several else 30)
+    panels = [Panel(group.heading, _cuts(raster, group)) for group in groups]
+    counted = "1 object" if total == 1 else f"{total:,} objects"
+    draw_panels(
+        panels, path, title=raster.name, facts=[counted if total else "no objects found"],
+        opened=lambda name: nullcontext(raster),
+    )  # fmt: skip
+
+
+def _cuts(raster: Raster, group: Group) -> list[Cut]:
+    several = len(group.objects.classes) > 1
+    cuts = []
+    for index, number in enumerate(group.number.tolist()):
+        one = group.objects[index : index + 1]
+        name = str(one.labels[0]) if several else ""
+        cuts.append(Cut(raster.name, raster.grid, one, f"{one.score[0]:.2f}", f"{number:,}", name))
+    return cuts
+
+
+def draw_panels(
+    panels: Sequence[Panel],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    facts: Sequence[str],
+    opened: Callable[[str], AbstractContextManager[Raster]],
+    keys: Sequence[tuple[int, str]] = (),
+    ground: float = 1.0,
+) -> None:
+    """Draw cut-outs of one or many rasters into a PNG or JPEG; see `draw_sheet`.
+
+    facts : words below the title.
+    opened : the raster of a name; each is opened once.
+    keys : number of a class and what its colour means.
+    ground : how many times as wide as usual cut-outs are.
+    """
+    writable(path)
+    cuts = [cut for panel in panels for cut in panel.cuts]
+    scale = _common_scale([ground * sizes_of(cut.one.moved_to(square(cut.grid))) for cut in cuts])
+    drawn: dict[int, tuple[Pixels, float]] = {}
+    described: list[str] = []
+    for image in dict.fromkeys(cut.image for cut in cuts):
+        with opened(image) as raster:
+            look = Look.of(raster, None)
+            described += [look.described] if look.described else []
+            mine = [cut for cut in cuts if cut.image == image]
+            # From top to bottom: pictures that can't be entered in the middle (PNG) are then decoded once.
+            for cut in sorted(mine, key=lambda cut: float(cut.one.centres()[0, 1])):
+                drawn[id(cut)] = _cutout(raster, look, cut, scale)
+    columns = max(6, min(_COLUMNS, max((len(panel.cuts) for panel in panels), default=1)))
+    has_below = any(cut.below for cut in cuts)
+    across, down = CUTOUT_PX + 10, CUTOUT_PX + (46 if has_below else 30)
     width = columns * across - 10 + 2 * MARGIN
-    height = 2 * MARGIN + 44 + sum(46 + math.ceil(len(group.number) / columns) * down for group in groups)
+    top = MARGIN + 44 + (26 if keys else 0)
+    height = MARGIN + top + sum(46 + math.ceil(len(panel.cuts) / columns) * down for panel in panels)
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
 
@@ -70,52 +143,58 @@ def draw_sheet(
         room = CUTOUT_PX if anchor == "ra" else width - MARGIN - x
         pen.text((x, y), fitted(words, font, room), font=font, fill=fill, anchor=anchor)
 
-    write(MARGIN, MARGIN - 8, raster.name, 22)
-    number_of = "1 object" if total == 1 else f"{total:,} objects"
-    facts = [number_of, _width_of_cutouts(base, scale), look.described] if total else ["no objects found"]
-    write(MARGIN, MARGIN + 22, "; ".join(fact for fact in facts if fact), 14, FAINT)
-    y = MARGIN + 44
-    for group in groups:
-        write(MARGIN, y + 16, group.heading, 16)
+    write(MARGIN, MARGIN - 8, title, 22)
+    looks = described[:1] if len(set(described)) == 1 else []
+    shown = [*facts, *([_width_of_cutouts(square(cuts[0].grid), scale)] if cuts else []), *looks]
+    write(MARGIN, MARGIN + 22, "; ".join(fact for fact in shown if fact), 14, FAINT)
+    x = float(MARGIN)
+    for number, words in keys:
+        draw_key(sheet, x, MARGIN + 46, 15, PALETTE[number % len(PALETTE)])
+        write(x + 26, MARGIN + 47, words, 14)
+        x += 26 + font_of(14).getlength(words) + 22
+    y = top
+    for panel in panels:
+        write(MARGIN, y + 16, panel.heading, 16)
         y += 46
-        for index, number in enumerate(group.number):
-            cutout, reduced = cutouts[int(number)]
-            left, top = MARGIN + index % columns * across, y + index // columns * down
-            sheet.paste(Image.fromarray(cutout), (left, top))
-            write(left + 1, top + CUTOUT_PX + 5, f"{group.objects.score[index]:.2f}", 14)
-            words = f"{number:,}" if reduced == 1 else f"1/{reduced:g} size  {number:,}"
-            write(left + CUTOUT_PX - 1, top + CUTOUT_PX + 6, words, 13, FAINT, "ra")
-            if several:
-                name = fitted(group.objects.classes[group.objects.label[index]], font_of(13), CUTOUT_PX)
-                write(left + 1, top + CUTOUT_PX + 22, name, 13)
-        y += math.ceil(len(group.number) / columns) * down
+        for index, cut in enumerate(panel.cuts):
+            cutout, reduced = drawn[id(cut)]
+            left, above = MARGIN + index % columns * across, y + index // columns * down
+            sheet.paste(Image.fromarray(cutout), (left, above))
+            write(left + 1, above + CUTOUT_PX + 5, cut.left, 14)
+            room = CUTOUT_PX - 8 - font_of(14).getlength(cut.left)
+            words = cut.right if reduced == 1 else f"1/{reduced:g} size  {cut.right}"
+            words = fitted(words, font_of(13), room)
+            write(left + CUTOUT_PX - 1, above + CUTOUT_PX + 6, words, 13, FAINT, "ra")
+            if cut.below:
+                write(left + 1, above + CUTOUT_PX + 22, fitted(cut.below, font_of(13), CUTOUT_PX), 13)
+        y += math.ceil(len(panel.cuts) / columns) * down
     save(sheet, path)
 
 
-def _cutouts(
-    raster: Raster, look: Look, base: Grid, groups: Sequence[Group], scale: float
-) -> dict[int, tuple[Pixels, float]]:
-    """Place in the stream -> its cut-out, and by how much more than the others it is reduced."""
-    todo = [(group, index) for group in groups for index in range(len(group.number))]
-    # From top to bottom: pictures that can't be entered in the middle (PNG) are then decoded once.
-    todo.sort(key=lambda each: float(each[0].objects[each[1] : each[1] + 1].centres()[0, 1]))
-    cutouts = {}
-    for group, index in todo:
-        one = group.objects[index : index + 1].moved_to(base)
-        own = scale
-        while float(sizes_of(one)[0]) * 1.1 > CUTOUT_PX * own:
-            own *= 2
-        grid = base.reduced(max(own, 1.0))
-        enlarged = round(max(1 / own, 1))
-        side = CUTOUT_PX // enlarged
-        x, y = np.rint(one.moved_to(grid).centres()[0] - side / 2).astype(int)
-        window = Window(int(x), int(y), side, side)
-        image = np.zeros((side, side, 4), np.uint8)
-        look.paint(raster.read(window, look.bands, grid), image)
-        marks = Marks(CUTOUT_PX, CUTOUT_PX, line_px=1)
-        marks.draw(one.moved_to(grid.crop(window).reduced(1 / enlarged)))
-        cutouts[int(group.number[index])] = (marks.over(on_paper(enlarge(image, enlarged))), own / scale)
-    return cutouts
+def _cutout(raster: Raster, look: Look, cut: Cut, scale: float) -> tuple[Pixels, float]:
+    """The picture of a cut-out, and by how much more than the others it is reduced."""
+    base = square(raster.grid)
+    one = cut.one.moved_to(base)
+    own = scale
+    while float(sizes_of(one)[0]) * 1.1 > CUTOUT_PX * own:
+        own *= 2
+    grid = base.reduced(max(own, 1.0))
+    enlarged = round(max(1 / own, 1))
+    side = CUTOUT_PX // enlarged
+    x, y = np.rint(one.moved_to(grid).centres()[0] - side / 2).astype(int)
+    window = Window(int(x), int(y), side, side)
+    image = np.zeros((side, side, 4), np.uint8)
+    look.paint(raster.read(window, look.bands, grid), image)
+    marks = Marks(CUTOUT_PX, CUTOUT_PX, line_px=1)
+    picture = grid.crop(window).reduced(1 / enlarged)
+    if cut.around is not None:
+        around = cut.around.moved_to(picture)
+        bounds = around.bounds()
+        near = (bounds[:, 2:] > 0).all(axis=1) & (bounds[:, :2] < CUTOUT_PX).all(axis=1)
+        marks.draw(around[np.flatnonzero(near)])
+        marks.line_px = 2
+    marks.draw(one.moved_to(picture))
+    return marks.over(on_paper(enlarge(image, enlarged))), own / scale
 
 
 def _common_scale(sizes: Sequence[Floats]) -> float:
