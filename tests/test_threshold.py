@@ -77,9 +77,8 @@ PLAIN = {"smooth": "0px", "open": "0px", "min_area": "1px"}
 
 def trace(mask: NDArray[Any]) -> tuple[outlines.Regions, outlines.Outlines]:
     framed = np.pad(mask.astype(np.uint8), 1)
-    count, labels = cv2.connectedComponents(framed, connectivity=4)
-    regions = outlines.regions_of(labels, count - 1, framed)
-    return regions, outlines.traced(regions, np.ones(count, np.bool_))
+    regions = outlines.regions_in(framed)
+    return regions, outlines.traced(regions, np.ones(regions.number + 1, np.bool_))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 13), st.integers(1, 13), st.floats(0.1, 0.95))
@@ -92,8 +91,9 @@ def test_outlines_are_those_of_the_filled_regions(seed: int, width: int, height:
     _, number = ndimage.label(mask)
     assert len(shapes) == number
     cross = ndimage.generate_binary_structure(2, 1)
+    labels = regions.painted()
     for k, shape in enumerate(shapes):
-        one = np.pad(regions.labels == found.label[k], 1)
+        one = np.pad(labels == found.label[k], 1)
         filled = ndimage.binary_fill_holes(one, cross)[2:-2, 2:-2]
         y, x = np.nonzero(filled)
         assert found.areas()[k] == len(x) == shape.area

@@ -69,6 +69,16 @@ def gaussian(image: NDArray[Any], valid: Mask | None, sigma: float) -> NDArray[A
     return smooth
 
 
+def gaussian_at_most(image: NDArray[Any], valid: Mask | None, sigma: float, level: int) -> Mask:
+    """`gaussian(image, valid, sigma) <= level`, without the rounded means in between where all is valid."""
+    if sigma == 0 or valid is not None:
+        return np.asarray(gaussian(image, valid, sigma) <= level)
+    kernel, depth = _gaussian(image, sigma)
+    total = cv2.sepFilter2D(image, depth, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+    # Halves are rounded to the even number.
+    return np.asarray(total <= (level + 0.5) * float(kernel.sum()) ** 2 - level % 2)
+
+
 def box_mean(image: NDArray[Any], valid: Mask | None, width: int, times: int = 1) -> NDArray[np.float64]:
     """The mean of the valid pixels in a square around each, in float64; 0 where there are none.
 
