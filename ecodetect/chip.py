@@ -21,6 +21,8 @@ class Chip:
     window : where the chip lies, in pixels of the grid that is scanned; it may reach beyond the raster,
         and is not valid there.
     grid : the chip's own place; its pixel (0, 0) is (window.x, window.y) of the scanned grid.
+    asked : where the objects are that are asked for, by their centres, in pixels of the grid that is scanned;
+        others may be left out. None: anywhere.
     """
 
     pixels: NDArray[Any]
@@ -28,6 +30,7 @@ class Chip:
     bands: tuple[str, ...]
     window: Window
     grid: Grid
+    asked: Window | None = None
 
     def __post_init__(self) -> None:
         bands, height, width = self.pixels.shape

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -214,7 +214,7 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
     for start in range(0, len(tiles), work.batch):
         part = tiles[start : start + work.batch]
-        chips = [chip.crop(tile.read) for tile in part]
+        chips = [replace(chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin))) for tile in part]
         chips += chips[:1] * (work.batch - len(part))  # a fixed batch gives the same numbers as any other
         for tile, local in zip(part, work.detector.detect(chips), strict=False):
             found = local.shifted(tile.read.x, tile.read.y, work.grid)

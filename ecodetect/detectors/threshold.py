@@ -203,12 +203,12 @@ class Threshold:
         image, valid = self.intensity.image(chip)
         mask = self._mask(image, valid)
         # One pixel around: what touches the chip's border ends there.
-        framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
+        framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
         regions = outlines.regions_in(framed)
         if self.options.split:
             labels = splitting.split(regions, self.largest_px, self.options.neck)
             regions = outlines.regions_of(labels)
-        found = outlines.traced(regions, self._worth_tracing(regions))
+        found = outlines.traced(regions, self._worth_tracing(regions, chip))
         found = found[self._passes(found)]
         if not len(found):
             sized = self.kind == "point"
@@ -247,8 +247,8 @@ class Threshold:
             mask &= valid
         return filtering.opened(mask.view(np.uint8), self.open_px)
 
-    def _worth_tracing(self, regions: outlines.Regions) -> NDArray[np.bool_]:
-        """Which labels may pass the gates, judged by their boxes, (number + 1,)."""
+    def _worth_tracing(self, regions: outlines.Regions, chip: Chip) -> NDArray[np.bool_]:
+        """Which labels are asked for and may pass the gates, judged by their boxes, (number + 1,)."""
         box = regions.box
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
         fits = np.maximum(width, height) <= self.largest_px
@@ -256,6 +256,9 @@ class Threshold:
         if self.kind != "point":
             rows, columns = regions.shape
             fits |= (box[:, :2] > 1).all(axis=1) & (box[:, 2] < columns - 1) & (box[:, 3] < rows - 1)
+        if chip.asked is not None:
+            centre = (box[:, :2] + box[:, 2:]) / 2 - 1
+            fits &= chip.asked.owns(centre + (chip.window.x, chip.window.y))
         return np.asarray(fits & (width * height >= self.min_area_px))
 
     def _passes(self, found: outlines.Outlines) -> NDArray[np.bool_]:
@@ -292,7 +295,7 @@ class Threshold:
         def sums(per_piece: NDArray[Any], chosen: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
             """Sum of a whole number per piece over each of the boxes; exact below 2^53."""
             weights = per_piece if chosen is None else np.where(chosen, per_piece, 0)
-            return np.bincount(which, weights, minlength=len(label))
+            return np.asarray(np.bincount(which, weights, minlength=len(label)), np.float64)
 
         def covered(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
             """Of the integral of an image the sums over whole boxes, and over each of the pieces."""
