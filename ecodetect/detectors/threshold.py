@@ -257,8 +257,8 @@ class Threshold:
             rows, columns = regions.shape
             fits |= (box[:, :2] > 1).all(axis=1) & (box[:, 2] < columns - 1) & (box[:, 3] < rows - 1)
         if chip.asked is not None:
-            centre = (box[:, :2] + box[:, 2:]) / 2 - 1
-            fits &= chip.asked.owns(centre + (chip.window.x, chip.window.y))
+            corner = np.array([chip.window.x, chip.window.y]) - 1
+            fits &= chip.asked.owns((box[:, :2] + box[:, 2:]) / 2 + corner)
         return np.asarray(fits & (width * height >= self.min_area_px))
 
     def _passes(self, found: outlines.Outlines) -> NDArray[np.bool_]:
