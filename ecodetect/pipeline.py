@@ -253,14 +253,7 @@ def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
     """
     if chip.valid is None:
         return True
-    valid = chip.crop(tile.read).valid
-    assert valid is not None
-    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-    if not len(rows):
-        return False
-    x, y = tile.read.x + int(columns[0]), tile.read.y + int(rows[0])
-    extent = Window(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
-    return bool(tile.core.grown(margin).clipped(extent).area)
+    return bool(tile.core.grown(margin).clipped(chip.crop(tile.read).extent).area)
 
 
 def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:

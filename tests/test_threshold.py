@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -128,6 +129,31 @@ def test_shapes_measured() -> None:
         )
         assert found.elongations()[0] == pytest.approx(elongation, abs=0.01)
         assert found.areas()[0] / found.hull_areas()[0] > 0.97
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("sigma", [0, 0.7, 2.0])
+def test_what_lies_at_or_below_a_level_is_told_by_the_rounded_means(dtype: Any, sigma: float) -> None:
+    rng = np.random.default_rng(3)
+    image = (rng.integers(0, 4, (90, 120)) * (np.iinfo(dtype).max // 3)).astype(dtype)  # many ties
+    for valid in (None, holes(3, image.shape), np.ones(image.shape, np.bool_)):
+        known = np.where(True if valid is None else valid, image, 0).astype(dtype)
+        means = filtering.gaussian(known, valid, sigma)
+        for level in (-1, 0, 1, 84, 85, 127, 128, int(np.median(means)), np.iinfo(dtype).max):
+            below = filtering.gaussian_at_most(known, valid, sigma, level)
+            assert ((below == (means <= level)) | ~(np.True_ if valid is None else valid)).all()
+
+
+def test_objects_that_are_not_asked_for_may_be_left_out_and_no_others() -> None:
+    image = scenery(5)
+    detector = built("threshold", image, None, RGB, **SMALL)
+    chip = chip_of(image, None, RGB, Window(0, 0, 150, 110))
+    asked = Window(40, 30, 60, 50)
+    every, (some,) = detector.detect([chip])[0], detector.detect([replace(chip, asked=asked)])
+    wanted = every[asked.owns(every.centres())]
+    assert 0 < len(some) == len(wanted)
+    assert shapely.equals_exact(some.geometry, wanted.geometry).all()
+    assert (some.score == wanted.score).all()
 
 
 # ---- what is found

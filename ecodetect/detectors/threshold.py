@@ -200,24 +200,31 @@ class Threshold:
         return [self._detect(chip) for chip in chips]
 
     def _detect(self, chip: Chip) -> Detections:
-        image, valid = self.intensity.image(chip)
+        # What isn't valid counts like what isn't there, and needn't be looked at.
+        extent = chip.extent
+        if not extent.area:
+            return self._none(chip)
+        image, valid = self.intensity.image(chip.crop(extent))
+        if valid is None and extent != chip.window:
+            valid = np.ones(image.shape, np.bool_)
         mask = self._mask(image, valid)
-        # One pixel around: what touches the chip's border ends there.
+        # One pixel around: what touches the border ends there.
         framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
         regions = outlines.regions_in(framed)
         if self.options.split:
             labels = splitting.split(regions, self.largest_px, self.options.neck)
             regions = outlines.regions_of(labels)
-        found = outlines.traced(regions, self._worth_tracing(regions, chip))
+        left, top = extent.x - chip.window.x - 1, extent.y - chip.window.y - 1
+        boxes = regions.box + np.array([left, top, left, top])
+        found = outlines.traced(regions, self._worth_tracing(boxes, chip))
         found = found[self._passes(found)]
         if not len(found):
-            sized = self.kind == "point"
-            return Detections.empty(chip.grid, self.kind, self.classes, sized=sized)
+            return self._none(chip)
         score = self._scores(image, valid, regions, found.label)
-        box = regions.box[found.label] - 1.0
+        box = boxes[found.label].astype(np.float64)
         geometry: NDArray[Any]
         if self.kind == "polygon":
-            geometry = found.polygons(-1, -1)
+            geometry = found.polygons(left, top)
         elif self.kind == "box":
             geometry = box
         else:
@@ -225,6 +232,9 @@ class Threshold:
         diameter = np.sqrt(found.areas() * (4 / np.pi)) if self.kind == "point" else None
         label = np.zeros(len(found), np.int64)
         return Detections(chip.grid, self.kind, geometry, score, label, self.classes, diameter)
+
+    def _none(self, chip: Chip) -> Detections:
+        return Detections.empty(chip.grid, self.kind, self.classes, sized=self.kind == "point")
 
     def _smoothed(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
         return filtering.gaussian(image, valid, self.smooth_px)
@@ -247,17 +257,16 @@ class Threshold:
             mask &= valid
         return filtering.opened(mask.view(np.uint8), self.open_px)
 
-    def _worth_tracing(self, regions: outlines.Regions, chip: Chip) -> NDArray[np.bool_]:
-        """Which labels are asked for and may pass the gates, judged by their boxes, (number + 1,)."""
-        box = regions.box
+    def _worth_tracing(self, box: NDArray[np.int64], chip: Chip) -> NDArray[np.bool_]:
+        """Which regions are asked for and may pass the gates, judged by their boxes in pixels of the chip."""
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
         fits = np.maximum(width, height) <= self.largest_px
         # Wider ones are reported where they are whole, to be counted; a point wouldn't show its width.
         if self.kind != "point":
-            rows, columns = regions.shape
-            fits |= (box[:, :2] > 1).all(axis=1) & (box[:, 2] < columns - 1) & (box[:, 3] < rows - 1)
+            end = (chip.window.width, chip.window.height)
+            fits |= (box[:, :2] > 0).all(axis=1) & (box[:, 2:] < end).all(axis=1)
         if chip.asked is not None:
-            corner = np.array([chip.window.x, chip.window.y]) - 1
+            corner = np.array([chip.window.x, chip.window.y])
             fits &= chip.asked.owns((box[:, :2] + box[:, 2:]) / 2 + corner)
         return np.asarray(fits & (width * height >= self.min_area_px))
 
