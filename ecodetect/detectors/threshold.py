@@ -220,7 +220,8 @@ class Threshold:
         found = found[self._passes(found)]
         if not len(found):
             return self._none(chip)
-        score = self._scores(image, valid, regions, found.label)
+        gappy = None if valid is None or valid.all() else valid
+        score = self._scores(image, gappy, regions, found.label)
         box = boxes[found.label].astype(np.float64)
         geometry: NDArray[Any]
         if self.kind == "polygon":
