@@ -21,6 +21,8 @@ class Chip:
     window : where the chip lies, in pixels of the grid that is scanned; it may reach beyond the raster,
         and is not valid there.
     grid : the chip's own place; its pixel (0, 0) is (window.x, window.y) of the scanned grid.
+    asked : where the objects are that are asked for, by their centres, in pixels of the grid that is scanned;
+        others may be left out. None: anywhere.
     """
 
     pixels: NDArray[Any]
@@ -28,6 +30,7 @@ class Chip:
     bands: tuple[str, ...]
     window: Window
     grid: Grid
+    asked: Window | None = None
 
     def __post_init__(self) -> None:
         bands, height, width = self.pixels.shape
@@ -37,6 +40,17 @@ class Chip:
             )
         if self.valid is not None and self.valid.shape != (height, width):
             raise ValueError(f"mask of shape {self.valid.shape} for a chip of {height} x {width}")
+
+    @property
+    def extent(self) -> Window:
+        """The smallest window around the valid pixels, in pixels of the scanned grid; 0 px wide if none."""
+        if self.valid is None:
+            return self.window
+        rows, columns = np.flatnonzero(self.valid.any(axis=1)), np.flatnonzero(self.valid.any(axis=0))
+        if not len(rows):
+            return Window(self.window.x, self.window.y, 0, 0)
+        x, y = self.window.x + int(columns[0]), self.window.y + int(rows[0])
+        return Window(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
 
     def crop(self, window: Window) -> Chip:
         """The part inside `window` (pixels of the scanned grid), as a view; it must lie in this chip."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from ecodetect.errors import GridError
-from ecodetect.grid import Grid, describe_crs, lonlat_of, transformed
+from ecodetect.grid import Floats, Grid, describe_crs, lonlat_of, transformed
 
 Geometries = NDArray[np.object_]
 Columns = Mapping[str, NDArray[Any]]
@@ -83,13 +83,19 @@ class Layer:
         target = grid.crs
         return _moved(self.in_world(), lambda xy: grid.to_pixel(transformed(xy, source, target)))
 
-    def in_lonlat(self) -> Geometries:
-        """Geometries in WGS 84 longitude and latitude (not cut at the antimeridian).
+    def in_lonlat(self, *, decimals: int | None = None) -> Geometries:
+        """Geometries in WGS 84 longitude and latitude (not cut at the antimeridian), rounded if asked for.
 
         Raises GridError when the frame has no way to WGS 84.
         """
-        crs = self.frame_crs
-        return _moved(self.in_world(), lambda xy: lonlat_of(xy, crs))
+        grid, crs = self.grid, self.frame_crs
+
+        def step(xy: Floats) -> Floats:
+            lonlat = lonlat_of(xy if grid is None else grid.to_world(xy), crs)
+            return lonlat if decimals is None else np.round(lonlat, decimals)
+
+        # In one step: geometries made anew are what costs.
+        return _moved(self.geometry, step)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

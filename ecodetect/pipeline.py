@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -214,7 +214,7 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
     for start in range(0, len(tiles), work.batch):
         part = tiles[start : start + work.batch]
-        chips = [chip.crop(tile.read) for tile in part]
+        chips = [replace(chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin))) for tile in part]
         chips += chips[:1] * (work.batch - len(part))  # a fixed batch gives the same numbers as any other
         for tile, local in zip(part, work.detector.detect(chips), strict=False):
             found = local.shifted(tile.read.x, tile.read.y, work.grid)
@@ -253,14 +253,7 @@ def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
     """
     if chip.valid is None:
         return True
-    valid = chip.crop(tile.read).valid
-    assert valid is not None
-    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-    if not len(rows):
-        return False
-    x, y = tile.read.x + int(columns[0]), tile.read.y + int(rows[0])
-    extent = Window(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
-    return bool(tile.core.grown(margin).clipped(extent).area)
+    return bool(tile.core.grown(margin).clipped(chip.crop(tile.read).extent).area)
 
 
 def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:

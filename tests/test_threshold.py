@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -77,9 +78,8 @@ PLAIN = {"smooth": "0px", "open": "0px", "min_area": "1px"}
 
 def trace(mask: NDArray[Any]) -> tuple[outlines.Regions, outlines.Outlines]:
     framed = np.pad(mask.astype(np.uint8), 1)
-    count, labels = cv2.connectedComponents(framed, connectivity=4)
-    regions = outlines.regions_of(labels, count - 1, framed)
-    return regions, outlines.traced(regions, np.ones(count, np.bool_))
+    regions = outlines.regions_in(framed)
+    return regions, outlines.traced(regions, np.ones(regions.number + 1, np.bool_))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 13), st.integers(1, 13), st.floats(0.1, 0.95))
@@ -92,8 +92,9 @@ def test_outlines_are_those_of_the_filled_regions(seed: int, width: int, height:
     _, number = ndimage.label(mask)
     assert len(shapes) == number
     cross = ndimage.generate_binary_structure(2, 1)
+    labels = regions.painted()
     for k, shape in enumerate(shapes):
-        one = np.pad(regions.labels == found.label[k], 1)
+        one = np.pad(labels == found.label[k], 1)
         filled = ndimage.binary_fill_holes(one, cross)[2:-2, 2:-2]
         y, x = np.nonzero(filled)
         assert found.areas()[k] == len(x) == shape.area
@@ -128,6 +129,31 @@ def test_shapes_measured() -> None:
         )
         assert found.elongations()[0] == pytest.approx(elongation, abs=0.01)
         assert found.areas()[0] / found.hull_areas()[0] > 0.97
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("sigma", [0, 0.7, 2.0])
+def test_what_lies_at_or_below_a_level_is_told_by_the_rounded_means(dtype: Any, sigma: float) -> None:
+    rng = np.random.default_rng(3)
+    image = (rng.integers(0, 4, (90, 120)) * (np.iinfo(dtype).max // 3)).astype(dtype)  # many ties
+    for valid in (None, holes(3, image.shape), np.ones(image.shape, np.bool_)):
+        known = np.where(True if valid is None else valid, image, 0).astype(dtype)
+        means = filtering.gaussian(known, valid, sigma)
+        for level in (-1, 0, 1, 84, 85, 127, 128, int(np.median(means)), np.iinfo(dtype).max):
+            below = filtering.gaussian_at_most(known, valid, sigma, level)
+            assert ((below == (means <= level)) | ~(np.True_ if valid is None else valid)).all()
+
+
+def test_objects_that_are_not_asked_for_may_be_left_out_and_no_others() -> None:
+    image = scenery(5)
+    detector = built("threshold", image, None, RGB, **SMALL)
+    chip = chip_of(image, None, RGB, Window(0, 0, 150, 110))
+    asked = Window(40, 30, 60, 50)
+    every, (some,) = detector.detect([chip])[0], detector.detect([replace(chip, asked=asked)])
+    wanted = every[asked.owns(every.centres())]
+    assert 0 < len(some) == len(wanted)
+    assert shapely.equals_exact(some.geometry, wanted.geometry).all()
+    assert (some.score == wanted.score).all()
 
 
 # ---- what is found

@@ -69,6 +69,27 @@ def gaussian(image: NDArray[Any], valid: Mask | None, sigma: float) -> NDArray[A
     return smooth
 
 
+def gaussian_at_most(image: NDArray[Any], valid: Mask | None, sigma: float, level: int) -> Mask:
+    """`gaussian(image, valid, sigma) <= level`, without making the means; anything where it isn't valid."""
+    if sigma == 0:
+        return np.asarray(image <= level)
+    kernel, depth = _gaussian(image, sigma)
+    border = cv2.BORDER_REFLECT_101 if valid is None else cv2.BORDER_CONSTANT
+    total = cv2.sepFilter2D(image, depth, kernel, kernel, borderType=border)
+    # Halves are rounded to the even number.
+    below = np.asarray(total <= (level + 0.5) * float(kernel.sum()) ** 2 - level % 2)
+    if valid is not None:
+        # Only near what isn't valid do the weights differ from place to place.
+        square = np.ones((len(kernel), len(kernel)), np.uint8)
+        known = valid.view(np.uint8)
+        inner = cv2.erode(known, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        near = np.flatnonzero(inner != known)
+        if len(near):
+            weight = cv2.sepFilter2D(known, depth, kernel, kernel, borderType=border)
+            below.ravel()[near] = np.rint(total.ravel()[near] / weight.ravel()[near]) <= level
+    return below
+
+
 def box_mean(image: NDArray[Any], valid: Mask | None, width: int, times: int = 1) -> NDArray[np.float64]:
     """The mean of the valid pixels in a square around each, in float64; 0 where there are none.
 

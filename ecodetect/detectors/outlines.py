@@ -6,8 +6,8 @@ through the same four neighbours, an outline never touches itself (were it to, t
 point would be linked by a path around one of the two gaps there, and that gap would have been filled), so
 each is a valid polygon.
 
-All is done for all regions at once: each unit edge between a region and another or none points clockwise,
-finds its successor, and a chain through all outer rings is read off.
+All is done for all regions at once, on runs of pixels along the rows instead of pixels: few of the pixels of
+a tile are ends of runs, and ends of runs are all that regions, outlines and sums depend on.
 """
 
 from __future__ import annotations
@@ -20,27 +20,23 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-EAST, SOUTH, WEST, NORTH = range(4)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Regions:
-    """Labelled regions as runs of pixels along the rows, sorted by row, then column.
+    """Regions of an image as runs of pixels along the rows, sorted by row, then column.
 
-    labels : int32 (H, W), 0 outside; the outermost rows and columns are 0. Each region is 4-connected.
-    pattern : (H, W), differs between neighbours exactly where `labels` do: a mask (quick to compare) where
-        regions don't touch, else `labels` itself.
-    number : highest label.
+    shape : rows and columns of the image; nothing lies in the outermost ones. Each region is 4-connected.
+    number : highest label; labels are 1 and up.
     row, start, stop, label : int64 (R,), runs of columns start ≤ x < stop.
     box : int64 (number + 1, 4), xmin, ymin, xmax, ymax of each label, half-open.
     """
 
-    labels: NDArray[np.int32]
-    pattern: NDArray[Any]
+    shape: tuple[int, int]
     number: int
     row: Ints
     start: Ints
@@ -48,24 +44,33 @@ class Regions:
     label: Ints
     box: Ints
 
-    def _summed(self, per_run: NDArray[Any], label: Ints) -> Floats:
-        """Sum of a whole number per run over each of the labels; exact below 2^53."""
-        return np.asarray(
-            np.bincount(self.label, weights=per_run, minlength=self.number + 1)[label], np.float64
-        )
+    def painted(self) -> NDArray[np.int32]:
+        """The label of each pixel, 0 outside."""
+        labels = np.zeros(self.shape, np.int32)
+        length = self.stop - self.start
+        first = self.row * self.shape[1] + self.start
+        labels.ravel()[_ranges(first, length)] = np.repeat(self.label, length)
+        return labels
 
-    def pixels(self, label: Ints) -> Floats:
-        """Number of pixels of each of the labels."""
-        return self._summed(self.stop - self.start, label)
+    def pieces(self, box: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """What of the runs lies in each of some boxes: numbers of the box and the run, start and stop.
 
-    def sums(self, image: NDArray[Any], label: Ints) -> Floats:
-        """Sum of the image's whole numbers over the pixels of each of the labels.
-
-        image : uint8 or uint16, without the rows and columns of zeros around `labels`.
+        box : int64 (N, 4), half-open, inside the image.
         """
-        table = integral(image)
-        y, x0, x1 = self.row, self.start - 1, self.stop - 1
-        return self._summed(between(table, x0, y - 1, x1, y), label)
+        width = self.shape[1]
+        which = np.repeat(np.arange(len(box)), box[:, 3] - box[:, 1])
+        line = _ranges(box[:, 1], box[:, 3] - box[:, 1]) * width
+        first = np.searchsorted(self.row * width + self.stop, line + box[which, 0], "right")
+        count = np.searchsorted(self.row * width + self.start, line + box[which, 2], "left") - first
+        which, run = np.repeat(which, count), _ranges(first, count)
+        start = np.maximum(self.start[run], box[which, 0])
+        return which, run, start, np.minimum(self.stop[run], box[which, 2])
+
+
+def _ranges(first: Ints, count: Ints) -> Ints:
+    """first[0], first[0] + 1, … (count[0] of them), first[1], …"""
+    before = np.cumsum(count) - count
+    return np.asarray(np.repeat(first - before, count) + np.arange(int(count.sum())), np.int64)
 
 
 def integral(image: NDArray[Any]) -> NDArray[Any]:
@@ -82,90 +87,114 @@ def between(table: NDArray[Any], x0: Ints, y0: Ints, x1: Ints, y1: Ints) -> NDAr
     return np.asarray(flat[bottom + x1] - flat[top + x1] - flat[bottom + x0] + flat[top + x0])
 
 
-def regions_of(labels: NDArray[np.int32], number: int, pattern: NDArray[Any]) -> Regions:
-    """The runs and boxes of a label image whose outermost rows and columns are 0; see `Regions`."""
-    flat = pattern.ravel()
+def regions_in(mask: NDArray[np.uint8]) -> Regions:
+    """The 4-connected regions of a mask (0 or 1; 0 in its outermost rows and columns), in reading order."""
+    width = mask.shape[1]
+    flat = mask.ravel()
     change = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    value = labels.ravel()[change]
+    first, last = change[0::2], change[1::2]  # the zeros at the end of a row follow every run
+    # Runs of the next row that share a column with each.
+    below = np.searchsorted(last, first + width, "right")
+    count = np.searchsorted(first, last + width, "left") - below
+    n = len(first)
+    starts = np.append(0, np.cumsum(count)).astype(np.int32)
+    touching = csr_array(
+        (np.ones(starts[-1], np.int8), _ranges(below, count).astype(np.int32), starts), (n, n)
+    )
+    number, label = connected_components(touching, directed=False) if n else (0, np.empty(0))
+    return _of_runs(mask.shape, first, last, label.astype(np.int64) + 1, number)
+
+
+def regions_of(labels: NDArray[np.int32]) -> Regions:
+    """The regions of a label image (0 outside, and in the outermost rows and columns), which may touch."""
+    flat = labels.ravel()
+    change = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    value = flat[change]
     inside = np.flatnonzero(value)
-    first, label = change[inside], value[inside].astype(np.int64)
-    last = change[inside + 1]  # the zeros at the end of a row follow every run
-    row = first // labels.shape[1]
-    start, stop = first - row * labels.shape[1], last - row * labels.shape[1]
+    number = int(value.max()) if len(value) else 0
+    return _of_runs(labels.shape, change[inside], change[inside + 1], value[inside].astype(np.int64), number)
+
+
+def _of_runs(shape: tuple[int, ...], first: Ints, last: Ints, label: Ints, number: int) -> Regions:
+    """first, last : of each run, half-open, in the flattened image."""
+    rows, columns = shape
+    row = first // columns
+    start, stop = first - row * columns, last - row * columns
     box = np.zeros((number + 1, 4), np.int64)
-    box[:, :2] = max(labels.shape)
+    box[:, :2] = max(shape)
     np.minimum.at(box[:, 0], label, start)
     np.maximum.at(box[:, 2], label, stop)
     box[label[::-1], 1] = row[::-1]  # of equal indices the last assignment stays: the first row
     box[label, 3] = row + 1
-    return Regions(labels, pattern, number, row, start, stop, label, box)
+    return Regions((rows, columns), number, row, start, stop, label, box)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Outlines:
-    """Outer rings of regions in unit edges on the corner lattice; every ring is clockwise on a screen.
+    """Outer rings of regions, clockwise on a screen, by their horizontal sides.
+
+    A vertical side leads from the end of each horizontal one to the begin of the next.
 
     label : int64 (N,), the regions, ascending.
-    first : int64 (N,), where each ring begins in the arrays of edges: in the topmost row, at the leftmost
+    first : int64 (N,), where each ring begins in the arrays of sides: in the topmost row, at the leftmost
         pixel.
-    x, y : int64 (E,), the corner where an edge begins, in pixels of the label image.
-    heading : int8 (E,), EAST, SOUTH, WEST or NORTH; the region is to the right of an edge.
+    y, begin, end : int64 (S,), a side's row of corners and the columns between which it runs, in pixels of
+        the image; the region is below it if begin < end, else above.
     """
 
     label: Ints
     first: Ints
-    x: Ints
     y: Ints
-    heading: NDArray[np.int8]
+    begin: Ints
+    end: Ints
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> Outlines:
         """The outlines of a boolean mask."""
-        edges = np.repeat(chosen, self._lengths())
+        sides = np.repeat(chosen, self._lengths())
         first = np.append(0, np.cumsum(self._lengths()[chosen]))[:-1]
-        return Outlines(self.label[chosen], first, self.x[edges], self.y[edges], self.heading[edges])
+        return Outlines(self.label[chosen], first, self.y[sides], self.begin[sides], self.end[sides])
 
     def _lengths(self) -> Ints:
-        return np.diff(np.append(self.first, len(self.x)))
+        """Horizontal sides of each ring, (N,)."""
+        return np.diff(np.append(self.first, len(self.y)))
 
     def _sums(self, values: NDArray[Any]) -> Ints:
-        """Sum over the edges of each ring, (N,)."""
+        """Sum over the sides of each ring, (N,)."""
         if not len(self):
             return np.empty(0, np.int64)
         return np.asarray(np.add.reduceat(values, self.first, dtype=np.int64))
 
-    def _rings(self) -> Ints:
-        """To which ring each edge belongs, (E,)."""
-        return np.repeat(np.arange(len(self)), self._lengths())
+    def _next_y(self) -> Ints:
+        """Where the vertical side after each horizontal one leads, (S,)."""
+        following = np.append(self.y[1:], 0)
+        following[np.append(self.first[1:], len(self.y)) - 1] = self.y[self.first]
+        return following
 
-    def _turns(self) -> NDArray[np.bool_]:
-        """Whether the outline turns where an edge begins, (E,)."""
-        before = np.empty_like(self.heading)
-        before[1:] = self.heading[:-1]
-        before[self.first] = NORTH  # a ring begins at the top of a left side
-        return np.asarray(self.heading != before)
-
-    def filled(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Which pixels lie inside an outline, in a label image of this shape."""
-        # Along a row an outline is entered at a left side, whose edge points up from the row below, and left
-        # at a right one; nested outlines count up.
+    def filled(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which pixels lie inside an outline, in an image of this shape."""
+        # Along a row an outline is entered at a left side, which leads up, and left at a right one; nested
+        # outlines count up.
         steps = np.zeros(shape, np.int16)
-        for heading, change, rows in ((NORTH, 1, 1), (SOUTH, -1, 0)):
-            these = np.flatnonzero(self.heading == heading)
-            np.add.at(steps, (self.y[these] - rows, self.x[these]), change)
+        if len(self):
+            to = self._next_y()
+            count = np.abs(self.y - to)
+            rows, columns = _ranges(np.minimum(self.y, to), count), np.repeat(self.end, count)
+            np.add.at(steps, (rows, columns), np.repeat(np.where(to < self.y, 1, -1), count).astype(np.int16))
         return np.cumsum(steps, axis=1, out=steps) > 0
 
     def areas(self) -> Ints:
         """Pixels inside each outline, filled gaps included."""
-        eastward = np.where(self.heading == EAST, -self.y, 0)
-        return self._sums(np.where(self.heading == WEST, self.y, eastward))
+        return self._sums(self.y * (self.begin - self.end))
 
     def perimeters(self) -> Floats:
         """Length of each outline in pixels, cutting the corners of pixels: a large disc's is 5 % too long."""
-        turns = self._sums(self._turns())
-        edges = self._sums(np.ones(len(self.x), np.int64))
+        if not len(self):
+            return np.empty(0)
+        turns = 2 * self._lengths()
+        edges = self._sums(np.abs(self.begin - self.end) + np.abs(self.y - self._next_y()))
         return np.asarray((edges - turns) + turns * 0.5**0.5, np.float64)
 
     def hull_areas(self) -> Floats:
@@ -174,19 +203,20 @@ class Outlines:
 
     def elongations(self) -> Floats:
         """Ratio of the longer to the shorter axis of the ellipse with each outline's second moments, ≥ 1."""
-        ring = self._rings()
         # Moments of the pixels' centres, doubled and about the ring's first corner so that they are small
-        # whole numbers: a column of pixels above a bottom edge minus one above a top edge.
-        sign = np.where(self.heading == WEST, 1, np.where(self.heading == EAST, -1, 0))
-        u = 2 * (self.x - self.x[self.first][ring]) + np.where(self.heading == WEST, -1, 1)
-        h = self.y - self.y[self.first][ring]
-        v1 = h * h  # sum of the doubled centres 1, 3, ..., 2h - 1
-        v2 = h * (4 * h * h - 1) // 3  # and of their squares
-        n = self._sums(sign * h).astype(np.float64)
-        mx, my = self._sums(sign * u * h) / n, self._sums(sign * v1) / n
-        xx = self._sums(sign * u * u * h) / n - mx * mx + 1 / 3  # + the extent of a pixel itself
-        yy = self._sums(sign * v2) / n - my * my + 1 / 3
-        xy = self._sums(sign * u * v1) / n - mx * my
+        # whole numbers: of the rectangle from that corner's row down to a bottom side, minus one down to a
+        # top side. The doubled centres 1, 3, …, 2n - 1 sum to n², their squares to n (4n² - 1) / 3.
+        lengths = self._lengths()
+        p = self.begin - np.repeat(self.begin[self.first], lengths)
+        q = self.end - np.repeat(self.begin[self.first], lengths)
+        h = self.y - np.repeat(self.y[self.first], lengths)
+        u1, v1 = p * p - q * q, h * h
+        u2, v2 = p * (4 * p * p - 1) // 3 - q * (4 * q * q - 1) // 3, h * (4 * h * h - 1) // 3
+        n = self._sums(h * (p - q)).astype(np.float64)
+        mx, my = self._sums(h * u1) / n, self._sums(v1 * (p - q)) / n
+        xx = self._sums(h * u2) / n - mx * mx + 1 / 3  # + the extent of a pixel itself
+        yy = self._sums(v2 * (p - q)) / n - my * my + 1 / 3
+        xy = self._sums(v1 * u1) / n - mx * my
         half, spread = (xx + yy) / 2, np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
         return np.asarray(np.sqrt((half + spread) / (half - spread)), np.float64)
 
@@ -194,10 +224,13 @@ class Outlines:
         """shapely polygons, (N,), moved by (dx, dy); without corners on straight sides."""
         if not len(self):
             return np.empty(0, dtype=object)
-        corner = self._turns()
-        xy = np.stack([self.x[corner] + dx, self.y[corner] + dy], axis=1).astype(np.float64)
-        rings = shapely.linearrings(xy, indices=self._rings()[corner])
-        return np.asarray(shapely.polygons(rings), dtype=object)
+        xy = np.empty((len(self.y), 2, 2))
+        xy[:, 0, 0], xy[:, 1, 0] = self.begin + dx, self.end + dx
+        xy[:, :, 1] = (self.y + dy)[:, None]
+        ring = np.repeat(np.arange(len(self)), 2 * self._lengths())
+        return np.asarray(
+            shapely.polygons(shapely.linearrings(xy.reshape(-1, 2), indices=ring)), dtype=object
+        )
 
 
 def traced(regions: Regions, wanted: NDArray[np.bool_]) -> Outlines:
@@ -205,86 +238,63 @@ def traced(regions: Regions, wanted: NDArray[np.bool_]) -> Outlines:
 
     wanted : bool (number + 1,), by label; that of label 0 is ignored.
     """
-    width = regions.labels.shape[1]
     found = np.flatnonzero(wanted[1:] & (regions.box[1:, 2] > regions.box[1:, 0])) + 1
     if not len(found):
         none = np.empty(0, np.int64)
-        return Outlines(none, none, none, none, np.empty(0, np.int8))
-    sides = _edges(regions, found)
-    follower, at = _followers(regions.labels, sides)
+        return Outlines(none, none, none, none, none)
+    height, width = regions.shape
+    region, line, x, is_start, is_top = _corners(regions, found)
+    # Sorted by region, line and column: each two make a horizontal side. A side begins at the corner that a
+    # vertical one leads to: down from the top of a right side, up from the bottom of a left one.
+    begin = np.arange(0, len(x), 2) + (is_start[0::2] != is_top[0::2])
+    end = begin ^ 1
+    # And sorted by region, column and line, left sides apart from right ones, each two make a vertical side.
+    order = np.argsort(((region * width + x) * 2 + is_start) * (height + 1) + line)
+    opposite = np.empty(len(x), np.int64)
+    opposite[order[0::2]], opposite[order[1::2]] = order[1::2], order[0::2]
+    follower = opposite[end] >> 1
 
     # One chain through all outer rings: where a ring would close, go on to the next one.
-    head = np.empty(regions.number + 1, np.int64)
-    head[regions.label[::-1]] = (regions.row * width + regions.start)[::-1]
-    start = at[head[found]]
-    successor = np.arange(len(follower), dtype=np.int32)
+    start = np.searchsorted(region, np.arange(len(found))) >> 1  # a region's first corner is its ring's
+    successor = np.arange(len(follower))
     successor[start] = np.append(start[1:], start[-1])
-    is_start = np.zeros(len(follower), np.bool_)
-    is_start[start] = True
-    closing = np.flatnonzero(is_start[follower])
+    is_first = np.zeros(len(follower), np.bool_)
+    is_first[start] = True
+    closing = np.flatnonzero(is_first[follower])
     follower[closing] = successor[follower[closing]]
-    order = _walk(follower, int(start[0]))
-    begin = np.concatenate([begin for begin, _ in sides])[order]
-    heading = np.repeat(np.arange(4, dtype=np.int8), [len(begin) for begin, _ in sides])[order]
-    y = begin // width
-    return Outlines(found, np.flatnonzero(is_start[order]), begin - y * width, y, heading)
+    chain = _walk(follower.astype(np.int32), int(start[0]))
+    begin, end = begin[chain], end[chain]
+    return Outlines(found, np.flatnonzero(is_first[chain]), line[begin], x[begin], x[end])
 
 
-def _edges(regions: Regions, found: Ints) -> list[tuple[Ints, NDArray[Any]]]:
-    """Unit edges of the regions with these labels, for each heading: where they begin, and their labels.
+def _corners(regions: Regions, found: Ints) -> tuple[Ints, Ints, Ints, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Corners of the outlines of the regions with these labels, gaps included: (V,) each.
 
-    A corner is given by the flat index of the pixel below it to the right.
+    Returns the region's place in `found`, row and column of the corner, whether it ends a left side (else a
+    right one), and whether at the top of it; sorted by place, row and column. Where two pixels meet at a
+    corner only, that of the left side comes first, and so ends the horizontal side from the left: the outline
+    goes on to the other pixel, and what can be left over a corner only is cut off, as a gap.
     """
-    width = regions.labels.shape[1]
-    wanted = np.zeros(regions.number + 1, np.bool_)
-    wanted[found] = True
-    runs = np.flatnonzero(wanted[regions.label])
-    origin, label = regions.row[runs] * width, regions.label[runs]
-    left, right = origin + regions.start[runs], origin + regions.stop[runs]
-    # Where the pattern changes from a row to the next there is the top of a pixel, or the bottom of one.
-    pattern, flat = regions.pattern.ravel(), regions.labels.ravel()
-    change = np.flatnonzero(pattern[width:] != pattern[:-width])
-    above, below = flat[change], flat[change + width]
-    top, bottom = np.flatnonzero(wanted[below]), np.flatnonzero(wanted[above])
-    return [
-        (change[top] + width, below[top]),
-        (right, label),
-        (change[bottom] + width + 1, above[bottom]),
-        (left + width, label),
-    ]
-
-
-def _followers(
-    labels: NDArray[np.int32], sides: list[tuple[Ints, NDArray[Any]]]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """For each edge (numbered through the headings) the one that follows it in its ring.
-
-    Also for each corner where an eastward edge begins the number of that edge; elsewhere anything.
-    """
-    width, flat = labels.shape[1], labels.ravel()
-    step = (1, width, -1, -width)
-    # From an edge's end to the two pixels ahead, to its left and to its right.
-    to_left, to_right = (-width, 0, -1, -width - 1), (0, -1, -width - 1, -width)
-    ends, turns = [], []
-    for heading, (begin, label) in enumerate(sides):
-        end = begin + step[heading]
-        # Right around its own pixel, on along the next one, or left: so that what can be left over a corner
-        # only is cut off, as a gap.
-        turn = (flat[end + to_right[heading]] != label).view(np.int8)
-        turn[flat[end + to_left[heading]] == label] = -1
-        ends.append(end)
-        turns.append((turn + heading) & 3)
-    end, heading_next = np.concatenate(ends), np.concatenate(turns)
-    follower = np.empty(len(end), np.int32)
-    at = np.empty(flat.size, np.int32)  # number of the edge that begins at a corner; read only where written
-    last = len(end)
-    for heading in (NORTH, WEST, SOUTH, EAST):
-        begin = sides[heading][0]
-        at[begin] = np.arange(last - len(begin), last)
-        last -= len(begin)
-        these = np.flatnonzero(heading_next == heading)
-        follower[these] = at[end[these]]
-    return follower, at
+    height, width = regions.shape
+    place = np.full(regions.number + 1, -1)
+    place[found] = np.arange(len(found))
+    region = place[regions.label]
+    runs = np.flatnonzero(region >= 0)
+    line = region[runs] * (height + 1) + regions.row[runs]
+    left = (line * width + regions.start[runs]) * 4
+    right = (line * width + regions.stop[runs]) * 4 + 2
+    down = width * 4
+    corner = np.concatenate([left + 1, left + down, right + 1, right + down])
+    corner.sort()
+    # The bottom of a side and the top of another at one place: the side goes on.
+    goes_on = np.flatnonzero((corner[1:] ^ corner[:-1]) == 1)
+    is_end = np.ones(len(corner), np.bool_)
+    is_end[goes_on] = is_end[goes_on + 1] = False
+    corner = corner[is_end]
+    line = (corner >> 2) // width
+    region = line // (height + 1)
+    x = (corner >> 2) - line * width
+    return region, line - region * (height + 1), x, (corner & 2) == 0, (corner & 1) > 0
 
 
 def _walk(follower: NDArray[np.int32], start: int) -> NDArray[np.int32]:

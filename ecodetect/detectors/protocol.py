@@ -126,7 +126,8 @@ class Detector(Protocol):
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
         """Detections of each chip, in the chip's own grid. All chips have the same size.
 
-        Objects cut by a chip's border may be reported or not: their centres belong to another tile.
+        Objects cut by a chip's border, or centred outside what is `asked` of it, may be reported or not: they
+        belong to another tile.
         """
         ...
 

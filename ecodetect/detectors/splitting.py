@@ -26,9 +26,9 @@ def split(regions: Regions, largest: float, neck: float) -> NDArray[np.int32]:
     largest : regions wider than this, in pixels, are left as they are (a tile may show only a piece of them).
     neck : two parts are apart where the pass between them is lower than this share of the lower summit.
     """
-    width = regions.labels.shape[1]
+    width = regions.shape[1]
     wide, high = (regions.box[:, 2:] - regions.box[:, :2]).T
-    inside = traced(regions, np.maximum(wide, high) <= largest).filled(regions.labels.shape)
+    inside = traced(regions, np.maximum(wide, high) <= largest).filled(regions.shape)
     distance = np.asarray(cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 5), np.float32).ravel()
     pixel = np.flatnonzero(inside)
     compact = np.zeros(inside.size, np.int32)  # number among `pixel` of each pixel of the array
@@ -43,7 +43,7 @@ def split(regions: Regions, largest: float, neck: float) -> NDArray[np.int32]:
     summits, basin = np.unique(summit, return_inverse=True)
 
     part = _merged(basin, distance[pixel], compact, pixel, inside, distance[pixel[summits]], neck)
-    labels = np.where(inside, 0, regions.labels)
+    labels = np.where(inside, 0, regions.painted())
     labels.ravel()[pixel] = regions.number + 1 + part[basin]
     return labels
 

@@ -200,27 +200,32 @@ class Threshold:
         return [self._detect(chip) for chip in chips]
 
     def _detect(self, chip: Chip) -> Detections:
-        image, valid = self.intensity.image(chip)
+        # What isn't valid counts like what isn't there, and needn't be looked at.
+        extent = chip.extent
+        if not extent.area:
+            return self._none(chip)
+        image, valid = self.intensity.image(chip.crop(extent))
+        if valid is None and extent != chip.window:
+            valid = np.ones(image.shape, np.bool_)
         mask = self._mask(image, valid)
-        # One pixel around: what touches the chip's border ends there.
-        framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
-        count, components = cv2.connectedComponents(framed, connectivity=4, ltype=cv2.CV_32S)
-        labels = np.asarray(components, np.int32)
-        regions = outlines.regions_of(labels, count - 1, framed)
+        # One pixel around: what touches the border ends there.
+        framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
+        regions = outlines.regions_in(framed)
         if self.options.split:
             labels = splitting.split(regions, self.largest_px, self.options.neck)
-            regions = outlines.regions_of(labels, int(labels.max()), labels)
-            mask = (labels[1:-1, 1:-1] > 0).view(np.uint8)
-        found = outlines.traced(regions, self._worth_tracing(regions))
+            regions = outlines.regions_of(labels)
+        left, top = extent.x - chip.window.x - 1, extent.y - chip.window.y - 1
+        boxes = regions.box + np.array([left, top, left, top])
+        found = outlines.traced(regions, self._worth_tracing(boxes, chip))
         found = found[self._passes(found)]
         if not len(found):
-            sized = self.kind == "point"
-            return Detections.empty(chip.grid, self.kind, self.classes, sized=sized)
-        score = self._scores(image, valid, mask, regions, found.label)
-        box = regions.box[found.label] - 1.0
+            return self._none(chip)
+        gappy = None if valid is None or valid.all() else valid
+        score = self._scores(image, gappy, regions, found.label)
+        box = boxes[found.label].astype(np.float64)
         geometry: NDArray[Any]
         if self.kind == "polygon":
-            geometry = found.polygons(-1, -1)
+            geometry = found.polygons(left, top)
         elif self.kind == "box":
             geometry = box
         else:
@@ -229,34 +234,41 @@ class Threshold:
         label = np.zeros(len(found), np.int64)
         return Detections(chip.grid, self.kind, geometry, score, label, self.classes, diameter)
 
+    def _none(self, chip: Chip) -> Detections:
+        return Detections.empty(chip.grid, self.kind, self.classes, sized=self.kind == "point")
+
     def _smoothed(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
         return filtering.gaussian(image, valid, self.smooth_px)
 
     def _mask(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
         """What is object, 0 or 1, (H, W)."""
-        smooth = self._smoothed(image, valid)
         mask: NDArray[np.bool_]
         if self.options.level == "local":
             # A flat area is background, hence without equality.
+            smooth = self._smoothed(image, valid)
             offset = self.options.offset * self.intensity.step
             mean = filtering.box_mean(image, valid, self.window_px)
             mask = smooth > mean + offset if self.is_bright else smooth < mean - offset
         else:
             assert self.level is not None, "surveyed before use"
-            mask = smooth > self.level if self.is_bright else smooth <= self.level
+            mask = filtering.gaussian_at_most(image, valid, self.smooth_px, self.level)
+            if self.is_bright:
+                np.logical_not(mask, out=mask)
         if valid is not None:
             mask &= valid
         return filtering.opened(mask.view(np.uint8), self.open_px)
 
-    def _worth_tracing(self, regions: outlines.Regions) -> NDArray[np.bool_]:
-        """Which labels may pass the gates, judged by their boxes, (number + 1,)."""
-        box = regions.box
+    def _worth_tracing(self, box: NDArray[np.int64], chip: Chip) -> NDArray[np.bool_]:
+        """Which regions are asked for and may pass the gates, judged by their boxes in pixels of the chip."""
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
         fits = np.maximum(width, height) <= self.largest_px
         # Wider ones are reported where they are whole, to be counted; a point wouldn't show its width.
         if self.kind != "point":
-            rows, columns = regions.labels.shape
-            fits |= (box[:, :2] > 1).all(axis=1) & (box[:, 2] < columns - 1) & (box[:, 3] < rows - 1)
+            end = (chip.window.width, chip.window.height)
+            fits |= (box[:, :2] > 0).all(axis=1) & (box[:, 2:] < end).all(axis=1)
+        if chip.asked is not None:
+            corner = np.array([chip.window.x, chip.window.y])
+            fits &= chip.asked.owns((box[:, :2] + box[:, 2:]) / 2 + corner)
         return np.asarray(fits & (width * height >= self.min_area_px))
 
     def _passes(self, found: outlines.Outlines) -> NDArray[np.bool_]:
@@ -275,7 +287,6 @@ class Threshold:
         self,
         image: NDArray[Any],
         valid: NDArray[np.bool_] | None,
-        mask: NDArray[np.uint8],
         regions: outlines.Regions,
         label: NDArray[np.int64],
     ) -> NDArray[np.float64]:
@@ -284,17 +295,31 @@ class Threshold:
         Weber contrast: the difference of the means, over the larger one. The background is what no object
         covers in the object's box widened by SURROUNDINGS_PX; without any, the score is 0.
         """
-        free = mask == 0
-        if valid is not None:
-            free &= valid
-        weight = free.view(np.uint8)
-        rows, columns = image.shape
-        x0, y0 = np.maximum(regions.box[label, :2] - 1 - SURROUNDINGS_PX, 0).T
-        x1, y1 = np.minimum(regions.box[label, 2:] - 1 + SURROUNDINGS_PX, (columns, rows)).T
-        area = outlines.between(outlines.integral(weight), x0, y0, x1, y1)
-        ground = outlines.integral(np.asarray(cv2.copyTo(image, weight)))
-        around = outlines.between(ground, x0, y0, x1, y1) / np.maximum(area, 1)
-        inside = regions.sums(image, label) / regions.pixels(label)
+        rows, columns = regions.shape
+        box = regions.box[label]
+        box[:, :2] = np.maximum(box[:, :2] - SURROUNDINGS_PX, 1)
+        box[:, 2:] = np.minimum(box[:, 2:] + SURROUNDINGS_PX, (columns - 1, rows - 1))
+        which, run, start, stop = regions.pieces(box)
+        row, own = regions.row[run], regions.label[run] == label[which]
+
+        def sums(per_piece: NDArray[Any], chosen: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+            """Sum of a whole number per piece over each of the boxes; exact below 2^53."""
+            weights = per_piece if chosen is None else np.where(chosen, per_piece, 0)
+            return np.asarray(np.bincount(which, weights, minlength=len(label)), np.float64)
+
+        def covered(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+            """Of the integral of an image the sums over whole boxes, and over each of the pieces."""
+            whole = outlines.between(table, *(box - 1).T)
+            return whole, outlines.between(table, start - 1, row - 1, stop - 1, row)
+
+        whole, piece = covered(outlines.integral(image))
+        inside = sums(piece, own) / sums(stop - start, own)
+        if valid is None:
+            area = np.prod(box[:, 2:] - box[:, :2], axis=1) - sums(stop - start)
+        else:
+            known, covering = covered(outlines.integral(valid.view(np.uint8)))
+            area = known - sums(covering)
+        around = (whole - sums(piece)) / np.maximum(area, 1)
         difference = inside - around if self.is_bright else around - inside
         contrast = np.clip(difference, 0, None) / np.maximum(np.maximum(inside, around), 1)
         return np.where(area > 0, contrast, 0.0)

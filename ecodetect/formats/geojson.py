@@ -59,7 +59,10 @@ def write(path: Path, stream: Stream) -> Written:
             if frame_of(stream, batch) != frame:
                 raise LayerError(f"{path.name} can't hold features with and without a CRS; write two files.")
             try:
-                geometry = batch.in_lonlat() if frame == "crs" else batch.in_world()
+                if frame == "crs":
+                    geometry = batch.in_lonlat(decimals=_decimals(batch.grid))
+                else:
+                    geometry = batch.in_world()
             except GridError as error:
                 crs = describe_crs(batch.frame_crs)
                 raise LayerError(
@@ -72,7 +75,7 @@ def write(path: Path, stream: Stream) -> Written:
             if not len(batch):
                 continue
             if frame == "crs":
-                geometry = _rounded(cut(geometry), batch.grid)
+                geometry = cut(geometry)
             lines = _features(shapely.orient_polygons(geometry), batch.columns)
             if is_sequence:
                 file.write("\n".join(lines) + "\n")
@@ -102,17 +105,14 @@ def _has_place(geometry: Geometries) -> NDArray[np.bool_]:
     return np.asarray(~lost & (np.bincount(owner, minlength=len(geometry)) > 0))
 
 
-def _rounded(geometry: Geometries, grid: Grid | None) -> Geometries:
-    """Longitudes and latitudes with as many decimals as 1e-6 pixel needs, at least 8."""
+def _decimals(grid: Grid | None) -> int | None:
+    """As many decimals of a degree as 1e-6 pixel needs, at least 8; None: all that there are."""
     gsd = None if grid is None else grid.gsd
     if gsd is None:
-        return geometry
+        return None
     # Rounding moves a coordinate by half a unit: by 2e-7 pixel at most, a fifth of the precision promised.
     decimals = max(8, math.ceil(-math.log10(4e-7 * min(gsd) / _METRES_PER_DEGREE)))
-    if decimals > 13:  # 180 in steps of 1e-14 is finer than float64
-        return geometry
-    moved: Geometries = shapely.transform(geometry, lambda xy: np.round(xy, decimals))
-    return moved
+    return None if decimals > 13 else decimals  # 180 in steps of 1e-14 is finer than float64
 
 
 def _features(geometry: Geometries, columns: Mapping[str, NDArray[Any]]) -> list[str]:
