@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 @click.option(
     "-m",
     "--model",
-    default="heatmap",
-    show_default=True,
     metavar="KIND|BUNDLE",
-    help="Kind of detector, or a model to start from (a file or a name).",
+    help="Kind of detector (heatmap), or a model to start from (a file or a name). Default: a heat map that"
+    " begins with what the nearest of our models has learned.",
 )
 @click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
 @click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
@@ -74,7 +73,7 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(
     paths: tuple[str, ...],
-    model: str,
+    model: str | None,
     out: str,
     class_column: str | None,
     radius: str | None,

@@ -117,6 +117,13 @@ def test_the_one_that_fits_is_chosen(ours: Path, where: Scene, chosen: str) -> N
     assert f"only '{chosen}' fits" in why
 
 
+def test_of_two_for_the_same_the_one_that_sees_more_is_meant(shelf: Path) -> None:
+    put(shelf, "trees", gsd=0.6, gsd_range=(0.3, 1.0))
+    put(shelf, "trees-rgb", bands=RGB, gsd=0.6, gsd_range=(0.3, 1.0))
+    assert models.fitting(scene(gsd=0.6))[0] == "trees"
+    assert models.fitting(scene(RGB, gsd=0.6))[0] == "trees-rgb"
+
+
 @pytest.mark.parametrize(
     ("where", "says"),
     [
@@ -137,7 +144,7 @@ def test_where_none_fits_each_says_why(ours: Path, where: Scene, says: str) -> N
 
 
 def test_where_several_fit_they_and_the_others_are_named(ours: Path) -> None:
-    put(ours, "bushes", gsd=0.2, gsd_range=(0.1, 0.3))
+    put(ours, "bushes", classes=("bush",), gsd=0.2, gsd_range=(0.1, 0.3))
     name, why = models.fitting(scene(gsd=0.2))
     assert name is None
     assert why.startswith("Several models fit: bushes, shrubs. Others don't: 'nuclei' works at any size")

@@ -21,7 +21,7 @@ from ecodetect.sizes import Length
 from ecodetect.training.augmentation import Augmentations
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
-import make  # noqa: E402
+import make
 
 RENDERED, FIRST_SEED = 12, 5000
 # Tissue bends, stains and lamps differ, and a microscope has no up.

@@ -1,6 +1,7 @@
 """Train `shrubs`, the model of shrubs in dry open land, on rendered scenes only: python shrubs.py.
 
-The scenes are those of sample_data/make.py with other seeds than `dryland.tif`, in two seasons, under many suns.
+The scenes are those of sample_data/make.py with other seeds than `dryland.tif`, in two seasons, under many
+suns.
 ImageNet weights of MobileNetV2 are looked for in the folder that ECODETECT_WEIGHTS names.
 """
 
@@ -20,7 +21,7 @@ from ecodetect.sizes import Length
 from ecodetect.training.sources import Asked
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
-import make  # noqa: E402
+import make
 
 SCENES, FIRST_SEED = {"train": 20, "val": 5}, {"train": 7000, "val": 8000}
 SIDE_PX = 560
@@ -28,8 +29,8 @@ SIDE_PX = 560
 GSDS = (0.12, 0.16, 0.2, 0.2, 0.25)
 DATA = "rendered scenes of sample_data/make.py, 20 of 0.5 to 2 ha; no photograph"
 LICENCE = (
-    "weights MIT; trained on rendered scenes (MIT), beginning with ImageNet weights of MobileNetV2 (torchvision,"
-    " BSD-3-Clause; ImageNet's pictures are for research)"
+    "weights MIT; trained on rendered scenes (MIT), beginning with ImageNet weights of MobileNetV2"
+    " (torchvision, BSD-3-Clause; ImageNet's pictures are for research)"
 )
 
 
@@ -54,7 +55,8 @@ def render(folder: Path) -> None:
                 sun_elevation_deg=rng.uniform(28, 65),
                 exposure=rng.uniform(0.75, 1.2),
             )
-            place = Affine(gsd, 0, 500_000 + 1000 * (seed % 100), 0, -gsd, 4_100_000 + 1000 * (seed // 1000))
+            east, north = 500_000 + 1000 * (seed % 100), 4_100_000 + 1000 * (seed // 1000)
+            place = Affine(gsd, 0, east, 0, -gsd, north)
             name = folder / side / "images" / f"scene{seed}.tif"
             with rasterio.open(
                 name, "w", driver="GTiff", dtype="uint8", count=3, width=SIDE_PX, height=SIDE_PX,
@@ -85,8 +87,8 @@ def main(out: Path, epochs: int | None) -> None:
         done,
         name="shrubs",
         classes=("shrub",),
-        description="Shrubs of 2 to 8 m in dry open land, as points with a diameter. Learned from rendered scenes"
-        " only: on real ground a start for fine-tuning, not a count.",
+        description="Shrubs of 2 to 8 m in dry open land, as points with a diameter. Learned from rendered"
+        " scenes only: on real ground a start for fine-tuning, not a count.",
         data=DATA,
         licence=LICENCE,
         command="python benchmarks/models/shrubs.py",

@@ -19,10 +19,10 @@ from ecodetect.training.sources import Asked
 
 CITIES = ("claremont", "long_beach", "palm_springs", "riverside", "santa_monica")
 WITHIN = Length.parse("6m", name="within")  # as in the publication
-DATA = "trees-naip: NAIP 2020, five cities of Southern California (Ventura et al. 2024, doi:10.1016/j.jag.2024.103848)"
+DATA = "trees-naip: NAIP 2020, five cities of Southern California (Ventura et al. 2024, CC BY 4.0)"
 LICENCE = (
-    "weights MIT; trained on data under CC BY 4.0, beginning with ImageNet weights of MobileNetV2 (torchvision,"
-    " BSD-3-Clause; ImageNet's pictures are for research)"
+    "weights MIT; trained on data under CC BY 4.0, beginning with ImageNet weights of MobileNetV2"
+    " (torchvision, BSD-3-Clause; ImageNet's pictures are for research)"
 )
 
 

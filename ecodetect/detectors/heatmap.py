@@ -246,8 +246,13 @@ def _smooth_px(card: Card) -> float:
     return float(setting(card, "smooth_px"))
 
 
+def _beyond_px(card: Card) -> int:
+    """How far around a peak smoothing, its window and refinement look."""
+    return 2 + math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(float(setting(card, "window_px")))
+
+
 def smoothed(heat: NDArray[np.float32], sigma: float, smooth: float) -> NDArray[np.float32]:
-    """A map (H, W) blurred by a Gaussian of `smooth` pixels; a Gaussian of `sigma` pixels keeps its height."""
+    """A map (H, W) blurred by a Gaussian of `smooth` pixels; one of `sigma` pixels in it keeps its height."""
     if smooth <= 0:
         return heat
     size = 2 * math.ceil(_SMOOTH_REACH * smooth) + 1
@@ -329,7 +334,7 @@ def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime import open_network
 
-    return open_network(bundle, network(bundle.card), device=device, threads=threads)
+    return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,8 +372,7 @@ class Heatmap:
             largest_px=card.largest / (card.gsd or 1.0),
             gsd_m=card.gsd_m,
             stride_px=self.network.stride,
-            # Smoothing, refinement and the window look at pixels around the peak.
-            reach_px=reach + 2 + math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(setting(card, "window_px")),
+            reach_px=reach + _beyond_px(card),
             margin_px=max(1.0, float(card.agreement.get("shift_px", 0.0))),
             is_local=self.network.is_local,
             settling=Settling("distance", _SAME_PX),
@@ -426,19 +430,21 @@ def measure_agreement(
 ) -> dict[str, float]:
     """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
 
-    image : (B, H, W), scaled as the card says; None: noise, which shows locality, but on which a trained
-        network may find little.
+    image : (B, H, W), scaled as the card says, continued as in a mirror where it is smaller than the network
+        looks; None: noise, which shows locality, but on which a trained network may find little.
     Returns shift_px, score: the largest differences of peaks that both see; alone: the share that only one
     sees; n: how many were compared. Peaks below 0.05 aren't looked at.
     """
     card = bundle.card
     opened = _opened(bundle, "cpu", None)
     stride = opened.stride
-    rim = 2 + (opened.reach_px if opened.reach_px is not None else 4 * stride)
-    rim += math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(setting(card, "window_px"))
+    rim = _beyond_px(card) + (opened.reach_px if opened.reach_px is not None else 4 * stride)
     rim = -(-rim // stride) * stride
-    if image is None:
-        side = 2 * rim + 16 * stride
+    side = 2 * rim + 16 * stride
+    if image is not None:
+        lack = [max(0, side - length) for length in image.shape[1:]]
+        image = np.pad(image, [(0, 0), *((each // 2, each - each // 2) for each in lack)], mode="symmetric")
+    else:
         image = np.random.default_rng(seed).normal(0.5, 0.3, (len(card.bands), side, side)).astype(np.float32)
     height, width = (side // stride * stride for side in image.shape[1:])
     whole = _seen(opened, card, image[None, :, :height, :width], (0, 0))

@@ -137,7 +137,8 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
 
     Unasked a model is taken only for what it is meant for: the bands by their names, a raster whose GSD is
     known and within the card's range. (Asked for by name, it may be given more: grey for colours, a finer
-    raster.) Models without a GSD are never taken unasked.
+    raster.) Models without a GSD are never taken unasked. Of models of the same classes that fit, one that
+    sees all that the others see and more is meant.
     """
     fits: dict[str, Card] = {}
     misses: dict[str, str] = {}
@@ -147,6 +148,9 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
             fits[name] = card
         else:
             misses[name] = f"'{name}' {why}"
+    for name in [name for name, card in fits.items() if _is_surpassed(card, fits)]:
+        misses[name] = f"'{name}' sees fewer bands"
+        del fits[name]
     if len(fits) == 1:
         ((name, card),) = fits.items()
         gsd = "" if card.gsd_m is None else f" at {_length(card.gsd_m)} per pixel"
@@ -159,6 +163,12 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
             f" Others don't: {others}." if others else ""
         )
     return None, f"No model fits: {others}."
+
+
+def _is_surpassed(card: Card, fits: Mapping[str, Card]) -> bool:
+    return any(
+        card.classes == other.classes and set(card.bands) < set(other.bands) for other in fits.values()
+    )
 
 
 def _not_meant(card: Card, scene: Scene) -> str | None:

@@ -22,7 +22,8 @@ import shapely
 import torch
 from torch import nn
 
-from ecodetect import __version__, bundle, detectors, models
+from ecodetect import __version__, bundle, detectors, models, runtime
+from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import UserError
 from ecodetect.sizes import Length
@@ -31,6 +32,7 @@ from ecodetect.training.adapting import adapted, contract_for
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
+from ecodetect.training.sample import Sample
 from ecodetect.training.samples import Contract, Dataset, Statistics, contract
 from ecodetect.training.sources import Asked, Source, gather
 from ecodetect.training.splits import Split, places, split
@@ -66,7 +68,7 @@ def train(
     paths: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
-    model: str = "heatmap",
+    model: str | None = None,
     asked: Asked | None = None,
     backbone: str | None = None,
     weights: str | None = None,
@@ -92,8 +94,9 @@ def train(
     paths : one folder, or images and annotations in turn; see `sources.gather`.
     out : str or path-like
         The bundle, `*.safetensors`. Beside it the curves, and until it is done a folder `*.training`.
-    model : str
-        Kind of detector, or a bundle (file or name) to start from.
+    model : str, optional
+        Kind of detector, or a bundle (file or name) to start from. If not given, a heat map that begins with
+        what the nearest of the models that come with ecodetect has learned; see `nearest`.
     asked : Asked, optional
         What else is said about the data.
     backbone, weights : str, optional
@@ -137,13 +140,18 @@ def train(
         raise UserError(
             f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
         )
-    start = models.opened(model)  # None: the name of a detector
-    kind = start.card.detector if start is not None else model
-    detector = _learned(kind)
+    start = models.opened(model) if model is not None else None  # None: the name of a detector
     gathered = gather(paths, asked)
     sources = gathered.sources
     for note in gathered.notes:
         say(note)
+    if model is None and backbone is None and weights is None:
+        name = nearest(sources)
+        start = models.opened(name) if name is not None else None
+        if name is not None:
+            say(f"Training begins with what '{name}' has learned; -m heatmap begins with nothing.")
+    kind = start.card.detector if start is not None else model or "heatmap"
+    detector = _learned(kind)
     made, notes = contract(sources, gsd=gsd) if start is None else contract_for(start.card, sources, gsd)
     for note in notes:
         say(note)
@@ -180,14 +188,33 @@ def train(
         key=_fingerprint(sources),
         progress=progress,
     )
+    done = _finished(fitted, sides, sources, plan, made, statistics)
+    done = _measured(done, detector, network, next(iter(data.validation), None))
     for each in (whole, training, validation):
         each.close()
-    done = _finished(fitted, sides, sources, plan, made, statistics)
     bundle.write(target, done)
     curves = target.with_name(f"{target.stem}.curves.png")
     report.draw_curves(fitted.history, curves, title=target.stem)
     shutil.rmtree(folder, ignore_errors=True)
     return Trained(target, curves, done, fitted, report.verdict(fitted, sides.method), gathered.notes)
+
+
+def nearest(sources: Sequence[Source]) -> str | None:
+    """The model that comes with ecodetect from which to learn the objects of these rasters; None: none.
+
+    One that sees pixels of a known size if theirs is known, else one that doesn't; then the one that sees
+    most of their bands; then the one whose pixels are nearest in size.
+    """
+    gsds = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
+    found = []
+    for name, card in models.known().items():
+        if card.detector != "heatmap" or (card.gsd_m is None) != (not gsds):
+            continue
+        if any(stand_ins(card.bands, bands) is None for bands in {source.bands for source in sources}):
+            continue
+        apart = 0.0 if card.gsd_m is None else abs(math.log(float(np.median(gsds)) / card.gsd_m))
+        found.append((-len(card.bands), apart, name))
+    return min(found)[2] if found else None
 
 
 def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -248,7 +275,9 @@ def _card(
     spaces = spaces[spaces > 0]
     asked: dict[str, Any] = {}
     if start is not None:
-        asked["network"] = start.card.options.get("network", {})
+        # How fine its map must be depends on these objects, not on those it has learned.
+        network = start.card.options.get("network", {})
+        asked["network"] = {key: network[key] for key in ("kind", "width", "depth") if key in network}
     elif backbone is not None:
         asked["network"] = {"kind": backbone, "depth": 4}
     options = detector.card_options(sizes, spaces, asked)
@@ -334,7 +363,8 @@ def plan_for(
     """How much of what, for data like these.
 
     Chips show some eight individuals side by side; a step has about as many pixels whatever their size; the
-    ground is passed `PASSES` times, in no fewer steps than a few individuals need and no more than a night has.
+    ground is passed `PASSES` times, in no fewer steps than a few individuals need and no more than a night
+    has.
     """
     size, spaces = statistics.size_px, statistics.spacing_px
     typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
@@ -423,6 +453,16 @@ def _finished(
         else "nothing to validate with",
     }
     return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
+
+
+def _measured(done: Bundle, detector: Any, network: nn.Module, sample: Sample | None) -> Bundle:
+    """The bundle with what tests of the network's locality say, on a sample of validation."""
+    card = replace(done.card, reach_px=runtime.reach(network.cpu(), len(done.card.bands)))
+    measure = getattr(detector, "measure_agreement", None)
+    if measure is not None:
+        image = None if sample is None else sample.image
+        card = replace(card, agreement=measure(Bundle(card, done.weights), image))
+    return Bundle(card, done.weights)
 
 
 def _figure(value: float) -> float | None:

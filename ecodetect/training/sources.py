@@ -154,8 +154,9 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
 
     Parameters
     ----------
-    paths : one folder of training data, or of such folders called train and val; or image, annotations, image, annotations, … where an image may be a
-        folder or pattern, and its annotations a folder or one file about all.
+    paths : one folder of training data, or of such folders called train and val; or image, annotations,
+        image, annotations, … where an image may be a folder or pattern, and its annotations a folder or one
+        file about all.
     asked : what else is said about them.
 
     Raises

@@ -93,7 +93,9 @@ def split(
         is_met = [fnmatchcase(Path(source.image).as_posix(), by) for source in sources]
         if all(is_met) or not any(is_met):
             which = "all" if any(is_met) else "none"
-            raise UserError(f"--split {by}: {which} of the {len(sources)} rasters' paths are of this pattern.")
+            raise UserError(
+                f"--split {by}: {which} of the {len(sources)} rasters' paths are of this pattern."
+            )
         made = _as_said(sources, planes, is_met)
         method = f"by file, validation {by}"
     elif by == "auto" and (sides := _folders(sources)) is not None:
