@@ -67,11 +67,16 @@ class Drawn:
             return self._training.chip(place)
 
     def _inside(self, source: int, left: int, top: int) -> Window:
-        """The window moved into the raster as far as it fits."""
+        """The window moved into the raster, or a quarter over its edge.
+
+        Scanning shows a network what lies beyond the edge as fill, so it must have seen that: an individual
+        cut by a raster's edge is annotated by what is left of it, one cut by a chip's is not.
+        """
         grid, size = self._training.grids[source], self._size
-        x = min(max(left, min(0, (grid.width - size) // 2)), max(grid.width - size, (grid.width - size) // 2))
-        y = min(
-            max(top, min(0, (grid.height - size) // 2)), max(grid.height - size, (grid.height - size) // 2)
+        over = size // 4
+        x, y = (
+            min(max(begin, min(-over, spare // 2)), max(spare + over, spare // 2))
+            for begin, spare in ((left, grid.width - size), (top, grid.height - size))
         )
         return Window(x, y, size, size)
 
@@ -91,10 +96,9 @@ class Pieces(Sequence[Sample]):
         assert self._ground is not None
         place = self._places[index]
         grid = self._ground.grids[place.source]
-        # What lies beyond the raster needn't be looked at.
-        seen = place.window.grown(_SURROUNDINGS_PX).clipped(grid.window)
+        seen = place.window.clipped(grid.window).grown(_SURROUNDINGS_PX)
         sample = self._ground.chip(Place(place.source, seen))
-        core = place.window.clipped(seen)
+        core = place.window.clipped(grid.window)
         outside = np.ones(sample.valid.shape, np.bool_)
         rows = slice(core.y - seen.y, core.bottom - seen.y)
         outside[rows, core.x - seen.x : core.right - seen.x] = False

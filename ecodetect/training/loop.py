@@ -86,6 +86,7 @@ class Plan:
     batch : chips in a step.
     steps : in all, unless validation stops improving.
     every : steps from one validation to the next: an epoch.
+    rim_px : along a chip's border, where individuals are cut and nothing is learned.
     rate : highest learning rate (AdamW), reached after the warm-up, falling to 1 % of it as a cosine.
     slower : factor on the rate of pretrained layers (those of `network.encoder`).
     frozen : stages of the encoder that aren't changed, from the first.
@@ -104,6 +105,7 @@ class Plan:
     every: int
     rate: float
     within_px: float
+    rim_px: int = 0
     slower: float = 1.0
     frozen: int = 0
     decay: float = 0.01
@@ -368,7 +370,14 @@ class _Training:
             fill=self.card.fill,
             size=self.plan.size_px,
         )
-        return varied.image, self.detector.targets(varied, self.card)
+        return varied.image, self.detector.targets(self._rimmed(varied), self.card)
+
+    def _rimmed(self, sample: Sample) -> Sample:
+        """A sample in whose rim nothing counts."""
+        inside = np.zeros(sample.ignored.shape, np.bool_)
+        rim = self.plan.rim_px
+        inside[rim : inside.shape[0] - rim, rim : inside.shape[1] - rim] = True
+        return replace(sample, ignored=sample.ignored | ~inside)
 
     def _batches(self, pool: ThreadPoolExecutor, until: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """The batches up to a step, prepared by threads while the network works on others."""
@@ -418,7 +427,8 @@ class _Training:
     def _plain(self, sample: Sample) -> Sample:
         """The middle of a chip, as it is."""
         rng = np.random.default_rng(0)
-        return augment(sample, rng, NONE, self.light, fill=self.card.fill, size=self.plan.size_px)
+        plain = augment(sample, rng, NONE, self.light, fill=self.card.fill, size=self.plan.size_px)
+        return self._rimmed(plain)
 
     def _validate(self) -> Judged:
         with _borrowed(self.network, self.average) as network:

@@ -373,6 +373,7 @@ def plan_for(
     ground = max(statistics.known_px, statistics.objects * (2 * typical) ** 2)
     steps = float(np.clip(PASSES * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
     every = math.ceil(steps / EPOCHS)
+    widest = size[2] if size is not None else typical
     # A position counts as found within an object's radius; of points half the way to the neighbour.
     within = size[1] / 2 if size is not None else spaces[2] / 2 if spaces is not None else 12.0
     return Plan(
@@ -383,6 +384,7 @@ def plan_for(
         rate=RATE_BUNDLE if from_bundle else RATE_BACKBONE if from_weights else RATE_SCRATCH,
         slower=SLOWER if from_weights else 1.0,
         within_px=max(2.0, round(within, 2)),
+        rim_px=round(float(np.clip(widest / 2, 4, side / 8))),
         patience=EPOCHS // 2 - 2,
     )
 
