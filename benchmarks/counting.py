@@ -2,9 +2,10 @@
 
     python counting.py IMAGES POINTS -n 50 --seeds 3 [--test IMAGES POINTS]
 
-IMAGES is a folder of pictures, POINTS one of CSV files (x, y) with the same stems. For each seed N pictures are
-drawn; a fifth of them chooses the epoch and the threshold, the rest is trained on. Counted are peaks, at the
-threshold "count", in the pictures of --test, or in all that weren't drawn. Of Lempitsky and Zisserman 2010.
+IMAGES is a folder of pictures, POINTS one of CSV files (x, y) with the same stems. For each seed N pictures
+are drawn; a fifth of them chooses the epoch and the threshold, the rest is trained on. Counted are peaks, at
+the threshold "count", in the pictures of --test, or in all that were not drawn. Of Lempitsky and Zisserman
+2010.
 """
 
 from __future__ import annotations

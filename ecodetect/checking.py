@@ -26,8 +26,8 @@ from ecodetect.training.sources import Asked, Gathered, Source, gather, object_p
 from ecodetect.training.splits import Split, split
 
 CHIP_PX = 256  # the chips that are counted; training chooses its own
-# Of one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two. Other
-# networks take a third to ten times as long.
+# Of one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
+# Other networks take a third to ten times as long.
 _SECONDS_PER_MPX = 7.5
 _PASSES = 16  # of training over the ground, as training plans it
 _LEAST_MPX, _MOST_MPX = 45.0, 1800.0  # and how much it sees at least and at most

@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect import bundle  # noqa: E402
-from ecodetect.bundle import Card  # noqa: E402
+from ecodetect.bundle import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
@@ -42,6 +42,7 @@ CARD = Card(
     detector="heatmap",
     options={"network": {"kind": "unet", "width": 4, "depth": 2, "up": 1}, "sigma_px": 2.0},
     bands=("grey",),
+    scaling=Scaling(offset=(0.0,), span=(1.0,)),
     unit="px",
     largest=12.0,
     classes=("spot",),

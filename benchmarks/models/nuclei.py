@@ -53,7 +53,7 @@ def render(folder: Path) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
-@click.option("--epochs", type=int, default=12, help="Of 24 that the recipe would take: it is good by then.")
+@click.option("--epochs", type=int, default=15, help="Of 24 that the recipe would take: it is good by then.")
 def main(folder: Path, out: Path, epochs: int | None) -> None:
     """Train on train/ and rendered cells, validate on val/."""
     with tempfile.TemporaryDirectory() as made:
