@@ -6,7 +6,10 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import learned
 import numpy as np
 import pytest
 from command_line import Run
@@ -14,13 +17,14 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle  # noqa: E402
+from ecodetect import bundle, models  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import Rates  # noqa: E402
 from ecodetect.training import loop, recipe, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.samples import Statistics  # noqa: E402
+from ecodetect.training.sources import Source  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "MOST_STEPS", 24)
     monkeypatch.setattr(recipe, "STEP_PX", 1)
     monkeypatch.setitem(heatmap.DEFAULTS, "network", TINY)  # type: ignore[arg-type]
+    monkeypatch.setattr(recipe, "nearest", lambda sources: None)
 
 
 @pytest.mark.usefixtures("small")
@@ -103,6 +108,27 @@ def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, sample_data: Path, t
     )
     assert refused.code == 2
     assert "--backbone" in refused.err
+
+
+def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = ("red", "green", "blue")
+    cards = {
+        "trees": learned.card(unit="m", gsd=0.6),
+        "trees-rgb": learned.card(unit="m", gsd=0.6, bands=rgb),
+        "shrubs": learned.card(unit="m", gsd=0.2, bands=rgb),
+        "nuclei": learned.card(bands=rgb),
+    }
+    monkeypatch.setattr(models, "known", lambda: cards)
+
+    def source(gsd: float | None, bands: tuple[str, ...] = rgb) -> Source:
+        size = None if gsd is None else (gsd, gsd)
+        return cast(Source, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
+
+    assert recipe.nearest([source(0.12)]) == "shrubs"
+    assert recipe.nearest([source(0.5)]) == "trees-rgb"
+    assert recipe.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
+    assert recipe.nearest([source(None), source(None, ("grey",))]) == "nuclei"
+    assert recipe.nearest([source(0.6, ("thermal",))]) is None
 
 
 def test_bands_go_by_their_names() -> None:

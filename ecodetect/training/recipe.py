@@ -188,7 +188,7 @@ def train(
         key=_fingerprint(sources),
         progress=progress,
     )
-    done = _finished(fitted, sides, sources, plan, made, statistics)
+    done = _finished(fitted, sides, sources, plan, made, statistics, start)
     done = _measured(done, detector, network, next(iter(data.validation), None))
     for each in (whole, training, validation):
         each.close()
@@ -425,6 +425,7 @@ def _finished(
     plan: Plan,
     made: Contract,
     statistics: Statistics,
+    start: Bundle | None,
 ) -> Bundle:
     """The bundle with all that is known now."""
     card = fitted.bundle.card
@@ -437,6 +438,8 @@ def _finished(
         "per_class": dict(statistics.per_class),
         "places": places(used),
     }
+    if start is not None:
+        entry["began_with"] = f"{start.card.name} {start.hash}"
     within = plan.within_px * (made.gsd or 1.0)
     unit = made.unit if made.gsd is not None else "px"
     rates = fitted.validation
