@@ -30,4 +30,5 @@ def make(name: str, *scan: str) -> None:
 
 
 if __name__ == "__main__":
-    make("dryland_map.png", str(SAMPLES / "dryland.tif"), "-m", "threshold")
+    make("dryland_map.png", str(SAMPLES / "dryland.tif"))
+    make("dryland_threshold.png", str(SAMPLES / "dryland.tif"), "-m", "threshold")
