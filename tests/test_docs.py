@@ -129,7 +129,7 @@ def assert_is_option(setting: str, detector: str) -> None:
 def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     flags = {"--help"}
-    for script in (ROOT / "benchmarks").glob("*.py"):
+    for script in (ROOT / "benchmarks").rglob("*.py"):
         flags |= set(re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8")))
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
