@@ -248,6 +248,7 @@ class _Training:
         self.step = 0
         self.history: list[Epoch] = []
         self.hard: list[tuple[int, int]] = []
+        self.truths = 0  # individuals of validation
         facts = {"card": card.to_json(), "plan": {**asdict(plan), "workers": 0}, "data": key}
         self.key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.light = Light.of((self._chip((3, index)) for index in range(LIGHT_FROM)), card.bands)
@@ -269,10 +270,9 @@ class _Training:
             now = Epoch(
                 self.step, loss, judged.rates(thresholds["f1"]).f1, judged.ap().coco, self._rate_at(self.step)
             )
-            # Of equals the later: few individuals make many ties, and the average gets calmer.
-            is_best = all(not now.f1 < epoch.f1 for epoch in self.history)
+            self.truths = int(judged.n_truths.sum())
             self.history.append(now)
-            if is_best:
+            if self._best() == len(self.history) - 1:
                 bundle.write(self._made(self.folder), self._bundle(thresholds))
             if plan.mines and any(
                 epoch_of(share * plan.steps, plan.every) == len(self.history) for share in _MINED_AT
@@ -287,10 +287,18 @@ class _Training:
         return folder / "best.safetensors"
 
     def _is_stale(self) -> bool:
-        f1s = [epoch.f1 for epoch in self.history]
-        if not f1s or math.isnan(f1s[-1]) or self.step >= self.plan.steps:
+        if not self.history or math.isnan(self.history[-1].f1) or self.step >= self.plan.steps:
             return False
-        return len(f1s) - 1 - int(np.nanargmax(f1s)) >= self.plan.patience
+        return len(self.history) - 1 - self._best() >= self.plan.patience
+
+    def _best(self) -> int:
+        """The epoch to keep: the last of those that are as good as the best but for one individual.
+
+        Few individuals tell epochs apart by chance, and later weights are calmer.
+        """
+        f1s = [-1.0 if math.isnan(epoch.f1) else epoch.f1 for epoch in self.history]
+        good = max(f1s) - 1.001 / max(self.truths, 1)
+        return max(row for row, f1 in enumerate(f1s) if f1 >= good)
 
     def _epoch(self, until: int, progress: Callable[[Progress], None] | None) -> float:
         """Train up to a step; the mean loss."""
@@ -467,6 +475,7 @@ class _Training:
             "step": self.step,
             "history": [asdict(epoch) for epoch in self.history],
             "hard": [list(place) for place in self.hard],
+            "truths": self.truths,
         }
         checkpoint.write(path, replace(state, facts=facts))
 
@@ -474,6 +483,7 @@ class _Training:
         found = checkpoint.read(path, key=self.key)
         checkpoint.restore(found, self.network, self.average, self.optimizer)
         self.step = int(found.facts["step"])
+        self.truths = int(found.facts["truths"])
         self.history = [Epoch(**each) for each in found.facts["history"]]
         self.hard = [(int(number), int(index)) for number, index in found.facts["hard"]]
 
