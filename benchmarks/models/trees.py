@@ -3,7 +3,7 @@
 FOLDER is trees-naip: train/ and val/, each with images/ and points.gpkg (Ventura et al. 2024; the data are at
 https://github.com/jonathanventura/urban-tree-detection-data, CC BY 4.0). ImageNet weights of MobileNetV2 are
 looked for in the folder that ECODETECT_WEIGHTS names. `--without CITY` leaves a city out of training and of
-validation and says how good the model is there.
+validation and says how good the model is there. `trees-rgb` begins with what `trees` has learned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LICENCE = (
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
 @click.option("--bands", default="red,green,blue,nir", help="red,green,blue for trees-rgb.")
 @click.option("--without", type=click.Choice(CITIES), help="A city to measure on, not to learn from.")
-@click.option("--epochs", type=int)
+@click.option("--epochs", type=int, help="Of the 24 that the recipe would take; 8 for trees-rgb.")
 def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int | None) -> None:
     """Train on train/, validate on val/."""
     name = "trees" if "nir" in bands else "trees-rgb"
@@ -45,14 +45,18 @@ def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int |
     target = out / f"{name}.safetensors"
     if without is not None:
         target = Path(tempfile.gettempdir()) / f"{name}-without-{without}.safetensors"
+    begin = {"backbone": "mobilenet_v2"}
+    if name == "trees-rgb":
+        begin = {"model": str(out / "trees.safetensors")}
+        epochs = epochs or 8
     done = trained(
         paths,
         target,
         asked=Asked(empty_images=True, bands=bands),
-        backbone="mobilenet_v2",
         split_by="*/val/*",
         within=WITHIN,
         epochs=epochs,
+        **begin,
     )
     finish(
         done,
