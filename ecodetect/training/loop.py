@@ -382,10 +382,11 @@ class _Training:
 
     def _rimmed(self, sample: Sample) -> Sample:
         """A sample in whose rim nothing counts."""
-        inside = np.zeros(sample.ignored.shape, np.bool_)
+        height, width = sample.ignored.shape
         rim = self.plan.rim_px
-        inside[rim : inside.shape[0] - rim, rim : inside.shape[1] - rim] = True
-        return replace(sample, ignored=sample.ignored | ~inside)
+        ignored = np.ones_like(sample.ignored)
+        ignored[rim : height - rim, rim : width - rim] = False
+        return replace(sample, ignored=sample.ignored | ignored)
 
     def _batches(self, pool: ThreadPoolExecutor, until: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """The batches up to a step, prepared by threads while the network works on others."""
