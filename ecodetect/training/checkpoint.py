@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ecodetect.errors import UserError
+from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect.checkpoint"
 
@@ -51,18 +52,12 @@ class Checkpoint:
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write it whole or not at all, also when the machine stops meanwhile."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.part")
     tensors = {name: each.detach().cpu().contiguous() for name, each in checkpoint.tensors.items()}
     text = json.dumps(checkpoint.facts, sort_keys=True, allow_nan=True)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata={KEY: text}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        write_whole(target, save(tensors, metadata={KEY: text}))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{target} can't be written: {error.strerror or error}.") from error
 
 

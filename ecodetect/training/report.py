@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ecodetect.errors import UserError
 from ecodetect.training.loop import Epoch, Fitted
+from ecodetect.whole_file import write_whole
 
 FEW = 50  # truths: F1 is then known to about 0.07 at best (one standard error)
 _GAP = 0.1  # between F1 of training and validation: more is learning by heart
@@ -102,12 +103,9 @@ def draw_curves(history: Sequence[Epoch], path: str | os.PathLike[str], *, title
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     target = Path(path)
-    beside = target.with_name(f".{target.name}.part")
     try:
-        beside.write_bytes(buffer.getvalue())
-        beside.replace(target)
+        write_whole(target, buffer.getvalue())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"{target} can't be written: {error.strerror or error}.") from error
 
 
