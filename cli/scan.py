@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
+@click.option(
+    "--diameter",
+    metavar="LENGTH",
+    help="Of usual objects in this raster (25px, 8m), for a model without a GSD: it is read to fit.",
+)
 @options.settings
 @options.device
 @click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
@@ -41,6 +46,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--verify", is_flag=True, help="Search a few percent again on shifted tiles; say the share found again."
+)
+@click.option(
+    "--batch", type=int, default=1, show_default=True, metavar="N", help="Tiles a network is given at once."
 )
 @click.option("--tile", type=int, metavar="PX", help="Side of a tile. Chosen by itself.")
 @click.option(
@@ -58,11 +66,13 @@ def scan(
     model: str | None,
     out: str | None,
     score: tuple[str, ...],
+    diameter: str | None,
     settings: tuple[str, ...],
     device: str,
     picture: str | None,
     sheet: str | None,
     verify: bool,
+    batch: int,
     tile: int | None,
     workers: int | None,
     max_memory: str | None,
@@ -87,6 +97,7 @@ def scan(
     from ecodetect.memory import read_size
     from ecodetect.scanning import Output, fitting_model, plan_files, scan_files
     from ecodetect.searching import Settings
+    from ecodetect.sizes import Length
 
     if model is None:
         given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
@@ -98,7 +109,9 @@ def scan(
         options=options.pairs(settings),
         score=_scores(score),
         device=device,
+        diameter=None if diameter is None else Length.parse(diameter, name="--diameter"),
         tile_px=tile,
+        batch=batch,
         workers=workers,
         max_memory=None if max_memory is None else read_size(max_memory),
         bands=raster["bands"],

@@ -108,6 +108,7 @@ def train(
             "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
         )
     from ecodetect.sizes import Length
+    from ecodetect.training.processes import leads
     from ecodetect.training.recipe import train as run
     from ecodetect.training.sources import Asked
 
@@ -118,6 +119,7 @@ def train(
         ignore=ignore,
         gsd_m=gsd,
     )
+    quiet = quiet or not leads()
     with Line(hidden=quiet) as line:
         done = run(
             paths,
@@ -139,6 +141,8 @@ def train(
             say=lambda note: None if quiet else click.echo(note, err=True),
             progress=line.show,
         )
+    if not leads():
+        return
     click.echo(done.verdict)
     counts = done.fitted
     click.echo(

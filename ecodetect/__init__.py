@@ -22,6 +22,7 @@ _PUBLIC = {
     "EcodetectError": "ecodetect.errors",
     "Grid": "ecodetect.grid",
     "Layer": "ecodetect.layer",
+    "Length": "ecodetect.sizes",
     "Output": "ecodetect.scanning",
     "Settings": "ecodetect.searching",
     "Summary": "ecodetect.results",
@@ -39,6 +40,7 @@ __all__ = [
     "EcodetectError",
     "Grid",
     "Layer",
+    "Length",
     "Output",
     "Settings",
     "Summary",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from ecodetect.results import Summary
     from ecodetect.scanning import Output, scan, scan_files
     from ecodetect.searching import Settings
+    from ecodetect.sizes import Length
 
 
 def __getattr__(name: str) -> Any:

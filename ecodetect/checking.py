@@ -21,6 +21,7 @@ from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.pictures import draw_map
+from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
 from ecodetect.training.samples import Contract, Dataset, class_of, contract
 from ecodetect.training.sources import Asked, Gathered, Source, gather, object_px
 from ecodetect.training.splits import Split, split
@@ -29,8 +30,6 @@ CHIP_PX = 256  # the chips that are counted; training chooses its own
 # Of one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
 # Other networks take a third to ten times as long.
 _SECONDS_PER_MPX = 7.5
-_PASSES = 16  # of training over the ground, as training plans it
-_LEAST_MPX, _MOST_MPX = 45.0, 1800.0  # and how much it sees at least and at most
 _MEMORY_MB = 1500.0  # of torch and a batch of 0.3 Mpx
 
 
@@ -222,10 +221,11 @@ def _split(found: Split) -> dict[str, Any]:
 def _cost(data: Dataset, found: Split | None) -> dict[str, Any]:
     """Rough seconds and memory of training a small network on this machine's processor."""
     side = data if found is None else data.limited(found.training)
-    mpx = len(side.places(CHIP_PX)) * _PASSES * CHIP_PX**2 / 1e6
+    mpx = len(side.places(CHIP_PX)) * PASSES * CHIP_PX**2 / 1e6
+    least, most = LEAST_STEPS * STEP_PX / 1e6, MOST_STEPS * STEP_PX / 1e6
     cores = os.cpu_count() or 1
     return {
-        "seconds": min(max(mpx, _LEAST_MPX), _MOST_MPX) * _SECONDS_PER_MPX / cores,
+        "seconds": min(max(mpx, least), most) * _SECONDS_PER_MPX / cores,
         "cores": cores,
         "memory_mb": _MEMORY_MB,
         "rough": True,

@@ -26,9 +26,11 @@ from ecodetect.memory import Layout, Source, lay_out
 from ecodetect.merging import Settler
 from ecodetect.pipeline import Found, Work, run, worth_reading
 from ecodetect.raster import Raster
+from ecodetect.sizes import Length
 
 Progress = Callable[[str, float, float], None]  # raster name, megapixels done, megapixels in all
 _VERIFIED_SHARE = 0.03  # of the units
+_MOST_RESIZED = 16.0  # between objects as stated and as learned: beyond it a unit was meant otherwise
 # A row of samples from a file of strips needs 512 whole rows: 20,000 px of RGB fit.
 _SURVEY_CACHE_BYTES = 32_000_000
 
@@ -42,6 +44,8 @@ class Settings:
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
     gsd_m : metres per pixel, where the raster doesn't say.
+    diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
+        those it has learned.
     score : lowest score kept, for all classes or by class name.
     device : where a network runs: auto, cpu, cuda or mps.
     tile_px, batch, workers, max_memory : None: chosen for detector, machine and raster. max_memory in bytes.
@@ -53,6 +57,7 @@ class Settings:
     aoi: str | None = None
     aoi_layer: str | None = None
     gsd_m: float | None = None
+    diameter: Length | None = None
     score: float | Mapping[str, float] | None = None
     device: str = "auto"
     tile_px: int | None = None
@@ -71,6 +76,8 @@ class Settings:
                 raise UserError(f"{name} must be at least {least}; got {value}.")
         if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
             raise UserError(f"--gsd must be a positive number of metres per pixel; got {self.gsd_m:g}.")
+        if self.diameter is not None and not self.diameter.value > 0:
+            raise UserError(f"--diameter must be above 0; got {self.diameter}.")
         scores = self.score.values() if isinstance(self.score, Mapping) else [self.score]
         for score in scores:
             if score is not None and not 0 <= score <= 1:
@@ -82,6 +89,7 @@ class Settings:
             "options": dict(self.options),
             "bands": self.bands,
             "gsd_m": self.gsd_m,
+            "diameter": None if self.diameter is None else str(self.diameter),
             "score": self.score,
         }
         return {name: value for name, value in stated.items() if value not in (None, {})}
@@ -137,8 +145,7 @@ def question(raster: Raster, asked: Settings) -> Question:
     detector = models.build(
         asked.model, scene, asked.options, source=raster.name, device=asked.device, threads=asked.workers
     )
-    gsd_m = detector.needs.gsd_m
-    grid = raster.grid if gsd_m is None else raster.grid.resampled(gsd_m)
+    grid = _read_at(raster, detector, asked)
     area = None
     if asked.aoi is not None:
         area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name).moved_to(grid)
@@ -149,6 +156,7 @@ def question(raster: Raster, asked: Settings) -> Question:
         "source": raster.name,
         "bands": list(raster.bands),
         "gsd": raster.grid.stated_gsd,
+        "diameter": None if asked.diameter is None else str(asked.diameter),
         "model": detector.name,
         "settings": dict(detector.settings),
         "area": None if area is None else area.fingerprint,
@@ -156,6 +164,26 @@ def question(raster: Raster, asked: Settings) -> Question:
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     return Question(detector, grid, area, score, key)
+
+
+def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
+    """The grid that the detector works on: of its GSD, or on which objects are as large as it knows them."""
+    needs = detector.needs
+    if asked.diameter is None:
+        return raster.grid if needs.gsd_m is None else raster.grid.resampled(needs.gsd_m)
+    if needs.gsd_m is not None:
+        raise UserError(
+            f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."
+        )
+    if needs.typical_px is None:
+        raise UserError(f"{detector.name} has learned no size of objects; leave out --diameter.")
+    factor = asked.diameter.pixels(raster.grid.gsd, name="--diameter") / needs.typical_px
+    if not 1 / _MOST_RESIZED < factor < _MOST_RESIZED:
+        raise UserError(
+            f"--diameter {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
+            f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less."
+        )
+    return raster.grid.reduced(factor)
 
 
 def prepare(image: str, raster: Raster, asked: Settings) -> Job:

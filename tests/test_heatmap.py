@@ -21,7 +21,7 @@ from ecodetect.training.sample import Objects, Sample  # noqa: E402
 ONE = ("grey",)
 
 
-def sample(xy: Any, size: float = np.nan, side: int = 64, **masks: Any) -> Sample:
+def sample(xy: Any, size: Any = np.nan, side: int = 64, **masks: Any) -> Sample:
     places = np.asarray(xy, np.float64).reshape(-1, 2)
     n, everywhere = len(places), np.ones((side, side), bool)
     objects = Objects(
@@ -81,6 +81,7 @@ def test_what_is_unknown_or_doubtful_teaches_nothing() -> None:
     outputs = torch.full((1, 1, 64, 64), 0.7)
     target = {
         "heat": torch.zeros(1, 1, 64, 64),
+        "weight": torch.zeros(1, 1, 64, 64),
         "counted": torch.zeros(1, 1, 64, 64),
     }
     assert heatmap.losses(outputs, target, card)["heat"] == 0
@@ -100,10 +101,40 @@ def test_options_follow_the_annotations() -> None:
     dense = heatmap.card_options(np.full(40, 8.0), np.full(40, 2.0))
     assert dense["network"]["up"] == 2
     assert dense["sized"]
-    assert dense["sigma_px"] == heatmap.SIGMA_PX[0]
+    assert (dense["sigma_px"], dense["sigma_share"], dense["smooth_px"]) == (1.6, 0.2, 0.8)
+    close = heatmap.card_options(np.full(40, np.nan), np.full(40, 2.0))
+    assert (close["sigma_px"], close["sigma_share"]) == (heatmap.SIGMA_PX[0], 0.0)
     asked = {"network": {"width": 24}, "sigma_px": 3.0}
     kept = heatmap.card_options(np.empty(0), np.empty(0), asked)
     assert (kept["sigma_px"], kept["network"]["width"], kept["network"]["kind"]) == (3.0, 24, "unet")
+
+
+def test_small_and_large_objects_are_each_one_peak() -> None:
+    diameter = np.array([4.0, 6.0, 6.0, 15.0, 40.0, 60.0])
+    xy = np.array([[10.5, 10.2], [20.3, 12.0], [26.0, 12.4], [50.0, 15.0], [40.0, 60.0], [95.0, 95.0]])
+    options = heatmap.card_options(np.repeat(diameter, 5), np.repeat(8.0, 30))
+    card = learned.card(bands=ONE, options={**options, "network": learned.TINY})
+    made = heatmap.targets(sample(xy, np.stack([diameter, diameter], 1), 128), card)
+    weights = [made["weight"][0, int(y), int(x)] for x, y in xy]
+    assert min(weights[:3]) > weights[3] > max(weights[4:])  # the smaller, the more each pixel counts
+    # A network is unsure about large ones: ripples on their plateau.
+    ripples = np.random.default_rng(0).normal(0, 0.1, made["heat"].shape).astype(np.float32)
+    heat = made["heat"] * (1 - np.abs(ripples))
+    ((found, score, _, size),) = heatmap.decode([np.concatenate([heat, made["log_size"]])[None]], card)
+    found, size = found[score > 0.5], size[score > 0.5]
+    off = np.linalg.norm(found[:, None] - xy[None], axis=2)
+    assert len(found) == len(xy)
+    assert off.min(axis=0).max() < 2.0
+    assert size[off.argmin(axis=0)] == pytest.approx(diameter, rel=0.01)
+
+
+def test_of_peaks_in_one_middle_the_highest_counts_and_chains_do_not_matter() -> None:
+    xy = np.array([[0.0, 0.0], [3.0, 0.0], [6.0, 0.0], [20.0, 0.0]])
+    kept = heatmap.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([4.0, 4.0, 4.0, 4.0]))
+    assert kept.tolist() == [True, False, False, True]
+    kept = heatmap.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([2.0, 2.0, 4.0, 4.0]))
+    assert kept.all()
+    assert heatmap.highest(np.empty((0, 2)), np.empty(0), np.empty(0)).tolist() == []
 
 
 def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:

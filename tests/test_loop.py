@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from ecodetect.bundle import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
+from ecodetect.training.processes import Processes  # noqa: E402
 from ecodetect.training.sample import Objects, Sample  # noqa: E402
 from ecodetect.training.selection import Found, Judged  # noqa: E402
 
@@ -79,12 +81,20 @@ def run(
     data: Any = None,
     detector: Any = heatmap,
     resume: bool = False,
+    processes: Processes | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Fitted:
     torch.manual_seed(7)
-    network = heatmap.network(CARD)
     return fit(
-        detector, network, CARD, data or Spots(), plan, folder=folder, resume=resume, progress=progress
+        detector,
+        heatmap.network(CARD),
+        CARD,
+        data or Spots(),
+        plan,
+        folder=folder,
+        processes=processes,
+        resume=resume,
+        progress=progress,
     )
 
 
@@ -326,3 +336,39 @@ def test_a_class_without_a_truth_takes_the_middle_of_the_others() -> None:
     chosen = selection.choose(judged, otherwise=0.1)
     assert chosen["f1"][1] == chosen["f1"][2] == chosen["f1"][0]
     assert 0.6 < chosen["f1"][0] <= 0.8
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+import test_loop
+from ecodetect.training.processes import joined
+torch.set_num_threads(1)
+test_loop.loop.LOOKED_AT, test_loop.loop.LIGHT_FROM = 8, 4
+processes = joined("cpu")
+fitted = test_loop.run(Path(sys.argv[1]), plan=test_loop.LONG, processes=processes)
+print(processes.rank, processes.count, fitted.bundle.hash, fitted.validation.f1, flush=True)
+"""
+LONG = replace(PLAN, steps=60, every=15)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER, encoding="utf-8")
+    here = {"PYTHONPATH": str(Path(__file__).parent)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*launcher, script, tmp_path / "two"], capture_output=True, text=True, env={**os.environ, **here}
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = sorted(line.split() for line in done.stdout.splitlines() if len(line.split()) == 4)
+    assert one[:2] == ["0", "2"]
+    assert two[:2] == ["1", "2"]
+    assert one[2:] == two[2:]
+    # Half the chips each, the same in all: as good as alone, though sums and normalisation differ.
+    alone = run(tmp_path / "one", plan=LONG)
+    assert float(one[3]) > 0.7
+    assert abs(float(one[3]) - alone.validation.f1) < 0.15
+    assert bundle.read(tmp_path / "two" / "best.safetensors").hash == one[2]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import learned
+import numpy as np
+import pandas as pd
 import pytest
 from command_line import Run
+from scipy.spatial import KDTree
 
 from ecodetect import bundle, models
 from ecodetect.bundle import Scaling
@@ -183,6 +189,59 @@ def test_without_a_model_the_one_that_fits_is_taken(
     assert listed.code == 0
     assert "No trained model" not in listed.out
     assert ecodetect("models", "shrubs").code == 0
+
+
+def test_scanning_with_what_we_ship_needs_no_torchvision(sample_data: Path) -> None:
+    source = (
+        "import sys, ecodetect; found = ecodetect.scan(sys.argv[1], model='nuclei');"
+        "print(len(found), 'torchvision' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(sample_data / "cells.png")], capture_output=True, text=True
+    )
+    count, is_imported = done.stdout.split()
+    assert int(count) > 100
+    assert is_imported == "False"
+
+
+def test_a_stated_diameter_brings_objects_to_the_size_that_was_learned(
+    ecodetect: Run, sample_data: Path, tmp_path: Path
+) -> None:
+    plain = cv2.imread(str(sample_data / "cells.png"), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(tmp_path / "twice.png"), cv2.resize(plain, None, fx=2, fy=2))
+    typical = models.opened("nuclei").card.options["typical_px"]
+    for name, size in ((sample_data / "cells.png", typical), (tmp_path / "twice.png", 2 * typical)):
+        out = tmp_path / f"{name.stem}.csv"
+        done = ecodetect("scan", name, "-m", "nuclei", "--diameter", f"{size}px", "-o", out)
+        assert done.code == 0, done.err
+    one, two = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("cells", "twice"))
+    assert len(one) > 100
+    assert abs(len(one) - len(two)) < 0.02 * len(one)
+    off, nearest = KDTree(two[["x", "y"]] / 2).query(one[["x", "y"]])
+    assert np.median(off) < 0.2
+    ratio = two["diameter_px"].to_numpy()[nearest] / one["diameter_px"].to_numpy()
+    assert np.median(ratio) == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "expected"),
+    [
+        ("shrubs", "25px", "reads every raster at"),
+        ("nuclei", "0px", "must be above 0"),
+        ("nuclei", "4000px", "too far from the 21.4 px that nuclei has learned"),
+        ("nuclei", "big", "must be a length with a unit"),
+        ("nuclei", "8m", "state --gsd"),
+        ("blobs", "8px", "has learned no size"),
+    ],
+)
+def test_a_diameter_that_does_not_fit_is_one_sentence(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, name: str, said: str, expected: str
+) -> None:
+    raster = sample_data / ("dryland.tif" if name == "shrubs" else "cells.png")
+    done = ecodetect("scan", raster, "-m", name, "--diameter", said, "-o", tmp_path / "a.csv")
+    assert done.code == 2
+    assert expected in done.err
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_info_prints_the_card(ecodetect: Run, model: Path) -> None:

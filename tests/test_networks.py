@@ -74,6 +74,23 @@ def test_an_encoder_is_the_backbone(name: str) -> None:
     assert [maps.shape[1] for maps in found] == encoder.channels
 
 
+def test_our_mobilenet_is_torchvisions() -> None:
+    from torchvision import models
+
+    whole = models.get_model("mobilenet_v2").eval()
+    for layer in whole.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+    weights = {key: value.numpy() for key, value in whole.state_dict().items()}
+    encoder = backbones.encoder("mobilenet_v2", weights, RGB).eval()
+    image = torch.rand(2, 3, 96, 64)
+    with torch.inference_mode():
+        wanted = whole.features(image)
+        off = (encoder.features(image)[-1] - wanted).abs().max()
+    assert off < 1e-5 * wanted.abs().max()
+
+
 def test_more_bands_take_the_weights_of_colours_and_their_mean() -> None:
     from torchvision import models
 

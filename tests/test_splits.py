@@ -171,10 +171,6 @@ def test_many_files_are_split_by_file_with_each_class_on_both_sides() -> None:
     assert not set(found.training) & set(found.validation)
     assert found.objects == (160, 40, 0)
     assert {n % 4 == 0 for n in found.validation} == {True, False}
-    grouped = split(
-        sources, groups={f"{n}": "east" if n > 14 else "west" for n in range(20)}, validation=["east"]
-    )
-    assert set(grouped.validation) == set(range(15, 20))
 
 
 def test_overlapping_files_go_together() -> None:
@@ -231,8 +227,6 @@ def test_too_little_is_said() -> None:
     parts = ["train"] * 5 + ["val"]
     far = source(np.vstack([scattered(5, 100), [[150.0, 150.0]]]), utm(0.5), part=parts)
     assert split([far], by="part").objects[1] == 1
-    with pytest.raises(UserError, match=r"There is no group 'z'"):
-        split(two, groups={"a.tif": "y"}, validation=["z"])
 
 
 def test_rasters_without_a_place_cannot_overlap() -> None:

@@ -10,7 +10,9 @@ read off there, Ventura et al. 2022 (arXiv:2208.10607) for tree crowns.
   map is a plateau with ripples, each of which would be an individual (trees-naip, a network after five
   minutes: F1 0.49 without, 0.66 with it); a clear peak stays one, and its height is made good.
 - Positions are refined between pixels, continuously: noise in the map moves them by as little as itself.
-- Where a bundle has learned sizes, the diameter is read off a second map at the peak.
+- Where a bundle has learned sizes, the diameter is read off a second map at the peak. Then each object's
+  Gaussian is as wide as its size asks, and of peaks within the middle of an object only the highest counts: a
+  large one isn't counted twice, and small ones side by side don't melt into one.
 - A position known to a few pixels only (GPS) gets a Gaussian as much wider.
 - Outside where annotation is complete only the surroundings of objects teach anything.
 """
@@ -59,14 +61,21 @@ _SAME_PX = 0.25
 _COVERED = 0.05
 # Time per pixel and channel of the finest level, where decoding a pixel is 1; measured on two cores.
 _COST = 8.0
-# Gaussians narrower than this can't be told from one pixel, wider ones hide neighbours.
+# Gaussians narrower than this can't be told from one pixel; wider ones hide neighbours, unless each is as
+# wide as its object asks.
 SIGMA_PX = (1.0, 4.0)
+SIZED_SIGMA_PX = (1.0, 6.0)
+# Of an object's diameter, where sizes are known: its Gaussian's width, and the radius of its middle.
+_SIGMA_SHARE, _MIDDLE_SHARE = 0.2, 0.3
+_EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, against one of usual size
+_MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence its surroundings
 # Objects nearer to each other than this need a finer map to be told apart.
 _CLOSE_PX = 4.0
 # Defaults of what a card's options may leave out.
 DEFAULTS: Mapping[str, Any] = {
     "network": {"kind": "unet", "width": 16, "depth": 4, "finest": 2, "up": 1},
     "sigma_px": 2.0,
+    "sigma_share": 0.0,
     "smooth_px": 1.0,
     "window_px": 2.0,
     "sized": False,
@@ -112,29 +121,38 @@ def card_options(
     spacing_px : (N,), distance from each object to the nearest other; infinite where there is none.
     asked : options that a user has stated; they are kept.
 
-    Gaussians are a quarter of an object wide (a crown's centre can be told to about that), but not so wide
-    that small objects drown in theirs, or that close neighbours melt into one peak: two of distance s have
+    Where most objects have a size, Gaussians are a fifth of it wide. Where they haven't, all are a quarter of
+    the usual distance wide, but not so wide that close neighbours melt into one peak: two of distance s have
     two peaks if s > 2 sigma. Where objects are closer than 4 px, the map is twice as fine as the image; where
     they aren't, features at every second pixel are enough.
     """
     asked = dict(asked or {})
     known = diameter_px[np.isfinite(diameter_px)]
     near = spacing_px[np.isfinite(spacing_px)]
+    is_sized = len(known) >= max(20, len(diameter_px) // 2)
     typical = float(np.median(known)) if len(known) else None
     close = float(np.percentile(near, 5)) if len(near) else math.inf
-    sigma = typical / 4 if typical is not None else float(np.median(near)) / 4 if len(near) else 2.0
-    small = float(np.percentile(known, 10)) if len(known) else math.inf
-    sigma = float(np.clip(min(sigma, close / 2, small / 3), *SIGMA_PX))
+    if is_sized:
+        share = _SIGMA_SHARE
+        sigma, least = np.clip(_SIGMA_SHARE * np.percentile(known, (50, 10)), *SIZED_SIGMA_PX)
+        smooth, window = least / 2, max(1.0, least)
+    else:
+        share, sigma = 0.0, typical / 4 if typical is not None else 2.0
+        if typical is None and len(near):
+            sigma = float(np.median(near)) / 4
+        sigma = float(np.clip(min(sigma, close / 2), *SIGMA_PX))
+        smooth, window = sigma / 2, max(1.0, min(sigma, close / 2))
     shape = dict(DEFAULTS["network"])
     shape |= {"finest": 1, "up": 2} if close < _CLOSE_PX else {"finest": 2, "up": 1}
     shape.update(asked.pop("network", {}))
     found = {
         **DEFAULTS,
         "network": shape,
-        "sigma_px": round(sigma, 2),
-        "smooth_px": round(sigma / 2, 2),
-        "window_px": round(max(1.0, min(sigma, close / 2)), 2),
-        "sized": bool(len(known) >= max(20, len(diameter_px) // 2)),
+        "sigma_px": round(float(sigma), 2),
+        "sigma_share": share,
+        "smooth_px": round(float(smooth), 2),
+        "window_px": round(float(window), 2),
+        "sized": bool(is_sized),
         "typical_px": round(typical, 2) if typical is not None else DEFAULTS["typical_px"],
     }
     return {**found, **asked}
@@ -146,18 +164,21 @@ def card_options(
 def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     """What the network should answer to a sample, on its output's pixels.
 
-    Returns heat (K, H', W') in [0, 1], counted (1, H', W') in {0, 1}, and if the card's network learns sizes
+    Returns heat (K, H', W') in [0, 1], weight (K, H', W') of each pixel's error, counted (1, H', W') in {0, 1}, and if the card's network learns sizes
     log_size (1, H', W') = ln(diameter / typical) with sized (1, H', W') in [0, 1], the weight of each pixel.
     """
     up = int(setting(card, "network")["up"])
     height, width = sample.valid.shape[0] * up, sample.valid.shape[1] * up
     objects = sample.objects
     heat = np.zeros((len(card.classes), height, width), np.float32)
+    weight = np.zeros_like(heat)
     log_size = np.zeros((1, height, width), np.float32)
     sized = np.zeros((1, height, width), np.float32)
     diameter = np.sqrt(np.prod(objects.size, axis=1)) / float(setting(card, "typical_px"))
+    sigmas = sigma_px(card, np.sqrt(np.prod(objects.size, axis=1)))
+    emphases = np.clip((float(setting(card, "sigma_px")) / sigmas) ** 2, *_EMPHASIS)
     for row in range(len(objects)):
-        sigma = math.hypot(float(setting(card, "sigma_px")), float(objects.accuracy_px[row])) * up
+        sigma = math.hypot(float(sigmas[row]), float(objects.accuracy_px[row])) * up
         x, y = objects.xy[row] * up
         reach = 3.5 * sigma  # a Gaussian is 0.002 there
         x0, x1 = max(0, math.floor(x - reach)), min(width, math.ceil(x + reach))
@@ -169,18 +190,29 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
         bump = np.outer(down, along).astype(np.float32)
         place = heat[objects.label[row], y0:y1, x0:x1]
         np.maximum(place, bump, out=place)
+        place = weight[objects.label[row], y0:y1, x0:x1]
+        np.maximum(place, bump * np.float32(emphases[row]), out=place)
         if math.isfinite(diameter[row]) and diameter[row] > 0:
             nearest = bump > sized[0, y0:y1, x0:x1]
             log_size[0, y0:y1, x0:x1][nearest] = math.log(diameter[row])
             sized[0, y0:y1, x0:x1][nearest] = bump[nearest]
     usable, known = _finer(sample.valid & ~sample.ignored, up), _finer(sample.known, up)
     counted = usable & (known | (heat > _COVERED).any(axis=0))
-    out = {"heat": heat, "counted": counted[None].astype(np.float32)}
+    weight = counted * (1 + float(setting(card, "positive_weight")) * weight)
+    out = {"heat": heat, "weight": weight.astype(np.float32), "counted": counted[None].astype(np.float32)}
     if setting(card, "sized"):
         sized[:, ~usable] = 0
         sized[sized < 0.5] = 0  # sizes are read at peaks; farther off a neighbour's would be as right
         out |= {"log_size": log_size, "sized": sized}
     return out
+
+
+def sigma_px(card: Card, diameter_px: Floats) -> Floats:
+    """Width of the Gaussian of objects of these diameters, in pixels; NaN: of unknown size."""
+    usual, share = float(setting(card, "sigma_px")), float(setting(card, "sigma_share"))
+    if not share:
+        return np.full(len(diameter_px), usual)
+    return np.where(np.isnan(diameter_px), usual, np.clip(share * diameter_px, *SIZED_SIGMA_PX))
 
 
 def _finer(mask: NDArray[np.bool_], up: int) -> NDArray[np.bool_]:
@@ -190,13 +222,12 @@ def _finer(mask: NDArray[np.bool_], up: int) -> NDArray[np.bool_]:
 def losses(outputs: torch.Tensor, targets: Mapping[str, torch.Tensor], card: Card) -> dict[str, torch.Tensor]:
     """Losses of a batch; their sum is what training lowers.
 
-    heat: squared error, weighted by 1 + positive_weight * target, for most of the ground is empty; per pixel
-    that counts. size: squared error of the logarithm near centres, times size_weight.
+    heat: squared error, weighted by 1 + positive_weight * target, for most of the ground is empty, and more on
+    smaller objects, which have fewer pixels; per pixel that counts. size: squared error of the logarithm near centres, times size_weight.
     """
     classes = len(card.classes)
     heat, counted = targets["heat"], targets["counted"]
-    weight = counted * (1 + float(setting(card, "positive_weight")) * heat)
-    error = weight * (outputs[:, :classes] - heat) ** 2
+    error = targets["weight"] * (outputs[:, :classes] - heat) ** 2
     found = {"heat": error.sum() / (counted.sum() * classes).clamp(min=1.0)}
     if setting(card, "sized"):
         near = targets["sized"]
@@ -225,15 +256,24 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
     places, scores, labels, sizes = [], [], [], []
     is_sized = len(maps) > classes
     for label in range(classes):
-        heat = smoothed(maps[label], float(setting(card, "sigma_px")) * up, _smooth_px(card) * up)
+        heat = smoothed(maps[label], _smooth_px(card) * up)
         rows, columns = peaks(heat, radius)
-        places.append((refined(heat, rows, columns)) / up)
-        scores.append(np.clip(heat[rows, columns].astype(np.float64), 0.0, 1.0))
-        labels.append(np.full(len(rows), label, np.int64))
+        xy, size = refined(heat, rows, columns) / up, np.full(len(rows), np.nan)
         if is_sized:
             # A hundredth to a hundredfold: a network gone astray must not give infinity.
             ratio = np.exp(np.clip(maps[classes][rows, columns].astype(np.float64), -4.6, 4.6))
-            sizes.append(float(setting(card, "typical_px")) * ratio)
+            size = float(setting(card, "typical_px")) * ratio
+        # Smoothing lowers the peak of a Gaussian; the narrower it is, the more.
+        gain = 1 + (_smooth_px(card) / sigma_px(card, size)) ** 2
+        score = np.clip(gain * heat[rows, columns], 0.0, 1.0)
+        if float(setting(card, "sigma_share")):
+            first = highest(xy, gain * heat[rows, columns], np.minimum(_MIDDLE_SHARE * size, _MIDDLE_PX))
+            xy, size, score = xy[first], size[first], score[first]
+        places.append(xy)
+        scores.append(score)
+        labels.append(np.full(len(xy), label, np.int64))
+        if is_sized:
+            sizes.append(size)
     return (
         np.concatenate(places),
         np.concatenate(scores),
@@ -247,17 +287,37 @@ def _smooth_px(card: Card) -> float:
 
 
 def _beyond_px(card: Card) -> int:
-    """How far around a peak smoothing, its window and refinement look."""
-    return 2 + math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(float(setting(card, "window_px")))
+    """How far around a peak smoothing, its window, refinement and the middles of others look."""
+    middle = math.ceil(_MIDDLE_PX) if float(setting(card, "sigma_share")) else 0
+    return 2 + math.ceil(_SMOOTH_REACH * _smooth_px(card)) + round(float(setting(card, "window_px"))) + middle
 
 
-def smoothed(heat: NDArray[np.float32], sigma: float, smooth: float) -> NDArray[np.float32]:
-    """A map (H, W) blurred by a Gaussian of `smooth` pixels; one of `sigma` pixels in it keeps its height."""
+def smoothed(heat: NDArray[np.float32], smooth: float) -> NDArray[np.float32]:
+    """A map (H, W) blurred by a Gaussian of `smooth` pixels."""
     if smooth <= 0:
         return heat
     size = 2 * math.ceil(_SMOOTH_REACH * smooth) + 1
-    blurred = cv2.GaussianBlur(heat, (size, size), smooth, borderType=cv2.BORDER_REFLECT_101)
-    return np.asarray(blurred * np.float32(1 + (smooth / sigma) ** 2), np.float32)
+    return np.asarray(cv2.GaussianBlur(heat, (size, size), smooth, borderType=cv2.BORDER_REFLECT_101))
+
+
+def highest(xy: Floats, score: Floats, radius: Floats) -> NDArray[np.bool_]:
+    """Which peaks lie in no higher one's middle.
+
+    xy (N, 2), score (N,), radius (N,) of the middles. One that lies in another's middle still silences those
+    in its own: what survives depends on near peaks only, never on a chain of them. Of equal peaks the first.
+    """
+    first = np.ones(len(xy), np.bool_)
+    if len(xy) < 2:
+        return first
+    pairs = KDTree(xy).query_pairs(float(radius.max()), output_type="ndarray")
+    if not len(pairs):
+        return first
+    off = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)
+    is_second_higher = score[pairs[:, 1]] > score[pairs[:, 0]]
+    high = np.where(is_second_higher, pairs[:, 1], pairs[:, 0])
+    low = np.where(is_second_higher, pairs[:, 0], pairs[:, 1])
+    first[low[off < radius[high]]] = False
+    return first
 
 
 def peaks(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -382,6 +442,7 @@ class Heatmap:
             cost=_COST * shape["width"] * shape["up"],
             is_threaded=True,
             scores=card.thresholds.get(self.options.threshold),
+            typical_px=float(setting(card, "typical_px")) if setting(card, "sized") else None,
         )
 
     @property

@@ -61,6 +61,8 @@ class Needs:
     cost : time of `detect` per pixel of a chip on one core, where decoding a pixel of a raster is 1.
     is_threaded : `detect` uses all cores by itself, so chips are given to it one after another.
     scores : lowest score kept of each class, unless the user says; None: all are kept.
+    typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user
+        states of objects, where no GSD does it.
     """
 
     bands: tuple[str, ...]
@@ -76,6 +78,7 @@ class Needs:
     cost: float = 0.8  # as measured of `threshold` on RGB in deflate
     is_threaded: bool = False
     scores: tuple[float, ...] | None = None
+    typical_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""torchvision's classification networks as encoders, by name, with the decoder of a U-Net on top.
+"""Classification networks of torchvision as encoders, by name, with the decoder of a U-Net on top.
 
 A network is taken as the row of its parts up to the global pooling, and its features are tapped before each
 halving. That works for those that are such a row (ResNet, MobileNet, EfficientNet, SqueezeNet, VGG, DenseNet,
 RegNet, ConvNeXt, …), and is refused in one sentence for others (transformers). Weights are read from
-.safetensors files in torchvision's naming; nothing is unpickled but by torchvision's own download.
+.safetensors files in torchvision's naming; nothing is unpickled but by torchvision's own download. Those that
+stand here too (`_OWN`) are built without importing torchvision.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 from ecodetect.bundle import read_weights
 from ecodetect.errors import UserError
 from ecodetect.networks.decoding import Decoder, convolution
+from ecodetect.networks.mobilenet_v2 import MobileNetV2
 
 VARIABLE = "ECODETECT_WEIGHTS"
 # What the ImageNet weights expect of red, green and blue in 0 to 1: offset and span.
@@ -26,6 +28,7 @@ MEAN = {"red": 0.485, "green": 0.456, "blue": 0.406}
 DEVIATION = {"red": 0.229, "green": 0.224, "blue": 0.225}
 _PROBE_PX = 128  # sides of the images on which strides are found out
 _ENDS = ("avgpool", "classifier", "fc", "head")  # where the features end and the classification begins
+_OWN = {"mobilenet_v2": MobileNetV2}
 _CHANNELS = ("red", "green", "blue")
 
 
@@ -81,6 +84,15 @@ def encoder(name: str, weights: Mapping[str, Any] | None, bands: Sequence[str], 
         mean; all are scaled so that the first layer's output keeps its range.
     Raises UserError for a name that there isn't, a network that is no row of parts, or weights of another.
     """
+    model = _OWN[name]() if name in _OWN else _of_torchvision(name)
+    if weights is not None:
+        _load(model, weights, name)
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    _replace(model, first, _widened(first, bands))
+    return Encoder(name, _row(model, name), len(bands), depth)
+
+
+def _of_torchvision(name: str) -> nn.Module:
     from torchvision import models
 
     if name not in names():
@@ -89,12 +101,8 @@ def encoder(name: str, weights: Mapping[str, Any] | None, bands: Sequence[str], 
         near = get_close_matches(name, names(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see torchvision's list of models."
         raise UserError(f"No backbone named '{name}'; {hint}")
-    model = models.get_model(name, weights=None)
-    if weights is not None:
-        _load(model, weights, name)
-    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    _replace(model, first, _widened(first, bands))
-    return Encoder(name, _row(model, name), len(bands), depth)
+    model: nn.Module = models.get_model(name, weights=None)
+    return model
 
 
 def _load(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:

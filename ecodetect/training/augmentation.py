@@ -289,7 +289,8 @@ def _recoloured(sample: Sample, rng: np.random.Generator, kinds: Augmentations, 
     if kinds.gamma:
         exponent = math.exp(rng.uniform(-1, 1) * math.log1p(kinds.gamma))
         # Odd about black, so that what lies under it (noise, percentiles) isn't cut.
-        image = np.sign(image) * np.abs(image) ** np.float32(exponent)
+        # OpenCV takes a fifth of the time that numpy takes for a power.
+        image = np.copysign(cv2.pow(np.abs(image).reshape(count, -1), exponent).reshape(image.shape), image)
     factor = np.ones(count, np.float32)
     offset = np.zeros(count, np.float32)
     if kinds.gain:

@@ -1,8 +1,8 @@
 """Which ground a step of training looks at: random chips, most of them with something on them.
 
-`Drawn` brings a data set and its split to the loop: half of the chips lie about an individual (a rare class
-comes more often), the others anywhere on known ground; validation ground is cut once, each piece with some
-surroundings that aren't judged.
+`Drawn` brings a data set and its split to the loop: half of the chips lie about an individual (one of a rare
+class, or in a raster with few, comes more often), the others anywhere on known ground; validation ground is cut
+once, each piece with some surroundings that aren't judged.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecodetect.grid import Window
 from ecodetect.training.sample import Sample
@@ -40,8 +41,10 @@ class Drawn:
             labels.append(objects.label)
         self._objects = where
         label = np.concatenate([np.empty(0, np.int64), *labels])
-        # Between each individual and each class alike: as the root of a class's number.
-        weight = 1 / np.sqrt(np.bincount(label))[label] if len(label) else np.empty(0)
+        # Between each individual and each class alike: as the root of a class's number. So for rasters: one
+        # picture with a thousand isn't a thousand pictures.
+        there = np.array([source for source, _, _ in where], np.int64)
+        weight = 1 / np.sqrt(_numbers(label) * _numbers(there))
         self._sum = np.cumsum(weight)
         self.validation = Pieces(validation)
 
@@ -79,6 +82,11 @@ class Drawn:
             for begin, spare in ((left, grid.width - size), (top, grid.height - size))
         )
         return Window(x, y, size, size)
+
+
+def _numbers(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each member the size of its group."""
+    return np.bincount(group)[group] if len(group) else group
 
 
 class Pieces(Sequence[Sample]):

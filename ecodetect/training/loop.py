@@ -31,6 +31,7 @@ from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
 from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment
+from ecodetect.training.processes import Processes
 from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Found, Judged
 
@@ -174,7 +175,7 @@ def fit(
     plan: Plan,
     *,
     folder: Path,
-    device: str = "cpu",
+    processes: Processes | None = None,
     resume: bool = False,
     key: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -195,8 +196,8 @@ def fit(
         How much of what.
     folder : Path
         For checkpoints: `last.safetensors`, to go on from, and `best.safetensors`, a bundle to scan with.
-    device : str
-        As torch names it.
+    processes : Processes, optional
+        This one among those that train together, and its device; alone on the CPU if not given.
     resume : bool
         Go on from the last checkpoint, if there is one.
     key : str
@@ -209,8 +210,13 @@ def fit(
     TrainingError
         When the loss isn't a number any more; what was best until then is kept in `folder`.
     """
-    with _deterministic(device, plan.seed):
-        return _Training(detector, network, card, data, plan, folder, device, key).run(resume, progress)
+    processes = processes or Processes()
+    if processes.count > plan.batch:
+        raise UserError(
+            f"A step has {plan.batch} chips, too few for {processes.count} processes; start fewer."
+        )
+    with _deterministic(processes.device, plan.seed):
+        return _Training(detector, network, card, data, plan, folder, processes, key).run(resume, progress)
 
 
 @contextlib.contextmanager
@@ -236,12 +242,14 @@ class _Training:
         data: Data,
         plan: Plan,
         folder: Path,
-        device: str,
+        processes: Processes,
         key: str,
     ) -> None:
         self.detector, self.card, self.data, self.plan = detector, card, data, plan
-        self.folder, self.device = folder, torch.device(device)
+        self.folder, self.processes, self.device = folder, processes, torch.device(processes.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _freeze(self.network, plan.frozen)
+        self.together = processes.joined(self.network)
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(network, plan), lr=plan.rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -273,12 +281,14 @@ class _Training:
             self.truths = int(judged.n_truths.sum())
             self.history.append(now)
             if self._best() == len(self.history) - 1:
-                bundle.write(self._made(self.folder), self._bundle(thresholds))
+                if self.processes.leads:
+                    bundle.write(self._made(self.folder), self._bundle(thresholds))
             if plan.mines and any(
                 epoch_of(share * plan.steps, plan.every) == len(self.history) for share in _MINED_AT
             ):
                 self._mine(thresholds["f1"])
-            self._save(last)
+            if self.processes.leads:
+                self._save(last)
             stopped = self._is_stale()
         return self._finished(stopped)
 
@@ -314,6 +324,8 @@ class _Training:
                     raise TrainingError(self._about_loss())
                 if progress is not None:
                     progress(self._progress(losses))
+        # Means and variances of normalisation are each process's own where it doesn't synchronise them.
+        self.processes.spread(self.average.values())
         return float(np.mean(losses))
 
     def _train(self, images: Tensor, targets: Mapping[str, Tensor]) -> float:
@@ -321,10 +333,10 @@ class _Training:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._factor_at(self.step)
         with _mixed(self.device):
-            outputs = self.network(images)
+            outputs = self.together(images)
         losses = self.detector.losses(_float(outputs), targets, self.card)
         loss = torch.stack(list(losses.values())).sum()
-        value = float(loss.detach())
+        value = self.processes.mean(float(loss.detach()))  # of all, so that all stop at the same
         if not math.isfinite(value):
             return value
         self.optimizer.zero_grad(set_to_none=True)
@@ -395,7 +407,7 @@ class _Training:
         try:
             for step in range(self.step, until + ahead):
                 if step < until:
-                    items = range(self.plan.batch)
+                    items = self.processes.share(range(self.plan.batch))
                     waiting.append([pool.submit(self._prepared, step, item) for item in items])
                 if step - self.step < ahead and step < until and len(waiting) < ahead:
                     continue
@@ -426,8 +438,9 @@ class _Training:
         with _borrowed(self.network, self.average) as network:
             false = [
                 self._judge(network, self._plain(self._chip((2, *place)))).rates(thresholds).false_positives
-                for place in places
+                for place in self.processes.share(places)
             ]
+        false = self.processes.gathered(false)
         worst = np.argsort(-np.array(false), kind="stable")[: max(1, int(_FALSE_SHARE * count))]
         self.hard += [places[index] for index in worst if false[index]]
 
@@ -442,8 +455,9 @@ class _Training:
     def _validate(self) -> Judged:
         with _borrowed(self.network, self.average) as network:
             samples = self.data.validation
-            parts = [self._judge(network, samples[index]) for index in range(len(samples))]
-        return selection.pooled(parts, len(self.card.classes))
+            mine = self.processes.share(range(len(samples)))
+            parts = [self._judge(network, samples[index]) for index in mine]
+        return selection.pooled(self.processes.gathered(parts), len(self.card.classes))
 
     def _judge(self, network: nn.Module, sample: Sample) -> Judged:
         found = self._found(network, sample)
@@ -489,6 +503,7 @@ class _Training:
         self.hard = [(int(number), int(index)) for number, index in found.facts["hard"]]
 
     def _finished(self, stopped: bool) -> Fitted:
+        self.processes.wait()  # for the file to be there
         best = bundle.read(self._made(self.folder))
         weights = {name: torch.from_numpy(np.array(each)) for name, each in best.weights.items()}
         for name, value in self.average.items():
@@ -496,10 +511,9 @@ class _Training:
         thresholds = dict(best.card.thresholds)
         judged = self._validate()
         with _borrowed(self.network, self.average) as network:
-            seen = selection.pooled(
-                (self._judge(network, self._plain(self._chip((4, index)))) for index in range(LOOKED_AT)),
-                len(self.card.classes),
-            )
+            mine = self.processes.share(range(LOOKED_AT))
+            parts = [self._judge(network, self._plain(self._chip((4, index)))) for index in mine]
+            seen = selection.pooled(self.processes.gathered(parts), len(self.card.classes))
         if not judged.n_truths.sum():
             # Nothing to choose thresholds on but what was trained on; the card says so.
             thresholds = selection.choose(seen, otherwise=0.5)

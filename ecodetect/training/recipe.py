@@ -27,20 +27,18 @@ from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import UserError
 from ecodetect.sizes import Length
-from ecodetect.training import report
+from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX, report
 from ecodetect.training.adapting import adapted, contract_for
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
+from ecodetect.training.processes import joined
 from ecodetect.training.sample import Sample
 from ecodetect.training.samples import Contract, Dataset, Statistics, contract
 from ecodetect.training.sources import Asked, Source, gather
 from ecodetect.training.splits import Split, places, split
 
 EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
-STEP_PX = 150_000  # pixels in a step: of a fixed number of passes, more and smaller steps learn more
-LEAST_STEPS, MOST_STEPS = 300, 12_000
-PASSES = 16  # over the ground; early stopping ends it sooner
 # Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
 RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
 SLOWER = 0.3  # pretrained layers, against those that begin at random
@@ -174,6 +172,7 @@ def train(
         workers=workers or min(4, os.cpu_count() or 1),
         augmentations=augmentations or plan.augmentations,
     )
+    processes = joined(_device(device))
     data = Drawn(training, validation, math.ceil(plan.size_px * plan.augmentations.widening))
     say(_described(statistics, sides, network, plan, made))
     fitted = fit(
@@ -183,7 +182,7 @@ def train(
         data,
         plan,
         folder=folder,
-        device=_device(device),
+        processes=processes,
         resume=resume,
         key=_fingerprint(sources),
         progress=progress,
@@ -192,10 +191,11 @@ def train(
     done = _measured(done, detector, network, next(iter(data.validation), None))
     for each in (whole, training, validation):
         each.close()
-    bundle.write(target, done)
     curves = target.with_name(f"{target.stem}.curves.png")
-    report.draw_curves(fitted.history, curves, title=target.stem)
-    shutil.rmtree(folder, ignore_errors=True)
+    if processes.leads:
+        bundle.write(target, done)
+        report.draw_curves(fitted.history, curves, title=target.stem)
+        shutil.rmtree(folder, ignore_errors=True)
     return Trained(target, curves, done, fitted, report.verdict(fitted, sides.method), gathered.notes)
 
 

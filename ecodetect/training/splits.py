@@ -48,15 +48,7 @@ class Split:
     objects: tuple[int, int, int]
 
 
-def split(
-    sources: Sequence[Source],
-    *,
-    by: str = "auto",
-    share: float = 0.2,
-    seed: int = 0,
-    groups: Mapping[str, str] | None = None,
-    validation: Sequence[str] | None = None,
-) -> Split:
+def split(sources: Sequence[Source], *, by: str = "auto", share: float = 0.2, seed: int = 0) -> Split:
     """Choose ground for validation; the same for the same sources and seed.
 
     Parameters
@@ -68,8 +60,6 @@ def split(
         the annotations, whose values stay together; if they say train and val, they are obeyed. "auto": what
         folders called train and val say, else files if there are ten or more that don't overlap, else blocks.
     share : of the individuals that go to validation, about.
-    groups : name of a source -> group, instead of `by`: rasters of one group stay together.
-    validation : the groups or values of the column that are for validation; chosen by chance if not given.
 
     Raises
     ------
@@ -85,35 +75,24 @@ def split(
         )
     planes = _Planes(sources)
     rng = np.random.default_rng(seed)
-    if groups is not None:
-        keys = [groups.get(source.name, source.name) for source in sources]
-        made = _by_files(sources, planes, _joined(planes, keys), share, rng, validation)
-        method = "by group of files"
-    elif "*" in by or "?" in by:
-        is_met = [fnmatchcase(Path(source.image).as_posix(), by) for source in sources]
-        if all(is_met) or not any(is_met):
-            which = "all" if any(is_met) else "none"
-            raise UserError(
-                f"--split {by}: {which} of the {len(sources)} rasters' paths are of this pattern."
-            )
-        made = _as_said(sources, planes, is_met)
+    if "*" in by or "?" in by:
+        made = _as_said(sources, planes, _met(sources, by))
         method = f"by file, validation {by}"
     elif by == "auto" and (sides := _folders(sources)) is not None:
         made = _as_said(sources, planes, sides)
         method = "by folder"
     elif by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
-        keys = [str(cluster) for cluster in planes.clusters]
-        if len(set(keys)) < 2:
+        if len(set(planes.clusters)) < 2:
             raise UserError(
                 "There is one raster, or all overlap, so they can't be split by file; leave out --split."
             )
-        made = _by_files(sources, planes, keys, share, rng, validation)
+        made = _by_files(sources, planes, share, rng)
         method = "by file"
     elif by in ("auto", "blocks"):
         made, side = _by_blocks(sources, planes, share, rng)
         method = f"blocks of {side}"
     else:
-        made = _by_column(sources, planes, by, share, rng, validation)
+        made = _by_column(sources, planes, by, share, rng)
         method = f"by column {by}"
     counts = _counted(sources, made)
     found = Split(made[0], made[1], f"{method}, seed {seed}", counts)
@@ -275,14 +254,15 @@ def _middle(lonlat: Floats) -> Floats:
 Sides = tuple[dict[int, Ground], dict[int, Ground]]
 
 
-def _joined(planes: _Planes, keys: Sequence[str]) -> list[str]:
-    """Groups of sources as keys; groups of which rasters overlap become one."""
-    keys = list(keys)
-    for number, cluster in enumerate(planes.clusters):
-        if keys[number] != keys[cluster]:
-            old, new = keys[number], keys[cluster]
-            keys = [new if key == old else key for key in keys]
-    return keys
+def _met(sources: Sequence[Source], pattern: str) -> list[bool]:
+    """Which rasters' paths a pattern meets; raises UserError unless some but not all."""
+    is_met = [fnmatchcase(Path(source.image).as_posix(), pattern) for source in sources]
+    if all(is_met) or not any(is_met):
+        which = "all" if any(is_met) else "none"
+        raise UserError(
+            f"--split {pattern}: {which} of the {len(sources)} rasters' paths are of this pattern."
+        )
+    return is_met
 
 
 def _folders(sources: Sequence[Source]) -> list[bool] | None:
@@ -311,31 +291,16 @@ def _whole(source: Source) -> Ground:
     return Ground(area, area)
 
 
-def _by_files(
-    sources: Sequence[Source],
-    planes: _Planes,
-    keys: Sequence[str],
-    share: float,
-    rng: np.random.Generator,
-    validation: Sequence[str] | None,
-) -> Sides:
+def _by_files(sources: Sequence[Source], planes: _Planes, share: float, rng: np.random.Generator) -> Sides:
+    """Sides made of whole rasters, by chance; those that overlap stay together."""
     labels = [np.asarray(source.annotations.label[source.kept], dtype=str) for source in sources]
-    names = list(dict.fromkeys(keys))
-    if validation is None:
-        members = {name: [number for number, key in enumerate(keys) if key == name] for name in names}
-        counts = _table([np.concatenate([labels[number] for number in members[name]]) for name in names])
-        chosen = {names[row] for row in _nearest(counts, share, rng)}
-    else:
-        unknown = [name for name in validation if name not in names]
-        if unknown:
-            raise UserError(
-                f"There is no group '{unknown[0]}' to validate on; there are: {', '.join(names)}."
-            )
-        chosen = set(validation)
-    sides: Sides = ({}, {})
-    for number, (source, key) in enumerate(zip(sources, keys, strict=True)):
-        sides[key in chosen][number] = _whole(source)
-    return sides
+    members: dict[int, list[int]] = {}
+    for number, cluster in enumerate(planes.clusters):
+        members.setdefault(cluster, []).append(number)
+    counts = _table([np.concatenate([labels[number] for number in each]) for each in members.values()])
+    groups = list(members)
+    chosen = {groups[row] for row in _nearest(counts, share, rng)}
+    return _as_said(sources, planes, [cluster in chosen for cluster in planes.clusters])
 
 
 def _by_blocks(
@@ -410,12 +375,7 @@ def _cut(
 
 
 def _by_column(
-    sources: Sequence[Source],
-    planes: _Planes,
-    column: str,
-    share: float,
-    rng: np.random.Generator,
-    validation: Sequence[str] | None,
+    sources: Sequence[Source], planes: _Planes, column: str, share: float, rng: np.random.Generator
 ) -> Sides:
     """Sides by the values of a column: by file where each has one value, else by the hull of each value."""
     values = []
@@ -435,21 +395,19 @@ def _by_column(
             f"--split: the column '{column}' has one value ('{names[0]}'), so it divides nothing."
         )
     plain = {name.casefold().strip() for name in names}
-    if validation is None and plain & {*VALIDATION_WORDS} and plain & {*TRAINING_WORDS}:
-        validation = [name for name in names if name.casefold().strip() in VALIDATION_WORDS]
-    if validation is None:
+    if plain & {*VALIDATION_WORDS} and plain & {*TRAINING_WORDS}:
+        held = {name for name in names if name.casefold().strip() in VALIDATION_WORDS}
+    else:
         every = np.concatenate(values)
         labels = np.concatenate([source.annotations.label for source in sources]).astype(str)
         counts = _table([labels[every == name] for name in names])
-        validation = [names[row] for row in _nearest(counts, share, rng)]
+        held = {names[row] for row in _nearest(counts, share, rng)}
     if all(len(set(each.tolist())) <= 1 for each in values):
-        keys = [str(each[0]) if len(each) else f"empty {number}" for number, each in enumerate(values)]
-        joined = _joined(planes, keys)
-        return _by_files(sources, planes, joined, share, rng, [key for key in validation if key in joined])
+        return _as_said(sources, planes, [len(each) > 0 and str(each[0]) in held for each in values])
     buffer = _strip(sources, planes)
     hulls: dict[str, list[shapely.Geometry]] = {}
     for number, (source, each) in enumerate(zip(sources, values, strict=True)):
-        for name in validation:
+        for name in sorted(held):
             rows = each == name
             if rows.any():
                 points = shapely.MultiPoint(source.xy[rows])

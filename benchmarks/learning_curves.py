@@ -1,0 +1,175 @@
+"""Does transfer pay? F1 after training on 5 to 100 pictures, from scratch and from ImageNet.
+
+    python learning_curves.py run  IMAGES ANNOTATIONS VAL_IMAGES VAL_ANNOTATIONS --within 10px -o trees.json
+    python learning_curves.py draw trees.json nuclei.json -o learning-curves.png
+
+Annotations have the stems of their images. For each number and each seed pictures are drawn; `--choosing` pictures
+of the validation folder choose epoch and threshold, the others are what is reported, with `scan` and
+`evaluate`. The ways: the small U-Net from scratch, MobileNetV2 from scratch, MobileNetV2 with ImageNet weights that
+stay (`--freeze`), and the same fine-tuned. Everything else is as `ecodetect train` does it without a wish.
+Each result is written as soon as it is there, and not made again. ImageNet weights are looked for in the
+folder that ECODETECT_WEIGHTS names.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import ecodetect
+from ecodetect.evaluation.criterion import Criterion
+from ecodetect.sizes import Length
+from ecodetect.training.recipe import train
+from ecodetect.training.sources import Asked
+
+WAYS: dict[str, dict[str, Any]] = {
+    "U-Net from scratch": {"model": "heatmap"},
+    "MobileNetV2 from scratch": {"backbone": "mobilenet_v2", "weights": "none"},
+    "ImageNet, frozen": {"backbone": "mobilenet_v2", "freeze": 4},
+    "ImageNet, fine-tuned": {"backbone": "mobilenet_v2"},
+}
+COLOURS = ((120, 120, 120), (0, 114, 178), (230, 159, 0), (213, 94, 0))
+
+
+@click.group()
+def main() -> None:
+    """Learning curves."""
+
+
+@main.command()
+@click.argument("folders", nargs=4, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
+@click.option("--within", required=True)
+@click.option("--numbers", default="5,10,25,50,100", show_default=True)
+@click.option("--ways", default=",".join(WAYS), show_default=True)
+@click.option("--seeds", type=int, default=1, show_default=True)
+@click.option("--choosing", type=int, default=8, show_default=True)
+def run(
+    folders: tuple[Path, Path, Path, Path],
+    out: Path,
+    within: str,
+    numbers: str,
+    ways: str,
+    seeds: int,
+    choosing: int,
+) -> None:
+    """Train and measure."""
+    torch.set_num_threads(2)
+    limit = Length.parse(within, name="--within")
+    pool, kept = _pairs(folders[0], folders[1]), _pairs(folders[2], folders[3])
+    order = np.random.default_rng(0).permutation(len(kept))
+    rows = json.loads(out.read_text()) if out.exists() else []
+    done = {(row["way"], row["n"], row["seed"]) for row in rows}
+    for seed in range(seeds):
+        drawn = np.random.default_rng(seed).permutation(len(pool))
+        for number in map(int, numbers.split(",")):
+            for way in ways.split(","):
+                if (way, number, seed) in done:
+                    continue
+                began = time.monotonic()
+                with tempfile.TemporaryDirectory() as made:
+                    chosen = {
+                        "train": [pool[row] for row in drawn[:number]],
+                        "val": [kept[row] for row in order[:choosing]],
+                        "test": [kept[row] for row in order[choosing:]],
+                    }
+                    for side, pairs in chosen.items():
+                        _laid_out(Path(made) / side, pairs)
+                    row = _measured(Path(made), WAYS[way], seed, limit)
+                rows.append({"way": way, "n": number, "seed": seed, **row})
+                out.write_text(json.dumps(rows, indent=1))
+                click.echo(f"{way}, {number} pictures: {row}, {time.monotonic() - began:.0f} s")
+
+
+def _pairs(images: Path, annotations: Path) -> list[tuple[Path, Path]]:
+    by_stem = {path.stem: path for path in annotations.iterdir()}
+    return [(path, by_stem[path.stem]) for path in sorted(images.iterdir()) if path.stem in by_stem]
+
+
+def _laid_out(folder: Path, pairs: list[tuple[Path, Path]]) -> None:
+    for place, each in enumerate(("images", pairs[0][1].parent.name)):
+        (folder / each).mkdir(parents=True)
+        for pair in pairs:
+            shutil.copy(pair[place], folder / each)
+
+
+def _measured(folder: Path, way: dict[str, Any], seed: int, within: Length) -> dict[str, Any]:
+    out = folder / "learned.safetensors"
+    began = time.monotonic()
+    sides = [str(folder / side) for side in ("train", "val")]
+    fitted = train(
+        sides, out, seed=seed, within=within, split_by="*/val/*", asked=Asked(empty_images=True), **way
+    ).fitted
+    seconds = time.monotonic() - began
+    asked = ecodetect.Settings(model=str(out))
+    _, failures = ecodetect.scan_files([folder / "test" / "images"], asked, f"{folder / 'found'}/")
+    assert not failures, failures
+    (truth,) = (path for path in (folder / "test").iterdir() if path.name != "images")
+    found = ecodetect.evaluate(
+        folder / "found",
+        truth,
+        image=folder / "test" / "images",
+        criterion=Criterion("distance", within),
+        empty_images=True,
+    )
+    interval = found.intervals["f1"]
+    return {
+        "f1": round(found.rates.f1, 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+        "truths": found.rates.n_truths,
+        "f1_on_training": round(fitted.training.f1, 4),
+        "individuals": fitted.bundle.card.trained_on[0]["objects"] if fitted.bundle.card.trained_on else None,
+        "seconds": round(seconds),
+    }
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
+def draw(files: tuple[Path, ...], out: Path) -> None:
+    """Draw the curves, a panel for each file, and print them as a table."""
+    wide, high, left, top = 460, 380, 60, 60
+    sheet = Image.new("RGB", (wide * len(files), high), (255, 255, 255))
+    pen, font, large = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(17)
+    for panel, path in enumerate(files):
+        rows = json.loads(path.read_text())
+        numbers = sorted({row["n"] for row in rows})
+        x0, x1, y0, y1 = panel * wide + left, (panel + 1) * wide - 20, high - 45, top
+        pen.text((x0, 14), f"{path.stem}: F1 on {rows[0]['truths']:,} others", font=large, fill=(40, 40, 40))
+
+        def at(number: int, f1: float) -> tuple[float, float]:
+            share = np.log(number / numbers[0]) / np.log(numbers[-1] / numbers[0])
+            return x0 + share * (x1 - x0), y0 + f1 * (y1 - y0)
+
+        for level in np.linspace(0, 1, 6):
+            pen.line([at(numbers[0], level), at(numbers[-1], level)], fill=(225, 225, 225))
+            pen.text((x0 - 8, at(numbers[0], level)[1]), f"{level:.1f}", font=font, fill=(40, 40, 40), anchor="rm")
+        for number in numbers:
+            pen.text((at(number, 0)[0], y0 + 8), str(number), font=font, fill=(40, 40, 40), anchor="ma")
+        pen.text(((x0 + x1) / 2, y0 + 26), "pictures trained on", font=font, fill=(40, 40, 40), anchor="ma")
+        click.echo(f"| {path.stem} | " + " | ".join(map(str, numbers)) + " |")
+        for row, (way, colour) in enumerate(zip(WAYS, COLOURS, strict=True)):
+            means = {n: [each["f1"] for each in rows if (each["way"], each["n"]) == (way, n)] for n in numbers}
+            known = {n: float(np.mean(f1s)) for n, f1s in means.items() if f1s}
+            points = [at(n, f1) for n, f1 in known.items()]
+            pen.line(points, fill=colour, width=2)
+            for x, y in points:
+                pen.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
+            pen.text((x1 - 160, y0 - 90 + 18 * row), way, font=font, fill=colour)
+            cells = [f"{known[n]:.3f}" if n in known else "" for n in numbers]
+            click.echo(f"| {way} | " + " | ".join(cells) + " |")
+    sheet.save(out)
+
+
+if __name__ == "__main__":
+    main()
