@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 
 from ecodetect.bundle import Bundle, BundleError, Weights
 from ecodetect.errors import UserError
@@ -92,14 +93,29 @@ def open_network(
 def _built(build: Callable[[], nn.Module], bundle: Bundle) -> nn.Module:
     """The module with memory for its weights, after it is known that these are the bundle's."""
     try:
-        with torch.device("meta"):  # shapes only
+        with torch.device("meta"), _Unfilled():  # shapes only
             shapes = build().state_dict()
     except UserError:
         raise
     except Exception as error:  # a network of settings that make no sense fails in as many ways
         raise BundleError(f"The card of '{bundle.card.name}' describes no network ({error}).") from error
     _check_weights(shapes, bundle.weights, name=bundle.card.name)
-    return build()
+    with _Unfilled():
+        return build()
+
+
+class _Unfilled(TorchFunctionMode):
+    """While it lasts, networks aren't filled at random, which takes a second and is for nothing before `load`.
+
+    On the "meta" device it would import torch's compiler, for three seconds more.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def choose(device: str) -> str:

@@ -85,11 +85,15 @@ def encoder(name: str, weights: Mapping[str, Any] | None, bands: Sequence[str], 
     Raises UserError for a name that there isn't, a network that is no row of parts, or weights of another.
     """
     model = _OWN[name]() if name in _OWN else _of_torchvision(name)
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    wide = _of_bands(first, len(bands))
     if weights is not None:
         _load(model, weights, name)
-    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    _replace(model, first, _widened(first, bands))
-    return Encoder(name, _row(model, name), len(bands), depth)
+        _fill(wide, first, bands)
+    _replace(model, first, wide)
+    row = _row(model, name)
+    steps = model.steps if isinstance(model, MobileNetV2) else _probed(row, len(bands), name)
+    return Encoder(name, row, steps, depth)
 
 
 def _of_torchvision(name: str) -> nn.Module:
@@ -117,20 +121,23 @@ def _load(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
     model.load_state_dict({key: tensors[key] for key in features if key in tensors}, strict=False)
 
 
-def _widened(first: nn.Conv2d, bands: Sequence[str]) -> nn.Conv2d:
-    """The first convolution for other bands; padded, so that its output lines up with the image."""
+def _of_bands(first: nn.Conv2d, bands: int) -> nn.Conv2d:
+    """The first convolution for so many bands; padded, so that its output lines up with the image."""
+    size, stride = first.kernel_size[0], first.stride[0]
+    padding = (size - 1) // 2 if first.padding == (0, 0) else int(first.padding[0])
+    return nn.Conv2d(bands, first.out_channels, size, stride, padding, bias=first.bias is not None)
+
+
+def _fill(wide: nn.Conv2d, first: nn.Conv2d, bands: Sequence[str]) -> None:
+    """Give it what the one for red, green and blue has learned."""
     mean = first.weight.detach().mean(dim=1)
     columns = [
         first.weight.detach()[:, _CHANNELS.index(band)] if band in _CHANNELS else mean for band in bands
     ]
-    size, stride = first.kernel_size[0], first.stride[0]
-    padding = (size - 1) // 2 if first.padding == (0, 0) else int(first.padding[0])
-    wide = nn.Conv2d(len(bands), first.out_channels, size, stride, padding, bias=first.bias is not None)
     with torch.no_grad():
-        wide.weight.copy_(torch.stack(columns, dim=1) * 3 / len(bands))
+        wide.weight.copy_(torch.stack(columns, dim=1) * (3 / len(bands)))
         if first.bias is not None and wide.bias is not None:
             wide.bias.copy_(first.bias)
-    return wide
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -152,51 +159,53 @@ def _row(model: nn.Module, name: str) -> list[nn.Module]:
     return row
 
 
+def _probed(row: Sequence[nn.Module], in_bands: int, name: str) -> list[tuple[int, int]]:
+    """Stride and channels of what each part of a row gives, found out with an image of nothing."""
+    steps = []
+    x = torch.zeros(1, in_bands, _PROBE_PX, _PROBE_PX)
+    was_training = [part.training for part in row]
+    for part in row:
+        part.eval()
+        try:
+            with torch.no_grad():
+                x = part(x)
+        except (RuntimeError, TypeError) as error:
+            raise UserError(f"'{name}' can't be an encoder: it is no row of layers.") from error
+        stride = _PROBE_PX // x.shape[-1] if x.ndim == 4 else 0
+        if stride * (x.shape[-1] if stride else 1) != _PROBE_PX or x.shape[-1] != x.shape[-2]:
+            raise UserError(f"'{name}' can't be an encoder: its features don't line up with the image.")
+        steps.append((stride, x.shape[1]))
+    for part, state in zip(row, was_training, strict=True):
+        part.train(state)
+    return steps
+
+
 class Encoder(nn.Module):
     """A backbone cut into stages, each ending where the next halves the image.
 
+    row, steps : its parts, with stride and channels of what each gives.
     stages : applied one after the other.
     strides : of what each stage gives, ascending; 2**depth the last.
     channels : of what each stage gives.
     """
 
-    def __init__(self, name: str, row: Sequence[nn.Module], in_bands: int, depth: int) -> None:
+    def __init__(
+        self, name: str, row: Sequence[nn.Module], steps: Sequence[tuple[int, int]], depth: int
+    ) -> None:
         super().__init__()
-        stages: list[list[nn.Module]] = [[]]
-        self.strides: list[int] = []
-        self.channels: list[int] = []
-        stride, channels = 1, in_bands
-        x = torch.zeros(1, in_bands, _PROBE_PX, _PROBE_PX)
-        was_training = [part.training for part in row]
-        with torch.no_grad():
-            for part in row:
-                part.eval()
-                try:
-                    x = part(x)
-                except (RuntimeError, TypeError) as error:
-                    raise UserError(f"'{name}' can't be an encoder: it is no row of layers.") from error
-                here = _PROBE_PX // x.shape[-1] if x.ndim == 4 else 0
-                if here * (x.shape[-1] if here else 1) != _PROBE_PX or x.shape[-1] != x.shape[-2]:
-                    raise UserError(
-                        f"'{name}' can't be an encoder: its features don't line up with the image."
-                    )
-                if here > 2**depth:
-                    break
-                if here != stride:
-                    if stages[-1]:
-                        self.strides.append(stride)
-                        self.channels.append(channels)
-                        stages.append([])
-                    stride = here
-                stages[-1].append(part)
-                channels = x.shape[1]
-        self.strides.append(stride)
-        self.channels.append(channels)
-        if stride != 2**depth:
-            raise UserError(f"'{name}' has no features at stride {2**depth}; its coarsest are at {stride}.")
-        for part, state in zip(row, was_training, strict=True):
-            part.train(state)
-        self.stages = nn.ModuleList(nn.Sequential(*parts) for parts in stages)
+        stages: dict[int, list[nn.Module]] = {}
+        channels: dict[int, int] = {}
+        for part, (stride, outside) in zip(row, steps, strict=True):
+            if stride > 2**depth:
+                break
+            stages.setdefault(stride, []).append(part)
+            channels[stride] = outside
+        self.strides, self.channels = list(stages), list(channels.values())
+        if self.strides[-1] != 2**depth:
+            raise UserError(
+                f"'{name}' has no features at stride {2**depth}; its coarsest are at {self.strides[-1]}."
+            )
+        self.stages = nn.ModuleList(nn.Sequential(*parts) for parts in stages.values())
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """What each stage gives, from fine to coarse."""

@@ -51,17 +51,24 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """`features`: (N, 3, H, W) to (N, 1280, H / 32, W / 32). Weights at random, as torchvision draws them."""
+    """Weights at random, as torchvision draws them.
+
+    features : (N, 3, H, W) to (N, 1280, H / 32, W / 32).
+    steps : stride and channels of what each of its parts gives.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         parts: list[nn.Module] = [_convolution(3, _FIRST, 3, 2)]
-        inside = _FIRST
+        inside, coarse = _FIRST, 2
+        self.steps = [(coarse, inside)]
         for expansion, channels, count, stride in _BLOCKS:
             for number in range(count):
                 parts.append(InvertedResidual(inside, channels, stride if number == 0 else 1, expansion))
-                inside = channels
+                inside, coarse = channels, coarse * (stride if number == 0 else 1)
+                self.steps.append((coarse, inside))
         parts.append(_convolution(inside, _LAST, 1))
+        self.steps.append((coarse, _LAST))
         self.features = nn.Sequential(*parts)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):

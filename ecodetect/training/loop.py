@@ -514,9 +514,11 @@ class _Training:
             mine = self.processes.share(range(LOOKED_AT))
             parts = [self._judge(network, self._plain(self._chip((4, index)))) for index in mine]
             seen = selection.pooled(self.processes.gathered(parts), len(self.card.classes))
-        if not judged.n_truths.sum():
-            # Nothing to choose thresholds on but what was trained on; the card says so.
-            thresholds = selection.choose(seen, otherwise=0.5)
+        if judged.n_truths.sum() < selection.FEW:
+            # Few individuals say little about a threshold: those that were trained on take part, or are all
+            # there is. The card says how many were for validation.
+            both = selection.pooled([judged, seen], len(self.card.classes))
+            thresholds = selection.choose(both, otherwise=0.5)
         return Fitted(
             Bundle(replace(best.card, thresholds=thresholds), best.weights),
             judged.rates(thresholds["f1"]),

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ecodetect.errors import UserError
 from ecodetect.training.loop import Epoch, Fitted
+from ecodetect.training.selection import FEW
 from ecodetect.whole_file import write_whole
 
-FEW = 50  # truths: F1 is then known to about 0.07 at best (one standard error)
 _GAP = 0.1  # between F1 of training and validation: more is learning by heart
 _LOW = 0.6  # F1 on training: less is not learned
 

@@ -17,6 +17,7 @@ from ecodetect.grid import Floats
 from ecodetect.metrics import AveragePrecision, Rates, average_precision
 from ecodetect.training.sample import Sample
 
+FEW = 50  # truths: F1 is then known to about 0.07 at best (one standard error)
 LEVEL = 0.004  # F1s nearer than this to the best are as good: a threshold from their middle is more stable
 
 
