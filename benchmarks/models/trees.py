@@ -19,6 +19,9 @@ from ecodetect.training.sources import Asked
 
 CITIES = ("claremont", "long_beach", "palm_springs", "riverside", "santa_monica")
 WITHIN = Length.parse("6m", name="within")  # as in the publication
+# Crowns of 4 to 15 px at the images' own 0.6 m are few pixels for a network made for ImageNet: read finer, F1 on
+# left-out tiles was 0.01 higher after as many pixels seen.
+GSD = 0.42
 DATA = "trees-naip: NAIP 2020, five cities of Southern California (Ventura et al. 2024, CC BY 4.0)"
 LICENCE = (
     "weights MIT; trained on data under CC BY 4.0, beginning with ImageNet weights of MobileNetV2"
@@ -31,7 +34,7 @@ LICENCE = (
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
 @click.option("--bands", default="red,green,blue,nir", help="red,green,blue for trees-rgb.")
 @click.option("--without", type=click.Choice(CITIES), help="A city to measure on, not to learn from.")
-@click.option("--epochs", type=int, help="Of the 24 that the recipe would take; 8 for trees-rgb.")
+@click.option("--epochs", type=int, help="Of the 24 that the recipe would take: 12; 4 for trees-rgb.")
 def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int | None) -> None:
     """Train on train/, validate on val/."""
     name = "trees" if "nir" in bands else "trees-rgb"
@@ -45,17 +48,17 @@ def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int |
     target = out / f"{name}.safetensors"
     if without is not None:
         target = Path(tempfile.gettempdir()) / f"{name}-without-{without}.safetensors"
-    begin = {"backbone": "mobilenet_v2"}
+    begin, usual = {"backbone": "mobilenet_v2"}, 12
     if name == "trees-rgb":
-        begin = {"model": str(out / "trees.safetensors")}
-        epochs = epochs or 8
+        begin, usual = {"model": str(out / "trees.safetensors")}, 4
     done = trained(
         paths,
         target,
         asked=Asked(empty_images=True, bands=bands),
         split_by="*/val/*",
+        gsd=GSD,
         within=WITHIN,
-        epochs=epochs,
+        epochs=epochs or usual,
         **begin,
     )
     finish(
