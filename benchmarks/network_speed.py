@@ -1,9 +1,9 @@
 """What `scan` costs beside its network: python network_speed.py FOLDER [-m trees] [--size 4096].
 
-A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD. It is
-scanned, the tiles that the network is given are noted, and the same tiles are given to the bare network: the
-weights as they are trained, and as `scan` runs them (normalisation folded in, channels last). Rounds alternate;
-start-up (imports, opening the model) is outside of all three.
+A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD.
+It is scanned, the tiles that the network is given are noted, and the same tiles are given to the bare
+network: the weights as they are trained, and as `scan` runs them (normalisation folded in, channels last).
+Rounds alternate; start-up (imports, opening the model) is outside of all three.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def main(folder: Path, model: str, image: Path, size: int, rounds: int) -> None:
     ecodetect.scan(path, model=model)  # what is imported and allocated once, and the tiles
     watch.remove()
     seen = sum(shape[0] * shape[2] * shape[3] for shape in shapes) / 1e6
-    click.echo(f"{size} x {size} px in {len(shapes)} tiles of {sorted(set(map(tuple, shapes)))}: {seen:.1f} Mpx seen")
+    click.echo(
+        f"{size} x {size} px in {len(shapes)} tiles of {sorted(set(map(tuple, shapes)))}: {seen:.1f} Mpx seen"
+    )
     times: dict[str, list[float]] = {"scan": [], "bare, as scan runs it": [], "bare, as trained": []}
     for _ in range(rounds):
         began = time.monotonic()

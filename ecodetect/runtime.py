@@ -105,7 +105,7 @@ def _built(build: Callable[[], nn.Module], bundle: Bundle) -> nn.Module:
 
 
 class _Unfilled(TorchFunctionMode):
-    """While it lasts, networks aren't filled at random, which takes a second and is for nothing before `load`.
+    """While it lasts, networks aren't filled at random, which takes a second, and in vain before `load`.
 
     On the "meta" device it would import torch's compiler, for three seconds more.
     """

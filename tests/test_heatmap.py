@@ -128,6 +128,26 @@ def test_small_and_large_objects_are_each_one_peak() -> None:
     assert size[off.argmin(axis=0)] == pytest.approx(diameter, rel=0.01)
 
 
+@pytest.mark.parametrize("up", [1, 2])
+def test_the_density_counts_what_cannot_be_told_apart(up: int) -> None:
+    xy = np.array([[30.0, 30.0], [30.5, 30.0], [31.0, 30.5], [45.2, 20.1]])
+    options = {"network": {**learned.TINY, "up": up}, "density_px": 2.0}
+    card = learned.card(bands=ONE, classes=("a", "b"), options=options)
+    there = sample(xy)
+    there.objects.label[3] = 1
+    made = heatmap.targets(there, card)
+    maps = np.concatenate([made["heat"], made["density"]])[None]
+    assert heatmap.density([maps], card).sum(axis=(2, 3)) == pytest.approx(np.array([[3.0, 1.0]]), rel=0.01)
+    ((found, _, label, _),) = heatmap.decode([maps], card)
+    assert len(found) < len(xy)
+    assert set(label) == {0, 1}
+
+
+def test_only_dense_scenes_learn_a_density() -> None:
+    assert heatmap.card_options(np.full(40, np.nan), np.full(40, 2.0))["density_px"] == heatmap.SIGMA_PX[0]
+    assert heatmap.card_options(np.full(40, np.nan), np.full(40, 12.0))["density_px"] == 0
+
+
 def test_of_peaks_in_one_middle_the_highest_counts_and_chains_do_not_matter() -> None:
     xy = np.array([[0.0, 0.0], [3.0, 0.0], [6.0, 0.0], [20.0, 0.0]])
     kept = heatmap.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([4.0, 4.0, 4.0, 4.0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle, models  # noqa: E402
+from ecodetect import bundle, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import Rates  # noqa: E402
-from ecodetect.training import loop, recipe, report  # noqa: E402
+from ecodetect.training import checkpoint, loop, recipe, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.samples import Statistics  # noqa: E402
@@ -232,6 +233,34 @@ def test_an_interrupted_training_is_gone_on_with(
     assert "--resume" in refused.err
     assert ecodetect("train", *pair, "-o", killed, *flags, "--resume").code == 0
     assert killed.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors", "m.safetensors"])
+def test_a_full_disk_is_one_sentence_and_the_training_goes_on_later(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    out = tmp_path / "m.safetensors"
+    flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
+
+    def full(target: Path, content: bytes) -> None:
+        if target.name == name:
+            target.with_name(f".{target.name}.part").write_bytes(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole_file.write_whole(target, content)
+
+    with monkeypatch.context() as patch:
+        for module in (bundle, checkpoint):
+            patch.setattr(module, "write_whole", full)
+        done = ecodetect("train", *pair, *flags)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert f"{name} can't be written: No space left on device." in done.err
+    assert not out.exists()
+    resume = ["--resume"] if (tmp_path / "m.safetensors.training").exists() else []
+    assert ecodetect("train", *pair, *flags, *resume).code == 0
+    assert bundle.read_card(out).metrics[0]["n"] > 5
 
 
 # -- what is derived from the data -------------------------------------------------------------------------

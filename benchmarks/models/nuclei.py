@@ -26,7 +26,7 @@ import make
 RENDERED, FIRST_SEED = 12, 5000
 # Tissue bends, stains and lamps differ, and a microscope has no up.
 AUGMENTATIONS = replace(
-    Augmentations(), rotation=45.0, scale=0.35, elastic=3.0, greyscale=0.3, saturation=0.5, hue=25.0
+    Augmentations(), rotation=45.0, scale=0.5, elastic=3.0, greyscale=0.3, saturation=0.5, hue=25.0
 )
 DATA = "stage1_train of the 2018 Data Science Bowl (BBBC038), 160 pictures, and 12 rendered ones of our own"
 LICENCE = (
@@ -53,7 +53,7 @@ def render(folder: Path) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
-@click.option("--epochs", type=int, default=15, help="Of 24 that the recipe would take: it is good by then.")
+@click.option("--epochs", type=int, default=10, help="Of 24 that the recipe would take: it is good by then.")
 def main(folder: Path, out: Path, epochs: int | None) -> None:
     """Train on train/ and rendered cells, validate on val/."""
     with tempfile.TemporaryDirectory() as made:

@@ -19,8 +19,8 @@ from ecodetect.training.sources import Asked
 
 CITIES = ("claremont", "long_beach", "palm_springs", "riverside", "santa_monica")
 WITHIN = Length.parse("6m", name="within")  # as in the publication
-# Crowns of 4 to 15 px at the images' own 0.6 m are few pixels for a network made for ImageNet: read finer, F1 on
-# left-out tiles was 0.01 higher after as many pixels seen.
+# Crowns of 4 to 15 px at the images' own 0.6 m are few pixels for a network made for ImageNet: read finer, F1
+# on left-out tiles was 0.01 higher after as many pixels seen.
 GSD = 0.42
 DATA = "trees-naip: NAIP 2020, five cities of Southern California (Ventura et al. 2024, CC BY 4.0)"
 LICENCE = (

@@ -13,6 +13,8 @@ read off there, Ventura et al. 2022 (arXiv:2208.10607) for tree crowns.
 - Where a bundle has learned sizes, the diameter is read off a second map at the peak. Then each object's
   Gaussian is as wide as its size asks, and of peaks within the middle of an object only the highest counts: a
   large one isn't counted twice, and small ones side by side don't melt into one.
+- Where individuals lie so close that some can't be told apart, a second map learns their density, whose sum
+  counts them all the same (Lempitsky and Zisserman 2010); see `density`.
 - A position known to a few pixels only (GPS) gets a Gaussian as much wider.
 - Outside where annotation is complete only the surroundings of objects teach anything.
 """
@@ -80,8 +82,10 @@ DEFAULTS: Mapping[str, Any] = {
     "window_px": 2.0,
     "sized": False,
     "typical_px": 10.0,
+    "density_px": 0.0,
     "positive_weight": 3.0,
     "size_weight": 0.1,
+    "density_weight": 0.5,
 }
 
 
@@ -108,7 +112,7 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """
     from ecodetect import networks
 
-    maps = len(card.classes) + bool(setting(card, "sized"))
+    maps = len(card.classes) * (2 if setting(card, "density_px") else 1) + bool(setting(card, "sized"))
     return networks.build(setting(card, "network"), card.bands, maps, weights)
 
 
@@ -154,7 +158,10 @@ def card_options(
         "window_px": round(float(window), 2),
         "sized": bool(is_sized),
         "typical_px": round(typical, 2) if typical is not None else DEFAULTS["typical_px"],
+        "density_px": 0.0,
     }
+    if close < _CLOSE_PX:
+        found["density_px"] = round(float(np.clip(np.median(near) / 4, *SIGMA_PX)), 2)
     return {**found, **asked}
 
 
@@ -164,8 +171,10 @@ def card_options(
 def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     """What the network should answer to a sample, on its output's pixels.
 
-    Returns heat (K, H', W') in [0, 1], weight (K, H', W') of each pixel's error, counted (1, H', W') in {0, 1}, and if the card's network learns sizes
-    log_size (1, H', W') = ln(diameter / typical) with sized (1, H', W') in [0, 1], the weight of each pixel.
+    Returns heat (K, H', W') in [0, 1], weight (K, H', W') of each pixel's error, counted (1, H', W') in {0,
+    1}; if the card's network learns sizes log_size (1, H', W') = ln(diameter / typical) with sized (1, H',
+    W') in [0, 1], the weight of each pixel; if it learns their density, density (K, H', W'), a sum of
+    Gaussians of height 1.
     """
     up = int(setting(card, "network")["up"])
     height, width = sample.valid.shape[0] * up, sample.valid.shape[1] * up
@@ -174,28 +183,23 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     weight = np.zeros_like(heat)
     log_size = np.zeros((1, height, width), np.float32)
     sized = np.zeros((1, height, width), np.float32)
+    density, spread = np.zeros_like(heat), float(setting(card, "density_px"))
     diameter = np.sqrt(np.prod(objects.size, axis=1)) / float(setting(card, "typical_px"))
     sigmas = sigma_px(card, np.sqrt(np.prod(objects.size, axis=1)))
     emphases = np.clip((float(setting(card, "sigma_px")) / sigmas) ** 2, *_EMPHASIS)
     for row in range(len(objects)):
+        number, (x, y) = objects.label[row], objects.xy[row] * up
         sigma = math.hypot(float(sigmas[row]), float(objects.accuracy_px[row])) * up
-        x, y = objects.xy[row] * up
-        reach = 3.5 * sigma  # a Gaussian is 0.002 there
-        x0, x1 = max(0, math.floor(x - reach)), min(width, math.ceil(x + reach))
-        y0, y1 = max(0, math.floor(y - reach)), min(height, math.ceil(y + reach))
-        if x0 >= x1 or y0 >= y1:
-            continue
-        along = np.exp(-((np.arange(x0, x1) + 0.5 - x) ** 2) / (2 * sigma**2))
-        down = np.exp(-((np.arange(y0, y1) + 0.5 - y) ** 2) / (2 * sigma**2))
-        bump = np.outer(down, along).astype(np.float32)
-        place = heat[objects.label[row], y0:y1, x0:x1]
-        np.maximum(place, bump, out=place)
-        place = weight[objects.label[row], y0:y1, x0:x1]
-        np.maximum(place, bump * np.float32(emphases[row]), out=place)
+        where, bump = _gaussian(x, y, sigma, (height, width))
+        np.maximum(heat[number][where], bump, out=heat[number][where])
+        np.maximum(weight[number][where], bump * np.float32(emphases[row]), out=weight[number][where])
         if math.isfinite(diameter[row]) and diameter[row] > 0:
-            nearest = bump > sized[0, y0:y1, x0:x1]
-            log_size[0, y0:y1, x0:x1][nearest] = math.log(diameter[row])
-            sized[0, y0:y1, x0:x1][nearest] = bump[nearest]
+            nearest = bump > sized[0][where]
+            log_size[0][where][nearest] = math.log(diameter[row])
+            sized[0][where][nearest] = bump[nearest]
+        if spread:
+            where, bump = _gaussian(x, y, spread * up, (height, width))
+            density[number][where] += bump
     usable, known = _finer(sample.valid & ~sample.ignored, up), _finer(sample.known, up)
     counted = usable & (known | (heat > _COVERED).any(axis=0))
     weight = counted * (1 + float(setting(card, "positive_weight")) * weight)
@@ -204,7 +208,20 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
         sized[:, ~usable] = 0
         sized[sized < 0.5] = 0  # sizes are read at peaks; farther off a neighbour's would be as right
         out |= {"log_size": log_size, "sized": sized}
-    return out
+    return out | {"density": density} if spread else out
+
+
+def _gaussian(
+    x: float, y: float, sigma: float, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    """Of height 1 at (x, y): where it lies in an array of this shape, and its values there."""
+    reach = 3.5 * sigma  # it is 0.002 there
+    x0, x1 = max(0, math.floor(x - reach)), min(shape[1], math.ceil(x + reach))
+    y0, y1 = max(0, math.floor(y - reach)), min(shape[0], math.ceil(y + reach))
+    along = np.exp(-((np.arange(x0, x1) + 0.5 - x) ** 2) / (2 * sigma**2))
+    down = np.exp(-((np.arange(y0, y1) + 0.5 - y) ** 2) / (2 * sigma**2))
+    where = slice(y0, max(y0, y1)), slice(x0, max(x0, x1))
+    return where, np.outer(down, along).astype(np.float32)
 
 
 def sigma_px(card: Card, diameter_px: Floats) -> Floats:
@@ -222,8 +239,10 @@ def _finer(mask: NDArray[np.bool_], up: int) -> NDArray[np.bool_]:
 def losses(outputs: torch.Tensor, targets: Mapping[str, torch.Tensor], card: Card) -> dict[str, torch.Tensor]:
     """Losses of a batch; their sum is what training lowers.
 
-    heat: squared error, weighted by 1 + positive_weight * target, for most of the ground is empty, and more on
-    smaller objects, which have fewer pixels; per pixel that counts. size: squared error of the logarithm near centres, times size_weight.
+    heat: squared error, weighted by 1 + positive_weight * target, for most of the ground is empty, and more
+    on smaller objects, which have fewer pixels; per pixel that counts. size: squared error of the logarithm
+    near centres, times size_weight. density: squared error, unweighted, for only then its sum is right in the
+    mean, times density_weight.
     """
     classes = len(card.classes)
     heat, counted = targets["heat"], targets["counted"]
@@ -231,8 +250,12 @@ def losses(outputs: torch.Tensor, targets: Mapping[str, torch.Tensor], card: Car
     found = {"heat": error.sum() / (counted.sum() * classes).clamp(min=1.0)}
     if setting(card, "sized"):
         near = targets["sized"]
-        off = near * (outputs[:, classes:] - targets["log_size"]) ** 2
+        off = near * (outputs[:, classes : classes + 1] - targets["log_size"]) ** 2
         found["size"] = float(setting(card, "size_weight")) * off.sum() / near.sum().clamp(min=1.0)
+    if setting(card, "density_px"):
+        off = counted * (outputs[:, -classes:] - targets["density"]) ** 2
+        mean = off.sum() / (counted.sum() * classes).clamp(min=1.0)
+        found["density"] = float(setting(card, "density_weight")) * mean
     return found
 
 
@@ -254,7 +277,7 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
     radius = max(1, round(float(setting(card, "window_px")) * up))
     classes = len(card.classes)
     places, scores, labels, sizes = [], [], [], []
-    is_sized = len(maps) > classes
+    is_sized = bool(setting(card, "sized"))
     for label in range(classes):
         heat = smoothed(maps[label], _smooth_px(card) * up)
         rows, columns = peaks(heat, radius)
@@ -280,6 +303,18 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
         np.concatenate(labels),
         np.concatenate(sizes) if is_sized else None,
     )
+
+
+def density(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
+    """Individuals of each class per pixel of the input, (N, K, H, W): over any ground their sum is a count.
+
+    outputs : of the network. For a card whose `density_px` is above 0.
+    """
+    up, spread = int(setting(card, "network")["up"]), float(setting(card, "density_px"))
+    maps = outputs[0][:, -len(card.classes) :]
+    n, k, height, width = maps.shape
+    fine = maps.reshape(n, k, height // up, up, width // up, up)
+    return np.asarray(fine.sum(axis=(3, 5)) / (2 * math.pi * (spread * up) ** 2), np.float32)
 
 
 def _smooth_px(card: Card) -> float:

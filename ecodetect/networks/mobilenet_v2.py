@@ -1,4 +1,4 @@
-"""MobileNetV2 up to its pooling: what our models look with, so that scanning needn't import torchvision (5 s).
+"""MobileNetV2 up to its pooling: what our models look with, so that scanning needs no torchvision (5 s).
 
 Source: Sandler, Howard, Zhu, Zhmoginov, Chen 2018 (arXiv:1801.04381), table 2. Layers are numbered and named
 as torchvision's, so its weights fit, and bundles don't tell which of the two they were trained with.
@@ -31,7 +31,7 @@ def _convolution(inside: int, outside: int, size: int, stride: int = 1, groups: 
 
 
 class InvertedResidual(nn.Module):
-    """Widened, filtered channel by channel, and narrowed again (figure 3); added to its input where it fits."""
+    """Widened, filtered channel by channel, narrowed again (figure 3); added to its input where it fits."""
 
     def __init__(self, inside: int, outside: int, stride: int, expansion: int) -> None:
         super().__init__()

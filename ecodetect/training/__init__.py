@@ -4,6 +4,6 @@ sources (rasters with annotations) → splits (whose ground is it) → samples (
 Detectors give targets and losses.
 """
 
-PASSES = 40  # over the ground, with `LEAST_STEPS` at least and `MOST_STEPS` at most; a standstill ends it sooner
+PASSES = 40  # over the ground; a standstill ends it sooner
 LEAST_STEPS, MOST_STEPS = 300, 12_000
 STEP_PX = 150_000  # pixels in a step: of a fixed number of passes, more and smaller steps learn more

@@ -1,8 +1,8 @@
 """Which ground a step of training looks at: random chips, most of them with something on them.
 
 `Drawn` brings a data set and its split to the loop: half of the chips lie about an individual (one of a rare
-class, or in a raster with few, comes more often), the others anywhere on known ground; validation ground is cut
-once, each piece with some surroundings that aren't judged.
+class, or in a raster with few, comes more often), the others anywhere on known ground; validation ground is
+cut once, each piece with some surroundings that aren't judged.
 """
 
 from __future__ import annotations

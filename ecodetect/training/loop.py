@@ -280,9 +280,8 @@ class _Training:
             )
             self.truths = int(judged.n_truths.sum())
             self.history.append(now)
-            if self._best() == len(self.history) - 1:
-                if self.processes.leads:
-                    bundle.write(self._made(self.folder), self._bundle(thresholds))
+            if self._best() == len(self.history) - 1 and self.processes.leads:
+                bundle.write(self._made(self.folder), self._bundle(thresholds))
             if plan.mines and any(
                 epoch_of(share * plan.steps, plan.every) == len(self.history) for share in _MINED_AT
             ):

@@ -1,8 +1,8 @@
 """Several processes that train one network together, each with a GPU of its own; or one, alone.
 
-`torchrun --nproc-per-node 4 -m ecodetect_cli train …` starts four. Each works on its share of a step's chips and
-gradients are averaged (torch's DistributedDataParallel; Li et al. 2020, doi:10.14778/3415478.3415530), each
-judges its share of validation, and the first one writes.
+`torchrun --nproc-per-node 4 -m ecodetect_cli train …` starts four. Each works on its share of a step's chips
+and gradients are averaged (torch's DistributedDataParallel; Li et al. 2020, doi:10.14778/3415478.3415530),
+each judges its share of validation, and the first one writes.
 """
 
 from __future__ import annotations
