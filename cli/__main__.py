@@ -1,6 +1,6 @@
 """`python -m ecodetect_cli`: the command line for launchers that take a module, such as torchrun."""
 
-from ecodetect_cli.main import main
+from .main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

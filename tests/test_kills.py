@@ -1,7 +1,7 @@
 """Scans killed at random moments: run again, they give the bytes of an undisturbed one and leave nothing.
 
-A few kills by default; `-m slow` does 50 of each format. `benchmarks/kills.py` does it on a larger raster and
-with a disk that is full.
+A few kills by default; `-m slow` does 15 of each format, $ECODETECT_KILLS another number. `benchmarks/kills.py`
+does it on a larger raster and with a disk that is full.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+KILLS = int(os.environ.get("ECODETECT_KILLS", "15"))
 SUFFIXES = ("geojson", "csv", "fgb", "parquet", "gpkg")
 # The command line with units so small that even a sample scene has many.
 SMALL_UNITS = """
@@ -91,12 +92,12 @@ def test_a_scan_killed_twice_and_in_its_writing_ends_with_the_same_bytes(
 @needs_sigkill
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_fifty_kills_end_with_the_same_bytes(suffix: str, sample_data: Path, tmp_path: Path) -> None:
+def test_many_kills_end_with_the_same_bytes(suffix: str, sample_data: Path, tmp_path: Path) -> None:
     scan = Scan(sample_data / "dryland.tif", tmp_path, suffix)
     chance = random.Random(suffix)
-    for nth in range(50):
+    for nth in range(KILLS):
         scan.kill(chance, writing=nth % 3 == 2)
-        if nth % 5 or nth == 49:  # every fifth is killed once more instead
+        if nth % 5 or nth == KILLS - 1:  # every fifth is killed once more instead
             scan.finish()
 
 

@@ -62,7 +62,7 @@ class Processes:
         if self.count == 1:
             return network
         if self.device.startswith("cuda"):
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return nn.parallel.DistributedDataParallel(network)
 
     def spread(self, tensors: Iterable[torch.Tensor]) -> None:
