@@ -39,6 +39,10 @@ _SURVEYED = 256  # cells of 512 x 512 px looked at, in all rasters together
 TYPICAL_PX, LEAST_PX = 24.0, 10.0
 # Individuals stand no closer than they are wide; without sizes their spacing is all that is known of them.
 _SPACING_PX = 32.0
+# Small objects are enlarged: a network made for ImageNet sees little in a few pixels. On trees of 4 to 15 px,
+# after as many pixels seen, F1 rose from 0.751 to 0.762, in a city left out from 0.638 to 0.660. What is finer
+# costs more than it shows.
+FINER = 1.5
 _REACH = 1.0  # objects belong to a sample if their centre is at most so many of their sizes outside
 _POINT_REACH_PX = 16.0  # and those without a size so many pixels
 
@@ -602,7 +606,7 @@ def _bands_of(sources: Sequence[Source], bands: tuple[str, ...]) -> str:
 
 
 def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
-    """Metres per pixel at which objects are some 24 px wide, but no finer than the rasters' own."""
+    """Metres per pixel at which objects are some 24 px wide, but hardly finer than the rasters' own."""
     own = [float(np.sqrt(np.prod(source.grid.gsd))) for source in sources if source.grid.gsd is not None]
     native = float(np.median(own))
     sizes = np.concatenate(
@@ -621,8 +625,8 @@ def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
         why = "their sizes are unknown, and neighbours"
         why += f" {np.median(spaces):.3g} m apart in the median" if len(spaces) else " too"
     # Reading at nearly the native GSD costs sharpness and wins nothing.
-    is_native = wanted < 1.3 * native
-    chosen = float(f"{native:.3g}" if is_native else f"{wanted:.2g}")
+    is_native = native / 1.25 < wanted < 1.3 * native
+    chosen = float(f"{native:.3g}" if is_native else f"{max(wanted, native / FINER):.2g}")
     if not is_native:
         notes.append(f"Rasters are read at {chosen:g} m per pixel instead of {native:.3g} m: {why}.")
     if max(own) > 1.05 * min(own):
