@@ -50,7 +50,7 @@ def main() -> None:
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
 @click.option("--within", required=True)
 @click.option("--numbers", default="5,10,25,50,100", show_default=True)
-@click.option("--ways", default=",".join(WAYS), show_default=True)
+@click.option("--ways", default=";".join(WAYS), show_default=True)
 @click.option("--seeds", type=int, default=1, show_default=True)
 @click.option("--steps", type=int, default=300, show_default=True)
 @click.option("--threads", type=int, default=2, show_default=True)
@@ -76,7 +76,7 @@ def run(
     for seed in range(seeds):
         drawn = np.random.default_rng(seed).permutation(len(pool))
         for number in map(int, numbers.split(",")):
-            for way in ways.split(","):
+            for way in ways.split(";"):
                 if (way, number, seed) in done:
                     continue
                 began = time.monotonic()
@@ -114,7 +114,8 @@ def _laid_out(folder: Path, pairs: list[tuple[Path, Path]]) -> None:
 def _measured(folder: Path, way: dict[str, Any], seed: int, within: Length) -> dict[str, Any]:
     out = folder / "learned.safetensors"
     began = time.monotonic()
-    sides = [str(folder / side) for side in ("train", "val")]
+    (truth,) = (path for path in (folder / "test").iterdir() if path.name != "images")
+    sides = [str(folder / side / kind) for side in ("train", "val") for kind in ("images", truth.name)]
     fitted = train(
         sides, out, seed=seed, within=within, split_by="*/val/*", asked=Asked(empty_images=True), **way
     ).fitted
@@ -122,7 +123,6 @@ def _measured(folder: Path, way: dict[str, Any], seed: int, within: Length) -> d
     asked = ecodetect.Settings(model=str(out))
     _, failures = ecodetect.scan_files([folder / "test" / "images"], asked, f"{folder / 'found'}/")
     assert not failures, failures
-    (truth,) = (path for path in (folder / "test").iterdir() if path.name != "images")
     found = ecodetect.evaluate(
         folder / "found",
         truth,

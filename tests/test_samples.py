@@ -444,3 +444,18 @@ def test_statistics(scene: tuple[Path, Path]) -> None:
     assert found.size_px is not None
     assert found.size_px[3] == pytest.approx(np.sqrt(24 * 20))
     assert found.spacing_px is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"), [(4, 0.33), (14, 0.33), (18, 0.38), (22, 0.5), (30, 0.5), (72, 1.5)]
+)
+def test_small_objects_are_read_finer_and_large_ones_coarser(
+    tmp_path: Path, size: int, chosen: float
+) -> None:
+    """About 24 px is right, half again as fine as the raster the limit, and nearly right is left alone."""
+    raster = write_raster(tmp_path / "scene.tif", noise(1, 256, 256))  # of 0.5 m
+    boxes = [(x, y, x + size, y + size) for x in (10, 90, 170) for y in (10, 90, 170)]
+    sources = gather([raster, write_boxes(tmp_path / "a.csv", boxes)]).sources
+    made, notes = contract(sources)
+    assert made.gsd == chosen
+    assert bool(notes) == (chosen != 0.5)

@@ -254,7 +254,8 @@ def test_across_the_antimeridian() -> None:
 def both_sides(folder: Path) -> tuple[Dataset, Dataset, Contract]:
     image = write_raster(folder / "a.tif", noise(1, 300, 300))
     sources = gather([image, write_points(folder / "a.csv", (scattered(80, 295) + 2).tolist())]).sources
-    made, _ = contract(sources)
+    gsd = sources[0].grid.gsd
+    made, _ = contract(sources, gsd=None if gsd is None else gsd[0])  # at the raster's own pixels
     found = split(sources)
     data = Dataset(sources, made)
     return data.limited(found.training), data.limited(found.validation), made
