@@ -137,7 +137,6 @@ def _measured(folder: Path, way: dict[str, Any], seed: int, within: Length) -> d
         "high": round(interval.high, 4),
         "truths": found.rates.n_truths,
         "f1_on_training": round(fitted.training.f1, 4),
-        "individuals": fitted.bundle.card.trained_on[0]["objects"] if fitted.bundle.card.trained_on else None,
         "seconds": round(seconds),
     }
 
