@@ -153,7 +153,7 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
         del fits[name]
     if len(fits) == 1:
         ((name, card),) = fits.items()
-        gsd = "" if card.gsd_m is None else f" at {_length(card.gsd_m)} per pixel"
+        gsd = "" if scene.gsd is None else f" at {_length(max(scene.gsd))} per pixel"
         return name, f"{', '.join(card.bands)}{gsd}: of the models that there are only '{name}' fits."
     if not fits and not misses:
         return None, "No trained model comes with this version."
