@@ -518,8 +518,12 @@ class _Training:
             # there is. The card says how many were for validation.
             both = selection.pooled([judged, seen], len(self.card.classes))
             thresholds = selection.choose(both, otherwise=0.5)
+        best = Bundle(replace(best.card, thresholds=thresholds), best.weights)
+        self.processes.wait()  # until all have read the file
+        if self.processes.leads:
+            bundle.write(self._made(self.folder), best)
         return Fitted(
-            Bundle(replace(best.card, thresholds=thresholds), best.weights),
+            best,
             judged.rates(thresholds["f1"]),
             seen.rates(thresholds["f1"]),
             judged.ap().coco,
