@@ -22,38 +22,20 @@ import torch
 
 import ecodetect
 from ecodetect import formats
-from ecodetect.detectors import heatmap
-from ecodetect.pipeline import read_unit
-from ecodetect.scaling import scaled
-from ecodetect.searching import prepare
 from ecodetect.training.recipe import train
 
 
-def counts(images: list[Path], bundle: Path, threshold: str) -> np.ndarray:
-    """Detections in each picture."""
-    return np.array(
-        [len(ecodetect.scan(path, model=bundle, options={"threshold": threshold})) for path in images]
-    )
-
-
-def sums(images: list[Path], bundle: Path) -> np.ndarray:
-    """The sum of the density over each picture."""
-    found = []
-    for path in images:
-        with ecodetect.open_raster(path) as raster:
-            work = prepare(str(path), raster, ecodetect.Settings(model=str(bundle))).work
-            detector, total = work.detector, 0.0
-            for number in work.plan.walk():
-                unit = work.plan.unit(number)
-                chip = read_unit(work, unit)
-                for tile in unit.tiles:
-                    there = chip.crop(tile.read)
-                    image = scaled(there.pixels, there.valid, detector.scaling, detector.card.fill)
-                    map_ = heatmap.density(detector.network.run(image[None]), detector.card)[0].sum(axis=0)
-                    x, y = tile.core.x - tile.read.x, tile.core.y - tile.read.y
-                    total += float(map_[y : y + tile.core.height, x : x + tile.core.width].sum())
-        found.append(total)
-    return np.array(found)
+def counts(images: list[Path], bundle: Path) -> dict[str, np.ndarray]:
+    """Individuals in each picture, in each of the ways to count them."""
+    found = {}
+    for threshold in ("count", "f1"):
+        with tempfile.TemporaryDirectory() as folder:
+            asked = ecodetect.Settings(model=str(bundle), options={"threshold": threshold})
+            summaries, _ = ecodetect.scan_files(images, asked, f"{folder}/")
+        found[f"peaks, threshold {threshold}"] = np.array([each.total for each in summaries])
+    if summaries[0].expected is not None:
+        found["sum of the density"] = np.array([sum(each.expected.values()) for each in summaries])
+    return found
 
 
 def truth(images: list[Path], points: Path) -> np.ndarray:
@@ -102,10 +84,7 @@ def main(
             else:
                 where = [path for row, path in enumerate(every) if row not in set(drawn)]
                 there = truth(where, points)
-            ways = {f"peaks, threshold {name}": counts(where, out, name) for name in ("count", "f1")}
-            if done.bundle.card.options["density_px"]:
-                ways["sum of the density"] = sums(where, out)
-            for way, count in ways.items():
+            for way, count in counts(where, out).items():
                 off = count - there
                 errors.setdefault(way, []).append(float(np.abs(off).mean()))
                 click.echo(

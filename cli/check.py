@@ -200,9 +200,10 @@ def _complete(complete: dict[str, Any]) -> str:
 
 
 def _seen(seen: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    where = (
-        "the rasters' own pixels" if seen["gsd"] is None else f"{seen['gsd']:.3g} {seen['unit']} per pixel"
-    )
+    where = "the rasters' own pixels"
+    if seen["gsd"] is not None:
+        is_own = seen["unit"] == "px"
+        where = f"{seen['gsd']:.3g} " + ("of their pixels in one" if is_own else f"{seen['unit']} per pixel")
     text = f"{', '.join(seen['bands'])} at {where}"
     if seen["size_px"] is not None:
         text += f", objects {seen['size_px'][1]:.3g} px wide in the median"

@@ -163,6 +163,8 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "needs", f"bands {', '.join(card['bands'])}"
     if card["gsd"] is None:
         yield "", "rasters as they are: no size on the ground"
+    elif unit == "px":
+        yield "", f"rasters of any size on the ground, read with pixels of {card['gsd']:.4g} of their own"
     else:
         text = f"{card['gsd']:.4g} {unit} per pixel"
         if card["gsd_range"]:

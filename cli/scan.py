@@ -176,6 +176,10 @@ def _lines(summary: Summary) -> list[str]:
         if summary.area_ha:
             density = f", {count / summary.area_ha:.3g} per hectare"
         lines.append(f"{label}: {count:,}{density}")
+    if summary.expected is not None:
+        several = len(summary.expected) > 1
+        each = (f"{number:,.0f}{f' {name}' if several else ''}" for name, number in summary.expected.items())
+        lines.append(f"by the density, in which those that can't be told apart count too: {', '.join(each)}")
     ground = f"{summary.megapixels:,.2f} Mpx"
     if summary.area_ha is not None:
         ground += (
@@ -203,8 +207,8 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
         "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
-        "seconds": round(summary.seconds, 3), "resumed": summary.resumed, "verified": share,
-        "notes": list(summary.notes),
+        "expected": summary.expected, "seconds": round(summary.seconds, 3), "resumed": summary.resumed,
+        "verified": share, "notes": list(summary.notes),
     }  # fmt: skip
 
 

@@ -58,8 +58,9 @@ class Card:
     options : settings of the detector that its network and decoding depend on; JSON-able.
     bands : names, in the order of the network's input.
     fill : network input where there are no data, after scaling.
-    unit : "m" or "um": the model works at `gsd` of that unit per pixel; "px": at the raster's own pixels.
-    gsd : metres (or micrometres) per pixel that rasters are read at; None with unit "px".
+    unit : "m" or "um": the model works at `gsd` of that unit per pixel; "px": whatever a pixel is on the ground.
+    gsd : metres (or micrometres) per pixel that rasters are read at; with unit "px" of the raster's own pixels
+        (0.67: half again as fine), or None: as they are.
     gsd_range : GSDs of rasters that the model is meant for.
     diameter_range : diameters of objects seen in training, in `unit`.
     largest : width of the largest object that it can report, in `unit`.
@@ -150,7 +151,7 @@ def _check(card: Card) -> None:
         "bands": bool(bands) and all(map(_is_text, card.bands)) and len(set(card.bands)) == bands,
         "classes": bool(classes) and all(map(_is_text, card.classes)) and len(set(card.classes)) == classes,
         "unit": card.unit in ("m", "um", "px"),
-        "gsd": (card.gsd is None) == (card.unit == "px") and (card.gsd is None or _is_size(card.gsd)),
+        "gsd": card.unit == "px" if card.gsd is None else _is_size(card.gsd),
         "gsd_range": card.gsd_range is None or _are(card.gsd_range, _is_size, 2),
         "diameter_range": card.diameter_range is None or _are(card.diameter_range, _is_size, 2),
         "largest": _is_size(card.largest),

@@ -32,6 +32,8 @@ class Detections:
     label : int64 (N,), index into `classes`.
     classes : names, in the order of the model's card.
     diameter : float64 (N,) in pixels, or None: the size of objects whose geometry doesn't show it (points).
+    density : float32 (K, H, W), individuals of each class per pixel of a chip, from a detector that counts
+        more than it can tell apart, or None; it is the whole chip's, so no part of these detections keeps it.
     """
 
     grid: Grid
@@ -41,6 +43,7 @@ class Detections:
     label: NDArray[np.int64]
     classes: tuple[str, ...]
     diameter: Floats | None = None
+    density: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.geometry)

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
-from ecodetect.grid import Grid
+from ecodetect.grid import Floats, Grid
 
-_SCHEMA = 1
+_SCHEMA = 2
 _BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
+NOTHING = np.empty(0)
 _TABLES = """
 CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cuts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB,
+    expected BLOB,
     PRIMARY KEY (raster, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter
     REAL, geometry BLOB);
@@ -89,13 +91,20 @@ class Journal:
         return {n for (n,) in self._db.execute("SELECT number FROM units WHERE raster = ?", (raster,))}
 
     def add(
-        self, raster: int, number: int, found: Detections, valid: NDArray[np.int64], too_large: int
+        self,
+        raster: int,
+        number: int,
+        found: Detections,
+        valid: NDArray[np.int64],
+        too_large: int,
+        expected: Floats = NOTHING,
     ) -> None:
         """Enter a finished unit with its candidates, whole or not at all.
 
         found : candidates in pixels of the scanned grid.
         valid : number of pixels searched in each row of the unit's core.
         too_large : objects wider than the detector's largest object.
+        expected : individuals of each class by the detector's density, or nothing.
         """
         centres = found.centres()
         diameter = [None] * len(found) if found.diameter is None else found.diameter.tolist()
@@ -108,11 +117,12 @@ class Journal:
             found.score.tolist(), diameter, blobs, strict=True,
         )  # fmt: skip
         packed = zlib.compress(valid.astype("<i8").tobytes(), 1)
+        unit = (raster, number, too_large, packed, expected.astype("<f8").tobytes())
         with _said(self.path):
             self._db.execute("BEGIN")
             try:
                 self._db.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-                self._db.execute("INSERT INTO units VALUES (?, ?, ?, ?)", (raster, number, too_large, packed))
+                self._db.execute("INSERT INTO units VALUES (?, ?, ?, ?, ?)", unit)
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -124,6 +134,12 @@ class Journal:
         query = "SELECT number, too_large, valid FROM units WHERE raster = ? ORDER BY number"
         for number, too_large, packed in self._db.execute(query, (raster,)):
             yield number, too_large, np.frombuffer(zlib.decompress(packed), "<i8")
+
+    def expected(self, raster: int) -> Floats:
+        """Individuals of each class by the detector's density, on all units done; (0,): it has none."""
+        query = "SELECT expected FROM units WHERE raster = ? ORDER BY number"
+        each = [np.frombuffer(blob, "<f8") for (blob,) in self._db.execute(query, (raster,)) if blob]
+        return np.sum(each, axis=0) if each else NOTHING
 
     def candidates(
         self, raster: int, grid: Grid, kind: Kind, classes: tuple[str, ...], *, batch: int = 20_000

@@ -22,7 +22,7 @@ from ecodetect.aoi import Area
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector
-from ecodetect.grid import Grid, Window
+from ecodetect.grid import Floats, Grid, Window
 from ecodetect.memory import freed_is_kept
 from ecodetect.raster import Raster
 from ecodetect.raster_pixels import padded
@@ -52,12 +52,18 @@ class Work:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Found:
-    """What a unit gave.  valid_rows : pixels searched per row of its core; too_large : objects left out."""
+    """What a unit gave.
+
+    valid_rows : pixels searched per row of its core.
+    too_large : objects left out.
+    expected : individuals of each class by the detector's density, (K,); (0,) where it has none.
+    """
 
     unit: Unit
     candidates: Detections
     valid_rows: NDArray[np.int64]
     too_large: int
+    expected: Floats
 
 
 def worth_reading(work: Work, unit: Unit) -> bool:
@@ -210,6 +216,7 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     margin = _margin(work.detector)
     empty = Detections.empty(work.grid, work.detector.kind, work.detector.classes)
     kept: list[Detections] = []
+    expected = np.empty(0)
     too_large = 0
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
     for start in range(0, len(tiles), work.batch):
@@ -217,6 +224,9 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
         chips = [replace(chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin))) for tile in part]
         chips += chips[:1] * (work.batch - len(part))  # a fixed batch gives the same numbers as any other
         for tile, local in zip(part, work.detector.detect(chips), strict=False):
+            if local.density is not None:
+                here = _summed(work, tile, chip, local.density)
+                expected = expected + here if len(expected) else here
             found = local.shifted(tile.read.x, tile.read.y, work.grid)
             found = found[_owned(tile.core, found, margin)]
             if work.area is not None:
@@ -229,7 +239,16 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
             too_large += int(np.count_nonzero(~fits))
             kept.append(found[fits & (found.score >= np.array(work.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
-    return Found(unit, candidates, _searched_rows(work, unit, chip), too_large)
+    return Found(unit, candidates, _searched_rows(work, unit, chip), too_large, expected)
+
+
+def _summed(work: Work, tile: Tile, chip: Chip, density: NDArray[np.float32]) -> Floats:
+    """Individuals of each class on the searched ground of a tile's core."""
+    core = tile.core
+    x, y = core.x - tile.read.x, core.y - tile.read.y
+    there = density[:, y : y + core.height, x : x + core.width]
+    mask = _searched(work, core, chip)
+    return np.asarray((there if mask is None else there * mask).sum(axis=(1, 2), dtype=np.float64))
 
 
 def _margin(detector: Detector) -> float:
@@ -259,12 +278,18 @@ def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
 def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:
     """Valid pixels inside the area of interest, per row of the unit's core."""
     core = unit.core
-    mask = None if work.area is None else work.area.mask(core)
-    if chip.valid is not None:
-        x, y = core.x - chip.window.x, core.y - chip.window.y
-        valid = chip.valid[y : y + core.height, x : x + core.width]
-        mask = valid if mask is None else mask & valid
+    mask = _searched(work, core, chip)
     if mask is None:
         return np.full(core.height, core.width, np.int64)
     counted: NDArray[np.int64] = np.count_nonzero(mask, axis=1).astype(np.int64)
     return counted
+
+
+def _searched(work: Work, core: Window, chip: Chip) -> NDArray[np.bool_] | None:
+    """Which pixels of a core are valid and inside the area of interest; None: all."""
+    mask = None if work.area is None else work.area.mask(core)
+    if chip.valid is None:
+        return mask
+    x, y = core.x - chip.window.x, core.y - chip.window.y
+    valid = chip.valid[y : y + core.height, x : x + core.width]
+    return valid if mask is None else mask & valid

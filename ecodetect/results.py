@@ -33,6 +33,8 @@ class Summary:
     megapixels : pixels searched, in millions.
     too_large : objects wider than the detector's largest, left out.
     dropped : detections that the format can't hold (no place on the Earth), left out.
+    expected : individuals per class by the sum of the detector's density, which also counts those too close
+        to each other to be told apart; None where it has no density.
     verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
     """
 
@@ -44,6 +46,7 @@ class Summary:
     megapixels: float
     too_large: int = 0
     dropped: int = 0
+    expected: Mapping[str, float] | None = None
     seconds: float = 0.0
     resumed: bool = False
     already_done: bool = False
@@ -74,6 +77,7 @@ def write_results(
     detector = first.work.detector
     facts = [searched(job, journal, number) for job, number in jobs]
     area_ha = _total([area for _, area, _ in facts])
+    expected = [_expected(job, journal, number) for job, number in jobs]
     is_metric = any(job.grid.gsd is not None for job, _ in jobs)
     counts: Counter[str] = Counter(dict.fromkeys(detector.classes, 0))
 
@@ -99,7 +103,7 @@ def write_results(
             grid=first.grid if len(jobs) == 1 else None,
             crs=first.grid.crs,
             classes=detector.classes,
-            metadata=_metadata(jobs, asked, patches, area_ha),
+            metadata=_metadata(jobs, asked, patches, area_ha, expected),
         )
         written = formats.write(path, stream, overwrite=True)
     notes = [f"{job.source}: {note[:1].lower()}{note[1:]}" for job, _ in jobs for note in job.notes]
@@ -112,6 +116,7 @@ def write_results(
         megapixels=sum(pixels for pixels, _, _ in facts) / 1e6,
         too_large=sum(left_out for _, _, left_out in facts),
         dropped=written.dropped,
+        expected=_sum_of(expected),
         notes=(*dict.fromkeys(notes), *written.notes),
     )
 
@@ -122,8 +127,29 @@ def _total(hectares: Sequence[float | None]) -> float | None:
     return float(f"{sum(known):.8g}") if len(known) == len(hectares) else None
 
 
+def _expected(job: Job, journal: Journal, number: int) -> dict[str, float]:
+    """Individuals per class by the detector's density; nothing where it has none."""
+    found = journal.expected(number)
+    if not len(found):
+        return {}
+    # A tenth: sums of cores differ in their last digits with how a raster is cut.
+    return {name: round(float(each), 1) for name, each in zip(job.work.detector.classes, found, strict=True)}
+
+
+def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Of all rasters; None where the detector has no density."""
+    total: Counter[str] = Counter()
+    for each in expected:
+        total.update(each)
+    return {name: round(value, 1) for name, value in total.items()} or None
+
+
 def _metadata(
-    jobs: Sequence[tuple[Job, int]], asked: Settings, patches: Patches | None, area_ha: float | None
+    jobs: Sequence[tuple[Job, int]],
+    asked: Settings,
+    patches: Patches | None,
+    area_ha: float | None,
+    expected: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
     return {
         "ecodetect": __version__,
@@ -137,8 +163,9 @@ def _metadata(
                 "fingerprint": job.fingerprint,
                 "settings": dict(job.work.detector.settings),
                 **_trained(job),
+                **({"expected": dict(by_density)} if by_density else {}),
             }
-            for job, _ in jobs
+            for (job, _), by_density in zip(jobs, expected, strict=True)
         ],
         "area_ha": area_ha,
     }

@@ -170,7 +170,7 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
     """The grid that the detector works on: of its GSD, or on which objects are as large as it knows them."""
     needs = detector.needs
     if asked.diameter is None:
-        return raster.grid if needs.gsd_m is None else raster.grid.resampled(needs.gsd_m)
+        return raster.grid.reduced(needs.own_px) if needs.gsd_m is None else raster.grid.resampled(needs.gsd_m)
     if needs.gsd_m is not None:
         raise UserError(
             f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."
@@ -243,7 +243,14 @@ def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None
 
     def enter(found: Found) -> None:
         nonlocal finished
-        journal.add(raster_id, found.unit.number, found.candidates, found.valid_rows, found.too_large)
+        journal.add(
+            raster_id,
+            found.unit.number,
+            found.candidates,
+            found.valid_rows,
+            found.too_large,
+            found.expected,
+        )
         finished += found.unit.core.area / 1e6
         if progress is not None:
             progress(job.source, finished, pixels)

@@ -143,6 +143,33 @@ def test_the_density_counts_what_cannot_be_told_apart(up: int) -> None:
     assert set(label) == {0, 1}
 
 
+def test_an_individual_at_the_edge_of_the_data_counts_whole() -> None:
+    card = learned.card(bands=ONE, options={"network": learned.TINY, "density_px": 2.0})
+    there = sample(np.array([[0.5, 30.0], [20.5, 20.5]]))
+    there.valid[:, 21:] = False
+    made = heatmap.targets(there, card)
+    assert not made["density"][:, :, 21:].any()
+    counted = heatmap.density([np.concatenate([made["heat"], made["density"]])[None]], card).sum()
+    assert counted == pytest.approx(1.6, abs=0.1)  # the array's own edge is a chip's: the rest lies beyond
+
+
+def test_the_sum_of_a_density_is_made_right_on_annotated_ground() -> None:
+    pytest.importorskip("torch")
+    card = learned.card(bands=ONE, options={"network": learned.TINY, "density_px": 2.0})
+    bundle = learned.bundle(card)
+    rng = np.random.default_rng(0)
+    pieces = [
+        sample(rng.uniform(8, 56, (30, 2)), image=rng.normal(0.5, 0.3, (1, 64, 64)).astype(np.float32))
+        for _ in range(3)
+    ]
+    made = heatmap.calibrated(bundle, pieces)
+    opened = heatmap._opened(bundle, "cpu", None)
+    sums = [heatmap.density(opened.run(each.image[None]), made).sum() for each in pieces]
+    assert sum(sums) == pytest.approx(90, rel=0.01)
+    plain = learned.card(bands=ONE, options={"network": learned.TINY})
+    assert heatmap.calibrated(learned.bundle(plain), pieces) == plain
+
+
 def test_only_dense_scenes_learn_a_density() -> None:
     assert heatmap.card_options(np.full(40, np.nan), np.full(40, 2.0))["density_px"] == heatmap.SIGMA_PX[0]
     assert heatmap.card_options(np.full(40, np.nan), np.full(40, 12.0))["density_px"] == 0

@@ -16,7 +16,7 @@ import pytest
 from command_line import Run
 from scipy.spatial import KDTree
 
-from ecodetect import bundle, models
+from ecodetect import bundle, formats, models
 from ecodetect.bundle import Scaling
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
@@ -283,3 +283,24 @@ def test_what_is_no_model_is_one_sentence(
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
     assert not out.exists()
+
+
+def test_the_sum_of_a_density_counts_whatever_the_tiles(
+    ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path
+) -> None:
+    bundle.write(model, learned.bundle(metric(options={"density_px": 2.0})))
+    west, east, south, north = -2.305, -2.3034, 36.827, 36.83  # about half of the raster
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    area = tmp_path / "area.json"
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}), encoding="utf-8")
+    sums = []
+    for name, options in {"whole": [], "tiles": ["--tile", 64], "half": ["--aoi", area]}.items():
+        out = tmp_path / f"{name}.geojson"
+        done = ecodetect("scan", sample_data / "dryland.tif", "-m", model, "-o", out, "--json", *options)
+        assert done.code == 0, done.err
+        expected = json.loads(done.out)[0]["expected"]
+        assert formats.read_metadata(out)["rasters"][0]["expected"] == expected
+        sums.append(expected["shrub"])
+    whole, tiles, half = sums
+    assert tiles == pytest.approx(whole, abs=0.2)
+    assert 0.3 < half / whole < 0.7

@@ -50,7 +50,7 @@ class Needs:
 
     bands : names of the bands a chip must have, in this order.
     largest_px : width of the largest object it can report, in pixels of the grid it works on.
-    gsd_m : metres per pixel to read at; None: the raster's own.
+    gsd_m : metres per pixel to read at; None: `own_px` of the raster's own, along both sides.
     stride_px : tile origins are multiples of this.
     reach_px : how far beyond an object's pixels the answer depends on them (filters, field of view).
     margin_px : candidates this far beyond a core take part in settling; 1 px for local detectors.
@@ -68,6 +68,7 @@ class Needs:
     bands: tuple[str, ...]
     largest_px: float
     gsd_m: float | None = None
+    own_px: float = 1.0
     stride_px: int = 1
     reach_px: int = 0
     margin_px: float = 1.0

@@ -30,7 +30,7 @@ from ecodetect.sizes import Length
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX, report
 from ecodetect.training.adapting import adapted, contract_for
 from ecodetect.training.augmentation import Augmentations
-from ecodetect.training.drawing import Drawn
+from ecodetect.training.drawing import Drawn, Pieces
 from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
 from ecodetect.training.processes import joined
 from ecodetect.training.sample import Sample
@@ -164,7 +164,8 @@ def train(
         raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
     plan = plan_for(statistics, card, start is not None, weights_are_learned(backbone, weights), epochs)
     if within is not None:
-        plan = replace(plan, within_px=within.pixels(_square(made), name="--within"))
+        own_px = 1.0 if made.unit == "m" else made.gsd or 1.0
+        plan = replace(plan, within_px=within.pixels(_square(made), name="--within") / own_px)
     plan = replace(
         plan,
         frozen=freeze,
@@ -188,6 +189,7 @@ def train(
         progress=progress,
     )
     done = _finished(fitted, sides, sources, plan, made, statistics, start)
+    done = _calibrated(done, detector, training, validation)
     done = _measured(done, detector, network, next(iter(data.validation), None))
     for each in (whole, training, validation):
         each.close()
@@ -391,7 +393,7 @@ def plan_for(
 
 def _described(statistics: Statistics, sides: Split, network: nn.Module, plan: Plan, made: Contract) -> str:
     weights = sum(each.numel() for each in network.parameters())
-    gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None else ""
+    gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None and made.unit != "px" else ""
     return (
         f"{statistics.objects:,} individuals to train on and {sides.objects[1]:,} to validate with"
         f" ({sides.method}), bands {', '.join(made.bands)}{gsd}; {weights / 1e6:.2f} million weights, at most"
@@ -458,6 +460,14 @@ def _finished(
         else "nothing to validate with",
     }
     return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
+
+
+def _calibrated(done: Bundle, detector: Any, *grounds: Dataset) -> Bundle:
+    """The bundle with what a detector reads off all annotated ground, if it does."""
+    calibrated = getattr(detector, "calibrated", None)
+    if calibrated is None:
+        return done
+    return Bundle(calibrated(done, (each for ground in grounds for each in Pieces(ground))), done.weights)
 
 
 def _measured(done: Bundle, detector: Any, network: nn.Module, sample: Sample | None) -> Bundle:

@@ -51,7 +51,8 @@ _POINT_REACH_PX = 16.0  # and those without a size so many pixels
 class Contract:
     """How a model sees rasters: the part of its card that concerns pixels and classes.
 
-    unit : "m" or "um": rasters are read at `gsd` of it per pixel; "px": at their own pixels.
+    unit : "m" or "um": rasters are read at `gsd` of it per pixel; "px": at `gsd` of their own
+        pixels, as they are if it is None.
     """
 
     bands: tuple[str, ...]
@@ -75,8 +76,10 @@ class Contract:
 
     def grid(self, native: Grid) -> Grid:
         """The grid that a raster is read in; raises GridError where its GSD is needed and unknown."""
-        if self.unit == "px" or self.gsd is None:
+        if self.gsd is None:
             return native
+        if self.unit == "px":
+            return native.reduced(self.gsd)
         gsd_m = self.gsd * (1e-6 if self.unit == "um" else 1.0)
         own = native.gsd
         if own is not None and all(abs(side / gsd_m - 1) < NEARLY for side in own):
@@ -532,7 +535,7 @@ def contract(
     Parameters
     ----------
     classes, bands : in the order of the model; what the sources have in common if not given.
-    gsd : metres per pixel; chosen from the objects' sizes if not given, the rasters' own where unknown.
+    gsd : metres per pixel; chosen from the objects' sizes if not given.
     scaling : "fixed": band by band to mean 0 and standard deviation 1 of all sources; "survey": percentiles
         of each raster, for pictures whose brightness means nothing. "auto": fixed if all rasters have 8 bits
         and their GSD is known, else survey.
@@ -554,7 +557,9 @@ def contract(
     unit: Literal["m", "px"] = "px" if native[0] is None else "m"
     if unit == "px" and gsd is not None:
         raise UserError("The rasters have no CRS, so a model can't have a GSD; state theirs with --gsd.")
-    chosen_gsd = gsd if gsd is not None or unit == "px" else _choose_gsd(sources, notes)
+    chosen_gsd = gsd
+    if gsd is None:
+        chosen_gsd = _choose_step(sources, notes) if unit == "px" else _choose_gsd(sources, notes)
     names = tuple(classes) if classes is not None else classes_of(sources)
     mode = scaling
     if mode == "auto":
@@ -614,7 +619,7 @@ def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
     )
     sizes = sizes[np.isfinite(sizes)]
     if len(sizes):
-        wanted = min(float(np.median(sizes)) / TYPICAL_PX, float(np.percentile(sizes, 10)) / LEAST_PX)
+        wanted = _wanted(sizes)
         why = f"objects are {np.median(sizes):.3g} m wide in the median"
     else:
         spaces = np.concatenate(
@@ -634,6 +639,29 @@ def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
             f"Pixels are {min(own):.3g} to {max(own):.3g} m; all rasters are read at {chosen:.3g} m."
         )
     return chosen
+
+
+def _choose_step(sources: Sequence[Source], notes: list[str]) -> float | None:
+    """The same in the rasters' own pixels, where their size on the ground is unknown; None: as they are.
+
+    Without sizes nothing is chosen: two pictures may show the same at any scale.
+    """
+    sizes = np.concatenate([source.size_px[source.kept] for source in sources])
+    sizes = sizes[np.isfinite(sizes)]
+    wanted = _wanted(sizes) if len(sizes) else 1.0
+    if 1 / 1.25 < wanted < 1.3:
+        return None
+    chosen = float(f"{max(wanted, 1 / FINER):.2g}")
+    notes.append(
+        f"Pictures are read with pixels of {chosen:g} of their own, for objects are {np.median(sizes):.3g} px"
+        " wide in the median."
+    )
+    return chosen
+
+
+def _wanted(sizes: Floats) -> float:
+    """Length of a pixel at which objects are wide enough, in the unit of their sizes."""
+    return min(float(np.median(sizes)) / TYPICAL_PX, float(np.percentile(sizes, 10)) / LEAST_PX)
 
 
 def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, ...], tuple[float, ...]]:
