@@ -144,6 +144,22 @@ def test_what_lies_at_or_below_a_level_is_told_by_the_rounded_means(dtype: Any, 
             assert ((below == (means <= level)) | ~(np.True_ if valid is None else valid)).all()
 
 
+@pytest.mark.parametrize(("ground", "object_"), [(200, 50), (50, 200), (100, 101), (100, 100)])
+@pytest.mark.parametrize("place", [(0, 0), (63, 0), (64, 31), (199, 79), (128, 40)])
+def test_a_level_is_looked_for_only_near_what_lies_on_its_other_side(
+    ground: int, object_: int, place: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtering, "_STRIP_VALUES", 1)  # several strips
+    image = np.full((200, 80), ground, np.uint8)
+    image[place] = image[place[0] // 2, place[1] // 2] = object_
+    for valid in (None, holes(3, image.shape)):
+        known = np.where(True if valid is None else valid, image, 0).astype(np.uint8)
+        means = filtering.gaussian(known, valid, 2.0)
+        for level in (-1, 0, 50, 99, 100, 101, 150, int(means[place]), 199, 200, 255):
+            below = filtering.gaussian_at_most(known, valid, 2.0, level)
+            assert ((below == (means <= level)) | ~(np.True_ if valid is None else valid)).all()
+
+
 def test_objects_that_are_not_asked_for_may_be_left_out_and_no_others() -> None:
     image = scenery(5)
     detector = built("threshold", image, None, RGB, **SMALL)

@@ -8,6 +8,7 @@ array nothing is valid, except where the mask is None: there the border is a mir
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 _KERNEL_PX = 12  # up to here a disc moved over the mask is quicker than distances
+# Sums of 4 or 8 bytes are made for strips of about so many pixels, which stay in the processor's cache.
+_STRIP_VALUES, _LEAST_STRIP_PX = 2**18, 64
 
 
+@lru_cache(maxsize=8)
 def gaussian_kernel(sigma: float, total: int) -> NDArray[np.float64]:
     """A sampled Gaussian in whole numbers that sum to `total`; of odd length, symmetric.
 
@@ -74,6 +78,33 @@ def gaussian_at_most(image: NDArray[Any], valid: Mask | None, sigma: float, leve
     if sigma == 0:
         return np.asarray(image <= level)
     kernel, depth = _gaussian(image, sigma)
+    reach = len(kernel) // 2
+    height, width = image.shape
+    below = np.empty(image.shape, np.bool_)
+    step = max(_LEAST_STRIP_PX, _STRIP_VALUES // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        first = max(top - reach, 0)
+        rows = slice(first, bottom + reach)
+        # Where all pixels within reach lie on one side of the level, so does their mean.
+        low = image[rows].min(axis=0) <= level
+        is_low = bool(low.all())
+        below[top:bottom] = is_low
+        other = np.flatnonzero(image[rows].max(axis=0) > level if is_low else low)
+        if not len(other):
+            continue
+        left, right = max(int(other[0]) - reach, 0), int(other[-1]) + 1 + reach
+        begin = max(left - reach, 0)
+        part = (rows, slice(begin, right + reach))
+        found = _at_most(image[part], None if valid is None else valid[part], kernel, depth, level)
+        below[top:bottom, left:right] = found[top - first : bottom - first, left - begin : right - begin]
+    return below
+
+
+def _at_most(
+    image: NDArray[Any], valid: Mask | None, kernel: NDArray[np.float64], depth: int, level: int
+) -> Mask:
+    """Where the mean weighted by a kernel is at most `level`."""
     border = cv2.BORDER_REFLECT_101 if valid is None else cv2.BORDER_CONSTANT
     total = cv2.sepFilter2D(image, depth, kernel, kernel, borderType=border)
     # Halves are rounded to the even number.
