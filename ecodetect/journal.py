@@ -171,6 +171,8 @@ class Journal:
                     classes,
                     sizes,
                 )
+            # Pages kept for a query that has ended: what ends the file may need the room.
+            self._db.execute("PRAGMA shrink_memory")
 
     # -- the end -------------------------------------------------------------------------------------------
 

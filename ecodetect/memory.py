@@ -42,7 +42,7 @@ _AS_GOOD = 0.04
 _COPYING = 0.2  # out of the block cache, per pixel of a unit
 _PER_UNIT = 150_000  # bookkeeping, a transaction
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,15 @@ def freed_is_kept() -> Iterator[None]:
 
     Else arrays of some MB go back to the system each time and come anew page by page: a third of the CPU of
     `threshold`. Larger ones do so here too, since keeping them too would raise the peak.
+
+    From then on new threads share one heap: of heaps of their own glibc keeps the ends, 40 MB that the
+    writing of the file lacked.
     """
     libc = _glibc()
     if libc is None:
         yield
         return
+    libc.mallopt(_M_ARENA_MAX, 1)
     libc.mallopt(_M_MMAP_THRESHOLD, 16 << 20)
     libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
     try:
@@ -102,6 +106,13 @@ def freed_is_kept() -> Iterator[None]:
     finally:
         libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)  # what it starts with
         libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
+        libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give what has been freed back to the system (glibc only)."""
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
 
 

@@ -16,6 +16,7 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Grid, describe_crs
 from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
+from ecodetect.memory import give_back
 from ecodetect.places import cells_on
 from ecodetect.searching import Job, Settings, identities, searched, survivors
 
@@ -88,6 +89,7 @@ def write_results(
                 counts.update(found.labels.tolist())
                 layer = found.to_layer(source=job.source, ids=name(found.centres()), is_metric=is_metric)
                 yield layer if patches is None else patches.add_to(layer, found)
+        give_back()  # FlatGeobuf now makes its index, of all features in memory
 
     area, diameter = SIZES[is_metric]
     columns = {"id": "str", "label": "str", "score": "float"}
