@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Where `-m idle` comes from.
-PLUGIN = {"PYTHONPATH": str(HERE / "plugin")}
+# Where `-m idle` comes from; a PYTHONPATH that leads to another tree stays.
+PLUGIN = {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE / "plugin")]))}
 
 
 @dataclass(frozen=True, slots=True)
