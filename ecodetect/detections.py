@@ -165,11 +165,16 @@ class Detections:
 
     def areas_m2(self) -> Floats:
         """Ground area in m², (N,); NaN where it is unknown (points without a diameter, no CRS)."""
-        return self._sizes_px()["area_px"] * self._pixel_area_m2()
+        return self._sizes_m()[0]
 
     def diameters_m(self) -> Floats:
         """Diameter in m of the circle with the same area (a box: its longer side), (N,); NaN if unknown."""
-        return np.asarray(self._sizes_px()["diameter_px"] * np.sqrt(self._pixel_area_m2()), np.float64)
+        return self._sizes_m()[1]
+
+    def _sizes_m(self) -> tuple[Floats, Floats]:
+        """Areas in m² and diameters in m."""
+        pixels, pixel_m2 = self._sizes_px(), self._pixel_area_m2()
+        return pixels["area_px"] * pixel_m2, pixels["diameter_px"] * np.sqrt(pixel_m2)
 
     def _sizes_px(self) -> dict[str, Floats]:
         """Areas and diameters in pixels, as in `areas_m2` and `diameters_m`."""
@@ -197,7 +202,7 @@ class Detections:
             "label": self.labels,
             "score": self.score,
             **(
-                {"area_m2": self.areas_m2(), "diameter_m": self.diameters_m()}
+                dict(zip(("area_m2", "diameter_m"), self._sizes_m(), strict=True))
                 if is_metric
                 else self._sizes_px()
             ),

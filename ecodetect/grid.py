@@ -306,6 +306,8 @@ def lonlat_of(xy_world: Floats, crs: CRS | None) -> Floats:
         raise GridError(f"{describe_crs(crs)} has no longitude and latitude on the Earth.")
     lonlat = _transformed(transformer, xy_world)
     lon, lat = lonlat[:, 0], lonlat[:, 1]
+    if ((lon >= -180) & (lon <= 180) & (lat >= -90) & (lat <= 90)).all():
+        return lonlat
     wrapped = np.where((lon < -180) | (lon > 180), (lon + 180) % 360 - 180, lon)
     # Global grids reach half a pixel beyond the poles; the place meant is the pole.
     placed = np.stack([wrapped, np.clip(lat, -90.0, 90.0)], axis=1)
@@ -327,7 +329,7 @@ def transformed(xy: Floats, source: CRS, target: CRS) -> Floats:
 def _transformed(transformer: Transformer, xy: Floats) -> Floats:
     x, y = transformer.transform(xy[:, 0], xy[:, 1])
     out = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)], axis=1)
-    out[~np.isfinite(out).all(axis=1)] = np.nan
+    out[~(np.isfinite(x) & np.isfinite(y))] = np.nan
     return out
 
 

@@ -143,7 +143,7 @@ def _moved(geometries: Geometries, step: Any) -> Geometries:
     """
     xy, owner = shapely.get_coordinates(geometries, return_index=True)
     moved = np.asarray(step(xy), np.float64)
-    lost = np.unique(owner[~np.isfinite(moved).all(axis=1)])
+    lost = np.unique(owner[~(np.isfinite(moved[:, 0]) & np.isfinite(moved[:, 1]))])
     lost = lost[shapely.get_type_id(geometries[lost]) != int(shapely.GeometryType.POINT)]
     if len(lost):
         geometries = geometries.copy()

@@ -100,6 +100,8 @@ def _opening(frame: str, stated: Mapping[str, Any]) -> str:
 
 
 def _has_place(geometry: Geometries) -> NDArray[np.bool_]:
+    if np.isfinite(shapely.get_coordinates(geometry)).all():
+        return np.asarray(~(shapely.is_empty(geometry) | shapely.is_missing(geometry)))
     xy, owner = shapely.get_coordinates(geometry, return_index=True)
     lost = np.bincount(owner, weights=~np.isfinite(xy).all(axis=1), minlength=len(geometry)) > 0
     return np.asarray(~lost & (np.bincount(owner, minlength=len(geometry)) > 0))
