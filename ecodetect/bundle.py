@@ -58,9 +58,10 @@ class Card:
     options : settings of the detector that its network and decoding depend on; JSON-able.
     bands : names, in the order of the network's input.
     fill : network input where there are no data, after scaling.
-    unit : "m" or "um": the model works at `gsd` of that unit per pixel; "px": whatever a pixel is on the ground.
-    gsd : metres (or micrometres) per pixel that rasters are read at; with unit "px" of the raster's own pixels
-        (0.67: half again as fine), or None: as they are.
+    unit : "m" or "um": the model works at `gsd` of that unit per pixel; "px": whatever a pixel is on the
+        ground.
+    gsd : metres (or micrometres) per pixel that rasters are read at; with unit "px" how many of the raster's
+        own pixels one is wide (0.67: half again as fine), or None: as they are.
     gsd_range : GSDs of rasters that the model is meant for.
     diameter_range : diameters of objects seen in training, in `unit`.
     largest : width of the largest object that it can report, in `unit`.

@@ -170,7 +170,9 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
     """The grid that the detector works on: of its GSD, or on which objects are as large as it knows them."""
     needs = detector.needs
     if asked.diameter is None:
-        return raster.grid.reduced(needs.own_px) if needs.gsd_m is None else raster.grid.resampled(needs.gsd_m)
+        if needs.gsd_m is not None:
+            return raster.grid.resampled(needs.gsd_m)
+        return raster.grid.reduced(needs.own_px)
     if needs.gsd_m is not None:
         raise UserError(
             f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from ecodetect import bundle, formats, models
 from ecodetect.bundle import Scaling
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
+from ecodetect.raster import open_raster
+from ecodetect.scanning import scan
+from ecodetect.searching import Settings, question
 
 BANDS = ("red", "green", "blue", "nir")
 
@@ -221,6 +225,20 @@ def test_a_stated_diameter_brings_objects_to_the_size_that_was_learned(
     assert np.median(off) < 0.2
     ratio = two["diameter_px"].to_numpy()[nearest] / one["diameter_px"].to_numpy()
     assert np.median(ratio) == pytest.approx(2, abs=0.05)
+
+
+def test_a_model_may_read_any_picture_coarser_than_it_is(
+    sample_data: Path, model: Path, tmp_path: Path
+) -> None:
+    card = learned.card(bands=("grey",), gsd=2.5, scaling=Scaling(offset=(0.0,), span=(255.0,)))
+    bundle.write(model, learned.bundle(card))
+    with open_raster(sample_data / "cells.png") as raster:
+        asked = question(raster, Settings(model=str(model)))
+        assert asked.grid.width == math.ceil(raster.grid.width / 2.5)
+        assert asked.detector.needs.largest_px == card.largest / 2.5
+    found = scan(sample_data / "cells.png", model=model)
+    assert found.grid.width == raster.grid.width
+    assert found.geometry[:, 0].max() > 0.8 * raster.grid.width
 
 
 @pytest.mark.parametrize(

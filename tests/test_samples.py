@@ -332,6 +332,18 @@ def test_large_objects_are_seen_smaller(tmp_path: Path) -> None:
     assert Dataset(sources, made).statistics().size_px == pytest.approx((24, 24, 24, 24), rel=1e-3)
 
 
+def test_large_objects_in_pictures_without_a_gsd_are_seen_smaller_too(tmp_path: Path) -> None:
+    image = write_raster(tmp_path / "a.tif", noise(3, 600, 600), gsd_m=None)
+    boxes = write_boxes(tmp_path / "a.csv", [(x, 100, x + 96, 196) for x in range(0, 400, 100)])
+    sources = gather([image, boxes]).sources
+    made, notes = contract(sources)
+    assert (made.unit, made.gsd) == ("px", 4.0)
+    assert "96 px wide" in notes[0]
+    assert Dataset(sources, made).statistics().size_px == pytest.approx((24, 24, 24, 24), rel=1e-3)
+    points = write_points(tmp_path / "points.csv", [(x, 100) for x in range(0, 400, 100)])
+    assert contract(gather([image, points]).sources)[0].gsd is None  # any size would do
+
+
 def test_bands_that_differ(tmp_path: Path) -> None:
     write_raster(tmp_path / "images" / "a.tif", noise(3, 32, 32), gsd_m=None)
     write_raster(tmp_path / "images" / "b.tif", noise(1, 32, 32), gsd_m=None)

@@ -50,7 +50,7 @@ class Needs:
 
     bands : names of the bands a chip must have, in this order.
     largest_px : width of the largest object it can report, in pixels of the grid it works on.
-    gsd_m : metres per pixel to read at; None: `own_px` of the raster's own, along both sides.
+    gsd_m : metres per pixel to read at; None: the raster's own, or `own_px` of them along each side.
     stride_px : tile origins are multiples of this.
     reach_px : how far beyond an object's pixels the answer depends on them (filters, field of view).
     margin_px : candidates this far beyond a core take part in settling; 1 px for local detectors.
