@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,7 +23,14 @@ import torch
 
 import ecodetect
 from ecodetect import formats
+from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.recipe import train
+
+# Pictures of one microscope: individuals are as large and as bright in all, and how bright says how many overlap.
+AUGMENTATIONS = replace(
+    Augmentations(), rotation=0, scale=0, blur=0, noise=0.01, gamma=0.1, contrast=0.1, brightness=0.05,
+    gain=0.1, hue=0, saturation=0, greyscale=0,
+)  # fmt: skip
 
 
 def counts(images: list[Path], bundle: Path) -> dict[str, np.ndarray]:
@@ -77,7 +85,15 @@ def main(
             for row in drawn:
                 shutil.copy(every[row], folder / "images")
                 shutil.copy(points / f"{every[row].stem}.csv", folder / "points")
-            done = train([folder], out, seed=seed, epochs=epochs, overwrite=True)
+            done = train(
+                [folder],
+                out,
+                model="heatmap",  # from scratch: nothing but the pictures drawn has been seen
+                seed=seed,
+                epochs=epochs,
+                augmentations=AUGMENTATIONS,
+                overwrite=True,
+            )
             if test:
                 where = sorted(path for path in test[0].iterdir() if path.suffix == every[0].suffix)
                 there = truth(where, test[1])
