@@ -26,7 +26,7 @@ from ecodetect import formats
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.recipe import train
 
-# Pictures of one microscope: individuals are as large and as bright in all, and how bright says how many overlap.
+# Pictures of one microscope: cells are as large and as bright in all, and how bright says how many overlap.
 AUGMENTATIONS = replace(
     Augmentations(), rotation=0, scale=0, blur=0, noise=0.01, gamma=0.1, contrast=0.1, brightness=0.05,
     gain=0.1, hue=0, saturation=0, greyscale=0,
