@@ -28,16 +28,16 @@ _SLACK_BYTES = 60 * MB
 # Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
 _WRITING_BYTES = 140 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
-# Detectors that run side by side are no faster on larger tiles, whose arrays leave the caches and are too
-# large to be kept for the next tile (measured with `threshold`), unless halos are wide.
-_AMPLE_TILE_PX, _AMPLE_HALOS = 1536, 4
+# Detectors that run side by side are hardly faster on larger tiles, whose arrays leave the caches, unless halos
+# are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
+_AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
 _UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
 # A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
 # what is looked at twice is a third of the whole.
 NETWORK_LIMIT = 1600 * MB
 # Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
-_AS_GOOD = 0.04
+_AS_GOOD = 0.08
 # Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
 _COPYING = 0.2  # out of the block cache, per pixel of a unit
 _PER_UNIT = 150_000  # bookkeeping, a transaction
