@@ -28,8 +28,8 @@ _SLACK_BYTES = 60 * MB
 # Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
 _WRITING_BYTES = 140 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
-# Detectors that run side by side are hardly faster on larger tiles, whose arrays leave the caches, unless halos
-# are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
+# Detectors that run side by side are hardly faster on larger tiles, whose arrays leave the caches, unless
+# halos are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
 _AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
 _UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
