@@ -131,8 +131,8 @@ def card_options(
 
     Where most objects have a size, Gaussians are a fifth of it wide. Where they haven't, all are a quarter of
     the usual distance wide, but not so wide that close neighbours melt into one peak: two of distance s have
-    two peaks if s > 2 sigma. Where objects are closer than 4 px, the map is twice as fine as the image; where
-    they aren't, features at every second pixel are enough.
+    two peaks if s > 2 sigma. Features at every second pixel are enough; where objects are closer than 4 px, the
+    map read off them is twice as fine as the image.
     """
     asked = dict(asked or {})
     known = diameter_px[np.isfinite(diameter_px)]
@@ -352,7 +352,7 @@ def density(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.fl
 def calibrated(bundle: Bundle, samples: Iterable[Sample]) -> Card:
     """The card of a bundle, with the factors that make its density's sum right in all over annotated ground.
 
-    A network's sums are off by a few percent everywhere alike, as they are seldom without augmentation.
+    A network's sums are too high or too low by a few percent, in all pictures alike (vgg-cells: 1 to 8).
     """
     card = bundle.card
     if not setting(card, "density_px"):
