@@ -131,8 +131,8 @@ def card_options(
 
     Where most objects have a size, Gaussians are a fifth of it wide. Where they haven't, all are a quarter of
     the usual distance wide, but not so wide that close neighbours melt into one peak: two of distance s have
-    two peaks if s > 2 sigma. Features at every second pixel are enough; where objects are closer than 4 px, the
-    map read off them is twice as fine as the image.
+    two peaks if s > 2 sigma. Features at every second pixel are enough; where objects are closer than 4 px,
+    the map read off them is twice as fine as the image.
     """
     asked = dict(asked or {})
     known = diameter_px[np.isfinite(diameter_px)]
