@@ -30,7 +30,7 @@ from rasterio.windows import Window as RasterioWindow
 from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
-from ecodetect.lattice import Samples, lattice
+from ecodetect.lattice import CELL_PX, Samples, lattice
 from ecodetect.raster_blocks import Blocks
 from ecodetect.raster_header import (
     Header,
@@ -397,16 +397,19 @@ class Raster:
         return self._blocks.extent(inside) if inside.area else inside
 
     def samples(
-        self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int = 256
+        self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int | None = None
     ) -> Samples:
         """Blocks of at most 512 x 512 px of `grid` on a fixed lattice, which stand for the whole.
 
         area : the part of `grid` that counts, in its pixels; all of it if not given.
-        most : number of blocks at most; they cover the area if that many can.
+        most : number of blocks at most; they cover the area if that many can. None: 64, or a sixteenth of the
+            area, up to 256.
         The lattice depends on sizes alone, not on how the file is cut into blocks.
         """
         part = grid.window if area is None else area.clipped(grid.window)
         is_empty = self._is_empty_at(grid) if self._blocks.has_gaps else None
+        if most is None:
+            most = min(256, max(64, part.area // (16 * CELL_PX**2)))
         return Samples(lattice(part, most, is_empty), lambda cell: self.read(cell, bands, grid))
 
     def _is_empty_at(self, grid: Grid) -> Callable[[Window], bool]:
