@@ -39,7 +39,7 @@ from . import options
     default="auto",
     show_default=True,
     metavar="HOW",
-    help="Validation by `blocks` of ground, by `files`, or by a column of the annotations.",
+    help="Validation by `blocks` of ground, by `files`, by a column of the annotations, or `none`.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
 @options.bands

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     "split_by",
     default="auto",
     show_default=True,
-    metavar="blocks|files|PATTERN|COLUMN",
-    help="What ground is for validation.",
+    metavar="blocks|files|PATTERN|COLUMN|none",
+    help="What ground is for validation; none: train on all, once you know how good that gets.",
 )
 @click.option("--epochs", type=int, metavar="N", help="Chosen from the data.")
 @click.option(

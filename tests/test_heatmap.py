@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from ecodetect import detectors  # noqa: E402
 from ecodetect.bundle import Bundle, half  # noqa: E402
-from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.detectors import heatmap, peaks  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 from ecodetect.scaling import scaled  # noqa: E402
 from ecodetect.training.sample import Objects, Sample  # noqa: E402
@@ -57,13 +57,13 @@ def test_peaks_of_targets_are_the_objects(up: int) -> None:
 def test_two_pixels_of_equal_height_are_one_peak_between_them() -> None:
     heat = np.zeros((9, 9), np.float32)
     heat[3:6, 3:7] = [[0.2, 0.5, 0.5, 0.2], [0.4, 0.8, 0.8, 0.4], [0.2, 0.5, 0.5, 0.2]]
-    (rows, columns) = heatmap.peaks(heat)
+    (rows, columns) = peaks.find(heat)
     assert len(rows) == 1
-    assert heatmap.refined(heat, rows, columns) == pytest.approx(np.array([[5.0, 4.5]]))
+    assert peaks.refine(heat, rows, columns) == pytest.approx(np.array([[5.0, 4.5]]))
     for change in (1e-6, -1e-6):
         other = heat.copy()
         other[4, 4] += change
-        place = heatmap.refined(other, *heatmap.peaks(other))
+        place = peaks.refine(other, *peaks.find(other))
         assert place == pytest.approx(np.array([[5.0, 4.5]]), abs=1e-4)
 
 
@@ -177,11 +177,11 @@ def test_only_dense_scenes_learn_a_density() -> None:
 
 def test_of_peaks_in_one_middle_the_highest_counts_and_chains_do_not_matter() -> None:
     xy = np.array([[0.0, 0.0], [3.0, 0.0], [6.0, 0.0], [20.0, 0.0]])
-    kept = heatmap.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([4.0, 4.0, 4.0, 4.0]))
+    kept = peaks.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([4.0, 4.0, 4.0, 4.0]))
     assert kept.tolist() == [True, False, False, True]
-    kept = heatmap.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([2.0, 2.0, 4.0, 4.0]))
+    kept = peaks.highest(xy, np.array([0.9, 0.8, 0.7, 0.6]), np.array([2.0, 2.0, 4.0, 4.0]))
     assert kept.all()
-    assert heatmap.highest(np.empty((0, 2)), np.empty(0), np.empty(0)).tolist() == []
+    assert peaks.highest(np.empty((0, 2)), np.empty(0), np.empty(0)).tolist() == []
 
 
 def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:

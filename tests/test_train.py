@@ -18,7 +18,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle, models, whole_file  # noqa: E402
+from ecodetect import bundle, formats, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import Rates  # noqa: E402
 from ecodetect.training import checkpoint, loop, recipe, report  # noqa: E402
@@ -188,6 +188,24 @@ def test_wrong_input_is_one_sentence(
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small")
+def test_all_ground_can_be_trained_on_and_the_card_says_so(
+    ecodetect: Run, sample_data: Path, tmp_path: Path
+) -> None:
+    pair, out = (sample_data / "cells.png", sample_data / "cells.csv"), tmp_path / "all.safetensors"
+    done = ecodetect("train", *pair, "-o", out, "--split", "none", "--epochs", 2, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "nothing was left to validate with" in done.out + done.err
+    card = bundle.read(out).card
+    assert card.trained_on[0]["objects"] == len(formats.read(pair[1]))
+    assert card.metrics[0]["n"] == 0
+    assert card.metrics[0]["f1"] is None
+    told = ecodetect("info", out)
+    assert "nothing to validate with" in told.out
+    checked = ecodetect("check", *pair, "--split", "none")
+    assert "0 for validation" in checked.out
 
 
 def test_one_annotation_is_too_few(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:

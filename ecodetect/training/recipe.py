@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def train(
     freeze : int
         Stages of the encoder that keep their weights, from the first.
     split_by : str
-        "auto", "blocks", "files", or a column; see `splits.split`.
+        "auto", "blocks", "files", "none", or a column; see `splits.split`.
     gsd : float, optional
         Metres per pixel at which the model works.
     epochs : int, optional
@@ -190,7 +191,8 @@ def train(
     )
     done = _finished(fitted, sides, sources, plan, made, statistics, start)
     done = _calibrated(done, detector, training, validation)
-    done = _measured(done, detector, network, next(iter(data.validation), None))
+    seen = next(chain.from_iterable(map(Pieces, (validation, training))), None)
+    done = _measured(done, detector, network, seen)
     for each in (whole, training, validation):
         each.close()
     curves = target.with_name(f"{target.stem}.curves.png")
@@ -471,7 +473,7 @@ def _calibrated(done: Bundle, detector: Any, *grounds: Dataset) -> Bundle:
 
 
 def _measured(done: Bundle, detector: Any, network: nn.Module, sample: Sample | None) -> Bundle:
-    """The bundle with what tests of the network's locality say, on a sample of validation."""
+    """The bundle with what tests of the network's locality say, on a sample of the ground."""
     card = replace(done.card, reach_px=runtime.reach(network.cpu(), len(done.card.bands)))
     measure = getattr(detector, "measure_agreement", None)
     if measure is not None:

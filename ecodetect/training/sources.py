@@ -26,7 +26,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import formats
+from ecodetect import formats, matching
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.aoi import Area
 from ecodetect.errors import LayerError, UserError
@@ -104,9 +104,8 @@ class Source:
 
     @property
     def xy(self) -> Floats:
-        """Centres of the bounding boxes of all annotations, (N, 2) native pixels."""
-        boxes = self.boxes
-        return (boxes[:, :2] + boxes[:, 2:]) / 2
+        """Positions of all annotations, (N, 2) native pixels: their centroids."""
+        return matching.centres(self.annotations.geometry)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

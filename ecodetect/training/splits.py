@@ -56,9 +56,10 @@ def split(sources: Sequence[Source], *, by: str = "auto", share: float = 0.2, se
     sources : as they are numbered in a `Dataset`.
     by : "blocks": squares on the ground, with a strip as wide as half an object around those of validation.
         "files": whole rasters; those that overlap stay together. A pattern (with * or ?), such as
-        "*/val/*" or "*madrid*": the rasters whose path it meets are for validation. Another word: a column of
-        the annotations, whose values stay together; if they say train and val, they are obeyed. "auto": what
-        folders called train and val say, else files if there are ten or more that don't overlap, else blocks.
+        "*/val/*" or "*madrid*": the rasters whose path it meets are for validation. "none": all is for
+        training. Another word: a column of the annotations, whose values stay together; if they say train and
+        val, they are obeyed. "auto": what folders called train and val say, else files if there are ten or
+        more that don't overlap, else blocks.
     share : of the individuals that go to validation, about.
 
     Raises
@@ -73,6 +74,9 @@ def split(sources: Sequence[Source], *, by: str = "auto", share: float = 0.2, se
             f"There is {what} to learn from; training and validation need at least one each, and a useful"
             " model about 40."
         )
+    if by == "none":
+        everything = {number: _whole(source) for number, source in enumerate(sources)}
+        return Split(everything, {}, "no validation", (total, 0, 0))
     planes = _Planes(sources)
     rng = np.random.default_rng(seed)
     if "*" in by or "?" in by:

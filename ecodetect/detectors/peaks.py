@@ -1,0 +1,98 @@
+"""Peaks of a map: which pixels are the highest around, where between pixels they lie, and which count."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from ecodetect.grid import Floats
+
+# Nothing lower is ever a peak: whatever the threshold, noise on empty ground isn't reported.
+LOWEST_SCORE = 0.02
+# Widths of the Gaussian that smooths the map beyond which nothing is added: 0.003 of it lies farther out.
+SMOOTH_REACH = 3.0
+
+
+def smooth(heat: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+    """A map (H, W) blurred by a Gaussian of `width` pixels."""
+    if width <= 0:
+        return heat
+    size = 2 * math.ceil(SMOOTH_REACH * width) + 1
+    return np.asarray(cv2.GaussianBlur(heat, (size, size), width, borderType=cv2.BORDER_REFLECT_101))
+
+
+def highest(xy: Floats, score: Floats, radius: Floats) -> NDArray[np.bool_]:
+    """Which peaks lie in no higher one's middle.
+
+    xy (N, 2), score (N,), radius (N,) of the middles. One that lies in another's middle still silences those
+    in its own: what survives depends on near peaks only, never on a chain of them. Of equal peaks the first.
+    """
+    first = np.ones(len(xy), np.bool_)
+    if len(xy) < 2:
+        return first
+    pairs = KDTree(xy).query_pairs(float(radius.max()), output_type="ndarray")
+    if not len(pairs):
+        return first
+    off = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)
+    is_second_higher = score[pairs[:, 1]] > score[pairs[:, 0]]
+    high = np.where(is_second_higher, pairs[:, 1], pairs[:, 0])
+    low = np.where(is_second_higher, pairs[:, 0], pairs[:, 1])
+    first[low[off < radius[high]]] = False
+    return first
+
+
+def find(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of pixels that are the highest within `radius`, and above `LOWEST_SCORE`.
+
+    heat : (H, W). Of equal neighbours the first in reading order counts as the higher one. The outermost
+    pixels are no peaks: what is beyond them isn't known.
+    """
+    height, width = heat.shape
+    if height < 3 or width < 3:
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    disc[radius - 1 : radius + 2, radius - 1 : radius + 2] = 1
+    is_high = (heat >= cv2.dilate(heat, disc)) & (heat > LOWEST_SCORE)
+    is_high[[0, -1]] = False
+    is_high[:, [0, -1]] = False
+    rows, columns = np.nonzero(is_high)
+    is_first = np.ones(len(rows), np.bool_)
+    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1)):
+        is_first &= heat[rows + dy, columns + dx] < heat[rows, columns]
+    return rows[is_first], columns[is_first]
+
+
+def refine(heat: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
+    """Positions of peaks between pixels, (n, 2) as x, y.
+
+    A parabola through the peak and its two neighbours, along x and along y (exact for the logarithm of a
+    Gaussian, so that is taken). Each is looked up between the two lines that the other's answer lies between:
+    so it hardly matters which of two nearly equal pixels was the highest.
+    """
+    around = np.stack(
+        [np.stack([heat[rows + dy, columns + dx] for dx in (-1, 0, 1)], -1) for dy in (-1, 0, 1)], -2
+    ).astype(np.float64)  # (n, y, x)
+    around = np.log(np.maximum(around, 1e-3))
+    along = _vertex(around)  # offset in x of each of the three rows
+    down = _vertex(around.transpose(0, 2, 1))  # in y of each of the three columns
+    dx, dy = _between(along, down[:, 1]), _between(down, along[:, 1])
+    return np.stack([columns + 0.5 + dx, rows + 0.5 + dy], axis=1)
+
+
+def _vertex(lines: Floats) -> Floats:
+    """Where the parabola through three values is highest, from the middle one, within a pixel; (n, 3)."""
+    before, middle, after = lines[..., 0], lines[..., 1], lines[..., 2]
+    bend = 2 * middle - before - after
+    offset = (after - before) / (2 * np.where(bend > 1e-9, bend, 1.0))
+    return np.asarray(np.where(bend > 1e-9, np.clip(offset, -1.0, 1.0), 0.0), np.float64)
+
+
+def _between(values: Floats, at: Floats) -> Floats:
+    """Values of three lines at -1, 0, 1, looked up at places from -0.5 to 0.5."""
+    at = np.clip(at, -0.5, 0.5)
+    beside = np.where(at < 0, values[:, 0], values[:, 2])
+    return np.asarray(values[:, 1] + np.abs(at) * (beside - values[:, 1]), np.float64)
