@@ -66,6 +66,11 @@ class Found:
     expected: Floats
 
 
+def worth_cutting(work: Work, plan: Plan, number: int) -> bool:
+    """Whether anything may lie in a unit: told sooner than by `worth_reading`, of many that are empty."""
+    return not work.raster.is_empty(_native(work, plan.square(number).grown(plan.halo_px)))
+
+
 def worth_reading(work: Work, unit: Unit) -> bool:
     """Whether an object can be centred in a unit: it meets the area of interest and the extent of the data.
 

@@ -24,7 +24,7 @@ from ecodetect.grid import Floats, Grid, Window
 from ecodetect.journal import Journal
 from ecodetect.memory import Layout, Source, lay_out
 from ecodetect.merging import Settler
-from ecodetect.pipeline import Found, Work, run, worth_reading
+from ecodetect.pipeline import Found, Work, run, worth_cutting, worth_reading
 from ecodetect.raster import Raster
 from ecodetect.sizes import Length
 
@@ -239,7 +239,8 @@ def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None
     """Do the units that aren't done; returns whether some had been done before."""
     work, plan = job.work, job.layout.plan
     done = journal.done(raster_id)
-    todo = [n for n in plan.walk() if n not in done and worth_reading(work, plan.unit(n))]
+    todo = [n for n in plan.walk() if n not in done and worth_cutting(work, plan, n)]
+    todo = [n for n in todo if worth_reading(work, plan.unit(n))]
     pixels = sum(plan.unit(n).core.area for n in todo) / 1e6
     finished = 0.0
 

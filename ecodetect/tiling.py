@@ -77,19 +77,24 @@ class Plan:
     def __len__(self) -> int:
         return self.columns * self.rows
 
+    def square(self, number: int) -> Window:
+        """The square of a unit in the lattice, which may reach beyond the grid."""
+        row, column = divmod(number, self.columns)
+        side = self.unit_px
+        return Window(column * side - self.offset_px, row * side - self.offset_px, side, side)
+
     def unit(self, number: int) -> Unit:
         """The unit at a place of the lattice."""
-        row, column = divmod(number, self.columns)
-        side, whole = self.unit_px, Window(0, 0, self.width, self.height)
-        x, y = column * side - self.offset_px, row * side - self.offset_px
-        core = Window(x, y, side, side).clipped(whole)
+        square, whole = self.square(number), Window(0, 0, self.width, self.height)
+        x, y, side = square.x, square.y, square.width
+        core = square.clipped(whole)
         tiles = []
         for ty in range(y, y + side, self.tile_px):
             for tx in range(x, x + side, self.tile_px):
-                square = Window(tx, ty, self.tile_px, self.tile_px)
-                part = square.clipped(whole)
+                around = Window(tx, ty, self.tile_px, self.tile_px)
+                part = around.clipped(whole)
                 if part.area:
-                    tiles.append(Tile(part, square.grown(self.halo_px)))
+                    tiles.append(Tile(part, around.grown(self.halo_px)))
         reads = [tile.read for tile in tiles]
         left, top = min(r.x for r in reads), min(r.y for r in reads)
         right, bottom = max(r.right for r in reads), max(r.bottom for r in reads)

@@ -67,6 +67,19 @@ def test_two_pixels_of_equal_height_are_one_peak_between_them() -> None:
         assert place == pytest.approx(np.array([[5.0, 4.5]]), abs=1e-4)
 
 
+def test_a_large_object_lies_in_the_middle_of_its_plateau_wherever_its_highest_pixel_is() -> None:
+    y, x = np.mgrid[0:80, 0:80] + 0.5
+    heat = np.clip(1.5 - np.hypot(x - 40.3, y - 35.6) / 12, 0, 0.8).astype(np.float32)
+    at = np.array([[45.5, 38.5]])  # a ripple, 5.9 px off the middle
+    near = peaks.centred(heat, np.concatenate([at, at]), np.array([16.0, 16.0]))
+    assert np.hypot(*(near - (40.3, 35.6)).T).max() < 3.9
+    # Where one lies doesn't hang on how many there are, and nothing lies beyond the map.
+    assert near[0].tolist() == near[1].tolist() == peaks.centred(heat, at, np.array([16.0]))[0].tolist()
+    empty = np.zeros((20, 20), np.float32)
+    assert peaks.centred(empty, np.array([[0.5, 7.5]]), np.array([3.0])).tolist() == [[0.5, 7.5]]
+    assert peaks.centred(heat, np.empty((0, 2)), np.empty(0)).shape == (0, 2)
+
+
 def test_what_is_unknown_or_doubtful_teaches_nothing() -> None:
     known = np.zeros((64, 64), bool)
     known[:, :20] = True

@@ -63,8 +63,9 @@ _COST = 8.0
 # wide as its object asks.
 SIGMA_PX = (1.0, 4.0)
 SIZED_SIGMA_PX = (1.0, 6.0)
-# Of an object's diameter, where sizes are known: its Gaussian's width, and the radius of its middle.
-_SIGMA_SHARE, _MIDDLE_SHARE = 0.2, 0.3
+# Of an object's diameter, where sizes are known: its Gaussian's width, the radius of its middle, and how far
+# around its peak the map tells where it lies.
+_SIGMA_SHARE, _MIDDLE_SHARE, _AROUND_SHARE = 0.2, 0.3, 0.7
 _EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, against one of usual size
 _MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence its surroundings
 # Objects nearer to each other than this need a finer map to be told apart.
@@ -321,6 +322,8 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
                 xy, gain * heat[rows, columns], np.minimum(_MIDDLE_SHARE * size, _MIDDLE_PX)
             )
             xy, size, score = xy[first], size[first], score[first]
+            around = np.clip(_AROUND_SHARE * size, 1.5, _MIDDLE_PX) * up
+            xy = peaks.centred(maps[label], xy * up, around) / up
         places.append(xy)
         scores.append(score)
         labels.append(np.full(len(xy), label, np.int64))
@@ -377,8 +380,8 @@ def _smooth_px(card: Card) -> float:
 
 
 def _beyond_px(card: Card) -> int:
-    """How far around a peak smoothing, its window, refinement and the middles of others look."""
-    middle = math.ceil(_MIDDLE_PX) if float(setting(card, "sigma_share")) else 0
+    """How far around a peak smoothing, its window, refinement, the middles of others and its own look."""
+    middle = 2 * math.ceil(_MIDDLE_PX) if float(setting(card, "sigma_share")) else 0
     return (
         2
         + math.ceil(peaks.SMOOTH_REACH * _smooth_px(card))

@@ -15,6 +15,7 @@ from ecodetect.grid import Floats
 LOWEST_SCORE = 0.02
 # Widths of the Gaussian that smooths the map beyond which nothing is added: 0.003 of it lies farther out.
 SMOOTH_REACH = 3.0
+_AT_ONCE = 256  # peaks whose surroundings are in memory together
 
 
 def smooth(heat: NDArray[np.float32], width: float) -> NDArray[np.float32]:
@@ -81,6 +82,34 @@ def refine(heat: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[n
     down = _vertex(around.transpose(0, 2, 1))  # in y of each of the three columns
     dx, dy = _between(along, down[:, 1]), _between(down, along[:, 1])
     return np.stack([columns + 0.5 + dx, rows + 0.5 + dy], axis=1)
+
+
+def centred(heat: NDArray[np.float32], xy: Floats, radius: Floats) -> Floats:
+    """Positions moved to the middle of what the map shows around them, (n, 2).
+
+    A large object's peak is flat, so its highest place lies anywhere on it. The mean of the places around is
+    calmer: each counts as much as the map is high there, and less towards the radius, so that nothing jumps.
+
+    heat (H, W), xy (n, 2), radius (n,), all in pixels of the map.
+    """
+    if not len(xy):
+        return xy
+    reach = math.ceil(float(radius.max())) + 1
+    padded = np.pad(np.maximum(heat, 0), reach)
+    steps = np.arange(-reach, reach + 1)
+    moved = np.array(xy, np.float64)
+    for first in range(0, len(xy), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        x, y = np.floor(xy[part]).astype(np.int64).T
+        columns, rows = x[:, None] + steps, y[:, None] + steps
+        around = padded[(rows + reach)[:, :, None], (columns + reach)[:, None, :]].astype(np.float64)
+        dx, dy = columns + 0.5 - xy[part, :1], rows + 0.5 - xy[part, 1:]
+        far = (dx[:, None, :] ** 2 + dy[:, :, None] ** 2) / radius[part, None, None] ** 2
+        weight = around * np.maximum(1 - far, 0)
+        total = np.maximum(weight.sum(axis=(1, 2)), 1e-9)
+        moved[part, 0] += (weight.sum(axis=1) * dx).sum(axis=1) / total
+        moved[part, 1] += (weight.sum(axis=2) * dy).sum(axis=1) / total
+    return moved
 
 
 def _vertex(lines: Floats) -> Floats:
