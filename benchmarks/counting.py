@@ -56,7 +56,7 @@ def truth(images: list[Path], points: Path) -> np.ndarray:
 @click.option("-n", "number", type=int, default=50, show_default=True)
 @click.option("--seeds", type=int, default=3, show_default=True)
 @click.option("--first-seed", type=int, default=0, show_default=True)
-@click.option("--epochs", type=int, default=36, show_default=True, help="The recipe would take 24.")
+@click.option("--epochs", type=int, default=24, show_default=True, help="What the recipe takes.")
 @click.option("--threads", type=int, default=2, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for the models.")
 def main(

@@ -78,3 +78,9 @@ def scaled(
     if valid is not None:
         out[:, ~valid] = fill
     return out
+
+
+def continued(image: NDArray[np.float32], stride: int, fill: float) -> NDArray[np.float32]:
+    """An image (B, H, W) with `fill` on the right and below, up to multiples of a network's stride."""
+    lack = ((0, -length % stride) for length in image.shape[1:])
+    return np.pad(image, ((0, 0), *lack), constant_values=fill)

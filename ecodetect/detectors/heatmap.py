@@ -40,7 +40,7 @@ from ecodetect.detectors import peaks
 from ecodetect.detectors.protocol import Needs, Scene, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.scaling import scaled, surveyed
+from ecodetect.scaling import continued, scaled, surveyed
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ _MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence 
 _CLOSE_PX = 4.0
 # Sides of the windows over which a density is to count right, and the weight of an individual too many there
 # against the squared error of its height.
-_COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.013
+_COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
 # Defaults of what a card's options may leave out.
 DEFAULTS: Mapping[str, Any] = {
     "network": {"kind": "unet", "width": 16, "depth": 4, "finest": 2, "up": 1},
@@ -363,8 +363,7 @@ def calibrated(bundle: Bundle, samples: Iterable[Sample]) -> Card:
     up = int(setting(card, "network")["up"])
     for sample in samples:
         height, width = sample.valid.shape
-        lack = (0, -height % opened.stride), (0, -width % opened.stride)
-        image = np.pad(sample.image, ((0, 0), *lack), constant_values=card.fill)
+        image = continued(sample.image, opened.stride, card.fill)
         made = targets(sample, card)
         counted = made["counted"][0, ::up, ::up]
         seen = density(opened.run(image[None]), plain)[0, :, :height, :width]
@@ -479,16 +478,11 @@ class Heatmap:
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
         """Peaks of each chip. Those on pixels without data are left out."""
-        card, stride = self.card, self.network.stride
+        card = self.card
         height, width = chips[0].pixels.shape[1:]
+        images = (scaled(chip.pixels, chip.valid, self.scaling, card.fill) for chip in chips)
         # A chip of another detector's tiles, or of a test, may not be a multiple of the stride.
-        batch = np.full(
-            (len(chips), len(card.bands), -(-height // stride) * stride, -(-width // stride) * stride),
-            card.fill,
-            np.float32,
-        )
-        for image, chip in zip(batch, chips, strict=True):
-            image[:, :height, :width] = scaled(chip.pixels, chip.valid, self.scaling, card.fill)
+        batch = np.stack([continued(image, self.network.stride, card.fill) for image in images])
         found = []
         outputs = self.network.run(batch)
         dense = density(outputs, card) if setting(card, "density_px") else [None] * len(chips)

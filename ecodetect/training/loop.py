@@ -29,6 +29,7 @@ from ecodetect import bundle
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
+from ecodetect.scaling import continued
 from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment
 from ecodetect.training.processes import Processes
@@ -467,8 +468,7 @@ class _Training:
         """What the network finds on a sample of any size."""
         stride = int(getattr(network, "stride", 32))
         _, height, width = sample.image.shape
-        lack = ((0, 0), (0, -height % stride), (0, -width % stride))
-        image = np.pad(sample.image, lack, constant_values=self.card.fill)
+        image = continued(sample.image, stride, self.card.fill)
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]
