@@ -37,7 +37,7 @@ DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user state
 # what is looked at twice is a third of the whole.
 NETWORK_LIMIT = 1600 * MB
 # Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
-_AS_GOOD = 0.1
+_AS_GOOD = 0.12
 # Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
 _COPYING = 0.2  # out of the block cache, per pixel of a unit
 _PER_UNIT = 150_000  # bookkeeping, a transaction
