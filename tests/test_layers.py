@@ -54,7 +54,7 @@ LAYERS = [
         "ecodetect.detectors.intensity",
         "ecodetect.detectors.splitting",
     ],
-    ["ecodetect.detectors.outlines"],
+    ["ecodetect.detectors.outlines", "ecodetect.detectors.peaks"],
     ["ecodetect.detectors.protocol"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
