@@ -206,8 +206,8 @@ def _common_areas(some: Geometries, others: Geometries) -> tuple[Rows, Rows, Flo
 def centres(shapes: Geometries) -> Floats:
     """Centroids, float64 (N, 2): the middle of a box, a point itself; NaN for what is empty.
 
-    Not the middle of the bounding box, which one pixel of a ragged outline moves (nuclei in tissue, where
-    both are found equally often within 9 px: F1 within 6 px 0.77 by boxes, 0.81 by centroids).
+    Not the middle of the bounding box, which one pixel of a ragged outline moves (nuclei in tissue: F1 within
+    6 px 0.82 by boxes, 0.85 by centroids, within 9 px 0.87 by both).
     """
     at = shapely.centroid(shapes)
     return np.column_stack([shapely.get_x(at), shapely.get_y(at)]).astype(np.float64)
