@@ -86,7 +86,9 @@ def uses_samples(words: list[str]) -> bool:
 @pytest.fixture
 def checkout(tmp_path: Path, sample_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a copy of the sample data, as the working folder."""
-    shutil.copytree(sample_data, tmp_path / "sample_data")
+    # Without what README's first command has left there.
+    leftovers = shutil.ignore_patterns("*.detections.*")
+    shutil.copytree(sample_data, tmp_path / "sample_data", ignore=leftovers)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
