@@ -358,8 +358,9 @@ def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
     1.0 for 0. Call it while the raster is open, after `search`.
     """
     work, needs = job.work, job.work.detector.needs
-    half = job.layout.plan.tile_px // 2 // needs.stride_px * needs.stride_px
-    work = replace(work, plan=replace(job.layout.plan, offset_px=half))
+    plan = job.layout.plan
+    half = plan.tile_px // 2 // needs.stride_px * needs.stride_px
+    work = replace(work, plan=replace(plan, offset_px=(plan.offset_px + half) % plan.tile_px))
     numbers = [n for n in work.plan.walk() if worth_reading(work, work.plan.unit(n))]
     numbers = numbers[:: max(1, round(1 / _VERIFIED_SHARE))] if len(numbers) > 2 else numbers[-1:]
     # Near the edge of what is looked at again the neighbours that settle a candidate are missing.

@@ -21,6 +21,8 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Needs, Scene
 
+DECODED_MPX_PER_S = 90  # RGB in deflate, one core
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -51,7 +53,8 @@ class Idle:
 
     @property
     def needs(self) -> Needs:
-        return Needs(bands=self.bands, largest_px=self.options.largest, bytes_per_pixel=1)
+        cost = self.options.seconds * DECODED_MPX_PER_S
+        return Needs(bands=self.bands, largest_px=self.options.largest, bytes_per_pixel=1, cost=cost)
 
     @property
     def settings(self) -> Mapping[str, Any]:
