@@ -36,7 +36,7 @@ def sample_of(seed: int = 0, bands: int = 1, height: int = 96, width: int = 96) 
     image = np.stack([spots(xy, height, width) * (1 + band) for band in range(bands)])
     yes, no = np.ones((height, width), bool), np.zeros((height, width), bool)
     number = len(xy)
-    objects = Objects(xy, np.tile([6.0, 4.0], (number, 1)), np.arange(number), np.full(number, 2.0))
+    objects = Objects.about(xy, np.tile([6.0, 4.0], (number, 1)), np.arange(number), np.full(number, 2.0))
     return Sample(image, yes, yes.copy(), no, objects)
 
 

@@ -59,7 +59,7 @@ def spots(rng: np.random.Generator, size: int, count: int = 4, known: bool = Tru
     square = (x - xy[:, 0, None, None]) ** 2 + (y - xy[:, 1, None, None]) ** 2
     image = np.exp(-square / 8).sum(axis=0) * 2 + rng.normal(0, 0.1, (size, size))
     yes = np.ones((size, size), bool)
-    objects = Objects(xy, np.full((count, 2), np.nan), np.zeros(count, np.int64), np.zeros(count))
+    objects = Objects.about(xy, np.full((count, 2), np.nan), np.zeros(count, np.int64), np.zeros(count))
     return Sample(image.astype(np.float32)[None], yes, yes & known, ~yes, objects)
 
 
@@ -311,7 +311,7 @@ def test_what_does_not_count_is_not_judged() -> None:
     known[:, 40:] = False
     ignored[:20] = True
     xy = np.array([[10.0, 30.0], [50.0, 30.0], [10.0, 10.0]])
-    objects = Objects(xy, np.full((3, 2), np.nan), np.zeros(3, np.int64), np.zeros(3))
+    objects = Objects.about(xy, np.full((3, 2), np.nan), np.zeros(3, np.int64), np.zeros(3))
     sample = replace(base, known=known, ignored=ignored, objects=objects)
     places = np.array(
         [

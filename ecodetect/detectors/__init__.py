@@ -20,6 +20,7 @@ TABLE: dict[str, str] = {
     "blobs": "ecodetect.detectors.blobs",
     "heatmap": "ecodetect.detectors.heatmap",
     "threshold": "ecodetect.detectors.threshold",
+    "yolo": "ecodetect.detectors.yolo",
 }
 
 

@@ -270,8 +270,10 @@ def _moved_objects(objects: Objects, way: _Map) -> Objects:
     # The box about an ellipse of these axes; exact for quarter turns, where axes change places.
     size = np.sqrt(np.nan_to_num(objects.size) ** 2 @ (turn**2).T)
     size[np.isnan(objects.size).any(axis=1)] = np.nan
+    middle = way.forward(np.nan_to_num((objects.box[:, :2] + objects.box[:, 2:]) / 2))
+    box = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
     factor = math.sqrt(abs(np.linalg.det(turn)))
-    return Objects(way.forward(objects.xy), size, objects.label, objects.accuracy_px * factor)
+    return Objects(way.forward(objects.xy), box, objects.label, objects.accuracy_px * factor)
 
 
 # -- what changes values -----------------------------------------------------------------------------------

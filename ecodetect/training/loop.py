@@ -63,7 +63,7 @@ class Learned(Protocol):
     def losses(self, outputs: Any, targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]: ...
 
     def decode(self, outputs: Sequence[NDArray[np.float32]], card: Card) -> Sequence[Any]:
-        """For each image (xy, score, label, size)."""
+        """For each image (points (n, 2) or boxes (n, 4), score, label, …)."""
         ...
 
 
@@ -251,6 +251,8 @@ class _Training:
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(self.network, plan.frozen)
         self.together = processes.joined(self.network)
+        # One that chooses by the truth what it learns from (proposals) gives losses instead of outputs.
+        self.takes_targets = bool(getattr(self.network, "takes_targets", False))
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(network, plan), lr=plan.rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -333,7 +335,7 @@ class _Training:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._factor_at(self.step)
         with _mixed(self.device):
-            outputs = self.together(images)
+            outputs = self.together(images, targets) if self.takes_targets else self.together(images)
         losses = self.detector.losses(_float(outputs), targets, self.card)
         loss = torch.stack(list(losses.values())).sum()
         value = self.processes.mean(float(loss.detach()))  # of all, so that all stop at the same
@@ -418,7 +420,7 @@ class _Training:
                 self.waited += time.monotonic() - began
                 images = torch.from_numpy(np.stack([image for image, _ in parts]))
                 targets = {
-                    name: torch.from_numpy(np.stack([each[name] for _, each in parts]))
+                    name: torch.from_numpy(_stacked([each[name] for _, each in parts]))
                     for name in parts[0][1]
                 }
                 yield (
@@ -472,9 +474,10 @@ class _Training:
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]
-        xy, score, label, *_ = self.detector.decode(maps, self.card)[0]
-        inside = (xy[:, 0] < width) & (xy[:, 1] < height)
-        return Found(xy[inside], np.asarray(score, np.float64)[inside], label[inside])
+        geometry, score, label, *_ = self.detector.decode(maps, self.card)[0]
+        found = Found(geometry, np.asarray(score, np.float64), label)
+        inside = ((found.xy >= 0) & (found.xy < (width, height))).all(axis=1)
+        return Found(found.geometry[inside], found.score[inside], found.label[inside])
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -610,10 +613,23 @@ def _mixed(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+def _stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Arrays of a batch in one; those with fewer rows (of boxes) than others end with rows of NaN."""
+    rows = max(len(each) for each in arrays)
+    if all(len(each) == rows for each in arrays):
+        return np.stack(arrays)
+    out = np.full((len(arrays), rows, *arrays[0].shape[1:]), np.nan, np.float32)
+    for place, each in zip(out, arrays, strict=True):
+        place[: len(each)] = each
+    return out
+
+
 def _listed(outputs: Any) -> list[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _float(outputs: Any) -> Any:
     """The same outputs in 32 bits: losses are sums over many pixels."""
+    if isinstance(outputs, Mapping):
+        return {name: each.float() for name, each in outputs.items()}
     return outputs.float() if isinstance(outputs, Tensor) else type(outputs)(each.float() for each in outputs)
