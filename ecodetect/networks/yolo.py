@@ -189,7 +189,8 @@ class Head(nn.Module):
 def _begin(branch: nn.Module, value: float) -> None:
     """Let a branch begin by answering a value."""
     last = list(branch.modules())[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
     nn.init.constant_(last.bias, value)
 
 

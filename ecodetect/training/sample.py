@@ -48,7 +48,7 @@ class Objects:
     @property
     def is_sized(self) -> Mask:
         """(N,), whether the box is known."""
-        return np.isfinite(self.box).reshape(-1, 4).all(axis=1)
+        return np.asarray(np.isfinite(self.box).all(axis=1), np.bool_)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
