@@ -1,10 +1,10 @@
 """Boxes in one look: a network without anchors that answers each object once, so that nothing is suppressed.
 
 Two heads are trained side by side on the same features. One is taught several boxes for each object, as
-usual, and teaches the features; the other is taught one, so its boxes above the threshold are the individuals, and
-touching ones aren't taken for the same. That is how detections are counted without over-detection (Jackson
-and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which drops neighbours in a
-crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD (Feng et al. 2021,
+usual, and teaches the features; the other is taught one, so its boxes above the threshold are the
+individuals, and touching ones aren't taken for the same. That is how detections are counted without
+over-detection (Jackson and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which
+drops neighbours in a crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD (Feng et al. 2021,
 arXiv:2108.07755) for which places learn which object; Zheng et al. 2020 (arXiv:1911.08287) for the loss of
 overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
 """
@@ -36,7 +36,7 @@ __all__ = ["build", "card_options", "decode", "losses", "measure_agreement", "ne
 IS_LEARNED = True
 TYPICAL_PX = boxes.TYPICAL_PX
 # A turned box isn't the box of what was turned: no rotation but by quarters.
-AUGMENTATIONS = {"rotation": 0.0, "scale": 0.4}
+AUGMENTATIONS = {"rotation": 0.0, "scale": 0.4, "mosaic": 0.5}
 CRITERION = boxes.CRITERION
 
 BINS = 16  # as `networks.yolo.BINS`, which needs torch

@@ -31,7 +31,7 @@ from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
 from ecodetect.scaling import continued
 from ecodetect.training import checkpoint, selection
-from ecodetect.training.augmentation import NONE, Augmentations, Light, augment
+from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
 from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Found, Judged
@@ -380,19 +380,21 @@ class _Training:
     def _prepared(self, step: int, item: int) -> tuple[NDArray[np.float32], Arrays]:
         """What one chip of a step contributes."""
         rng = np.random.default_rng([self.plan.seed, 1, step, item])
+        share = self.plan.augmentations.mosaic
+        if share and rng.random() < share:
+            varied = mosaic([self._varied(rng) for _ in range(4)], rng)
+        else:
+            varied = self._varied(rng)
+        return varied.image, self.detector.targets(self._rimmed(varied), self.card)
+
+    def _varied(self, rng: np.random.Generator) -> Sample:
+        """A random variant of a random chip."""
         if self.hard and rng.random() < _HARD_SHARE:
             sample = self._chip((2, *self.hard[int(rng.integers(len(self.hard)))]))
         else:
             sample = self.data.chip(rng)
-        varied = augment(
-            sample,
-            rng,
-            self.plan.augmentations,
-            self.light,
-            fill=self.card.fill,
-            size=self.plan.size_px,
-        )
-        return varied.image, self.detector.targets(self._rimmed(varied), self.card)
+        kinds, size = self.plan.augmentations, self.plan.size_px
+        return augment(sample, rng, kinds, self.light, fill=self.card.fill, size=size)
 
     def _rimmed(self, sample: Sample) -> Sample:
         """A sample in whose rim nothing counts."""
