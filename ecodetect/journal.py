@@ -21,7 +21,7 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid
 
-_SCHEMA = 2
+_SCHEMA = 3
 _BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
 NOTHING = np.empty(0)
 _TABLES = """

@@ -117,10 +117,10 @@ class Job:
         plan = self.layout.plan
         number, cuts = journal.raster(
             hashlib.sha256(repr(stated).encode()).hexdigest()[:32],
-            json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit]),
+            json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit, plan.offset_px]),
         )
-        tile, halo, per_unit = json.loads(cuts)
-        plan = replace(plan, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit)
+        tile, halo, per_unit, offset = json.loads(cuts)
+        plan = replace(plan, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit, offset_px=offset)
         layout = replace(self.layout, plan=plan)
         return replace(self, layout=layout, work=replace(self.work, plan=plan)), number
 

@@ -113,7 +113,7 @@ def test_a_search_goes_on_with_the_cuts_it_began_with(tmp_path):
     journal = Journal(tmp_path / "j")
     job = prepare("memory.tif", scene(), asked)
     before, number = job.entered(journal, asked)
-    smaller = replace(job.layout.plan, tile_px=128, tiles_per_unit=1)
+    smaller = replace(job.layout.plan, tile_px=128, tiles_per_unit=1, offset_px=37)
     other = replace(job, layout=replace(job.layout, plan=smaller))
     after, same_number = other.entered(journal, asked)
     assert (after.layout.plan, same_number) == (before.layout.plan, number)
