@@ -50,6 +50,7 @@ LAYERS = [
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
     [  # what several detectors share
+        "ecodetect.detectors.boxes",
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
         "ecodetect.detectors.splitting",
@@ -100,6 +101,7 @@ LAYERS = [
 # Libraries that only these units may import. A learned detector is added to torch by its name.
 LEARNED = {
     "ecodetect.detectors.heatmap",
+    "ecodetect.detectors.yolo",
     "ecodetect.networks",
     "ecodetect.runtime",
     "ecodetect.training",

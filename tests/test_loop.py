@@ -330,6 +330,29 @@ def test_what_does_not_count_is_not_judged() -> None:
     assert len(judged.score) == 3
 
 
+def test_boxes_are_judged_by_their_overlap() -> None:
+    base = spots(np.random.default_rng(0), 60, 0)
+    ignored = base.ignored.copy()
+    ignored[:20] = True
+    truths = np.array([[5.0, 30, 15, 40], [30, 30, 50, 50], [40, 5, 50, 15], [np.nan] * 4])
+    middle = np.nan_to_num((truths[:, :2] + truths[:, 2:]) / 2, nan=55.0)
+    objects = Objects(middle, truths, np.zeros(4, np.int64), np.zeros(4))
+    boxes = np.array(
+        [
+            [6.0, 30, 15, 40],  # true
+            [30, 30, 50, 39],  # false: less than half of the truth
+            [32, 30, 50, 50],  # true, though less sure
+            [30, 31, 50, 50],  # the same again: false
+            [40, 6, 50, 15],  # of a truth that doesn't count
+            [20, 5, 28, 12],  # on ignored ground
+        ]
+    )
+    sample = replace(base, ignored=ignored, objects=objects)
+    judged = selection.judge(Found(boxes, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64)), sample, 0.0, 1)
+    assert judged.n_truths.tolist() == [2]  # one without a size can't be found as a box
+    assert judged.is_true.tolist() == [True, False, True, False]
+
+
 def test_a_class_without_a_truth_takes_the_middle_of_the_others() -> None:
     judged = Judged(
         np.array([0.8, 0.6, 0.9]), np.array([0, 0, 1]), np.array([True, False, False]), np.array([1, 0, 0])

@@ -405,7 +405,7 @@ def build(
     return Heatmap(options, card, bundle.hash, _opened(bundle, device, threads), bands, card.scaling)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime import open_network

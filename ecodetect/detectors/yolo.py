@@ -4,9 +4,9 @@ Two heads are trained side by side on the same features. One is taught several b
 usual, and teaches the features; the other is taught one, so its boxes above the threshold are the
 individuals, and touching ones aren't taken for the same. That is how detections are counted without
 over-detection (Jackson and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which
-drops neighbours in a crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD (Feng et al. 2021,
-arXiv:2108.07755) for which places learn which object; Zheng et al. 2020 (arXiv:1911.08287) for the loss of
-overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
+drops neighbours in a crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD
+(Feng et al. 2021, arXiv:2108.07755) for which places learn which object; Zheng et al. 2020 (arXiv:1911.08287)
+for the loss of overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ BINS = 16  # as `networks.yolo.BINS`, which needs torch
 _SMALL_PX, _LARGE_PX = 14.0, 48.0  # smaller objects need a level at stride 4; larger ones one at stride 32
 # How many places learn an object, and how much their score and overlap count in the choice (TOOD, YOLOv8).
 _MANY, _SCORE_POWER, _IOU_POWER = 10, 0.5, 6.0
+_AGAIN = 2  # times that truths without a place choose again
 _BOX_WEIGHT, _EDGE_WEIGHT, _CLASS_WEIGHT = 1.5, 0.3, 0.1  # 7.5 : 1.5 : 0.5, as in YOLOv8
 _COST = 12.0  # time per pixel of the nano network, where decoding a pixel is 1
 _MOST = 3000  # boxes of a chip that are looked at, the best
@@ -237,12 +238,12 @@ def _assigned(
     fit[image, truth, place] = (
         score[image, place, label[image, truth]] ** _SCORE_POWER * overlap**_IOU_POWER + 1e-12
     )
-    best = fit.topk(min(most, a), dim=-1)
-    chosen = torch.zeros_like(inside).scatter_(-1, best.indices, True) & inside
-    # A place that several want.
-    if m > 1:
-        first = torch.where(chosen, iou + 1e-9, 0.0).argmax(1, keepdim=True)  # (N, 1, A)
-        chosen &= torch.zeros_like(chosen).scatter_(1, first, True)
+    chosen = _chosen(fit, iou, most)
+    for _ in range(_AGAIN if m > 1 else 0):
+        # In a crowd some have lost all they wanted; they take what is free.
+        lost = there & ~chosen.any(-1)
+        free = fit * lost[..., None] * ~chosen.any(1, keepdim=True)
+        chosen |= _chosen(free, iou, 1)
     is_object = chosen.any(1)
     which = chosen.int().argmax(1)  # (N, A)
     owner[is_object] = which[is_object]
@@ -252,6 +253,16 @@ def _assigned(
     image, place = is_object.nonzero(as_tuple=True)
     wanted[image, place, label[image, which[image, place]]] = value[image, place].to(wanted.dtype)
     return owner, wanted
+
+
+def _chosen(fit: Tensor, iou: Tensor, most: int) -> Tensor:
+    """The fittest places of each truth (N, M, A), each place for the one that it overlaps most."""
+    import torch
+
+    best = fit.topk(min(most, fit.shape[-1]), dim=-1).indices
+    chosen = torch.zeros_like(fit, dtype=torch.bool).scatter_(-1, best, True) & (fit > 0)
+    first = torch.where(chosen, iou + 1e-9, 0.0).argmax(1, keepdim=True)  # (N, 1, A)
+    return chosen & torch.zeros_like(chosen).scatter_(1, first, True)
 
 
 def _iou(one: Tensor, two: Tensor) -> Tensor:
@@ -350,7 +361,7 @@ def build(
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _opened(bundle: Bundle, answer: Literal["one", "many"], device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime import open_network
