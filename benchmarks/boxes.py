@@ -39,7 +39,7 @@ SUFFIXES = (".jpg", ".png", ".tif")
 class Seen:
     """Boxes of one class on one picture: scores, whether each is true, truths, and how many are above a score.
 
-    Boxes that are neither right nor wrong (on ignored truths, at the edge) are left out.
+    Boxes neither right nor wrong (on ignored truths, at the edge) are left out.
     """
 
     score: NDArray[np.float64]
