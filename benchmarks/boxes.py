@@ -37,7 +37,7 @@ SUFFIXES = (".jpg", ".png", ".tif")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Seen:
-    """Boxes of one class on one picture: scores, whether each is true, truths, and how many are above a score.
+    """Boxes of one class on one picture: their scores, whether each is true, and how many truths there are.
 
     Boxes neither right nor wrong (on ignored truths, at the edge) are left out.
     """
