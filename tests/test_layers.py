@@ -49,6 +49,8 @@ LAYERS = [
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
+    ["ecodetect.detectors.pyramids"],  # what detectors on torchvision's networks share
+    ["ecodetect.detectors.boxes"],  # what detectors of boxes share
     [  # what several detectors share
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
@@ -99,7 +101,12 @@ LAYERS = [
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
 LEARNED = {
+    "ecodetect.detectors.faster_rcnn",
+    "ecodetect.detectors.fcos",
     "ecodetect.detectors.heatmap",
+    "ecodetect.detectors.retinanet",
+    "ecodetect.detectors.ssd",
+    "ecodetect.detectors.yolo",
     "ecodetect.networks",
     "ecodetect.runtime",
     "ecodetect.training",
