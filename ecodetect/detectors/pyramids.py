@@ -157,7 +157,7 @@ def build(
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _opened(
     bundle: Bundle, network: Callable[[Card], nn.Module], device: str, threads: int | None
 ) -> Network:
