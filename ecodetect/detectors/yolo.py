@@ -2,11 +2,12 @@
 
 Two heads are trained side by side on the same features. One is taught several boxes for each object, as
 usual, and teaches the features; the other is taught one, so its boxes above the threshold are the
-individuals, and touching ones aren't taken for the same. That is how detections are counted without over-detection (Jackson
-and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which drops neighbours in a
-crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD (Feng et al. 2021,
-arXiv:2108.07755) for which places learn which object; Zheng et al. 2020 (arXiv:1911.08287) for the loss of
-overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
+individuals, and touching ones aren't taken for the same. That is how detections are counted without
+over-detection (Jackson and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which
+drops neighbours in a crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD
+(Feng et al. 2021, arXiv:2108.07755) for which places learn which object; Zheng et al. 2020
+(arXiv:1911.08287) for the loss of overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388)
+for edges as distributions.
 """
 
 from __future__ import annotations
