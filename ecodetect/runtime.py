@@ -153,12 +153,21 @@ def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name
 def folded(module: nn.Module) -> nn.Module:
     """A copy with each batch normalisation folded into the convolution before it: the same numbers to 1e-5.
 
-    A module that can't be traced (its path depends on values) is copied as it is.
+    Of a module that can't be traced (its path depends on values) those parts are folded that can.
     """
-    module = copy.deepcopy(module).eval()
+    return _folded(copy.deepcopy(module).eval())
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    """The same, for a module that may be changed; a part without anything to fold stays what it is."""
+    if not any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
+        return module
     try:
         traced = fx.symbolic_trace(module)
-    except (fx.proxy.TraceError, TypeError):
+    # As many errors as there are things that can't be traced; without a `forward` it is a mere container.
+    except (fx.proxy.TraceError, AttributeError, NotImplementedError, RuntimeError, TypeError):
+        for name, part in module.named_children():
+            setattr(module, name, _folded(part))
         return module
     parts = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
@@ -184,7 +193,11 @@ def reach(module: nn.Module, in_bands: int) -> int | Literal["whole image"]:
     """What `Card.reach_px` says of a network: to be found once, for it takes seconds.
 
     `dataclasses.replace(card, reach_px=runtime.reach(network, len(card.bands)))`
+
+    A network that compares what it found all over an image says so by `sees_all`, and isn't asked.
     """
+    if getattr(module, "sees_all", False):
+        return "whole image"
     found = reach_px(module, in_bands)
     return "whole image" if found is None else found
 

@@ -49,8 +49,9 @@ LAYERS = [
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
+    ["ecodetect.detectors.pyramids"],  # what detectors on torchvision's networks share
+    ["ecodetect.detectors.boxes"],  # what detectors of boxes share
     [  # what several detectors share
-        "ecodetect.detectors.boxes",
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
         "ecodetect.detectors.splitting",
@@ -100,7 +101,11 @@ LAYERS = [
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
 LEARNED = {
+    "ecodetect.detectors.faster_rcnn",
+    "ecodetect.detectors.fcos",
     "ecodetect.detectors.heatmap",
+    "ecodetect.detectors.retinanet",
+    "ecodetect.detectors.ssd",
     "ecodetect.detectors.yolo",
     "ecodetect.networks",
     "ecodetect.runtime",

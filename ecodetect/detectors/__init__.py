@@ -19,7 +19,11 @@ from ecodetect.errors import UserError
 # name -> module as `protocol` describes it; modules are imported when used.
 TABLE: dict[str, str] = {
     "blobs": "ecodetect.detectors.blobs",
+    "faster_rcnn": "ecodetect.detectors.faster_rcnn",
+    "fcos": "ecodetect.detectors.fcos",
     "heatmap": "ecodetect.detectors.heatmap",
+    "retinanet": "ecodetect.detectors.retinanet",
+    "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",
     "yolo": "ecodetect.detectors.yolo",
 }

@@ -332,6 +332,8 @@ class _Training:
 
     def _train(self, images: Tensor, targets: Mapping[str, Tensor]) -> float:
         """One step; the loss, before it is taken."""
+        # Networks that draw (proposals to learn from, layers to leave out) draw the same when resumed.
+        torch.manual_seed(1_000_003 * self.plan.seed + self.step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._factor_at(self.step)
         with _mixed(self.device):
@@ -568,8 +570,10 @@ def epoch_of(step: float, every: int) -> int:
 def _groups(network: nn.Module, plan: Plan) -> list[dict[str, Any]]:
     """Parameters by learning rate and decay: pretrained ones are slower, shifts and norms don't decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, each in network.named_parameters():
-        groups.setdefault((name.startswith("encoder."), each.ndim > 1), []).append(each)
+    encoder = getattr(network, "encoder", None)
+    pretrained = {id(each) for each in encoder.parameters()} if encoder is not None else set()
+    for each in network.parameters():
+        groups.setdefault((id(each) in pretrained, each.ndim > 1), []).append(each)
     return [
         {
             "params": members,
