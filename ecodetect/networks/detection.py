@@ -146,7 +146,7 @@ def _anchors(settings: Mapping[str, Any]) -> AnchorGenerator:
 # -- two stages ----
 
 
-class _Proposals(RegionProposalNetwork):
+class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
     """Anchors on unknown ground are neither right nor wrong."""
 
     def assign_targets_to_anchors(
@@ -166,7 +166,7 @@ class _Proposals(RegionProposalNetwork):
         return one, two
 
 
-class _Heads(RoIHeads):
+class _Heads(RoIHeads):  # type: ignore[misc]
     """Proposals on unknown ground are neither right nor wrong."""
 
     def select_training_samples(self, proposals: list[Tensor], targets: Any) -> Any:
@@ -259,14 +259,19 @@ def _without_unknown(
     return {**outputs, "cls_logits": torch.where(unknown, _MISSED, outputs["cls_logits"])}
 
 
-class _RetinaHead(RetinaNetHead):
+class _RetinaHead(RetinaNetHead):  # type: ignore[misc]
     def compute_loss(self, targets: Any, outputs: Any, anchors: Any, owner: Any) -> Any:
         return super().compute_loss(
             targets, _without_unknown(targets, outputs, anchors, owner), anchors, owner
         )
 
 
-class _FcosHead(FCOSHead):
+class _FcosHead(FCOSHead):  # type: ignore[misc]
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__(channels, 1, classes)
+        # Distances go through a ReLU: those that begin at nothing may never be learned.
+        nn.init.ones_(self.regression_head.bbox_reg.bias)
+
     def compute_loss(self, targets: Any, outputs: Any, anchors: Any, owner: Any) -> Any:
         return super().compute_loss(
             targets, _without_unknown(targets, outputs, anchors, owner), anchors, owner
@@ -308,14 +313,14 @@ def fcos(
         pyramid,
         classes,
         anchor_generator=places,
-        head=_FcosHead(pyramid.out_channels, 1, classes),
+        head=_FcosHead(pyramid.out_channels, classes),
         score_thresh=LEAST_SCORE,
         nms_thresh=SAME_IOU,
     )
     return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
 
 
-class _Ssd(SSD):
+class _Ssd(SSD):  # type: ignore[misc]
     """With a loss in which unknown ground is no candidate for the worst errors."""
 
     def compute_loss(
