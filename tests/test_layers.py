@@ -26,7 +26,7 @@ LAYERS = [
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],
     ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.image_layers", "ecodetect.evaluation.plots"],
-    ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
+    ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
@@ -87,7 +87,9 @@ LAYERS = [
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
     ["ecodetect.metrics"],
-    ["ecodetect.networks", "ecodetect.runtime", "ecodetect.scaling"],
+    ["ecodetect.network_opening"],
+    ["ecodetect.networks", "ecodetect.onnx_runtime", "ecodetect.runtime", "ecodetect.scaling"],
+    ["ecodetect.onnx_file"],
     ["ecodetect.matching"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
@@ -100,6 +102,8 @@ LAYERS = [
 # Libraries that only these units may import. A learned detector is added to torch by its name.
 LEARNED = {
     "ecodetect.detectors.heatmap",
+    "ecodetect.exporting",
+    "ecodetect.network_opening",  # for types
     "ecodetect.networks",
     "ecodetect.runtime",
     "ecodetect.training",
@@ -116,6 +120,8 @@ FOREIGN = {
     },
     "torch": LEARNED,
     "torchvision": LEARNED,
+    "onnx": {"ecodetect.exporting"},
+    "onnxruntime": {"ecodetect.onnx_runtime"},
     "click": {"ecodetect_cli"},
 }
 
