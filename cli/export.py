@@ -49,6 +49,6 @@ def export(
 
     done = run(source, out, options=options.pairs(settings), tile_px=tile, overwrite=overwrite)
     click.echo(
-        f"{done.path}: {done.megabytes:.2f} MB, outputs {', '.join(done.outputs)}; ONNX Runtime's answers differ"
-        f" from torch's by at most {done.difference:.1e} ({done.relative:.1e} of the largest value)"
+        f"{done.path}: {done.megabytes:.2f} MB, outputs {', '.join(done.outputs)}; ONNX Runtime's answers"
+        f" differ from torch's by at most {done.difference:.1e} ({done.relative:.1e} of the largest value)"
     )

@@ -8,10 +8,10 @@ reads (https://qgis-plugin-deepness.readthedocs.io, "Adding metadata to ONNX mod
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -168,18 +168,18 @@ def _in_onnx(network: Network, bands: int, tile_px: int | None, facts: Mapping[s
     if tile_px is None:
         sides = {_INPUT: {0: "n", 2: "height", 3: "width"}}
         sides |= {name: {0: "n", 2: f"{name}_height", 3: f"{name}_width"} for name in names}
-    file = io.BytesIO()
     try:
-        with warnings.catch_warnings(), torch.inference_mode():
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
+            file = Path(folder) / "model.onnx"
             torch.onnx.export(
                 _listed(network.module), (torch.zeros(1, bands, side, side),), file, input_names=[_INPUT],
                 output_names=names, dynamic_axes=sides, opset_version=_OPSET, dynamo=False,
             )  # fmt: skip
+            model = onnx.load(file)
     except Exception as error:  # as many kinds as there are networks that it can't follow
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"torch can't write this network in ONNX: {first[:200].rstrip('.')}.") from error
-    model = onnx.load_model_from_string(file.getvalue())
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
