@@ -34,7 +34,8 @@ import ecodetect
 found = ecodetect.scan(sys.argv[1], model=sys.argv[2], workers=int(sys.argv[3]))
 print(json.dumps({"seconds": time.monotonic() - began, "found": len(found), "torch": "torch" in sys.modules,
     "cpu": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
-    "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}))
+    # Of this program only: ru_maxrss begins with what the one that started it held.
+    "megabytes": int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1000}))
 """
 
 
@@ -47,7 +48,11 @@ def nano() -> Bundle:
         scaling=Scaling(offset=(0.0,) * 4, span=(255.0,) * 4), reach_px="whole image",
     )  # fmt: skip
     torch.manual_seed(0)
-    return Bundle(card, {name: values.numpy() for name, values in yolo.network(card).state_dict().items()})
+    made = yolo.network(card)
+    for part in made.modules():
+        if isinstance(part, torch.nn.Conv2d):  # or what goes in doesn't reach the end
+            torch.nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+    return Bundle(card, {name: values.numpy() for name, values in made.state_dict().items()})
 
 
 def rates(paths: dict[str, Path], side: int, threads: int, rounds: int) -> dict[str, tuple[float, ...]]:
@@ -69,13 +74,16 @@ def rates(paths: dict[str, Path], side: int, threads: int, rounds: int) -> dict[
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--network", type=click.Choice(["trees", "yolo-nano"]), help="Only this one.")
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--size", type=int, default=2048, show_default=True)
 @click.option("--rounds", type=int, default=3, show_default=True)
-def main(folder: Path, threads: int, size: int, rounds: int) -> None:
+def main(folder: Path, network: str | None, threads: int, size: int, rounds: int) -> None:
     """Compare."""
     made = {"trees": models.opened("trees"), "yolo-nano": nano()}
     for name, each in made.items():
+        if network not in (None, name):
+            continue
         paths = {"torch": folder / f"{name}.safetensors", "onnx": folder / f"{name}.onnx"}
         bundle.write(paths["torch"], each)
         done = exporting.export(paths["torch"], paths["onnx"], overwrite=True)

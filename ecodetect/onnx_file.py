@@ -28,6 +28,7 @@ _INSIDE = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
+_MOST_SIDES = 8  # of a tensor
 _DIMS, _EXTERNAL, _LOCATION = 1, 13, 14  # of a tensor
 
 
@@ -113,7 +114,9 @@ def _look(message: memoryview, kind: str, found: _Found, depth: int) -> None:
             if number == _EXTERNAL or (number == _LOCATION and value):
                 found.kinds.append("external")
             elif number == _DIMS:
-                sides += [value] if isinstance(value, int) else list(_varints(value))
+                sides += [value] if isinstance(value, int) else _varints(value)
+                if len(sides) > _MOST_SIDES:
+                    raise ValueError("a tensor of too many dimensions")
             continue
         inner = _INSIDE[kind].get(number)
         if inner is not None:
@@ -158,8 +161,10 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("a number without end")
 
 
-def _varints(packed: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(packed):
+def _varints(packed: memoryview) -> list[int]:
+    """Those of a tensor's sides, and one more where there are too many."""
+    at, values = 0, []
+    while at < len(packed) and len(values) <= _MOST_SIDES:
         value, at = _varint(packed, at)
-        yield value
+        values.append(value)
+    return values

@@ -45,8 +45,10 @@ def boxes() -> Bundle:
     made = yolo.network(card)
     with torch.no_grad():
         for name, values in made.named_parameters():
-            if "kinds" in name and values.shape == (1,):
-                values.fill_(0.0)  # so that it is unsure of every place
+            if values.ndim == 4:  # so that what goes in reaches the end
+                torch.nn.init.kaiming_normal_(values, nonlinearity="relu")
+            elif "kinds" in name and values.shape == (1,):
+                values.fill_(0.0)  # unsure of every place
     return Bundle(card, {name: values.numpy() for name, values in made.state_dict().items()})
 
 
