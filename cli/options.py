@@ -5,10 +5,10 @@ flag              commands
 --aoi             scan, candidates
 --aoi-layer       scan, candidates
 --gsd             scan, candidates, check, evaluate
---set             scan, candidates
+--set             scan, candidates, export
 --max-memory      scan, candidates
 --device          scan
---overwrite       scan, candidates, convert, evaluate
+--overwrite       scan, candidates, convert, evaluate, export
 --allow-vrt       scan, candidates, info
 """
 

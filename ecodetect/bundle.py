@@ -132,7 +132,7 @@ class Card:
             card = cls(**facts)
             _check(card)
             return card
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise BundleError(f"The card of {source} is damaged ({error}).") from error
 
 

@@ -26,7 +26,7 @@ LAYERS = [
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],
     ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.image_layers", "ecodetect.evaluation.plots"],
-    ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
+    ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
@@ -89,7 +89,9 @@ LAYERS = [
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
     ["ecodetect.metrics"],
-    ["ecodetect.networks", "ecodetect.runtime", "ecodetect.scaling"],
+    ["ecodetect.network_opening"],
+    ["ecodetect.networks", "ecodetect.onnx_runtime", "ecodetect.runtime", "ecodetect.scaling"],
+    ["ecodetect.onnx_file"],
     ["ecodetect.matching"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
@@ -108,6 +110,8 @@ LEARNED = {
     "ecodetect.detectors.retinanet",
     "ecodetect.detectors.ssd",
     "ecodetect.detectors.yolo",
+    "ecodetect.exporting",
+    "ecodetect.network_opening",  # for types
     "ecodetect.networks",
     "ecodetect.runtime",
     "ecodetect.training",
@@ -124,6 +128,8 @@ FOREIGN = {
     },
     "torch": LEARNED,
     "torchvision": LEARNED,
+    "onnx": {"ecodetect.exporting"},
+    "onnxruntime": {"ecodetect.onnx_runtime"},
     "click": {"ecodetect_cli"},
 }
 

@@ -26,7 +26,7 @@ from ecodetect.merging import settle
 from ecodetect.scaling import continued, scaled, surveyed
 
 if TYPE_CHECKING:
-    from ecodetect.runtime import Network
+    from ecodetect.network_opening import Network
     from ecodetect.training.sample import Sample
 
 Labels = NDArray[np.int64]

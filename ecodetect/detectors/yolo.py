@@ -29,7 +29,7 @@ from ecodetect.grid import Floats
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ecodetect.runtime import Network
+    from ecodetect.network_opening import Network
 
 __all__ = ["build", "card_options", "decode", "losses", "measure_agreement", "network", "targets"]
 
@@ -364,9 +364,12 @@ def build(
 @lru_cache(maxsize=4)
 def _opened(bundle: Bundle, answer: Literal["one", "many"], device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.runtime import open_network
+    from ecodetect.network_opening import open_network
 
-    return open_network(bundle, lambda: _network(bundle.card, (answer,)), device=device, threads=threads)
+    card = bundle.card
+    channels = 4 * BINS + len(card.classes)
+    outputs = {f"{answer}_{stride}": (channels, 1 / stride) for stride in card.options["network"]["strides"]}
+    return open_network(bundle, lambda: _network(card, (answer,)), outputs, device=device, threads=threads)
 
 
 def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:

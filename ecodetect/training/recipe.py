@@ -27,6 +27,7 @@ from ecodetect import __version__, bundle, detectors, models, runtime
 from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import UserError
+from ecodetect.onnx_file import OnnxModel
 from ecodetect.sizes import Length
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX, report
 from ecodetect.training.adapting import adapted, contract_for
@@ -140,6 +141,10 @@ def train(
             f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
         )
     start = models.opened(model) if model is not None else None  # None: the name of a detector
+    if isinstance(start, OnnxModel):
+        raise UserError(
+            f"{model} was exported, so it can't be trained; say the .safetensors file it is from."
+        )
     gathered = gather(paths, asked)
     sources = gathered.sources
     for note in gathered.notes:
