@@ -15,7 +15,11 @@ from . import options
 @click.argument("paths", metavar="(RASTER ANNOTATIONS)... | FOLDER", nargs=-1, required=True)
 @click.option("-m", "--model", metavar="BUNDLE", help="A model that would be trained further.")
 @click.option("--class-column", metavar="NAME", help="Column with the class; found by its name if not given.")
-@click.option("--radius", metavar="LENGTH", help="Size of individuals marked by a point: 2m, 12px.")
+@click.option(
+    "--radius",
+    metavar="LENGTH",
+    help="Of individuals marked by a point: 2m, 12px; contour: from the outline around each.",
+)
 @click.option(
     "--complete",
     metavar="VECTOR|image",
@@ -83,7 +87,7 @@ def check(
         pictures.writable(picture)
     asked = Asked(
         class_column=class_column,
-        radius=None if radius is None else Length.parse(radius, name="--radius"),
+        radius=options.radius_of(radius),
         complete=complete,
         complete_layer=complete_layer,
         ignore=ignore,

@@ -23,6 +23,11 @@ def convert(source: str, target: str, image: str | None, layer: str | None, over
     ecodetect convert crowns.gpkg crowns.csv --image ortho.tif --layer crowns
     ecodetect convert labels/ortho.txt trees.geojson --image ortho.tif
     """
+    say_converted(source, target, image=image, layer=layer, overwrite=overwrite)
+
+
+def say_converted(source: str, target: str, *, image: str | None, layer: str | None, overwrite: bool) -> None:
+    """Convert, and say what came of it."""
     from ecodetect.converting import convert as run
 
     done = run(source, target, image=image, layer=layer, overwrite=overwrite)

@@ -22,7 +22,7 @@ import click
 
 # The environment variables by which another installation (a GIS, conda, PostGIS) gets in the way of ours.
 INTERFERING = ("GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_DATA", "PROJ_LIB", "PYTHONPATH", "PYTHONHOME")
-OPTIONAL = ("torch", "torchvision", "safetensors", "onnxruntime")
+OPTIONAL = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime")
 # They all unpack into the folder cv2/: of two of them, the files of one lie over those of the other.
 OPENCV = (
     "opencv-python",

@@ -5,18 +5,22 @@ flag              commands
 --aoi             scan, candidates
 --aoi-layer       scan, candidates
 --gsd             scan, candidates, check, evaluate
---set             scan, candidates
+--set             scan, candidates, export
 --max-memory      scan, candidates
 --device          scan
---overwrite       scan, candidates, convert, evaluate
+--overwrite       scan, candidates, convert, evaluate, export
 --allow-vrt       scan, candidates, info
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from ecodetect.sizes import Length
 
 bands = click.option(
     "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
@@ -60,3 +64,14 @@ def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
             raise click.UsageError(f"--set takes NAME=VALUE; got '{text}'.")
         found[name.strip()] = value.strip()
     return found
+
+
+def radius_of(text: str | None) -> Length | Literal["contour"] | None:
+    """What --radius says; raises UserError for no length."""
+    from ecodetect.sizes import Length
+
+    if text is None:
+        return None
+    if text == "contour":
+        return "contour"
+    return Length.parse(text, name="--radius")

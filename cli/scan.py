@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-m", "--model", metavar="MODEL", help="A model's file, or a name from `ecodetect models`.")
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="A model's file, or a name from `ecodetect models`. Several, for boxes: they answer together.",
+)
 @click.option(
     "-o",
     "--out",
@@ -40,6 +47,9 @@ if TYPE_CHECKING:
 )
 @options.settings
 @options.device
+@click.option(
+    "--flips", is_flag=True, help="For boxes: look at tiles turned over too, in four times the time."
+)
 @click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
 @click.option(
     "--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure."
@@ -63,12 +73,13 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def scan(
     images: tuple[str, ...],
-    model: str | None,
+    models: tuple[str, ...],
     out: str | None,
     score: tuple[str, ...],
     diameter: str | None,
     settings: tuple[str, ...],
     device: str,
+    flips: bool,
     picture: str | None,
     sheet: str | None,
     verify: bool,
@@ -95,17 +106,15 @@ def scan(
     ecodetect scan plate.png -m blobs -o cells.csv
     """
     from ecodetect.memory import read_size
-    from ecodetect.scanning import Output, fitting_model, plan_files, scan_files
+    from ecodetect.scanning import Output, plan_files, scan_files
     from ecodetect.searching import Settings
     from ecodetect.sizes import Length
 
-    if model is None:
-        given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
-        model, why = fitting_model(images, **given)
-        if not quiet:
-            click.echo(f"note: searching with '{model}': {why}", err=True)
+    model, *others = models or (_only_fitting(images, raster, quiet=quiet),)
     asked = Settings(
         model=model,
+        others=tuple(others),
+        flips=flips,
         options=options.pairs(settings),
         score=_scores(score),
         device=device,
@@ -130,6 +139,17 @@ def scan(
     if as_json:
         click.echo(json_module.dumps([_as_json(summary) for summary in summaries], indent=1))
     return report(summaries, failures, quiet=quiet or as_json)
+
+
+def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: bool) -> str:
+    """The model meant where none is named."""
+    from ecodetect.scanning import fitting_model
+
+    given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
+    model, why = fitting_model(images, **given)
+    if not quiet:
+        click.echo(f"note: searching with '{model}': {why}", err=True)
+    return model
 
 
 def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, quiet: bool) -> int:

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
 @click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
-@click.option("--radius", metavar="LENGTH", help="Of individuals marked by a point: 1.5m, 10px.")
+@click.option(
+    "--radius",
+    metavar="LENGTH",
+    help="Of individuals marked by a point: 1.5m, 10px; contour: from the outline around each.",
+)
 @click.option(
     "--complete",
     metavar="VECTOR|image",
@@ -114,7 +118,7 @@ def train(
 
     asked = Asked(
         class_column=class_column,
-        radius=None if radius is None else Length.parse(radius, name="--radius"),
+        radius=options.radius_of(radius),
         complete=complete,
         ignore=ignore,
         gsd_m=gsd,

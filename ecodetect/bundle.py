@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,7 +132,7 @@ class Card:
             card = cls(**facts)
             _check(card)
             return card
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise BundleError(f"The card of {source} is damaged ({error}).") from error
 
 
@@ -229,12 +230,17 @@ class Bundle:
     @property
     def hash(self) -> str:
         """Of card and weights: what an output says it was made with."""
-        digest = hashlib.sha256(self.card.to_json().encode())
-        for name in sorted(self.weights):
-            values = np.asarray(self.weights[name], order="C")
-            digest.update(f"{name}{values.dtype.str}{values.shape}".encode())
-            digest.update(values.tobytes())
-        return digest.hexdigest()[:16]
+        return _hash(self)
+
+
+@lru_cache(maxsize=4)  # asked for with each of many rasters
+def _hash(made: Bundle) -> str:
+    digest = hashlib.sha256(made.card.to_json().encode())
+    for name in sorted(made.weights):
+        values = np.asarray(made.weights[name], order="C")
+        digest.update(f"{name}{values.dtype.str}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect import bundle, detectors, formats, models
+from ecodetect import bundle, detectors, formats, models, onnx_file
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import GridError, LayerError, UserError
 from ecodetect.grid import describe_crs
 from ecodetect.layer import Layer
+from ecodetect.onnx_file import OnnxModel
 from ecodetect.raster import Raster, open_raster
 
 SAMPLES = 64  # cells of 512 x 512 px: a second for a large raster
@@ -41,7 +42,7 @@ def describe(
     Raises UserError when it is none of them, or can't be read.
     """
     suffix = Path(path).suffix.lower()
-    if suffix == ".safetensors":
+    if suffix in models.SUFFIXES:
         return describe_model(path)
     if suffix in set(formats.suffixes(writing=False)) - _PICTURES or Path(path).is_dir():
         try:
@@ -179,15 +180,17 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a model's card says, with the size and the hash of its file's content."""
-    card = bundle.read_card(path)
-    found = bundle.read(path)
+    is_onnx = Path(path).suffix.lower() == ".onnx"
+    found = onnx_file.read(path) if is_onnx else bundle.read(path)
     return {
         "kind": "model",
         "file": Path(path).name,
-        "parameters": sum(values.size for values in found.weights.values()),
+        "parameters": found.parameters
+        if isinstance(found, OnnxModel)
+        else sum(values.size for values in found.weights.values()),
         "megabytes": Path(path).stat().st_size / 1e6,
         "hash": found.hash,
-        "card": dataclasses.asdict(card),
+        "card": dataclasses.asdict(found.card),
         "notes": [],
     }
 

@@ -136,7 +136,7 @@ def _neighbours(bounds: Floats, rank: Indices, criterion: str, limit: float) -> 
             gap = centres[one] - centres[other]
             near = gap[:, 0] ** 2 + gap[:, 1] ** 2 < limit**2
         else:
-            near = _iou(bounds[one], bounds[other]) > limit
+            near = overlap(bounds[one], bounds[other]) > limit
         one, other = one[near], other[near]
         swap = rank[one] > rank[other]
         firsts.append(np.where(swap, other, one).astype(np.int32))
@@ -148,7 +148,7 @@ def _centre_y(bounds: Floats) -> Floats:
     return np.asarray((bounds[:, 1] + bounds[:, 3]) / 2, np.float64)
 
 
-def _iou(a: Floats, b: Floats) -> Floats:
+def overlap(a: Floats, b: Floats) -> Floats:
     """Intersection over union of aligned boxes (N, 4); 0 where both are empty."""
     width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
     height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])

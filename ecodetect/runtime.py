@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -35,12 +35,14 @@ class Network:
     device : where it runs.
     stride : sides of batches are multiples of it, and so are shifts that change nothing.
     reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
+    outputs : what it gives, in order: name -> channels, and pixels per pixel of the input along an axis.
     """
 
     module: nn.Module
     device: str
     stride: int
     reach_px: int | None
+    outputs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def is_local(self) -> bool:
@@ -63,6 +65,7 @@ def open_network(
     bundle: Bundle,
     module: nn.Module | Callable[[], nn.Module],
     *,
+    outputs: Mapping[str, tuple[int, float]] | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> Network:
@@ -71,6 +74,7 @@ def open_network(
     module : as the detector builds it for the bundle's card, its weights are replaced; or how it is built:
         then it gets no weights of its own first, so that a damaged card can't ask for more memory than the
         bundle's weights take.
+    outputs : what the network gives, where it is to be exported; see `Network`.
     device : "auto": a GPU if there is one.
     threads : of the CPU, for this process; None: as torch has it (a thread for each core).
     Raises UserError for a device that isn't there, BundleError for weights of another network.
@@ -87,7 +91,7 @@ def open_network(
         known = reach(module, len(bundle.card.bands))
     stride = int(getattr(module, "stride", 1))
     ready = folded(module).to(place).to(memory_format=torch.channels_last)
-    return Network(ready, place, stride, None if known == "whole image" else known)
+    return Network(ready, place, stride, None if known == "whole image" else known, outputs or {})
 
 
 def _built(build: Callable[[], nn.Module], bundle: Bundle) -> nn.Module:
@@ -153,12 +157,21 @@ def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name
 def folded(module: nn.Module) -> nn.Module:
     """A copy with each batch normalisation folded into the convolution before it: the same numbers to 1e-5.
 
-    A module that can't be traced (its path depends on values) is copied as it is.
+    Of a module that can't be traced (its path depends on values) those parts are folded that can.
     """
-    module = copy.deepcopy(module).eval()
+    return _folded(copy.deepcopy(module).eval())
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    """The same, for a module that may be changed; a part without anything to fold stays what it is."""
+    if not any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
+        return module
     try:
         traced = fx.symbolic_trace(module)
-    except (fx.proxy.TraceError, TypeError):
+    # As many errors as there are things that can't be traced; without a `forward` it is a mere container.
+    except (fx.proxy.TraceError, AttributeError, NotImplementedError, RuntimeError, TypeError):
+        for name, part in module.named_children():
+            setattr(module, name, _folded(part))
         return module
     parts = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
@@ -184,7 +197,11 @@ def reach(module: nn.Module, in_bands: int) -> int | Literal["whole image"]:
     """What `Card.reach_px` says of a network: to be found once, for it takes seconds.
 
     `dataclasses.replace(card, reach_px=runtime.reach(network, len(card.bands)))`
+
+    A network that compares what it found all over an image says so by `sees_all`, and isn't asked.
     """
+    if getattr(module, "sees_all", False):
+        return "whole image"
     found = reach_px(module, in_bands)
     return "whole image" if found is None else found
 

@@ -122,7 +122,8 @@ def scan_files(
         )
     for drawing in filter(None, (output.picture, output.sheet)):
         pictures.writable(drawing)
-    models.opened(asked.model)  # a model that can't be used is said once, not for each raster
+    for name in (asked.model, *asked.others):
+        models.opened(name)  # a model that can't be used is said once, not for each raster
     for path in groups:
         if out is None or path != Path(out):
             path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user asked for

@@ -18,6 +18,7 @@ import numpy as np
 from ecodetect import __version__, models
 from ecodetect.aoi import Area, read_area
 from ecodetect.detections import Detections
+from ecodetect.detectors import ensemble
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
@@ -40,7 +41,9 @@ class Settings:
     """What a user asks of a scan.
 
     model : file of a model, name of one that comes with ecodetect, or name of a detector.
-    options : its options, `name=value` texts.
+    others : more models that answer together with it (boxes only).
+    flips : whether each tile is looked at turned over too (boxes only).
+    options : their options, `name=value` texts.
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
     gsd_m : metres per pixel, where the raster doesn't say.
@@ -52,6 +55,8 @@ class Settings:
     """
 
     model: str
+    others: tuple[str, ...] = ()
+    flips: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     bands: str | None = None
     aoi: str | None = None
@@ -142,9 +147,13 @@ def question(raster: Raster, asked: Settings) -> Question:
     Raises UserError when raster and settings don't fit together.
     """
     scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
-    detector = models.build(
-        asked.model, scene, asked.options, source=raster.name, device=asked.device, threads=asked.workers
-    )
+    members = [
+        models.build(
+            name, scene, asked.options, source=raster.name, device=asked.device, threads=asked.workers
+        )
+        for name in (asked.model, *asked.others)
+    ]
+    detector = ensemble.of(members, flips=asked.flips)
     grid = _read_at(raster, detector, asked)
     area = None
     if asked.aoi is not None:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from ecodetect.bundle import Bundle, Card, Scaling
+from ecodetect.detectors import TABLE, _module, is_learned
 
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
+PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
+ANCHORED = {**PYRAMID, "anchors": [[10.0, 16.0]], "ratios": [0.5, 1.0, 2.0]}
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "faster_rcnn": ANCHORED,
+    "fcos": PYRAMID,
+    "heatmap": TINY,
+    "retinanet": ANCHORED,
+    "ssd": ANCHORED,
+    "yolo": {"kind": "nano", "strides": [8, 16], "size": "nano"},
+}
+BOXES = sorted(name for name in TABLE if is_learned(name) and name != "heatmap")
 
 
-def card(**changes: Any) -> Card:
-    """A card of a heat map network for four bands of 0 to 120."""
-    options = {"network": TINY, "sigma_px": 2.0, **changes.pop("options", {})}
+def card(detector: str = "heatmap", **changes: Any) -> Card:
+    """A card of a network for four bands of 0 to 120."""
+    own = {"sigma_px": 2.0} if detector == "heatmap" else {"typical_px": 14.0}
+    options = {"network": NETWORKS[detector], **own, **changes.pop("options", {})}
     facts: dict[str, Any] = {
-        "name": "heatmap",
-        "detector": "heatmap",
+        "name": detector,
+        "detector": detector,
         "bands": ("red", "green", "blue", "nir"),
         "unit": "px",
         "largest": 20.0,
@@ -30,17 +44,30 @@ def card(**changes: Any) -> Card:
 
 
 def bundle(card: Card, seed: int = 0) -> Bundle:
-    """Random weights, such that most peaks of the map lie well above nothing and below 1."""
+    """Random weights, such that most answers lie well above nothing and below 1."""
     torch = pytest.importorskip("torch")
-    from ecodetect.detectors import heatmap
 
     torch.manual_seed(seed)
-    network = heatmap.network(card)
+    network = _module(card.detector).network(card)
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, torch.nn.BatchNorm2d):  # as if it had seen something
                 part.running_mean.uniform_(-0.2, 0.2)
                 part.running_var.uniform_(0.5, 2.0)
+        _waken(network, card.detector)
+    return Bundle(card, {name: values.numpy() for name, values in network.state_dict().items()})
+
+
+def _waken(network: Any, detector: str) -> None:
+    """Networks begin by finding nothing."""
+    if detector == "heatmap":
         network.decoder.head.weight.mul_(2.0)
         network.decoder.head.bias.fill_(0.4)
-    return Bundle(card, {name: values.numpy() for name, values in network.state_dict().items()})
+    elif detector == "yolo":
+        for head in (network.one, network.many):
+            for kinds in head.kinds:
+                kinds[-1].bias.fill_(0.0)
+    elif detector in ("fcos", "retinanet"):
+        network.model.head.classification_head.cls_logits.bias.fill_(0.0)
+        if detector == "fcos":
+            network.model.head.regression_head.bbox_reg.bias.fill_(1.0)

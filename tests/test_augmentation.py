@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ecodetect.errors import UserError
-from ecodetect.training.augmentation import NONE, Augmentations, Light, augment
+from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.sample import Objects, Sample
 
 FILL = -3.0
@@ -36,7 +36,7 @@ def sample_of(seed: int = 0, bands: int = 1, height: int = 96, width: int = 96) 
     image = np.stack([spots(xy, height, width) * (1 + band) for band in range(bands)])
     yes, no = np.ones((height, width), bool), np.zeros((height, width), bool)
     number = len(xy)
-    objects = Objects(xy, np.tile([6.0, 4.0], (number, 1)), np.arange(number), np.full(number, 2.0))
+    objects = Objects.about(xy, np.tile([6.0, 4.0], (number, 1)), np.arange(number), np.full(number, 2.0))
     return Sample(image, yes, yes.copy(), no, objects)
 
 
@@ -136,7 +136,7 @@ def test_sizes_and_accuracies_grow_with_the_scale() -> None:
 
 def test_an_unknown_size_stays_unknown() -> None:
     base = sample_of(6)
-    unknown = replace(base.objects, size=np.full((len(base.objects), 2), np.nan))
+    unknown = replace(base.objects, box=np.full((len(base.objects), 4), np.nan))
     sample = replace(base, objects=unknown)
     assert np.isnan(augment(sample, np.random.default_rng(1), ALL, light_for(sample)).objects.size).all()
 
@@ -197,3 +197,40 @@ def test_strengths_are_checked() -> None:
     assert all(not getattr(NONE, each.name) for each in fields(NONE))
     assert NONE.widening == 1
     assert 1 < Augmentations().widening < 1.5
+
+
+def test_the_parts_of_a_mosaic_keep_their_objects() -> None:
+    rng = np.random.default_rng(3)
+    parts = []
+    for seed in range(4):
+        base = sample_of(seed)
+        y, x = np.mgrid[:96, :96].astype(np.float32) + 0.5
+        parts.append(replace(base, image=np.stack([x, y, np.full_like(x, seed)])))
+    made = mosaic(parts, rng)
+    assert made.image.shape == (3, 96, 96)
+    assert {0, 1, 2, 3} == set(np.unique(made.image[2]))
+    # Each pixel says where it was, so each object must stand where its own place is shown.
+    column, row = np.floor(made.objects.xy).astype(int).T
+    seen = made.image[:, row, column]
+    for (x, y, seed), place in zip(seen.T, made.objects.xy % 1, strict=True):
+        there = np.array([x, y]) - 0.5 + place
+        assert np.abs(parts[int(seed)].objects.xy - there).max(axis=1).min() < 1e-4
+    # A box doesn't reach over a seam; what is cut off is ignored, and nothing else.
+    for box, at in zip(made.objects.box, zip(row, column, strict=True), strict=True):
+        corners = np.floor(box - (0, 0, 1e-6, 1e-6)).astype(int)
+        assert len(np.unique(made.image[2, corners[1] : corners[3] + 1, corners[0] : corners[2] + 1])) == 1
+        assert not made.ignored[at]
+    assert made.ignored.mean() < 0.1
+
+
+def test_boxes_about_another_place_than_the_centre_move_with_it() -> None:
+    base = sample_of()
+    box = np.hstack([base.objects.xy - (1, 2), base.objects.xy + np.array([5, 8])])
+    objects = Objects(base.objects.xy, box, base.objects.label, base.objects.accuracy_px)
+    kinds = replace(NONE, turns=True)
+    for seed in range(8):
+        moved = augment(
+            replace(base, objects=objects), np.random.default_rng(seed), kinds, light_for(base), fill=FILL
+        ).objects
+        off = np.sort(np.abs(moved.box - np.tile(moved.xy, 2)), axis=1)
+        np.testing.assert_allclose(off, np.tile([1.0, 2.0, 5.0, 8.0], (len(off), 1)), atol=1e-9)

@@ -24,7 +24,7 @@ ONE = ("grey",)
 def sample(xy: Any, size: Any = np.nan, side: int = 64, **masks: Any) -> Sample:
     places = np.asarray(xy, np.float64).reshape(-1, 2)
     n, everywhere = len(places), np.ones((side, side), bool)
-    objects = Objects(
+    objects = Objects.about(
         places, np.full((n, 2), size), np.zeros(n, np.int64), masks.pop("accuracy", np.zeros(n))
     )
     return Sample(

@@ -26,7 +26,7 @@ LAYERS = [
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],
     ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.image_layers", "ecodetect.evaluation.plots"],
-    ["ecodetect.converting", "ecodetect.describing", "ecodetect.scanning"],
+    ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
     ["ecodetect.pipeline"],
@@ -49,6 +49,8 @@ LAYERS = [
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
+    ["ecodetect.detectors.pyramids"],  # what detectors on torchvision's networks share
+    ["ecodetect.detectors.boxes"],  # what detectors of boxes share
     [  # what several detectors share
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
@@ -87,7 +89,9 @@ LAYERS = [
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
     ["ecodetect.metrics"],
-    ["ecodetect.networks", "ecodetect.runtime", "ecodetect.scaling"],
+    ["ecodetect.network_opening"],
+    ["ecodetect.networks", "ecodetect.onnx_runtime", "ecodetect.runtime", "ecodetect.scaling"],
+    ["ecodetect.onnx_file"],
     ["ecodetect.matching"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
@@ -99,7 +103,15 @@ LAYERS = [
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
 LEARNED = {
+    "ecodetect.detectors.faster_rcnn",
+    "ecodetect.detectors.fcos",
     "ecodetect.detectors.heatmap",
+    "ecodetect.detectors.pyramids",
+    "ecodetect.detectors.retinanet",
+    "ecodetect.detectors.ssd",
+    "ecodetect.detectors.yolo",
+    "ecodetect.exporting",
+    "ecodetect.network_opening",  # for types
     "ecodetect.networks",
     "ecodetect.runtime",
     "ecodetect.training",
@@ -116,6 +128,8 @@ FOREIGN = {
     },
     "torch": LEARNED,
     "torchvision": LEARNED,
+    "onnx": {"ecodetect.exporting"},
+    "onnxruntime": {"ecodetect.onnx_runtime"},
     "click": {"ecodetect_cli"},
 }
 

@@ -59,7 +59,7 @@ def spots(rng: np.random.Generator, size: int, count: int = 4, known: bool = Tru
     square = (x - xy[:, 0, None, None]) ** 2 + (y - xy[:, 1, None, None]) ** 2
     image = np.exp(-square / 8).sum(axis=0) * 2 + rng.normal(0, 0.1, (size, size))
     yes = np.ones((size, size), bool)
-    objects = Objects(xy, np.full((count, 2), np.nan), np.zeros(count, np.int64), np.zeros(count))
+    objects = Objects.about(xy, np.full((count, 2), np.nan), np.zeros(count, np.int64), np.zeros(count))
     return Sample(image.astype(np.float32)[None], yes, yes & known, ~yes, objects)
 
 
@@ -311,7 +311,7 @@ def test_what_does_not_count_is_not_judged() -> None:
     known[:, 40:] = False
     ignored[:20] = True
     xy = np.array([[10.0, 30.0], [50.0, 30.0], [10.0, 10.0]])
-    objects = Objects(xy, np.full((3, 2), np.nan), np.zeros(3, np.int64), np.zeros(3))
+    objects = Objects.about(xy, np.full((3, 2), np.nan), np.zeros(3, np.int64), np.zeros(3))
     sample = replace(base, known=known, ignored=ignored, objects=objects)
     places = np.array(
         [
@@ -328,6 +328,29 @@ def test_what_does_not_count_is_not_judged() -> None:
     assert judged.n_truths.tolist() == [2]
     assert int(judged.is_true.sum()) == 2
     assert len(judged.score) == 3
+
+
+def test_boxes_are_judged_by_their_overlap() -> None:
+    base = spots(np.random.default_rng(0), 60, 0)
+    ignored = base.ignored.copy()
+    ignored[:20] = True
+    truths = np.array([[5.0, 30, 15, 40], [30, 30, 50, 50], [40, 5, 50, 15], [np.nan] * 4])
+    middle = np.nan_to_num((truths[:, :2] + truths[:, 2:]) / 2, nan=55.0)
+    objects = Objects(middle, truths, np.zeros(4, np.int64), np.zeros(4))
+    boxes = np.array(
+        [
+            [6.0, 30, 15, 40],  # true
+            [30, 30, 50, 39],  # false: less than half of the truth
+            [32, 30, 50, 50],  # true, though less sure
+            [30, 31, 50, 50],  # the same again: false
+            [40, 6, 50, 15],  # of a truth that doesn't count
+            [20, 5, 28, 12],  # on ignored ground
+        ]
+    )
+    sample = replace(base, ignored=ignored, objects=objects)
+    judged = selection.judge(Found(boxes, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64)), sample, 0.0, 1)
+    assert judged.n_truths.tolist() == [2]  # one without a size can't be found as a box
+    assert judged.is_true.tolist() == [True, False, True, False]
 
 
 def test_a_class_without_a_truth_takes_the_middle_of_the_others() -> None:

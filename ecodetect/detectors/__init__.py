@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import cleandoc
@@ -18,14 +19,24 @@ from ecodetect.errors import UserError
 # name -> module as `protocol` describes it; modules are imported when used.
 TABLE: dict[str, str] = {
     "blobs": "ecodetect.detectors.blobs",
+    "faster_rcnn": "ecodetect.detectors.faster_rcnn",
+    "fcos": "ecodetect.detectors.fcos",
     "heatmap": "ecodetect.detectors.heatmap",
+    "retinanet": "ecodetect.detectors.retinanet",
+    "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",
+    "yolo": "ecodetect.detectors.yolo",
 }
 
 
 def known() -> dict[str, str]:
     """Names of all detectors, ours and those installed under the entry point `ecodetect.detectors`."""
-    return {**{point.name: point.value for point in entry_points(group="ecodetect.detectors")}, **TABLE}
+    return {**_installed(), **TABLE}
+
+
+@cache  # looking through all that is installed takes longer than opening a small raster
+def _installed() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group="ecodetect.detectors")}
 
 
 @dataclass(frozen=True, slots=True)

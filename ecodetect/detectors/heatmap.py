@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ecodetect.runtime import Network
+    from ecodetect.network_opening import Network
     from ecodetect.training.sample import Sample
 
 IS_LEARNED = True
@@ -113,8 +113,12 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """
     from ecodetect import networks
 
-    maps = len(card.classes) * (2 if setting(card, "density_px") else 1) + bool(setting(card, "sized"))
-    return networks.build(setting(card, "network"), card.bands, maps, weights)
+    return networks.build(setting(card, "network"), card.bands, _maps(card), weights)
+
+
+def _maps(card: Card) -> int:
+    """How many maps the network gives."""
+    return len(card.classes) * (2 if setting(card, "density_px") else 1) + bool(setting(card, "sized"))
 
 
 def card_options(
@@ -405,12 +409,14 @@ def build(
     return Heatmap(options, card, bundle.hash, _opened(bundle, device, threads), bands, card.scaling)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.runtime import open_network
+    from ecodetect.network_opening import open_network
 
-    return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
+    card = bundle.card
+    outputs = {"maps": (_maps(card), float(setting(card, "network")["up"]))}
+    return open_network(bundle, lambda: network(card), outputs, device=device, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
-from ecodetect import bundle, detectors
+from ecodetect import bundle, detectors, onnx_file
 from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
@@ -57,8 +57,6 @@ def opened(name: str | os.PathLike[str]) -> Bundle | None:
     path = resolve(name)
     if path is None:
         return None
-    if path.suffix.lower() == ".onnx":
-        raise UserError(f"{path} can't be used: models in ONNX aren't read yet; say the .safetensors file.")
     state = path.stat()
     return _read(path, state.st_size, state.st_mtime_ns)
 
@@ -68,19 +66,28 @@ def card(name: str | os.PathLike[str]) -> Card:
     path = resolve(name)
     if path is None:
         raise UserError(f"{name} is a kind of detector; -m names a trained model, its file or its name.")
-    return bundle.read_card(path)
+    return read_card(path)
+
+
+def read_card(path: Path) -> Card:
+    """The card of a model's file."""
+    return onnx_file.read_card(path) if _is_onnx(path) else bundle.read_card(path)
 
 
 def title(name: str | os.PathLike[str]) -> str:
     """What a model is called: the name on its card, or the detector's."""
     path = resolve(name)
-    return os.fspath(name) if path is None else bundle.read_card(path).name
+    return os.fspath(name) if path is None else read_card(path).name
 
 
 @lru_cache(maxsize=4)
 def _read(path: Path, size: int, mtime_ns: int) -> Bundle:
     """A bundle as it was when it had this size and time."""
-    return bundle.read(path)
+    return onnx_file.read(path) if _is_onnx(path) else bundle.read(path)
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx"
 
 
 def build(

@@ -76,9 +76,17 @@ def pretrained(name: str) -> dict[str, Any]:
         ) from error
 
 
-def encoder(name: str, weights: Mapping[str, Any] | None, bands: Sequence[str], *, depth: int = 5) -> Encoder:
+def encoder(
+    name: str,
+    weights: Mapping[str, Any] | None,
+    bands: Sequence[str],
+    *,
+    depth: int = 5,
+    is_most: bool = False,
+) -> Encoder:
     """The backbone `name` up to the stride 2**depth.
 
+    is_most : where it has no features as coarse, it ends with the coarsest it has.
     weights : in torchvision's naming; None: at random.
     bands : names of the input. Red, green and blue take the weights learned for them, any other band their
         mean; all are scaled so that the first layer's output keeps its range.
@@ -93,6 +101,8 @@ def encoder(name: str, weights: Mapping[str, Any] | None, bands: Sequence[str], 
     _replace(model, first, wide)
     row = _row(model, name)
     steps = model.steps if isinstance(model, MobileNetV2) else _probed(row, len(bands), name)
+    if is_most:
+        depth = min(depth, max(stride for stride, _ in steps).bit_length() - 1)
     return Encoder(name, row, steps, depth)
 
 

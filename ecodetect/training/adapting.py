@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from ecodetect.bundle import Bundle, Card
-from ecodetect.training.samples import Contract, contract
+from ecodetect.training.samples import TYPICAL_PX, Contract, contract
 from ecodetect.training.sources import Source
 
 
 def contract_for(
-    card: Card, sources: Sequence[Source], gsd: float | None = None
+    card: Card, sources: Sequence[Source], gsd: float | None = None, *, typical_px: float = TYPICAL_PX
 ) -> tuple[Contract, tuple[str, ...]]:
     """How a model that starts from a bundle should see rasters, and sentences that say what was chosen.
 
     gsd : metres per pixel; chosen from the objects' sizes if not given.
+    typical_px : width that usual objects shall have where the size of pixels is unknown.
     """
     own = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
     notes: list[str] = []
@@ -41,7 +42,7 @@ def contract_for(
             gsd = card.gsd
         if gsd is not None:
             notes.append(f"'{card.name}' is adapted to {gsd:g} m per pixel.")
-    found, more = contract(sources, gsd=gsd)
+    found, more = contract(sources, gsd=gsd, typical_px=typical_px)
     if set(found.bands) != set(card.bands):
         notes.append(
             f"'{card.name}' has learned {', '.join(card.bands)}; here it sees {', '.join(found.bands)}."

@@ -33,7 +33,7 @@ class Augmentations:
 
     The defaults are for pictures taken from above: no direction is special, light and season differ, size is
     known to the GSD. An individual seen from above keeps its shape, so `elastic` is off: it is for tissue and
-    cells. Random chips are shifted already, so `translation` is off too.
+    cells. Random chips are shifted already, so `translation` is off too; `mosaic` is on for boxes.
 
     turns : flips and quarter turns, exact.
     rotation : at most so many degrees, either way.
@@ -50,6 +50,7 @@ class Augmentations:
     noise : of a standard deviation of at most so much of the range.
     blur : of a standard deviation of at most so many pixels, in half of the samples.
     band_dropout : share of samples that lose one band (of four or more).
+    mosaic : share of samples put together from parts of four; see `mosaic`.
     """
 
     turns: bool = True
@@ -67,13 +68,14 @@ class Augmentations:
     noise: float = 0.02
     blur: float = 0.8
     band_dropout: float = 0.05
+    mosaic: float = 0.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
             if value < 0 or not math.isfinite(value):
                 raise UserError(f"{name} must be 0 (off) or more; got {value}.")
-        for name in ("contrast", "gain", "greyscale", "band_dropout"):
+        for name in ("contrast", "gain", "greyscale", "band_dropout", "mosaic"):
             if getattr(self, name) > 1:
                 raise UserError(f"{name} must be at most 1; got {getattr(self, name)}.")
 
@@ -87,7 +89,7 @@ class Augmentations:
 
 NONE = Augmentations(
     turns=False, rotation=0, scale=0, brightness=0, gain=0, contrast=0, gamma=0, saturation=0, hue=0,
-    greyscale=0, noise=0, blur=0, band_dropout=0,
+    greyscale=0, noise=0, blur=0, band_dropout=0, mosaic=0,
 )  # fmt: skip
 
 
@@ -270,8 +272,72 @@ def _moved_objects(objects: Objects, way: _Map) -> Objects:
     # The box about an ellipse of these axes; exact for quarter turns, where axes change places.
     size = np.sqrt(np.nan_to_num(objects.size) ** 2 @ (turn**2).T)
     size[np.isnan(objects.size).any(axis=1)] = np.nan
+    middle = way.forward(np.nan_to_num((objects.box[:, :2] + objects.box[:, 2:]) / 2))
+    box = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
     factor = math.sqrt(abs(np.linalg.det(turn)))
-    return Objects(way.forward(objects.xy), size, objects.label, objects.accuracy_px * factor)
+    return Objects(way.forward(objects.xy), box, objects.label, objects.accuracy_px * factor)
+
+
+# -- four in one -------------------------------------------------------------------------------------------
+
+_SEAM = (0.3, 0.7)  # where the parts of a mosaic meet, as a share of its side
+_VISIBLE = 0.7  # an individual of which less is left by a seam isn't learned
+
+
+def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
+    """Parts of four samples, side by side: more individuals, other neighbours.
+
+    Source: Bochkovskiy et al. 2020 (arXiv:2004.10934).
+    samples : four of the same size, augmented already.
+    Of individuals that a seam cuts those that are mostly left keep the part of their box that is seen; the
+    ground of others is ignored.
+    """
+    height, width = samples[0].valid.shape
+    seam = np.rint(rng.uniform(*_SEAM, 2) * (width, height)).astype(int)
+    image = np.empty_like(samples[0].image)
+    masks = np.zeros((3, height, width), np.bool_)
+    objects = []
+    for number, sample in enumerate(samples):
+        low = np.where([number % 2, number // 2], seam, 0)
+        high = np.where([number % 2, number // 2], (width, height), seam)
+        first = rng.integers(0, np.array([width, height]) - (high - low) + 1)  # of the sample's own part
+        here = slice(low[1], high[1]), slice(low[0], high[0])
+        there = tuple(slice(a, a + b) for a, b in zip(first[::-1], (high - low)[::-1], strict=True))
+        image[:, here[0], here[1]] = sample.image[:, there[0], there[1]]
+        for mask, own in zip(masks, (sample.valid, sample.known, sample.ignored), strict=True):
+            mask[here] = own[there]
+        kept, hidden = _seen(sample.objects, first, first + high - low)
+        objects.append(_shifted(kept, low - first))
+        for box in hidden.box[hidden.is_sized] + np.tile(low - first, 2):
+            x0, y0 = np.maximum(np.floor(box[:2]).astype(int), low)
+            x1, y1 = np.minimum(np.ceil(box[2:]).astype(int), high)
+            masks[2, y0 : max(y0, y1), x0 : max(x0, x1)] = True
+    return Sample(image, masks[0], masks[1], masks[2], _together(objects))
+
+
+def _seen(objects: Objects, low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[Objects, Objects]:
+    """Individuals that are mostly seen through a window, their boxes cut by it, and those cut off."""
+    inside = ((objects.xy >= low) & (objects.xy < high)).all(axis=1)
+    cut = np.hstack([np.maximum(objects.box[:, :2], low), np.minimum(objects.box[:, 2:], high)])
+    area = np.prod(np.maximum(cut[:, 2:] - cut[:, :2], 0), axis=1)
+    with np.errstate(invalid="ignore"):
+        mostly = inside & ~(area < _VISIBLE * np.prod(objects.size, axis=1))
+        hidden = ~mostly & (area > 0)
+    seen = Objects(objects.xy, cut, objects.label, objects.accuracy_px)
+    return seen[mostly], objects[hidden]
+
+
+def _shifted(objects: Objects, step: NDArray[np.int64]) -> Objects:
+    return Objects(objects.xy + step, objects.box + np.tile(step, 2), objects.label, objects.accuracy_px)
+
+
+def _together(parts: Sequence[Objects]) -> Objects:
+    return Objects(
+        np.concatenate([each.xy for each in parts]),
+        np.concatenate([each.box for each in parts]),
+        np.concatenate([each.label for each in parts]),
+        np.concatenate([each.accuracy_px for each in parts]),
+    )
 
 
 # -- what changes values -----------------------------------------------------------------------------------

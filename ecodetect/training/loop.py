@@ -31,7 +31,7 @@ from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
 from ecodetect.scaling import continued
 from ecodetect.training import checkpoint, selection
-from ecodetect.training.augmentation import NONE, Augmentations, Light, augment
+from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
 from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Found, Judged
@@ -63,7 +63,7 @@ class Learned(Protocol):
     def losses(self, outputs: Any, targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]: ...
 
     def decode(self, outputs: Sequence[NDArray[np.float32]], card: Card) -> Sequence[Any]:
-        """For each image (xy, score, label, size)."""
+        """For each image (points (n, 2) or boxes (n, 4), score, label, …)."""
         ...
 
 
@@ -251,6 +251,8 @@ class _Training:
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(self.network, plan.frozen)
         self.together = processes.joined(self.network)
+        # One that chooses by the truth what it learns from (proposals) gives losses instead of outputs.
+        self.takes_targets = bool(getattr(self.network, "takes_targets", False))
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(network, plan), lr=plan.rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -330,10 +332,12 @@ class _Training:
 
     def _train(self, images: Tensor, targets: Mapping[str, Tensor]) -> float:
         """One step; the loss, before it is taken."""
+        # Networks that draw (proposals to learn from, layers to leave out) draw the same when resumed.
+        torch.manual_seed(1_000_003 * self.plan.seed + self.step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._factor_at(self.step)
         with _mixed(self.device):
-            outputs = self.together(images)
+            outputs = self.together(images, targets) if self.takes_targets else self.together(images)
         losses = self.detector.losses(_float(outputs), targets, self.card)
         loss = torch.stack(list(losses.values())).sum()
         value = self.processes.mean(float(loss.detach()))  # of all, so that all stop at the same
@@ -378,19 +382,21 @@ class _Training:
     def _prepared(self, step: int, item: int) -> tuple[NDArray[np.float32], Arrays]:
         """What one chip of a step contributes."""
         rng = np.random.default_rng([self.plan.seed, 1, step, item])
+        share = self.plan.augmentations.mosaic
+        if share and rng.random() < share:
+            varied = mosaic([self._varied(rng) for _ in range(4)], rng)
+        else:
+            varied = self._varied(rng)
+        return varied.image, self.detector.targets(self._rimmed(varied), self.card)
+
+    def _varied(self, rng: np.random.Generator) -> Sample:
+        """A random variant of a random chip."""
         if self.hard and rng.random() < _HARD_SHARE:
             sample = self._chip((2, *self.hard[int(rng.integers(len(self.hard)))]))
         else:
             sample = self.data.chip(rng)
-        varied = augment(
-            sample,
-            rng,
-            self.plan.augmentations,
-            self.light,
-            fill=self.card.fill,
-            size=self.plan.size_px,
-        )
-        return varied.image, self.detector.targets(self._rimmed(varied), self.card)
+        kinds, size = self.plan.augmentations, self.plan.size_px
+        return augment(sample, rng, kinds, self.light, fill=self.card.fill, size=size)
 
     def _rimmed(self, sample: Sample) -> Sample:
         """A sample in whose rim nothing counts."""
@@ -418,7 +424,7 @@ class _Training:
                 self.waited += time.monotonic() - began
                 images = torch.from_numpy(np.stack([image for image, _ in parts]))
                 targets = {
-                    name: torch.from_numpy(np.stack([each[name] for _, each in parts]))
+                    name: torch.from_numpy(_stacked([each[name] for _, each in parts]))
                     for name in parts[0][1]
                 }
                 yield (
@@ -472,9 +478,10 @@ class _Training:
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]
-        xy, score, label, *_ = self.detector.decode(maps, self.card)[0]
-        inside = (xy[:, 0] < width) & (xy[:, 1] < height)
-        return Found(xy[inside], np.asarray(score, np.float64)[inside], label[inside])
+        geometry, score, label, *_ = self.detector.decode(maps, self.card)[0]
+        found = Found(geometry, np.asarray(score, np.float64), label)
+        inside = ((found.xy >= 0) & (found.xy < (width, height))).all(axis=1)
+        return Found(found.geometry[inside], found.score[inside], found.label[inside])
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -563,8 +570,10 @@ def epoch_of(step: float, every: int) -> int:
 def _groups(network: nn.Module, plan: Plan) -> list[dict[str, Any]]:
     """Parameters by learning rate and decay: pretrained ones are slower, shifts and norms don't decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, each in network.named_parameters():
-        groups.setdefault((name.startswith("encoder."), each.ndim > 1), []).append(each)
+    encoder = getattr(network, "encoder", None)
+    pretrained = {id(each) for each in encoder.parameters()} if encoder is not None else set()
+    for each in network.parameters():
+        groups.setdefault((id(each) in pretrained, each.ndim > 1), []).append(each)
     return [
         {
             "params": members,
@@ -610,10 +619,23 @@ def _mixed(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+def _stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Arrays of a batch in one; those with fewer rows (of boxes) than others end with rows of NaN."""
+    rows = max(len(each) for each in arrays)
+    if all(len(each) == rows for each in arrays):
+        return np.stack(arrays)
+    out = np.full((len(arrays), rows, *arrays[0].shape[1:]), np.nan, np.float32)
+    for place, each in zip(out, arrays, strict=True):
+        place[: len(each)] = each
+    return out
+
+
 def _listed(outputs: Any) -> list[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _float(outputs: Any) -> Any:
     """The same outputs in 32 bits: losses are sums over many pixels."""
+    if isinstance(outputs, Mapping):
+        return {name: each.float() for name, each in outputs.items()}
     return outputs.float() if isinstance(outputs, Tensor) else type(outputs)(each.float() for each in outputs)

@@ -27,6 +27,7 @@ from ecodetect import __version__, bundle, detectors, models, runtime
 from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import UserError
+from ecodetect.onnx_file import OnnxModel
 from ecodetect.sizes import Length
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX, report
 from ecodetect.training.adapting import adapted, contract_for
@@ -35,7 +36,7 @@ from ecodetect.training.drawing import Drawn, Pieces
 from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
 from ecodetect.training.processes import joined
 from ecodetect.training.sample import Sample
-from ecodetect.training.samples import Contract, Dataset, Statistics, contract
+from ecodetect.training.samples import TYPICAL_PX, Contract, Dataset, Statistics, contract
 from ecodetect.training.sources import Asked, Source, gather
 from ecodetect.training.splits import Split, places, split
 
@@ -140,6 +141,10 @@ def train(
             f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
         )
     start = models.opened(model) if model is not None else None  # None: the name of a detector
+    if isinstance(start, OnnxModel):
+        raise UserError(
+            f"{model} was exported, so it can't be trained; say the .safetensors file it is from."
+        )
     gathered = gather(paths, asked)
     sources = gathered.sources
     for note in gathered.notes:
@@ -151,7 +156,11 @@ def train(
             say(f"Training begins with what '{name}' has learned; -m heatmap begins with nothing.")
     kind = start.card.detector if start is not None else model or "heatmap"
     detector = _learned(kind)
-    made, notes = contract(sources, gsd=gsd) if start is None else contract_for(start.card, sources, gsd)
+    typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
+    if start is None:
+        made, notes = contract(sources, gsd=gsd, typical_px=typical)
+    else:
+        made, notes = contract_for(start.card, sources, gsd, typical_px=typical)
     for note in notes:
         say(note)
     sides = split(sources, by=split_by, seed=seed)
@@ -172,7 +181,7 @@ def train(
         frozen=freeze,
         seed=seed,
         workers=workers or min(4, os.cpu_count() or 1),
-        augmentations=augmentations or plan.augmentations,
+        augmentations=augmentations or Augmentations(**getattr(detector, "AUGMENTATIONS", {})),
     )
     processes = joined(_device(device))
     data = Drawn(training, validation, math.ceil(plan.size_px * plan.augmentations.widening))
@@ -189,7 +198,10 @@ def train(
         key=_fingerprint(sources),
         progress=progress,
     )
-    done = _finished(fitted, sides, sources, plan, made, statistics, start)
+    unit = made.unit if made.gsd is not None else "px"
+    near = f"distance ≤ {plan.within_px * (made.gsd or 1.0):.3g} {unit}, one to one"
+    criterion = getattr(detector, "CRITERION", near)
+    done = _finished(fitted, sides, sources, criterion, statistics, start)
     done = _calibrated(done, detector, training, validation)
     seen = next(chain.from_iterable(map(Pieces, (validation, training))), None)
     done = _measured(done, detector, network, seen)
@@ -426,8 +438,7 @@ def _finished(
     fitted: Fitted,
     sides: Split,
     sources: Sequence[Source],
-    plan: Plan,
-    made: Contract,
+    criterion: str,
     statistics: Statistics,
     start: Bundle | None,
 ) -> Bundle:
@@ -444,15 +455,13 @@ def _finished(
     }
     if start is not None:
         entry["began_with"] = f"{start.card.name} {start.hash}"
-    within = plan.within_px * (made.gsd or 1.0)
-    unit = made.unit if made.gsd is not None else "px"
     rates = fitted.validation
     metric = {
         "split": "validation",
         "chosen": sides.method,
         "n": rates.n_truths,
         "rasters": len(sides.validation),
-        "criterion": f"distance ≤ {within:.3g} {unit}, one to one",
+        "criterion": criterion,
         "precision": _figure(rates.precision),
         "recall": _figure(rates.recall),
         "f1": _figure(rates.f1),

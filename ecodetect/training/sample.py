@@ -17,22 +17,38 @@ Mask = NDArray[np.bool_]
 class Objects:
     """Annotated individuals on a sample, in its pixels (continuous, x right, y down, outer corner 0, 0).
 
-    xy : (N, 2), centres (of the bounding box for boxes and polygons).
-    size : (N, 2), width and height of the bounding box (of a point its diameter); NaN where unknown.
+    xy : (N, 2), centres: of gravity for polygons, whose box may lie elsewhere about it.
+    box : (N, 4), xmin, ymin, xmax, ymax (of a point: about its diameter); NaN where the size is unknown.
     label : int64 (N,), index of the class.
     accuracy_px : (N,), how far off the position may be; 0 where nothing is known of it.
     """
 
     xy: Floats
-    size: Floats
+    box: Floats
     label: NDArray[np.int64]
     accuracy_px: Floats
+
+    @classmethod
+    def about(cls, xy: Floats, size: Floats, label: NDArray[np.int64], accuracy_px: Floats) -> Objects:
+        """Those whose boxes lie about their centres.  size : (N, 2), width and height; NaN: unknown."""
+        return cls(xy, np.concatenate([xy - size / 2, xy + size / 2], axis=1), label, accuracy_px)
 
     def __len__(self) -> int:
         return len(self.xy)
 
     def __getitem__(self, rows: NDArray[Any] | slice) -> Objects:
-        return Objects(self.xy[rows], self.size[rows], self.label[rows], self.accuracy_px[rows])
+        return Objects(self.xy[rows], self.box[rows], self.label[rows], self.accuracy_px[rows])
+
+    @property
+    def size(self) -> Floats:
+        """(N, 2), width and height of the boxes; NaN where unknown."""
+        sides: Floats = self.box[:, 2:] - self.box[:, :2]
+        return sides
+
+    @property
+    def is_sized(self) -> Mask:
+        """(N,), whether the box is known."""
+        return np.asarray(np.isfinite(self.box).all(axis=1), np.bool_)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -375,18 +375,17 @@ def _lay(source: Source, grid: Grid, ground: Ground | None, number: Mapping[str,
 
     marked = source.annotations
     scale = np.array([abs(a), abs(e)])
-    boxes = source.boxes
-    size = (boxes[:, 2:] - boxes[:, :2]) * scale
-    size[~((size > 0).all(axis=1))] = np.nan
+    boxes = _moved_boxes(source.boxes, moved)
+    boxes[~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)] = np.nan
     gsd = grid.gsd
     accuracy = np.zeros(len(marked)) if gsd is None else marked.accuracy_m / np.sqrt(gsd[0] * gsd[1])
     label = np.array([number.get(class_of(str(name)), -1) for name in marked.label], np.int64)
     kept = source.kept & (label >= 0)
-    every = Objects(moved(source.xy), size, label, np.nan_to_num(accuracy, nan=0.0))
+    every = Objects(moved(source.xy), boxes, label, np.nan_to_num(accuracy, nan=0.0))
     objects = every[kept]
     moved_ground = None
     counted = np.ones(len(objects), np.bool_)
-    strangers = Objects(np.empty((0, 2)), np.empty((0, 2)), np.empty(0, np.int64), np.empty(0))
+    strangers = objects[:0]
     if ground is not None:
         moved_ground = Ground(ground.seen.moved_to(grid), ground.counted.moved_to(grid))
         counted = moved_ground.counted.contains(objects.xy)
@@ -394,7 +393,7 @@ def _lay(source: Source, grid: Grid, ground: Ground | None, number: Mapping[str,
     typical = object_px([source]) * float(np.sqrt(scale.prod()))
     shapes = [shapely.transform(shape, moved) for shape in source.ignored]
     marks = marked.geometry[~kept]
-    for shape, mark_size in zip(marks, size[~kept], strict=True):
+    for shape, mark_size in zip(marks, every.size[~kept], strict=True):
         there = shapely.transform(shape, moved)
         radius = np.nanmean(mark_size) / 2 if np.isfinite(mark_size).any() else typical / 2
         shapes.append(there if there.area > 0 else there.buffer(radius))
@@ -406,6 +405,12 @@ def _lay(source: Source, grid: Grid, ground: Ground | None, number: Mapping[str,
     return _Laid(objects, counted, known, ignored, shapely.STRtree(ignored), edge, moved_ground)
 
 
+def _moved_boxes(boxes: Floats, moved: Callable[[Floats], Floats]) -> Floats:
+    """Boxes (N, 4) in another grid, whose axes are parallel but may run the other way."""
+    one, other = moved(boxes[:, :2]), moved(boxes[:, 2:])
+    return np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
+
+
 def class_of(label: str) -> str:
     """The class of an annotation with this label: where nobody names one, all are objects."""
     return label or "object"
@@ -413,8 +418,8 @@ def class_of(label: str) -> str:
 
 def _footprints(objects: Objects, radius: float) -> Floats:
     """Boxes of objects, (N, 4); `radius` around those without a size."""
-    half = np.where(np.isfinite(objects.size), objects.size / 2, radius)
-    boxes: Floats = np.concatenate([objects.xy - half, objects.xy + half], axis=1)
+    around = np.concatenate([objects.xy - radius, objects.xy + radius], axis=1)
+    boxes: Floats = np.where(np.isfinite(objects.box), objects.box, around)
     return boxes
 
 
@@ -424,8 +429,8 @@ def _near(objects: Objects, window: Window) -> Objects:
     x, y = objects.xy[:, 0], objects.xy[:, 1]
     near = (x >= window.x - reach[:, 0]) & (x <= window.right + reach[:, 0])
     near &= (y >= window.y - reach[:, 1]) & (y <= window.bottom + reach[:, 1])
-    found = objects[near]
-    return Objects(found.xy - (window.x, window.y), found.size, found.label, found.accuracy_px)
+    found, corner = objects[near], np.array([window.x, window.y], np.float64)
+    return Objects(found.xy - corner, found.box - np.tile(corner, 2), found.label, found.accuracy_px)
 
 
 def _mask(area: Area, window: Window) -> NDArray[np.bool_]:
@@ -529,6 +534,7 @@ def contract(
     bands: Sequence[str] | None = None,
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
+    typical_px: float = TYPICAL_PX,
 ) -> tuple[Contract, tuple[str, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
@@ -539,6 +545,7 @@ def contract(
     scaling : "fixed": band by band to mean 0 and standard deviation 1 of all sources; "survey": percentiles
         of each raster, for pictures whose brightness means nothing. "auto": fixed if all rasters have 8 bits
         and their GSD is known, else survey.
+    typical_px : width that usual objects shall have.
 
     Raises
     ------
@@ -559,7 +566,7 @@ def contract(
         raise UserError("The rasters have no CRS, so a model can't have a GSD; state theirs with --gsd.")
     chosen_gsd = gsd
     if gsd is None:
-        chosen_gsd = _choose_step(sources, notes) if unit == "px" else _choose_gsd(sources, notes)
+        chosen_gsd = (_choose_step if unit == "px" else _choose_gsd)(sources, typical_px, notes)
     names = tuple(classes) if classes is not None else classes_of(sources)
     mode = scaling
     if mode == "auto":
@@ -610,8 +617,8 @@ def _bands_of(sources: Sequence[Source], bands: tuple[str, ...]) -> str:
     return f"{name} has {', '.join(bands)}"
 
 
-def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
-    """Metres per pixel at which objects are some 24 px wide, but hardly finer than the rasters' own."""
+def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[str]) -> float:
+    """Metres per pixel at which objects are some `typical_px` wide, but hardly finer than the raster's."""
     own = [float(np.sqrt(np.prod(source.grid.gsd))) for source in sources if source.grid.gsd is not None]
     native = float(np.median(own))
     sizes = np.concatenate(
@@ -619,7 +626,7 @@ def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
     )
     sizes = sizes[np.isfinite(sizes)]
     if len(sizes):
-        wanted = _wanted(sizes)
+        wanted = _wanted(sizes, typical_px)
         why = f"objects are {np.median(sizes):.3g} m wide in the median"
     else:
         spaces = np.concatenate(
@@ -641,14 +648,14 @@ def _choose_gsd(sources: Sequence[Source], notes: list[str]) -> float:
     return chosen
 
 
-def _choose_step(sources: Sequence[Source], notes: list[str]) -> float | None:
+def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[str]) -> float | None:
     """The same in the rasters' own pixels, where their size on the ground is unknown; None: as they are.
 
     Without sizes nothing is chosen: two pictures may show the same at any scale.
     """
     sizes = np.concatenate([source.size_px[source.kept] for source in sources])
     sizes = sizes[np.isfinite(sizes)]
-    wanted = _wanted(sizes) if len(sizes) else 1.0
+    wanted = _wanted(sizes, typical_px) if len(sizes) else 1.0
     if 1 / 1.25 < wanted < 1.3:
         return None
     chosen = float(f"{max(wanted, 1 / FINER):.2g}")
@@ -659,9 +666,10 @@ def _choose_step(sources: Sequence[Source], notes: list[str]) -> float | None:
     return chosen
 
 
-def _wanted(sizes: Floats) -> float:
+def _wanted(sizes: Floats, typical_px: float) -> float:
     """Length of a pixel at which objects are wide enough, in the unit of their sizes."""
-    return min(float(np.median(sizes)) / TYPICAL_PX, float(np.percentile(sizes, 10)) / LEAST_PX)
+    least_px = typical_px * LEAST_PX / TYPICAL_PX
+    return min(float(np.median(sizes)) / typical_px, float(np.percentile(sizes, 10)) / least_px)
 
 
 def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, ...], tuple[float, ...]]:

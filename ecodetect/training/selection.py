@@ -10,14 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ecodetect import matching
 from ecodetect.grid import Floats
 from ecodetect.metrics import AveragePrecision, Rates, average_precision
-from ecodetect.training.sample import Sample
+from ecodetect.training.sample import Objects, Sample
 
 FEW = 50  # truths: F1 is then known to about 0.07 at best (one standard error)
+LEAST_IOU = 0.5  # of a box with its truth
 LEVEL = 0.004  # F1s nearer than this to the best are as good: a threshold from their middle is more stable
 
 
@@ -25,15 +27,26 @@ LEVEL = 0.004  # F1s nearer than this to the best are as good: a threshold from 
 class Found:
     """What a network finds on one sample.
 
-    xy : float64 (N, 2), pixels of the sample.  score : (N,).  label : int64 (N,).
+    geometry : float64 (N, 2), points, or (N, 4), boxes as xmin, ymin, xmax, ymax; pixels of the sample.
+    score : (N,).  label : int64 (N,).
     """
 
-    xy: Floats
+    geometry: Floats
     score: Floats
     label: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.xy)
+        return len(self.geometry)
+
+    @property
+    def is_boxes(self) -> bool:
+        return bool(self.geometry.shape[1] == 4)
+
+    @property
+    def xy(self) -> Floats:
+        """Centres, (N, 2)."""
+        middle: Floats = (self.geometry[:, :2] + self.geometry[:, -2:]) / 2
+        return middle
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,28 +77,38 @@ class Judged:
 def judge(found: Found, sample: Sample, within_px: float, n_classes: int) -> Judged:
     """Compare what was found with what is there.
 
-    within_px : how far a detection may lie from its truth; the truth's own inaccuracy is added.
+    within_px : how far a point may lie from its truth; the truth's own inaccuracy is added. A box must have
+        an IoU of `LEAST_IOU` with it.
 
     Truths count if their centre lies on valid ground that isn't ignored. A detection without a truth is false
     where the annotation is complete, and doesn't count elsewhere, nor near a truth that doesn't count.
     """
     objects = sample.objects
+    if found.is_boxes:
+        objects = objects[objects.is_sized]
     counted = ~_at(sample.ignored | ~sample.valid, objects.xy, outside=True)
     truths = objects[counted]
     is_true = np.zeros(len(found), np.bool_)
     for number in range(n_classes):
         mine, there = np.flatnonzero(found.label == number), truths.label == number
-        pairs = matching.by_distance(
-            found.xy[mine], truths.xy[there], within_px + truths.accuracy_px[there], unit="px"
-        )
+        pairs = _pairs(found.geometry[mine], truths[there], within_px)
         is_true[mine[matching.ranked(pairs, found.score[mine]).detection]] = True
     is_judged = _at(sample.known & sample.valid & ~sample.ignored, found.xy, outside=False)
-    others = objects[~counted]
-    near_others = matching.by_distance(found.xy, others.xy, within_px + others.accuracy_px, unit="px")
-    is_judged[near_others.detection] = False
+    is_judged[_pairs(found.geometry, objects[~counted], within_px).detection] = False
     kept = is_true | is_judged
     n_truths = np.bincount(truths.label, minlength=n_classes).astype(np.int64)
     return Judged(found.score[kept], found.label[kept], is_true[kept], n_truths)
+
+
+def _pairs(geometry: Floats, truths: Objects, within_px: float) -> matching.Candidates:
+    """Which detections may be which truths."""
+    if geometry.shape[1] == 4:
+        return matching.by_iou(_shapes(geometry), _shapes(truths.box), LEAST_IOU)
+    return matching.by_distance(geometry, truths.xy, within_px + truths.accuracy_px, unit="px")
+
+
+def _shapes(boxes: Floats) -> NDArray[np.object_]:
+    return np.asarray(shapely.box(*boxes.T), dtype=object).reshape(-1)
 
 
 def _at(mask: NDArray[np.bool_], xy: Floats, *, outside: bool) -> NDArray[np.bool_]:

@@ -37,6 +37,7 @@ from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
+from ecodetect.training.outlining import outlined
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
@@ -113,7 +114,8 @@ class Asked:
     """What the user says about the data.
 
     class_column : column with the classes; found by its name if not given.
-    radius : size of individuals marked by a point, where the file doesn't say it row by row.
+    radius : size of individuals marked by a point, where the file doesn't say it row by row; "contour": boxes
+        from the outline around each point, see `outlining`.
     complete : file of polygons inside of which annotation is complete; "image": everywhere.
     complete_layer : its layer, in a file with several.
     ignore : files of shapes, or classes, from which nothing is learned.
@@ -125,7 +127,7 @@ class Asked:
     """
 
     class_column: str | None = None
-    radius: Length | None = None
+    radius: Length | Literal["contour"] | None = None
     complete: str | None = None
     complete_layer: str | None = None
     ignore: tuple[str, ...] = ()
@@ -494,8 +496,11 @@ def _source(
         return None
     layer, file = found
     column = asked.class_column if len(layer) else None
-    marked = on_raster(layer, grid, name=file, class_column=column, radius=asked.radius)
+    radius = None if asked.radius == "contour" else asked.radius
+    marked = on_raster(layer, grid, name=file, class_column=column, radius=radius)
     notes += marked.notes
+    if asked.radius == "contour":
+        marked = _outlined(image, name, marked, asked, notes)
     whole = shapely.box(0, 0, grid.width, grid.height)
     complete: Area | None = None
     by: CompleteBy = "hull"
@@ -509,6 +514,23 @@ def _source(
     edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--edge")
     opened = (asked.bands, asked.gsd_m)
     return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge)
+
+
+def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[str]) -> Annotations:
+    """Annotations whose points without a size are boxes where there is a clear outline around them."""
+    bare = (shapely.area(marked.geometry) == 0) & ~np.isfinite(marked.radius_px)
+    if not bare.any():
+        return marked
+    every = matching.centres(marked.geometry)
+    near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
+    with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+        shapes, found = outlined(raster, marked.geometry[bare], near[bare])
+    notes.append(
+        f"{name}: {int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
+    )
+    geometry = marked.geometry.copy()
+    geometry[bare] = shapes
+    return replace(marked, geometry=geometry)
 
 
 def _area(shape: shapely.Geometry, grid: Grid) -> Area:

@@ -1,0 +1,54 @@
+"""`ecodetect export`: a model in ONNX; a layer as `convert` does."""
+
+from __future__ import annotations
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("source", metavar="BUNDLE|LAYER")
+@click.option("-o", "--out", required=True, metavar="OUT", help="MODEL.onnx, or a layer's file.")
+@options.settings
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PX",
+    help="For one image of this side only, as Deepness wants it; not for scan.",
+)
+@click.option("--image", metavar="RASTER", help="Of a layer: the raster that the features belong to.")
+@click.option("--layer", metavar="NAME", help="Of a layer: which one, where the file has several.")
+@options.overwrite
+def export(
+    source: str,
+    out: str,
+    settings: tuple[str, ...],
+    tile: int | None,
+    image: str | None,
+    layer: str | None,
+    overwrite: bool,
+) -> None:
+    """Export a model to ONNX, for `scan` without torch and for other programs.
+
+    The network is the one that `scan` runs; its card goes along. It is written once ONNX Runtime has given
+    the same answers. A layer is exported as `ecodetect convert` does it.
+
+    \b
+    ecodetect export trees -o trees.onnx
+    ecodetect scan ortho.tif -m ./trees.onnx
+    """
+    from ecodetect.models import SUFFIXES
+
+    if not out.lower().endswith(".onnx") and not source.lower().endswith(SUFFIXES):
+        from .convert import say_converted
+
+        say_converted(source, out, image=image, layer=layer, overwrite=overwrite)
+        return
+    from ecodetect.exporting import export as run
+
+    done = run(source, out, options=options.pairs(settings), tile_px=tile, overwrite=overwrite)
+    click.echo(
+        f"{done.path}: {done.megabytes:.2f} MB, outputs {', '.join(done.outputs)}; ONNX Runtime's answers"
+        f" differ from torch's by at most {done.difference:.1e} ({done.relative:.1e} of the largest value)"
+    )

@@ -1,0 +1,245 @@
+"""What detectors of boxes share: what is learned from, what overlaps, and the way through a scan.
+
+A detector's own file gives the network, its losses and how its outputs become boxes (`Finder`); here is the
+rest. It holds no table and no choice between detectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Card, Scaling
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections, Kind
+from ecodetect.detectors.protocol import Needs, Scene, Settling
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats
+from ecodetect.merging import settle
+from ecodetect.scaling import continued, scaled, surveyed
+
+if TYPE_CHECKING:
+    from ecodetect.network_opening import Network
+    from ecodetect.training.sample import Sample
+
+Labels = NDArray[np.int64]
+Boxes = tuple[Floats, Floats, Labels]
+Finder = Callable[[Sequence[NDArray[np.float32]]], Sequence[Boxes]]
+
+TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: its box is to be drawn, not only seen
+CRITERION = "IoU ≥ 0.5, one to one"  # by which a box of validation is right; see `training.selection`
+# Of boxes from two tiles that overlap more than this one survives: the same object, seen twice.
+SAME_IOU = 0.7
+LEAST_SCORE = 0.01  # boxes below aren't looked at
+# Around an object's box a network sees so many of its strides that more changes little.
+_CONTEXT_STRIDES = 2
+_POINT_REACH = 0.5  # around a truth without a size so much of a usual one is neither box nor background
+
+
+def check_sizes(diameter_px: Floats, name: str) -> Floats:
+    """The sizes that are known; raises UserError where most aren't.
+
+    diameter_px : (N,), of the annotated objects, NaN where unknown.
+    """
+    known = diameter_px[np.isfinite(diameter_px)]
+    if len(known) < max(1, len(diameter_px) / 2):
+        raise UserError(
+            f"{name} learns boxes, but {len(diameter_px) - len(known)} of {len(diameter_px)} annotations are"
+            " points without a size; state it with --radius (a length, or contour, which takes it from the"
+            " outline around each), or train -m heatmap, which needs points only."
+        )
+    return known
+
+
+def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+    """Boxes to be found, and where nothing else is.
+
+    Returns boxes (n, 5): xmin, ymin, xmax, ymax in pixels and the class; background (1, H, W): 1 where
+    annotation is complete, so that a box found there without a truth is wrong, 0 where it is unknown.
+    """
+    objects = sample.objects
+    height, width = sample.valid.shape
+    background = sample.valid & ~sample.ignored & sample.known
+    centre = np.where(objects.is_sized[:, None], (objects.box[:, :2] + objects.box[:, 2:]) / 2, -1.0)
+    column, row = np.floor(centre).astype(np.int64).T
+    learned = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    learned[learned] = (sample.valid & ~sample.ignored)[row[learned], column[learned]]
+    for x, y in objects.xy[~objects.is_sized]:
+        reach = _POINT_REACH * float(card.options["typical_px"])
+        rows = slice(max(0, math.floor(y - reach)), max(0, math.ceil(y + reach)))
+        background[rows, max(0, math.floor(x - reach)) : max(0, math.ceil(x + reach))] = False
+    boxes = np.column_stack([objects.box[learned], objects.label[learned]])
+    return {"boxes": boxes.astype(np.float32), "background": background[None].astype(np.float32)}
+
+
+def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float, classes: int) -> NDArray[np.bool_]:
+    """Which boxes survive non-maximum suppression, class by class; (N,)."""
+    kept = np.zeros(len(boxes), np.bool_)
+    for number in range(classes):
+        mine = np.flatnonzero(label == number)
+        kept[mine[settle(boxes[mine], score[mine], criterion="iou", limit=iou)]] = True
+    return kept
+
+
+def halo_px(network: Network, typical_px: float) -> int:
+    """How far around an object's box is seen: what is farther changes its score by little, not by nothing."""
+    context = max(_CONTEXT_STRIDES * network.stride, round(typical_px))
+    whole = math.ceil(context / network.stride) * network.stride
+    return whole if network.reach_px is None else min(network.reach_px, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxDetector:
+    """A learned detector of boxes, whichever network it has.
+
+    hash : of the bundle.
+    bands : of the raster, to be read for those of the card.
+    scaling : the card's, or once surveyed what it becomes on this raster.
+    threshold : which of the card's thresholds cuts.
+    find : outputs of the network to (boxes, score, label) of each image.
+    own_settings : what the answer depends on besides.
+    cost, bytes_per_pixel : see `Needs`.
+    """
+
+    card: Card
+    hash: str
+    network: Network
+    bands: tuple[str, ...]
+    scaling: Scaling
+    threshold: str
+    find: Finder
+    own_settings: Mapping[str, Any]
+    cost: float
+    bytes_per_pixel: int
+
+    kind: Kind = dataclasses.field(default="box", init=False)
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.card.classes
+
+    @property
+    def needs(self) -> Needs:
+        card = self.card
+        typical = float(card.options["typical_px"])
+        return Needs(
+            bands=self.bands,
+            largest_px=card.largest / (card.gsd or 1.0),
+            gsd_m=card.gsd_m,
+            own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
+            stride_px=self.network.stride,
+            reach_px=halo_px(self.network, typical),
+            margin_px=max(2.0, float(card.agreement.get("shift_px", 0.0))),
+            is_local=False,
+            settling=Settling("iou", SAME_IOU),
+            survey=self.scaling.mode == "survey",
+            bytes_per_pixel=self.bytes_per_pixel,
+            cost=self.cost,
+            is_threaded=True,
+            scores=card.thresholds.get(self.threshold),
+            typical_px=typical,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        scaling = {"offset": self.scaling.offset, "span": self.scaling.span}
+        return {
+            "model_hash": self.hash,
+            "threshold": self.threshold,
+            **self.own_settings,
+            "device": self.network.device,
+            "bands": self.bands,
+            **(scaling if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed" else {}),
+        }
+
+    def surveyed(self, samples: Iterable[Chip]) -> BoxDetector:
+        return replace(self, scaling=surveyed(self.scaling, samples))
+
+    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+        """Boxes of each chip. Those with their centre on pixels without data are left out."""
+        card = self.card
+        height, width = chips[0].pixels.shape[1:]
+        images = (scaled(chip.pixels, chip.valid, self.scaling, card.fill) for chip in chips)
+        batch = np.stack([continued(image, self.network.stride, card.fill) for image in images])
+        found = []
+        for chip, (boxes, score, label) in zip(chips, self.find(self.network.run(batch)), strict=True):
+            xy = (boxes[:, :2] + boxes[:, 2:]) / 2
+            inside = ((xy >= 0) & (xy < (width, height))).all(axis=1)
+            inside &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            if chip.valid is not None:
+                at = np.clip(np.floor(xy).astype(np.int64), 0, (width - 1, height - 1))
+                inside &= chip.valid[at[:, 1], at[:, 0]]
+            found.append(
+                Detections(chip.grid, "box", boxes[inside], score[inside], label[inside], card.classes)
+            )
+        return found
+
+
+def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
+    """Bands of the raster to be read for those of the card; raises UserError where they aren't there."""
+    bands = stand_ins(card.bands, scene.bands)
+    if bands is None:
+        raise UserError(
+            f"The model '{card.name}' needs bands {', '.join(card.bands)}, of {', '.join(scene.bands)}."
+        )
+    return bands
+
+
+def agreement(
+    network: Network, card: Card, find: Finder, image: NDArray[np.float32], rim_px: int
+) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
+
+    image : (B, H, W), scaled as the card says.
+    rim_px : how far from the border boxes aren't compared.
+    Returns shift_px: the largest difference of the edges of boxes that both see; score: that of their scores;
+    alone: the share that only one sees; n: how many were compared. Only boxes above the card's lowest
+    threshold are.
+    """
+    stride = network.stride
+    height, width = (side // stride * stride for side in image.shape[1:])
+    floor = min((min(scores) for scores in card.thresholds.values()), default=0.5)
+
+    def seen(shift: int) -> tuple[Floats, Floats]:
+        ((boxes, score, _),) = find(network.run(image[None, :, shift:height, shift:width]))
+        good = score >= floor
+        return boxes[good] + shift, score[good]
+
+    worst = {"shift_px": 0.0, "score": 0.0}
+    alone = n = 0
+    whole, whole_score = seen(0)
+    for shift in (stride, 3 * stride):
+        part, part_score = seen(shift)
+        low, high = shift + rim_px, np.array([width - rim_px, height - rim_px])
+        inner = [((b[:, :2] >= low) & (b[:, 2:] <= high)).all(axis=1) for b in (whole, part)]
+        one, two = whole[inner[0]], part[inner[1]]
+        n += len(one)
+        pairs = _same(one, two)
+        alone += len(one) + len(two) - 2 * len(pairs)
+        for a, b in pairs:
+            worst["shift_px"] = max(worst["shift_px"], float(np.abs(one[a] - two[b]).max()))
+            change = abs(float(whole_score[inner[0]][a] - part_score[inner[1]][b]))
+            worst["score"] = max(worst["score"], change)
+    return {**worst, "alone": alone / (2 * n) if n else 0.0, "n": float(n)}
+
+
+def _same(one: Floats, two: Floats) -> list[tuple[int, int]]:
+    """Pairs of boxes that mean the same object, nobody in two."""
+    import shapely
+
+    from ecodetect import matching
+
+    pairs = matching.by_iou(shapely.box(*one.T), shapely.box(*two.T), SAME_IOU)
+    matched = matching.assign(pairs)
+    return list(zip(matched.detection.tolist(), matched.truth.tolist(), strict=True))

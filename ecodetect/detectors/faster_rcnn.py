@@ -1,0 +1,70 @@
+"""Boxes in two looks: a first network proposes places, a second looks at each and says what it is.
+
+Slower than one look, and the surest where objects of many sizes lie on busy ground. Source: Faster R-CNN (Ren
+et al. 2015, arXiv:1506.01497) on a feature pyramid (Lin et al. 2017, arXiv:1612.03144), torchvision's
+implementation; see `networks.detection` for what is different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors import boxes, pyramids
+from ecodetect.detectors.boxes import BoxDetector, targets
+from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.pyramids import Options, decode
+from ecodetect.grid import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Options", "build", "card_options", "decode", "losses", "measure_agreement", "network", "targets"]
+
+IS_LEARNED = True
+TYPICAL_PX = boxes.TYPICAL_PX
+AUGMENTATIONS = pyramids.AUGMENTATIONS
+CRITERION = boxes.CRITERION
+
+_COST = 40.0  # time per pixel with the default backbone, where decoding a pixel is 1
+
+
+def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network that a card describes.
+
+    weights : of the backbone; see `networks.backbones`. None: at random.
+    """
+    from ecodetect.networks import detection
+
+    return detection.faster_rcnn(card.options["network"], card.bands, len(card.classes), weights)
+
+
+def card_options(
+    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of the card of a network to be trained; see `pyramids.card_options`.
+
+    spacing_px : not used.
+    """
+    return pyramids.card_options("faster_rcnn", diameter_px, asked)
+
+
+def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
+    """Losses of a batch, which the network gives by itself while it is trained."""
+    return dict(outputs)
+
+
+def build(
+    options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
+) -> BoxDetector:
+    """The detector of a bundle for a scene; raises UserError where they don't fit."""
+    return pyramids.build(options, scene, bundle, network, cost=_COST, device=device, threads=threads)
+
+
+def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut; see `boxes.agreement`."""
+    return pyramids.measure_agreement(bundle, image, network)

@@ -1,0 +1,181 @@
+"""What the detectors on torchvision's networks share: a pyramid that fits the objects, reading boxes.
+
+Each detector's own file names its network (`networks.detection`) and its source.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors import boxes
+from ecodetect.detectors.boxes import BoxDetector, Boxes
+from ecodetect.detectors.protocol import Scene
+from ecodetect.grid import Floats
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ecodetect.runtime import Network
+
+BACKBONE = "mobilenet_v2"  # runs on a laptop
+# A turned box isn't the box of what was turned: no rotation but by quarters.
+AUGMENTATIONS: Mapping[str, float] = {"rotation": 0.0, "scale": 0.4}
+# Objects are looked for on the level whose stride goes at least this often into the smallest of them, and on
+# the next coarser ones until it goes no more than this often into the largest.
+_FINE, _COARSE = 2.0, 8.0
+_LARGE_PX = 48.0  # larger objects need the features at stride 32; for smaller ones those at 16 see enough
+_STEP = 1.5  # from one anchor to the next larger: any object between two has an IoU of 0.67 with one
+_RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
+# Channels of the pyramid: of backbones that are made for phones, and of others, as published.
+_LIGHT = ("mobilenet", "squeezenet", "shufflenet", "mnasnet")
+_WIDTH_LIGHT, _WIDTH = 64, 256
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+        or "count" (as many too many as too few).
+    """
+
+    threshold: Literal["f1", "count"] = "f1"
+
+
+def card_options(
+    name: str, diameter_px: Floats, asked: Mapping[str, Any] | None = None, *, has_anchors: bool = True
+) -> dict[str, Any]:
+    """Options of the card of a network to be trained, from what the annotations are like.
+
+    name : of the detector.
+    diameter_px : (N,), of the annotated objects at the GSD of the network; NaN where unknown.
+    asked : options that a user has stated; they are kept.
+    Raises UserError where most objects have no size.
+    """
+    asked = dict(asked or {})
+    known = boxes.check_sizes(diameter_px, name)
+    small, large = (float(each) for each in np.percentile(known, (10, 95)))
+    wanted = asked.pop("network", {})
+    kind = str(wanted.get("kind", BACKBONE))
+    strides = _strides(small, large)
+    shape: dict[str, Any] = {
+        "kind": kind,
+        "strides": strides,
+        "coarsest": max(strides[-1], 32 if large > _LARGE_PX else 16),
+        "width": _WIDTH_LIGHT if kind.startswith(_LIGHT) else _WIDTH,
+        "smallest_px": round(small, 2),
+    }
+    if has_anchors:
+        shape |= {"anchors": _anchors(known, len(strides)), "ratios": list(_RATIOS)}
+    shape.update({key: value for key, value in wanted.items() if key in shape})
+    return {"network": shape, "typical_px": round(float(np.median(known)), 2), **asked}
+
+
+def _strides(small: float, large: float) -> list[int]:
+    """Strides of the levels on which objects of these widths are looked for."""
+    first = next((stride for stride in (16, 8) if stride * _FINE <= small), 4)
+    last = next((stride for stride in (4, 8, 16, 32) if stride * _COARSE >= large), 64)
+    return [stride for stride in (4, 8, 16, 32, 64) if first <= stride <= max(first, last)]
+
+
+def _anchors(known: Floats, levels: int) -> list[list[float]]:
+    """Sizes of the anchors of each level, as many on each, such that one is near any object's."""
+    low, high = (float(each) for each in np.percentile(known, (2, 98)))
+    count = max(2, levels, math.ceil(math.log(high / low) / math.log(_STEP)) + 1)
+    each = math.ceil(count / levels)
+    if high < low * _STEP:
+        middle = math.sqrt(low * high)
+        low, high = middle / math.sqrt(_STEP), middle * math.sqrt(_STEP)
+    sizes = np.geomspace(low, high, levels * each).round(2).tolist()
+    return [sizes[level * each : (level + 1) * each] for level in range(levels)]
+
+
+def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Boxes]:
+    """Boxes of each image, overlapping ones already taken out by the network.
+
+    outputs : of the network; the first (N, D, 6).
+    Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,).
+    """
+    found = []
+    for rows in outputs[0]:
+        there = rows[rows[:, 4] > 0].astype(np.float64)
+        found.append((there[:, :4], np.clip(there[:, 4], 0.0, 1.0), there[:, 5].astype(np.int64)))
+    return found
+
+
+def _told(outputs: Sequence[NDArray[np.float32]], card: Card, told: list[bool]) -> list[Boxes]:
+    """The same, and a warning, once, where an image has as many boxes as fit that are sure enough."""
+    surest = min((min(scores) for scores in card.thresholds.values()), default=0.5)
+    if not told and len(outputs[0]) and (outputs[0][:, -1, 4] >= surest).any():
+        told.append(True)
+        _log.warning(
+            "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
+            " smaller tiles with --tile, or a higher --score.",
+            card.name,
+            outputs[0].shape[1],
+        )
+    return decode(outputs, card)
+
+
+def build(
+    options: Any,
+    scene: Scene,
+    bundle: Bundle,
+    network: Callable[[Card], nn.Module],
+    *,
+    cost: float,
+    device: str = "auto",
+    threads: int | None = None,
+) -> BoxDetector:
+    """The detector of a bundle for a scene; raises UserError where they don't fit.
+
+    network : the detector's own.
+    cost : see `Needs`.
+    """
+    card = bundle.card
+    return BoxDetector(
+        card=card,
+        hash=bundle.hash,
+        network=_opened(bundle, network, device, threads),
+        bands=boxes.bands_of(card, scene),
+        scaling=card.scaling,
+        threshold=options.threshold,
+        find=partial(_told, card=card, told=[]),
+        own_settings={},
+        cost=cost,
+        bytes_per_pixel=4 * len(card.bands) + 300,
+    )
+
+
+@lru_cache(maxsize=4)
+def _opened(
+    bundle: Bundle, network: Callable[[Card], nn.Module], device: str, threads: int | None
+) -> Network:
+    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    from ecodetect.runtime import open_network
+
+    return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
+
+
+def measure_agreement(
+    bundle: Bundle, image: NDArray[np.float32] | None, network: Callable[[Card], nn.Module]
+) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+
+    image : (B, H, W), scaled as the card says; None: nothing is measured.
+    """
+    if image is None:
+        return {}
+    card, opened = bundle.card, _opened(bundle, network, "cpu", None)
+    rim = boxes.halo_px(opened, float(card.options["typical_px"]))
+    return boxes.agreement(opened, card, partial(decode, card=card), image, rim)

@@ -1,0 +1,264 @@
+"""A bundle as one file in ONNX, for `scan` without torch and other programs: what `ecodetect export` does.
+
+The network is the one that `scan` runs, normalisation folded in. The card is the same JSON under the same key
+of the metadata; what is true of the model stands there also under the names that the QGIS plugin Deepness
+reads (https://qgis-plugin-deepness.readthedocs.io, "Adding metadata to ONNX model").
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect import detectors, models
+from ecodetect.bundle import KEY, Bundle, Card
+from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.errors import UserError
+from ecodetect.onnx_file import STRIDE_KEY, OnnxModel
+from ecodetect.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ecodetect.runtime import Network
+
+_OPSET = 17  # ONNX Runtime 1.12 (2022) reads it
+_MOST_OFF = 1e-4  # of the largest value of an output
+_INPUT = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of an export.
+
+    path : the file written.
+    megabytes : its size.
+    difference : the largest between ONNX Runtime and torch on the same input; relative: to the largest value.
+    outputs : names of the network's outputs.
+    """
+
+    path: Path
+    megabytes: float
+    difference: float
+    relative: float
+    outputs: tuple[str, ...]
+
+
+def export(
+    model: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    options: Mapping[str, str] | None = None,
+    tile_px: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a bundle in ONNX, once ONNX Runtime has answered like torch.
+
+    Parameters
+    ----------
+    model : str or path-like
+        A bundle's file, or the name of a model that comes with ecodetect.
+    target : str or path-like
+        The file, `.onnx`.
+    options : mapping, optional
+        Of the detector, `name=value` texts, where the network depends on them.
+    tile_px : int, optional
+        For one image of this side only, as Deepness wants it; `scan` can't use that. None: for any number of
+        images whose sides are multiples of the network's stride.
+    overwrite : bool
+        Replace an existing target.
+
+    Raises
+    ------
+    UserError
+        In one sentence, when something is missing or the answers differ; `target` is then as it was.
+    """
+    path = Path(target)
+    _check_place(path, overwrite)
+    _check_packages()
+    found = models.opened(model)
+    if found is None:
+        raise UserError(f"{model} is a kind of detector, which has nothing to export; name a trained model.")
+    if isinstance(found, OnnxModel):
+        raise UserError(f"{model} is in ONNX already; name the .safetensors file that it was made of.")
+    detector, network = _opened(found, options or {})
+    if tile_px is not None and (tile_px < network.stride or tile_px % network.stride):
+        raise UserError(
+            f"--tile must be a multiple of {network.stride}, the network's stride; got {tile_px}."
+        )
+    card = found.card
+    if card.reach_px is None:  # to be found once, and torch finds it
+        card = replace(card, reach_px="whole image" if network.reach_px is None else network.reach_px)
+    facts = {
+        KEY: card.to_json(),
+        STRIDE_KEY: str(network.stride),
+        **_for_deepness(card, detector, network, tile_px),
+    }
+    content = _in_onnx(network, len(card.bands), tile_px, facts)
+    difference, relative = _difference(content, network, card, tile_px)
+    if not relative <= _MOST_OFF:
+        raise UserError(
+            f"'{card.name}' can't be exported: ONNX Runtime's answers differ from torch's by {relative:.2g}"
+            f" of the largest value, and {_MOST_OFF:g} is allowed."
+        )
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
+    return Exported(path, len(content) / 1e6, difference, relative, tuple(_names(network)))
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if path.suffix.lower() != ".onnx":
+        raise UserError(f"A model is exported as .onnx; got {path.name}.")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {path.parent}.")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; --overwrite replaces it.")
+
+
+def _check_packages() -> None:
+    for extra, names in (("learn", ["torch"]), ("onnx", ["onnx", "onnxruntime"])):
+        lacking = [name for name in names if importlib.util.find_spec(name) is None]
+        if lacking:
+            raise UserError(
+                f"To export a model needs {' and '.join(lacking)}: pip install ecodetect[{extra}]."
+            )
+
+
+def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Network]:
+    """The detector of a bundle, and its network as it scans, on the CPU."""
+    card = bundle.card
+    scene = Scene(card.bands, None, "float32", None)
+    detector = detectors.build(card.detector, scene, options, bundle=bundle, device="cpu")
+    network: Network | None = getattr(detector, "network", None)
+    if network is None or not hasattr(network, "module"):
+        raise UserError(f"'{card.name}' can't be exported: a {card.detector} isn't one network.")
+    return detector, network
+
+
+def _names(network: Network) -> list[str]:
+    return list(network.outputs) or ["output"]
+
+
+def _in_onnx(network: Network, bands: int, tile_px: int | None, facts: Mapping[str, str]) -> bytes:
+    """The file's content.
+
+    torch's exporter by tracing: the one by `torch.export` takes a hundred times as long (trees: 166 s against
+    2) and gives the same graph. What tracing may get wrong, sizes that become constants, shows in the check,
+    which is made at other sizes.
+    """
+    import onnx
+    import torch
+
+    side = tile_px or 4 * network.stride
+    names = _names(network)
+    sides: dict[str, dict[int, str]] = {}
+    if tile_px is None:
+        sides = {_INPUT: {0: "n", 2: "height", 3: "width"}}
+        sides |= {name: {0: "n", 2: f"{name}_height", 3: f"{name}_width"} for name in names}
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            file = Path(folder) / "model.onnx"
+            torch.onnx.export(
+                _listed(network.module), (torch.zeros(1, bands, side, side),), file, input_names=[_INPUT],
+                output_names=names, dynamic_axes=sides, opset_version=_OPSET, dynamo=False,
+            )  # fmt: skip
+            model = onnx.load(file)
+    except Exception as error:  # as many kinds as there are networks that it can't follow
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"torch can't write this network in ONNX: {first[:200].rstrip('.')}.") from error
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _listed(module: nn.Module) -> nn.Module:
+    """A module whose answer is a tuple, in usual memory order; the exporter can't take a traced one."""
+    import copy
+
+    import torch
+    from torch import nn
+
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            out = self.network(image)
+            return (out,) if isinstance(out, torch.Tensor) else tuple(out)
+
+    return Listed().eval()
+
+
+def _difference(content: bytes, network: Network, card: Card, tile_px: int | None) -> tuple[float, float]:
+    """The largest difference between ONNX Runtime and torch on noise, and as a share of the largest value."""
+    from ecodetect.onnx_runtime import open_session
+
+    stride = network.stride
+    shape = (1, tile_px, tile_px) if tile_px is not None else (2, 5 * stride, 7 * stride)
+    noise = np.random.default_rng(0).normal(0.5, 0.5, (shape[0], len(card.bands), *shape[1:]))
+    batch = noise.astype(np.float32)
+    wanted = network.run(batch)
+    session, _ = open_session(content, card.name, device="cpu")
+    try:
+        found = session.run(None, {_INPUT: batch})
+    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
+        raise UserError(f"'{card.name}' can't be exported: ONNX Runtime fails on other sizes.") from error
+    worst = relative = 0.0
+    for one, two in zip(wanted, found, strict=True):
+        off = _off(one, two)
+        worst, relative = max(worst, off), max(relative, off / max(float(np.abs(one).max()), 1e-6))
+    return worst, relative
+
+
+def _off(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """The largest difference; infinite if the shapes differ or a value is none."""
+    if one.shape != two.shape:
+        return math.inf
+    off = float(np.abs(one - two).max())
+    return off if math.isfinite(off) else math.inf
+
+
+def _for_deepness(card: Card, detector: Detector, network: Network, tile_px: int | None) -> dict[str, str]:
+    """What is true of the model, under the names that Deepness reads; values are JSON.
+
+    One map per class is its "Regressor". Our boxes come out raw, which is none of the forms that its
+    "Detector" knows, so no model_type is given for them.
+    """
+    needs, names = detector.needs, list(card.classes)
+    facts: dict[str, Any] = {}
+    outputs = list(network.outputs.values())
+    if len(outputs) == 1 and outputs[0][1] == 1 and detector.kind == "point":
+        names += [f"map {number}" for number in range(len(names), outputs[0][0])]
+        facts |= {"model_type": "Regressor", "reg_output_scaling": 1.0}
+    facts["class_names"] = {str(number): name for number, name in enumerate(names)}
+    if card.gsd_m is not None:
+        facts["resolution"] = float(f"{100 * card.gsd_m:.9g}")  # centimetres per pixel
+    if card.scaling.mode == "fixed":  # Deepness first divides by 255
+        facts["standardization_mean"] = [value / 255 for value in card.scaling.offset]
+        facts["standardization_std"] = [value / 255 for value in card.scaling.span]
+    if tile_px is not None:
+        seen = 2 * needs.reach_px + needs.largest_px
+        facts |= {"tile_size": tile_px, "tiles_overlap": min(90, math.ceil(100 * seen / tile_px))}
+    if detector.kind == "box":
+        if needs.scores:
+            facts["det_conf"] = min(needs.scores)
+        suppression = detector.settings.get("suppression")
+        if suppression is not None:
+            facts["det_iou_thresh"] = suppression
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}

@@ -1,0 +1,368 @@
+"""torchvision's detection networks on our pyramid, with nothing done to images and unknown ground left alone.
+
+What torchvision does besides is taken out: images aren't resized, normalised or padded (a card's scaling is
+the only one), and no more than a tile can hold is reported, instead of 100. What it lacks is put in: ground
+where annotation isn't complete gives no loss unless it is matched to a truth, and neither does a batch in
+which nothing can be learned from, instead of a value that is no number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.ssd import SSD, SSDHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from ecodetect.networks.pyramid import build as build_pyramid
+
+LEAST_SCORE = 0.01  # boxes below aren't given
+SAME_IOU = 0.5  # of two boxes of a class that overlap more the surer stays
+# Boxes that a chip may hold: so many for each object of the smallest size side by side, within these.
+_FULL, _LEAST, _MOST = 2.0, 100, 3000
+_LOOKED_AT = 4  # for each of them so many are looked at before those that overlap are taken out
+_PROPOSALS = 1000  # to learn from, as published
+_SAMPLED_ANCHORS, _SAMPLED_PROPOSALS = 256, 128  # of an image, whose losses are taken
+_MISSED = -100.0  # logit of what nobody would take for an object: no loss, no gradient
+_NEGATIVES, _LEAST_NEGATIVES = 3, 16  # SSD: for each box with an object, and of each image
+
+
+class _Untouched(nn.Module):
+    """In place of torchvision's `transform`: images and boxes pass as they are."""
+
+    def forward(self, images: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
+        height, width = images.shape[-2:]
+        return ImageList(images, [(height, width)] * len(images)), targets
+
+    def postprocess(self, result: Any, shapes: Any, original: Any) -> Any:
+        return result
+
+
+class Detection(nn.Module):
+    """One of torchvision's detection networks.
+
+    model : torchvision's, on a `Pyramid`.
+    limit : says to the model how many boxes it may give.
+    first_label : the model's number of the first class: 1 where 0 is the background.
+    smallest_px : width of the smallest usual objects.
+    stride : sides of images are multiples of it.
+
+    forward(images (N, B, H, W), targets) while training: losses by name. Targets: boxes (N, M, 5), xmin,
+    ymin, xmax, ymax, class, rows of NaN where an image has fewer; background (N, 1, H, W), 1 where an object
+    that is found is wrong if it is no truth.
+    forward(images) otherwise: (N, D, 6), xmin, ymin, xmax, ymax, score, class, by falling score; rows of
+    score 0 where fewer are found. D depends on the size of the images only.
+    """
+
+    takes_targets = True
+    sees_all = True
+
+    def __init__(
+        self, model: Any, limit: Callable[[Any, int], None], *, first_label: int, smallest_px: float
+    ) -> None:
+        super().__init__()
+        model.transform = _Untouched()
+        self.model = model
+        self.limit, self.first_label, self.smallest_px = limit, first_label, smallest_px
+        self.stride: int = model.backbone.stride
+
+    @property
+    def encoder(self) -> nn.Module:
+        found: nn.Module = self.model.backbone.encoder
+        return found
+
+    def forward(self, images: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
+        if targets is not None and self.training:
+            return self.model(images, _listed(targets, self.first_label))
+        most = self.most(*images.shape[-2:])
+        self.limit(self.model, most)
+        return torch.stack([_padded(each, most, self.first_label) for each in self.model(images)])
+
+    def most(self, height: int, width: int) -> int:
+        """How many boxes an image of this size may have."""
+        full = _FULL * height * width / self.smallest_px**2
+        return int(min(max(math.ceil(full), _LEAST), _MOST))
+
+
+def _listed(targets: Mapping[str, Tensor], first_label: int) -> list[dict[str, Tensor]]:
+    """Targets as torchvision wants them, image by image; boxes without an area are left out."""
+    found = []
+    for boxes, background in zip(targets["boxes"], targets["background"], strict=True):
+        there = (boxes[:, 2:4] > boxes[:, :2]).all(1)  # a NaN is never greater
+        found.append(
+            {
+                "boxes": boxes[there, :4],
+                "labels": boxes[there, 4].long() + first_label,
+                "background": background[0] > 0,
+            }
+        )
+    return found
+
+
+def _padded(found: Mapping[str, Tensor], rows: int, first_label: int) -> Tensor:
+    """Boxes of one image, (rows, 6)."""
+    label = (found["labels"] - first_label).to(found["boxes"])
+    each = torch.cat([found["boxes"], found["scores"][:, None], label[:, None]], 1)[:rows].float()
+    return functional.pad(each, (0, 0, 0, rows - len(each)))
+
+
+def _is_background(boxes: Tensor, background: Tensor) -> Tensor:
+    """Whether the centres of boxes (A, 4) lie where an object that is no truth would be wrong; (A,)."""
+    height, width = background.shape
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).long().unbind(1)
+    return background[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+
+
+def _unknown(
+    anchors: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]], owner: Sequence[Tensor]
+) -> Tensor:
+    """Anchors (N, A) that have no truth, and of which nobody knows whether they should have."""
+    return torch.stack(
+        [
+            (mine < 0) & ~_is_background(each, target["background"])
+            for each, target, mine in zip(anchors, targets, owner, strict=True)
+        ]
+    )
+
+
+def _anchors(settings: Mapping[str, Any]) -> AnchorGenerator:
+    sizes = tuple(tuple(float(size) for size in level) for level in settings["anchors"])
+    return AnchorGenerator(sizes, (tuple(map(float, settings["ratios"])),) * len(sizes))
+
+
+# -- two stages ----
+
+
+class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
+    """Anchors on unknown ground are neither right nor wrong."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for label, each, target in zip(labels, anchors, targets, strict=True):
+            label[(label == 0) & ~_is_background(each, target["background"])] = -1.0
+        return labels, boxes
+
+    def compute_loss(
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], wanted: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if all((label < 0).all() for label in labels):
+            return 0 * objectness.sum(), 0 * deltas.sum()
+        one, two = super().compute_loss(objectness, deltas, labels, wanted)
+        return one, two
+
+
+class _Heads(RoIHeads):  # type: ignore[misc]
+    """Proposals on unknown ground are neither right nor wrong."""
+
+    def select_training_samples(self, proposals: list[Tensor], targets: Any) -> Any:
+        self.grounds = [target["background"] for target in targets]
+        chosen = super().select_training_samples(proposals, targets)
+        self.is_empty = not sum(map(len, chosen[0]))
+        return chosen
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], boxes: list[Tensor], labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        matched, found = super().assign_targets_to_proposals(proposals, boxes, labels)
+        for label, each, background in zip(found, proposals, self.grounds, strict=True):
+            label[(label == 0) & ~_is_background(each, background)] = -1
+        return matched, found
+
+    def forward(self, features: Any, proposals: Any, shapes: Any, targets: Any = None) -> Any:
+        result, losses = super().forward(features, proposals, shapes, targets)
+        if self.training and self.is_empty:
+            losses = {name: torch.zeros_like(each) for name, each in losses.items()}
+        return result, losses
+
+
+def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
+    looked_at = min(_LOOKED_AT * most, _PROPOSALS)
+    model.rpn._pre_nms_top_n["testing"] = 2 * looked_at
+    model.rpn._post_nms_top_n["testing"] = max(looked_at // 2, most)
+    model.roi_heads.detections_per_img = most
+
+
+def faster_rcnn(
+    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
+) -> Detection:
+    """A first stage that proposes, a second that looks at each proposal; see `detectors.faster_rcnn`.
+
+    settings : of the pyramid, see `pyramid.build`; anchors, their sizes in pixels for each level; ratios of
+        height to width; smallest_px.
+    """
+    pyramid = build_pyramid(settings, bands, weights)
+    width, first = pyramid.out_channels, int(settings["strides"][0])
+    anchors = _anchors(settings)
+    proposals = _Proposals(
+        anchors,
+        RPNHead(width, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=_SAMPLED_ANCHORS,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": _PROPOSALS, "testing": _PROPOSALS},
+        post_nms_top_n={"training": _PROPOSALS // 2, "testing": _PROPOSALS // 2},
+        nms_thresh=0.7,
+    )
+    # Objects up to eight strides wide are looked at on the finest level, up to 16 on the next.
+    pool = MultiScaleRoIAlign(
+        [str(level) for level in range(len(settings["strides"]))],
+        output_size=7,
+        sampling_ratio=2,
+        canonical_scale=8 * first,
+        canonical_level=first.bit_length(),
+    )
+    heads = _Heads(
+        pool,
+        TwoMLPHead(width * 7**2, 4 * width),
+        FastRCNNPredictor(4 * width, classes + 1),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=_SAMPLED_PROPOSALS,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=LEAST_SCORE,
+        nms_thresh=SAME_IOU,
+        detections_per_img=_LEAST,
+    )
+    model = GeneralizedRCNN(pyramid, proposals, heads, _Untouched())
+    return Detection(model, _limit_proposals, first_label=1, smallest_px=float(settings["smallest_px"]))
+
+
+# -- one stage ----
+
+
+def _limit(model: Any, most: int) -> None:
+    model.detections_per_img, model.topk_candidates = most, _LOOKED_AT * most
+
+
+def _without_unknown(
+    targets: Any, outputs: Mapping[str, Tensor], anchors: Any, owner: Any
+) -> dict[str, Tensor]:
+    """Outputs in which unknown ground is what it should be, so that nothing is learned there."""
+    unknown = _unknown(anchors, targets, owner)[..., None]
+    return {**outputs, "cls_logits": torch.where(unknown, _MISSED, outputs["cls_logits"])}
+
+
+class _RetinaHead(RetinaNetHead):  # type: ignore[misc]
+    def compute_loss(self, targets: Any, outputs: Any, anchors: Any, owner: Any) -> Any:
+        return super().compute_loss(
+            targets, _without_unknown(targets, outputs, anchors, owner), anchors, owner
+        )
+
+
+class _FcosHead(FCOSHead):  # type: ignore[misc]
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__(channels, 1, classes)
+        # Distances go through a ReLU: those that begin at nothing may never be learned.
+        nn.init.ones_(self.regression_head.bbox_reg.bias)
+
+    def compute_loss(self, targets: Any, outputs: Any, anchors: Any, owner: Any) -> Any:
+        return super().compute_loss(
+            targets, _without_unknown(targets, outputs, anchors, owner), anchors, owner
+        )
+
+
+def retinanet(
+    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
+) -> Detection:
+    """Each anchor says whether it is an object, most aren't; see `detectors.retinanet`.
+
+    settings : as of `faster_rcnn`.
+    """
+    pyramid, anchors = build_pyramid(settings, bands, weights), _anchors(settings)
+    head = _RetinaHead(
+        pyramid.out_channels,
+        anchors.num_anchors_per_location()[0],
+        classes,
+        norm_layer=partial(nn.GroupNorm, 32),
+    )
+    model = RetinaNet(
+        pyramid, classes, anchor_generator=anchors, head=head, score_thresh=LEAST_SCORE, nms_thresh=SAME_IOU
+    )
+    return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
+
+
+def fcos(
+    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
+) -> Detection:
+    """Each place says how far the edges of its object are; see `detectors.fcos`.
+
+    settings : as of `faster_rcnn`, without anchors.
+    """
+    pyramid = build_pyramid(settings, bands, weights)
+    places = AnchorGenerator(
+        tuple((int(stride),) for stride in settings["strides"]), ((1.0,),) * len(settings["strides"])
+    )
+    model = FCOS(
+        pyramid,
+        classes,
+        anchor_generator=places,
+        head=_FcosHead(pyramid.out_channels, classes),
+        score_thresh=LEAST_SCORE,
+        nms_thresh=SAME_IOU,
+    )
+    return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
+
+
+class _Ssd(SSD):  # type: ignore[misc]
+    """With a loss in which unknown ground is no candidate for the worst errors."""
+
+    def compute_loss(
+        self, targets: Any, head_outputs: Any, anchors: list[Tensor], matched_idxs: list[Tensor]
+    ) -> dict[str, Tensor]:
+        deltas, logits = head_outputs["bbox_regression"], head_outputs["cls_logits"]
+        owner = torch.stack(matched_idxs)
+        label = torch.zeros_like(owner)
+        off = deltas.new_zeros(())
+        for number, target in enumerate(targets):
+            mine = owner[number] >= 0
+            which = owner[number][mine]
+            label[number][mine] = target["labels"][which]
+            wanted = self.box_coder.encode_single(target["boxes"][which], anchors[number][mine])
+            off = off + functional.smooth_l1_loss(deltas[number][mine], wanted, reduction="sum")
+        is_object = owner >= 0
+        error = functional.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
+        error = error.view_as(label)
+        empty = error.detach().masked_fill(is_object | _unknown(anchors, targets, matched_idxs), -math.inf)
+        count = (_NEGATIVES * is_object.sum(1, keepdim=True)).clamp(min=_LEAST_NEGATIVES)
+        worst = (empty.argsort(dim=1, descending=True, stable=True).argsort(dim=1) < count) & empty.isfinite()
+        total = is_object.sum().clamp(min=1)
+        return {"bbox_regression": off / total, "classification": error[is_object | worst].sum() / total}
+
+
+def ssd(
+    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
+) -> Detection:
+    """Each anchor says what it is, learned from the worst errors; see `detectors.ssd`.
+
+    settings : as of `faster_rcnn`.
+    """
+    pyramid, anchors = build_pyramid(settings, bands, weights), _anchors(settings)
+    per_place = anchors.num_anchors_per_location()
+    head = SSDHead([pyramid.out_channels] * len(per_place), per_place, classes + 1)
+    model = _Ssd(
+        pyramid,
+        anchors,
+        size=(1, 1),  # of torchvision's `transform`, which is taken out
+        num_classes=classes + 1,
+        head=head,
+        score_thresh=LEAST_SCORE,
+        nms_thresh=SAME_IOU,
+    )
+    return Detection(model, _limit, first_label=1, smallest_px=float(settings["smallest_px"]))
