@@ -104,6 +104,7 @@ LEARNED = {
     "ecodetect.detectors.faster_rcnn",
     "ecodetect.detectors.fcos",
     "ecodetect.detectors.heatmap",
+    "ecodetect.detectors.pyramids",
     "ecodetect.detectors.retinanet",
     "ecodetect.detectors.ssd",
     "ecodetect.detectors.yolo",
