@@ -119,7 +119,9 @@ def test_commands_exist_with_their_flags(page: Path) -> None:
         assert command is not None, words
         with command.make_context(words[0], words[1:]) as context:  # raises for what it doesn't know
             for setting in context.params.get("settings", ()):
-                assert_is_option(setting, context.params["model"])
+                # `scan` takes several models, `candidates` one.
+                for model in context.params.get("models") or (context.params["model"],):
+                    assert_is_option(setting, model)
 
 
 def assert_is_option(setting: str, detector: str) -> None:
