@@ -163,7 +163,8 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 def _varints(packed: memoryview) -> list[int]:
     """Those of a tensor's sides, and one more where there are too many."""
-    at, values = 0, list[int]()
+    at = 0
+    values: list[int] = []
     while at < len(packed) and len(values) <= _MOST_SIDES:
         value, at = _varint(packed, at)
         values.append(value)
