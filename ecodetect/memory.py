@@ -33,6 +33,7 @@ _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 _AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
 _UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
+_ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the command holds 110 MB
 # A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
 # what is looked at twice is a third of the whole.
 NETWORK_LIMIT = 1600 * MB
@@ -164,7 +165,7 @@ def lay_out(
                     found.append(
                         (_cost(striped, needs, source, threads), _fill(striped, needs, source, threads, held))
                     )
-    aim = limit or (NETWORK_LIMIT if needs.is_threaded else DEFAULT_LIMIT)
+    aim = limit or (NETWORK_LIMIT if needs.is_threaded else max(DEFAULT_LIMIT, held + _ROOM_BYTES))
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
     if fitting and workers is not None:
         most = max(layout.workers for _, layout in fitting)

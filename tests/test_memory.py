@@ -6,12 +6,18 @@ import math
 
 import pytest
 
+from ecodetect import memory
 from ecodetect.detectors.protocol import Needs
 from ecodetect.grid import Grid
 from ecodetect.memory import Layout, Source, lay_out
 
 BLOCK = 512
 NEEDS = Needs(bands=("red", "green", "blue"), largest_px=200.0)
+
+
+@pytest.fixture(autouse=True)
+def _of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 110_000_000)
 
 
 def laid(side: int, block: tuple[int, int] = (BLOCK, BLOCK), needs: Needs = NEEDS) -> Layout:
@@ -41,6 +47,12 @@ def test_blocks_are_decoded_hardly_more_than_once() -> None:
 @pytest.mark.parametrize("side", [20_000, 60_000, 200_000])
 def test_memory_does_not_grow_with_the_raster(side: int) -> None:
     assert laid(side).peak_bytes <= 1.1 * laid(5_000).peak_bytes
+
+
+def test_what_a_notebook_holds_already_changes_no_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = laid(20_000).plan
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 2_000_000_000)
+    assert laid(20_000).plan == plain
 
 
 def test_one_tile_stays_one_tile() -> None:

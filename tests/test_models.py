@@ -7,6 +7,7 @@ import math
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -293,7 +294,7 @@ def test_what_is_no_model_is_one_sentence(
         safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, model)
     else:
         made = bundle.read(model)
-        card = metric(detector="crystal_ball")
+        card = replace(metric(), detector="crystal_ball")
         bundle.write(model, bundle.Bundle(card, made.weights))
     out = tmp_path / "never.geojson"
     done = ecodetect("scan", sample_data / "dryland.tif", "-m", model, "-o", out)
