@@ -147,7 +147,9 @@ def test_unknown_ground_gives_no_loss(name: str) -> None:
     assert [float(each.detach()) for each in unknown.values()] == [0.0] * len(unknown)
 
 
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "yolo" else pytest.mark.slow) for name in learned.BOXES]
+)
 def test_the_same_seed_gives_the_same(name: str, tmp_path: Path) -> None:
     made = [_trained(name, tmp_path / str(number), steps=4) for number in range(2)]
     assert made[0].bundle.hash == made[1].bundle.hash
