@@ -52,6 +52,13 @@ class Chip:
         x, y = self.window.x + int(columns[0]), self.window.y + int(rows[0])
         return Window(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
 
+    def picked(self, bands: tuple[str, ...]) -> Chip:
+        """The same ground with a band for each name; a name may come twice."""
+        if self.bands == bands:
+            return self
+        pixels = self.pixels[[self.bands.index(name) for name in bands]]
+        return Chip(pixels, self.valid, bands, self.window, self.grid, self.asked)
+
     def crop(self, window: Window) -> Chip:
         """The part inside `window` (pixels of the scanned grid), as a view; it must lie in this chip."""
         x, y = window.x - self.window.x, window.y - self.window.y

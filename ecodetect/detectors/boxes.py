@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bands import stand_ins
 from ecodetect.bundle import Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors.protocol import Needs, Scene, Settling
+from ecodetect.detectors.protocol import Needs, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.merging import settle
@@ -184,16 +183,6 @@ class BoxDetector:
                 Detections(chip.grid, "box", boxes[inside], score[inside], label[inside], card.classes)
             )
         return found
-
-
-def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
-    """Bands of the raster to be read for those of the card; raises UserError where they aren't there."""
-    bands = stand_ins(card.bands, scene.bands)
-    if bands is None:
-        raise UserError(
-            f"The model '{card.name}' needs bands {', '.join(card.bands)}, of {', '.join(scene.bands)}."
-        )
-    return bands
 
 
 def agreement(

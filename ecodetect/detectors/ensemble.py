@@ -124,7 +124,7 @@ class Ensemble:
         """Boxes of each chip, fused."""
         found: list[list[Detections]] = [[] for _ in chips]
         for member, needs in self._pairs():
-            own = [_picked(chip, needs.bands) for chip in chips]
+            own = [chip.picked(needs.bands) for chip in chips]
             for axes in _FLIPS if self.flips else _FLIPS[:1]:
                 for parts, part in zip(found, member.detect([_flipped(c, axes) for c in own]), strict=True):
                     parts.append(self._back(part, axes))
@@ -186,14 +186,7 @@ class _Picked:
         self._samples, self._bands = samples, bands
 
     def __iter__(self) -> Iterator[Chip]:
-        return (_picked(chip, self._bands) for chip in self._samples)
-
-
-def _picked(chip: Chip, bands: tuple[str, ...]) -> Chip:
-    if chip.bands == bands:
-        return chip
-    pixels = chip.pixels[[chip.bands.index(name) for name in bands]]
-    return replace(chip, pixels=pixels, bands=bands)
+        return (chip.picked(self._bands) for chip in self._samples)
 
 
 def _flipped(chip: Chip, axes: Sequence[int]) -> Chip:

@@ -14,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle import Bundle, Card
-from ecodetect.detectors import boxes, pyramids
-from ecodetect.detectors.boxes import BoxDetector, targets
+from ecodetect.detectors import pyramids
+from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, targets
 from ecodetect.detectors.protocol import Scene
-from ecodetect.detectors.pyramids import Options, decode
+from ecodetect.detectors.pyramids import AUGMENTATIONS, Options, decode, losses
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-__all__ = ["Options", "build", "card_options", "decode", "losses", "measure_agreement", "network", "targets"]
+__all__ = [
+    "AUGMENTATIONS", "CRITERION", "TYPICAL_PX", "Options", "build", "card_options", "decode", "losses",
+    "measure_agreement", "network", "targets",
+]  # fmt: skip
 
 IS_LEARNED = True
-TYPICAL_PX = boxes.TYPICAL_PX
-AUGMENTATIONS = pyramids.AUGMENTATIONS
-CRITERION = boxes.CRITERION
 
 _COST = 40.0  # time per pixel with the default backbone, where decoding a pixel is 1
 
@@ -51,11 +51,6 @@ def card_options(
     spacing_px : not used.
     """
     return pyramids.card_options("faster_rcnn", diameter_px, asked)
-
-
-def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
-    """Losses of a batch, which the network gives by itself while it is trained."""
-    return dict(outputs)
 
 
 def build(

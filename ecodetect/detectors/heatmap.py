@@ -32,13 +32,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import peaks
-from ecodetect.detectors.protocol import Needs, Scene, Settling
-from ecodetect.errors import UserError
+from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
 from ecodetect.grid import Floats
 from ecodetect.scaling import continued, scaled, surveyed
 
@@ -401,11 +399,7 @@ def build(
 ) -> Heatmap:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
     card = bundle.card
-    bands = stand_ins(card.bands, scene.bands)
-    if bands is None:
-        raise UserError(
-            f"The model '{card.name}' needs bands {', '.join(card.bands)}, of {', '.join(scene.bands)}."
-        )
+    bands = bands_of(card, scene)
     return Heatmap(options, card, bundle.hash, _opened(bundle, device, threads), bands, card.scaling)
 
 

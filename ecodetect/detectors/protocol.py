@@ -24,6 +24,8 @@ from typing import (
     runtime_checkable,
 )
 
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Card
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
@@ -134,6 +136,16 @@ class Detector(Protocol):
         belong to another tile.
         """
         ...
+
+
+def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
+    """Bands of the raster to be read for those of the card; raises UserError where they aren't there."""
+    bands = stand_ins(card.bands, scene.bands)
+    if bands is None:
+        raise UserError(
+            f"The model '{card.name}' needs bands {', '.join(card.bands)}, of {', '.join(scene.bands)}."
+        )
+    return bands
 
 
 def read_options(kind: type[T], given: Mapping[str, str], detector: str) -> T:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes
 from ecodetect.detectors.boxes import BoxDetector, Boxes
-from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.protocol import Scene, bands_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ecodetect.runtime import Network
 
@@ -100,6 +100,11 @@ def _anchors(known: Floats, levels: int) -> list[list[float]]:
     return [sizes[level * each : (level + 1) * each] for level in range(levels)]
 
 
+def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
+    """Losses of a batch, which the network gives by itself while it is trained."""
+    return dict(outputs)
+
+
 def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Boxes]:
     """Boxes of each image, overlapping ones already taken out by the network.
 
@@ -147,7 +152,7 @@ def build(
         card=card,
         hash=bundle.hash,
         network=_opened(bundle, network, device, threads),
-        bands=boxes.bands_of(card, scene),
+        bands=bands_of(card, scene),
         scaling=card.scaling,
         threshold=options.threshold,
         find=partial(_told, card=card, told=[]),

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes
 from ecodetect.detectors.boxes import BoxDetector, Boxes, check_sizes, targets
-from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.protocol import Scene, bands_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def build(
         card=card,
         hash=bundle.hash,
         network=opened,
-        bands=boxes.bands_of(card, scene),
+        bands=bands_of(card, scene),
         scaling=card.scaling,
         threshold=options.threshold,
         find=partial(decode, card=card, suppression=options.suppression),

@@ -311,7 +311,7 @@ class Dataset:
             self._forget()
         grid, bands = self.grids[source], self._read[source]
         if grid.window.area > _KEPT_RASTER_PX:
-            return _picked(self._raster(source).read(window, _distinct(bands), grid), bands)
+            return self._raster(source).read(window, _distinct(bands), grid).picked(bands)
         whole = self._pixels.get(source)
         if whole is None:
             whole = self._raster(source).read(grid.window, _distinct(bands), grid)
@@ -320,7 +320,7 @@ class Dataset:
                 self._pixels.popitem(last=False)
         elif source in self._pixels:
             self._pixels.move_to_end(source)
-        return _picked(_cut(whole, window, grid), bands)
+        return _cut(whole, window, grid).picked(bands)
 
     def _raster(self, source: int) -> Raster:
         raster = self._open.get(source)
@@ -483,14 +483,6 @@ def _bands_to_read(source: Source, contract: Contract) -> tuple[str, ...]:
 
 def _distinct(bands: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(bands))
-
-
-def _picked(chip: Chip, bands: tuple[str, ...]) -> Chip:
-    """A chip with a band for each name, some of them the same."""
-    if chip.bands == bands:
-        return chip
-    pixels = chip.pixels[[chip.bands.index(name) for name in bands]]
-    return Chip(pixels, chip.valid, bands, chip.window, chip.grid)
 
 
 def _cut(whole: Chip, window: Window, grid: Grid) -> Chip:
@@ -685,7 +677,7 @@ def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, .
             own = asked.scaling if asked.scaling.mode == "fixed" else surveyed(asked.scaling, samples)
             offset, span = (own.offset or (0.0,))[0], (own.span or (1.0,))[0]
             for chip in samples:
-                values = _picked(chip, read).pixels.astype(np.float64)
+                values = chip.picked(read).pixels.astype(np.float64)
                 good = np.isfinite(values).all(axis=0)
                 if chip.valid is not None:
                     good &= chip.valid
