@@ -17,6 +17,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "faster_rcnn": ANCHORED,
     "fcos": PYRAMID,
     "heatmap": TINY,
+    "mask_rcnn": ANCHORED,
     "retinanet": ANCHORED,
     "ssd": ANCHORED,
     "yolo": {"kind": "nano", "strides": [8, 16], "size": "nano"},

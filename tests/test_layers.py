@@ -106,6 +106,7 @@ LEARNED = {
     "ecodetect.detectors.faster_rcnn",
     "ecodetect.detectors.fcos",
     "ecodetect.detectors.heatmap",
+    "ecodetect.detectors.mask_rcnn",
     "ecodetect.detectors.pyramids",
     "ecodetect.detectors.retinanet",
     "ecodetect.detectors.ssd",

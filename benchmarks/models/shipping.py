@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,8 @@ from ecodetect.training.recipe import Trained, train
 
 def trained(paths: Sequence[str], out: Path, **wishes: Any) -> Trained:
     """`train` on both cores of a laptop, with a line of progress; an interrupted one is gone on with."""
-    torch.set_num_threads(2)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(2)
     folder = out.with_name(f"{out.name}.training")
     with Line(hidden=False) as line:
         done = train(

@@ -22,6 +22,7 @@ TABLE: dict[str, str] = {
     "faster_rcnn": "ecodetect.detectors.faster_rcnn",
     "fcos": "ecodetect.detectors.fcos",
     "heatmap": "ecodetect.detectors.heatmap",
+    "mask_rcnn": "ecodetect.detectors.mask_rcnn",
     "retinanet": "ecodetect.detectors.retinanet",
     "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",

@@ -6,13 +6,13 @@ rest. It holds no table and no choice between detectors.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ecodetect.bundle import Card, Scaling
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.int64]
 Boxes = tuple[Floats, Floats, Labels]
-Finder = Callable[[Sequence[NDArray[np.float32]]], Sequence[Boxes]]
+Outlined = tuple[NDArray[np.object_], Floats, Labels]  # polygons instead
+Finder = Callable[[Sequence[NDArray[np.float32]]], Sequence[Boxes | Outlined]]
 
 TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: its box is to be drawn, not only seen
 CRITERION = "IoU ≥ 0.5, one to one"  # by which a box of validation is right; see `training.selection`
@@ -64,18 +65,24 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     annotation is complete, so that a box found there without a truth is wrong, 0 where it is unknown.
     """
     objects = sample.objects
-    height, width = sample.valid.shape
     background = sample.valid & ~sample.ignored & sample.known
-    centre = np.where(objects.is_sized[:, None], (objects.box[:, :2] + objects.box[:, 2:]) / 2, -1.0)
-    column, row = np.floor(centre).astype(np.int64).T
-    learned = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    learned[learned] = (sample.valid & ~sample.ignored)[row[learned], column[learned]]
     for x, y in objects.xy[~objects.is_sized]:
         reach = _POINT_REACH * float(card.options["typical_px"])
         rows = slice(max(0, math.floor(y - reach)), max(0, math.ceil(y + reach)))
         background[rows, max(0, math.floor(x - reach)) : max(0, math.ceil(x + reach))] = False
+    learned = is_learned(sample)
     boxes = np.column_stack([objects.box[learned], objects.label[learned]])
     return {"boxes": boxes.astype(np.float32), "background": background[None].astype(np.float32)}
+
+
+def is_learned(sample: Sample) -> NDArray[np.bool_]:
+    """Which objects have a box with its middle on ground that counts; (N,)."""
+    objects, (height, width) = sample.objects, sample.valid.shape
+    centre = np.where(objects.is_sized[:, None], (objects.box[:, :2] + objects.box[:, 2:]) / 2, -1.0)
+    column, row = np.floor(centre).astype(np.int64).T
+    learned: NDArray[np.bool_] = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    learned[learned] = (sample.valid & ~sample.ignored)[row[learned], column[learned]]
+    return learned
 
 
 def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float, classes: int) -> NDArray[np.bool_]:
@@ -96,13 +103,13 @@ def halo_px(network: Network, typical_px: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BoxDetector:
-    """A learned detector of boxes, whichever network it has.
+    """A learned detector of boxes, or of outlines, whichever network it has.
 
     hash : of the bundle.
     bands : of the raster, to be read for those of the card.
     scaling : the card's, or once surveyed what it becomes on this raster.
     threshold : which of the card's thresholds cuts.
-    find : outputs of the network to (boxes, score, label) of each image.
+    find : outputs of the network to (boxes, score, label) of each image; polygons for boxes if kind says so.
     own_settings : what the answer depends on besides.
     cost, bytes_per_pixel : see `Needs`.
     """
@@ -117,8 +124,7 @@ class BoxDetector:
     own_settings: Mapping[str, Any]
     cost: float
     bytes_per_pixel: int
-
-    kind: Kind = dataclasses.field(default="box", init=False)
+    kind: Kind = "box"
 
     @property
     def name(self) -> str:
@@ -172,7 +178,9 @@ class BoxDetector:
         images = (scaled(chip.pixels, chip.valid, self.scaling, card.fill) for chip in chips)
         batch = np.stack([continued(image, self.network.stride, card.fill) for image in images])
         found = []
-        for chip, (boxes, score, label) in zip(chips, self.find(self.network.run(batch)), strict=True):
+        for chip, (geometry, score, label) in zip(chips, self.find(self.network.run(batch)), strict=True):
+            is_box = self.kind == "box"
+            boxes = np.asarray(geometry if is_box else shapely.bounds(geometry), np.float64).reshape(-1, 4)
             xy = (boxes[:, :2] + boxes[:, 2:]) / 2
             inside = ((xy >= 0) & (xy < (width, height))).all(axis=1)
             inside &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -180,7 +188,7 @@ class BoxDetector:
                 at = np.clip(np.floor(xy).astype(np.int64), 0, (width - 1, height - 1))
                 inside &= chip.valid[at[:, 1], at[:, 0]]
             found.append(
-                Detections(chip.grid, "box", boxes[inside], score[inside], label[inside], card.classes)
+                Detections(chip.grid, self.kind, geometry[inside], score[inside], label[inside], card.classes)
             )
         return found
 
@@ -201,9 +209,10 @@ def agreement(
     floor = min((min(scores) for scores in card.thresholds.values()), default=0.5)
 
     def seen(shift: int) -> tuple[Floats, Floats]:
-        ((boxes, score, _),) = find(network.run(image[None, :, shift:height, shift:width]))
+        ((found, score, _),) = find(network.run(image[None, :, shift:height, shift:width]))
         good = score >= floor
-        return boxes[good] + shift, score[good]
+        boxes: Floats = np.asarray(found, np.float64)[good] + shift
+        return boxes, score[good]
 
     worst = {"shift_px": 0.0, "score": 0.0}
     alone = n = 0
@@ -225,8 +234,6 @@ def agreement(
 
 def _same(one: Floats, two: Floats) -> list[tuple[int, int]]:
     """Pairs of boxes that mean the same object, nobody in two."""
-    import shapely
-
     from ecodetect import matching
 
     pairs = matching.by_iou(shapely.box(*one.T), shapely.box(*two.T), SAME_IOU)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes
-from ecodetect.detectors.boxes import BoxDetector, Boxes
+from ecodetect.detectors.boxes import BoxDetector, Boxes, Outlined
 from ecodetect.detectors.protocol import Scene, bands_of
 from ecodetect.grid import Floats
 
@@ -141,13 +141,16 @@ def build(
     cost: float,
     device: str = "auto",
     threads: int | None = None,
+    outlined: Callable[[Sequence[NDArray[np.float32]], Sequence[Boxes]], Sequence[Outlined]] | None = None,
 ) -> BoxDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit.
 
     network : the detector's own.
     cost : see `Needs`.
+    outlined : outputs of the network and boxes of each image to outlines, where those are found.
     """
     card = bundle.card
+    find = partial(_told, card=card, told=[])
     return BoxDetector(
         card=card,
         hash=bundle.hash,
@@ -155,10 +158,11 @@ def build(
         bands=bands_of(card, scene),
         scaling=card.scaling,
         threshold=options.threshold,
-        find=partial(_told, card=card, told=[]),
+        find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
         own_settings={},
         cost=cost,
         bytes_per_pixel=4 * len(card.bands) + 300,
+        kind="box" if outlined is None else "polygon",
     )
 
 

@@ -93,8 +93,13 @@ def card_options(
     known = check_sizes(diameter_px, "yolo")
     first = 4 if np.percentile(known, 10) < _SMALL_PX else 8
     last = 32 if np.percentile(known, 95) > _LARGE_PX else 16
-    shape = {"kind": "nano", "strides": [s for s in (4, 8, 16, 32) if first <= s <= last], "size": "nano"}
+    shape: dict[str, Any] = {"kind": "nano", "strides": [], "size": "nano"}
     shape.update({key: value for key, value in asked.pop("network", {}).items() if key in shape})
+    if shape["kind"] not in ("nano", "small", "medium"):
+        from ecodetect.networks.backbones import encoder
+
+        last = encoder(str(shape["kind"]), None, ("",), depth=last.bit_length() - 1, is_most=True).strides[-1]
+    shape["strides"] = shape["strides"] or [s for s in (4, 8, 16, 32) if first <= s <= last]
     return {"network": shape, "typical_px": round(float(np.median(known)), 2), **asked}
 
 

@@ -21,6 +21,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -64,7 +65,8 @@ class Detection(nn.Module):
     ymin, xmax, ymax, class, rows of NaN where an image has fewer; background (N, 1, H, W), 1 where an object
     that is found is wrong if it is no truth.
     forward(images) otherwise: (N, D, 6), xmin, ymin, xmax, ymax, score, class, by falling score; rows of
-    score 0 where fewer are found. D depends on the size of the images only.
+    score 0 where fewer are found. D depends on the size of the images only. Of a network that outlines a list
+    of that and (N, D, M, M), in [0, 1], how surely each part of a box belongs to its object.
     """
 
     takes_targets = True
@@ -89,7 +91,12 @@ class Detection(nn.Module):
             return self.model(images, _listed(targets, self.first_label))
         most = self.most(*images.shape[-2:])
         self.limit(self.model, most)
-        return torch.stack([_padded(each, most, self.first_label) for each in self.model(images)])
+        found = self.model(images)
+        rows = torch.stack([_padded(each, most, self.first_label) for each in found])
+        if "masks" not in found[0]:
+            return rows
+        masks = [each["masks"][:most, 0].float() for each in found]
+        return [rows, torch.stack([functional.pad(m, (0, 0, 0, 0, 0, most - len(m))) for m in masks])]
 
     def most(self, height: int, width: int) -> int:
         """How many boxes an image of this size may have."""
@@ -100,7 +107,7 @@ class Detection(nn.Module):
 def _listed(targets: Mapping[str, Tensor], first_label: int) -> list[dict[str, Tensor]]:
     """Targets as torchvision wants them, image by image; boxes without an area are left out."""
     found = []
-    for boxes, background in zip(targets["boxes"], targets["background"], strict=True):
+    for number, (boxes, background) in enumerate(zip(targets["boxes"], targets["background"], strict=True)):
         there = (boxes[:, 2:4] > boxes[:, :2]).all(1)  # a NaN is never greater
         found.append(
             {
@@ -109,6 +116,8 @@ def _listed(targets: Mapping[str, Tensor], first_label: int) -> list[dict[str, T
                 "background": background[0] > 0,
             }
         )
+        if "masks" in targets:
+            found[-1]["masks"] = targets["masks"][number, there]
     return found
 
 
@@ -197,6 +206,33 @@ def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
     model.roi_heads.detections_per_img = most
 
 
+def mask_rcnn(
+    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
+) -> Detection:
+    """The same, and a third that draws each outline; see `detectors.mask_rcnn`.
+
+    settings : as of `faster_rcnn`.
+    """
+    made = faster_rcnn(settings, bands, classes, weights)
+    heads, width = made.model.roi_heads, made.model.backbone.out_channels
+    heads.mask_roi_pool = _pool(settings, 14)
+    heads.mask_head = MaskRCNNHeads(width, (width,) * 4, 1)
+    heads.mask_predictor = MaskRCNNPredictor(width, width, classes + 1)
+    return made
+
+
+def _pool(settings: Mapping[str, Any], side: int) -> MultiScaleRoIAlign:
+    """Features under a box: up to eight strides wide from the finest level, up to 16 from the next."""
+    first = int(settings["strides"][0])
+    return MultiScaleRoIAlign(
+        [str(level) for level in range(len(settings["strides"]))],
+        output_size=side,
+        sampling_ratio=2,
+        canonical_scale=8 * first,
+        canonical_level=first.bit_length(),
+    )
+
+
 def faster_rcnn(
     settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
 ) -> Detection:
@@ -206,7 +242,7 @@ def faster_rcnn(
         height to width; smallest_px.
     """
     pyramid = build_pyramid(settings, bands, weights)
-    width, first = pyramid.out_channels, int(settings["strides"][0])
+    width = pyramid.out_channels
     anchors = _anchors(settings)
     proposals = _Proposals(
         anchors,
@@ -219,16 +255,8 @@ def faster_rcnn(
         post_nms_top_n={"training": _PROPOSALS // 2, "testing": _PROPOSALS // 2},
         nms_thresh=0.7,
     )
-    # Objects up to eight strides wide are looked at on the finest level, up to 16 on the next.
-    pool = MultiScaleRoIAlign(
-        [str(level) for level in range(len(settings["strides"]))],
-        output_size=7,
-        sampling_ratio=2,
-        canonical_scale=8 * first,
-        canonical_level=first.bit_length(),
-    )
     heads = _Heads(
-        pool,
+        _pool(settings, 7),
         TwoMLPHead(width * 7**2, 4 * width),
         FastRCNNPredictor(4 * width, classes + 1),
         fg_iou_thresh=0.5,

@@ -199,6 +199,8 @@ class Yolo(nn.Module):
 
     encoder : gives features of several strides; see `backbones.Encoder`.
     strides : of the levels on which objects are looked for, ascending.
+    size : of neck and heads.
+    widest : the stride whose width no level of neck and heads exceeds.
     answers : the heads asked, in this order: "one" is taught one box an object, "many" several.
     forward : (N, B, H, W) to (N, 4 · BINS + K, H / stride, W / stride) for each level of each head asked.
     """
@@ -210,13 +212,14 @@ class Yolo(nn.Module):
         *,
         strides: Sequence[int],
         size: str = "nano",
+        widest: int = 32,
         answers: Sequence[Literal["one", "many"]] = ("one", "many"),
     ) -> None:
         super().__init__()
         wide, deep = SIZES[size]
         self.encoder = encoder
         self.places = [encoder.strides.index(stride) for stride in strides]
-        channels = [_width(stride, wide) for stride in strides]
+        channels = [_width(min(stride, widest), wide) for stride in strides]
         self.neck = Neck([encoder.channels[p] for p in self.places], channels, max(1, round(3 * deep)))
         self.one, self.many = Head(channels, classes, strides), Head(channels, classes, strides)
         self.answers = tuple(answers)
@@ -259,4 +262,5 @@ def build(
 
     encoder = of_torchvision(kind, weights, bands, depth=strides[-1].bit_length() - 1)
     size = str(settings.get("size", "nano"))
-    return Yolo(encoder, classes, strides=strides, size=size, answers=answers)
+    # Twice the width at stride 32 would be a third of all weights, for features that ImageNet has taught.
+    return Yolo(encoder, classes, strides=strides, size=size, widest=16, answers=answers)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import UserError
@@ -274,8 +275,12 @@ def _moved_objects(objects: Objects, way: _Map) -> Objects:
     size[np.isnan(objects.size).any(axis=1)] = np.nan
     middle = way.forward(np.nan_to_num((objects.box[:, :2] + objects.box[:, 2:]) / 2))
     box = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
+    shape = objects.shape
+    if shape is not None:  # the box of what was turned
+        shape = np.asarray(shapely.transform(shape, way.forward), dtype=object)
+        box = np.where(np.isnan(box), np.nan, shapely.bounds(shape).reshape(-1, 4))
     factor = math.sqrt(abs(np.linalg.det(turn)))
-    return Objects(way.forward(objects.xy), box, objects.label, objects.accuracy_px * factor)
+    return Objects(way.forward(objects.xy), box, objects.label, objects.accuracy_px * factor, shape)
 
 
 # -- four in one -------------------------------------------------------------------------------------------
@@ -307,7 +312,7 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
         for mask, own in zip(masks, (sample.valid, sample.known, sample.ignored), strict=True):
             mask[here] = own[there]
         kept, hidden = _seen(sample.objects, first, first + high - low)
-        objects.append(_shifted(kept, low - first))
+        objects.append(kept.shifted(low - first))
         for box in hidden.box[hidden.is_sized] + np.tile(low - first, 2):
             x0, y0 = np.maximum(np.floor(box[:2]).astype(int), low)
             x1, y1 = np.minimum(np.ceil(box[2:]).astype(int), high)
@@ -323,12 +328,13 @@ def _seen(objects: Objects, low: NDArray[np.int64], high: NDArray[np.int64]) -> 
     with np.errstate(invalid="ignore"):
         mostly = inside & ~(area < _VISIBLE * np.prod(objects.size, axis=1))
         hidden = ~mostly & (area > 0)
-    seen = Objects(objects.xy, cut, objects.label, objects.accuracy_px)
+    shape = objects.shape
+    if shape is not None:
+        shape = np.asarray(
+            shapely.intersection(shapely.make_valid(shape), shapely.box(*low, *high)), dtype=object
+        )
+    seen = Objects(objects.xy, cut, objects.label, objects.accuracy_px, shape)
     return seen[mostly], objects[hidden]
-
-
-def _shifted(objects: Objects, step: NDArray[np.int64]) -> Objects:
-    return Objects(objects.xy + step, objects.box + np.tile(step, 2), objects.label, objects.accuracy_px)
 
 
 def _together(parts: Sequence[Objects]) -> Objects:
@@ -337,6 +343,7 @@ def _together(parts: Sequence[Objects]) -> Objects:
         np.concatenate([each.box for each in parts]),
         np.concatenate([each.label for each in parts]),
         np.concatenate([each.accuracy_px for each in parts]),
+        None if any(each.shape is None for each in parts) else np.concatenate([e.shape for e in parts]),
     )
 
 

@@ -164,7 +164,7 @@ def train(
     for note in notes:
         say(note)
     sides = split(sources, by=split_by, seed=seed)
-    whole = Dataset(sources, made)
+    whole = Dataset(sources, made, is_shaped=getattr(detector, "NEEDS_SHAPES", False))
     training, validation = whole.limited(sides.training), whole.limited(sides.validation)
     statistics = training.statistics()
     card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command)

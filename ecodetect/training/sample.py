@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ecodetect.grid import Floats
@@ -21,12 +22,14 @@ class Objects:
     box : (N, 4), xmin, ymin, xmax, ymax (of a point: about its diameter); NaN where the size is unknown.
     label : int64 (N,), index of the class.
     accuracy_px : (N,), how far off the position may be; 0 where nothing is known of it.
+    shape : object (N,), outlines as shapely geometries, empty where there is none; None where nobody asked.
     """
 
     xy: Floats
     box: Floats
     label: NDArray[np.int64]
     accuracy_px: Floats
+    shape: NDArray[np.object_] | None = None
 
     @classmethod
     def about(cls, xy: Floats, size: Floats, label: NDArray[np.int64], accuracy_px: Floats) -> Objects:
@@ -37,7 +40,16 @@ class Objects:
         return len(self.xy)
 
     def __getitem__(self, rows: NDArray[Any] | slice) -> Objects:
-        return Objects(self.xy[rows], self.box[rows], self.label[rows], self.accuracy_px[rows])
+        shape = None if self.shape is None else self.shape[rows]
+        return Objects(self.xy[rows], self.box[rows], self.label[rows], self.accuracy_px[rows], shape)
+
+    def shifted(self, step: NDArray[Any]) -> Objects:
+        """The same in pixels of an image that begins elsewhere.  step : (2,), added to each place."""
+        step = np.asarray(step, np.float64)
+        shape = None
+        if self.shape is not None:
+            shape = np.asarray(shapely.transform(self.shape, lambda xy: xy + step), dtype=object)
+        return Objects(self.xy + step, self.box + np.tile(step, 2), self.label, self.accuracy_px, shape)
 
     @property
     def size(self) -> Floats:

@@ -147,14 +147,17 @@ class Dataset:
         sources: Sequence[Source],
         contract: Contract,
         ground: Mapping[int, Ground] | None = None,
+        *,
+        is_shaped: bool = False,
     ) -> None:
         """
         ground : what may be used of each source, by its number; sources that aren't named aren't used. None:
             all of all.
+        is_shaped : objects have their outlines.
         Raises UserError when a raster lacks a band or its GSD.
         """
         self.sources, self.contract = tuple(sources), contract
-        self._ground = ground
+        self._ground, self._is_shaped = ground, is_shaped
         self.grids = tuple(_working_grid(source, contract) for source in self.sources)
         self._read = [_bands_to_read(source, contract) for source in self.sources]
         self._number = {name: number for number, name in enumerate(contract.classes)}
@@ -193,7 +196,7 @@ class Dataset:
 
     def limited(self, ground: Mapping[int, Ground]) -> Dataset:
         """The same sources, on the ground of one side of a split."""
-        return Dataset(self.sources, self.contract, ground)
+        return Dataset(self.sources, self.contract, ground, is_shaped=self._is_shaped)
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -342,7 +345,9 @@ class Dataset:
     def _of(self, source: int) -> _Laid:
         if source not in self._laid:
             ground = None if self._ground is None else self._ground[source]
-            self._laid[source] = _lay(self.sources[source], self.grids[source], ground, self._number)
+            self._laid[source] = _lay(
+                self.sources[source], self.grids[source], ground, self._number, is_shaped=self._is_shaped
+            )
         return self._laid[source]
 
 
@@ -365,7 +370,9 @@ class _Laid:
     ground: Ground | None
 
 
-def _lay(source: Source, grid: Grid, ground: Ground | None, number: Mapping[str, int]) -> _Laid:
+def _lay(
+    source: Source, grid: Grid, ground: Ground | None, number: Mapping[str, int], *, is_shaped: bool
+) -> _Laid:
     a, b, c, d, e, f = grid.pixels_from(source.grid)
     matrix, step = np.array([[a, b], [d, e]]).T, np.array([c, f])
 
@@ -381,7 +388,10 @@ def _lay(source: Source, grid: Grid, ground: Ground | None, number: Mapping[str,
     accuracy = np.zeros(len(marked)) if gsd is None else marked.accuracy_m / np.sqrt(gsd[0] * gsd[1])
     label = np.array([number.get(class_of(str(name)), -1) for name in marked.label], np.int64)
     kept = source.kept & (label >= 0)
-    every = Objects(moved(source.xy), boxes, label, np.nan_to_num(accuracy, nan=0.0))
+    outlines = None
+    if is_shaped:
+        outlines = _outlines(shapely.transform(marked.geometry, moved), boxes)
+    every = Objects(moved(source.xy), boxes, label, np.nan_to_num(accuracy, nan=0.0), outlines)
     objects = every[kept]
     moved_ground = None
     counted = np.ones(len(objects), np.bool_)
@@ -411,6 +421,16 @@ def _moved_boxes(boxes: Floats, moved: Callable[[Floats], Floats]) -> Floats:
     return np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
 
 
+def _outlines(shapes: NDArray[np.object_], boxes: Floats) -> NDArray[np.object_]:
+    """Areas as they are; of what has a size but no area (a point with a radius) the circle."""
+    found = np.array(shapely.make_valid(shapes), dtype=object)
+    for row in np.flatnonzero(shapely.area(found) == 0):
+        x0, y0, x1, y1 = boxes[row]
+        middle = shapely.Point((x0 + x1) / 2, (y0 + y1) / 2) if np.isfinite(boxes[row]).all() else None
+        found[row] = shapely.Polygon() if middle is None else middle.buffer((x1 - x0 + y1 - y0) / 4)
+    return found
+
+
 def class_of(label: str) -> str:
     """The class of an annotation with this label: where nobody names one, all are objects."""
     return label or "object"
@@ -429,8 +449,7 @@ def _near(objects: Objects, window: Window) -> Objects:
     x, y = objects.xy[:, 0], objects.xy[:, 1]
     near = (x >= window.x - reach[:, 0]) & (x <= window.right + reach[:, 0])
     near &= (y >= window.y - reach[:, 1]) & (y <= window.bottom + reach[:, 1])
-    found, corner = objects[near], np.array([window.x, window.y], np.float64)
-    return Objects(found.xy - corner, found.box - np.tile(corner, 2), found.label, found.accuracy_px)
+    return objects[near].shifted(np.array([-window.x, -window.y]))
 
 
 def _mask(area: Area, window: Window) -> NDArray[np.bool_]:

@@ -1,0 +1,128 @@
+"""Outlines in three looks: places are proposed, each is looked at, and the object there is drawn.
+
+For crowns, shrubs and cells whose area matters. It learns from polygons; of a point with a radius it learns
+the circle, of a box the box. Source: Mask R-CNN (He et al. 2017, arXiv:1703.06870) on a feature pyramid (Lin
+et al. 2017, arXiv:1612.03144), torchvision's implementation; see `networks.detection` for what is different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.aoi import Area
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors import boxes, pyramids
+from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, Boxes, Outlined
+from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.pyramids import Options, decode, losses
+from ecodetect.grid import Floats, Grid, Window
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ecodetect.training.sample import Sample
+
+__all__ = ["CRITERION", "TYPICAL_PX", "Options", "build", "card_options", "decode", "losses", "network"]
+
+IS_LEARNED = True
+NEEDS_SHAPES = True
+AUGMENTATIONS: Mapping[str, float] = {"scale": 0.4}  # an outline may be turned
+
+_COST = 60.0  # time per pixel with the default backbone, where decoding a pixel is 1
+_INSIDE = 0.5  # a part of a box that is surer belongs to its object
+_STRAIGHT_PX = 0.25  # an outline is drawn with as few corners as keep within this
+
+
+def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network that a card describes.
+
+    weights : of the backbone; see `networks.backbones`. None: at random.
+    """
+    from ecodetect.networks import detection
+
+    return detection.mask_rcnn(card.options["network"], card.bands, len(card.classes), weights)
+
+
+def card_options(
+    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of the card of a network to be trained; see `pyramids.card_options`.
+
+    spacing_px : not used.
+    """
+    return pyramids.card_options("mask_rcnn", diameter_px, asked)
+
+
+def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+    """As `boxes.targets`, and masks (n, H, W): 1 in each object."""
+    objects = sample.objects[boxes.is_learned(sample)]
+    height, width = sample.valid.shape
+    shapes = shapely.box(*objects.box.T) if objects.shape is None else objects.shape
+    masks = np.zeros((len(objects), height, width), np.float32)
+    for mask, shape in zip(masks, np.reshape(shapes, -1), strict=True):
+        mask += _drawn(shape, width, height)
+    return {**boxes.targets(sample, card), "masks": masks}
+
+
+def _drawn(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bool_]:
+    """Pixels with their centre in a shape, (H, W)."""
+    area, window = Area(shapely.make_valid(shape), Grid(width, height)), Window(0, 0, width, height)
+    if not area.meets(window):
+        return np.zeros((height, width), np.bool_)
+    inside = area.mask(window)
+    return np.ones((height, width), np.bool_) if inside is None else inside
+
+
+def outlined(outputs: Sequence[NDArray[np.float32]], found: Sequence[Boxes]) -> list[Outlined]:
+    """The outline in each box.
+
+    outputs : of the network; the second (N, D, M, M), rows as the boxes'.
+    """
+    drawn = []
+    for masks, (box, score, label) in zip(outputs[1], found, strict=True):
+        shapes = np.empty(len(box), dtype=object)
+        shapes[:] = [_outline(mask, each) for mask, each in zip(masks, box, strict=False)]
+        drawn.append((shapes, score, label))
+    return drawn
+
+
+def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
+    """The largest part of a mask (M, M) above a half, drawn in its box; the box where none is."""
+    from skimage.measure import find_contours
+
+    x0, y0, x1, y1 = box
+    whole = shapely.box(*box)
+    rows, columns = mask.shape
+    best = None
+    for ring in find_contours(np.pad(mask, 1), _INSIDE):
+        if len(ring) < 4:
+            continue
+        # The middle of the first part has the place 1 in the padded mask, and lies half a part inside.
+        x = np.clip(x0 + (ring[:, 1] - 0.5) / columns * (x1 - x0), x0, x1)
+        y = np.clip(y0 + (ring[:, 0] - 0.5) / rows * (y1 - y0), y0, y1)
+        part = shapely.Polygon(np.column_stack([x, y]))
+        if best is None or part.area > best.area:
+            best = part
+    if best is None or best.area == 0:
+        return whole
+    smooth = shapely.simplify(best, _STRAIGHT_PX)
+    return smooth if isinstance(smooth, shapely.Polygon) and smooth.is_valid and smooth.area > 0 else whole
+
+
+def build(
+    options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
+) -> BoxDetector:
+    """The detector of a bundle for a scene; raises UserError where they don't fit."""
+    return pyramids.build(
+        options, scene, bundle, network, cost=_COST, device=device, threads=threads, outlined=outlined
+    )
+
+
+def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut, of the boxes; see `boxes.agreement`."""
+    return pyramids.measure_agreement(bundle, image, network)
