@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @options.gsd
 @click.option("--backbone", metavar="NAME", help="A torchvision network as encoder: resnet18, …")
 @click.option(
-    "--weights", metavar="imagenet|none|FILE", help="Of the backbone, to begin with. Default: imagenet."
+    "--weights", metavar="imagenet|coco|none|FILE", help="Of the backbone, to begin with. Default: imagenet."
 )
 @click.option("--freeze", type=int, default=0, metavar="N", help="Keep the encoder's first N stages.")
 @click.option(

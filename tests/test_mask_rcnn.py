@@ -11,10 +11,10 @@ import shapely
 
 pytest.importorskip("torch")
 
-from ecodetect.detectors import mask_rcnn  # noqa: E402
-from ecodetect.detectors.mask_rcnn import _drawn  # noqa: E402
-from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
+from ecodetect.detectors import mask_rcnn
+from ecodetect.detectors.mask_rcnn import _drawn
+from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
+from ecodetect.training.sample import Objects, Sample
 
 SIDE = 96
 SHAPES = [

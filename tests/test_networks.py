@@ -113,6 +113,39 @@ def test_pretrained_weights_are_found_by_name(tmp_path: Path, monkeypatch: pytes
         backbones.encoder("vgg11", backbones.pretrained("vgg11"), RGB)
 
 
+def test_the_backbone_of_a_detector_of_coco_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights lie deeper in the file, and a MobileNet's without the name of its features."""
+    from torchvision import models
+
+    monkeypatch.setenv(backbones.VARIABLE, str(tmp_path))
+    torch.manual_seed(0)
+    whole = models.mobilenet_v3_large()
+    held = {"rpn.head.cls_logits.bias": np.zeros(3, np.float32)}
+    for key, value in whole.features.state_dict().items():
+        if not key.endswith("num_batches_tracked"):  # torchvision freezes the normalisation there
+            held[f"backbone.body.{key}"] = value.numpy()
+    name = "fasterrcnn_mobilenet_v3_large"
+    safetensors.numpy.save_file(held, tmp_path / f"{name}_fpn_coco.safetensors")
+    safetensors.numpy.save_file(
+        {"wrong": held["rpn.head.cls_logits.bias"]}, tmp_path / f"{name}_320_fpn.safetensors"
+    )
+    weights = backbones.pretrained("mobilenet_v3_large", "coco")
+    encoder = backbones.encoder("mobilenet_v3_large", weights, RGB)
+    first = next(part for part in encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    assert torch.equal(first.weight, whole.features[0][0].weight)
+    with pytest.raises(
+        UserError, match="weights of COCO for mobilenet_v3_large and resnet50, not for 'resnet18'"
+    ):
+        backbones.pretrained("resnet18", "coco")
+
+
+def test_a_pickled_file_isnt_opened(tmp_path: Path) -> None:
+    pickled = tmp_path / "resnet18.pth"
+    pickled.write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
+    with pytest.raises(UserError, match=r"resnet18\.pth is a pickled file, which may hold a program"):
+        backbones.from_file(pickled)
+
+
 def test_what_cannot_be_an_encoder_is_one_sentence() -> None:
     with pytest.raises(UserError, match="did you mean"):
         backbones.encoder("resnet19", None, RGB)

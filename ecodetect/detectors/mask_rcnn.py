@@ -99,7 +99,7 @@ def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
     whole = shapely.box(*box)
     rows, columns = mask.shape
     best = None
-    for ring in find_contours(np.pad(mask, 1), _INSIDE):
+    for ring in find_contours(np.pad(mask, 1), _INSIDE):  # type: ignore[no-untyped-call]
         if len(ring) < 4:
             continue
         # The middle of the first part has the place 1 in the padded mask, and lies half a part inside.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,9 @@ DEVIATION = {"red": 0.229, "green": 0.224, "blue": 0.225}
 _PROBE_PX = 128  # sides of the images on which strides are found out
 _ENDS = ("avgpool", "classifier", "fc", "head")  # where the features end and the classification begins
 _OWN = {"mobilenet_v2": MobileNetV2}
+# torchvision's detectors of COCO's objects on these backbones, and what it calls a backbone inside.
+_COCO = {"resnet50": "fasterrcnn_resnet50_fpn", "mobilenet_v3_large": "fasterrcnn_mobilenet_v3_large_fpn"}
+_BODY = "backbone.body."
 _CHANNELS = ("red", "green", "blue")
 
 
@@ -45,14 +48,23 @@ def names() -> list[str]:
     )
 
 
-def pretrained(name: str) -> dict[str, Any]:
-    """ImageNet weights of a backbone, in torchvision's naming.
+def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[str, Any]:
+    """Weights of a backbone, in torchvision's naming.
 
-    Looked for as NAME.safetensors or NAME_*.safetensors in the folder $ECODETECT_WEIGHTS, then in torch's
-    cache (`hub/checkpoints`); else torchvision downloads its own.
+    of : "imagenet": a classifier's; "coco": the backbone's in torchvision's detector of COCO's objects.
+    Looked for as NAME*.safetensors in the folder $ECODETECT_WEIGHTS, then in torch's cache
+    (`hub/checkpoints`), NAME being the backbone's or the detector's; else torchvision downloads its own.
     Raises UserError where there are none.
     """
     from torchvision import models
+
+    if of == "coco":
+        if name not in _COCO:
+            known = " and ".join(sorted(_COCO))
+            raise UserError(f"torchvision has weights of COCO for {known}, not for '{name}'; take imagenet.")
+        stem, others = _COCO[name], models.list_models(module=models.detection)
+    else:
+        stem, others = name, names()
 
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     stated = os.environ.get(VARIABLE)
@@ -61,19 +73,44 @@ def pretrained(name: str) -> dict[str, Any]:
         # `vgg11` must not find `vgg11_bn`: what follows the name is no name of another backbone.
         found = [
             path
-            for path in sorted(folder.glob(f"{name}*.safetensors"))
-            if max((other for other in names() if path.stem.startswith(other)), key=len, default="") == name
+            for path in sorted(folder.glob(f"{stem}*.safetensors"))
+            if max((other for other in others if path.stem.startswith(other)), key=len, default="") == stem
         ]
         if found:
-            return read_weights(found[0])
+            return from_file(found[0])
     try:
-        chosen = models.get_model_weights(name)["DEFAULT"]
-        return {key: value.numpy() for key, value in chosen.get_state_dict(progress=False).items()}
+        chosen = models.get_model_weights(stem)["DEFAULT"]
+        weights = chosen.get_state_dict(progress=False, check_hash=True)
+        return _of_backbone({key: value.numpy() for key, value in weights.items()})
     except (OSError, RuntimeError, ValueError) as error:
+        what = "ImageNet weights" if of == "imagenet" else "weights of COCO"
         raise UserError(
-            f"No ImageNet weights for '{name}': put {name}.safetensors, in torchvision's naming, into the "
+            f"No {what} for '{name}': put {stem}.safetensors, in torchvision's naming, into the "
             f"folder that {VARIABLE} names, or train with --weights none."
         ) from error
+
+
+def from_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Weights of a backbone from a file, a classifier's or those of one of torchvision's detectors.
+
+    Raises BundleError for what is no .safetensors file; anything pickled is refused, for it may hold a
+    program.
+    """
+    if Path(path).suffix.lower() in (".pth", ".pt", ".ckpt", ".pkl", ".bin"):
+        raise UserError(
+            f"{path} is a pickled file, which may hold a program and so isn't opened; save its weights as"
+            " .safetensors (safetensors.torch.save_file) where you trust it."
+        )
+    return _of_backbone(read_weights(path))
+
+
+def _of_backbone(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a detector's weights those of its backbone, under the names that they have in a classifier."""
+    if not any(key.startswith(_BODY) for key in weights):
+        return dict(weights)
+    body = {key.removeprefix(_BODY): each for key, each in weights.items() if key.startswith(_BODY)}
+    # torchvision takes a MobileNet's features out of the network, and so their name.
+    return {f"features.{key}" if key[0].isdigit() else key: each for key, each in body.items()}
 
 
 def encoder(

@@ -100,7 +100,7 @@ def train(
     asked : Asked, optional
         What else is said about the data.
     backbone, weights : str, optional
-        Name of a torchvision network as encoder; "imagenet", "none" or a file of its weights.
+        Name of a torchvision network as encoder; "imagenet", "coco", "none" or a file of its weights.
     freeze : int
         Stages of the encoder that keep their weights, from the first.
     split_by : str
@@ -362,13 +362,15 @@ def _network(
             raise UserError("--weights are those of a --backbone; name it too.")
         scratch: nn.Module = detector.network(card)
         return scratch
+    from ecodetect.networks import backbones
+
     found: Mapping[str, Any] | None = None
     if weights in (None, "imagenet"):
-        from ecodetect.networks.backbones import pretrained
-
-        found = pretrained(backbone)
+        found = backbones.pretrained(backbone)
+    elif weights == "coco":
+        found = backbones.pretrained(backbone, "coco")
     elif weights != "none":
-        found = bundle.read_weights(str(weights))
+        found = backbones.from_file(str(weights))
     built: nn.Module = detector.network(card, found)
     return built
 
