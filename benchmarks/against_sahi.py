@@ -3,7 +3,8 @@
     python benchmarks/against_sahi.py /tmp/bench --sizes 10000 30000
 
 Needs `pip install sahi` in the environment that runs it; neither torch nor a network. The function is
-`threshold` with boxes, at a fixed level. Start-up (a scan of 512 px) is subtracted from the times; growth is
+`threshold` with boxes, at a fixed level; with --model BUNDLE it is the bundle's network (one of torchvision's,
+for red, green and blue of 8 bits, trained on pixels as they are). Start-up (a scan of 512 px) is subtracted from the times; growth is
 the peak beyond that of start-up. sahi holds the whole picture: at 30,000 px some 5 GB.
 """
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for the rasters; those that are there are used again")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000], help="sides in pixels")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", help="a bundle")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     commands: dict[str, Callable[[Path], Cost]] = {
@@ -34,6 +36,13 @@ def main() -> None:
         "sahi, its slicer alone": lambda path: _sliced(path, "--slicer-only"),
         "sahi, get_sliced_prediction, NMS": _sliced,
     }
+    if given.model:
+        model = ("--model", given.model)
+        commands = {
+            "ecodetect scan": lambda path: _scan(path, "-m", given.model),
+            "sahi, the same network as `scan` runs it": lambda path: _sliced(path, *model, "--folded"),
+            "sahi, the same network as trained": lambda path: _sliced(path, *model),
+        }
     rows = []
     for size in given.sizes:
         costs: dict[str, list[Cost]] = {name: [] for name in commands}
@@ -63,9 +72,9 @@ def _raster(folder: Path, size: int) -> Path:
     return path
 
 
-def _scan(path: Path) -> Cost:
-    flags = ("-m", "threshold", "--set", f"level={LEVEL}", "--set", "geometry=box", "--restart")
-    return cost_of(scan_command(path, path.with_name("sahi.csv"), *flags))
+def _scan(path: Path, *flags: str) -> Cost:
+    flags = flags or ("-m", "threshold", "--set", f"level={LEVEL}", "--set", "geometry=box")
+    return cost_of(scan_command(path, path.with_name("sahi.csv"), *flags, "--restart"))
 
 
 def _sliced(path: Path, *flags: str) -> Cost:

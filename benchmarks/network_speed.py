@@ -1,6 +1,7 @@
 """What `scan` costs beside its network: python network_speed.py FOLDER [-m trees] [--size 4096].
 
-A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD.
+A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD; a
+model that works in pixels sees them as it always does, reduced.
 It is scanned, the tiles that the network is given are noted, and the same tiles are given to the bare
 network: the weights as they are trained, and as `scan` runs them (normalisation folded in, channels last).
 Rounds alternate; start-up (imports, opening the model) is outside of all three.
@@ -8,6 +9,7 @@ Rounds alternate; start-up (imports, opening the model) is outside of all three.
 
 from __future__ import annotations
 
+import importlib
 import time
 from pathlib import Path
 
@@ -18,8 +20,8 @@ import torch
 from rasterio.transform import Affine
 
 import ecodetect
-from ecodetect import models, runtime
-from ecodetect.detectors import heatmap
+from ecodetect import detectors, models, runtime
+from ecodetect.detectors.protocol import Scene
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
 
@@ -49,11 +51,15 @@ def make(folder: Path, image: Path, size: int, gsd: float) -> Path:
 def main(folder: Path, model: str, image: Path, size: int, rounds: int) -> None:
     """Compare."""
     bundle = models.opened(model)
-    path = make(folder, image, size, bundle.card.gsd or 1.0)
-    plain = heatmap.network(bundle.card)
+    card = bundle.card
+    path = make(folder, image, size, card.gsd_m or 0.1)
+    plain = importlib.import_module(f"ecodetect.detectors.{card.detector}").network(card)
     runtime.load(plain, bundle.weights, name=model)
     plain.eval()
-    opened = heatmap._opened(bundle, "auto", None)  # the very one that `scan` uses: it is kept
+    scene = Scene(card.bands, None, "uint8", (0.0, 255.0))
+    opened = detectors.build(
+        card.detector, scene, bundle=bundle
+    ).network  # the very one of `scan`: it is kept
     shapes: list[torch.Size] = []
     watch = opened.module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     ecodetect.scan(path, model=model)  # what is imported and allocated once, and the tiles

@@ -1,11 +1,13 @@
 """Boxes of the dark objects of a picture by the way of sahi: slices of the whole, the same function, NMS.
 
-Called by `against_sahi.py`. The function is `threshold` at a fixed level; there is no network and no torch.
+Called by `against_sahi.py`. The function is `threshold` at a fixed level, without a network or torch; with
+--model the network of a bundle (a detector on torchvision's), as trained or, with --folded, as `scan` runs it.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,30 @@ from ecodetect.grid import Grid, Window
 RGB = ("red", "green", "blue")
 
 
+def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
+    """The detector of a bundle for pictures of the bundle's own scaling; as trained unless folded."""
+    import importlib
+
+    from ecodetect import bundle, runtime
+
+    held = bundle.read(path)
+    detector = detectors.build(held.card.detector, scene, bundle=held)
+    if not is_folded:
+        module = importlib.import_module(f"ecodetect.detectors.{held.card.detector}").network(held.card)
+        runtime.load(module, held.weights, name=path)
+        network = replace(detector.network, module=module.eval())
+        detector = replace(detector, network=network)
+    return detector
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raster")
     parser.add_argument("--slice", type=int, default=1024, help="side of a slice in pixels")
     parser.add_argument("--overlap", type=float, default=0.2, help="share of a slice; sahi's default")
     parser.add_argument("--level", default="126")
+    parser.add_argument("--model", help="a bundle")
+    parser.add_argument("--folded", action="store_true", help="normalisation folded, channels last")
     parser.add_argument("--slicer-only", action="store_true", help="no objects of sahi's, no NMS")
     given = parser.parse_args()
     # Here, so that --help works without it.
@@ -34,7 +54,10 @@ def main() -> None:
     from sahi.slicing import slice_image
 
     scene = Scene(RGB, None, "uint8", (0.0, 255.0))
-    detector = detectors.build("threshold", scene, {"level": given.level, "geometry": "box"})
+    if given.model:
+        detector = _of_bundle(given.model, scene, is_folded=given.folded)
+    else:
+        detector = detectors.build("threshold", scene, {"level": given.level, "geometry": "box"})
 
     def search(image: np.ndarray[Any, Any]) -> Detections:
         height, width = image.shape[:2]
