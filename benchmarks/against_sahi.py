@@ -3,7 +3,7 @@
     python benchmarks/against_sahi.py /tmp/bench --sizes 10000 30000
 
 Needs `pip install sahi` in the environment that runs it; neither torch nor a network. The function is
-`threshold` with boxes, at a fixed level; with --model BUNDLE it is the bundle's network (one of torchvision's,
+`threshold` with boxes, at a fixed level; with --model BUNDLE it is the bundle's network (torchvision's,
 for red, green and blue of 8 bits, trained on pixels as they are). Start-up (a scan of 512 px) is subtracted
 from the times; growth is the peak beyond that of start-up. sahi holds the whole picture: at 30,000 px some
 5 GB.

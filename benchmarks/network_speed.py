@@ -1,10 +1,10 @@
 """What `scan` costs beside its network: python network_speed.py FOLDER [-m trees] [--size 4096].
 
-A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD; a
-model that works in pixels sees them as it always does, reduced.
-It is scanned, the tiles that the network is given are noted, and the same tiles are given to the bare
-network: the weights as they are trained, and as `scan` runs them (normalisation folded in, channels last).
-Rounds alternate; start-up (imports, opening the model) is outside of all three.
+A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD;
+a model that works in pixels sees them as it always does, reduced. It is scanned, the tiles that the network
+is given are noted, and the same tiles are given to the bare network: the weights as they are trained, and as
+`scan` runs them (normalisation folded in, channels last). Rounds alternate; start-up (imports, opening the
+model) is outside of all three.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Boxes of the dark objects of a picture by the way of sahi: slices of the whole, the same function, NMS.
 
 Called by `against_sahi.py`. The function is `threshold` at a fixed level, without a network or torch; with
---model the network of a bundle (a detector on torchvision's), as trained or, with --folded, as `scan` runs it.
+--model the network of a bundle (a detector on torchvision's), as trained or, with --folded, as in
+`scan`.
 """
 
 from __future__ import annotations
