@@ -285,12 +285,13 @@ def describe_crs(crs: CRS | None) -> str:
     """Name and code of a CRS for people."""
     if crs is None:
         return "no CRS"
-    authority = _authority(crs)
+    authority = authority_of(crs)
     return f"{crs.name} ({authority})" if authority else str(crs.name)
 
 
 @lru_cache(maxsize=64)
-def _authority(crs: CRS) -> str | None:
+def authority_of(crs: CRS) -> str | None:
+    """Registered name of a CRS, such as EPSG:32630; None where it has none."""
     found = crs.to_authority(min_confidence=100)
     return ":".join(found) if found else None
 

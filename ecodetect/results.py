@@ -13,7 +13,7 @@ from typing import Any
 from ecodetect import __version__, formats
 from ecodetect.candidates import Patches
 from ecodetect.errors import UserError
-from ecodetect.grid import Grid, describe_crs
+from ecodetect.grid import Grid, authority_of, describe_crs
 from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
 from ecodetect.memory import give_back
@@ -163,6 +163,7 @@ def _metadata(
             {
                 "source": job.source,
                 "fingerprint": job.fingerprint,
+                **_crs(job),
                 "settings": dict(job.work.detector.settings),
                 **_trained(job),
                 **({"expected": dict(by_density)} if by_density else {}),
@@ -171,6 +172,12 @@ def _metadata(
         ],
         "area_ha": area_ha,
     }
+
+
+def _crs(job: Job) -> dict[str, str]:
+    """The CRS of the raster, whatever that of the file is: in it boxes lie straight."""
+    name = None if job.grid.crs is None else authority_of(job.grid.crs)
+    return {} if name is None else {"crs": name}
 
 
 def _trained(job: Job) -> dict[str, Any]:

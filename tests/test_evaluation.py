@@ -148,6 +148,22 @@ def test_outlines_against_boxes_compare_boxes(tmp_path: Path) -> None:
     assert done.rates.true_positives == 1
 
 
+@pytest.mark.parametrize("truth_crs", [4326, 32647])
+def test_boxes_are_straight_in_the_crs_of_their_raster(tmp_path: Path, truth_crs: int) -> None:
+    """A scan's GeoJSON holds longitude and latitude, in which the boxes of a raster in UTM lie askew."""
+    discs = [shapely.Point(1_000_000 + 30 * n, 217_000).buffer(5) for n in range(3)]
+    truth = geopandas.GeoDataFrame(geometry=discs, crs=32647).to_crs(truth_crs)
+    truth.to_file(tmp_path / "t.gpkg")
+    boxes = geopandas.GeoDataFrame(geometry=[shapely.box(*disc.bounds) for disc in discs], crs=32647)
+    found = json.loads(boxes.to_crs(4326).to_json())
+    found.pop("crs", None)
+    found["ecodetect"] = {"rasters": [{"source": "it.tif", "crs": "EPSG:32647"}]}
+    (tmp_path / "f.geojson").write_text(json.dumps(found))
+    done = evaluate(tmp_path / "f.geojson", tmp_path / "t.gpkg", criterion=Criterion("iou", 0.98))
+    assert done.criterion == "IoU of bounding boxes ≥ 0.98"
+    assert done.rates.true_positives == 3
+
+
 def test_points_against_polygons_lie_inside(tmp_path: Path) -> None:
     crowns = [shapely.Point(X0 + x, Y0).buffer(4) for x in (0, 20)]
     there = layer(tmp_path / "t.gpkg", crowns)

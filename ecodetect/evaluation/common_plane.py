@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from pyproj import CRS
 
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, describe_crs
@@ -15,8 +16,14 @@ from ecodetect.layer import Layer
 _FAR_M = 1000.0  # so far apart no two files are about the same small place
 
 
-def common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Grid, bool, Layer, Layer]:
-    """A grid that holds both layers without a raster, whether it counts pixels, and the layers."""
+def common_plane(
+    own: Layer, true: Layer, found: Path, there: Path, raster_crs: CRS | None = None
+) -> tuple[Grid, bool, Layer, Layer]:
+    """A grid that holds both layers without a raster, whether it counts pixels, and the layers.
+
+    raster_crs : of the raster that the detections are from, where their file says it. In it their boxes lie
+        straight; in longitude and latitude they are turned.
+    """
     stated = next((layer.grid for layer in (own, true) if layer.grid is not None), None)
     if stated is not None:  # a label image with its place, or a file that states the image's size
         fixed = [
@@ -32,6 +39,9 @@ def common_plane(own: Layer, true: Layer, found: Path, there: Path) -> tuple[Gri
             f"{without} has pixels or no CRS and the other file has one; name the raster with --image."
         )
     frame_crs = known[0].crs if known else None
+    if frame_crs is not None:
+        projected = (crs for crs in (raster_crs, *(each.crs for each in known)) if crs and crs.is_projected)
+        frame_crs = next(projected, frame_crs)
     has_pixels = frame_crs is None and all(layer.metadata.get("frame") == "pixel" for layer in known)
     grid = Grid(1, 1, crs=frame_crs)
     whole = [np.asarray(shapely.bounds(layer.in_pixels(grid)), np.float64).reshape(-1, 4) for layer in known]

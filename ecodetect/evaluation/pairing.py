@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import shapely
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.errors import UserError
@@ -206,7 +208,7 @@ def _laid(
         has_pixels = True
         said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
         if grid is None:
-            grid, has_pixels, own, true = common_plane(own, true, found.path, there.path)
+            grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
         if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
             gsd_m = float(stated)  # as the scan was told
@@ -235,6 +237,16 @@ def _laid(
         tuple(pairs), unjudged, unsearched, _stated(found, "score"), str(found.metadata.get("model", "")),
         tuple(trained), merged(said),
     )  # fmt: skip
+
+
+def _raster_crs(found: LayerFile | LayerFolder) -> CRS | None:
+    """That of the rasters which the detections are from, if it is said and one."""
+    names = {each.get("crs") for each in found.rasters}
+    name = names.pop() if len(names) == 1 else None
+    try:
+        return CRS.from_user_input(name) if isinstance(name, str) else None
+    except CRSError:
+        return None
 
 
 def _stated(found: LayerFile | LayerFolder, name: str) -> Any:
