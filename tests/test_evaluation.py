@@ -156,9 +156,11 @@ def test_boxes_are_straight_in_the_crs_of_their_raster(tmp_path: Path, truth_crs
     truth.to_file(tmp_path / "t.gpkg")
     boxes = geopandas.GeoDataFrame(geometry=[shapely.box(*disc.bounds) for disc in discs], crs=32647)
     found = json.loads(boxes.to_crs(4326).to_json())
-    found.pop("crs", None)
-    found["ecodetect"] = {"rasters": [{"source": "it.tif", "crs": "EPSG:32647"}]}
-    (tmp_path / "f.geojson").write_text(json.dumps(found))
+    said = {
+        "rasters": [{"source": "it.tif", "crs": "EPSG:32647"}]
+    }  # in front of the features, as `scan` does
+    whole = {"type": found["type"], "ecodetect": said, "features": found["features"]}
+    (tmp_path / "f.geojson").write_text(json.dumps(whole))
     done = evaluate(tmp_path / "f.geojson", tmp_path / "t.gpkg", criterion=Criterion("iou", 0.98))
     assert done.criterion == "IoU of bounding boxes ≥ 0.98"
     assert done.rates.true_positives == 3

@@ -346,3 +346,30 @@ def test_curves_are_drawn_also_without_figures(tmp_path: Path) -> None:
         with Image.open(path) as picture:
             assert np.asarray(picture).std() > 1
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_class_that_only_validation_has_is_told(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+    """Where the user has said how to split it is an error, where chance did it is a remark."""
+    for number, label in enumerate(("cell", "rare")):
+        shutil.copy(sample_data / "cells.png", tmp_path / f"p{number}.png")
+        rows = (sample_data / "cells.csv").read_text().splitlines()
+        marked = [f"{rows[0]},label", *(f"{row},cell" for row in rows[1:-1]), f"{rows[-1]},{label}"]
+        (tmp_path / f"p{number}.csv").write_text("\n".join(marked) + "\n")
+    out = tmp_path / "it.safetensors"
+    pairs = [tmp_path / f"p{number}.{kind}" for number in range(2) for kind in ("png", "csv")]
+    done = ecodetect("train", *pairs, "-o", out, "--split", "*p1*", "--device", "cpu")
+    assert done.code == 2
+    assert "a class that training has none of: 'rare' (1); split otherwise than by *p1*" in done.err
+    assert not out.exists()
+
+
+def test_which_classes_only_validation_has() -> None:
+    def counted(**per_class: int) -> Statistics:
+        return Statistics(
+            images=1, objects=sum(per_class.values()), per_class=per_class, ignored=0, sized=0, size_px=None,
+            spacing_px=None, known_px=0.0,
+        )  # fmt: skip
+
+    assert recipe._unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith("none of: 'b' (2)")
+    assert recipe._unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""

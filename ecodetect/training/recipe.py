@@ -167,6 +167,11 @@ def train(
     whole = Dataset(sources, made, is_shaped=getattr(detector, "NEEDS_SHAPES", False))
     training, validation = whole.limited(sides.training), whole.limited(sides.validation)
     statistics = training.statistics()
+    unseen = _unseen(statistics, validation.statistics())
+    if unseen and split_by in ("auto", "blocks", "files", "none"):
+        say(f"{unseen}, so nothing learns it.")
+    elif unseen:
+        raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
     card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command)
     torch.manual_seed(seed)
     network = _network(detector, card, start, backbone, weights, say)
@@ -213,6 +218,17 @@ def train(
         report.draw_curves(fitted.history, curves, title=target.stem)
         shutil.rmtree(folder, ignore_errors=True)
     return Trained(target, curves, done, fitted, report.verdict(fitted, sides.method), gathered.notes)
+
+
+def _unseen(training: Statistics, validation: Statistics) -> str:
+    """Which classes are only in validation, in words; empty: none."""
+    counts = {
+        name: count
+        for name, count in validation.per_class.items()
+        if count and not training.per_class.get(name, 0)
+    }
+    each = ", ".join(f"'{name}' ({count})" for name, count in sorted(counts.items()))
+    return f"Validation has annotations of a class that training has none of: {each}" if counts else ""
 
 
 def nearest(sources: Sequence[Source]) -> str | None:
