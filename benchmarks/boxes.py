@@ -99,7 +99,8 @@ def main(
         counts.append(_counted(f"suppressed above {iou:g}, above 0.5", other, dict.fromkeys(names, 0.5)))
     best = {name: _best(seen[name]) for name in names}
     counts.append(_counted("once, best threshold here", seen, best))
-    click.echo(table(["boxes", "counted", "there", "in all", "mean absolute, a picture", "F1"], counts))
+    header = ["boxes", "counted", "there", "in all", "mean absolute, a picture", "F1", "mean AP"]
+    click.echo(table(header, counts))
 
 
 def _truths(path: Path, annotations: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -189,7 +190,11 @@ def _counted(name: str, seen: dict[str, list[Seen]], threshold: dict[str, float]
     off = counted - there
     f1 = 2 * true / max(1, counted.sum() + there.sum())
     share, mean = off.sum() / max(1, there.sum()), np.abs(off).mean()
-    return [name, f"{counted.sum():,.0f}", f"{there.sum():,.0f}", f"{share:+.1%}", f"{mean:.2f}", f"{f1:.3f}"]
+    ap = np.mean([_ap(parts) for parts in seen.values()])
+    return [
+        name, f"{counted.sum():,.0f}", f"{there.sum():,.0f}", f"{share:+.1%}", f"{mean:.2f}", f"{f1:.3f}",
+        f"{ap:.3f}",
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
