@@ -25,12 +25,10 @@ WHITE, RED = (255, 255, 255), (230, 30, 30)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
 @click.option("--scale", type=int, default=2, show_default=True, help="Pixels drawn for one of the picture.")
 @click.option("--score", type=float, help="Other than the model's own.")
-@click.option("--suppression", help="Of the other head of yolo: an IoU.")
-def main(
-    picture: Path, model: str, out: Path, scale: int, score: float | None, suppression: str | None
-) -> None:
+@click.option("--head", type=click.Choice(["card", "one", "many"]), help="Of yolo.")
+def main(picture: Path, model: str, out: Path, scale: int, score: float | None, head: str | None) -> None:
     """Draw."""
-    options = {"suppression": suppression} if suppression else {}
+    options = {"head": head} if head else {}
     found = ecodetect.scan(picture, model=model, score=LEAST, options=options)
     own = dict(zip(found.classes, models.card(model).thresholds["f1"], strict=True))
     least = np.array([own[label] if score is None else score for label in found.labels])

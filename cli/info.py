@@ -176,9 +176,13 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if card["reach_px"] == "whole image":
             text = "the whole tile around a place, so answers depend a little on how a raster is cut"
         yield "sees", text
-    for number, (purpose, scores) in enumerate(sorted(card["thresholds"].items(), reverse=True)):
+    # Those of another head have the head's name in front.
+    asked = sorted(
+        card["thresholds"].items(), key=lambda each: (each[0] not in _PURPOSES, each[0] == "count")
+    )
+    for number, (purpose, scores) in enumerate(asked):
         cuts = ", ".join(f"{name} {score:.3g}" for name, score in zip(card["classes"], scores, strict=False))
-        yield "" if number else "cut at", f"a score of {cuts} ({_PURPOSES.get(purpose, purpose)})"
+        yield "" if number else "cut at", f"a score of {cuts} ({_purpose(purpose)})"
     for number, metric in enumerate(card["metrics"]):
         yield "" if number else "measured", _metric(metric)
     if not card["metrics"]:
@@ -195,6 +199,11 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if card["versions"]:
         yield "", _flat(card["versions"])
     yield "hash", f"{facts['hash']}, {facts['megabytes']:.2f} MB"
+
+
+def _purpose(name: str) -> str:
+    head, _, own = name.rpartition("_")
+    return _PURPOSES.get(own, own) + (f", of the head '{head}'" if head else "")
 
 
 _PURPOSES = {"f1": "fewest errors, the default", "count": "unbiased count, --set threshold=count"}

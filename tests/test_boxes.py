@@ -278,6 +278,22 @@ def _trained(name: str, folder: Path, *, steps: int) -> loop.Fitted:
     return fit(_module(name), _module(name).network(card), card, _Rendered(), plan, folder=folder)
 
 
+@pytest.mark.parametrize("head", ["one", "many"])
+def test_validation_chooses_the_head(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that finds the objects becomes the model's; the other keeps thresholds of its own."""
+    truths = np.concatenate([sample.objects.box for sample in _Rendered().validation])
+
+    def decode(outputs: Any, card: Card, *rest: Any) -> Any:
+        n = len(truths) if card.options.get("head", "one") == head else 0
+        return [(truths[:n], np.full(n, 0.5), np.zeros(n, np.int64))]
+
+    monkeypatch.setattr(_module("yolo"), "decode", decode)
+    card = _trained("yolo", tmp_path, steps=4).bundle.card
+    other = "many" if head == "one" else "one"
+    assert card.options["head"] == head
+    assert set(card.thresholds) == {"f1", "count", f"{other}_f1", f"{other}_count"}
+
+
 @pytest.mark.slow
 @each
 def test_four_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_same_points_are_found(pair: tuple[Path, Path], sample_data: Path) -
     assert_same(one, two)
 
 
-@pytest.mark.parametrize("options", [{}, {"suppression": "0.5"}])
+@pytest.mark.parametrize("options", [{}, {"head": "many"}])
 def test_the_same_boxes_are_found(tmp_path: Path, sample_data: Path, options: dict[str, str]) -> None:
     bundle.write(tmp_path / "a.safetensors", boxes())
     done = exporting.export(tmp_path / "a.safetensors", tmp_path / "a.onnx", options=options)
@@ -85,7 +85,7 @@ def test_the_same_boxes_are_found(tmp_path: Path, sample_data: Path, options: di
     one, two = (models.build(tmp_path / name, scene, options) for name in ("a.safetensors", "a.onnx"))
     for first, second in zip(one.detect(chips), two.detect(chips), strict=True):
         assert_same(first, second)
-    other = {} if options else {"suppression": "0.5"}
+    other = {} if options else {"head": "many"}
     with pytest.raises(BundleError, match="export it with the same --set options"):
         models.build(tmp_path / "a.onnx", scene, other)
 

@@ -82,8 +82,8 @@ def test_an_object_smaller_than_a_place_is_learned() -> None:
     assert (owner == 0).sum() == 1
 
 
-@pytest.mark.parametrize("suppression", [None, 0.7])
-def test_what_is_drawn_is_read(suppression: float | None) -> None:
+@pytest.mark.parametrize("head", ["one", "many"])
+def test_what_is_drawn_is_read(head: yolo.Head) -> None:
     wanted = np.array([[10.0, 12.0, 50.5, 40.25], [70.0, 60.0, 120.0, 126.0]])
     maps = [np.full((1, 4 * yolo.BINS + 2, SIDE // s, SIDE // s), -12.0, np.float32) for s in (8, 16, 32)]
     for box, label, level in zip(wanted, (1, 0), (0, 2), strict=True):
@@ -97,7 +97,7 @@ def test_what_is_drawn_is_read(suppression: float | None) -> None:
             edge[low], edge[low + 1] = math.log(1 - far + low + 1e-12), math.log(far - low + 1e-12)
         maps[level][0, : 4 * yolo.BINS, row, column] = bins.ravel()
         maps[level][0, 4 * yolo.BINS + label, row, column] = 3.0
-    ((found, score, label),) = yolo.decode(maps, card(), suppression)
+    ((found, score, label),) = yolo.decode(maps, card(), head)
     order = np.argsort(found[:, 0])
     np.testing.assert_allclose(found[order], wanted, atol=1e-3)
     np.testing.assert_allclose(score, 1 / (1 + math.exp(-3)))

@@ -206,7 +206,8 @@ def agreement(
     """
     stride = network.stride
     height, width = (side // stride * stride for side in image.shape[1:])
-    floor = min((min(scores) for scores in card.thresholds.values()), default=0.5)
+    own = [card.thresholds[name] for name in ("f1", "count") if name in card.thresholds]
+    floor = min((min(scores) for scores in own), default=0.5)
 
     def seen(shift: int) -> tuple[Floats, Floats]:
         ((found, score, _),) = find(network.run(image[None, :, shift:height, shift:width]))

@@ -2,18 +2,19 @@
 
 Two heads are trained side by side on the same features. One is taught several boxes for each object, as
 usual, and teaches the features; the other is taught one, so its boxes above the threshold are the
-individuals, and touching ones aren't taken for the same. That is how detections are counted without
-over-detection (Jackson and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which
-drops neighbours in a crowd. Sources: YOLOv10 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD
-(Feng et al. 2021, arXiv:2108.07755) for which places learn which object; Zheng et al. 2020 (arXiv:1911.08287)
-for the loss of overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
+individuals, and touching ones aren't taken for the same. That is how detections are counted without over-
+detection (Jackson and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which
+drops neighbours in a crowd. It takes long to learn, so validation chooses between the two. Sources: YOLOv10
+(Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD (Feng et al. 2021, arXiv:2108.07755) for which
+places learn which object; Zheng et al. 2020 (arXiv:1911.08287) for the loss of overlap; generalised focal
+loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "card_options", "decode", "losses", "measure_agreement", "network", "targets"]
 
+Head = Literal["one", "many"]
+
 IS_LEARNED = True
 TYPICAL_PX = boxes.TYPICAL_PX
 # A turned box isn't the box of what was turned: no rotation but by quarters.
@@ -45,6 +48,7 @@ _SMALL_PX, _LARGE_PX = 14.0, 48.0  # smaller objects need a level at stride 4; l
 _MANY, _SCORE_POWER, _IOU_POWER = 10, 0.5, 6.0
 _AGAIN = 2  # times that truths without a place choose again
 _BOX_WEIGHT, _EDGE_WEIGHT, _CLASS_WEIGHT = 1.5, 0.3, 0.1  # 7.5 : 1.5 : 0.5, as in YOLOv8
+SUPPRESSION = 0.5
 _COST = 12.0  # time per pixel of the nano network, where decoding a pixel is 1
 _MOST = 3000  # boxes of a chip that are looked at, the best
 
@@ -55,12 +59,14 @@ class Options:
 
     threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
-    suppression : none: the head that answers each object once. A number: the other head, of whose boxes that
-        overlap by more than this IoU the best stays (non-maximum suppression).
+    head : who answers. "one" says each object once; of "many" boxes of an object the best stays
+        (non-maximum suppression); "card": whichever of the two found more of validation's objects.
+    suppression : IoU above which boxes of the head "many" mean the same object.
     """
 
     threshold: Literal["f1", "count"] = "f1"
-    suppression: float | None = None
+    head: Literal["card", "one", "many"] = "card"
+    suppression: float = SUPPRESSION
 
 
 def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
@@ -71,9 +77,7 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     return _network(card, ("one", "many"), weights)
 
 
-def _network(
-    card: Card, answers: Sequence[Literal["one", "many"]], weights: Mapping[str, Any] | None = None
-) -> nn.Module:
+def _network(card: Card, answers: Sequence[Head], weights: Mapping[str, Any] | None = None) -> nn.Module:
     from ecodetect.networks import yolo
 
     return yolo.build(card.options["network"], card.bands, len(card.classes), weights, answers=answers)
@@ -299,16 +303,33 @@ def _complete_iou(one: Tensor, two: Tensor) -> Tensor:
 # -- reading the outputs ----
 
 
+def alternatives(card: Card) -> dict[str, Card]:
+    """The card with each head, the first to be preferred; validation chooses."""
+    return {head: replace(card, options={**card.options, "head": head}) for head in ("one", "many")}
+
+
+def head_of(card: Card) -> Head:
+    """The head that a card takes."""
+    return "many" if card.options.get("head") == "many" else "one"
+
+
 def decode(
-    outputs: Sequence[NDArray[np.float32]], card: Card, suppression: float | None = None
+    outputs: Sequence[NDArray[np.float32]],
+    card: Card,
+    head: Head | None = None,
+    suppression: float = SUPPRESSION,
 ) -> list[Boxes]:
     """Boxes of each image.
 
-    outputs : of the network, (N, 4 · BINS + K, h, w) for each level; of the first head if of both.
-    suppression : IoU above which of two boxes of a class the better survives; None: all are answers.
+    outputs : of the network, (N, 4 · BINS + K, h, w) for each level; of both heads, "one" first, or of one.
+    head : which it is, or is to be taken; the card's if not given.
+    suppression : IoU above which of two boxes of a class and of the head "many" the better survives.
     Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,).
     """
     strides = [int(stride) for stride in card.options["network"]["strides"]]
+    head = head or head_of(card)
+    if head == "many" and len(outputs) > len(strides):
+        outputs = outputs[len(strides) :]
     found = []
     for number in range(len(outputs[0])):
         parts = [
@@ -319,7 +340,7 @@ def decode(
         if len(score) > _MOST:
             best = np.argsort(-score, kind="stable")[:_MOST]
             box, score, label = box[best], score[best], label[best]
-        if suppression is not None:
+        if head == "many":
             kept = boxes.suppressed(box, score, label, suppression, len(card.classes))
             box, score, label = box[kept], score[kept], label[kept]
         found.append((box, score, label))
@@ -350,24 +371,23 @@ def build(
 ) -> BoxDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
     card = bundle.card
-    answer: Literal["one", "many"] = "one" if options.suppression is None else "many"
-    opened = _opened(bundle, answer, device, threads)
+    head: Head = head_of(card) if options.head == "card" else options.head
     return BoxDetector(
         card=card,
         hash=bundle.hash,
-        network=opened,
+        network=_opened(bundle, head, device, threads),
         bands=bands_of(card, scene),
         scaling=card.scaling,
-        threshold=options.threshold,
-        find=partial(decode, card=card, suppression=options.suppression),
-        own_settings={"suppression": options.suppression},
+        threshold=options.threshold if head == head_of(card) else f"{head}_{options.threshold}",
+        find=partial(decode, card=card, head=head, suppression=options.suppression),
+        own_settings={"head": head, **({"suppression": options.suppression} if head == "many" else {})},
         cost=_COST,
         bytes_per_pixel=4 * len(card.bands) + 200,
     )
 
 
 @lru_cache(maxsize=4)
-def _opened(bundle: Bundle, answer: Literal["one", "many"], device: str, threads: int | None) -> Network:
+def _opened(bundle: Bundle, answer: Head, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.network_opening import open_network
 
@@ -384,6 +404,6 @@ def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) 
     """
     if image is None:
         return {}
-    card, opened = bundle.card, _opened(bundle, "one", "cpu", None)
+    card, opened = bundle.card, _opened(bundle, head_of(bundle.card), "cpu", None)
     rim = boxes.halo_px(opened, float(card.options["typical_px"]))
     return boxes.agreement(opened, card, partial(decode, card=card), image, rim)

@@ -66,6 +66,9 @@ class Learned(Protocol):
         """For each image (points (n, 2) or boxes (n, 4), score, label, …)."""
         ...
 
+    # alternatives(card) -> name -> card, where there are several ways to read the outputs: the one that finds
+    # most of validation's objects becomes the model's.
+
 
 class Data(Protocol):
     """What training needs of the data."""
@@ -514,18 +517,8 @@ class _Training:
         weights = {name: torch.from_numpy(np.array(each)) for name, each in best.weights.items()}
         for name, value in self.average.items():
             value.copy_(weights[name])
-        thresholds = dict(best.card.thresholds)
-        judged = self._validate()
-        with _borrowed(self.network, self.average) as network:
-            mine = self.processes.share(range(LOOKED_AT))
-            parts = [self._judge(network, self._plain(self._chip((4, index)))) for index in mine]
-            seen = selection.pooled(self.processes.gathered(parts), len(self.card.classes))
-        if judged.n_truths.sum() < selection.FEW:
-            # Few individuals say little about a threshold: those that were trained on take part, or are all
-            # there is. The card says how many were for validation.
-            both = selection.pooled([judged, seen], len(self.card.classes))
-            thresholds = selection.choose(both, otherwise=0.5)
-        best = Bundle(replace(best.card, thresholds=thresholds), best.weights)
+        judged, seen, thresholds = self._weighed()
+        best = Bundle(replace(self.card, thresholds=thresholds), best.weights)
         self.processes.wait()  # until all have read the file
         if self.processes.leads:
             bundle.write(self._made(self.folder), best)
@@ -538,6 +531,34 @@ class _Training:
             stopped,
             self.waited / max(time.monotonic() - self.began, 1e-9),
         )
+
+    def _weighed(self) -> tuple[Judged, Judged, dict[str, tuple[float, ...]]]:
+        """The network on validation ground, on what it was trained on, and its thresholds.
+
+        Of the ways to read a network's answer, where its detector knows several, the one with the best F1
+        becomes the card's. Thresholds of the others are kept under their names.
+        """
+        known = getattr(self.detector, "alternatives", lambda card: {"": card})(self.card)
+        ways: dict[str, tuple[float, Judged, Judged, dict[str, tuple[float, ...]]]] = {}
+        for name, card in known.items():
+            self.card = card
+            judged = self._validate()
+            with _borrowed(self.network, self.average) as network:
+                mine = self.processes.share(range(LOOKED_AT))
+                parts = [self._judge(network, self._plain(self._chip((4, index)))) for index in mine]
+                seen = selection.pooled(self.processes.gathered(parts), len(card.classes))
+            # Few individuals say little about a threshold: those that were trained on take part, or are all
+            # there is. The card says how many were for validation.
+            few = judged.n_truths.sum() < selection.FEW
+            told = selection.pooled([judged, seen], len(card.classes)) if few else judged
+            thresholds = selection.choose(told, otherwise=0.5)
+            ways[name] = (np.nan_to_num(told.rates(thresholds["f1"]).f1), judged, seen, thresholds)
+        best = max(ways, key=lambda name: ways[name][0])
+        self.card = known[best]
+        _, judged, seen, thresholds = ways.pop(best)
+        for name, (*_, others) in ways.items():
+            thresholds |= {f"{name}_{purpose}": scores for purpose, scores in others.items()}
+        return judged, seen, thresholds
 
     def _progress(self, losses: Sequence[float]) -> Progress:
         seconds = time.monotonic() - self.began
