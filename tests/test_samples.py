@@ -106,6 +106,14 @@ def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     assert sample.ignored[:4].all()
     assert sample.ignored[:, -4:].all()
     assert not sample.ignored[4:10, 4:90].any()
+    # Half an individual farther inside only what is annotated is known.
+    half = float(np.percentile(np.sqrt(sample.objects.size.prod(axis=1)), 95)) / 2
+    assert not sample.known[: 4 + int(half)].any()
+    (free,) = gather([image, boxes], Asked(ignore=("doubtful", str(doubtful)))).sources
+    known = Dataset([free], plain()).chip(Place(0, Window(0, 0, 128, 128))).known
+    inner = slice(6 + int(half), -6 - int(half))
+    assert (sample.known[inner, inner] == known[inner, inner]).all()
+    assert known[inner, inner].any()
     with pytest.raises(UserError, match=r"no annotation has the class 'bush'; there are: doubtful, shrub\.$"):
         gather([image, boxes], Asked(ignore=("bush",)))
 

@@ -4,8 +4,8 @@ FOLDER is elephant-seals: train/ and val/, each with pictures and annotations.js
 doi:10.1002/aqc.70111; the data are at https://github.com/pancakereport/seal-computer-vision, MIT). ImageNet
 weights of MobileNetV2 are looked for in the folder that ECODETECT_WEIGHTS names.
 
-Boxes of `other` teach nothing, neither does what lies within 10 px of a tile's edge: animals that the edge
-cuts are usually not marked there.
+Boxes of `other` teach nothing. Animals that a tile's edge cuts are usually not marked: what lies within 10 px
+of it teaches nothing, and near it only what is marked does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LICENCE = (
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
-@click.option("--epochs", type=int, help="The recipe's 24 unless given.")
-def main(folder: Path, out: Path, epochs: int | None) -> None:
+@click.option("--epochs", type=int, default=20, help="Of 24 that the recipe would take: it is good by then.")
+def main(folder: Path, out: Path, epochs: int) -> None:
     """Train on train/, validate on val/."""
     paths = [str(folder / side / part) for side in ("train", "val") for part in ("", "annotations.json")]
     done = trained(

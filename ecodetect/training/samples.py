@@ -44,6 +44,7 @@ _SPACING_PX = 32.0
 # wasn't tried, for it costs as much more.
 FINER = 1.5
 _REACH = 1.0  # objects belong to a sample if their centre is at most so many of their sizes outside
+_LARGE = 95  # percentile of the widths of individuals
 _POINT_REACH_PX = 16.0  # and those without a size so many pixels
 
 
@@ -162,6 +163,7 @@ class Dataset:
         self._read = [_bands_to_read(source, contract) for source in self.sources]
         self._number = {name: number for number, name in enumerate(contract.classes)}
         self._laid: dict[int, _Laid] = {}
+        self._half: float | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -304,9 +306,22 @@ class Dataset:
         known = _mask(laid.known, window) if laid.known is not None else np.zeros(shape, np.bool_)
         box = shapely.box(window.x, window.y, window.right, window.bottom)
         _paint(ignored, laid.ignored[laid.tree.query(box)], window)
-        _paint_edge(ignored, laid.edge_px, window, self.grids[place.source])
+        if laid.edge_px > 0:
+            grid = self.grids[place.source]
+            ignored |= _edge(laid.edge_px, window, grid)
+            # The middle of what the edge cuts lies farther inside, and what is cut may be unmarked.
+            known &= ~_edge(laid.edge_px + self._half_px(), window, grid)
         image = scaled(chip.pixels, valid, self._scaling(place.source), self.contract.fill)
         return Sample(image, valid, known, ignored, _near(laid.objects[laid.counted], window))
+
+    def _half_px(self) -> float:
+        """Half the width of a large individual."""
+        if self._half is None:
+            sizes = [self._of(source).objects.size for source in self.used]
+            widths = np.sqrt(np.concatenate([np.empty((0, 2)), *sizes]).prod(axis=1))
+            widths = widths[np.isfinite(widths)]
+            self._half = float(np.percentile(widths, _LARGE)) / 2 if len(widths) else 0.0
+        return self._half
 
     def _chip(self, source: int, window: Window) -> Chip:
         """Pixels of a window; those of small rasters are read once and kept."""
@@ -468,14 +483,12 @@ def _paint(mask: NDArray[np.bool_], shapes: NDArray[np.object_], window: Window)
         mask |= _mask(Area(shape, Grid(window.width, window.height)), window)
 
 
-def _paint_edge(mask: NDArray[np.bool_], width: float, window: Window, grid: Grid) -> None:
-    """Set the pixels less than `width` from the raster's edge."""
-    if width <= 0:
-        return
+def _edge(width: float, window: Window, grid: Grid) -> NDArray[np.bool_]:
+    """Which pixels of a window are less than `width` from the raster's edge."""
     x = np.arange(window.x, window.right) + 0.5
     y = np.arange(window.y, window.bottom) + 0.5
-    mask |= ((x < width) | (x > grid.width - width))[None, :]
-    mask |= ((y < width) | (y > grid.height - width))[:, None]
+    across: NDArray[np.bool_] = ((x < width) | (x > grid.width - width))[None, :]
+    return across | ((y < width) | (y > grid.height - width))[:, None]
 
 
 # -- pixels ------------------------------------------------------------------------------------------------

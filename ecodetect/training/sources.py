@@ -62,7 +62,8 @@ class Source:
     complete : where all individuals are annotated; None: nowhere.
     complete_by : what says so.
     ignored : shapes in which nothing is learned.
-    edge_px : width of the strip along the raster's edge in which nothing is learned.
+    edge_px : width of the strip along the raster's edge in which nothing is learned; as far inside again as
+        half a large individual only what is annotated is.
     """
 
     image: str
