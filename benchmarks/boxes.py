@@ -29,6 +29,7 @@ from ecodetect.annotations import read_annotations
 from ecodetect.errors import LayerError
 from ecodetect.metrics import average_precision
 from ecodetect.raster import open_raster
+from ecodetect.training.samples import class_of
 
 IOU = 0.5
 DRAWS = 1000
@@ -121,7 +122,8 @@ def _truths(path: Path, annotations: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return np.empty(0, object), np.empty(0, object)
     boxes = shapely.box(*shapely.bounds(found.geometry).T) if len(found) else np.empty(0, object)
     good = shapely.area(boxes) > 0
-    return np.asarray(boxes, object)[good], found.label[good]
+    label = np.array([class_of(str(each)) for each in found.label], object)
+    return np.asarray(boxes, object)[good], label[good]
 
 
 def _seen(

@@ -35,7 +35,7 @@ Finder = Callable[[Sequence[NDArray[np.float32]]], Sequence[Boxes | Outlined]]
 
 TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: its box is to be drawn, not only seen
 CRITERION = "IoU ≥ 0.5, one to one"  # by which a box of validation is right; see `training.selection`
-# Of boxes from two tiles that overlap more than this one survives: the same object, seen twice.
+# Of boxes that overlap more than this one survives: the same object, seen twice, by two tiles or in one.
 SAME_IOU = 0.7
 LEAST_SCORE = 0.01  # boxes below aren't looked at
 # Around an object's box a network sees so many of its strides that more changes little.
@@ -92,6 +92,12 @@ def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float, classes:
         mine = np.flatnonzero(label == number)
         kept[mine[settle(boxes[mine], score[mine], criterion="iou", limit=iou)]] = True
     return kept
+
+
+def told_apart(boxes: Floats, score: Floats, label: Labels) -> Boxes:
+    """Boxes as a scan settles them, whatever their class: so validation judges what a scan gives."""
+    kept = settle(boxes, score, criterion="iou", limit=SAME_IOU)
+    return boxes[kept], score[kept], label[kept]
 
 
 def halo_px(network: Network, typical_px: float) -> int:

@@ -343,7 +343,7 @@ def decode(
         if head == "many":
             kept = boxes.suppressed(box, score, label, suppression, len(card.classes))
             box, score, label = box[kept], score[kept], label[kept]
-        found.append((box, score, label))
+        found.append(boxes.told_apart(box, score, label))
     return found
 
 
