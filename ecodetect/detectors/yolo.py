@@ -60,7 +60,8 @@ class Options:
     threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
     head : who answers. "one" says each object once; of "many" boxes of an object the best stays
-        (non-maximum suppression); "card": whichever of the two found more of validation's objects.
+        (non-maximum suppression); "card": whichever of the two had the higher average precision on
+        validation.
     suppression : IoU above which boxes of the head "many" mean the same object.
     """
 
