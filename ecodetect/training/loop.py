@@ -535,7 +535,7 @@ class _Training:
     def _weighed(self) -> tuple[Judged, Judged, dict[str, tuple[float, ...]]]:
         """The network on validation ground, on what it was trained on, and its thresholds.
 
-        Of the ways to read a network's answer, where its detector knows several, the one with the highest
+        Of the ways to read a network's answer, where its detector knows several, the one with the highest mean
         average precision becomes the card's: it says more of how many are found than F1 at one threshold.
         Thresholds of the others are kept under their names.
         """
@@ -553,7 +553,7 @@ class _Training:
             few = judged.n_truths.sum() < selection.FEW
             told = selection.pooled([judged, seen], len(card.classes)) if few else judged
             thresholds = selection.choose(told, otherwise=0.5)
-            ways[name] = (np.nan_to_num(told.ap().coco), judged, seen, thresholds)
+            ways[name] = (told.mean_ap(), judged, seen, thresholds)
         best = max(ways, key=lambda name: ways[name][0])
         self.card = known[best]
         _, judged, seen, thresholds = ways.pop(best)

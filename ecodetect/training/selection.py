@@ -73,6 +73,16 @@ class Judged:
         """Of all classes together."""
         return average_precision(self.score, self.is_true, int(self.n_truths.sum()))
 
+    def mean_ap(self) -> float:
+        """The mean over classes that have truths; 0 where none has."""
+        each = []
+        for number in np.flatnonzero(self.n_truths):
+            mine = self.label == number
+            each.append(
+                average_precision(self.score[mine], self.is_true[mine], int(self.n_truths[number])).coco
+            )
+        return float(np.mean(each)) if each else 0.0
+
 
 def judge(found: Found, sample: Sample, within_px: float, n_classes: int) -> Judged:
     """Compare what was found with what is there.
