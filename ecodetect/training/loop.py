@@ -535,9 +535,9 @@ class _Training:
     def _weighed(self) -> tuple[Judged, Judged, dict[str, tuple[float, ...]]]:
         """The network on validation ground, on what it was trained on, and its thresholds.
 
-        Of the ways to read a network's answer, where its detector knows several, the one with the highest mean
-        average precision becomes the card's: it says more of how many are found than F1 at one threshold.
-        Thresholds of the others are kept under their names.
+        Of the ways to read a network's answer, where its detector knows several, the one with the highest
+        mean average precision becomes the card's: it says more of how many are found than F1 at one
+        threshold. Thresholds of the others are kept under their names.
         """
         known = getattr(self.detector, "alternatives", lambda card: {"": card})(self.card)
         ways: dict[str, tuple[float, Judged, Judged, dict[str, tuple[float, ...]]]] = {}
