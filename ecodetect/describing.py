@@ -37,11 +37,15 @@ def describe(
 ) -> dict[str, Any]:
     """Facts about a raster, a file of features or a model; `kind` says which it is.
 
+    path : a file, or the name of a model that comes with ecodetect.
     gsd_m, allow_vrt : as in `open_raster`.
     layer : which one, in a file of several layers.
     Raises UserError when it is none of them, or can't be read.
     """
     suffix = Path(path).suffix.lower()
+    inside = None if Path(path).exists() else models.shipped(os.fspath(path))
+    if inside is not None:
+        return describe_model(inside)
     if suffix in models.SUFFIXES:
         return describe_model(path)
     if suffix in set(formats.suffixes(writing=False)) - _PICTURES or Path(path).is_dir():

@@ -94,3 +94,7 @@ def test_the_command_speaks_of_the_ground(ecodetect: Run, sample_data: Path) -> 
     said = ecodetect("info", sample_data / "none.tif")
     assert said.code == 2
     assert said.err.count("\n") == 1
+
+
+def test_a_model_that_comes_with_ecodetect_is_described_by_its_name() -> None:
+    assert describe("nuclei")["card"]["name"] == "nuclei"

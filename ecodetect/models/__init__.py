@@ -41,8 +41,8 @@ def resolve(name: str | os.PathLike[str]) -> Path | None:
         if not path.is_file():
             raise UserError(f"There is no model {path}.")
         return path
-    inside = _FOLDER / f"{text}.safetensors"
-    if inside.is_file():
+    inside = shipped(text)
+    if inside is not None:
         return inside
     table = sorted({*known(), *detectors.known()})
     if text in table:
@@ -50,6 +50,12 @@ def resolve(name: str | os.PathLike[str]) -> Path | None:
     near = get_close_matches(text, table, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"No model or detector named '{text}'; {hint}Known: {', '.join(table)}.")
+
+
+def shipped(name: str) -> Path | None:
+    """The file of a model that comes with ecodetect, by its name; None if there is none."""
+    inside = _FOLDER / f"{name}.safetensors"
+    return inside if inside.is_file() and inside.parent == _FOLDER else None
 
 
 def opened(name: str | os.PathLike[str]) -> Bundle | None:
