@@ -203,10 +203,13 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _purpose(name: str) -> str:
     head, _, own = name.rpartition("_")
-    return _PURPOSES.get(own, own) + (f", of the head '{head}'" if head else "")
+    meaning, how = _PURPOSES.get(own, (own, ""))
+    if head:
+        how = f"--set head={head} {how}".rstrip()
+    return f"{meaning}, {how or 'the default'}"
 
 
-_PURPOSES = {"f1": "fewest errors, the default", "count": "unbiased count, --set threshold=count"}
+_PURPOSES = {"f1": ("fewest errors", ""), "count": ("unbiased count", "--set threshold=count")}
 _FIGURES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap": "AP"}
 
 
