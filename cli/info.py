@@ -177,9 +177,7 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             text = "the whole tile around a place, so answers depend a little on how a raster is cut"
         yield "sees", text
     # Those of another head have the head's name in front.
-    asked = sorted(
-        card["thresholds"].items(), key=lambda each: (each[0] not in _PURPOSES, each[0] == "count")
-    )
+    asked = sorted(card["thresholds"].items(), key=lambda each: ("_" in each[0], each[0].endswith("count")))
     for number, (purpose, scores) in enumerate(asked):
         cuts = ", ".join(f"{name} {score:.3g}" for name, score in zip(card["classes"], scores, strict=False))
         yield "" if number else "cut at", f"a score of {cuts} ({_purpose(purpose)})"
