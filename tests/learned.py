@@ -68,6 +68,10 @@ def _waken(network: Any, detector: str) -> None:
         for head in (network.one, network.many):
             for kinds in head.kinds:
                 kinds[-1].bias.fill_(0.0)
+                # Hardly two boxes are as sure as each other, so it is clear which one survives.
+                kinds[-1].weight.mul_(300.0)
+    elif detector == "mask_rcnn":
+        network.model.roi_heads.mask_predictor.mask_fcn_logits.bias.fill_(20.0)
     elif detector in ("fcos", "retinanet"):
         network.model.head.classification_head.cls_logits.bias.fill_(0.0)
         if detector == "fcos":

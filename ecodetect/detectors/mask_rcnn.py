@@ -98,18 +98,15 @@ def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
     x0, y0, x1, y1 = box
     whole = shapely.box(*box)
     rows, columns = mask.shape
-    best = None
-    for ring in find_contours(np.pad(mask, 1), _INSIDE):  # type: ignore[no-untyped-call]
-        if len(ring) < 4:
-            continue
-        # The middle of the first part has the place 1 in the padded mask, and lies half a part inside.
-        x = np.clip(x0 + (ring[:, 1] - 0.5) / columns * (x1 - x0), x0, x1)
-        y = np.clip(y0 + (ring[:, 0] - 0.5) / rows * (y1 - y0), y0, y1)
-        part = shapely.Polygon(np.column_stack([x, y]))
-        if best is None or part.area > best.area:
-            best = part
-    if best is None or best.area == 0:
+    rings = find_contours(np.pad(mask, 1), _INSIDE)  # type: ignore[no-untyped-call]
+    rings = [ring for ring in rings if len(ring) >= 4]
+    if not rings:
         return whole
+    ring = max(rings, key=lambda ring: abs(float(np.sum(ring[:-1, 0] * np.diff(ring[:, 1])))))
+    # The middle of the first part has the place 1 in the padded mask, and lies half a part inside.
+    x = np.clip(x0 + (ring[:, 1] - 0.5) / columns * (x1 - x0), x0, x1)
+    y = np.clip(y0 + (ring[:, 0] - 0.5) / rows * (y1 - y0), y0, y1)
+    best = shapely.Polygon(np.column_stack([x, y]))
     smooth = shapely.simplify(best, _STRAIGHT_PX)
     return smooth if isinstance(smooth, shapely.Polygon) and smooth.is_valid and smooth.area > 0 else whole
 
