@@ -1,4 +1,4 @@
-"""Boxes in one look: a network without anchors that answers each object once, so that nothing is suppressed.
+"""Boxes in one look, without anchors: each object is answered once, or the surest of its boxes stays.
 
 Two heads are trained side by side on the same features. One is taught several boxes for each object, as
 usual, and teaches the features; the other is taught one, so its boxes above the threshold are the

@@ -66,8 +66,8 @@ class Learned(Protocol):
         """For each image (points (n, 2) or boxes (n, 4), score, label, …)."""
         ...
 
-    # alternatives(card) -> name -> card, where there are several ways to read the outputs: the one that finds
-    # most of validation's objects becomes the model's.
+    # alternatives(card) -> name -> card, where there are several ways to read the outputs: the one with the
+    # highest mean average precision on validation becomes the model's.
 
 
 class Data(Protocol):
