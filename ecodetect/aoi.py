@@ -59,6 +59,14 @@ class Area:
         )
         return inside
 
+    def pixels(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of `window`, which may lie anywhere, have their centre inside, (H, W)."""
+        shape = (window.height, window.width)
+        if not self.meets(window):
+            return np.zeros(shape, np.bool_)
+        inside = self.mask(window)
+        return np.ones(shape, np.bool_) if inside is None else inside
+
     def moved_to(self, grid: Grid) -> Area:
         """The same ground in pixels of another grid of the same raster."""
         a, b, c, d, e, f = grid.pixels_from(self.grid)

@@ -71,11 +71,7 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
 
 def _drawn(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bool_]:
     """Pixels with their centre in a shape, (H, W)."""
-    area, window = Area(shapely.make_valid(shape), Grid(width, height)), Window(0, 0, width, height)
-    if not area.meets(window):
-        return np.zeros((height, width), np.bool_)
-    inside = area.mask(window)
-    return np.ones((height, width), np.bool_) if inside is None else inside
+    return Area(shapely.make_valid(shape), Grid(width, height)).pixels(Window(0, 0, width, height))
 
 
 def outlined(outputs: Sequence[NDArray[np.float32]], found: Sequence[Boxes]) -> list[Outlined]:

@@ -301,9 +301,9 @@ class Dataset:
         valid = np.ones(shape, np.bool_) if chip.valid is None else chip.valid.copy()
         ignored = np.zeros(shape, np.bool_)
         if laid.ground is not None:
-            valid &= _mask(laid.ground.seen, window)
-            ignored |= ~_mask(laid.ground.counted, window)
-        known = _mask(laid.known, window) if laid.known is not None else np.zeros(shape, np.bool_)
+            valid &= laid.ground.seen.pixels(window)
+            ignored |= ~laid.ground.counted.pixels(window)
+        known = laid.known.pixels(window) if laid.known is not None else np.zeros(shape, np.bool_)
         box = shapely.box(window.x, window.y, window.right, window.bottom)
         _paint(ignored, laid.ignored[laid.tree.query(box)], window)
         if laid.edge_px > 0:
@@ -467,20 +467,12 @@ def _near(objects: Objects, window: Window) -> Objects:
     return objects[near].shifted(np.array([-window.x, -window.y]))
 
 
-def _mask(area: Area, window: Window) -> NDArray[np.bool_]:
-    """Which pixels of a window have their centre in an area."""
-    if not area.meets(window):
-        return np.zeros((window.height, window.width), np.bool_)
-    inside = area.mask(window)
-    return np.ones((window.height, window.width), np.bool_) if inside is None else inside
-
-
 def _paint(mask: NDArray[np.bool_], shapes: NDArray[np.object_], window: Window) -> None:
     """Set the pixels under shapes; what is thinner than a pixel takes those that it touches."""
     if len(shapes):
         shape = shapely.union_all(shapely.make_valid(shapes))
         shapely.prepare(shape)
-        mask |= _mask(Area(shape, Grid(window.width, window.height)), window)
+        mask |= Area(shape, Grid(window.width, window.height)).pixels(window)
 
 
 def _edge(width: float, window: Window, grid: Grid) -> NDArray[np.bool_]:
