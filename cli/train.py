@@ -63,6 +63,13 @@ if TYPE_CHECKING:
 @click.option(
     "--within", metavar="LENGTH", help="How far off a position may be in validation. Default: a radius."
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of the kind's training: window=8m, smoothing=0.1; see its page. May be repeated.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all chance.")
 @click.option(
     "--device",
@@ -90,6 +97,7 @@ def train(
     split_by: str,
     epochs: int | None,
     within: str | None,
+    settings: tuple[str, ...],
     seed: int,
     device: str,
     workers: int | None,
@@ -136,6 +144,7 @@ def train(
             split_by=split_by,
             epochs=epochs,
             within=None if within is None else Length.parse(within, name="--within"),
+            settings=options.pairs(settings),
             seed=seed,
             device=device,
             workers=workers,

@@ -19,15 +19,23 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "heatmap": TINY,
     "mask_rcnn": ANCHORED,
     "retinanet": ANCHORED,
+    "sliding_window": {"kind": "valid", "evaluation": "dense", "window": 64, "step": 8, "width": 4},
     "ssd": ANCHORED,
     "yolo": {"kind": "nano", "strides": [8, 16], "size": "nano"},
 }
-BOXES = sorted(name for name in TABLE if is_learned(name) and name != "heatmap")
+BOXES = sorted(name for name in TABLE if is_learned(name) and name not in ("heatmap", "sliding_window"))
+OWN: Mapping[str, Mapping[str, Any]] = {
+    "heatmap": {"sigma_px": 2.0},
+    "sliding_window": {
+        "typical_px": 32.0, "sized": True, "patches": False, "boxes": "regions", "smoothing": 0.0,
+        "class_weights": [], "temperature": 1.0,
+    },
+}  # fmt: skip
 
 
 def card(detector: str = "heatmap", **changes: Any) -> Card:
     """A card of a network for four bands of 0 to 120."""
-    own = {"sigma_px": 2.0} if detector == "heatmap" else {"typical_px": 14.0}
+    own = OWN.get(detector, {"typical_px": 14.0})
     options = {"network": NETWORKS[detector], **own, **changes.pop("options", {})}
     facts: dict[str, Any] = {
         "name": detector,
@@ -70,6 +78,10 @@ def _waken(network: Any, detector: str) -> None:
                 kinds[-1].bias.fill_(0.0)
                 # Hardly two boxes are as sure as each other, so it is clear which one survives.
                 kinds[-1].weight.mul_(300.0)
+    elif detector == "sliding_window":
+        for part in network.body:
+            part[0].weight.mul_(3.0)  # so that what they see isn't lost on the way
+        network.head.weight.mul_(20.0)
     elif detector == "mask_rcnn":
         network.model.roi_heads.mask_predictor.mask_fcn_logits.bias.fill_(20.0)
     elif detector in ("fcos", "retinanet"):

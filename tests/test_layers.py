@@ -54,6 +54,7 @@ LAYERS = [
     [  # what several detectors share
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
+        "ecodetect.detectors.score_maps",
         "ecodetect.detectors.splitting",
     ],
     ["ecodetect.detectors.outlines", "ecodetect.detectors.peaks"],
@@ -109,6 +110,7 @@ LEARNED = {
     "ecodetect.detectors.mask_rcnn",
     "ecodetect.detectors.pyramids",
     "ecodetect.detectors.retinanet",
+    "ecodetect.detectors.sliding_window",
     "ecodetect.detectors.ssd",
     "ecodetect.detectors.yolo",
     "ecodetect.exporting",

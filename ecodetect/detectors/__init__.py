@@ -24,6 +24,7 @@ TABLE: dict[str, str] = {
     "heatmap": "ecodetect.detectors.heatmap",
     "mask_rcnn": "ecodetect.detectors.mask_rcnn",
     "retinanet": "ecodetect.detectors.retinanet",
+    "sliding_window": "ecodetect.detectors.sliding_window",
     "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",
     "yolo": "ecodetect.detectors.yolo",

@@ -26,6 +26,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -352,7 +353,7 @@ def density(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.fl
     return np.asarray(fine * gain / _volume(card), np.float32)
 
 
-def calibrated(bundle: Bundle, samples: Iterable[Sample]) -> Card:
+def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card:
     """The card of a bundle, with the factors that make its density's sum right in all over annotated ground.
 
     A network's sums are too high or too low by a few percent, in all pictures alike (vgg-cells: 1 to 8).
@@ -363,7 +364,7 @@ def calibrated(bundle: Bundle, samples: Iterable[Sample]) -> Card:
     plain = replace(card, options={**card.options, "density_gain": []})
     opened, found, true = _opened(bundle, "cpu", None), 0.0, 0.0
     up = int(setting(card, "network")["up"])
-    for sample in samples:
+    for sample in chain(training, validation):
         height, width = sample.valid.shape
         image = continued(sample.image, opened.stride, card.fill)
         made = targets(sample, card)

@@ -29,6 +29,8 @@ DEVIATION = {"red": 0.229, "green": 0.224, "blue": 0.225}
 _PROBE_PX = 128  # sides of the images on which strides are found out
 _ENDS = ("avgpool", "classifier", "fc", "head")  # where the features end and the classification begins
 _OWN = {"mobilenet_v2": MobileNetV2}
+# GoogLeNet has classifiers half-way, for training alone.
+_BUILT_WITH: Mapping[str, Mapping[str, Any]] = {"googlenet": {"aux_logits": False, "init_weights": False}}
 # torchvision's detectors of COCO's objects on these backbones, and what it calls a backbone inside.
 _COCO = {"resnet50": "fasterrcnn_resnet50_fpn", "mobilenet_v3_large": "fasterrcnn_mobilenet_v3_large_fpn"}
 _BODY = "backbone.body."
@@ -43,7 +45,7 @@ def names() -> list[str]:
     return sorted(
         name
         for name in models.list_models(module=models)
-        if not name.startswith(("vit", "swin", "maxvit", "inception", "googlenet"))
+        if not name.startswith(("vit", "swin", "maxvit", "inception"))
         and models.get_model_builder(name).__module__.startswith(module)
     )
 
@@ -152,7 +154,7 @@ def _of_torchvision(name: str) -> nn.Module:
         near = get_close_matches(name, names(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see torchvision's list of models."
         raise UserError(f"No backbone named '{name}'; {hint}")
-    model: nn.Module = models.get_model(name, weights=None)
+    model: nn.Module = models.get_model(name, weights=None, **_BUILT_WITH.get(name, {}))
     return model
 
 

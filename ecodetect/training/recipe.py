@@ -12,11 +12,12 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -26,12 +27,14 @@ from torch import nn
 from ecodetect import __version__, bundle, detectors, models, runtime
 from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
 from ecodetect.onnx_file import OnnxModel
 from ecodetect.sizes import Length
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX, report
 from ecodetect.training.adapting import adapted, contract_for
 from ecodetect.training.augmentation import Augmentations
+from ecodetect.training.class_folders import DrawnPatches, Patches, are_classes, gather_classes
 from ecodetect.training.drawing import Drawn, Pieces
 from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
 from ecodetect.training.processes import joined
@@ -83,6 +86,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     augmentations: Augmentations | None = None,
+    settings: Mapping[str, str] | None = None,
     command: str = "",
     say: Callable[[str], None] = lambda note: None,
     progress: Callable[[Progress], None] | None = None,
@@ -124,6 +128,8 @@ def train(
         Replace an existing bundle.
     augmentations : Augmentations, optional
         Other than the default.
+    settings : mapping, optional
+        Of the detector's training, as name -> text; see its `Training`.
     command : str
         What the card gives as the command.
     say, progress : callable, optional
@@ -145,22 +151,35 @@ def train(
         raise UserError(
             f"{model} was exported, so it can't be trained; say the .safetensors file it is from."
         )
-    gathered = gather(paths, asked)
+    is_patches = are_classes(paths)
+    gathered = gather_classes(paths[0], asked) if is_patches else gather(paths, asked)
     sources = gathered.sources
     for note in gathered.notes:
         say(note)
-    if model is None and backbone is None and weights is None:
+    if model is None and is_patches:
+        model = "sliding_window"
+    elif model is None and backbone is None and weights is None:
         name = nearest(sources)
         start = models.opened(name) if name is not None else None
         if name is not None:
             say(f"Training begins with what '{name}' has learned; -m heatmap begins with nothing.")
     kind = start.card.detector if start is not None else model or "heatmap"
     detector = _learned(kind)
-    typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
+    if is_patches and not hasattr(detector, "PATCH_PX"):
+        raise UserError(
+            f"{paths[0]} holds pictures in folders by class, which {kind} can't learn from; train -m"
+            " sliding_window."
+        )
+    wished = _wished(detector, kind, settings or {})
+    typical = getattr(detector, "PATCH_PX" if is_patches else "TYPICAL_PX", TYPICAL_PX)
     if start is None:
-        made, notes = contract(sources, gsd=gsd, typical_px=typical)
+        scaling: Literal["auto", "fixed"] = "fixed" if is_patches else "auto"
+        made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
     else:
         made, notes = contract_for(start.card, sources, gsd, typical_px=typical)
+    window: Length | None = getattr(wished, "window", None)
+    if window is not None:
+        made = _seen_through(window, detector, made, sources)
     for note in notes:
         say(note)
     sides = split(sources, by=split_by, seed=seed)
@@ -172,12 +191,16 @@ def train(
         say(f"{unseen}, so nothing learns it.")
     elif unseen:
         raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
-    card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command)
+    asked_of_card = {} if wished is None else {"training": wished, "patches": is_patches}
+    card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command, asked_of_card)
+    if hasattr(detector, "weighted"):
+        card = detector.weighted(card, statistics.per_class, wished)
     torch.manual_seed(seed)
     network = _network(detector, card, start, backbone, weights, say)
     if freeze > len(stages(network)):
         raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
-    plan = plan_for(statistics, card, start is not None, weights_are_learned(backbone, weights), epochs)
+    side = getattr(detector, "chip_px", lambda card: None)(card)
+    plan = plan_for(statistics, card, start is not None, weights_are_learned(backbone, weights), epochs, side)
     if within is not None:
         own_px = 1.0 if made.unit == "m" else made.gsd or 1.0
         plan = replace(plan, within_px=within.pixels(_square(made), name="--within") / own_px)
@@ -189,7 +212,12 @@ def train(
         augmentations=augmentations or Augmentations(**getattr(detector, "AUGMENTATIONS", {})),
     )
     processes = joined(_device(device))
-    data = Drawn(training, validation, math.ceil(plan.size_px * plan.augmentations.widening))
+    read_px = math.ceil(plan.size_px * plan.augmentations.widening)
+    data: Drawn | DrawnPatches
+    if is_patches:
+        data = DrawnPatches(training, validation, plan.size_px, read_px)
+    else:
+        data = Drawn(training, validation, read_px)
     say(_described(statistics, sides, network, plan, made))
     fitted = fit(
         detector,
@@ -205,10 +233,11 @@ def train(
     )
     unit = made.unit if made.gsd is not None else "px"
     near = f"distance ≤ {plan.within_px * (made.gsd or 1.0):.3g} {unit}, one to one"
-    criterion = getattr(detector, "CRITERION", near)
+    criterion = getattr(detector, "CRITERION", near) if statistics.sized else near
     done = _finished(fitted, sides, sources, criterion, statistics, start)
-    done = _calibrated(done, detector, training, validation)
-    seen = next(chain.from_iterable(map(Pieces, (validation, training))), None)
+    pieces = partial(Patches, side=plan.size_px) if is_patches else Pieces
+    done = _calibrated(done, detector, pieces(training), pieces(validation))
+    seen = next(chain.from_iterable(map(pieces, (validation, training))), None)
     done = _measured(done, detector, network, seen)
     for each in (whole, training, validation):
         each.close()
@@ -218,6 +247,26 @@ def train(
         report.draw_curves(fitted.history, curves, title=target.stem)
         shutil.rmtree(folder, ignore_errors=True)
     return Trained(target, curves, done, fitted, report.verdict(fitted, sides.method), gathered.notes)
+
+
+def _wished(detector: Any, kind: str, settings: Mapping[str, str]) -> Any:
+    """What a user wants of a detector's training; None for one that has nothing to set."""
+    known = getattr(detector, "Training", None)
+    if known is not None:
+        return read_options(known, settings, kind)
+    if settings:
+        raise UserError(f"Training {kind} has nothing to set with --set; got {', '.join(sorted(settings))}.")
+    return None
+
+
+def _seen_through(window: Length, detector: Any, made: Contract, sources: Sequence[Source]) -> Contract:
+    """The contract with pixels so large that a network's window is as wide as stated."""
+    if made.unit == "px":
+        return replace(made, gsd=window.pixels(None, name="window") / detector.WINDOW_PX)
+    native = [source.grid.gsd for source in sources if source.grid.gsd is not None]
+    per_px = float(np.median([np.sqrt(np.prod(gsd)) for gsd in native]))
+    metres = window.value if window.unit == "m" else window.value * per_px
+    return replace(made, gsd=_round(metres / detector.WINDOW_PX))
 
 
 def _unseen(training: Statistics, validation: Statistics) -> str:
@@ -297,6 +346,7 @@ def _card(
     start: Bundle | None,
     backbone: str | None,
     command: str,
+    wished: Mapping[str, Any],
 ) -> Card:
     """The card as far as it is known before training."""
     from ecodetect.training.sources import spacing
@@ -305,11 +355,12 @@ def _card(
     sizes = np.concatenate([np.sqrt(np.prod(each.size, axis=1)) for each in objects])
     spaces = np.concatenate([spacing(each.xy) for each in objects])
     spaces = spaces[spaces > 0]
-    asked: dict[str, Any] = {}
+    asked: dict[str, Any] = dict(wished)
     if start is not None:
         # How fine its map must be depends on these objects, not on those it has learned.
         network = start.card.options.get("network", {})
-        asked["network"] = {key: network[key] for key in ("kind", "width", "depth") if key in network}
+        kept = getattr(detector, "KEPT", ("kind", "width", "depth"))
+        asked["network"] = {key: network[key] for key in kept if key in network}
     elif backbone is not None:
         asked["network"] = {"kind": backbone, "depth": 4}
     options = detector.card_options(sizes, spaces, asked)
@@ -392,9 +443,16 @@ def _network(
 
 
 def plan_for(
-    statistics: Statistics, card: Card, from_bundle: bool, from_weights: bool, epochs: int | None = None
+    statistics: Statistics,
+    card: Card,
+    from_bundle: bool,
+    from_weights: bool,
+    epochs: int | None = None,
+    side: int | None = None,
 ) -> Plan:
     """How much of what, for data like these.
+
+    side : of the chips, where the network asks for one: a window, of which it answers the middle.
 
     Chips show some eight individuals side by side; a step has about as many pixels whatever their size; the
     ground is passed `PASSES` times, in no fewer steps than a few individuals need and no more than a night
@@ -402,7 +460,8 @@ def plan_for(
     """
     size, spaces = statistics.size_px, statistics.spacing_px
     typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
-    side = 32 * round(float(np.clip(8 * typical, 160, 320)) / 32)
+    is_window = side is not None
+    side = side or 32 * round(float(np.clip(8 * typical, 160, 320)) / 32)
     batch = max(4, round(STEP_PX / side**2))
     ground = max(statistics.known_px, statistics.objects * (2 * typical) ** 2)
     steps = float(np.clip(PASSES * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
@@ -418,7 +477,7 @@ def plan_for(
         rate=RATE_BUNDLE if from_bundle else RATE_BACKBONE if from_weights else RATE_SCRATCH,
         slower=SLOWER if from_weights else 1.0,
         within_px=max(2.0, round(within, 2)),
-        rim_px=round(float(np.clip(widest / 2, 4, side / 8))),
+        rim_px=0 if is_window else round(float(np.clip(widest / 2, 4, side / 8))),
         patience=EPOCHS // 2 - 2,
     )
 
@@ -491,12 +550,14 @@ def _finished(
     return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
 
 
-def _calibrated(done: Bundle, detector: Any, *grounds: Dataset) -> Bundle:
-    """The bundle with what a detector reads off all annotated ground, if it does."""
+def _calibrated(
+    done: Bundle, detector: Any, training: Iterable[Sample], validation: Iterable[Sample]
+) -> Bundle:
+    """The bundle with what a detector reads off annotated ground, if it does."""
     calibrated = getattr(detector, "calibrated", None)
     if calibrated is None:
         return done
-    return Bundle(calibrated(done, (each for ground in grounds for each in Pieces(ground))), done.weights)
+    return Bundle(calibrated(done, training, validation), done.weights)
 
 
 def _measured(done: Bundle, detector: Any, network: nn.Module, sample: Sample | None) -> Bundle:

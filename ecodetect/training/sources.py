@@ -41,7 +41,7 @@ from ecodetect.training.outlining import outlined
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
-_TRUTH = ("annotations", "labels", "points", "boxes", "polygons", "masks", "truth", "instances")
+ANNOTATION_FOLDERS = ("annotations", "labels", "points", "boxes", "polygons", "masks", "truth", "instances")
 TRAINING_WORDS, VALIDATION_WORDS = ("train", "training"), ("val", "valid", "validation")
 _MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
 
@@ -231,19 +231,19 @@ def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str],
     if not images:
         raise UserError(f"The folder {folder} holds no images; they are looked for in it and in its images/.")
     stems = {stem_of(image).casefold() for image in images}
-    folders = [folder / name for name in _TRUTH if (folder / name).is_dir()]
+    folders = [folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()]
     candidates: list[Path] = [path for path in folders if _features(path)]
     if any(path.stem.casefold() in stems and path.suffix.lower() not in _PICTURES for path in _files(inner)):
         candidates.append(inner)
     files = [path for path in dict.fromkeys([*_files(folder), *_files(inner)]) if _may_be_about_all(path)]
-    named = [path for path in files if path.stem.casefold() in _TRUTH]
+    named = [path for path in files if path.stem.casefold() in ANNOTATION_FOLDERS]
     rest = [path for path in files if path not in named and path.stem.casefold() not in stems]
-    candidates += sorted(named, key=lambda path: _TRUTH.index(path.stem.casefold()))
+    candidates += sorted(named, key=lambda path: ANNOTATION_FOLDERS.index(path.stem.casefold()))
     candidates += rest if not candidates else []
     if not candidates:
         raise UserError(
             f"The folder {folder} has {len(images)} images but no annotations: they are looked for in folders"
-            f" {', '.join(_TRUTH[:5])}, beside the images, and in one file about all."
+            f" {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
         )
     if len(candidates) > 1 and candidates[0] in rest:
         raise UserError(

@@ -1,0 +1,458 @@
+"""A classifier swept over the raster: it says of each window what individual is in its middle, if any.
+
+The oldest way to find with a network that can only tell pictures apart, and the one of the study that
+ecodetect began with (Guirado et al. 2017, doi:10.3390/rs9121220: GoogLeNet on windows of 64 px, 19.2 px
+apart). Where the network allows, all windows of a tile share one computation of its features ("dense"; see
+`networks.windows`); the card says which way the network was trained and is used, and nothing switches it.
+
+- A window counts as an individual's if its middle lies in the individual's middle: an ellipse of 0.7 of its
+  box. From there to 0.9 nothing is learned, beyond is background.
+- Scores make a map. Boxes are its regions above half of their summit, one an individual, enlarged by what the
+  middle is smaller than the box; or its peaks, with a box of one size. Validation chooses.
+- From pictures in folders by class (`patches`) it learns to tell them apart: then there is no background, and
+  each window is an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors import boxes, score_maps
+from ecodetect.detectors.boxes import BoxDetector
+from ecodetect.detectors.protocol import Scene, bands_of
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats
+from ecodetect.scaling import continued
+from ecodetect.sizes import Length
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ecodetect.network_opening import Network
+    from ecodetect.training.sample import Sample
+
+IS_LEARNED = True
+CRITERION = boxes.CRITERION
+TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
+PATCH_PX = 96.0  # pictures in folders by class are seen as wide, or as they are if wider
+# What a network that is trained further keeps of its own.
+KEPT = ("kind", "evaluation", "window", "step", "width")
+
+WINDOW_PX = 64
+_STEP_SHARE = 0.25  # of a window, where each is computed by itself
+_MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
+_EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
+_SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
+_COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
+
+Way = Literal["regions", "peaks", "windows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+        or "count" (as many too many as too few).
+    boxes : what of the map of scores is an individual: its "regions", its "peaks", or each of its "windows";
+        "card": what was best on validation.
+    windows : sides of the windows, each twice the one before (8m,16m), where individuals differ much in size;
+        none: the side it was trained with.
+    """
+
+    threshold: Literal["f1", "count"] = "f1"
+    boxes: Literal["card", "regions", "peaks", "windows"] = "card"
+    windows: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a user may set when training.
+
+    window : side of the windows; none: twice as wide as a usual individual.
+    evaluation : "dense": features are computed once for all windows of a tile; "windows": each window by
+        itself; "auto": dense, but windows for pictures in folders by class.
+    smoothing : how unsure the network may be of what it is told: label smoothing.
+    class_weights : whether rare classes count more ("balanced"), or each individual alike ("none").
+    """
+
+    window: Length | None = None
+    evaluation: Literal["auto", "dense", "windows"] = "auto"
+    smoothing: float = 0.05
+    class_weights: Literal["balanced", "none"] = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"smoothing must be at least 0 and below 1; got {self.smoothing:g}.")
+        if self.window is not None and not self.window.value > 0:
+            raise UserError(f"window must be above 0; got {self.window}.")
+
+
+def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network that a card describes.
+
+    weights : of a backbone; see `networks.build`. None: at random.
+    """
+    from ecodetect.networks import windows
+
+    return windows.build(card.options["network"], card.bands, _outputs(card), weights)
+
+
+def _outputs(card: Card) -> int:
+    """Values of a cell: one for each class, and the first for background where there is one."""
+    return len(card.classes) + (not card.options["patches"])
+
+
+def card_options(
+    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of the card of a network to be trained, from what the annotations are like.
+
+    diameter_px : (N,), of the annotated objects at the GSD of the network; NaN where unknown.
+    spacing_px : (N,), distance from each object to the nearest other; infinite where there is none.
+    asked : options that a user has stated, with `training` (a `Training`) and `patches` (pictures in folders
+        by class).
+    """
+    asked = dict(asked or {})
+    wished: Training = asked.pop("training", None) or Training()
+    patches = bool(asked.pop("patches", False))
+    shape: dict[str, Any] = {"kind": "valid", "evaluation": "", "window": WINDOW_PX, "step": 0, "width": 24}
+    shape.update({key: value for key, value in asked.pop("network", {}).items() if key in shape})
+    known = diameter_px[np.isfinite(diameter_px)]
+    near = spacing_px[np.isfinite(spacing_px)]
+    is_sized = len(known) >= max(1, len(diameter_px) / 2)
+    typical = float(np.median(known)) if is_sized else WINDOW_PX / 2
+    if not is_sized and len(near):
+        typical = float(np.clip(np.median(near) / 2, 8, WINDOW_PX / 2))
+    if not shape["evaluation"]:
+        way = "windows" if patches and wished.evaluation == "auto" else wished.evaluation
+        shape["evaluation"] = "dense" if way == "auto" else way
+    if patches and shape["kind"] != "valid":
+        shape["window"] = math.ceil(typical)
+    if shape["kind"] == "valid":
+        shape |= {"evaluation": "dense", "window": WINDOW_PX, "step": shape["step"] or 8}
+    elif shape["evaluation"] == "dense":
+        shape["step"] = 16
+    elif not shape["step"]:
+        window = int(shape["window"])
+        shape["step"] = window if patches else max(1, 2 * round(window * _STEP_SHARE / 2))
+    return {
+        "network": shape,
+        "typical_px": round(typical, 2),
+        "sized": is_sized,
+        "patches": patches,
+        "boxes": "windows" if patches else "regions" if is_sized else "peaks",
+        "smoothing": wished.smoothing,
+        "class_weights": [],
+        "temperature": 1.0,
+        **asked,
+    }
+
+
+def chip_px(card: Card) -> int | None:
+    """Side of the chips it is trained on: a window; None: as usual, for features are shared."""
+    shape = card.options["network"]
+    return int(shape["window"]) if shape["evaluation"] == "windows" or card.options["patches"] else None
+
+
+# -- training ----
+
+
+def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+    """What the network should answer to a sample, cell by cell.
+
+    Returns answer (h, w): number of the output that should be highest; counted (h, w) in {0, 1}: whether the
+    cell's window teaches anything.
+    """
+    step = int(card.options["network"]["step"])
+    height, width = (max(1, round(side / step)) for side in sample.valid.shape)
+    y, x = (np.arange(height) + 0.5) * step, (np.arange(width) + 0.5) * step
+    row = np.minimum(y.astype(np.int64), sample.valid.shape[0] - 1)
+    column = np.minimum(x.astype(np.int64), sample.valid.shape[1] - 1)
+    usable = (sample.valid & ~sample.ignored)[np.ix_(row, column)]
+    counted = sample.known[np.ix_(row, column)].copy()
+    answer = np.zeros((height, width), np.float32)
+    objects = sample.objects
+    first = 0 if card.options["patches"] else 1
+    typical = float(card.options["typical_px"])
+    size = np.where(np.isfinite(objects.size), objects.size, typical)
+    middle = np.where(objects.is_sized[:, None], (objects.box[:, :2] + objects.box[:, 2:]) / 2, objects.xy)
+    away = np.full((len(objects), height, width), np.inf)
+    for number in range(len(objects)):
+        across = (x - middle[number, 0]) / max(size[number, 0] / 2, step / 2)
+        down = (y - middle[number, 1]) / max(size[number, 1] / 2, step / 2)
+        away[number] = np.hypot(down[:, None], across[None])  # 1 on the ellipse in its box
+    if len(objects):
+        nearest, least = away.argmin(axis=0), away.min(axis=0)
+        inside = np.ones_like(counted) if card.options["patches"] else least <= _MIDDLE
+        # A small one may lie between the middles of windows: the nearest is its.
+        for number in range(len(objects)):
+            at = int(middle[number, 1] // step), int(middle[number, 0] // step)
+            if 0 <= at[0] < height and 0 <= at[1] < width:
+                inside[at], nearest[at] = True, number
+        counted = np.where(inside, True, counted & (least > _NOT_MIDDLE))
+        answer[inside] = objects.label[nearest[inside]] + first
+    return {"answer": answer, "counted": (counted & usable).astype(np.float32)}
+
+
+def losses(outputs: Tensor, targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
+    """Cross-entropy, the mean over the windows that count, of which rare classes may weigh more.
+
+    outputs : (N, K, h, w).
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    weights = card.options["class_weights"]
+    each = cross_entropy(
+        outputs,
+        targets["answer"].long(),
+        weight=torch.tensor(weights, device=outputs.device) if len(weights) else None,
+        label_smoothing=float(card.options["smoothing"]),
+        reduction="none",
+    )
+    counted = targets["counted"]
+    return {"class": (each * counted).sum() / counted.sum().clamp(min=1.0)}
+
+
+def weighted(card: Card, per_class: Mapping[str, int], asked: Training) -> Card:
+    """The card with the weight of each class, where they were asked for: one over the root of its number."""
+    if asked.class_weights == "none":
+        return card
+    counts = np.array([max(1, per_class.get(name, 0)) for name in card.classes], np.float64)
+    weight = np.sqrt(counts.mean() / counts)
+    whole = [*([] if card.options["patches"] else [1.0]), *weight.round(4).tolist()]
+    return replace(card, options={**card.options, "class_weights": whole})
+
+
+# -- reading the map ----
+
+
+def probability(logits: NDArray[np.float32], card: Card, *, calibrated: bool = False) -> NDArray[np.float32]:
+    """How likely each class is in the middle of each window: (K', …) to (K, …) without the background.
+
+    calibrated : divided by the temperature that validation asked for (Guo et al. 2017, arXiv:1706.04599).
+    """
+    x = logits.astype(np.float32)
+    if calibrated:
+        x = x / np.float32(card.options["temperature"])
+    x = np.exp(x - x.max(axis=0))
+    x = np.asarray(x / x.sum(axis=0), np.float32)
+    return x if card.options["patches"] else x[1:]
+
+
+def alternatives(card: Card) -> dict[str, Card]:
+    """The card with each way to read a map of individuals; validation chooses."""
+    if card.options["patches"] or not card.options["sized"]:
+        return {card.options["boxes"]: card}
+    return {way: replace(card, options={**card.options, "boxes": way}) for way in ("regions", "peaks")}
+
+
+def decode(outputs: Sequence[NDArray[np.float32]], card: Card, way: Way | None = None) -> list[boxes.Boxes]:
+    """Boxes of each image.
+
+    outputs : of the network, (N, K', h, w); where windows have several sizes, a map for each, each half as
+        fine as the one before.
+    way : how a map is read; the card's if not given.
+    Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,). Without a way
+    stated, and where no sizes were learned, validation judges places: then their middles (n, 2) instead.
+    """
+    is_placed = way is None and not card.options["sized"]
+    way = way or card.options["boxes"]
+    found = []
+    for number in range(len(outputs[0])):
+        parts = [
+            _read(probability(each[number], card), card, way, 2**level) for level, each in enumerate(outputs)
+        ]
+        box, score, label = (np.concatenate(each) for each in zip(*parts, strict=True))
+        if len(parts) > 1:
+            kept = boxes.suppressed(box, score, label, _SAME_IOU, len(card.classes))
+            box, score, label = box[kept], score[kept], label[kept]
+        if way != "windows":
+            box, score, label = boxes.told_apart(box, score, label)
+        found.append(((box[:, :2] + box[:, 2:]) / 2 if is_placed else box, score, label))
+    return found
+
+
+def _read(score: NDArray[np.float32], card: Card, way: Way, scale: int) -> boxes.Boxes:
+    """Boxes of the maps (K, h, w) of one image, whose pixels are `scale` of the input's."""
+    step = float(card.options["network"]["step"] * scale)
+    typical = float(card.options["typical_px"] * scale)
+    if way == "windows":
+        return _windows(score, step, float(card.options["network"]["window"] * scale), card)
+    found, scores, labels = [], [], []
+    for label, each in enumerate(score):
+        if way == "regions":
+            box, sure = score_maps.regions(each)
+            box = box * step
+            middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / (2 * _EDGE)
+        else:
+            middle, sure = score_maps.peaks(each, max(1, round(0.3 * typical / step)))
+            middle = middle * step
+            half = np.full_like(middle, typical / 2)
+        found.append(np.concatenate([middle - half, middle + half], axis=1))
+        scores.append(sure)
+        labels.append(np.full(len(sure), label, np.int64))
+    return np.concatenate(found), np.concatenate(scores), np.concatenate(labels)
+
+
+def _windows(score: NDArray[np.float32], step: float, window: float, card: Card) -> boxes.Boxes:
+    """Each window with its likeliest class, but for those that are likelier background."""
+    label = score.argmax(axis=0)
+    best = score.max(axis=0)
+    row, column = np.nonzero(best > (0.0 if card.options["patches"] else 0.5))
+    middle = np.stack([(column + 0.5) * step, (row + 0.5) * step], axis=1)
+    box = np.concatenate([middle - window / 2, middle + window / 2], axis=1)
+    return box, best[row, column].astype(np.float64), label[row, column].astype(np.int64)
+
+
+# -- scanning ----
+
+
+def build(
+    options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
+) -> BoxDetector:
+    """The detector of a bundle for a scene; raises UserError where they don't fit."""
+    card = bundle.card
+    opened = open_classifier(bundle, device, threads)
+    way: Way = card.options["boxes"] if options.boxes == "card" else options.boxes
+    if options.windows is not None:
+        card, opened = _of_sizes(card, opened, options.windows, scene)
+    is_own = way == card.options["boxes"]
+    return BoxDetector(
+        card=card,
+        hash=bundle.hash,
+        network=opened,
+        bands=bands_of(card, scene),
+        scaling=card.scaling,
+        threshold=options.threshold if is_own else f"{way}_{options.threshold}",
+        find=partial(decode, card=card, way=way),
+        own_settings={"boxes": way, **({"windows": options.windows} if options.windows else {})},
+        cost=_COST[card.options["network"]["evaluation"]],
+        bytes_per_pixel=4 * len(card.bands) + 64,
+    )
+
+
+@lru_cache(maxsize=4)
+def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network:
+    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    from ecodetect.network_opening import open_network
+
+    card = bundle.card
+    outputs = {"scores": (_outputs(card), 1 / int(card.options["network"]["step"]))}
+    return open_network(bundle, lambda: network(card), outputs, device=device, threads=threads)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Sizes:
+    """A network that looks at an image and at coarser ones, each half as fine: its windows grow."""
+
+    of: Network
+    levels: int
+
+    @property
+    def device(self) -> str:
+        return self.of.device
+
+    @property
+    def stride(self) -> int:
+        return int(self.of.stride * 2 ** (self.levels - 1))
+
+    @property
+    def reach_px(self) -> int | None:
+        reach = self.of.reach_px
+        return None if reach is None else int(reach * 2 ** (self.levels - 1))
+
+    @property
+    def is_local(self) -> bool:
+        return self.of.is_local
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found = []
+        for level in range(self.levels):
+            if level:
+                n, bands, height, width = batch.shape
+                batch = batch.reshape(n, bands, height // 2, 2, width // 2, 2).mean(axis=(3, 5))
+            found += self.of.run(batch)
+        return found
+
+
+def _of_sizes(card: Card, opened: Network, stated: str, scene: Scene) -> tuple[Card, Network]:
+    """The card at whose GSD windows have the smallest size stated, and a network for all sizes."""
+    sides = [Length.parse(each.strip(), name="windows") for each in stated.split(",")]
+    if any(not side.value > 0 for side in sides):
+        raise UserError(f"windows must be above 0; got {stated}.")
+    pixels = [side.pixels(scene.gsd, name="windows") for side in sides]
+    if any(abs(big / small - 2) > 0.01 for small, big in pairwise(pixels)):
+        raise UserError(f"windows must each be twice as wide as the one before (8m,16m,32m); got {stated}.")
+    own = pixels[0] / int(card.options["network"]["window"])  # pixels of the raster in one of the network's
+    scale = own if scene.gsd is None else own * float(np.sqrt(scene.gsd[0] * scene.gsd[1]))
+    if card.unit == "um":
+        scale *= 1e6
+    elif card.unit == "px":
+        scale = own
+    grown = scale / (card.gsd or 1.0) * 2 ** (len(sides) - 1)
+    return replace(card, gsd=scale, largest=card.largest * max(1.0, grown)), _Sizes(opened, len(sides))
+
+
+def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+
+    image : (B, H, W), scaled as the card says; None: nothing is measured.
+    """
+    card = bundle.card
+    if image is None or card.options["patches"]:
+        return {}
+    opened = open_classifier(bundle, "cpu", None)
+    rim = boxes.halo_px(opened, float(card.options["typical_px"]))
+    return boxes.agreement(opened, card, partial(decode, card=card), image, rim)
+
+
+def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card:
+    """The card with a temperature, by which the answers to single windows are as sure as they are right.
+
+    Found on validation ground, or where there is none on what was trained on. What is read off a map isn't
+    changed by it: thresholds are chosen for that.
+    """
+    card = bundle.card
+    opened = open_classifier(bundle, "cpu", None)
+    logits: list[NDArray[np.float32]] = []
+    answers: list[NDArray[np.float32]] = []
+    for ground in (validation, training):
+        if logits:
+            break
+        for sample in ground:
+            made = targets(sample, card)
+            image = continued(sample.image, opened.stride, card.fill)
+            (scores,) = opened.run(image[None])
+            rows, columns = made["answer"].shape
+            counts = made["counted"] > 0
+            logits.append(scores[0, :, :rows, :columns][:, counts].T)
+            answers.append(made["answer"][counts])
+    x, y = np.concatenate(logits), np.concatenate(answers).astype(np.int64)
+    found = replace(card, options={**card.options, "temperature": _temperature(x, y)})
+    if not card.options["patches"]:
+        return found
+    zero = (0.0,) * len(card.classes)  # every picture has an answer
+    return replace(found, thresholds={"f1": zero, "count": zero})
+
+
+def _temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+    """What to divide logits (n, K) by so that their softmax is as sure as y (n,) is often right."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    def unlikely(log_temperature: float) -> float:
+        return -float(log_softmax(x / math.exp(log_temperature), axis=1)[np.arange(len(y)), y].mean())
+
+    found = minimize_scalar(unlikely, bounds=(-2.0, 2.0), method="bounded")
+    return round(math.exp(float(found.x)), 4)

@@ -1,0 +1,187 @@
+"""Networks that say of each window of an image what is in its middle, whole maps at a time.
+
+All take (N, B, H, W) with sides that are multiples of the stride and give a map (N, K, H/step, W/step), one
+cell for each window; the middle of cell (i, j) is the middle of its window. Beyond the image is 0.
+
+- `Valid` looks at windows of 64 px without padding, so that its features can be shared by all windows and the
+  answer for a window is the same as if it were given alone (fully convolutional evaluation: Sermanet et al.
+  2014, arXiv:1312.6229). Its map has a cell every 8 px; finer ones come from shifted passes, interleaved
+  ("shift and stitch", Long et al. 2015, arXiv:1411.4038, section 3.2).
+- `Dense` is a backbone whose convolutions are padded. It is trained as it is used, on whole chips; window by
+  window it would be another network.
+- `Windowed` cuts windows and gives them to a classifier, in batches: exact for any network, and slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ecodetect.errors import UserError
+
+VALID_PX, VALID_STRIDE = 64, 8  # of `Valid`: its window and the step between its cells
+DENSE_DEPTH = 4  # cells of `Dense` are 2**4 px wide: finer features of a backbone know little yet
+_POOLED = 3  # cells of `Dense` along a side whose features are averaged
+_AT_ONCE = 64  # windows that a classifier is given together
+_DROPPED = 0.2  # share of features that aren't seen, while training
+
+
+def build(
+    settings: Mapping[str, Any], bands: Sequence[str], outputs: int, weights: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The network that `settings` describe, with weights at random or, of a backbone, pretrained.
+
+    settings : kind ("valid" or the name of a backbone), evaluation ("dense" or "windows"), window and step in
+        pixels, width (of "valid", channels of its first layer).
+    outputs : values of a cell: logits of classes, or 0: the features that they are taken from.
+    Raises UserError for a kind that there isn't, or a step that can't be.
+    """
+    kind, evaluation = str(settings["kind"]), str(settings["evaluation"])
+    window, step = int(settings["window"]), int(settings["step"])
+    if kind == "valid":
+        if weights is not None:
+            raise UserError("The network 'valid' is learned from scratch: there are no pretrained weights.")
+        return Valid(len(bands), outputs, width=int(settings.get("width", 24)), step=step)
+    from ecodetect.networks.backbones import encoder
+
+    if evaluation == "dense":
+        return Dense(encoder(kind, weights, bands, depth=DENSE_DEPTH, is_most=True), outputs)
+    return Windowed(Classifier(encoder(kind, weights, bands, is_most=True), outputs), window, step)
+
+
+def _valid(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, size, stride, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
+    )
+
+
+class Valid(nn.Module):
+    """A small network without padding that sees exactly 64 x 64 px and moves by 8.
+
+    width : channels of the first layer; doubled with each halving.
+    step : from cell to cell: 8, 4 or 2 px.
+    Along a side 64 px become 31, 29, 14, 12, 5, 3, 1.
+    """
+
+    def __init__(self, in_bands: int, outputs: int, *, width: int = 24, step: int = VALID_STRIDE) -> None:
+        super().__init__()
+        if step not in (2, 4, VALID_STRIDE):
+            raise UserError(f"The network 'valid' gives a score every 8, 4 or 2 px, not every {step}.")
+        self.body = nn.Sequential(
+            _valid(in_bands, width, 4, 2),
+            _valid(width, width, 3),
+            _valid(width, 2 * width, 3, 2),
+            _valid(2 * width, 2 * width, 3),
+            _valid(2 * width, 4 * width, 4, 2),
+            _valid(4 * width, 4 * width, 3),
+            _valid(4 * width, 4 * width, 3),
+        )
+        self.drop = nn.Dropout2d(_DROPPED)
+        self.head = _head(4 * width, outputs)
+        self.stride, self.step = VALID_STRIDE, step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        around = (VALID_PX - VALID_STRIDE) // 2
+        passes = VALID_STRIDE // self.step
+        # The middle of fine cell k * passes + i lies so far from that of cell k.
+        shifts = [self.step * (2 * i + 1 - passes) // 2 for i in range(passes)]
+        rows = []
+        for down in shifts:
+            row = []
+            for across in shifts:
+                sides = (around - across, around + across, around - down, around + down)
+                row.append(self.head(self.drop(self.body(functional.pad(x, sides)))))
+            rows.append(_interleaved(row, 3))
+        return _interleaved(rows, 2)
+
+    def alone(self) -> nn.Module:
+        """The same layers for windows given one by one: (n, B, 64, 64) to (n, K)."""
+        return nn.Sequential(self.body, self.drop, self.head, nn.Flatten())
+
+
+def _head(channels: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(channels, outputs, 1) if outputs else nn.Identity()
+
+
+def _interleaved(maps: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    """Maps of every n-th line put together in one, line by line."""
+    if len(maps) == 1:
+        return maps[0]
+    shape = list(maps[0].shape)
+    shape[axis] *= len(maps)
+    return torch.stack(list(maps), axis + 1).reshape(shape)
+
+
+class Dense(nn.Module):
+    """A backbone's features, averaged over 3 x 3 cells, and what they say.
+
+    stride : of the features, and the step between cells.
+    """
+
+    def __init__(self, encoder: Any, outputs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.stride = self.step = int(encoder.strides[-1])
+        self.drop = nn.Dropout2d(_DROPPED)
+        self.head = _head(int(encoder.channels[-1]), outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = functional.avg_pool2d(
+            self.encoder.features(x)[-1], _POOLED, stride=1, padding=_POOLED // 2, count_include_pad=False
+        )
+        found: torch.Tensor = self.head(self.drop(features))
+        return found
+
+
+class Classifier(nn.Module):
+    """A backbone, the mean of its features over the window, and what they say: (n, B, S, S) to (n, K)."""
+
+    def __init__(self, encoder: Any, outputs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.drop = nn.Dropout(_DROPPED)
+        self.head = nn.Linear(int(encoder.channels[-1]), outputs) if outputs else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.drop(self.encoder.features(x)[-1].mean(dim=(2, 3))))
+        return found
+
+
+class Windowed(nn.Module):
+    """A classifier shown each window by itself.
+
+    classifier : (n, B, window, window) to (n, K).
+    window, step : in pixels; the step is the stride too, and as even or odd as the window.
+    """
+
+    def __init__(self, classifier: nn.Module, window: int, step: int) -> None:
+        super().__init__()
+        if not 0 < step <= window:
+            raise UserError(f"The step between windows of {window} px must be 1 to {window} px, not {step}.")
+        self.classifier = classifier
+        self.window, self.stride, self.step = window, step, step
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The classifier's, for what trains it at another rate, or not at all."""
+        return getattr(self.classifier, "encoder", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = (self.window - self.step) // 2
+        after = self.window - self.step - before
+        padded = functional.pad(x, (before, after, before, after))
+        views = padded.unfold(2, self.window, self.step).unfold(3, self.window, self.step)
+        count, _, rows, columns = views.shape[:4]
+        if rows * columns == 1:
+            answers: torch.Tensor = self.classifier(padded)
+            return answers.reshape(count, 1, 1, -1).permute(0, 3, 1, 2)
+        found = []
+        for image in views:
+            for row in image.transpose(0, 1):  # (columns of a row of windows, in each band)
+                windows = row.transpose(0, 1)
+                found += [self.classifier(part.contiguous()) for part in windows.split(_AT_ONCE)]
+        return torch.cat(found).reshape(count, rows, columns, -1).permute(0, 3, 1, 2)
