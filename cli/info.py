@@ -176,11 +176,11 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if card["reach_px"] == "whole image":
             text = "the whole tile around a place, so answers depend a little on how a raster is cut"
         yield "sees", text
-    # Those of another head have the head's name in front.
+    # Those of another way to read the answer have its name in front.
     asked = sorted(card["thresholds"].items(), key=lambda each: ("_" in each[0], each[0].endswith("count")))
     for number, (purpose, scores) in enumerate(asked):
         cuts = ", ".join(f"{name} {score:.3g}" for name, score in zip(card["classes"], scores, strict=False))
-        yield "" if number else "cut at", f"a score of {cuts} ({_purpose(purpose)})"
+        yield "" if number else "cut at", f"a score of {cuts} ({_purpose(purpose, card['detector'])})"
     for number, metric in enumerate(card["metrics"]):
         yield "" if number else "measured", _metric(metric)
     if not card["metrics"]:
@@ -199,14 +199,15 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "hash", f"{facts['hash']}, {facts['megabytes']:.2f} MB"
 
 
-def _purpose(name: str) -> str:
-    head, _, own = name.rpartition("_")
+def _purpose(name: str, detector: str) -> str:
+    way, _, own = name.rpartition("_")
     meaning, how = _PURPOSES.get(own, (own, ""))
-    if head:
-        how = f"--set head={head} {how}".rstrip()
+    if way:
+        how = f"--set {_WAYS.get(detector, 'head')}={way} {how}".rstrip()
     return f"{meaning}, {how or 'the default'}"
 
 
+_WAYS = {"sliding_window": "boxes"}  # option that chooses between ways to read a network's answer
 _PURPOSES = {"f1": ("fewest errors", ""), "count": ("unbiased count", "--set threshold=count")}
 _FIGURES = {"f1": "F1", "precision": "precision", "recall": "recall", "ap": "AP"}
 

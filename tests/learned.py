@@ -13,24 +13,31 @@ from ecodetect.detectors import TABLE, _module, is_learned
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
 PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
 ANCHORED = {**PYRAMID, "anchors": [[10.0, 16.0]], "ratios": [0.5, 1.0, 2.0]}
+VALID = {"kind": "valid", "evaluation": "dense", "window": 64, "step": 8, "width": 4}
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "faster_rcnn": ANCHORED,
     "fcos": PYRAMID,
     "heatmap": TINY,
     "mask_rcnn": ANCHORED,
+    "proposals": VALID,
     "retinanet": ANCHORED,
-    "sliding_window": {"kind": "valid", "evaluation": "dense", "window": 64, "step": 8, "width": 4},
+    "sliding_window": VALID,
     "ssd": ANCHORED,
     "yolo": {"kind": "nano", "strides": [8, 16], "size": "nano"},
 }
-BOXES = sorted(name for name in TABLE if is_learned(name) and name not in ("heatmap", "sliding_window"))
+BOXES = sorted(
+    name for name in TABLE if is_learned(name) and name not in ("heatmap", "proposals", "sliding_window")
+)
+SWEPT: Mapping[str, Any] = {
+    "typical_px": 32.0, "sized": True, "patches": False, "boxes": "regions", "smoothing": 0.0,
+    "class_weights": [], "temperature": 1.0,
+}  # fmt: skip
+PROPOSER = {"name": "threshold", "smallest_px": 4.0, "largest_px": 40.0, "area_px": 12.0, "level": "otsu"}
 OWN: Mapping[str, Mapping[str, Any]] = {
     "heatmap": {"sigma_px": 2.0},
-    "sliding_window": {
-        "typical_px": 32.0, "sized": True, "patches": False, "boxes": "regions", "smoothing": 0.0,
-        "class_weights": [], "temperature": 1.0,
-    },
-}  # fmt: skip
+    "proposals": {**SWEPT, "proposer": {**PROPOSER, "objects": "dark"}},
+    "sliding_window": SWEPT,
+}
 
 
 def card(detector: str = "heatmap", **changes: Any) -> Card:
@@ -78,10 +85,10 @@ def _waken(network: Any, detector: str) -> None:
                 kinds[-1].bias.fill_(0.0)
                 # Hardly two boxes are as sure as each other, so it is clear which one survives.
                 kinds[-1].weight.mul_(300.0)
-    elif detector == "sliding_window":
-        for part in network.body:
+    elif detector in ("proposals", "sliding_window"):
+        for part in network.classifier.body:
             part[0].weight.mul_(3.0)  # so that what they see isn't lost on the way
-        network.head.weight.mul_(20.0)
+        network.classifier.head.weight.mul_(20.0)
     elif detector == "mask_rcnn":
         network.model.roi_heads.mask_predictor.mask_fcn_logits.bias.fill_(20.0)
     elif detector in ("fcos", "retinanet"):

@@ -49,7 +49,10 @@ LAYERS = [
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
-    ["ecodetect.detectors.pyramids"],  # what detectors on torchvision's networks share
+    [
+        "ecodetect.detectors.sliding_window",
+        "ecodetect.detectors.pyramids",
+    ],  # what detectors on torchvision's networks share
     ["ecodetect.detectors.boxes"],  # what detectors of boxes share
     [  # what several detectors share
         "ecodetect.detectors.filtering",
@@ -108,6 +111,7 @@ LEARNED = {
     "ecodetect.detectors.fcos",
     "ecodetect.detectors.heatmap",
     "ecodetect.detectors.mask_rcnn",
+    "ecodetect.detectors.proposals",
     "ecodetect.detectors.pyramids",
     "ecodetect.detectors.retinanet",
     "ecodetect.detectors.sliding_window",

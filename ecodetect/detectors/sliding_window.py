@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 IS_LEARNED = True
 CRITERION = boxes.CRITERION
 TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
-PATCH_PX = 96.0  # pictures in folders by class are seen as wide, or as they are if wider
+PATCH_PX = 96.0  # pictures in folders by class are seen so wide, if they have as many pixels
 # What a network that is trained further keeps of its own.
 KEPT = ("kind", "evaluation", "window", "step", "width")
 
@@ -139,7 +139,8 @@ def card_options(
     if patches and shape["kind"] != "valid":
         shape["window"] = math.ceil(typical)
     if shape["kind"] == "valid":
-        shape |= {"evaluation": "dense", "window": WINDOW_PX, "step": shape["step"] or 8}
+        step = WINDOW_PX if shape["evaluation"] == "windows" else 8
+        shape |= {"window": WINDOW_PX, "step": shape["step"] or step}
     elif shape["evaluation"] == "dense":
         shape["step"] = 16
     elif not shape["step"]:

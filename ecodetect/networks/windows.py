@@ -45,7 +45,10 @@ def build(
     if kind == "valid":
         if weights is not None:
             raise UserError("The network 'valid' is learned from scratch: there are no pretrained weights.")
-        return Valid(len(bands), outputs, width=int(settings.get("width", 24)), step=step)
+        width = int(settings.get("width", 24))
+        if evaluation == "windows":  # with the same weights
+            return Windowed(ValidClassifier(len(bands), outputs, width=width), VALID_PX, step)
+        return Valid(len(bands), outputs, width=width, step=step)
     from ecodetect.networks.backbones import encoder
 
     if evaluation == "dense":
@@ -59,18 +62,15 @@ def _valid(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequenti
     )
 
 
-class Valid(nn.Module):
-    """A small network without padding that sees exactly 64 x 64 px and moves by 8.
+class ValidClassifier(nn.Module):
+    """Layers without padding that see exactly 64 x 64 px and move by 8.
 
     width : channels of the first layer; doubled with each halving.
-    step : from cell to cell: 8, 4 or 2 px.
     Along a side 64 px become 31, 29, 14, 12, 5, 3, 1.
     """
 
-    def __init__(self, in_bands: int, outputs: int, *, width: int = 24, step: int = VALID_STRIDE) -> None:
+    def __init__(self, in_bands: int, outputs: int, *, width: int) -> None:
         super().__init__()
-        if step not in (2, 4, VALID_STRIDE):
-            raise UserError(f"The network 'valid' gives a score every 8, 4 or 2 px, not every {step}.")
         self.body = nn.Sequential(
             _valid(in_bands, width, 4, 2),
             _valid(width, width, 3),
@@ -81,7 +81,24 @@ class Valid(nn.Module):
             _valid(4 * width, 4 * width, 3),
         )
         self.drop = nn.Dropout2d(_DROPPED)
-        self.head = _head(4 * width, outputs)
+        self.head = nn.Conv2d(4 * width, outputs, 1) if outputs else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.drop(self.body(x)))
+        return found
+
+
+class Valid(nn.Module):
+    """`ValidClassifier` for all windows of an image at once.
+
+    step : from cell to cell: 8, 4 or 2 px.
+    """
+
+    def __init__(self, in_bands: int, outputs: int, *, width: int = 24, step: int = VALID_STRIDE) -> None:
+        super().__init__()
+        if step not in (2, 4, VALID_STRIDE):
+            raise UserError(f"The network 'valid' gives a score every 8, 4 or 2 px, not every {step}.")
+        self.classifier = ValidClassifier(in_bands, outputs, width=width)
         self.stride, self.step = VALID_STRIDE, step
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,17 +111,9 @@ class Valid(nn.Module):
             row = []
             for across in shifts:
                 sides = (around - across, around + across, around - down, around + down)
-                row.append(self.head(self.drop(self.body(functional.pad(x, sides)))))
+                row.append(self.classifier(functional.pad(x, sides)))
             rows.append(_interleaved(row, 3))
         return _interleaved(rows, 2)
-
-    def alone(self) -> nn.Module:
-        """The same layers for windows given one by one: (n, B, 64, 64) to (n, K)."""
-        return nn.Sequential(self.body, self.drop, self.head, nn.Flatten())
-
-
-def _head(channels: int, outputs: int) -> nn.Module:
-    return nn.Conv2d(channels, outputs, 1) if outputs else nn.Identity()
 
 
 def _interleaved(maps: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
@@ -127,7 +136,7 @@ class Dense(nn.Module):
         self.encoder = encoder
         self.stride = self.step = int(encoder.strides[-1])
         self.drop = nn.Dropout2d(_DROPPED)
-        self.head = _head(int(encoder.channels[-1]), outputs)
+        self.head = nn.Conv2d(int(encoder.channels[-1]), outputs, 1) if outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = functional.avg_pool2d(

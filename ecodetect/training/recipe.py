@@ -40,6 +40,7 @@ from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
 from ecodetect.training.processes import joined
 from ecodetect.training.sample import Sample
 from ecodetect.training.samples import TYPICAL_PX, Contract, Dataset, Statistics, contract
+from ecodetect.training.selection import FEW, Found, Judged, choose, judge, pooled
 from ecodetect.training.sources import Asked, Source, gather
 from ecodetect.training.splits import Split, places, split
 
@@ -171,7 +172,9 @@ def train(
             " sliding_window."
         )
     wished = _wished(detector, kind, settings or {})
-    typical = getattr(detector, "PATCH_PX" if is_patches else "TYPICAL_PX", TYPICAL_PX)
+    typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
+    if is_patches:
+        typical = detector.WINDOW_PX if backbone is None else detector.PATCH_PX
     if start is None:
         scaling: Literal["auto", "fixed"] = "fixed" if is_patches else "auto"
         made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
@@ -231,12 +234,17 @@ def train(
         key=_fingerprint(sources),
         progress=progress,
     )
+    pieces = partial(Patches, side=plan.size_px) if is_patches else Pieces
+    if hasattr(detector, "answers"):
+        fitted = _rejudged(fitted, detector, pieces(training), pieces(validation))
     unit = made.unit if made.gsd is not None else "px"
     near = f"distance ≤ {plan.within_px * (made.gsd or 1.0):.3g} {unit}, one to one"
     criterion = getattr(detector, "CRITERION", near) if statistics.sized else near
     done = _finished(fitted, sides, sources, criterion, statistics, start)
-    pieces = partial(Patches, side=plan.size_px) if is_patches else Pieces
     done = _calibrated(done, detector, pieces(training), pieces(validation))
+    if hasattr(detector, "measured"):
+        told = detector.measured(done, pieces(validation if len(validation.used) else training))
+        done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
     seen = next(chain.from_iterable(map(pieces, (validation, training))), None)
     done = _measured(done, detector, network, seen)
     for each in (whole, training, validation):
@@ -548,6 +556,31 @@ def _finished(
         else "nothing to validate with",
     }
     return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
+
+
+def _rejudged(
+    fitted: Fitted, detector: Any, training: Sequence[Sample], validation: Sequence[Sample]
+) -> Fitted:
+    """Rates and thresholds of what a scan finds, where that isn't what is read off the network's output."""
+    done = fitted.bundle
+    classes = len(done.card.classes)
+
+    def judged(samples: Sequence[Sample]) -> Judged:
+        found = (Found(*each) for each in detector.answers(done, samples))
+        pairs = zip(found, samples, strict=True)
+        return pooled((judge(each, sample, 0.0, classes) for each, sample in pairs), classes)
+
+    unseen, seen = judged(validation), judged(training)
+    few = unseen.n_truths.sum() < FEW
+    thresholds = choose(pooled([unseen, seen], classes) if few else unseen, otherwise=0.5)
+    card = replace(done.card, thresholds=thresholds)
+    return replace(
+        fitted,
+        bundle=Bundle(card, done.weights),
+        validation=unseen.rates(thresholds["f1"]),
+        training=seen.rates(thresholds["f1"]),
+        ap=unseen.ap().coco,
+    )
 
 
 def _calibrated(
