@@ -31,7 +31,7 @@ from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
 from ecodetect.onnx_file import OnnxModel
 from ecodetect.sizes import Length
-from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX, report
+from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, PATCH_PASSES, STEP_PX, report
 from ecodetect.training.adapting import adapted, contract_for
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.class_folders import DrawnPatches, Patches, are_classes, gather_classes
@@ -472,7 +472,10 @@ def plan_for(
     side = side or 32 * round(float(np.clip(8 * typical, 160, 320)) / 32)
     batch = max(4, round(STEP_PX / side**2))
     ground = max(statistics.known_px, statistics.objects * (2 * typical) ** 2)
-    steps = float(np.clip(PASSES * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
+    passes = PASSES
+    if is_window and statistics.known_px <= statistics.images * side**2:  # pictures of one individual each
+        ground, passes = statistics.known_px, PATCH_PASSES if from_weights else PASSES
+    steps = float(np.clip(passes * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
     every = math.ceil(steps / EPOCHS)
     widest = size[2] if size is not None else typical
     # A position counts as found within an object's radius; of points half the way to the neighbour.
