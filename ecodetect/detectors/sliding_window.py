@@ -440,11 +440,13 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
             logits.append(scores[0, :, :rows, :columns][:, counts].T)
             answers.append(made["answer"][counts])
     x, y = np.concatenate(logits), np.concatenate(answers).astype(np.int64)
-    found = replace(card, options={**card.options, "temperature": _temperature(x, y)})
-    if not card.options["patches"]:
-        return found
-    zero = (0.0,) * len(card.classes)  # every picture has an answer
-    return replace(found, thresholds={"f1": zero, "count": zero})
+    return replace(card, options={**card.options, "temperature": _temperature(x, y)})
+
+
+def thresholds(card: Card) -> dict[str, tuple[float, ...]] | None:
+    """None cuts where every picture has an answer; otherwise validation chooses them."""
+    zero = (0.0,) * len(card.classes)
+    return {"f1": zero, "count": zero} if card.options["patches"] else None
 
 
 def _temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:

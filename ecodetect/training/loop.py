@@ -68,6 +68,7 @@ class Learned(Protocol):
 
     # alternatives(card) -> name -> card, where there are several ways to read the outputs: the one with the
     # highest mean average precision on validation becomes the model's.
+    # thresholds(card) -> purpose -> one per class, where they aren't chosen on validation; None: they are.
 
 
 class Data(Protocol):
@@ -280,7 +281,8 @@ class _Training:
         while self.step < plan.steps and not stopped:
             loss = self._epoch(min(self.step + plan.every, plan.steps), progress)
             judged = self._validate()
-            thresholds = selection.choose(judged, otherwise=0.5)
+            thresholds = getattr(self.detector, "thresholds", lambda card: None)(self.card)
+            thresholds = thresholds or selection.choose(judged, otherwise=0.5)
             now = Epoch(
                 self.step, loss, judged.rates(thresholds["f1"]).f1, judged.ap().coco, self._rate_at(self.step)
             )
@@ -552,7 +554,8 @@ class _Training:
             # there is. The card says how many were for validation.
             few = judged.n_truths.sum() < selection.FEW
             told = selection.pooled([judged, seen], len(card.classes)) if few else judged
-            thresholds = selection.choose(told, otherwise=0.5)
+            thresholds = getattr(self.detector, "thresholds", lambda card: None)(card)
+            thresholds = thresholds or selection.choose(told, otherwise=0.5)
             ways[name] = (told.mean_ap(), judged, seen, thresholds)
         best = max(ways, key=lambda name: ways[name][0])
         self.card = known[best]
