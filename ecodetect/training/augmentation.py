@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -40,6 +40,8 @@ class Augmentations:
     rotation : at most so many degrees, either way.
     scale : at most so much larger or smaller (0.2: from 1/1.2 to 1.2 times).
     translation : at most so much of the side, along both axes.
+    centring : what stands out from the border is brought to the middle, by its centre of gravity; for patches
+        cut by hand.
     elastic : bends, of at most so many pixels.
     brightness : added to all bands, at most so much of their range.
     gain : each band by its own factor, at most so much from 1: light, haze, season, another sensor.
@@ -58,6 +60,7 @@ class Augmentations:
     rotation: float = 20.0
     scale: float = 0.2
     translation: float = 0.0
+    centring: bool = False
     elastic: float = 0.0
     brightness: float = 0.15
     gain: float = 0.2
@@ -195,6 +198,8 @@ def _moved(
     height, width = sample.valid.shape
     rows, columns = (height, width) if size is None else (size, size)
     way = _drawn_map(rng, kinds, (height, width), (rows, columns))
+    if kinds.centring:
+        way = replace(way, shift=way.shift + _off_centre(sample))
     lack = 1.0 - np.stack([sample.valid, sample.known & sample.valid]).astype(np.float32)
     planes = [_resampled(band, way, rows, columns, fill) for band in sample.image]
     lacking = [_resampled(each, way, rows, columns, 1.0) for each in lack]
@@ -228,6 +233,22 @@ def _drawn_map(
         middle = middle + rng.uniform(-kinds.translation, kinds.translation, 2) * np.array(here[::-1])
     bend = _drawn_bend(rng, kinds.elastic, here) if kinds.elastic else None
     return _Map(linear, middle - linear @ centre, bend)
+
+
+def _off_centre(sample: Sample) -> Floats:
+    """How far from the middle the gravity of what differs from the border lies, in whole pixels, (2,)."""
+    image, (height, width) = sample.image, sample.valid.shape
+    rim = np.ones((height, width), np.bool_)
+    rim[1:-1, 1:-1] = False
+    usual = np.median(image[:, rim], axis=1)
+    weight = np.abs(image - usual[:, None, None]).sum(axis=0, dtype=np.float64) * sample.valid
+    weight = np.maximum(weight - np.median(weight), 0)  # ground like the border has none
+    total = weight.sum()
+    if total <= 0:
+        return np.zeros(2)
+    x = (weight.sum(axis=0) * (np.arange(width) + 0.5)).sum() / total - width / 2
+    y = (weight.sum(axis=1) * (np.arange(height) + 0.5)).sum() / total - height / 2
+    return np.rint([x, y])
 
 
 def _drawn_bend(rng: np.random.Generator, most: float, here: tuple[int, int]) -> Image:
