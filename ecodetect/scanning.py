@@ -407,9 +407,7 @@ class _Run:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
-                raise Interrupted(
-                    f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
-                ) from error
+                raise self._stopped() from error
             raise
         return self
 
@@ -418,6 +416,11 @@ class _Run:
             self.journal.discard()
         else:
             self.journal.close()
+
+    def _stopped(self) -> Interrupted:
+        return Interrupted(
+            f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
+        )
 
     def _check_frames(self) -> None:
         """Refuse, before any search, rasters that one layer can't hold together."""
@@ -462,7 +465,12 @@ class _Run:
     def write_map(self, path: Path, *, is_all: bool = False) -> None:
         """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
         job, number = self.jobs[0]
-        write_scores(job, self.journal, number, path, self._asked, self._progress)
+        try:
+            write_scores(job, self.journal, number, path, self._asked, self._progress)
+        except KeyboardInterrupt as error:  # of a large raster it takes minutes
+            if self._out is None:
+                raise
+            raise self._stopped() from error
         self._is_written = is_all
 
 

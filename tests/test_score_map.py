@@ -219,17 +219,24 @@ def stop(name: str, done: float, total: float) -> None:
         raise KeyboardInterrupt
 
 
+def stop_in_writing(name: str, done: float, total: float) -> None:
+    if name == "out.tif":
+        raise KeyboardInterrupt
+
+
 def test_an_interrupted_scan_goes_on_to_the_same_map(model: str, tmp_path: Path) -> None:
     image = raster(tmp_path / "a.tif")
     whole, out = mapped(image, model, tmp_path / "whole.tif"), tmp_path / "out.tif"
     asked = Settings(model=model, device="cpu", tile_px=64)
     layer = str(tmp_path / "out.geojson")
     # What has been done without a map isn't taken for something with one.
-    for output in (Output(), Output(score_map=str(out)), Output(score_map=str(out))):
+    wanted = Output(score_map=str(out))
+    for output, stopping in ((Output(), stop), (wanted, stop), (wanted, stop), (wanted, stop_in_writing)):
         with pytest.raises(Interrupted):
-            scan_files([image], asked, layer, output, progress=stop)
+            scan_files([image], asked, layer, output, progress=stopping)
         assert not out.exists()
-    (summary,), _ = scan_files([image], asked, layer, Output(score_map=str(out)))
+        assert not (tmp_path / ".out.tif.part").exists()
+    (summary,), _ = scan_files([image], asked, layer, wanted)
     assert (summary.resumed, summary.score_map) == (True, out)
     assert out.read_bytes() == whole.read_bytes()
     assert Path(layer).read_bytes() == whole.with_suffix(".geojson").read_bytes()
