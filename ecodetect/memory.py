@@ -215,8 +215,8 @@ def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int) -> 
     pixels = unit_read**2 * (source.chip_bytes + 1) * (2 + workers)
     # A detector has its map, what that was made of and its cleaned copy.
     detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * source.map_bytes) * workers
-    # Of units in each worker, waiting, and on the way into the journal.
-    maps = cuts.unit_px**2 * source.map_bytes * (2 * workers + 2)
+    # Of units in each worker, waiting, and on the way into the journal with what packing takes.
+    maps = cuts.unit_px**2 * source.map_bytes * (2 * workers + 3)
     rows, columns = source.block_shape
     # The blocks under a row of units and one unit more: the first must still be there for the next row.
     touched = _touched_on_blocks if cuts.offset_px else _most_touched
