@@ -8,6 +8,7 @@
 | limits | `--max-memory` is kept, or refused beforehand |
 | strips | what strips of one row cost is said |
 | crowds | a million detections written without holding them all |
+| maps | with `--score-map` the same for any size too |
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from measuring import PLUGIN, Cost, cost_of, make_command, scan_command, table
 
-PARTS = ("sizes", "limits", "strips", "crowds")
+PARTS = ("sizes", "limits", "strips", "crowds", "maps")
 
 
 def main() -> None:
@@ -40,6 +41,8 @@ def main() -> None:
         _strips(given)
     if "crowds" in given.parts:
         _crowds(given)
+    if "maps" in given.parts:
+        _maps(given)
 
 
 def _sizes(given: argparse.Namespace) -> None:
@@ -91,6 +94,21 @@ def _crowds(given: argparse.Namespace) -> None:
                 rows.append([suffix, f"{found:,}", copies, f"{cost.peak_mb:.0f}", f"{cost.wall_s:.0f}"])
     print("\nDetections written (with 3 copies: that many settled for each)\n")
     print(table(["format", "objects, about", "copies", "peak MB", "s"], rows))
+
+
+def _maps(given: argparse.Namespace) -> None:
+    rows = []
+    for size in given.sizes:
+        raster, out = _raster(given.folder, size), given.folder / "map.tif"
+        for cell in (1, 16):
+            flags = ["--set", f"map={cell}", "--score-map", str(out)]
+            cost = _worst(given, raster, "idle", *flags)
+            written = f"{out.stat().st_size / 1e6:,.0f}"
+            out.unlink()
+            figures = (cost.peak_mb, cost.wall_s, cost.cpu_s)
+            rows.append([f"{size:,}", cell, written, *(f"{figure:.0f}" for figure in figures)])
+    print("\n`--score-map` of a detector that does nothing else\n")
+    print(table(["side, px", "cell, px", "map, MB", "peak MB", "s", "CPU s"], rows))
 
 
 def _raster(folder: Path, size: int, *flags: str) -> Path:

@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     "--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure."
 )
 @click.option(
+    "--score-map", metavar="TIF", help="Write the map of scores that detections are read off, a GeoTIFF."
+)
+@click.option(
     "--verify", is_flag=True, help="Search a few percent again on shifted tiles; say the share found again."
 )
 @click.option(
@@ -82,6 +85,7 @@ def scan(
     flips: bool,
     picture: str | None,
     sheet: str | None,
+    score_map: str | None,
     verify: bool,
     batch: int,
     tile: int | None,
@@ -130,10 +134,10 @@ def scan(
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:
-        for line in plan_files(images, asked, out):
+        for line in plan_files(images, asked, out, is_mapped=score_map is not None):
             click.echo(line)
         return 0
-    output = Output(overwrite, restart, picture, sheet, verify)
+    output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map)
     with Bar(hidden=quiet or as_json) as bar:
         summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
@@ -189,7 +193,7 @@ def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:
 def _lines(summary: Summary) -> list[str]:
     """The summary for people."""
     if summary.already_done:
-        return [f"{summary.path}: already done."]
+        return [f"{summary.path}: already done.", *_map_line(summary)]
     lines = []
     for label, count in summary.counts.items():
         density = ""
@@ -217,8 +221,11 @@ def _lines(summary: Summary) -> list[str]:
     if summary.verified is not None:
         share, n = summary.verified
         lines.append(f"verified: {share:.1%} of {n:,} detections found again on shifted tiles")
-    lines.append(f"written to {summary.path}")
-    return lines
+    return [*lines, f"written to {summary.path}", *_map_line(summary)]
+
+
+def _map_line(summary: Summary) -> list[str]:
+    return [] if summary.score_map is None else [f"map of scores written to {summary.score_map}"]
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:
@@ -228,6 +235,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "seconds": round(summary.seconds, 3), "resumed": summary.resumed,
+        "score_map": None if summary.score_map is None else str(summary.score_map),
         "verified": share, "notes": list(summary.notes),
     }  # fmt: skip
 

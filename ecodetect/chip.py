@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Chip:
     grid : the chip's own place; its pixel (0, 0) is (window.x, window.y) of the scanned grid.
     asked : where the objects are that are asked for, by their centres, in pixels of the grid that is scanned;
         others may be left out. None: anywhere.
+    wants_map : whether the map of scores is asked for too, of a detector that has one.
     """
 
     pixels: NDArray[Any]
@@ -31,6 +32,7 @@ class Chip:
     window: Window
     grid: Grid
     asked: Window | None = None
+    wants_map: bool = False
 
     def __post_init__(self) -> None:
         bands, height, width = self.pixels.shape
@@ -57,7 +59,7 @@ class Chip:
         if self.bands == bands:
             return self
         pixels = self.pixels[[self.bands.index(name) for name in bands]]
-        return Chip(pixels, self.valid, bands, self.window, self.grid, self.asked)
+        return replace(self, pixels=pixels, bands=bands)
 
     def crop(self, window: Window) -> Chip:
         """The part inside `window` (pixels of the scanned grid), as a view; it must lie in this chip."""

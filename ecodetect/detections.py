@@ -34,6 +34,9 @@ class Detections:
     diameter : float64 (N,) in pixels, or None: the size of objects whose geometry doesn't show it (points).
     density : float32 (K, H, W), individuals of each class per pixel of a chip, from a detector that counts
         more than it can tell apart, or None; it is the whole chip's, so no part of these detections keeps it.
+    score_map : float32 (K, h, w) in [0, 1], what a detector reads its detections off, one map per class, or
+        None; of cells of `Needs.map_px` pixels, the first of which begins at the chip's first pixel; NaN
+        where nothing is known. The whole chip's, as `density`.
     """
 
     grid: Grid
@@ -44,6 +47,7 @@ class Detections:
     classes: tuple[str, ...]
     diameter: Floats | None = None
     density: NDArray[np.float32] | None = None
+    score_map: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.geometry)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from ecodetect.errors import UserError
 
@@ -39,6 +41,7 @@ RASTER_SUFFIXES = frozenset(
         ".ntf",
     ]
 )
+_SOFTWARE = 305  # tag of a TIFF
 OUR_MARKS = (".detections", ".candidates")  # ends of the stems of what we write
 
 
@@ -84,12 +87,37 @@ def _is_raster_name(path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is a picture or a label image that ecodetect made: they carry its name."""
+    """Whether a file is a picture, a label image or a map that ecodetect made: they carry its name."""
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".tif", ".tiff"):
         return False
     with path.open("rb") as file:
         head = file.read(2048)
-    return b"ecodetect" in head
+        return b"ecodetect" in head or b"ecodetect" in _software(file, head)
+
+
+def _software(file: BinaryIO, head: bytes) -> bytes:
+    """The software that a TIFF says it was written with; nothing where it says none.
+
+    In a large one it lies behind the places of all blocks.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None:
+        return b""
+    try:
+        if struct.unpack_from(f"{order}H", head, 2)[0] == 43:  # BigTIFF
+            start, number, entry = struct.unpack_from(f"{order}Q", head, 8)[0], "Q", "HHQQ"
+        else:
+            start, number, entry = struct.unpack_from(f"{order}I", head, 4)[0], "H", "HHII"
+        file.seek(start)
+        (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+        size = struct.calcsize(order + entry)
+        for tag, _, length, place in struct.iter_unpack(order + entry, file.read(min(count, 4096) * size)):
+            if tag == _SOFTWARE and length > size // 4:  # shorter ones stand in the place of their place
+                file.seek(place)
+                return file.read(min(length, 256))
+    except (struct.error, OSError, OverflowError, ValueError):
+        pass  # damaged: that is said when it is opened
+    return b""
 
 
 def stem_of(image: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
-from ecodetect.grid import Floats, Grid
+from ecodetect.grid import Floats, Grid, Window
+from ecodetect.score_maps import Piece
 
-_SCHEMA = 3
+_SCHEMA = 4
 _BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
 NOTHING = np.empty(0)
 _TABLES = """
@@ -29,6 +31,9 @@ CREATE TABLE IF NOT EXISTS rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT 
 CREATE TABLE IF NOT EXISTS units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB,
     expected BLOB,
     PRIMARY KEY (raster, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pieces (raster INTEGER, block_row INTEGER, block_column INTEGER, unit INTEGER,
+    x INTEGER, y INTEGER, width INTEGER, height INTEGER, packed BLOB,
+    PRIMARY KEY (raster, block_row, block_column, unit));
 CREATE TABLE IF NOT EXISTS candidates (raster INTEGER, y REAL, x REAL, label INTEGER, score REAL, diameter
     REAL, geometry BLOB);
 """
@@ -79,7 +84,7 @@ class Journal:
         """Drop what belongs to other keys: other settings, other rasters. Returns the number of units."""
         marks = ",".join("?" * len(rasters))
         with _said(self.path):
-            for table in ("candidates", "units"):
+            for table in ("candidates", "pieces", "units"):
                 dropped = self._db.execute(
                     f"DELETE FROM {table} WHERE raster NOT IN ({marks})", rasters
                 ).rowcount
@@ -98,6 +103,7 @@ class Journal:
         valid: NDArray[np.int64],
         too_large: int,
         expected: Floats = NOTHING,
+        pieces: Iterable[Piece] = (),
     ) -> None:
         """Enter a finished unit with its candidates, whole or not at all.
 
@@ -105,6 +111,7 @@ class Journal:
         valid : number of pixels searched in each row of the unit's core.
         too_large : objects wider than the detector's largest object.
         expected : individuals of each class by the detector's density, or nothing.
+        pieces : of the map of scores, or nothing.
         """
         centres = found.centres()
         diameter = [None] * len(found) if found.diameter is None else found.diameter.tolist()
@@ -118,9 +125,11 @@ class Journal:
         )  # fmt: skip
         packed = zlib.compress(valid.astype("<i8").tobytes(), 1)
         unit = (raster, number, too_large, packed, expected.astype("<f8").tobytes())
+        mapped = ((raster, *piece.block, number, *astuple(piece.window), piece.packed) for piece in pieces)
         with _said(self.path):
             self._db.execute("BEGIN")
             try:
+                self._db.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", mapped)
                 self._db.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
                 self._db.execute("INSERT INTO units VALUES (?, ?, ?, ?, ?)", unit)
                 self._db.execute("COMMIT")
@@ -140,6 +149,16 @@ class Journal:
         query = "SELECT expected FROM units WHERE raster = ? ORDER BY number"
         each = [np.frombuffer(blob, "<f8") for (blob,) in self._db.execute(query, (raster,)) if blob]
         return np.sum(each, axis=0) if each else NOTHING
+
+    def pieces(self, raster: int) -> Generator[Piece, None, None]:
+        """All pieces of the map of scores, block after block from top to bottom, then left to right."""
+        query = (
+            "SELECT block_row, block_column, x, y, width, height, packed FROM pieces WHERE raster = ?"
+            " ORDER BY block_row, block_column, unit"
+        )
+        with _said(self.path):
+            for row, column, x, y, width, height, packed in self._db.execute(query, (raster,)):
+                yield Piece((row, column), Window(x, y, width, height), packed)
 
     def candidates(
         self, raster: int, grid: Grid, kind: Kind, classes: tuple[str, ...], *, batch: int = 20_000

@@ -60,18 +60,20 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a file's pixels take in memory.
+    """What pixels take in memory.
 
     block_shape : rows and columns of its blocks.
     cached_bytes : of a pixel in the block cache, all its bands.
     chip_bytes : of a pixel in a chip, the bands that are needed.
     scale : its pixels per pixel of the grid that is scanned, along one axis (1: not resampled).
+    map_bytes : of a pixel of that grid in the map of scores; 0 where none is kept.
     """
 
     block_shape: tuple[int, int]
     cached_bytes: int
     chip_bytes: int
     scale: float = 1.0
+    map_bytes: float = 0.0
 
 
 def read_size(text: str) -> int:
@@ -211,7 +213,10 @@ def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int) -> 
     unit_read = cuts.unit_px + 2 * cuts.halo_px
     # One unit being read, one waiting, one in each worker; a read keeps its pixels and its mask.
     pixels = unit_read**2 * (source.chip_bytes + 1) * (2 + workers)
-    detecting = cuts.chip_px**2 * needs.bytes_per_pixel * workers
+    # A detector has its map, what that was made of and its cleaned copy.
+    detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * source.map_bytes) * workers
+    # Of units in each worker, waiting, and on the way into the journal with what packing takes.
+    maps = cuts.unit_px**2 * source.map_bytes * (2 * workers + 3)
     rows, columns = source.block_shape
     # The blocks under a row of units and one unit more: the first must still be there for the next row.
     touched = _touched_on_blocks if cuts.offset_px else _most_touched
@@ -222,7 +227,7 @@ def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int) -> 
         math.ceil(cuts.width * source.scale / columns),
     )
     cache = int(down * rows * across * columns * source.cached_bytes * 1.1)
-    peak = held + max(_SLACK_BYTES + cache + pixels + detecting, _WRITING_BYTES)
+    peak = held + max(_SLACK_BYTES + cache + pixels + detecting + maps, _WRITING_BYTES)
     return Layout(cuts, workers, cache, int(peak))
 
 

@@ -26,7 +26,7 @@ from ecodetect.grid import Floats, Grid, Window
 from ecodetect.memory import freed_is_kept
 from ecodetect.raster import Raster
 from ecodetect.raster_pixels import padded
-from ecodetect.tiling import Plan, Tile, Unit
+from ecodetect.tiling import Plan, Tile, Unit, in_cells
 
 _PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
 
@@ -39,6 +39,7 @@ class Work:
     area : area of interest in pixels of `grid`, or None.
     score : lowest score kept, one per class of the detector.
     batch : chips given to the detector at once.
+    is_mapped : whether the map of scores is kept, of a detector that has one.
     """
 
     raster: Raster
@@ -48,6 +49,7 @@ class Work:
     area: Area | None
     score: tuple[float, ...]
     batch: int = 1
+    is_mapped: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,6 +59,8 @@ class Found:
     valid_rows : pixels searched per row of its core.
     too_large : objects left out.
     expected : individuals of each class by the detector's density, (K,); (0,) where it has none.
+    scores : float32 (K, h, w), the map of scores on the cells of the core, NaN where nothing was searched;
+        None where it isn't kept.
     """
 
     unit: Unit
@@ -64,6 +68,7 @@ class Found:
     valid_rows: NDArray[np.int64]
     too_large: int
     expected: Floats
+    scores: NDArray[np.float32] | None = None
 
 
 def worth_cutting(work: Work, plan: Plan, number: int) -> bool:
@@ -222,16 +227,24 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     empty = Detections.empty(work.grid, work.detector.kind, work.detector.classes)
     kept: list[Detections] = []
     expected = np.empty(0)
+    scores = _nothing_known(work, unit) if work.is_mapped else None
     too_large = 0
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
     for start in range(0, len(tiles), work.batch):
         part = tiles[start : start + work.batch]
-        chips = [replace(chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin))) for tile in part]
+        chips = [
+            replace(
+                chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin)), wants_map=scores is not None
+            )
+            for tile in part
+        ]
         chips += chips[:1] * (work.batch - len(part))  # a fixed batch gives the same numbers as any other
         for tile, local in zip(part, work.detector.detect(chips), strict=False):
             if local.density is not None:
                 here = _summed(work, tile, chip, local.density)
                 expected = expected + here if len(expected) else here
+            if scores is not None and local.score_map is not None:
+                _enter(scores, local.score_map, work, unit, tile, chip)
             found = local.shifted(tile.read.x, tile.read.y, work.grid)
             found = found[_owned(tile.core, found, margin)]
             if work.area is not None:
@@ -244,7 +257,7 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
             too_large += int(np.count_nonzero(~fits))
             kept.append(found[fits & (found.score >= np.array(work.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
-    return Found(unit, candidates, _searched_rows(work, unit, chip), too_large, expected)
+    return Found(unit, candidates, _searched_rows(work, unit, chip), too_large, expected, scores)
 
 
 def _summed(work: Work, tile: Tile, chip: Chip, density: NDArray[np.float32]) -> Floats:
@@ -254,6 +267,39 @@ def _summed(work: Work, tile: Tile, chip: Chip, density: NDArray[np.float32]) ->
     there = density[:, y : y + core.height, x : x + core.width]
     mask = _searched(work, core, chip)
     return np.asarray((there if mask is None else there * mask).sum(axis=(1, 2), dtype=np.float64))
+
+
+def _nothing_known(work: Work, unit: Unit) -> NDArray[np.float32]:
+    """The map of scores of a unit before its tiles are searched."""
+    cells = in_cells(unit.core, work.detector.needs.map_px or 1)
+    return np.full((len(work.detector.classes), cells.height, cells.width), np.nan, np.float32)
+
+
+def _enter(
+    scores: NDArray[np.float32], found: NDArray[np.float32], work: Work, unit: Unit, tile: Tile, chip: Chip
+) -> None:
+    """Put what a tile's chip gave into the map of its unit: the cells of its core that have been searched.
+
+    A cell has been searched if one of its pixels has: that of a detection always.
+    """
+    step = work.detector.needs.map_px or 1
+    core = in_cells(tile.core, step)
+    seen, whole = in_cells(tile.read, step), in_cells(unit.core, step)
+    rows, columns = _within(core, seen)
+    part = found[:, rows, columns]
+    mask = _searched(work, tile.core, chip)
+    if mask is not None:
+        missing = (0, core.height * step - mask.shape[0]), (0, core.width * step - mask.shape[1])
+        cells = np.pad(mask, missing).reshape(core.height, step, core.width, step).any(axis=(1, 3))
+        part = np.where(cells, part, np.float32(np.nan))
+    rows, columns = _within(core, whole)
+    scores[:, rows, columns] = part
+
+
+def _within(window: Window, other: Window) -> tuple[slice, slice]:
+    """Rows and columns of a window in an array of another one that holds it."""
+    y, x = window.y - other.y, window.x - other.x
+    return slice(y, y + window.height), slice(x, x + window.width)
 
 
 def _margin(detector: Detector) -> float:

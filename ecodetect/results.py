@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecodetect import __version__, formats
+from ecodetect import __version__, formats, score_maps
 from ecodetect.candidates import Patches
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid, authority_of, describe_crs
@@ -18,7 +18,7 @@ from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
 from ecodetect.memory import give_back
 from ecodetect.places import cells_on
-from ecodetect.searching import Job, Settings, identities, searched, survivors
+from ecodetect.searching import Job, Progress, Settings, identities, searched, survivors
 
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
 SIZES = {True: ("area_m2", "diameter_m"), False: ("area_px", "diameter_px")}  # with a known GSD, or without
@@ -36,6 +36,7 @@ class Summary:
     dropped : detections that the format can't hold (no place on the Earth), left out.
     expected : individuals per class by the sum of the detector's density, which also counts those too close
         to each other to be told apart; None where it has no density.
+    score_map : file of the map of scores that was written too; None if not asked.
     verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
     """
 
@@ -51,6 +52,7 @@ class Summary:
     seconds: float = 0.0
     resumed: bool = False
     already_done: bool = False
+    score_map: Path | None = None
     verified: tuple[float, int] | None = None
     notes: tuple[str, ...] = ()
 
@@ -121,6 +123,22 @@ def write_results(
         expected=_sum_of(expected),
         notes=(*dict.fromkeys(notes), *written.notes),
     )
+
+
+def write_scores(
+    job: Job, journal: Journal, number: int, path: Path, asked: Settings, progress: Progress | None
+) -> None:
+    """Write the map of scores of a raster that was searched with it.
+
+    Raises UserError when the file can't be written; the journal stays.
+    """
+    work, needs = job.work, job.work.detector.needs
+    assert needs.map_px is not None
+    _, area_ha, _ = searched(job, journal, number)
+    metadata = _metadata([(job, number)], asked, None, area_ha, [{}])
+    grid = work.grid.reduced(needs.map_px)
+    with closing(journal.pieces(number)) as pieces:
+        score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress)
 
 
 def _total(hectares: Sequence[float | None]) -> float | None:

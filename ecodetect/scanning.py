@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect import detectors, formats, models, pictures
+from ecodetect import detectors, formats, models, pictures, score_maps
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
 from ecodetect.detections import Detections
@@ -29,7 +29,7 @@ from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
-from ecodetect.results import Summary, check_frames, key_in, result_key, write_results
+from ecodetect.results import Summary, check_frames, key_in, result_key, write_results, write_scores
 from ecodetect.searching import Job, Progress, Settings, prepare, question, search, survivors, verify
 
 _PICTURE_CACHE_BYTES = 64_000_000
@@ -43,6 +43,7 @@ class Output:
     overwrite : replace an existing file.  restart : forget what an interrupted scan has done.
     picture, sheet : files for a map of the detections and for a contact sheet of cut-outs; one raster only.
     verified : search a few percent of the ground again on shifted tiles.
+    score_map : GeoTIFF for the map of scores that detections are read off; one raster only.
     patches : write each detection with a square around it, as candidates.
     """
 
@@ -52,6 +53,7 @@ class Output:
     sheet: str | None = None
     verified: bool = False
     patches: Patches | None = None
+    score_map: str | None = None
 
 
 def scan(
@@ -59,6 +61,7 @@ def scan(
     *,
     model: str,
     out: str | os.PathLike[str] | None = None,
+    score_map: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     restart: bool = False,
     **settings: Any,
@@ -68,6 +71,7 @@ def scan(
     image : path or URL of a raster.
     model : file of a model, name of one that comes with ecodetect, or name of a detector.
     out : file to write too; its suffix is the format. None: nothing is written.
+    score_map : GeoTIFF to write the map of scores to that the detections are read off; None: nothing.
     settings : see `Settings`.
     All detections are held in memory; for rasters with many millions use `scan_files`.
 
@@ -80,14 +84,26 @@ def scan(
             formats.writable(out)
             if Path(out).exists() and not overwrite:
                 raise UserError(f"{out} exists; say overwrite=True to replace it.")
+        if score_map is not None:
+            score_maps.writable(score_map)
+            _check_apart(os.fspath(score_map), [os.fspath(image)], [] if out is None else [Path(out)])
+            if Path(score_map).exists() and not overwrite:
+                raise UserError(f"{score_map} exists; say overwrite=True to replace it.")
         with _Run(
-            [os.fspath(image)], asked, journal, None if out is None else Path(out), restart=restart
+            [os.fspath(image)],
+            asked,
+            journal,
+            None if out is None else Path(out),
+            restart=restart,
+            is_mapped=score_map is not None,
         ) as run:
             if run.failures:
                 raise run.failures[0][1]
             (job, number), book = run.jobs[0], run.journal
             empty = Detections.empty(job.grid, job.work.detector.kind, job.work.detector.classes)
             found = list(survivors(job, book, number))
+            if score_map is not None:
+                run.write_map(Path(score_map))
             if out is not None:
                 run.write(Path(out))
             return Detections.concatenate(found) if found else empty
@@ -120,6 +136,10 @@ def scan_files(
         raise UserError(
             f"--picture and --sheet draw one raster, but there are {len(rasters)}; scan them one by one."
         )
+    if output.score_map and len(rasters) > 1:
+        raise UserError(
+            f"--score-map is a map of one raster, but there are {len(rasters)}; scan them one by one."
+        )
     for drawing in filter(None, (output.picture, output.sheet)):
         pictures.writable(drawing)
     for name in (asked.model, *asked.others):
@@ -128,6 +148,9 @@ def scan_files(
         if out is None or path != Path(out):
             path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user asked for
         formats.writable(path)
+    if output.score_map:
+        score_maps.writable(output.score_map)
+        _check_apart(output.score_map, rasters, list(groups))
     summaries: list[Summary] = []
     failures: list[tuple[str, UserError]] = []
     for path, members in groups.items():
@@ -167,17 +190,22 @@ def fitting_model(
 
 
 def plan_files(
-    images: Sequence[str | os.PathLike[str]], asked: Settings, out: str | None = None
+    images: Sequence[str | os.PathLike[str]],
+    asked: Settings,
+    out: str | None = None,
+    *,
+    is_mapped: bool = False,
 ) -> list[str]:
     """What `scan_files` would do, a line per raster; nothing is searched or written.
 
+    is_mapped : with a map of scores.
     Raises UserError for the first raster or setting that can't be used.
     """
     lines = []
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
-            job = prepare(image, raster, asked)
+            job = prepare(image, raster, asked, is_mapped=is_mapped)
         plan = job.layout.plan
         lines.append(
             f"{job.source}: {job.work.grid.describe()}; "
@@ -193,22 +221,64 @@ def _scan_group(
     """Search rasters whose detections go into one file."""
     started = time.monotonic()
     journal = _journal_path(path)
+    map_path = None if output.score_map is None else Path(output.score_map)
+    has_map = map_path is not None and _is_map_of(map_path, images[0], asked)
+    if map_path is not None and map_path.exists() and not (has_map or output.overwrite):
+        raise UserError(f"{map_path} exists; say --overwrite to replace it.")
     # Where there is a journal, the scan that it belongs to has been allowed to write this file.
     if path.exists() and (output.restart or not journal.exists()):
         if not output.restart and not output.verified and _is_answered(path, images, asked, output):
-            return Summary.known(path, images, asked.model), []
+            if map_path is None or has_map:
+                return Summary.known(path, images, asked.model), []
+            return _map_alone(images, path, map_path, asked, progress)
         if not output.overwrite:
             raise UserError(f"{path} exists; say --overwrite to replace it.")
     run_of = partial(_Run, restart=output.restart, progress=progress, verified=output.verified)
-    with run_of(images, asked, journal, path) as run:
+    with run_of(images, asked, journal, path, is_mapped=map_path is not None) as run:
         if not run.jobs:
             return None, run.failures
+        if map_path is not None:
+            run.write_map(map_path)
         summary = run.write(path, output.patches)
         if output.picture or output.sheet:
             job, number = run.jobs[0]
             with _opened(job.image, asked) as raster:
                 _draw(raster, asked, output, partial(survivors, job, run.journal, number), job)
-    return replace(summary, seconds=time.monotonic() - started), run.failures
+    return replace(summary, seconds=time.monotonic() - started, score_map=map_path), run.failures
+
+
+def _map_alone(
+    images: list[str], path: Path, map_path: Path, asked: Settings, progress: Progress | None
+) -> tuple[Summary | None, list[tuple[str, UserError]]]:
+    """Search a raster whose detections are there already for its map of scores.
+
+    The journal lies beside the map: one beside the detections would allow to replace them.
+    """
+    started = time.monotonic()
+    with _Run(images, asked, _journal_path(map_path), map_path, progress=progress, is_mapped=True) as run:
+        if not run.jobs:
+            return None, run.failures
+        run.write_map(map_path, is_all=True)
+    summary = Summary.known(path, images, asked.model)
+    return replace(summary, seconds=time.monotonic() - started, score_map=map_path), []
+
+
+def _is_map_of(path: Path, image: str, asked: Settings) -> bool:
+    """Whether a file is the map of scores that answers just this question."""
+    known = score_maps.key_in(path) if path.exists() else None
+    if known is None:
+        return False
+    with _opened(image, asked) as raster:
+        return known == result_key([question(raster, asked).key], None)
+
+
+def _check_apart(score_map: str, rasters: Sequence[str], outputs: Sequence[Path]) -> None:
+    """Raise UserError where the map of scores would take the place of a raster or of the detections."""
+    for other in (*map(Path, rasters), *outputs):
+        if Path(score_map).absolute() == other.absolute() or (
+            other.exists() and Path(score_map).exists() and other.samefile(score_map)
+        ):
+            raise UserError(f"--score-map {score_map} would overwrite {other}; give it another name.")
 
 
 def _is_same_again(path: Path, images: list[str], asked: Settings, output: Output) -> bool:
@@ -313,11 +383,12 @@ class _Run:
         restart: bool = False,
         progress: Progress | None = None,
         verified: bool = False,
+        is_mapped: bool = False,
     ) -> None:
         self.jobs: list[tuple[Job, int]] = []
         self.failures: list[tuple[str, UserError]] = []
         self._images, self._asked, self._path, self._out = images, asked, journal, out
-        self._progress, self._verified = progress, verified
+        self._progress, self._verified, self._is_mapped = progress, verified, is_mapped
         self._resumed = False
         self._shares: list[tuple[float, int]] = []
         self._is_written = False
@@ -336,9 +407,7 @@ class _Run:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
-                raise Interrupted(
-                    f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
-                ) from error
+                raise self._stopped() from error
             raise
         return self
 
@@ -347,6 +416,11 @@ class _Run:
             self.journal.discard()
         else:
             self.journal.close()
+
+    def _stopped(self) -> Interrupted:
+        return Interrupted(
+            f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
+        )
 
     def _check_frames(self) -> None:
         """Refuse, before any search, rasters that one layer can't hold together."""
@@ -365,7 +439,8 @@ class _Run:
             with _opened(image, self._asked) as raster:
                 if self._out is not None:
                     check_frames({raster.path: raster.grid}, self._out)
-                job, number = prepare(image, raster, self._asked).entered(self.journal, self._asked)
+                plain = prepare(image, raster, self._asked, is_mapped=self._is_mapped)
+                job, number = plain.entered(self.journal, self._asked)
                 self._resumed |= search(job, self.journal, number, self._progress)
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
@@ -386,6 +461,17 @@ class _Run:
             n = sum(count for _, count in self._shares)
             share = (sum(part * count for part, count in self._shares) / n if n else 1.0, n)
         return replace(summary, resumed=self._resumed, verified=share)
+
+    def write_map(self, path: Path, *, is_all: bool = False) -> None:
+        """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
+        job, number = self.jobs[0]
+        try:
+            write_scores(job, self.journal, number, path, self._asked, self._progress)
+        except KeyboardInterrupt as error:  # of a large raster it takes minutes
+            if self._out is None:
+                raise
+            raise self._stopped() from error
+        self._is_written = is_all
 
 
 def _journal_path(path: Path) -> Path:

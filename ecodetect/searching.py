@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect import __version__, models
+from ecodetect import __version__, detectors, models
 from ecodetect.aoi import Area, read_area
 from ecodetect.detections import Detections
 from ecodetect.detectors import ensemble
@@ -27,7 +27,9 @@ from ecodetect.memory import Layout, Source, lay_out
 from ecodetect.merging import Settler
 from ecodetect.pipeline import Found, Work, run, worth_cutting, worth_reading
 from ecodetect.raster import Raster
+from ecodetect.score_maps import cut
 from ecodetect.sizes import Length
+from ecodetect.tiling import in_cells
 
 Progress = Callable[[str, float, float], None]  # raster name, megapixels done, megapixels in all
 _VERIFIED_SHARE = 0.03  # of the units
@@ -118,7 +120,7 @@ class Job:
 
         How cuts are chosen depends on what memory and cores there are; units of other cuts can't be mixed.
         """
-        stated = (self.key, asked.tile_px, asked.batch, asked.max_memory)
+        stated = (self.key, asked.tile_px, asked.batch, asked.max_memory, self.work.is_mapped)
         plan = self.layout.plan
         number, cuts = journal.raster(
             hashlib.sha256(repr(stated).encode()).hexdigest()[:32],
@@ -197,13 +199,16 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
     return raster.grid.reduced(factor)
 
 
-def prepare(image: str, raster: Raster, asked: Settings) -> Job:
+def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Job:
     """Everything that is decided before the first unit is read: what a survey finds, and the cuts.
 
+    is_mapped : whether the map of scores is to be kept.
     Raises UserError when raster and settings don't fit together.
     """
     plain = question(raster, asked)
     detector, grid, area = plain.detector, plain.grid, plain.area
+    if is_mapped and detector.needs.map_px is None:
+        raise UserError(_mapless(detector))
     notes = list(raster.notes)
     native = raster.grid.gsd
     gsd_m = detector.needs.gsd_m
@@ -223,11 +228,25 @@ def prepare(image: str, raster: Raster, asked: Settings) -> Job:
         cached_bytes=raster.bytes_per_pixel,
         chip_bytes=len(needs.bands) * np.dtype(raster.dtype).itemsize,
         scale=1 / abs(native_scale),
+        map_bytes=4 * len(detector.classes) / (needs.map_px or 1) ** 2 if is_mapped else 0.0,
     )
     workers = 1 if needs.is_threaded else asked.workers
     layout = lay_out(grid, needs, source, tile_px=asked.tile_px, workers=workers, limit=asked.max_memory)
-    work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch)
+    work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch, is_mapped)
     return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
+
+
+def _mapless(detector: Detector) -> str:
+    """That there is no map of scores, and whose there is."""
+    if isinstance(detector, ensemble.Ensemble):
+        return (
+            "Several models, and one with --flips, give fused boxes and no map of scores; leave out"
+            f" --score-map, or scan with {detector.members[0].name} as it is."
+        )
+    return (
+        f"{detector.name} reads its detections off no map of scores; leave out --score-map, or take a model"
+        f" of {' or '.join(detectors.with_score_map())}."
+    )
 
 
 def _scores(score: float | Mapping[str, float] | None, detector: Detector) -> tuple[float, ...]:
@@ -252,6 +271,7 @@ def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None
     todo = [n for n in todo if worth_reading(work, plan.unit(n))]
     pixels = sum(plan.unit(n).core.area for n in todo) / 1e6
     finished = 0.0
+    step = work.detector.needs.map_px or 1
 
     def enter(found: Found) -> None:
         nonlocal finished
@@ -262,6 +282,7 @@ def search(job: Job, journal: Journal, raster_id: int, progress: Progress | None
             found.valid_rows,
             found.too_large,
             found.expected,
+            [] if found.scores is None else cut(in_cells(found.unit.core, step), found.scores),
         )
         finished += found.unit.core.area / 1e6
         if progress is not None:
@@ -369,7 +390,8 @@ def verify(job: Job, journal: Journal, raster_id: int) -> tuple[float, int]:
     work, needs = job.work, job.work.detector.needs
     plan = job.layout.plan
     half = plan.tile_px // 2 // needs.stride_px * needs.stride_px
-    work = replace(work, plan=replace(plan, offset_px=(plan.offset_px + half) % plan.tile_px))
+    shifted = replace(plan, offset_px=(plan.offset_px + half) % plan.tile_px)
+    work = replace(work, plan=shifted, is_mapped=False)
     numbers = [n for n in work.plan.walk() if worth_reading(work, work.plan.unit(n))]
     numbers = numbers[:: max(1, round(1 / _VERIFIED_SHARE))] if len(numbers) > 2 else numbers[-1:]
     # Near the edge of what is looked at again the neighbours that settle a candidate are missing.

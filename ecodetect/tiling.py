@@ -109,6 +109,12 @@ class Plan:
                     yield row * self.columns + column
 
 
+def in_cells(window: Window, cell_px: int) -> Window:
+    """A window that begins on a cell, in cells: also those that it only begins."""
+    width, height = math.ceil(window.width / cell_px), math.ceil(window.height / cell_px)
+    return Window(window.x // cell_px, window.y // cell_px, width, height)
+
+
 def plan(grid: Grid, *, tile_px: int, largest_px: float, reach_px: int, margin_px: float, stride_px: int = 1,
          unit_px: int = 2048, offset_px: int = 0) -> Plan:  # fmt: skip
     """The cuts of `grid` for a detector.

@@ -224,6 +224,30 @@ def test_tiling_cannot_be_seen(name: str) -> None:
         assert_alike(name, searched(detector, pixels, valid, BANDS, tile, origin), one)
 
 
+def test_a_map_of_scores_is_given_when_asked_for(name: str) -> None:
+    pixels = ground()
+    detector = ready(name, pixels)
+    whole = chip(detector, pixels)
+    (found,) = detector.detect([whole])
+    assert found.score_map is None
+    step = detector.needs.map_px
+    assert (step is not None) == (name in detectors.with_score_map())
+    if step is None:
+        pytest.skip("reads its detections off no map")
+    assert detector.needs.stride_px % step == 0
+    (same,) = detector.detect([dataclasses.replace(whole, wants_map=True)])
+    assert rows_of(same) == rows_of(found)
+    scores = same.score_map
+    assert scores is not None
+    assert (scores.dtype, scores.shape) == (
+        np.float32,
+        (len(detector.classes), -(-whole.grid.height // step), -(-whole.grid.width // step)),
+    )
+    known = scores[~np.isnan(scores)]
+    assert len(known) > 0
+    assert ((known >= 0) & (known <= 1)).all()
+
+
 def test_it_is_imported_without_what_it_does_not_need(name: str) -> None:
     module = TABLE[name]
     heavy = ("torch", "torchvision", "rasterio", "geopandas")

@@ -37,6 +37,7 @@ LAYERS = [
         "ecodetect.memory",
         "ecodetect.pictures",
     ],
+    ["ecodetect.score_maps"],
     ["ecodetect.pictures.map", "ecodetect.pictures.sheet"],
     ["ecodetect.pictures.background", "ecodetect.pictures.choice", "ecodetect.pictures.frame"],
     [
@@ -131,6 +132,7 @@ FOREIGN = {
         "ecodetect.aoi",  # polygons to pixels, no reading
         "ecodetect.formats.label_image",
         "ecodetect.formats.masks",  # pixels to polygons, no reading
+        "ecodetect.score_maps",  # what `scan` has written itself
         "ecodetect_cli.doctor",
     },
     "torch": LEARNED,

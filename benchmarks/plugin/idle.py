@@ -10,17 +10,19 @@ import atexit
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Needs, Scene
 
+HAS_SCORE_MAP = True
 DECODED_MPX_PER_S = 90  # RGB in deflate, one core
 
 
@@ -31,11 +33,13 @@ class Options:
     seconds : time spent per million pixels of a chip.
     how : "compute" keeps one core busy, "wait" doesn't (as when another device computes).
     largest : what the halo is made for, in pixels.
+    map : side of the cells of a map of scores, in pixels: how bright the first band is; 0: none.
     """
 
     seconds: float = 0.0
     how: Literal["compute", "wait"] = "compute"
     largest: float = 128.0
+    map: int = 0
 
 
 def build(options: Options, scene: Scene) -> Idle:
@@ -54,7 +58,15 @@ class Idle:
     @property
     def needs(self) -> Needs:
         cost = self.options.seconds * DECODED_MPX_PER_S
-        return Needs(bands=self.bands, largest_px=self.options.largest, bytes_per_pixel=1, cost=cost)
+        cell = self.options.map
+        return Needs(
+            bands=self.bands,
+            largest_px=self.options.largest,
+            stride_px=max(1, cell),
+            bytes_per_pixel=1,
+            cost=cost,
+            map_px=cell or None,
+        )
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -72,7 +84,18 @@ class Idle:
             else:
                 _compute(seconds)
         _spent.append(time.monotonic() - started)
-        return [Detections.empty(chip.grid, self.kind, self.classes) for chip in chips]
+        empty = [Detections.empty(chip.grid, self.kind, self.classes) for chip in chips]
+        return [
+            replace(found, score_map=self._map(chip)) if chip.wants_map else found
+            for found, chip in zip(empty, chips, strict=True)
+        ]
+
+    def _map(self, chip: Chip) -> NDArray[np.float32]:
+        """Brightness, smoothed so that its last bits are as little alike as a network's."""
+        cell = self.options.map
+        height, width = (-(-side // cell) for side in chip.pixels.shape[1:])
+        cells = cv2.resize(chip.pixels[0], (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.GaussianBlur(cells.astype(np.float32) / 255, (0, 0), 2.0))[None]
 
 
 _spent: list[float] = []

@@ -88,6 +88,11 @@ def is_learned(name: str) -> bool:
     return bool(getattr(_module(name), "IS_LEARNED", False))
 
 
+def with_score_map() -> list[str]:
+    """Names of the detectors that give a map of scores."""
+    return sorted(name for name in known() if getattr(_module(name), "HAS_SCORE_MAP", False))
+
+
 def build(
     name: str,
     scene: Scene,

@@ -99,6 +99,7 @@ class Ensemble:
             bytes_per_pixel=max(needs.bytes_per_pixel for needs in each),
             cost=sum(needs.cost for needs in each) * (len(_FLIPS) if self.flips else 1),
             scores=scores,
+            map_px=None,  # boxes are fused, maps aren't
         )
 
     def _pairs(self) -> Iterator[tuple[Detector, Needs]]:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ecodetect.network_opening import Network
     from ecodetect.training.sample import Sample
 
-IS_LEARNED = True
+IS_LEARNED, HAS_SCORE_MAP = True, True
 
 Peaks = tuple[Floats, Floats, NDArray[np.int64], Floats | None]
 
@@ -69,6 +69,7 @@ _EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, against 
 _MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence its surroundings
 # Objects nearer to each other than this need a finer map to be told apart.
 _CLOSE_PX = 4.0
+_STRIP = 128  # rows of a map whose sizes are in memory together
 # Sides of the windows over which a density is to count right, and the weight of an individual too many there
 # against the squared error of its height.
 _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
@@ -240,7 +241,7 @@ def sigma_px(card: Card, diameter_px: Floats) -> Floats:
     """Width of the Gaussian of objects of these diameters, in pixels; NaN: of unknown size."""
     usual, share = float(setting(card, "sigma_px")), float(setting(card, "sigma_share"))
     if not share:
-        return np.full(len(diameter_px), usual)
+        return np.full(diameter_px.shape, usual)
     return np.where(np.isnan(diameter_px), usual, np.clip(share * diameter_px, *SIZED_SIGMA_PX))
 
 
@@ -314,11 +315,8 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
         rows, columns = peaks.find(heat, radius)
         xy, size = peaks.refine(heat, rows, columns) / up, np.full(len(rows), np.nan)
         if is_sized:
-            # A hundredth to a hundredfold: a network gone astray must not give infinity.
-            ratio = np.exp(np.clip(maps[classes][rows, columns].astype(np.float64), -4.6, 4.6))
-            size = float(setting(card, "typical_px")) * ratio
-        # Smoothing lowers the peak of a Gaussian; the narrower it is, the more.
-        gain = 1 + (_smooth_px(card) / sigma_px(card, size)) ** 2
+            size = _size(card, maps[classes][rows, columns])
+        gain = _gain(card, size)
         score = np.clip(gain * heat[rows, columns], 0.0, 1.0)
         if float(setting(card, "sigma_share")):
             first = peaks.highest(
@@ -338,6 +336,37 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
         np.concatenate(labels),
         np.concatenate(sizes) if is_sized else None,
     )
+
+
+def _size(card: Card, log_size: NDArray[np.float32]) -> Floats:
+    """Diameters in pixels, of what the network says of them."""
+    # A hundredth to a hundredfold: a network gone astray must not give infinity.
+    ratio = np.exp(np.clip(log_size.astype(np.float64), -4.6, 4.6))
+    return np.asarray(float(setting(card, "typical_px")) * ratio)
+
+
+def _gain(card: Card, diameter_px: Floats) -> Floats:
+    """What makes heights good: smoothing lowers the peak of a Gaussian; the narrower it is, the more."""
+    return np.asarray(1 + (_smooth_px(card) / sigma_px(card, diameter_px)) ** 2)
+
+
+def score_maps(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
+    """What the scores of peaks are read off, (N, K, H, W) in [0, 1], on the pixels of the input.
+
+    outputs : of the network. Where its maps are finer than the input, a pixel has the highest of its parts,
+        so that no peak is lost.
+    """
+    up, classes = int(setting(card, "network")["up"]), len(card.classes)
+    found = []
+    for maps in outputs[0]:
+        gain = _gain(card, np.full(1, np.nan)).astype(np.float32)
+        if float(setting(card, "sigma_share")):
+            strips = np.array_split(maps[classes], math.ceil(len(maps[classes]) / _STRIP))
+            gain = np.concatenate([_gain(card, _size(card, strip)).astype(np.float32) for strip in strips])
+        heat = np.stack([gain * peaks.smooth(maps[label], _smooth_px(card) * up) for label in range(classes)])
+        k, height, width = heat.shape
+        found.append(heat.reshape(k, height // up, up, width // up, up).max(axis=(2, 4)).clip(0.0, 1.0))
+    return np.stack(found)
 
 
 def density(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
@@ -460,6 +489,7 @@ class Heatmap:
             cost=_COST * shape["width"] * shape["up"],
             is_threaded=True,
             scores=card.thresholds.get(self.options.threshold),
+            map_px=1,
             typical_px=float(setting(card, "typical_px")) if setting(card, "sized") else None,
         )
 
@@ -487,8 +517,9 @@ class Heatmap:
         found = []
         outputs = self.network.run(batch)
         dense = density(outputs, card) if setting(card, "density_px") else [None] * len(chips)
+        maps = score_maps(outputs, card) if chips[0].wants_map else [None] * len(chips)
         peaks_of = decode(outputs, card)
-        for chip, (xy, score, label, size), each in zip(chips, peaks_of, dense, strict=True):
+        for chip, (xy, score, label, size), each, heat in zip(chips, peaks_of, dense, maps, strict=True):
             inside = (xy[:, 0] < width) & (xy[:, 1] < height)
             if chip.valid is not None:
                 at = np.minimum(np.floor(xy).astype(np.int64), (width - 1, height - 1))
@@ -504,6 +535,7 @@ class Heatmap:
                     card.classes,
                     diameter,
                     None if each is None else each[:, :height, :width],
+                    None if heat is None else heat[:, :height, :width],
                 )
             )
         return found

@@ -65,6 +65,9 @@ class Needs:
     scores : lowest score kept of each class, unless the user says; None: all are kept.
     typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user
         states of objects, where no GSD does it.
+    map_px : side of a cell of the map of scores that detections are read off (`Detections.score_map`), in
+        pixels; it divides `stride_px`. None: there is no such map. A module whose detectors have one says
+        `HAS_SCORE_MAP = True`.
     """
 
     bands: tuple[str, ...]
@@ -82,6 +85,7 @@ class Needs:
     is_threaded: bool = False
     scores: tuple[float, ...] | None = None
     typical_px: float | None = None
+    map_px: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class Detector(Protocol):
         """Detections of each chip, in the chip's own grid. All chips have the same size.
 
         Objects cut by a chip's border, or centred outside what is `asked` of it, may be reported or not: they
-        belong to another tile.
+        belong to another tile. Where a chip `wants_map`, a detector that has one gives its map of scores.
         """
         ...
 
