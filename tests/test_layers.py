@@ -58,7 +58,7 @@ LAYERS = [
     [  # what several detectors share
         "ecodetect.detectors.filtering",
         "ecodetect.detectors.intensity",
-        "ecodetect.detectors.score_maps",
+        "ecodetect.detectors.map_boxes",
         "ecodetect.detectors.splitting",
     ],
     ["ecodetect.detectors.outlines", "ecodetect.detectors.peaks"],

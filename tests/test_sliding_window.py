@@ -14,7 +14,7 @@ from learned import SWEPT, VALID, bundle
 torch = pytest.importorskip("torch")
 
 from ecodetect.bundle import Bundle, Card, Scaling  # noqa: E402
-from ecodetect.detectors import score_maps, sliding_window  # noqa: E402
+from ecodetect.detectors import map_boxes, sliding_window  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.networks import windows  # noqa: E402
@@ -136,7 +136,7 @@ def bump(x: float, y: float, width: float, shape: tuple[int, int] = (40, 40)) ->
 @given(x=st.floats(12, 28), y=st.floats(12, 28), width=st.floats(5, 16))  # in cells, away from the map's edge
 @settings(max_examples=40, deadline=None)
 def test_a_region_is_as_wide_as_the_map_is_high(x: float, y: float, width: float) -> None:
-    box, score = score_maps.regions(bump(x, y, width))
+    box, score = map_boxes.regions(bump(x, y, width))
     assert len(box) == 1
     assert np.abs(box[0] - [x - width / 2, y - width / 2, x + width / 2, y + width / 2]).max() < 0.6
     assert 0.5 < score[0] <= 1
@@ -148,17 +148,17 @@ def test_neighbours_are_two_and_a_flat_top_is_one(gap: float, angle: float) -> N
     half = (8 + gap) / 2
     away = np.array([np.cos(angle), np.sin(angle)]) * half
     two = np.maximum(bump(*(20 + away), 8), bump(*(20 - away), 8))
-    box, _ = score_maps.regions(two)
+    box, _ = map_boxes.regions(two)
     assert len(box) == 2
     middles = (box[:, :2] + box[:, 2:]) / 2
     assert np.abs(np.linalg.norm(middles - 20, axis=1) - half).max() < 1.0
     flat = np.minimum(bump(20, 20, 16), np.float32(0.9))
-    assert len(score_maps.regions(flat)[0]) == 1
+    assert len(map_boxes.regions(flat)[0]) == 1
 
 
 def test_nothing_stands_out_of_nothing() -> None:
     for blank in (np.zeros((9, 9)), np.zeros((1, 1)), np.full((9, 9), 0.01)):
-        assert not len(score_maps.regions(blank.astype(np.float32))[0])
+        assert not len(map_boxes.regions(blank.astype(np.float32))[0])
 
 
 def logits(*maps: Any) -> Any:

@@ -117,7 +117,9 @@ class BoxDetector:
     threshold : which of the card's thresholds cuts.
     find : outputs of the network to (boxes, score, label) of each image; polygons for boxes if kind says so.
     own_settings : what the answer depends on besides.
-    cost, bytes_per_pixel : see `Needs`.
+    cost, bytes_per_pixel, map_px : see `Needs`.
+    score_maps : outputs of the network to the maps of scores (N, K, h, w) that boxes are read off, if it has
+        such.
     """
 
     card: Card
@@ -131,6 +133,8 @@ class BoxDetector:
     cost: float
     bytes_per_pixel: int
     kind: Kind = "box"
+    map_px: int | None = None
+    score_maps: Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]] | None = None
 
     @property
     def name(self) -> str:
@@ -160,6 +164,7 @@ class BoxDetector:
             is_threaded=True,
             scores=card.thresholds.get(self.threshold),
             typical_px=typical,
+            map_px=self.map_px,
         )
 
     @property
@@ -184,7 +189,13 @@ class BoxDetector:
         images = (scaled(chip.pixels, chip.valid, self.scaling, card.fill) for chip in chips)
         batch = np.stack([continued(image, self.network.stride, card.fill) for image in images])
         found = []
-        for chip, (geometry, score, label) in zip(chips, self.find(self.network.run(batch)), strict=True):
+        outputs = self.network.run(batch)
+        maps: Sequence[NDArray[np.float32] | None] = [None] * len(chips)
+        if chips[0].wants_map and self.score_maps is not None and self.map_px is not None:
+            rows, columns = -(-height // self.map_px), -(-width // self.map_px)
+            maps = list(self.score_maps(outputs)[:, :, :rows, :columns])
+        answers = zip(chips, self.find(outputs), maps, strict=True)
+        for chip, (geometry, score, label), score_map in answers:
             is_box = self.kind == "box"
             boxes = np.asarray(geometry if is_box else shapely.bounds(geometry), np.float64).reshape(-1, 4)
             xy = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -193,9 +204,8 @@ class BoxDetector:
             if chip.valid is not None:
                 at = np.clip(np.floor(xy).astype(np.int64), 0, (width - 1, height - 1))
                 inside &= chip.valid[at[:, 1], at[:, 0]]
-            found.append(
-                Detections(chip.grid, self.kind, geometry[inside], score[inside], label[inside], card.classes)
-            )
+            own = geometry[inside], score[inside], label[inside]
+            found.append(Detections(chip.grid, self.kind, *own, card.classes, score_map=score_map))
         return found
 
 

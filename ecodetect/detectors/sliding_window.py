@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle import Bundle, Card
-from ecodetect.detectors import boxes, score_maps
+from ecodetect.detectors import boxes, map_boxes
 from ecodetect.detectors.boxes import BoxDetector
 from ecodetect.detectors.protocol import Scene, bands_of
 from ecodetect.errors import UserError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ecodetect.network_opening import Network
     from ecodetect.training.sample import Sample
 
-IS_LEARNED = True
+IS_LEARNED, HAS_SCORE_MAP = True, True
 CRITERION = boxes.CRITERION
 TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
 PATCH_PX = 96.0  # pictures in folders by class are seen so wide, if they have as many pixels
@@ -293,11 +293,11 @@ def _read(score: NDArray[np.float32], card: Card, way: Way, scale: int) -> boxes
     found, scores, labels = [], [], []
     for label, each in enumerate(score):
         if way == "regions":
-            box, sure = score_maps.regions(each)
+            box, sure = map_boxes.regions(each)
             box = box * step
             middle, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / (2 * _EDGE)
         else:
-            middle, sure = score_maps.peaks(each, max(1, round(0.3 * typical / step)))
+            middle, sure = map_boxes.peaks(each, max(1, round(0.3 * typical / step)))
             middle = middle * step
             half = np.full_like(middle, typical / 2)
         found.append(np.concatenate([middle - half, middle + half], axis=1))
@@ -340,7 +340,18 @@ def build(
         own_settings={"boxes": way, **({"windows": options.windows} if options.windows else {})},
         cost=_COST[card.options["network"]["evaluation"]],
         bytes_per_pixel=4 * len(card.bands) + 64,
+        map_px=int(card.options["network"]["step"]),
+        score_maps=partial(maps_of, card=card),
     )
+
+
+def maps_of(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
+    """The maps that boxes are read off, (N, K, h, w); of windows of several sizes the surest."""
+    found = np.stack([probability(each, card) for each in outputs[0]])
+    for level, coarser in enumerate(outputs[1:], 1):
+        likely = np.stack([probability(each, card) for each in coarser])
+        found = np.maximum(found, likely.repeat(2**level, axis=2).repeat(2**level, axis=3))
+    return found
 
 
 @lru_cache(maxsize=4)
