@@ -23,6 +23,7 @@ TABLE: dict[str, str] = {
     "fcos": "ecodetect.detectors.fcos",
     "heatmap": "ecodetect.detectors.heatmap",
     "mask_rcnn": "ecodetect.detectors.mask_rcnn",
+    "obia": "ecodetect.detectors.obia",
     "retinanet": "ecodetect.detectors.retinanet",
     "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",
