@@ -123,7 +123,7 @@ def described(image: Image, valid: Mask, labels: Ints, scaling: Scaling, typical
     columns = [*means, *deviations, *shares.transpose(1, 0, 2).reshape(-1, n)]
     columns += _pairs(means, scaling)
     grey = image.mean(axis=0)
-    grey[~valid] = float(grey[valid].mean())
+    grey[~valid] = 0.0  # the mean, of whatever raster
     columns += [mean(each) for each in _texture(grey, valid)]
     own = mean(grey)
     for scale in _SCALES:
@@ -181,8 +181,8 @@ def _texture(grey: Image, valid: Mask) -> list[NDArray[Any]]:
 
 def _local(grey: Image, valid: Mask, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean and standard deviation of the valid pixels in a square about each pixel."""
-    known = valid.astype(np.float64)
-    values = grey * known
+    known: Floats = valid.astype(np.float64)
+    values: Floats = grey.astype(np.float64) * known
 
     def sums(of: Floats) -> Floats:
         found: Floats = cv2.boxFilter(of, cv2.CV_64F, (side, side), borderType=cv2.BORDER_CONSTANT)
