@@ -244,6 +244,12 @@ def _machines(x: NDArray[np.float32], place: Labels, classes: int, seed: int) ->
     }
 
 
+def check_installed(kind: Kind) -> None:
+    """Raise UserError where what a kind learns with isn't installed; before much is done for it."""
+    if kind != "knn":
+        _scikit_learn("ensemble")
+
+
 def _scikit_learn(part: str) -> Any:
     """A module of scikit-learn, which only learning needs."""
     from importlib import import_module

@@ -185,8 +185,8 @@ def _local(grey: Image, valid: Mask, side: int) -> tuple[NDArray[Any], NDArray[A
     values: Floats = grey.astype(np.float64) * known
 
     def sums(of: Floats) -> Floats:
-        found: Floats = cv2.boxFilter(of, cv2.CV_64F, (side, side), borderType=cv2.BORDER_CONSTANT)
-        return found
+        found = cv2.boxFilter(of, cv2.CV_64F, (side, side), borderType=cv2.BORDER_CONSTANT)
+        return np.asarray(found, np.float64)
 
     count = np.maximum(sums(known), 1 / side**2)
     mean = sums(values) / count

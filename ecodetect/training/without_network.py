@@ -98,6 +98,8 @@ def learn(
 
     Raises UserError where there is nothing to tell apart, or scikit-learn isn't installed.
     """
+    for kind in learners.KINDS:
+        learners.check_installed(kind)
     rng = np.random.default_rng(seed)
     shown = _pieces(detector, training, card, rng, say)
     unseen = _pieces(detector, validation, card, rng, say)
