@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -124,7 +125,8 @@ def learn(
     thresholds = selection.choose(_told(judged, crossed, background), otherwise=0.5)
     each = ", ".join(f"{_SAID[one]} {score:.3f}" for one, score in reached.items())
     say(f"Average precision by which the learner is chosen: {each}.")
-    made = detector.bundled(replace(card, thresholds=thresholds), learner)
+    versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
+    made = detector.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
     cut = thresholds["f1"]
     return Chosen(made, kind, judged.rates(cut), judged.ap().coco, crossed.rates(cut))
 
