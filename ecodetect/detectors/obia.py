@@ -47,7 +47,8 @@ _SEGMENT_SHARE = 6.0  # segments across a usual object
 _LEAST_SEGMENT_PX = 4
 _NECK = 0.6  # as in `threshold`: parts are apart where the pass is lower than this share of the lower summit
 _SMALLEST = 0.6  # of the width of the 5 % smallest annotated: what is smaller is no object
-# How sure a segment must be to belong to an object; validation chooses.
+# How sure a segment must be to belong to an object; validation chooses. Probabilities smoothed over their
+# neighbours were tried: on zone1 the best average precision fell from 0.79 to 0.64.
 LEVELS = (0.3, 0.5, 0.7, 0.85, 0.95)
 # Shares of a segment: in an object; in none, on known ground.
 _MOST, _HARDLY = 0.5, 0.1
