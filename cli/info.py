@@ -152,7 +152,7 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     unit = card["unit"]
     yield (
         "model",
-        f"{card['name']}, a {card['detector']} of {facts['parameters'] / 1e6:.2f} million parameters",
+        f"{card['name']}, {_a(card['detector'])} of {facts['parameters'] / 1e6:.2f} million parameters",
     )
     if card["description"]:
         yield "", card["description"]
@@ -197,6 +197,10 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if card["versions"]:
         yield "", _flat(card["versions"])
     yield "hash", f"{facts['hash']}, {facts['megabytes']:.2f} MB"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _purpose(name: str, detector: str) -> str:

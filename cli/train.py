@@ -158,10 +158,11 @@ def train(
         return
     click.echo(done.verdict)
     counts = done.fitted
-    click.echo(
-        f"{len(counts.history)} epochs{', stopped early' if counts.stopped else ''}; waited for data"
-        f" {counts.waited:.0%} of the time; curves in {done.curves}"
-    )
+    if counts is not None:
+        click.echo(
+            f"{len(counts.history)} epochs{', stopped early' if counts.stopped else ''}; waited for data"
+            f" {counts.waited:.0%} of the time; curves in {done.curves}"
+        )
     click.echo(f"written to {done.path}")
 
 

@@ -144,7 +144,7 @@ def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Netwo
     detector = detectors.build(card.detector, scene, options, bundle=bundle, device="cpu")
     network: Network | None = getattr(detector, "network", None)
     if network is None or not hasattr(network, "module"):
-        raise UserError(f"'{card.name}' can't be exported: a {card.detector} isn't one network.")
+        raise UserError(f"'{card.name}' can't be exported: {card.detector} isn't one network.")
     return detector, network
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from ecodetect.bundle import Bundle, Card, Scaling
 from ecodetect.detectors import TABLE, _module, is_learned
+from ecodetect.training.sample import Objects, Sample
 
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
 PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
@@ -26,7 +29,9 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "yolo": {"kind": "nano", "strides": [8, 16], "size": "nano"},
 }
 BOXES = sorted(
-    name for name in TABLE if is_learned(name) and name not in ("heatmap", "proposals", "sliding_window")
+    name
+    for name in TABLE
+    if is_learned(name) and name not in ("heatmap", "obia", "proposals", "sliding_window")
 )
 SWEPT: Mapping[str, Any] = {
     "typical_px": 32.0, "sized": True, "patches": False, "boxes": "regions", "smoothing": 0.0,
@@ -38,12 +43,14 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "proposals": {**SWEPT, "proposer": {**PROPOSER, "objects": "dark"}},
     "sliding_window": SWEPT,
 }
+SEGMENTS = {"segmentation": "slic", "segment_px": 4, "smallest_px": 5.0, "level": 0.5}
 
 
 def card(detector: str = "heatmap", **changes: Any) -> Card:
     """A card of a network for four bands of 0 to 120."""
     own = OWN.get(detector, {"typical_px": 14.0})
-    options = {"network": NETWORKS[detector], **own, **changes.pop("options", {})}
+    shape = SEGMENTS if detector == "obia" else {"network": NETWORKS[detector]}
+    options = {**shape, **own, **changes.pop("options", {})}
     facts: dict[str, Any] = {
         "name": detector,
         "detector": detector,
@@ -55,12 +62,18 @@ def card(detector: str = "heatmap", **changes: Any) -> Card:
     }
     facts |= changes
     bands = len(facts["bands"])
-    facts.setdefault("scaling", Scaling(offset=(0.0,) * bands, span=(120.0,) * bands))
+    offset, span = (75.0, 30.0) if detector == "obia" else (0.0, 120.0)
+    facts.setdefault("scaling", Scaling(offset=(offset,) * bands, span=(span,) * bands))
     return Card(**facts)
 
 
 def bundle(card: Card, seed: int = 0) -> Bundle:
-    """Random weights, such that most answers lie well above nothing and below 1."""
+    """Random weights, such that most answers lie well above nothing and below 1.
+
+    Of `obia`, which has no weights: what neighbours say who have seen dark discs.
+    """
+    if card.detector == "obia":
+        return _of_discs(card, seed)
     torch = pytest.importorskip("torch")
 
     torch.manual_seed(seed)
@@ -72,6 +85,38 @@ def bundle(card: Card, seed: int = 0) -> Bundle:
                 part.running_var.uniform_(0.5, 2.0)
         _waken(network, card.detector)
     return Bundle(card, {name: values.numpy() for name, values in network.state_dict().items()})
+
+
+def discs(card: Card, seed: int = 0, side: int = 160) -> Sample:
+    """Dark discs on rough bright ground, as boxes; all is known. One row of classes after the other."""
+    rng = np.random.default_rng(seed)
+    bands, classes = len(card.bands), len(card.classes)
+    image = np.full((side, side), 0.5, np.float32)
+    middle, size, label = [], [], []
+    for y in range(20, side - 15, 28):
+        for x in range(20, side - 15, 28):
+            radius = int(rng.integers(5, 9))
+            cv2.circle(image, (x, y), radius, -1.8 - len(middle) % classes, -1)
+            middle.append((x + 0.5, y + 0.5))
+            size.append(2 * radius + 1)
+            label.append(len(middle[1:]) % classes)
+    stack = image + rng.normal(0, 0.1, (bands, side, side)).astype(np.float32)
+    yes = np.ones((side, side), np.bool_)
+    sides = np.array([size, size], np.float64).T
+    objects = Objects.about(np.array(middle), sides, np.array(label, np.int64), np.zeros(len(size)))
+    return Sample(stack.astype(np.float32), yes, yes, ~yes, objects)
+
+
+def _of_discs(card: Card, seed: int) -> Bundle:
+    from ecodetect import learners
+    from ecodetect.detectors import obia
+
+    sample = discs(card, seed)
+    look = obia.looked_at(sample.image, sample.valid, card)
+    label, _ = obia.examples(sample, look, card)
+    known = label >= 0
+    learner = learners.fit("knn", look.features[known], label[known], len(card.classes) + 1, seed)
+    return obia.bundled(card, learner)
 
 
 def _waken(network: Any, detector: str) -> None:

@@ -23,6 +23,7 @@ TABLE: dict[str, str] = {
     "fcos": "ecodetect.detectors.fcos",
     "heatmap": "ecodetect.detectors.heatmap",
     "mask_rcnn": "ecodetect.detectors.mask_rcnn",
+    "obia": "ecodetect.detectors.obia",
     "proposals": "ecodetect.detectors.proposals",
     "retinanet": "ecodetect.detectors.retinanet",
     "sliding_window": "ecodetect.detectors.sliding_window",

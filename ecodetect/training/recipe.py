@@ -31,7 +31,15 @@ from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
 from ecodetect.onnx_file import OnnxModel
 from ecodetect.sizes import Length
-from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, PATCH_PASSES, STEP_PX, report
+from ecodetect.training import (
+    LEAST_STEPS,
+    MOST_STEPS,
+    PASSES,
+    PATCH_PASSES,
+    STEP_PX,
+    report,
+    without_network,
+)
 from ecodetect.training.adapting import adapted, contract_for
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.class_folders import DrawnPatches, Patches, are_classes, gather_classes
@@ -58,12 +66,13 @@ class Trained:
     path : of the bundle.  curves : of the picture.
     fitted : rates and history.  verdict : what figures of training and validation mean together.
     notes : sentences for the user.
+    Without a network there are no curves and no history: None.
     """
 
     path: Path
-    curves: Path
+    curves: Path | None
     bundle: Bundle
-    fitted: Fitted
+    fitted: Fitted | None
     verdict: str
     notes: tuple[str, ...]
 
@@ -198,6 +207,19 @@ def train(
     card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command, asked_of_card)
     if hasattr(detector, "weighted"):
         card = detector.weighted(card, statistics.per_class, wished)
+    if not hasattr(detector, "network"):
+        asked_for = {"--backbone": backbone, "--weights": weights, "--freeze": freeze, "--epochs": epochs}
+        _check_without_network(kind, start, {**asked_for, "--within": within, "--resume": resume})
+        chosen = without_network.learn(detector, training, validation, card, seed, say)
+        done = _finished(chosen, sides, sources, detector.CRITERION, statistics, None)
+        seen = next(chain.from_iterable(map(Pieces, (validation, training))), None)
+        agreement = detector.measure_agreement(done, None if seen is None else seen.image)
+        done = replace(done, card=replace(done.card, agreement=agreement, reach_px="whole image"))
+        for each in (whole, training, validation):
+            each.close()
+        bundle.write(target, done)
+        verdict = without_network.verdict(chosen, sides.method)
+        return Trained(target, None, done, None, verdict, gathered.notes)
     torch.manual_seed(seed)
     network = _network(detector, card, start, backbone, weights, say)
     if freeze > len(stages(network)):
@@ -329,6 +351,15 @@ def _learned(kind: str) -> Any:
     if not _is_learned(kind):
         raise UserError(f"'{kind}' has nothing to learn; train a detector such as heatmap.")
     return importlib.import_module(detectors.known()[kind].partition(":")[0])
+
+
+def _check_without_network(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
+    """Raise UserError for what only a network can be told."""
+    if start is not None:
+        raise UserError(f"'{start.card.name}' can't be trained further; train a new one with -m {kind}.")
+    for flag, value in given.items():
+        if value:
+            raise UserError(f"{kind} has no network, so {flag} means nothing; leave it out.")
 
 
 def _device(asked: str) -> str:
@@ -523,7 +554,7 @@ def _fingerprint(sources: Sequence[Source]) -> str:
 
 
 def _finished(
-    fitted: Fitted,
+    fitted: Fitted | without_network.Chosen,
     sides: Split,
     sources: Sequence[Source],
     criterion: str,

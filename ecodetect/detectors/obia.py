@@ -1,0 +1,426 @@
+"""Without deep learning: an image is cut into segments, each is classified, those that touch are one object.
+
+Object-based image analysis (Blaschke 2010, doi:10.1016/j.isprsjprs.2009.06.004), as Guirado et al. 2017
+(doi:10.3390/rs9121220) compared it with a network: segments (SLIC, or the graph of Felzenszwalb and
+Huttenlocher) with colour, texture, shape and contrast to what is beside them (`segments`), a learner (nearest
+neighbours, a random forest or a support vector machine, whichever validation prefers; `learners`), and
+segments of one class that touch merged into one outline. Two individuals that touch are told apart where
+there is a neck between them, as in `threshold` (`splitting`).
+
+It isn't local: how a place is cut into segments depends a little on the chip around it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect.aoi import Area
+from ecodetect.bundle import Bundle, BundleError, Card, Scaling
+from ecodetect.chip import Chip
+from ecodetect.detections import Detections, Kind
+from ecodetect.detectors import boxes, outlines, segments, splitting
+from ecodetect.detectors.boxes import Outlined, check_sizes
+from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
+from ecodetect.grid import Floats, Grid, Window
+from ecodetect.learners import Learner
+from ecodetect.scaling import scaled, surveyed
+
+if TYPE_CHECKING:
+    from ecodetect.training.sample import Objects, Sample
+
+IS_LEARNED = True
+NEEDS_SHAPES = True
+TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: some six segments across
+CRITERION = boxes.CRITERION
+
+SAME_IOU = 0.5  # of outlines of two tiles: how segments lie differs more than how boxes do
+_SEGMENT_SHARE = 6.0  # segments across a usual object
+_LEAST_SEGMENT_PX = 4
+_NECK = 0.6  # as in `threshold`: parts are apart where the pass is lower than this share of the lower summit
+_SMALLEST = 0.6  # of the width of the 5 % smallest annotated: what is smaller is no object
+# How sure a segment must be to belong to an object; validation chooses. Probabilities smoothed over their
+# neighbours were tried: on zone1 the best average precision fell from 0.79 to 0.64.
+LEVELS = (0.3, 0.5, 0.7, 0.85, 0.95)
+# Shares of a segment: in an object; in none, on known ground.
+_MOST, _HARDLY = 0.5, 0.1
+_PREFIX = "learner."
+_COST = 60.0  # time per pixel, where decoding a pixel is 1
+_MOST_PX = 1000.0  # of options of a card: more is damage
+
+BACKGROUND = "background"  # the learner's last class
+UNUSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+        or "count" (as many too many as too few).
+    """
+
+    threshold: Literal["f1", "count"] = "f1"
+
+
+def card_options(
+    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of the card of a model to be trained, from what the annotations are like.
+
+    diameter_px : (N,), of the annotated objects at the GSD of the model; NaN where unknown.
+    spacing_px : not used.
+    asked : options that a user has stated; they are kept.
+    Raises UserError where most objects have no size.
+    """
+    known = check_sizes(diameter_px, "obia")
+    typical = float(np.median(known))
+    return {
+        "segmentation": "slic",
+        "segment_px": max(_LEAST_SEGMENT_PX, round(typical / _SEGMENT_SHARE)),
+        "typical_px": round(typical, 2),
+        "smallest_px": round(_SMALLEST * float(np.percentile(known, 5)), 2),
+        "level": 0.5,
+        **(asked or {}),
+    }
+
+
+# -- from pixels to segments to outlines ----
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Look:
+    """An image in segments.
+
+    labels : int32 (H, W), from 1; 0 where there are no data.
+    features : float32 (n, C), of segment 1, 2, …; see `segments.described`.
+    """
+
+    labels: segments.Ints
+    features: NDArray[Any]
+
+
+def looked_at(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Look:
+    """An image (B, H, W), scaled as the card says, in segments."""
+    options = card.options
+    labels = segments.cut(image, valid, options["segmentation"], int(options["segment_px"]))
+    typical = float(options["typical_px"])
+    return Look(labels, segments.described(image, valid, labels, card.scaling, typical))
+
+
+def decode(look: Look, probability: Floats, card: Card) -> Outlined:
+    """Outlines of the objects that segments make.
+
+    probability : (n, classes + 1), of each segment; the last is the background.
+    Returns polygons (m,) in pixels of the image, along the edges of pixels; score (m,), the mean probability
+    of an outline's pixels; label (m,).
+    """
+    options = card.options
+    level, smallest = float(options["level"]), float(options["smallest_px"])
+    largest = card.largest / (card.gsd or 1.0)
+    # A frame of one pixel: what touches the border ends there.
+    labels = np.pad(look.labels, 1)
+    sure = np.concatenate([np.zeros((1, len(card.classes))), probability[:, : len(card.classes)]])
+    best = sure.argmax(axis=1)
+    found: list[Outlined] = []
+    for number in range(len(card.classes)):
+        of_segment = sure[:, number]
+        mask = ((of_segment >= level) & (best == number) & (np.arange(len(sure)) > 0))[labels]
+        mask = _opened(mask, smallest / 4)
+        if not mask.any():
+            continue
+        regions = outlines.regions_in(mask.view(np.uint8))
+        regions = outlines.regions_of(splitting.split(regions, largest, _NECK))
+        wide = regions.box[:, 2:] - regions.box[:, :2]
+        drawn = outlines.traced(regions, (wide.max(axis=1) <= largest) & (wide.max(axis=1) >= smallest))
+        drawn = drawn[drawn.areas() >= math.pi / 4 * smallest**2]
+        painted = regions.painted().ravel()
+        area = np.bincount(painted, minlength=regions.number + 1)
+        total = np.bincount(painted, of_segment[labels].ravel(), minlength=regions.number + 1)
+        score = np.clip(total[drawn.label] / np.maximum(area[drawn.label], 1), 0.0, 1.0)
+        found.append((drawn.polygons(-1, -1), score, np.full(len(drawn), number, np.int64)))
+    if not found:
+        return np.empty(0, dtype=object), np.empty(0), np.empty(0, np.int64)
+    shapes, scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return shapes, scores, classes
+
+
+def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """Without what is narrower than twice the radius: bridges of one segment, and tails."""
+    reach = int(radius)
+    if reach < 1:
+        return mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
+    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disc)
+    opened[[0, -1]] = 0
+    opened[:, [0, -1]] = 0
+    return np.asarray(opened, np.uint8).view(np.bool_)
+
+
+# -- training; `training.without_network` does the rest ----
+
+
+def examples(sample: Sample, look: Look, card: Card) -> tuple[NDArray[np.int64], Floats]:
+    """What each segment is, and where its ground lies.
+
+    Returns int64 (n,): the class of which most of the segment lies in an object's shape; the number of
+    classes (background) on known ground with hardly any part in an object; UNUSED otherwise. And (n, 2): the
+    centre of the object of which it is part, else its own.
+    """
+    n, classes = len(look.features), len(card.classes)
+    flat = look.labels.ravel()
+    area = np.maximum(np.bincount(flat, minlength=n + 1)[1:], 1)
+
+    def share(mask: NDArray[np.bool_]) -> Floats:
+        found: Floats = np.bincount(flat, mask.ravel(), minlength=n + 1)[1:] / area
+        return found
+
+    where = segments.centres(look.labels)
+    label = np.full(n, UNUSED, np.int64)
+    taken = np.zeros(look.labels.shape, np.bool_)
+    most = np.full(n, _MOST)
+    doubtful = share(sample.ignored | ~sample.valid) > _HARDLY
+    is_learned = boxes.is_learned(sample)
+    for row in range(len(sample.objects)):
+        each = sample.objects[row : row + 1]
+        shape, whole = _shapes(each, float(card.options["typical_px"]))
+        _paint(taken, whole)
+        if not is_learned[row]:
+            continue
+        inside = np.zeros_like(taken)
+        window = _paint(inside, shape)
+        part = look.labels[window][inside[window]]
+        count = np.bincount(part, minlength=n + 1)[1:] / area
+        mine = count > most
+        most[mine] = count[mine]
+        label[mine] = each.label[0]
+        where[mine] = each.xy[0]
+    label[doubtful] = UNUSED
+    is_background = (share(taken) < _HARDLY) & (share(sample.known) > 1 - _HARDLY) & ~doubtful
+    label[is_background & (label == UNUSED)] = classes
+    return label, where
+
+
+def _shapes(one: Objects, typical_px: float) -> tuple[shapely.Geometry, shapely.Geometry]:
+    """Where an object surely is, and outside of which it isn't.
+
+    Of a box the ellipse in it, for its corners show what is around; of a point nothing, and its surroundings.
+    """
+    if not one.is_sized[0]:
+        return shapely.Polygon(), shapely.Point(one.xy[0]).buffer(typical_px / 2)
+    x0, y0, x1, y1 = one.box[0].tolist()
+    box = shapely.box(x0, y0, x1, y1)
+    drawn = None if one.shape is None else one.shape[0]
+    if drawn is not None and drawn.area > 0 and drawn.area < 0.98 * box.area:
+        return drawn, drawn
+    circle = shapely.get_coordinates(shapely.Point(0.0, 0.0).buffer(1.0))
+    middle, half = np.array([x0 + x1, y0 + y1]) / 2, np.array([x1 - x0, y1 - y0]) / 2
+    return shapely.Polygon(circle * half + middle), box
+
+
+def _paint(mask: NDArray[np.bool_], shape: shapely.Geometry) -> tuple[slice, slice]:
+    """Set the pixels with their centre in a shape; returns the part of the mask that it may touch."""
+    height, width = mask.shape
+    if shape.is_empty:
+        return slice(0, 0), slice(0, 0)
+    x0, y0, x1, y1 = shape.bounds
+    left, top = max(0, math.floor(x0)), max(0, math.floor(y0))
+    right, bottom = min(width, math.ceil(x1)), min(height, math.ceil(y1))
+    if right <= left or bottom <= top:
+        return slice(0, 0), slice(0, 0)
+    rows, columns = slice(top, bottom), slice(left, right)
+    area = Area(shapely.make_valid(shape), Grid(width, height))
+    mask[rows, columns] |= area.pixels(Window(left, top, right - left, bottom - top))
+    return rows, columns
+
+
+def alternatives(card: Card) -> dict[str, Card]:
+    """The card with each way to make objects of segments; validation chooses."""
+    return {f"{level:g}": replace(card, options={**card.options, "level": level}) for level in LEVELS}
+
+
+def bundled(card: Card, learner: Learner) -> Bundle:
+    """A model of a card and what was learned."""
+    options = {**card.options, "learner": dict(learner.settings)}
+    weights = {_PREFIX + name: values for name, values in learner.arrays.items()}
+    return Bundle(replace(card, options=options), weights)
+
+
+# -- scanning ----
+
+
+def build(
+    options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
+) -> Obia:
+    """The detector of a bundle for a scene; raises UserError where they don't fit.
+
+    device, threads : not used: it runs on one core of the CPU, and a scan takes a tile on each.
+    """
+    card = bundle.card
+    return Obia(
+        card=card,
+        hash=bundle.hash,
+        learner=_opened_learner(bundle),
+        bands=bands_of(card, scene),
+        scaling=card.scaling,
+        threshold=options.threshold,
+    )
+
+
+@lru_cache(maxsize=4)
+def _opened_learner(bundle: Bundle) -> Learner:
+    """What a bundle has learned; raises BundleError where card and arrays don't fit each other."""
+    card, given = bundle.card, bundle.card.options
+    for name, least in (("segment_px", 2), ("typical_px", 1), ("smallest_px", 0), ("level", 0)):
+        value: Any = given.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not least <= value <= _MOST_PX:
+            raise BundleError(f"The card of '{card.name}' is damaged ({name} can't be {str(value)[:40]}).")
+    if given.get("segmentation") not in ("slic", "felzenszwalb"):
+        raise BundleError(f"The card of '{card.name}' is damaged (segmentation).")
+    if not isinstance(given.get("learner"), Mapping):
+        raise BundleError(f"The card of '{card.name}' is damaged (it has no learner).")
+    arrays = {
+        name.removeprefix(_PREFIX): values
+        for name, values in bundle.weights.items()
+        if name.startswith(_PREFIX)
+    }
+    learner = Learner.of(given["learner"], arrays)
+    expected = len(segments.names(card.bands)), len(card.classes) + 1
+    if (learner.features, learner.settings["classes"]) != expected:
+        raise BundleError(
+            f"The learner of '{card.name}' is of {learner.features} features and"
+            f" {learner.settings['classes']} classes, but its card is of {expected[0]} and {expected[1]}."
+        )
+    return learner
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Obia:
+    """Segments of chips, classified and merged.
+
+    hash : of the bundle.
+    bands : of the raster, to be read for those of the card.
+    scaling : the card's, or once surveyed what it becomes on this raster.
+    threshold : which of the card's thresholds cuts.
+    """
+
+    card: Card
+    hash: str
+    learner: Learner
+    bands: tuple[str, ...]
+    scaling: Scaling
+    threshold: str
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def kind(self) -> Kind:
+        return "polygon"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.card.classes
+
+    @property
+    def needs(self) -> Needs:
+        card = self.card
+        typical = float(card.options["typical_px"])
+        return Needs(
+            bands=self.bands,
+            largest_px=card.largest / (card.gsd or 1.0),
+            gsd_m=card.gsd_m,
+            own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
+            stride_px=stride_px(card),
+            reach_px=reach_px(card),
+            margin_px=max(2.0, float(card.agreement.get("shift_px", 0.0))),
+            is_local=False,
+            settling=Settling("iou", SAME_IOU),
+            survey=self.scaling.mode == "survey",
+            bytes_per_pixel=24 * len(card.bands) + 200,
+            cost=_COST,
+            scores=card.thresholds.get(self.threshold),
+            typical_px=typical,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        scaling = {"offset": self.scaling.offset, "span": self.scaling.span}
+        return {
+            "model_hash": self.hash,
+            "threshold": self.threshold,
+            "bands": self.bands,
+            **(scaling if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed" else {}),
+        }
+
+    def surveyed(self, samples: Iterable[Chip]) -> Obia:
+        return replace(self, scaling=surveyed(self.scaling, samples))
+
+    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+        return [self._detect(chip) for chip in chips]
+
+    def _detect(self, chip: Chip) -> Detections:
+        image = scaled(chip.pixels, chip.valid, self.scaling, self.card.fill)
+        valid = np.ones(image.shape[1:], np.bool_) if chip.valid is None else chip.valid
+        shapes, score, label = found_in(image, valid, self.card, self.learner)
+        return Detections(chip.grid, "polygon", shapes, score, label, self.classes)
+
+
+def found_in(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card, learner: Learner) -> Outlined:
+    """Objects of an image (B, H, W), scaled as the card says."""
+    look = looked_at(image, valid, card)
+    return decode(look, learner.probability(look.features), card)
+
+
+def stride_px(card: Card) -> int:
+    """Tiles begin at multiples of this, so that seeds lie at the same places."""
+    return int(card.options["segment_px"]) if card.options["segmentation"] == "slic" else 1
+
+
+def reach_px(card: Card) -> int:
+    """How far around an object is looked: the widest surroundings, and what seeds of SLIC see in turn."""
+    typical, segment = float(card.options["typical_px"]), int(card.options["segment_px"])
+    reach = math.ceil(typical + (segments.ROUNDS + 1) * segment)
+    return -(-reach // stride_px(card)) * stride_px(card)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seeing:
+    """What `boxes.agreement` asks of a network: here images are given on as they are."""
+
+    stride: int
+    device: str = "cpu"
+    reach_px: int | None = None
+    is_local: bool = False
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [batch]
+
+
+def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+
+    image : (B, H, W), scaled as the card says; None: nothing is measured.
+    """
+    if image is None:
+        return {}
+    card, learner = bundle.card, _opened_learner(bundle)
+
+    def find(outputs: Sequence[NDArray[np.float32]]) -> list[boxes.Boxes]:
+        found = []
+        for each in outputs[0]:
+            shapes, score, label = found_in(each, np.ones(each.shape[1:], np.bool_), card, learner)
+            found.append((np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4), score, label))
+        return found
+
+    return boxes.agreement(_Seeing(stride_px(card)), card, find, image, reach_px(card))

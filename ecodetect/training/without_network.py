@@ -1,0 +1,230 @@
+"""Training of a detector that has no network: examples are gathered once, learners compared, one is kept.
+
+The detector looks at an image and makes rows of numbers of it (`Classical`); here learners are fitted to
+them. Which one is kept, and with which thresholds, validation says as for any other detector. Learners know
+by heart what they were shown, so what is said of training ground is cross-validated: ground is cut into
+blocks, and each block is answered by a learner that hasn't seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from ecodetect import learners
+from ecodetect.bundle import Bundle, Card
+from ecodetect.learners import Kind, Learner
+from ecodetect.metrics import Rates
+from ecodetect.training import selection
+from ecodetect.training.drawing import Pieces
+from ecodetect.training.sample import Sample
+from ecodetect.training.samples import Dataset
+from ecodetect.training.selection import Found, Judged
+
+_FOLDS = 4  # of training ground
+_BLOCK = 4.0  # side of a block of ground, in usual objects
+_MOST = 6000  # examples learned from, of all classes; a support vector machine takes their square
+_MOST_PIECES = 150  # of ground, on each side: bounds memory at some 600 MB
+
+_SAID = {"knn": "nearest neighbours", "forest": "a random forest", "svm": "a support vector machine"}
+
+
+class Classical(Protocol):
+    """What training needs of the module of a detector without a network."""
+
+    def looked_at(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Any:
+        """What is worth keeping of an image; `features` (n, C) of it are classified."""
+        ...
+
+    def examples(self, sample: Sample, look: Any, card: Card) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The class of each row, the number of classes for background, or -1; and its place (n, 2)."""
+        ...
+
+    def decode(self, look: Any, probability: NDArray[np.float64], card: Card) -> Any:
+        """Polygons (m,), score, label."""
+        ...
+
+    def alternatives(self, card: Card) -> Mapping[str, Card]:
+        """The card with each way to make objects of answers."""
+        ...
+
+    def bundled(self, card: Card, learner: Learner) -> Bundle: ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Chosen:
+    """What training gave.
+
+    bundle : with its thresholds.  kind : of the learner.
+    validation : rates at the threshold "f1".  ap : there.
+    crossed : rates on training ground, each block answered by a learner that hasn't seen it.
+    """
+
+    bundle: Bundle
+    kind: Kind
+    validation: Rates
+    ap: float
+    crossed: Rates
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Piece:
+    """A piece of ground.
+
+    sample : without its image.  look : what the detector made of the image.
+    label : (n,), of the rows.  fold : (n,), in which each is left out.
+    """
+
+    sample: Sample
+    look: Any
+    label: NDArray[np.int64]
+    fold: NDArray[np.int64]
+
+
+def learn(
+    detector: Classical,
+    training: Dataset,
+    validation: Dataset,
+    card: Card,
+    seed: int,
+    say: Callable[[str], None],
+) -> Chosen:
+    """Fit each kind of learner, and keep the one with the highest average precision.
+
+    Raises UserError where there is nothing to tell apart, or scikit-learn isn't installed.
+    """
+    for kind in learners.KINDS:
+        learners.check_installed(kind)
+    rng = np.random.default_rng(seed)
+    shown = _pieces(detector, training, card, rng, say)
+    unseen = _pieces(detector, validation, card, rng, say)
+    best: tuple[float, Kind, Learner, Card, Judged, Judged] | None = None
+    reached = dict.fromkeys(learners.KINDS, 0.0)
+    background = len(card.classes)
+    features, label, fold = _examples(shown, rng, background + 1)
+    for kind in learners.KINDS:
+        whole = learners.fit(kind, features, label, background + 1, seed)
+        parts = [_without(kind, features, label, fold, one, background + 1, seed) for one in range(_FOLDS)]
+        answers = [_crossed(piece, parts, whole) for piece in shown]
+        others = [whole.probability(piece.look.features) for piece in unseen]
+        for way in detector.alternatives(card).values():
+            crossed = _judged(detector, shown, answers, way)
+            judged = _judged(detector, unseen, others, way)
+            score = _told(judged, crossed, background).mean_ap()
+            reached[kind] = max(reached[kind], score)
+            if best is None or score > best[0]:
+                best = (score, kind, whole, way, judged, crossed)
+    assert best is not None, "there are kinds of learners"
+    _, kind, learner, card, judged, crossed = best
+    thresholds = selection.choose(_told(judged, crossed, background), otherwise=0.5)
+    each = ", ".join(f"{_SAID[one]} {score:.3f}" for one, score in reached.items())
+    say(f"Average precision by which the learner is chosen: {each}.")
+    versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
+    made = detector.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
+    cut = thresholds["f1"]
+    return Chosen(made, kind, judged.rates(cut), judged.ap().coco, crossed.rates(cut))
+
+
+def verdict(chosen: Chosen, method: str) -> str:
+    """What figures of training and validation mean together."""
+    n = chosen.validation.n_truths
+    crossed = f"{chosen.crossed.f1:.2f} cross-validated on training ground (n = {chosen.crossed.n_truths:,})"
+    learner = _SAID[chosen.kind]
+    if not n:
+        return (
+            f"F1 {crossed}, by {learner}; nothing was left to validate with, so nobody knows how good it is"
+            " elsewhere: annotate another place and compare with `ecodetect evaluate`."
+        )
+    few = f"; {n} individuals are few to measure with, so this is rough" if n < selection.FEW else ""
+    return f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method}), {crossed}, by {learner}{few}."
+
+
+def _pieces(
+    detector: Classical, ground: Dataset, card: Card, rng: np.random.Generator, say: Callable[[str], None]
+) -> list[_Piece]:
+    """All pieces of a side, in segments; of very many some, drawn by chance."""
+    cut = Pieces(ground)
+    chosen = np.arange(len(cut))
+    if len(cut) > _MOST_PIECES:
+        chosen = np.sort(rng.choice(len(cut), _MOST_PIECES, replace=False))
+        say(f"Of {len(cut):,} pieces of ground {_MOST_PIECES} are looked at, drawn by chance.")
+    found = []
+    side = _BLOCK * float(card.options["typical_px"])
+    for number in chosen.tolist():
+        sample = cut[number]
+        look = detector.looked_at(sample.image, sample.valid, card)
+        label, xy = detector.examples(sample, look, card)
+        column, row = np.floor(xy / side).astype(np.int64).T
+        # Blocks of a piece are dealt out in turn, from another fold on in each piece.
+        block = column * 7919 + row
+        _, place = np.unique(block, return_inverse=True)
+        deal = rng.permutation(int(place.max(initial=0)) + 1)
+        bare = replace(sample, image=sample.image[:0])
+        found.append(_Piece(bare, look, label, (deal[place] + number) % _FOLDS))
+    return found
+
+
+def _examples(
+    pieces: Sequence[_Piece], rng: np.random.Generator, classes: int
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Features, labels and folds of rows whose class is known; of each class at most its share of `_MOST`."""
+    label = np.concatenate([np.empty(0, np.int64), *(piece.label for piece in pieces)])
+    fold = np.concatenate([np.empty(0, np.int64), *(piece.fold for piece in pieces)])
+    taken = []
+    for number in range(classes):
+        rows = np.flatnonzero(label == number)
+        most = _MOST // classes
+        taken.append(np.sort(rng.choice(rows, most, replace=False)) if len(rows) > most else rows)
+    rows = np.sort(np.concatenate(taken))
+    features = np.concatenate([piece.look.features for piece in pieces]) if pieces else np.empty((0, 1))
+    return features[rows], label[rows], fold[rows]
+
+
+def _without(
+    kind: Kind,
+    features: NDArray[Any],
+    label: NDArray[np.int64],
+    fold: NDArray[np.int64],
+    one: int,
+    classes: int,
+    seed: int,
+) -> Learner | None:
+    """A learner that hasn't seen a fold; None where the others have one class only."""
+    rest = fold != one
+    if len(np.unique(label[rest])) < 2:
+        return None
+    return learners.fit(kind, features[rest], label[rest], classes, seed)
+
+
+def _crossed(piece: _Piece, parts: Sequence[Learner | None], whole: Learner) -> NDArray[np.float64]:
+    """Each row of a piece answered by the learner that hasn't seen its block."""
+    out = np.zeros((len(piece.label), int(whole.settings["classes"])))
+    for one, learner in enumerate(parts):
+        mine = piece.fold == one
+        out[mine] = (learner or whole).probability(piece.look.features[mine])
+    return out
+
+
+def _judged(
+    detector: Classical, pieces: Sequence[_Piece], answers: Sequence[NDArray[np.float64]], card: Card
+) -> Judged:
+    """What is found on pieces, against what is there; boxes against boxes, as for outlines of networks."""
+    classes = len(card.classes)
+    parts = []
+    for piece, answer in zip(pieces, answers, strict=True):
+        shapes, score, label = detector.decode(piece.look, answer, card)
+        boxes = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
+        parts.append(selection.judge(Found(boxes, score, label), piece.sample, 0.0, classes))
+    return selection.pooled(parts, classes)
+
+
+def _told(judged: Judged, crossed: Judged, classes: int) -> Judged:
+    """What choices are made by: few individuals say little, so those of training ground take part then."""
+    few = judged.n_truths.sum() < selection.FEW
+    return selection.pooled([judged, crossed], classes) if few else judged
