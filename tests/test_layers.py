@@ -53,6 +53,7 @@ LAYERS = [
     ["ecodetect.detectors.boxes"],  # what detectors of boxes share
     [  # what several detectors share
         "ecodetect.detectors.filtering",
+        "ecodetect.detectors.hierarchy",
         "ecodetect.detectors.intensity",
         "ecodetect.detectors.splitting",
     ],

@@ -24,6 +24,7 @@ TABLE: dict[str, str] = {
     "heatmap": "ecodetect.detectors.heatmap",
     "mask_rcnn": "ecodetect.detectors.mask_rcnn",
     "retinanet": "ecodetect.detectors.retinanet",
+    "selective_search": "ecodetect.detectors.selective_search",
     "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",
     "yolo": "ecodetect.detectors.yolo",
