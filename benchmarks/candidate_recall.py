@@ -8,8 +8,9 @@ A classifier can't find what isn't proposed. For `threshold` (a fixed level, Ots
 `selective_search`, all with the same gates on size, the share of the true individuals for which there is a
 proposal (a) whose centre lies in the individual's box, (b) whose box has an IoU of 0.5 or more with it,
 (c) whose patch, the square of `ecodetect candidates` (1.2 times the longer side), holds the box's centre. The
-fixed levels are the study's, 100, and the one that is best here by (b), then by fewer proposals: as good as a
-level can be made to look. Proposals and hectares are those of the whole raster, wherever the truth is known.
+fixed levels are the study's, 100, and of nine the one that is best here by (b), then by fewer proposals: as
+good as a level can be made to look. Proposals and hectares are those of the whole raster, wherever the truth
+is known.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import shapely
-from cutting import built, chip_of, rows_of, scene_of
+from cutting import built, chip_of, rows_of, scene_of, searched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -129,6 +129,17 @@ def test_no_two_proposals_have_nearly_the_same_box() -> None:
 def test_the_same_picture_gives_the_same_bytes() -> None:
     pixels = drawn(DISCS, noise=15)
     assert rows_of(proposed(pixels)) == rows_of(proposed(pixels.copy()))
+
+
+def test_discs_are_found_in_whichever_tiles() -> None:
+    pixels = drawn(DISCS)
+    detector = built("selective_search", pixels, None, BANDS, **SIZES)
+    for tile, origin in ((200, (0, 0)), (40, (0, 0)), (64, (13, 30))):
+        rows = [np.reshape(row[1:], (-1, 2)) for row in searched(detector, pixels, None, BANDS, tile, origin)]
+        bounds = np.array([[*xy.min(axis=0), *xy.max(axis=0)] for xy in rows])
+        for x, y, radius in DISCS:
+            disc = np.tile([x - radius, y - radius, x + radius + 1.0, y + radius + 1], (len(bounds), 1))
+            assert overlap(bounds, disc).max() > 0.7
 
 
 def test_what_is_not_valid_is_in_no_proposal() -> None:
