@@ -57,6 +57,7 @@ LAYERS = [
     ["ecodetect.detectors.boxes"],  # what detectors of boxes share
     [  # what several detectors share
         "ecodetect.detectors.filtering",
+        "ecodetect.detectors.hierarchy",
         "ecodetect.detectors.intensity",
         "ecodetect.detectors.map_boxes",
         "ecodetect.detectors.segments",

@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "obia": "ecodetect.detectors.obia",
     "proposals": "ecodetect.detectors.proposals",
     "retinanet": "ecodetect.detectors.retinanet",
+    "selective_search": "ecodetect.detectors.selective_search",
     "sliding_window": "ecodetect.detectors.sliding_window",
     "ssd": "ecodetect.detectors.ssd",
     "threshold": "ecodetect.detectors.threshold",
