@@ -35,6 +35,7 @@ BOXES = sorted(
 )
 SWEPT: Mapping[str, Any] = {
     "typical_px": 32.0, "sized": True, "patches": False, "boxes": "regions", "smoothing": 0.0,
+    "head": "network",
     "class_weights": [], "temperature": 1.0,
 }  # fmt: skip
 PROPOSER = {"name": "threshold", "smallest_px": 4.0, "largest_px": 40.0, "area_px": 12.0, "level": "otsu"}

@@ -130,3 +130,21 @@ def test_a_detector_without_settings_of_training_says_so(ecodetect: Run, tmp_pat
     done = ecodetect("train", folder, "-o", tmp_path / "x.safetensors", "--set", "windw=8m")
     assert done.code == 2
     assert "did you mean window?" in done.err
+
+
+def test_a_learner_can_decide_by_the_features_of_a_backbone(ecodetect: Run, tmp_path: Path) -> None:
+    drawn(tmp_path / "set" / "train", 8)
+    drawn(tmp_path / "set" / "val", 4, seed=1)
+    out = tmp_path / "kinds.safetensors"
+    flags = ("--backbone", "mobilenet_v2", "--weights", "none", "--set", "head=knn")
+    done = ecodetect("train", tmp_path / "set", "-o", out, *flags)
+    assert done.code == 0, done.err
+    made = bundle.read(out)
+    assert made.card.options["learner"]["kind"] == "knn"
+    assert made.card.metrics[0]["n"] == 12
+    picture = tmp_path / "set" / "val" / "stripes" / "0.png"
+    assert ecodetect("scan", picture, "-m", out, "-o", tmp_path / "found.csv").code == 0
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == 2  # one window, one answer
+    refused = ecodetect("train", tmp_path / "set", "-o", tmp_path / "x.safetensors", "--set", "head=knn")
+    assert refused.code == 2
+    assert "--backbone; name one" in refused.err

@@ -71,6 +71,20 @@ class Options:
     threshold: Literal["f1", "count"] = "f1"
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a user may set when training.
+
+    segmentation : what cuts segments: "slic", or "felzenszwalb", whose segments follow edges more closely and
+        differ more in size.
+    head : what decides by their features: nearest neighbours ("knn"), a random "forest", a support vector
+        machine ("svm"), or "best": whichever of these is best on validation.
+    """
+
+    segmentation: Literal["slic", "felzenszwalb"] = "slic"
+    head: Literal["best", "knn", "forest", "svm"] = "best"
+
+
 def card_options(
     diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -83,13 +97,16 @@ def card_options(
     """
     known = check_sizes(diameter_px, "obia")
     typical = float(np.median(known))
+    asked = {name: value for name, value in (asked or {}).items() if name != "patches"}
+    wished: Training = asked.pop("training", None) or Training()
     return {
-        "segmentation": "slic",
+        "segmentation": wished.segmentation,
+        "head": wished.head,
         "segment_px": max(_LEAST_SEGMENT_PX, round(typical / _SEGMENT_SHARE)),
         "typical_px": round(typical, 2),
         "smallest_px": round(_SMALLEST * float(np.percentile(known, 5)), 2),
         "level": 0.5,
-        **(asked or {}),
+        **asked,
     }
 
 

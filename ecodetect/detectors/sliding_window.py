@@ -23,14 +23,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle import Bundle, BundleError, Card
 from ecodetect.detectors import boxes, map_boxes
 from ecodetect.detectors.boxes import BoxDetector
 from ecodetect.detectors.protocol import Scene, bands_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
+from ecodetect.learners import Learner
 from ecodetect.scaling import continued
 from ecodetect.sizes import Length
 
@@ -51,6 +53,9 @@ WINDOW_PX = 64
 _STEP_SHARE = 0.25  # of a window, where each is computed by itself
 _MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
 _EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
+_TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
+_LEAST_LIKELY = 1e-6
+_UNUSED = -1  # label of a cell that teaches nothing
 _SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
 _COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
 
@@ -83,12 +88,16 @@ class Training:
         itself; "auto": dense, but windows for pictures in folders by class.
     smoothing : how unsure the network may be of what it is told: label smoothing.
     class_weights : whether rare classes count more ("balanced"), or each individual alike ("none").
+    head : what decides by the features: the "network" itself, trained together; or nearest neighbours
+        ("knn"), a random "forest" or a support vector machine ("svm") on the features of a backbone that
+        stays as it is; "best": whichever of these is best on validation.
     """
 
     window: Length | None = None
     evaluation: Literal["auto", "dense", "windows"] = "auto"
     smoothing: float = 0.05
     class_weights: Literal["balanced", "none"] = "none"
+    head: Literal["network", "best", "knn", "forest", "svm"] = "network"
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
@@ -108,7 +117,9 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
 
 
 def _outputs(card: Card) -> int:
-    """Values of a cell: one for each class, and the first for background where there is one."""
+    """Values of a cell: one for each class, and the first for background where there is one; 0: features."""
+    if card.options.get("head", "network") != "network":
+        return 0
     return len(card.classes) + (not card.options["patches"])
 
 
@@ -152,6 +163,7 @@ def card_options(
         "sized": is_sized,
         "patches": patches,
         "boxes": "windows" if patches else "regions" if is_sized else "peaks",
+        "head": wished.head,
         "smoothing": wished.smoothing,
         "class_weights": [],
         "temperature": 1.0,
@@ -233,6 +245,75 @@ def weighted(card: Card, per_class: Mapping[str, int], asked: Training) -> Card:
     weight = np.sqrt(counts.mean() / counts)
     whole = [*([] if card.options["patches"] else [1.0]), *weight.round(4).tolist()]
     return replace(card, options={**card.options, "class_weights": whole})
+
+
+# -- a learner on the features of a backbone that stays as it is; see `training.without_network` ----
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Look:
+    """An image as a backbone sees it: features float32 (n, C) of the cells of a map of `shape` (h, w)."""
+
+    features: NDArray[np.float32]
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frozen:
+    """A backbone whose features a learner is taught.
+
+    weights : the backbone's.  network : opened.
+    """
+
+    weights: Mapping[str, NDArray[Any]]
+    network: Network
+
+    def looked_at(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Look:
+        (maps,) = self.network.run(continued(image, self.network.stride, card.fill)[None])
+        channels, height, width = maps[0].shape
+        return Look(maps[0].transpose(1, 2, 0).reshape(-1, channels), (height, width))
+
+    def examples(self, sample: Sample, look: Look, card: Card) -> tuple[NDArray[np.int64], Floats]:
+        """The class of each cell, the number of classes for background, or -1; and its middle (n, 2)."""
+        made = targets(sample, card)
+        (rows, columns), step = look.shape, int(card.options["network"]["step"])
+        label = np.full(look.shape, _UNUSED, np.int64)
+        height, width = made["answer"].shape
+        answer = made["answer"].astype(np.int64)
+        if not card.options["patches"]:
+            answer = np.where(answer == 0, len(card.classes), answer - 1)
+        label[:height, :width] = np.where(made["counted"] > 0, answer, _UNUSED)
+        y, x = np.mgrid[:rows, :columns]
+        return label.ravel(), np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1) * step
+
+    def decode(
+        self, look: Look, likely: Floats, card: Card
+    ) -> tuple[NDArray[Any], Floats, NDArray[np.int64]]:
+        score = likely[:, : len(card.classes)].T.reshape(-1, *look.shape).astype(np.float32)
+        box, sure, label = _read(score, card, card.options["boxes"], 1)
+        if not card.options["patches"]:
+            box, sure, label = boxes.told_apart(box, sure, label)
+        return np.asarray(shapely.box(*box.T), dtype=object).reshape(-1), sure, label
+
+    def alternatives(self, card: Card) -> Mapping[str, Card]:
+        return alternatives(card)
+
+    def thresholds(self, card: Card) -> dict[str, tuple[float, ...]] | None:
+        return thresholds(card)
+
+    def bundled(self, card: Card, learner: Learner) -> Bundle:
+        options = {**card.options, "learner": dict(learner.settings)}
+        taught = {_TAUGHT + name: values for name, values in learner.arrays.items()}
+        return Bundle(replace(card, options=options), {**self.weights, **taught})
+
+
+def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen | None:
+    """What a learner is to be taught with, where the card asks for one; None: the network itself decides."""
+    if card.options["head"] == "network":
+        return None
+    if card.options["network"]["kind"] == "valid":
+        raise UserError(f"head={card.options['head']} decides by the features of a --backbone; name one.")
+    return Frozen(weights, open_classifier(Bundle(card, weights), "cpu", None))
 
 
 # -- reading the map ----
@@ -361,7 +442,52 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
 
     card = bundle.card
     outputs = {"scores": (_outputs(card), 1 / int(card.options["network"]["step"]))}
-    return open_network(bundle, lambda: network(card), outputs, device=device, threads=threads)
+    taught = {name: values for name, values in bundle.weights.items() if name.startswith(_TAUGHT)}
+    rest = {name: values for name, values in bundle.weights.items() if name not in taught}
+    own = Bundle(card, rest) if taught else bundle
+    opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
+    if not taught:
+        return opened
+    arrays = {name.removeprefix(_TAUGHT): values for name, values in taught.items()}
+    learner = Learner.of(card.options.get("learner", {}), arrays)
+    classes = len(card.classes) + (not card.options["patches"])
+    if learner.settings["classes"] != len(card.classes) + 1:
+        raise BundleError(f"The learner of '{card.name}' has other classes than its card.")
+    return _Taught(opened, learner, classes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Taught:
+    """A backbone and a learner that decides by its features: its answers are logits, as a network's."""
+
+    of: Network
+    learner: Learner
+    outputs: int
+
+    @property
+    def device(self) -> str:
+        return self.of.device
+
+    @property
+    def stride(self) -> int:
+        return self.of.stride
+
+    @property
+    def reach_px(self) -> int | None:
+        return self.of.reach_px
+
+    @property
+    def is_local(self) -> bool:
+        return self.of.is_local
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        (features,) = self.of.run(batch)
+        n, channels, height, width = features.shape
+        rows = features.transpose(0, 2, 3, 1).reshape(-1, channels)
+        likely = np.log(np.maximum(self.learner.probability(rows), _LEAST_LIKELY)).astype(np.float32)
+        # A learner has the background last, a network first.
+        likely = np.roll(likely, 1, axis=1)[:, likely.shape[1] - self.outputs :]
+        return [likely.reshape(n, height, width, -1).transpose(0, 3, 1, 2)]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

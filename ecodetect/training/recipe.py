@@ -207,20 +207,32 @@ def train(
     card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command, asked_of_card)
     if hasattr(detector, "weighted"):
         card = detector.weighted(card, statistics.per_class, wished)
-    if not hasattr(detector, "network"):
-        asked_for = {"--backbone": backbone, "--weights": weights, "--freeze": freeze, "--epochs": epochs}
-        _check_without_network(kind, start, {**asked_for, "--within": within, "--resume": resume})
-        chosen = without_network.learn(detector, training, validation, card, seed, say)
-        done = _finished(chosen, sides, sources, detector.CRITERION, statistics, None)
-        seen = next(chain.from_iterable(map(Pieces, (validation, training))), None)
-        agreement = detector.measure_agreement(done, None if seen is None else seen.image)
-        done = replace(done, card=replace(done.card, agreement=agreement, reach_px="whole image"))
+    torch.manual_seed(seed)
+    pieces = partial(Patches, side=_window(card)) if is_patches else Pieces
+    is_taught = getattr(wished, "head", "network") != "network"  # a learner, with which no network is trained
+    if is_taught:
+        given: dict[str, Any] = {
+            "--freeze": freeze,
+            "--epochs": epochs,
+            "--within": within,
+            "--resume": resume,
+        }
+        taught: Any = detector
+        if hasattr(detector, "frozen"):
+            found = _network(detector, card, start, backbone, weights, say).state_dict()
+            taught = detector.frozen(card, {name: each.numpy() for name, each in found.items()})
+        else:
+            given |= {"--backbone": backbone, "--weights": weights}
+        _check_taught(kind, start, given)
+        chosen = without_network.learn(taught, pieces(training), pieces(validation), card, seed, say)
+        criterion = getattr(detector, "CRITERION", "")
+        done = _finished(chosen, sides, sources, criterion, statistics, None)
+        done = _measured(done, detector, None, next(chain(pieces(validation), pieces(training)), None))
         for each in (whole, training, validation):
             each.close()
         bundle.write(target, done)
         verdict = without_network.verdict(chosen, sides.method)
         return Trained(target, None, done, None, verdict, gathered.notes)
-    torch.manual_seed(seed)
     network = _network(detector, card, start, backbone, weights, say)
     if freeze > len(stages(network)):
         raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
@@ -256,7 +268,6 @@ def train(
         key=_fingerprint(sources),
         progress=progress,
     )
-    pieces = partial(Patches, side=plan.size_px) if is_patches else Pieces
     if hasattr(detector, "answers"):
         fitted = _rejudged(fitted, detector, pieces(training), pieces(validation))
     unit = made.unit if made.gsd is not None else "px"
@@ -353,13 +364,17 @@ def _learned(kind: str) -> Any:
     return importlib.import_module(detectors.known()[kind].partition(":")[0])
 
 
-def _check_without_network(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
-    """Raise UserError for what only a network can be told."""
+def _window(card: Card) -> int:
+    return int(card.options["network"]["window"])
+
+
+def _check_taught(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
+    """Raise UserError for what only a network that is trained can be told."""
     if start is not None:
         raise UserError(f"'{start.card.name}' can't be trained further; train a new one with -m {kind}.")
     for flag, value in given.items():
         if value:
-            raise UserError(f"{kind} has no network, so {flag} means nothing; leave it out.")
+            raise UserError(f"{kind} trains no network here, so {flag} means nothing; leave it out.")
 
 
 def _device(asked: str) -> str:
@@ -627,9 +642,14 @@ def _calibrated(
     return Bundle(calibrated(done, training, validation), done.weights)
 
 
-def _measured(done: Bundle, detector: Any, network: nn.Module, sample: Sample | None) -> Bundle:
-    """The bundle with what tests of the network's locality say, on a sample of the ground."""
-    card = replace(done.card, reach_px=runtime.reach(network.cpu(), len(done.card.bands)))
+def _measured(done: Bundle, detector: Any, network: nn.Module | None, sample: Sample | None) -> Bundle:
+    """The bundle with what tests of locality say, on a sample of the ground.
+
+    network : None: without one, what is found may depend on all of an image.
+    """
+    card = replace(done.card, reach_px="whole image")
+    if network is not None:
+        card = replace(done.card, reach_px=runtime.reach(network.cpu(), len(done.card.bands)))
     measure = getattr(detector, "measure_agreement", None)
     if measure is not None:
         image = None if sample is None else sample.image

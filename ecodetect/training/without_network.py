@@ -22,9 +22,7 @@ from ecodetect.bundle import Bundle, Card
 from ecodetect.learners import Kind, Learner
 from ecodetect.metrics import Rates
 from ecodetect.training import selection
-from ecodetect.training.drawing import Pieces
 from ecodetect.training.sample import Sample
-from ecodetect.training.samples import Dataset
 from ecodetect.training.selection import Found, Judged
 
 _FOLDS = 4  # of training ground
@@ -89,26 +87,28 @@ class _Piece:
 
 def learn(
     detector: Classical,
-    training: Dataset,
-    validation: Dataset,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
     card: Card,
     seed: int,
     say: Callable[[str], None],
 ) -> Chosen:
-    """Fit each kind of learner, and keep the one with the highest average precision.
+    """Fit learners, and keep the one with the highest average precision.
 
+    The card's `head` names one kind, or "best": all are compared.
     Raises UserError where there is nothing to tell apart, or scikit-learn isn't installed.
     """
-    for kind in learners.KINDS:
+    kinds = [kind for kind in learners.KINDS if card.options["head"] in ("best", kind)]
+    for kind in kinds:
         learners.check_installed(kind)
     rng = np.random.default_rng(seed)
     shown = _pieces(detector, training, card, rng, say)
     unseen = _pieces(detector, validation, card, rng, say)
     best: tuple[float, Kind, Learner, Card, Judged, Judged] | None = None
-    reached = dict.fromkeys(learners.KINDS, 0.0)
+    reached = dict.fromkeys(kinds, 0.0)
     background = len(card.classes)
     features, label, fold = _examples(shown, rng, background + 1)
-    for kind in learners.KINDS:
+    for kind in kinds:
         whole = learners.fit(kind, features, label, background + 1, seed)
         parts = [_without(kind, features, label, fold, one, background + 1, seed) for one in range(_FOLDS)]
         answers = [_crossed(piece, parts, whole) for piece in shown]
@@ -122,7 +122,8 @@ def learn(
                 best = (score, kind, whole, way, judged, crossed)
     assert best is not None, "there are kinds of learners"
     _, kind, learner, card, judged, crossed = best
-    thresholds = selection.choose(_told(judged, crossed, background), otherwise=0.5)
+    fixed = getattr(detector, "thresholds", lambda card: None)(card)
+    thresholds = fixed or selection.choose(_told(judged, crossed, background), otherwise=0.5)
     each = ", ".join(f"{_SAID[one]} {score:.3f}" for one, score in reached.items())
     say(f"Average precision by which the learner is chosen: {each}.")
     versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
@@ -146,12 +147,15 @@ def verdict(chosen: Chosen, method: str) -> str:
 
 
 def _pieces(
-    detector: Classical, ground: Dataset, card: Card, rng: np.random.Generator, say: Callable[[str], None]
+    detector: Classical,
+    cut: Sequence[Sample],
+    card: Card,
+    rng: np.random.Generator,
+    say: Callable[[str], None],
 ) -> list[_Piece]:
-    """All pieces of a side, in segments; of very many some, drawn by chance."""
-    cut = Pieces(ground)
+    """All pieces of a side; of very many large ones some, drawn by chance."""
     chosen = np.arange(len(cut))
-    if len(cut) > _MOST_PIECES:
+    if len(cut) > _MOST_PIECES and not card.options.get("patches", False):
         chosen = np.sort(rng.choice(len(cut), _MOST_PIECES, replace=False))
         say(f"Of {len(cut):,} pieces of ground {_MOST_PIECES} are looked at, drawn by chance.")
     found = []
