@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -50,7 +50,12 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", metavar="imagenet|coco|none|FILE", help="Of the backbone, to begin with. Default: imagenet."
 )
-@click.option("--freeze", type=int, default=0, metavar="N", help="Keep the encoder's first N stages.")
+@click.option(
+    "--freeze",
+    default="0",
+    metavar="N|all",
+    help="Keep the encoder's first N stages; all: only what follows it learns.",
+)
 @click.option(
     "--split",
     "split_by",
@@ -93,7 +98,7 @@ def train(
     gsd: float | None,
     backbone: str | None,
     weights: str | None,
-    freeze: int,
+    freeze: str,
     split_by: str,
     epochs: int | None,
     within: str | None,
@@ -114,7 +119,8 @@ def train(
     ecodetect train ortho.tif shrubs.gpkg -o shrubs.safetensors
     ecodetect train plots/ -m trees -o my-trees.safetensors --complete plots.gpkg
     """
-    _check(freeze=freeze, epochs=epochs, workers=workers, gsd=gsd)
+    frozen = _stages(freeze)
+    _check(freeze=0 if frozen == "all" else frozen, epochs=epochs, workers=workers, gsd=gsd)
     if find_spec("torch") is None:
         raise click.ClickException(
             "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
@@ -140,7 +146,7 @@ def train(
             asked=asked,
             backbone=backbone,
             weights=weights,
-            freeze=freeze,
+            freeze=frozen,
             split_by=split_by,
             epochs=epochs,
             within=None if within is None else Length.parse(within, name="--within"),
@@ -164,6 +170,16 @@ def train(
             f" {counts.waited:.0%} of the time; curves in {done.curves}"
         )
     click.echo(f"written to {done.path}")
+
+
+def _stages(text: str) -> int | Literal["all"]:
+    """What --freeze says."""
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise click.UsageError(f"--freeze takes a number of stages, or all; got '{text}'.") from None
 
 
 def _check(*, freeze: int, epochs: int | None, workers: int | None, gsd: float | None) -> None:

@@ -170,6 +170,7 @@ def test_bands_go_by_their_names() -> None:
         (["--weights", "imagenet"], "--backbone"),
         (["--freeze", "9"], "has 4 stages"),
         (["--freeze", "-1"], "--freeze must be at least 0"),
+        (["--freeze", "most"], "--freeze takes a number of stages, or all"),
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--device", "tpu"], "'tpu' is not one of"),

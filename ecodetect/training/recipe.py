@@ -85,7 +85,7 @@ def train(
     asked: Asked | None = None,
     backbone: str | None = None,
     weights: str | None = None,
-    freeze: int = 0,
+    freeze: int | Literal["all"] = 0,
     split_by: str = "auto",
     gsd: float | None = None,
     epochs: int | None = None,
@@ -115,7 +115,7 @@ def train(
         What else is said about the data.
     backbone, weights : str, optional
         Name of a torchvision network as encoder; "imagenet", "coco", "none" or a file of its weights.
-    freeze : int
+    freeze : int or "all"
         Stages of the encoder that keep their weights, from the first.
     split_by : str
         "auto", "blocks", "files", "none", or a column; see `splits.split`.
@@ -234,7 +234,8 @@ def train(
         verdict = without_network.verdict(chosen, sides.method)
         return Trained(target, None, done, None, verdict, gathered.notes)
     network = _network(detector, card, start, backbone, weights, say)
-    if freeze > len(stages(network)):
+    frozen = len(stages(network)) if freeze == "all" else freeze
+    if frozen > len(stages(network)):
         raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
     side = getattr(detector, "chip_px", lambda card: None)(card)
     plan = plan_for(statistics, card, start is not None, weights_are_learned(backbone, weights), epochs, side)
@@ -243,7 +244,7 @@ def train(
         plan = replace(plan, within_px=within.pixels(_square(made), name="--within") / own_px)
     plan = replace(
         plan,
-        frozen=freeze,
+        frozen=frozen,
         seed=seed,
         workers=workers or min(4, os.cpu_count() or 1),
         augmentations=augmentations or Augmentations(**getattr(detector, "AUGMENTATIONS", {})),
