@@ -10,7 +10,8 @@ The classifier is `sliding_window`'s own network on windows of 64 px of 0.12 m, 
 their grid, 19.2 px apart, windows are cut where they printed them. The dense map has a cell every 8 px, finer
 than that grid, or every 4 px. Times are of this process, without start-up and with the picture read.
 
-With -o the models of the first seed stay in FOLDER, with pictures of our and their scores.
+With -o the models stay in FOLDER, with a picture of their scores and ours side by side; models that are there
+aren't trained again.
 """
 
 from __future__ import annotations
@@ -74,9 +75,7 @@ def main(zone: Path, seeds: int, rounds: int, out: Path | None) -> None:
         mpx = raster.grid.window.area / 1e6
     with tempfile.TemporaryDirectory() as temporary:
         for seed in range(seeds):
-            folder = Path(temporary) / str(seed)
-            if seed == 0 and out is not None:
-                folder = out
+            folder = (out or Path(temporary)) / f"seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             models = {
                 name: folder / f"{name}.safetensors" for name in ("windows", "proposals", "obia", "heatmap")
@@ -117,8 +116,9 @@ def _train(name: str, paths: Sequence[Path], out: Path, asked: Asked, seed: int)
         "heatmap": {},
     }
     began = time.perf_counter()
-    if not out.exists():
-        train(paths, out, asked=asked, seed=seed, **kinds[name])
+    if out.exists():
+        return
+    train(paths, out, asked=asked, seed=seed, **kinds[name])
     click.echo(f"seed {seed}: {name} trained in {time.perf_counter() - began:.0f} s", err=True)
 
 
