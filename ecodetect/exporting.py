@@ -143,6 +143,12 @@ def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Netwo
     scene = Scene(card.bands, None, "float32", None)
     detector = detectors.build(card.detector, scene, options, bundle=bundle, device="cpu")
     network: Network | None = getattr(detector, "network", None)
+    shape = card.options.get("network", {})
+    if network is not None and isinstance(shape, Mapping) and shape.get("evaluation") == "windows":
+        raise UserError(
+            f"'{card.name}' looks at each window by itself, which ONNX can't hold; export a model that is"
+            " evaluated dense."
+        )
     if network is None or not hasattr(network, "module"):
         raise UserError(f"'{card.name}' can't be exported: {card.detector} isn't one network.")
     return detector, network

@@ -154,7 +154,7 @@ def _proposer(card: Card) -> Detector:
 class Proposals:
     """What a proposer finds and a classifier confirms.
 
-    network : for single windows, or for whole images where it was trained so and padded.
+    classifier : a network for single windows, or for whole images where it was trained so and padded.
     bands : of the raster, to be read for those of the card.
     scaling : the card's, or once surveyed what it becomes on this raster.
     proposer : what proposes, surveyed on this raster once it is needed.
@@ -163,7 +163,7 @@ class Proposals:
     options: Options
     card: Card
     hash: str
-    network: Network
+    classifier: Network
     bands: tuple[str, ...]
     scaling: Scaling
     proposer: Detector
@@ -191,7 +191,7 @@ class Proposals:
             own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
             # The proposer needs all of an object, the network the window about its middle.
             reach_px=max(window, proposing.reach_px),
-            stride_px=proposing.stride_px if self._is_windowed else self.network.stride,
+            stride_px=proposing.stride_px if self._is_windowed else self.classifier.stride,
             margin_px=proposing.margin_px,
             is_local=proposing.is_local and self._is_windowed,
             settling=None if proposing.settling is None else Settling("iou", _SAME_IOU),
@@ -213,7 +213,7 @@ class Proposals:
         return {
             "model_hash": self.hash,
             "threshold": self.options.threshold,
-            "device": self.network.device,
+            "device": self.classifier.device,
             "bands": self.bands,
             "proposer": {"name": self.proposer.name, **self.proposer.settings},
             **(
@@ -268,14 +268,14 @@ class Proposals:
             batch = np.stack(
                 [padded[:, y : y + window, x : x + window] for x, y in first[begin : begin + _AT_ONCE]]
             )
-            logits.append(self.network.run(batch)[0][:, :, 0, 0])
+            logits.append(self.classifier.run(batch)[0][:, :, 0, 0])
         return sliding_window.probability(np.concatenate(logits).T, self.card)
 
     def _read_off(self, image: NDArray[np.float32], centres: Floats) -> NDArray[np.float32]:
         """The same, of the map that a padded network gives of the whole image, as it was trained."""
         from ecodetect.scaling import continued
 
-        (maps,) = self.network.run(continued(image, self.network.stride, self.card.fill)[None])
+        (maps,) = self.classifier.run(continued(image, self.classifier.stride, self.card.fill)[None])
         step = int(self.card.options["network"]["step"])
         column, row = np.clip(np.floor(centres / step).astype(np.int64), 0, np.array(maps.shape[:1:-1]) - 1).T
         return sliding_window.probability(maps[0][:, row, column], self.card)
