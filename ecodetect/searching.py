@@ -157,6 +157,12 @@ def question(raster: Raster, asked: Settings) -> Question:
     ]
     detector = ensemble.of(members, flips=asked.flips)
     grid = _read_at(raster, detector, asked)
+    least = detector.needs.least_px
+    if min(grid.width, grid.height) < least:
+        raise UserError(
+            f"{raster.name} is {grid.width} x {grid.height} px as {detector.name} reads it, smaller than one"
+            f" window of {least} px; take a larger raster, or smaller windows."
+        )
     area = None
     if asked.aoi is not None:
         area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name).moved_to(grid)

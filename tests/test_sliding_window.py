@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+from command_line import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learned import SWEPT, VALID, bundle
+from training_sets import noise, write_raster
 
 torch = pytest.importorskip("torch")
 
+from ecodetect import bundle as files  # noqa: E402
 from ecodetect.bundle import Bundle, Card, Scaling  # noqa: E402
 from ecodetect.detectors import map_boxes, sliding_window  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
@@ -237,3 +242,49 @@ def test_rare_classes_weigh_more_where_it_is_asked() -> None:
     background, shrub, tree = weighed.options["class_weights"]
     assert background == 1
     assert tree == pytest.approx(2 * shrub, rel=1e-3)
+
+
+def test_windows_lie_as_far_apart_as_is_asked() -> None:
+    usual = sliding_window.build(sliding_window.Options(), SCENE, made())
+    finer = sliding_window.build(sliding_window.Options(stride=0.0625), SCENE, made())
+    assert (usual.needs.map_px, finer.needs.map_px) == (8, 4)
+    assert usual.settings != finer.settings
+    with pytest.raises(UserError, match=r"stride of 0\.125, 0\.0625 or 0\.03125 only"):
+        sliding_window.build(sliding_window.Options(stride=0.3), SCENE, made())
+    for wrong in (0.0, -0.1, 1.5):
+        with pytest.raises(UserError, match="stride must be above 0"):
+            sliding_window.Options(stride=wrong)
+
+
+def test_a_raster_smaller_than_a_window_is_refused(ecodetect: Run, tmp_path: Path) -> None:
+    files.write(tmp_path / "swept.safetensors", made())
+    for side, code in ((60, 2), (64, 0)):
+        raster = write_raster(tmp_path / f"{side}.tif", noise(3, side, side), gsd_m=0.25)
+        done = ecodetect("scan", raster, "-m", tmp_path / "swept.safetensors", "-o", tmp_path / f"{side}.csv")
+        assert done.code == code, done.err
+        assert ("smaller than one window of 64 px" in done.err) == (code == 2)
+
+
+def test_other_bands_and_another_gsd_are_refused_in_a_sentence(ecodetect: Run, tmp_path: Path) -> None:
+    files.write(tmp_path / "swept.safetensors", made())
+    grey = write_raster(tmp_path / "grey.tif", noise(2, 128, 128), gsd_m=0.25)
+    done = ecodetect("scan", grey, "-m", tmp_path / "swept.safetensors", "-o", tmp_path / "a.csv")
+    assert done.code == 2
+    assert "red, green, blue" in done.err
+    bare = write_raster(tmp_path / "bare.tif", noise(3, 128, 128), gsd_m=None)
+    done = ecodetect("scan", bare, "-m", tmp_path / "swept.safetensors", "-o", tmp_path / "b.csv")
+    assert done.code == 2
+    assert "--gsd" in done.err
+
+
+def test_the_map_can_be_written(ecodetect: Run, tmp_path: Path) -> None:
+    files.write(tmp_path / "swept.safetensors", made())
+    raster = write_raster(tmp_path / "plot.tif", noise(3, 150, 200), gsd_m=0.25)
+    flags = ("-o", tmp_path / "found.csv", "--score-map", tmp_path / "scores.tif", "--overwrite")
+    done = ecodetect("scan", raster, "-m", tmp_path / "swept.safetensors", *flags)
+    assert done.code == 0, done.err
+    with rasterio.open(tmp_path / "scores.tif") as file:
+        assert file.descriptions == ("shrub", "tree")
+        assert file.res == pytest.approx((2.0, 2.0), rel=1e-3)
+        assert (file.width, file.height) == (25, 19)
+        assert 0 <= np.nanmin(file.read()) <= np.nanmax(file.read()) <= 1

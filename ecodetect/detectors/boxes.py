@@ -117,7 +117,7 @@ class BoxDetector:
     threshold : which of the card's thresholds cuts.
     find : outputs of the network to (boxes, score, label) of each image; polygons for boxes if kind says so.
     own_settings : what the answer depends on besides.
-    cost, bytes_per_pixel, map_px : see `Needs`.
+    cost, bytes_per_pixel, map_px, least_px : see `Needs`.
     score_maps : outputs of the network to the maps of scores (N, K, h, w) that boxes are read off, if it has
         such.
     """
@@ -134,6 +134,7 @@ class BoxDetector:
     bytes_per_pixel: int
     kind: Kind = "box"
     map_px: int | None = None
+    least_px: int = 1
     score_maps: Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]] | None = None
 
     @property
@@ -165,6 +166,7 @@ class BoxDetector:
             scores=card.thresholds.get(self.threshold),
             typical_px=typical,
             map_px=self.map_px,
+            least_px=self.least_px,
         )
 
     @property

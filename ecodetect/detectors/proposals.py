@@ -201,6 +201,7 @@ class Proposals:
             is_threaded=True,
             scores=card.thresholds.get(self.options.threshold),
             typical_px=float(card.options["typical_px"]),
+            least_px=window if self._is_windowed else 1,
         )
 
     @property

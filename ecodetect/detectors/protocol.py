@@ -68,6 +68,7 @@ class Needs:
     map_px : side of a cell of the map of scores that detections are read off (`Detections.score_map`), in
         pixels; it divides `stride_px`. None: there is no such map. A module whose detectors have one says
         `HAS_SCORE_MAP = True`.
+    least_px : narrower rasters, in pixels of the grid it works on, show it nothing: the width of a window.
     """
 
     bands: tuple[str, ...]
@@ -86,6 +87,7 @@ class Needs:
     scores: tuple[float, ...] | None = None
     typical_px: float | None = None
     map_px: int | None = None
+    least_px: int = 1
 
 
 @dataclass(frozen=True, slots=True)

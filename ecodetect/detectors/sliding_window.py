@@ -72,11 +72,18 @@ class Options:
         "card": what was best on validation.
     windows : sides of the windows, each twice the one before (8m,16m), where individuals differ much in size;
         none: the side it was trained with.
+    stride : from one window to the next, as a share of its side; none: as it was trained. The network "valid"
+        knows 0.125, 0.0625 and 0.03125, a dense backbone only its own.
     """
 
     threshold: Literal["f1", "count"] = "f1"
     boxes: Literal["card", "regions", "peaks", "windows"] = "card"
     windows: str | None = None
+    stride: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and not 0 < self.stride <= 1:
+            raise UserError(f"stride must be above 0 and at most 1, a whole window; got {self.stride:g}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +411,7 @@ def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
 ) -> BoxDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
+    bundle = bundle if options.stride is None else _of_stride(bundle, options.stride)
     card = bundle.card
     opened = open_classifier(bundle, device, threads)
     way: Way = card.options["boxes"] if options.boxes == "card" else options.boxes
@@ -418,12 +426,41 @@ def build(
         scaling=card.scaling,
         threshold=options.threshold if is_own else f"{way}_{options.threshold}",
         find=partial(decode, card=card, way=way),
-        own_settings={"boxes": way, **({"windows": options.windows} if options.windows else {})},
+        own_settings={
+            "boxes": way,
+            "step_px": int(card.options["network"]["step"]),
+            **({"windows": options.windows} if options.windows else {}),
+        },
         cost=_COST[card.options["network"]["evaluation"]],
         bytes_per_pixel=4 * len(card.bands) + 64,
         map_px=int(card.options["network"]["step"]),
+        least_px=_least_px(card),
         score_maps=partial(maps_of, card=card),
     )
+
+
+def _least_px(card: Card) -> int:
+    """The side of a window that is looked at by itself, or as if."""
+    shape = card.options["network"]
+    is_exact = shape["kind"] == "valid" or shape["evaluation"] == "windows"
+    return int(shape["window"]) if is_exact else 1
+
+
+def _of_stride(bundle: Bundle, stride: float) -> Bundle:
+    """The model with windows so far apart, as a share of their side, in whole pixels."""
+    card, shape = bundle.card, bundle.card.options["network"]
+    window, dense = int(shape["window"]), shape["evaluation"] == "dense"
+    step = max(1, round(stride * window))
+    if dense and step != shape["step"] and (shape["kind"] != "valid" or step not in (2, 4, 8)):
+        known = "0.125, 0.0625 or 0.03125" if shape["kind"] == "valid" else f"{shape['step'] / window:g}"
+        raise UserError(
+            f"'{card.name}' shares its features between windows, so it knows a stride of {known} only; got"
+            f" {stride:g}."
+        )
+    options = {**card.options, "network": {**shape, "step": step}}
+    # The answer for a window depends on the window.
+    reach = window if _least_px(card) > 1 else card.reach_px
+    return Bundle(replace(card, options=options, reach_px=reach), bundle.weights)
 
 
 def maps_of(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
