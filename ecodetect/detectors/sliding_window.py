@@ -52,6 +52,7 @@ _STEP_SHARE = 0.25  # of a window, where each is computed by itself
 _MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
 _EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
 _SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
+_FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
 _COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
 
 Way = Literal["regions", "peaks", "windows"]
@@ -350,6 +351,48 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
     card = bundle.card
     outputs = {"scores": (_outputs(card), 1 / int(card.options["network"]["step"]))}
     return open_network(bundle, lambda: network(card), outputs, device=device, threads=threads)
+
+
+@lru_cache(maxsize=8)
+def open_single(
+    bundle: Bundle, device: str, threads: int | None, *, has_head: bool = True
+) -> tuple[Network, int]:
+    """The network of a bundle for windows given one by one, and the side of what it is given, in pixels.
+
+    It says what stands in the middle of the image: "valid" and "windows" are given a window and answer
+    (n, K, 1, 1). "dense" learned on whole chips, so it is given so much around the object as it looks at, and
+    its map has an odd number of cells along a side, of which that in the middle counts.
+
+    has_head : False: instead of logits it gives the features that they are taken from, pooled.
+    Raises UserError for a model in ONNX: it is a network for rasters, and can't be asked of windows.
+    """
+    from ecodetect import runtime
+    from ecodetect.networks.windows import build_single
+    from ecodetect.onnx_file import OnnxModel
+
+    card = bundle.card
+    if isinstance(bundle, OnnxModel):
+        raise UserError(
+            f"The model '{card.name}' was exported to ONNX to scan rasters; to classify, or explain, give the"
+            " .safetensors file it is from."
+        )
+    shape = card.options["network"]
+    is_dense = shape["kind"] != "valid" and shape["evaluation"] == "dense"
+    outputs = _outputs(card) if has_head else 0
+    weights = {name: each for name, each in bundle.weights.items() if has_head or not _is_of_head(name)}
+    single = Bundle(card if is_dense else replace(card, reach_px="whole image"), weights)
+    opened = runtime.open_network(
+        single, lambda: build_single(shape, card.bands, outputs), device=device, threads=threads
+    )
+    if not is_dense or card.options["patches"]:
+        return opened, int(shape["window"])
+    around = min(_FARTHEST_PX, _FARTHEST_PX if opened.reach_px is None else opened.reach_px)
+    step = int(shape["step"])
+    return opened, (2 * math.ceil(around / step) + 1) * step
+
+
+def _is_of_head(name: str) -> bool:
+    return name.startswith(("head.", "classifier.head."))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

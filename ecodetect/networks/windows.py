@@ -53,6 +53,19 @@ def build(
     return Windowed(Classifier(encoder(kind, weights, bands, is_most=True), outputs), window, step)
 
 
+def build_single(settings: Mapping[str, Any], bands: Sequence[str], outputs: int) -> nn.Module:
+    """The same network, with the same names of weights, for windows given one by one.
+
+    It takes (n, B, S, S). "valid" and "windows" answer (n, K, 1, 1) to windows of their own size. "dense"
+    stays what it is, a map: what it says of a place depends on more than a window.
+    """
+    if settings["kind"] == "valid":
+        return ValidWindow(len(bands), outputs, width=int(settings.get("width", 24)))
+    if settings["evaluation"] == "windows":
+        settings = {**settings, "step": settings["window"]}
+    return build(settings, bands, outputs)
+
+
 def _valid(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inside, outside, size, stride, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
@@ -101,6 +114,18 @@ class Valid(nn.Module):
     def alone(self) -> nn.Module:
         """The same layers for windows given one by one: (n, B, 64, 64) to (n, K)."""
         return nn.Sequential(self.body, self.drop, self.head, nn.Flatten())
+
+
+class ValidWindow(Valid):
+    """`Valid` for windows one by one, with weights of the same names: (n, B, 64, 64) to (n, K, 1, 1)."""
+
+    def __init__(self, in_bands: int, outputs: int, *, width: int = 24) -> None:
+        super().__init__(in_bands, outputs, width=width)
+        self.stride = VALID_PX
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.drop(self.body(x)))
+        return found
 
 
 def _head(channels: int, outputs: int) -> nn.Module:
