@@ -38,6 +38,7 @@ _TOP = 3  # answers given of each
 _BATCH_PX = 2**19  # pixels that a network is given together
 _CELL_PX = 512  # ground read at once for all places on it
 _NEARLY = 0.02  # a window is a whole number of pixels; closing the gap would cost sharpness
+_ROUNDING_PX = 1e-6
 _SHIFT = 1 / 16  # of a window, by which crops lie off the middle
 
 
@@ -106,10 +107,7 @@ class Member:
             logits = logits.mean(axis=(2, 3))
         else:
             logits = logits[:, :, logits.shape[2] // 2, logits.shape[3] // 2]
-        likely = sliding_window.probability(logits.T, self.card, calibrated=True).T
-        if is_taught_whole:
-            return likely
-        return np.concatenate([likely, np.maximum(0, 1 - likely.sum(axis=1, keepdims=True))], axis=1)
+        return sliding_window.probability(logits.T, self.card, calibrated=True, has_background=True).T
 
 
 def flipped(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -313,7 +311,8 @@ class Sight:
         read cell by cell, once for all places on it, so memory depends on neither raster nor number.
         """
         side = self.member.read_px
-        corner = np.floor(self.places(raster, xy) - side / 2 + 0.5).astype(np.int64)
+        # Middles of pixels lie between two corners: after a way through map coordinates it is the same one.
+        corner = np.floor(self.places(raster, xy) - side / 2 + 0.5 + _ROUNDING_PX).astype(np.int64)
         cell = corner // _CELL_PX
         order = np.lexsort((np.arange(len(xy)), cell[:, 0], cell[:, 1]))
         breaks = np.flatnonzero(np.any(np.diff(cell[order], axis=0) != 0, axis=1)) + 1

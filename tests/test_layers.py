@@ -16,7 +16,8 @@ SOURCES = {"ecodetect": ROOT / "ecodetect", "ecodetect_cli": ROOT / "cli"}
 LAYERS = [
     ["ecodetect_cli"],
     ["ecodetect"],
-    ["ecodetect.checking", "ecodetect.explaining", "ecodetect.picture_answers"],
+    ["ecodetect.checking", "ecodetect.explaining"],
+    ["ecodetect.picture_answers"],
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
     ["ecodetect.evaluation.evaluating"],
@@ -38,7 +39,8 @@ LAYERS = [
         "ecodetect.memory",
         "ecodetect.pictures",
     ],
-    ["ecodetect.pictures.map", "ecodetect.pictures.sheet", "ecodetect.pictures.thumbnails"],
+    ["ecodetect.pictures.explanation", "ecodetect.pictures.map", "ecodetect.pictures.sheet"],
+    ["ecodetect.pictures.thumbnails"],
     ["ecodetect.pictures.background", "ecodetect.pictures.choice", "ecodetect.pictures.frame"],
     [
         "ecodetect.pictures.files",

@@ -52,6 +52,7 @@ _STEP_SHARE = 0.25  # of a window, where each is computed by itself
 _MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
 _EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
 _SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
+_POOLED_PX = 2**19  # of images that are given together
 _FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
 _COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
 
@@ -238,17 +239,22 @@ def weighted(card: Card, per_class: Mapping[str, int], asked: Training) -> Card:
 # -- reading the map ----
 
 
-def probability(logits: NDArray[np.float32], card: Card, *, calibrated: bool = False) -> NDArray[np.float32]:
+def probability(
+    logits: NDArray[np.float32], card: Card, *, calibrated: bool = False, has_background: bool = False
+) -> NDArray[np.float32]:
     """How likely each class is in the middle of each window: (K', …) to (K, …) without the background.
 
     calibrated : divided by the temperature that validation asked for (Guo et al. 2017, arXiv:1706.04599).
+    has_background : with the background, last, where there is one.
     """
     x = logits.astype(np.float32)
     if calibrated:
         x = x / np.float32(card.options["temperature"])
     x = np.exp(x - x.max(axis=0))
     x = np.asarray(x / x.sum(axis=0), np.float32)
-    return x if card.options["patches"] else x[1:]
+    if card.options["patches"]:
+        return x
+    return np.concatenate([x[1:], x[:1]]) if has_background else x[1:]
 
 
 def alternatives(card: Card) -> dict[str, Card]:
@@ -380,7 +386,7 @@ def open_single(
     is_dense = shape["kind"] != "valid" and shape["evaluation"] == "dense"
     outputs = _outputs(card) if has_head else 0
     weights = {name: each for name, each in bundle.weights.items() if has_head or not _is_of_head(name)}
-    single = Bundle(card if is_dense else replace(card, reach_px="whole image"), weights)
+    single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
     opened = runtime.open_network(
         single, lambda: build_single(shape, card.bands, outputs), device=device, threads=threads
     )
@@ -389,6 +395,38 @@ def open_single(
     around = min(_FARTHEST_PX, _FARTHEST_PX if opened.reach_px is None else opened.reach_px)
     step = int(shape["step"])
     return opened, (2 * math.ceil(around / step) + 1) * step
+
+
+def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features that answers are taken from, (n, C), of images (n, B, S, S) as for `open_single`."""
+    network, _ = open_single(bundle, device, None, has_head=False)
+    at_once = max(1, _POOLED_PX // (images.shape[2] * images.shape[3]))
+    found = []
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        if some.shape[2] % network.stride:
+            some = np.stack([continued(each, network.stride, bundle.card.fill) for each in some])
+        (maps,) = network.run(some)
+        middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
+        found.append(maps.mean(axis=(2, 3)) if bundle.card.options["patches"] else middle)
+    return np.concatenate(found)
+
+
+def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArray[np.float32]:
+    """Which pixels of an image (B, S, S), as `open_single` wants it, speak for an output of the network.
+
+    Returns (S, S), 0 to 1, S up to a multiple of the stride; see `networks.explanation`.
+    """
+    from ecodetect import runtime
+    from ecodetect.networks.explanation import class_activation
+    from ecodetect.networks.windows import build_single
+
+    card = bundle.card
+    module = build_single(card.options["network"], card.bands, _outputs(card))
+    runtime.load(module, bundle.weights, name=card.name)
+    stride = int(getattr(module, "stride", 1))
+    whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
+    return class_activation(module.eval(), whole, output, is_whole=bool(card.options["patches"]))
 
 
 def _is_of_head(name: str) -> bool:
