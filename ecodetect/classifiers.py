@@ -61,9 +61,8 @@ class Member:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What it can say: its classes and, where it knows one, the background."""
-        classes = self.card.classes
-        return classes if self.card.options["patches"] else (*classes, BACKGROUND)
+        """See `answers_of`."""
+        return answers_of(self.card)
 
     @property
     def shift(self) -> int:
@@ -235,6 +234,18 @@ def open_classifier(
     Raises UserError for a model that is no classifier, and for members that don't know the same classes.
     """
     members = []
+    for found in read_classifiers(names):
+        network, side = sliding_window.open_single(found, device, threads)
+        members.append(Member(found, network, side, views))
+    return Classifier(tuple(members), vote)
+
+
+def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
+    """The bundles of models that can answer together; no network is opened yet.
+
+    Raises UserError for a model that is no classifier, and for members that don't know the same classes.
+    """
+    bundles = []
     for name in names:
         found = models.opened(name)
         if found is None:
@@ -244,17 +255,32 @@ def open_classifier(
                 f"The model '{found.card.name}' is of the detector {found.card.detector}, which finds and"
                 f" doesn't classify windows; give one trained with -m {DETECTOR}."
             )
-        network, side = sliding_window.open_single(found, device, threads)
-        members.append(Member(found, network, side, views))
-    first = members[0]
-    for other in members[1:]:
-        if set(other.answers) != set(first.answers):
+        bundles.append(found)
+    if not bundles:
+        return []
+    first, *others = (each.card for each in bundles)
+    for other in others:
+        mine, its = sorted(answers_of(first)), sorted(answers_of(other))
+        if mine != its:
             raise UserError(
-                "Models that answer together must know the same:"
-                f" '{first.card.name}' says {', '.join(sorted(first.answers))},"
-                f" '{other.card.name}' {', '.join(sorted(other.answers))}."
+                f"Models that answer together must know the same: '{first.name}' says {', '.join(mine)},"
+                f" '{other.name}' {', '.join(its)}."
             )
-    return Classifier(tuple(members), vote)
+    return bundles
+
+
+def answers_of(card: Card) -> tuple[str, ...]:
+    """What a classifier can say: its classes and, where it knows one, the background."""
+    return card.classes if card.options["patches"] else (*card.classes, BACKGROUND)
+
+
+def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
+    """Raise UserError, in one sentence, for a classifier that can't be used on a raster."""
+    scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
+    for each in bundles:
+        why = models.misfit(each.card, scene, source=raster.name)
+        if why is not None:
+            raise UserError(why)
 
 
 # -- on rasters --------------------------------------------------------------------------------------------
@@ -278,11 +304,9 @@ class Sight:
     def of(cls, member: Member, raster: Raster) -> Sight:
         """Raises UserError where a model and a raster don't fit together."""
         card = member.card
-        scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
-        why = models.misfit(card, scene, source=raster.name)
+        check_fits([member.bundle], raster)
         bands = stand_ins(card.bands, raster.bands)
-        if why is not None or bands is None:
-            raise UserError(why or f"{raster.name} lacks bands of '{card.name}'.")
+        assert bands is not None
         wide, native = _widening(card), raster.grid
         own = (card.gsd or 1.0) * wide
         grid = native.reduced(own) if card.gsd_m is None else native.resampled(card.gsd_m * wide)

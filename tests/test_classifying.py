@@ -52,7 +52,7 @@ def model(path: Path, way: str = "valid", seed: int = 0, *, patches: bool = Fals
     if way == "windows" and patches:
         options["typical_px"] = 32.0
     card = learned.card("sliding_window", options=options, **facts)
-    made = learned.bundle(card, seed) if way == "valid" else _of_backbone(card, seed)
+    made = learned.bundle(card, seed) if network["kind"] == "valid" else _of_backbone(card, seed)
     bundle.write(path, made)
     return path
 
@@ -322,6 +322,61 @@ def test_classifying_twice_gives_the_same_bytes(raster: Path, species: Path, tmp
     for name in ("a", "b"):
         classify(points, raster, [species], tmp_path / f"{name}.geojson", views="flips")
     assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
+
+
+# -- as a step of a scan -------------------------------------------------------------------------------------
+
+
+def test_a_scan_may_give_each_detection_its_species(
+    ecodetect: Run, sample_data: Path, species: Path, tmp_path: Path
+) -> None:
+    image = sample_data / "dryland.tif"
+    plain, both, later = (tmp_path / f"{name}.gpkg" for name in ("plain", "both", "later"))
+    scan = ("scan", image, "-m", "threshold", "--json")
+    ecodetect(*scan, "-o", plain)
+    outcome = ecodetect(*scan, "--classify", species, "-o", both)
+    assert outcome.code == 0, outcome.err
+    classify(plain, image, [species], later)
+    one, two = formats.read(both), formats.read(later)
+    assert len(one) > 10
+    for column in ("id", "label", "species", "species_2", "species_3"):
+        assert one.columns[column].tolist() == two.columns[column].tolist()
+    np.testing.assert_allclose(one.columns["species_score"], two.columns["species_score"], atol=1e-4)
+    counted = json.loads(outcome.out)[0]["species"]
+    assert counted == {n: one.columns["species"].tolist().count(n) for n in counted}
+    assert sum(counted.values()) == len(one)
+    assert one.metadata["classified"]["models"][0]["name"] == "species"
+
+
+def test_a_classified_scan_is_another_answer_than_a_plain_one(
+    ecodetect: Run, sample_data: Path, species: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.geojson"
+    scan = ("scan", sample_data / "dryland.tif", "-m", "threshold", "-o", out)
+    ecodetect(*scan)
+    assert "--overwrite" in ecodetect(*scan, "--classify", species).err
+    assert ecodetect(*scan, "--classify", species, "--overwrite").code == 0
+    assert "already done" in ecodetect(*scan, "--classify", species).out
+    assert "--overwrite" in ecodetect(*scan).err
+
+
+def test_a_scan_that_cant_be_classified_is_refused_before_it_begins(
+    ecodetect: Run, sample_data: Path, species: Path, tmp_path: Path
+) -> None:
+    image, out = sample_data / "dryland.tif", tmp_path / "out.geojson"
+    thermal = model(tmp_path / "thermal.safetensors", bands=("red", "green", "thermal"))
+    for more, words in [
+        (("--classify", thermal), "needs bands red, green, thermal"),
+        (("--classify", "blobs"), "is a kind of detector"),
+        (("--classify", species, "--max-memory", "2GB"), "--max-memory can't be kept"),
+    ]:
+        outcome = ecodetect("scan", image, "-m", "threshold", "-o", out, *more)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
+        assert words in outcome.err
+    assert "no place for a species" in ecodetect(
+        "scan", image, "-m", "threshold", "-o", tmp_path / "out.xml", "--classify", species
+    ).err  # fmt: skip
+    assert not out.exists()
 
 
 # -- pictures ------------------------------------------------------------------------------------------------
