@@ -14,6 +14,8 @@ import pytest
 import shapely
 from command_line import Run
 from ecodetect_cli.main import main
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from training_sets import noise, write_boxes, write_points, write_raster
@@ -25,7 +27,7 @@ from ecodetect.confusion import calibration_error, judge
 from ecodetect.converting import stream_of
 from ecodetect.detectors import sliding_window
 from ecodetect.errors import UserError
-from ecodetect.grid import WGS84
+from ecodetect.grid import WGS84, Window
 from ecodetect.layer import Layer
 from ecodetect.picture_answers import answer_pictures, images_of
 from ecodetect.raster import open_raster
@@ -179,6 +181,30 @@ def test_as_much_ground_is_seen_as_the_pictures_showed_that_it_learned_from(
     with open_raster(raster) as opened:
         sight = Sight.of(open_classifier([file]).members[0], opened)
         assert sight.grid == opened.grid.reduced(2.0)
+
+
+@given(
+    places=st.lists(st.tuples(*[st.floats(-200, 600)] * 2), min_size=1, max_size=12),
+    cell=st.integers(20, 300),
+)
+@settings(max_examples=25)
+def test_each_window_is_cut_from_the_ground_about_its_place(
+    raster: Path, species: Path, places: list[tuple[float, float]], cell: int
+) -> None:
+    xy = np.array(places)
+    with open_raster(raster) as opened, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ecodetect.classifiers._CELL_PX", cell)
+        sight = Sight.of(open_classifier([species]).members[0], opened)
+        seen = np.zeros(len(xy), np.int64)
+        for rows, images, there in sight.windows(opened, xy):
+            for row, image, is_there in zip(rows, images, there, strict=True):
+                seen[row] += 1
+                x, y = np.floor(xy[row] - 32 + 0.5 + 1e-6).astype(int).tolist()
+                chip = opened.read(Window(x, y, 64, 64), RGB)
+                valid = np.ones((64, 64), np.bool_) if chip.valid is None else chip.valid
+                np.testing.assert_allclose(image, np.where(valid, chip.pixels / 120, 0), atol=1e-6)
+                assert is_there == valid.any()
+        assert (seen == 1).all()
 
 
 def test_ground_is_read_in_pieces_however_many_objects_there_are(
