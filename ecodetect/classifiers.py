@@ -307,9 +307,7 @@ class Sight:
         check_fits([member.bundle], raster)
         bands = stand_ins(card.bands, raster.bands)
         assert bands is not None
-        wide, native = _widening(card), raster.grid
-        own = (card.gsd or 1.0) * wide
-        grid = native.reduced(own) if card.gsd_m is None else native.resampled(card.gsd_m * wide)
+        grid = _grid(card, raster.grid)
         scaling = card.scaling
         if scaling.mode == "survey":
             scaling = surveyed(scaling, raster.samples(grid, tuple(dict.fromkeys(bands))))
@@ -355,16 +353,24 @@ class Sight:
                 )
 
 
-def _widening(card: Card) -> float:
-    """How many pixels at the card's GSD are one of a window.
+def _grid(card: Card, native: Grid) -> Grid:
+    """The grid that a raster is read in: at the card's GSD, or such that a window shows what pictures showed.
 
     Pictures in folders by class were brought to the size of a window, whatever theirs was: so is as much
     ground as they show in the median.
     """
-    if not card.options["patches"]:
-        return 1.0
-    wide = float(card.options["typical_px"]) / int(card.options["network"]["window"])
-    return wide if abs(wide - 1) > _NEARLY else 1.0
+    is_of_pictures = bool(card.options["patches"])
+    wide = (
+        float(card.options["typical_px"]) / int(card.options["network"]["window"]) if is_of_pictures else 1.0
+    )
+    near = _NEARLY if is_of_pictures else 0.0
+    if card.gsd_m is None:
+        factor = (card.gsd or 1.0) * wide
+        return native if abs(factor - 1) < near else native.reduced(factor)
+    gsd_m = card.gsd_m * wide
+    if native.gsd is not None and all(abs(side / gsd_m - 1) < near for side in native.gsd):
+        return native
+    return native.resampled(gsd_m)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -111,7 +111,7 @@ def classify(
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
             answers = classifier.seeing(raster).at(centres(geometry))
         grid, name, fingerprint = raster.grid, raster.name, raster.fingerprint
-        notes = [*raster.notes, *found.notes]
+        notes = [*(f"{name}: {note[:1].lower()}{note[1:]}" for note in raster.notes), *found.notes]
     written_in = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
         written_in["label"] = _as_labels(answers, found.columns.get("label"))
