@@ -29,6 +29,8 @@ COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the or
     "check": ("ecodetect_cli.check", "check", "Say what training would see of rasters and annotations."),
     "train": ("ecodetect_cli.train", "train", "Learn to find individuals from annotations on rasters."),
     "evaluate": ("ecodetect_cli.evaluate", "evaluate", "Compare detections with annotations."),
+    "classify": ("ecodetect_cli.classify", "classify", "Give each object, or picture, a species."),
+    "explain": ("ecodetect_cli.explain", "explain", "Draw what speaks for a classifier's answer."),
     "convert": ("ecodetect_cli.convert", "convert", "Convert a layer or annotations to another format."),
     "export": ("ecodetect_cli.export", "export", "Write a model in ONNX, for scan without torch and others."),
     "info": ("ecodetect_cli.info", "info", "Describe a raster, a layer or a model."),

@@ -1,15 +1,15 @@
 """Flags that several commands share, each defined once.
 
 flag              commands
---bands           scan, candidates, check
+--bands           scan, candidates, check, classify, explain
 --aoi             scan, candidates
 --aoi-layer       scan, candidates
---gsd             scan, candidates, check, evaluate
+--gsd             scan, candidates, check, evaluate, classify, explain
 --set             scan, candidates, export
 --max-memory      scan, candidates
---device          scan
---overwrite       scan, candidates, convert, evaluate, export
---allow-vrt       scan, candidates, info
+--device          scan, classify, explain
+--overwrite       scan, candidates, classify, explain, convert, evaluate, export
+--allow-vrt       scan, candidates, classify, explain, info
 """
 
 from __future__ import annotations

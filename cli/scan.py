@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 @click.option(
     "--flips", is_flag=True, help="For boxes: look at tiles turned over too, in four times the time."
 )
+@click.option(
+    "--classify",
+    multiple=True,
+    metavar="BUNDLE",
+    help="Give each detection a species: a classifier, or several.",
+)
 @click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
 @click.option(
     "--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure."
@@ -83,6 +89,7 @@ def scan(
     settings: tuple[str, ...],
     device: str,
     flips: bool,
+    classify: tuple[str, ...],
     picture: str | None,
     sheet: str | None,
     score_map: str | None,
@@ -108,6 +115,7 @@ def scan(
     ecodetect scan ortho.tif -m threshold --picture map.png
     ecodetect scan flights/ -m threshold -o shrubs/ --set min_area=2m2
     ecodetect scan plate.png -m blobs -o cells.csv
+    ecodetect scan ortho.tif -m trees --classify species.safetensors -o species.gpkg
     """
     from ecodetect.memory import read_size
     from ecodetect.scanning import Output, plan_files, scan_files
@@ -137,7 +145,7 @@ def scan(
         for line in plan_files(images, asked, out, is_mapped=score_map is not None):
             click.echo(line)
         return 0
-    output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map)
+    output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     with Bar(hidden=quiet or as_json) as bar:
         summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
@@ -200,6 +208,9 @@ def _lines(summary: Summary) -> list[str]:
         if summary.area_ha:
             density = f", {count / summary.area_ha:.3g} per hectare"
         lines.append(f"{label}: {count:,}{density}")
+    if summary.species is not None:
+        each = (f"{name} {count:,}" for name, count in summary.species.items())
+        lines.append(f"species: {', '.join(each) or 'none'}")
     if summary.expected is not None:
         several = len(summary.expected) > 1
         each = (f"{number:,.0f}{f' {name}' if several else ''}" for name, number in summary.expected.items())
@@ -234,9 +245,9 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
         "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
-        "expected": summary.expected, "seconds": round(summary.seconds, 3), "resumed": summary.resumed,
+        "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
+        "resumed": summary.resumed, "verified": share, "notes": list(summary.notes),
         "score_map": None if summary.score_map is None else str(summary.score_map),
-        "verified": share, "notes": list(summary.notes),
     }  # fmt: skip
 
 

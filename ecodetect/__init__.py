@@ -3,8 +3,9 @@
 The map of the house, from the ground up; each layer imports only from those before it:
 
 errors, sizes → grid → layer → chip, detections → tiling, merging → formats → annotations, aoi → raster
-→ detectors → pictures, pipeline, memory, journal → searching (one raster) → results → scanning (many, to
-files), converting, describing → evaluation → training → the command line
+→ detectors → classifiers → pictures, pipeline, memory, journal → searching (one raster) → results → scanning
+(many, to files), converting, describing → classifying → evaluation → training → picture_answers
+→ explaining → the command line
 
 `scan("ortho.tif", model="threshold")` is the main job. docs/concepts.md explains the words.
 """
@@ -28,8 +29,10 @@ _PUBLIC = {
     "Summary": "ecodetect.results",
     "UserError": "ecodetect.errors",
     "Window": "ecodetect.grid",
+    "classify": "ecodetect.classifying",
     "convert": "ecodetect.converting",
     "evaluate": "ecodetect.evaluation",
+    "explain": "ecodetect.explaining",
     "open_raster": "ecodetect.raster",
     "scan": "ecodetect.scanning",
     "scan_files": "ecodetect.scanning",
@@ -46,18 +49,22 @@ __all__ = [
     "Summary",
     "UserError",
     "Window",
+    "classify",
     "convert",
     "evaluate",
+    "explain",
     "open_raster",
     "scan",
     "scan_files",
 ]
 
 if TYPE_CHECKING:
+    from ecodetect.classifying import classify
     from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
     from ecodetect.evaluation import evaluate
+    from ecodetect.explaining import explain
     from ecodetect.grid import Grid, Window
     from ecodetect.layer import Layer
     from ecodetect.raster import open_raster

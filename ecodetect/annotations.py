@@ -114,14 +114,7 @@ def on_raster(
 
     name : what messages call the layer.
     """
-    geometry = layer.in_pixels(grid)
-    bounds = shapely.bounds(geometry).reshape(-1, 4)
-    has_place = np.isfinite(bounds).all(axis=1)
-    # What lies on the raster's edge is 1e-10 px beyond it after a way through map coordinates.
-    inside = has_place & (bounds[:, 2:] >= -1e-6).all(axis=1)
-    inside &= (bounds[:, :2] <= (grid.width + 1e-6, grid.height + 1e-6)).all(axis=1)
-    if len(layer) and not inside.any():
-        raise LayerError(_all_outside(name, bounds[has_place], len(layer), grid))
+    geometry, inside, has_place = placed(layer, grid, name=name)
     reasons = {"outside the raster": has_place & ~inside, "without a place in the raster's CRS": ~has_place}
     dropped = {reason: int(np.count_nonzero(rows)) for reason, rows in reasons.items() if rows.any()}
     notes = [
@@ -141,6 +134,22 @@ def on_raster(
         dropped,
         tuple(notes),
     )
+
+
+def placed(layer: Layer, grid: Grid, *, name: str) -> tuple[Geometries, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Geometries in pixels of a raster, which of them touch it, and which have a place in its CRS at all.
+
+    Raises LayerError, naming both places, where none of a layer touches the raster.
+    """
+    geometry = layer.in_pixels(grid)
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    has_place = np.isfinite(bounds).all(axis=1)
+    # What lies on the raster's edge is 1e-10 px beyond it after a way through map coordinates.
+    inside = has_place & (bounds[:, 2:] >= -1e-6).all(axis=1)
+    inside &= (bounds[:, :2] <= (grid.width + 1e-6, grid.height + 1e-6)).all(axis=1)
+    if len(layer) and not inside.any():
+        raise LayerError(_all_outside(name, bounds[has_place], len(layer), grid))
+    return geometry, inside, has_place
 
 
 def _all_outside(name: str, bounds: Floats, count: int, grid: Grid) -> str:

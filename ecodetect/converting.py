@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ecodetect.layer import Layer, Stream, geometry_type
 from ecodetect.raster import open_raster
 
 _BATCH = 10_000  # features handed to the writer at once
-_PIXEL_FORMATS = (".csv", ".tsv", ".json", ".xml", ".txt", ".tif", ".tiff", ".png")
+PIXEL_FORMATS = (".csv", ".tsv", ".json", ".xml", ".txt", ".tif", ".tiff", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ def convert(
         found = formats.read(source, layer=layer)
         grid = found.grid
         is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
-        if not is_pixel and suffix in _PIXEL_FORMATS:
+        if not is_pixel and suffix in PIXEL_FORMATS:
             raise LayerError(f"{Path(target).name} is in pixels of a raster; name the raster with --image.")
-        if grid is None and found.metadata.get("frame") == "pixel" and suffix not in _PIXEL_FORMATS:
+        if grid is None and found.metadata.get("frame") == "pixel" and suffix not in PIXEL_FORMATS:
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
     else:
@@ -85,25 +85,30 @@ def convert(
         if "source" not in found.columns:
             named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
             found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
-    found = _with_plain_columns(found)
-    stream = Stream(
-        _batches(found),
-        geometry_type(found.geometry),
-        {name: _kind(values) for name, values in found.columns.items()},
-        grid=found.grid,
-        crs=found.crs,
-        classes=_classes(found),
-        # COCO and VOC name the image even where it has no features.
-        metadata={"rasters": [{"source": name}]} if name and suffix in _PIXEL_FORMATS else {},
-    )
-    written = formats.write(target, stream, overwrite=overwrite)
+    # COCO and VOC name the image even where it has no features.
+    facts = {"rasters": [{"source": name}]} if name and suffix in PIXEL_FORMATS else {}
+    written = formats.write(target, stream_of(replace(found, metadata=facts)), overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))
+
+
+def stream_of(layer: Layer) -> Stream:
+    """A layer that is held whole as the stream that `formats.write` takes, with its metadata."""
+    layer = _with_plain_columns(layer)
+    return Stream(
+        _batches(layer),
+        geometry_type(layer.geometry),
+        {name: _kind(values) for name, values in layer.columns.items()},
+        grid=layer.grid,
+        crs=layer.crs,
+        classes=_classes(layer),
+        metadata=layer.metadata,
+    )
 
 
 def _with_plain_columns(layer: Layer) -> Layer:
     """The layer with the types of columns that a Stream has: yes and no become 1 and 0."""
     columns = {name: v.astype(np.int64) if v.dtype.kind in "bui" else v for name, v in layer.columns.items()}
-    return Layer(layer.geometry, columns, layer.grid, layer.crs, layer.notes)
+    return replace(layer, columns=columns)
 
 
 def _batches(layer: Layer) -> Iterator[Layer]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ecodetect import __version__, formats, score_maps
 from ecodetect.candidates import Patches
+from ecodetect.classifiers import Answers, Classifier, column_kinds
 from ecodetect.errors import UserError
-from ecodetect.grid import Grid, authority_of, describe_crs
+from ecodetect.grid import Floats, Grid, authority_of, describe_crs
 from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
 from ecodetect.memory import give_back
 from ecodetect.places import cells_on
+from ecodetect.raster import open_raster
 from ecodetect.searching import Job, Progress, Settings, identities, searched, survivors
 
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
@@ -37,6 +40,7 @@ class Summary:
     expected : individuals per class by the sum of the detector's density, which also counts those too close
         to each other to be told apart; None where it has no density.
     score_map : file of the map of scores that was written too; None if not asked.
+    species : answers of the classifier that looked at the detections, and how many; None where none did.
     verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
     """
 
@@ -54,6 +58,7 @@ class Summary:
     already_done: bool = False
     score_map: Path | None = None
     verified: tuple[float, int] | None = None
+    species: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -68,12 +73,18 @@ class Summary:
 
 
 def write_results(
-    jobs: Sequence[tuple[Job, int]], journal: Journal, path: Path, asked: Settings, patches: Patches | None
+    jobs: Sequence[tuple[Job, int]],
+    journal: Journal,
+    path: Path,
+    asked: Settings,
+    patches: Patches | None,
+    classifier: Classifier | None = None,
 ) -> Summary:
     """Write what survives of all rasters into one file.
 
     jobs : rasters that were searched, with their numbers in the journal.
     patches : None, or how each detection becomes a candidate with a square around it.
+    classifier : None, or what gives each detection a species.
     Raises UserError when the file can't be written; the journal stays.
     """
     first = jobs[0][0]
@@ -83,14 +94,23 @@ def write_results(
     expected = [_expected(job, journal, number) for job, number in jobs]
     is_metric = any(job.grid.gsd is not None for job, _ in jobs)
     counts: Counter[str] = Counter(dict.fromkeys(detector.classes, 0))
+    species: Counter[str] = Counter()
+    top = 0 if classifier is None else classifier.top(None)
 
     def batches() -> Generator[Layer, None, None]:
         for job, number in jobs:
             name = identities(job.fingerprint)
-            for found in survivors(job, journal, number):
-                counts.update(found.labels.tolist())
-                layer = found.to_layer(source=job.source, ids=name(found.centres()), is_metric=is_metric)
-                yield layer if patches is None else patches.add_to(layer, found)
+            with _looking(job, asked, classifier) as answered:
+                for found in survivors(job, journal, number):
+                    counts.update(found.labels.tolist())
+                    layer = found.to_layer(source=job.source, ids=name(found.centres()), is_metric=is_metric)
+                    if patches is not None:
+                        layer = patches.add_to(layer, found)
+                    if answered is not None:
+                        answers = answered(found.centres())
+                        species.update(answers.first().tolist())
+                        layer = replace(layer, columns={**layer.columns, **answers.columns(top)})
+                    yield layer
         give_back()  # FlatGeobuf now makes its index, of all features in memory
 
     area, diameter = SIZES[is_metric]
@@ -99,6 +119,7 @@ def write_results(
     geometry = GEOMETRY[detector.kind]
     if patches is not None:
         geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
+    columns |= column_kinds(top)
     with closing(batches()) as layers:
         stream = Stream(
             layers,
@@ -107,7 +128,7 @@ def write_results(
             grid=first.grid if len(jobs) == 1 else None,
             crs=first.grid.crs,
             classes=detector.classes,
-            metadata=_metadata(jobs, asked, patches, area_ha, expected),
+            metadata=_metadata(jobs, asked, patches, area_ha, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True)
     notes = [f"{job.source}: {note[:1].lower()}{note[1:]}" for job, _ in jobs for note in job.notes]
@@ -121,6 +142,7 @@ def write_results(
         too_large=sum(left_out for _, _, left_out in facts),
         dropped=written.dropped,
         expected=_sum_of(expected),
+        species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
         notes=(*dict.fromkeys(notes), *written.notes),
     )
 
@@ -135,10 +157,29 @@ def write_scores(
     work, needs = job.work, job.work.detector.needs
     assert needs.map_px is not None
     _, area_ha, _ = searched(job, journal, number)
-    metadata = _metadata([(job, number)], asked, None, area_ha, [{}])
+    metadata = _metadata([(job, number)], asked, None, area_ha, [{}], None)
     grid = work.grid.reduced(needs.map_px)
     with closing(journal.pieces(number)) as pieces:
         score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress)
+
+
+@contextmanager
+def _looking(
+    job: Job, asked: Settings, classifier: Classifier | None
+) -> Iterator[Callable[[Floats], Answers] | None]:
+    """What a classifier says of places on the raster of a job, (N, 2) in its pixels; None without one."""
+    if classifier is None:
+        yield None
+        return
+    with open_raster(job.image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+        seeing = classifier.seeing(raster)
+
+        def answered(xy: Floats) -> Answers:
+            # Not for as long as the raster is open: between two batches the layer is written.
+            with raster.env(cache_bytes=job.layout.cache_bytes, threads=os.cpu_count() or 1):
+                return seeing.at(xy)
+
+        yield answered
 
 
 def _total(hectares: Sequence[float | None]) -> float | None:
@@ -170,13 +211,15 @@ def _metadata(
     patches: Patches | None,
     area_ha: float | None,
     expected: Sequence[Mapping[str, float]],
+    classifier: Classifier | None,
 ) -> dict[str, Any]:
     return {
         "ecodetect": __version__,
         "model": jobs[0][0].work.detector.name,
         **_hash(jobs[0][0].work.detector.settings),
         "settings": asked.described(),
-        "key": result_key([job.key for job, _ in jobs], patches),
+        "key": result_key([job.key for job, _ in jobs], patches, _hashes(classifier)),
+        **({} if classifier is None else {"classified": classifier.described()}),
         "rasters": [
             {
                 "source": job.source,
@@ -210,9 +253,16 @@ def _hash(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"model_hash": settings["model_hash"]} if "model_hash" in settings else {}
 
 
-def result_key(keys: Sequence[str], patches: Patches | None) -> str:
-    """Hash of all that determines an output: the keys of its rasters, in their order, and its shape."""
-    return hashlib.sha256(" ".join([*keys, repr(patches)]).encode()).hexdigest()[:32]
+def _hashes(classifier: Classifier | None) -> list[str]:
+    return [] if classifier is None else [member.bundle.hash for member in classifier.members]
+
+
+def result_key(keys: Sequence[str], patches: Patches | None, classifiers: Sequence[str] = ()) -> str:
+    """Hash of all that determines an output: the keys of its rasters, in their order, and its shape.
+
+    classifiers : hashes of the models that give species.
+    """
+    return hashlib.sha256(" ".join([*keys, repr(patches), *classifiers]).encode()).hexdigest()[:32]
 
 
 def key_in(path: Path) -> str | None:

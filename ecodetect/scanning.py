@@ -22,6 +22,7 @@ import shapely
 from ecodetect import detectors, formats, models, pictures, score_maps
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
+from ecodetect.classifiers import check_fits, open_classifier, read_classifiers
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import Interrupted, UserError
@@ -33,6 +34,7 @@ from ecodetect.results import Summary, check_frames, key_in, result_key, write_r
 from ecodetect.searching import Job, Progress, Settings, prepare, question, search, survivors, verify
 
 _PICTURE_CACHE_BYTES = 64_000_000
+_ONLY_LABELS = (".xml", ".txt", ".tif", ".tiff", ".png")  # formats of one class for each object, or none
 DETECTIONS_SUFFIX, CANDIDATES_SUFFIX = ".detections.geojson", ".candidates.geojson"
 
 
@@ -45,6 +47,7 @@ class Output:
     verified : search a few percent of the ground again on shifted tiles.
     score_map : GeoTIFF for the map of scores that detections are read off; one raster only.
     patches : write each detection with a square around it, as candidates.
+    classify : classifiers that give each detection a species before it is written.
     """
 
     overwrite: bool = False
@@ -54,6 +57,7 @@ class Output:
     verified: bool = False
     patches: Patches | None = None
     score_map: str | None = None
+    classify: tuple[str, ...] = ()
 
 
 def scan(
@@ -144,10 +148,18 @@ def scan_files(
         pictures.writable(drawing)
     for name in (asked.model, *asked.others):
         models.opened(name)  # a model that can't be used is said once, not for each raster
+    read_classifiers(output.classify)
+    if output.classify and asked.max_memory is not None:
+        raise UserError(
+            "--max-memory can't be kept with --classify, whose memory isn't planned; scan first, then give"
+            " the layer to `ecodetect classify`."
+        )
     for path in groups:
         if out is None or path != Path(out):
             path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user asked for
         formats.writable(path)
+        if output.classify and path.suffix.lower() in _ONLY_LABELS:
+            raise UserError(f"{path} has no place for a species beside the class; write a .gpkg or .geojson.")
     if output.score_map:
         score_maps.writable(output.score_map)
         _check_apart(output.score_map, rasters, list(groups))
@@ -233,7 +245,9 @@ def _scan_group(
             return _map_alone(images, path, map_path, asked, progress)
         if not output.overwrite:
             raise UserError(f"{path} exists; say --overwrite to replace it.")
-    run_of = partial(_Run, restart=output.restart, progress=progress, verified=output.verified)
+    run_of = partial(
+        _Run, restart=output.restart, progress=progress, verified=output.verified, classify=output.classify
+    )
     with run_of(images, asked, journal, path, is_mapped=map_path is not None) as run:
         if not run.jobs:
             return None, run.failures
@@ -294,7 +308,7 @@ def _is_same_again(path: Path, images: list[str], asked: Settings, output: Outpu
                 return False
     with tempfile.TemporaryDirectory(prefix="ecodetect-") as folder:
         again = Path(folder) / path.name
-        with _Run(images, asked, Path(folder) / "journal", None) as run:
+        with _Run(images, asked, Path(folder) / "journal", None, classify=output.classify) as run:
             if run.failures:
                 return False
             run.write(again, output.patches)
@@ -316,7 +330,8 @@ def _is_answered(path: Path, images: list[str], asked: Settings, output: Output)
                 keys.append(question(raster, asked).key)
         except UserError:
             return False
-    if known != result_key(keys, output.patches):
+    hashes = [each.hash for each in read_classifiers(output.classify)]
+    if known != result_key(keys, output.patches, hashes):
         return False
     if output.picture or output.sheet:
         with _opened(images[0], asked) as raster:
@@ -384,11 +399,13 @@ class _Run:
         progress: Progress | None = None,
         verified: bool = False,
         is_mapped: bool = False,
+        classify: Sequence[str] = (),
     ) -> None:
         self.jobs: list[tuple[Job, int]] = []
         self.failures: list[tuple[str, UserError]] = []
         self._images, self._asked, self._path, self._out = images, asked, journal, out
         self._progress, self._verified, self._is_mapped = progress, verified, is_mapped
+        self._classify = classify
         self._resumed = False
         self._shares: list[tuple[float, int]] = []
         self._is_written = False
@@ -439,6 +456,7 @@ class _Run:
             with _opened(image, self._asked) as raster:
                 if self._out is not None:
                     check_frames({raster.path: raster.grid}, self._out)
+                check_fits(read_classifiers(self._classify), raster)
                 plain = prepare(image, raster, self._asked, is_mapped=self._is_mapped)
                 job, number = plain.entered(self.journal, self._asked)
                 self._resumed |= search(job, self.journal, number, self._progress)
@@ -454,7 +472,10 @@ class _Run:
 
     def write(self, path: Path, patches: Patches | None = None) -> Summary:
         """Write what survives of all rasters; the journal has then served."""
-        summary = write_results(self.jobs, self.journal, path, self._asked, patches)
+        classifier = None
+        if self._classify:
+            classifier = open_classifier(self._classify, device=self._asked.device)
+        summary = write_results(self.jobs, self.journal, path, self._asked, patches, classifier)
         self._is_written = True
         share = None
         if self._shares:

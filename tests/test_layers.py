@@ -16,7 +16,8 @@ SOURCES = {"ecodetect": ROOT / "ecodetect", "ecodetect_cli": ROOT / "cli"}
 LAYERS = [
     ["ecodetect_cli"],
     ["ecodetect"],
-    ["ecodetect.checking"],
+    ["ecodetect.checking", "ecodetect.explaining"],
+    ["ecodetect.picture_answers"],
     ["ecodetect.training"],
     ["ecodetect.evaluation", "ecodetect.estimation"],
     ["ecodetect.evaluation.evaluating"],
@@ -26,6 +27,7 @@ LAYERS = [
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],
     ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.image_layers", "ecodetect.evaluation.plots"],
+    ["ecodetect.classifying"],
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
@@ -38,7 +40,8 @@ LAYERS = [
         "ecodetect.pictures",
     ],
     ["ecodetect.score_maps"],
-    ["ecodetect.pictures.map", "ecodetect.pictures.sheet"],
+    ["ecodetect.pictures.explanation", "ecodetect.pictures.map", "ecodetect.pictures.sheet"],
+    ["ecodetect.pictures.thumbnails"],
     ["ecodetect.pictures.background", "ecodetect.pictures.choice", "ecodetect.pictures.frame"],
     [
         "ecodetect.pictures.files",
@@ -47,6 +50,7 @@ LAYERS = [
         "ecodetect.pictures.marks",
     ],
     ["ecodetect.pictures.colours"],
+    ["ecodetect.classifiers"],  # several of `models`, and what they see of a raster
     ["ecodetect.models"],
     ["ecodetect.detectors"],  # the table; it knows all detectors
     ["ecodetect.detectors.*"],
@@ -95,6 +99,7 @@ LAYERS = [
     ],
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
+    ["ecodetect.confusion"],
     ["ecodetect.metrics"],
     ["ecodetect.network_opening"],
     [

@@ -57,6 +57,8 @@ _TAUGHT = "learner."  # before the names of arrays that a learner has, in a bund
 _LEAST_LIKELY = 1e-6
 _UNUSED = -1  # label of a cell that teaches nothing
 _SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
+_POOLED_PX = 2**19  # of images that are given together
+_FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
 _COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
 
 Way = Literal["regions", "peaks", "windows"]
@@ -326,17 +328,22 @@ def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen | None:
 # -- reading the map ----
 
 
-def probability(logits: NDArray[np.float32], card: Card, *, calibrated: bool = False) -> NDArray[np.float32]:
+def probability(
+    logits: NDArray[np.float32], card: Card, *, calibrated: bool = False, has_background: bool = False
+) -> NDArray[np.float32]:
     """How likely each class is in the middle of each window: (K', …) to (K, …) without the background.
 
     calibrated : divided by the temperature that validation asked for (Guo et al. 2017, arXiv:1706.04599).
+    has_background : with the background, last, where there is one.
     """
     x = logits.astype(np.float32)
     if calibrated:
         x = x / np.float32(card.options["temperature"])
     x = np.exp(x - x.max(axis=0))
     x = np.asarray(x / x.sum(axis=0), np.float32)
-    return x if card.options["patches"] else x[1:]
+    if card.options["patches"]:
+        return x
+    return np.concatenate([x[1:], x[:1]]) if has_background else x[1:]
 
 
 def alternatives(card: Card) -> dict[str, Card]:
@@ -479,14 +486,26 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
 
     card = bundle.card
     outputs = {"scores": (_outputs(card), 1 / int(card.options["network"]["step"]))}
-    taught = {name: values for name, values in bundle.weights.items() if name.startswith(_TAUGHT)}
-    rest = {name: values for name, values in bundle.weights.items() if name not in taught}
-    own = Bundle(card, rest) if taught else bundle
+    own = bundle if "learner" not in card.options else Bundle(card, _of_network(bundle))
     opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
-    if not taught:
+    return _with_learner(bundle, opened)
+
+
+def _of_network(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    return {name: each for name, each in bundle.weights.items() if not name.startswith(_TAUGHT)}
+
+
+def _with_learner(bundle: Bundle, opened: Network) -> Network:
+    """The network, or where a learner decides by its features, both together."""
+    card = bundle.card
+    if "learner" not in card.options:
         return opened
-    arrays = {name.removeprefix(_TAUGHT): values for name, values in taught.items()}
-    learner = Learner.of(card.options.get("learner", {}), arrays)
+    arrays = {
+        name.removeprefix(_TAUGHT): values
+        for name, values in bundle.weights.items()
+        if name.startswith(_TAUGHT)
+    }
+    learner = Learner.of(card.options["learner"], arrays)
     classes = len(card.classes) + (not card.options["patches"])
     if learner.settings["classes"] != len(card.classes) + 1:
         raise BundleError(f"The learner of '{card.name}' has other classes than its card.")
@@ -525,6 +544,87 @@ class _Taught:
         # A learner has the background last, a network first.
         likely = np.roll(likely, 1, axis=1)[:, likely.shape[1] - self.outputs :]
         return [likely.reshape(n, height, width, -1).transpose(0, 3, 1, 2)]
+
+
+@lru_cache(maxsize=8)
+def open_single(
+    bundle: Bundle, device: str, threads: int | None, *, has_head: bool = True
+) -> tuple[Network, int]:
+    """The network of a bundle for windows given one by one, and the side of what it is given, in pixels.
+
+    It says what stands in the middle of the image: "valid" and "windows" are given a window and answer
+    (n, K, 1, 1). "dense" learned on whole chips, so it is given so much around the object as it looks at, and
+    its map has an odd number of cells along a side, of which that in the middle counts.
+
+    has_head : False: instead of logits it gives the features that they are taken from, pooled.
+    Raises UserError for a model in ONNX: it is a network for rasters, and can't be asked of windows.
+    """
+    from ecodetect import runtime
+    from ecodetect.networks.windows import build_single
+    from ecodetect.onnx_file import OnnxModel
+
+    card = bundle.card
+    if isinstance(bundle, OnnxModel):
+        raise UserError(
+            f"The model '{card.name}' was exported to ONNX to scan rasters; to classify, or explain, give the"
+            " .safetensors file it is from."
+        )
+    shape = card.options["network"]
+    is_dense = shape["kind"] != "valid" and shape["evaluation"] == "dense"
+    outputs = _outputs(card) if has_head else 0
+    own = _of_network(bundle)
+    weights = {name: each for name, each in own.items() if has_head or not _is_of_head(name)}
+    single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
+    opened = runtime.open_network(
+        single, lambda: build_single(shape, card.bands, outputs), device=device, threads=threads
+    )
+    answering = _with_learner(bundle, opened) if has_head else opened
+    if not is_dense or card.options["patches"]:
+        return answering, int(shape["window"])
+    around = min(_FARTHEST_PX, _FARTHEST_PX if opened.reach_px is None else opened.reach_px)
+    step = int(shape["step"])
+    return answering, (2 * math.ceil(around / step) + 1) * step
+
+
+def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features that answers are taken from, (n, C), of images (n, B, S, S) as for `open_single`."""
+    network, _ = open_single(bundle, device, None, has_head=False)
+    at_once = max(1, _POOLED_PX // (images.shape[2] * images.shape[3]))
+    found = []
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        if some.shape[2] % network.stride:
+            some = np.stack([continued(each, network.stride, bundle.card.fill) for each in some])
+        (maps,) = network.run(some)
+        middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
+        found.append(maps.mean(axis=(2, 3)) if bundle.card.options["patches"] else middle)
+    return np.concatenate(found)
+
+
+def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArray[np.float32]:
+    """Which pixels of an image (B, S, S), as `open_single` wants it, speak for an output of the network.
+
+    Returns (S, S), 0 to 1, S up to a multiple of the stride; see `networks.explanation`.
+    """
+    from ecodetect import runtime
+    from ecodetect.networks.explanation import class_activation
+    from ecodetect.networks.windows import build_single
+
+    card = bundle.card
+    if "learner" in card.options:
+        raise UserError(
+            f"'{card.name}' decides by a learner on a backbone's features, which can't be traced back to"
+            " pixels; explain a model whose network decides."
+        )
+    module = build_single(card.options["network"], card.bands, _outputs(card))
+    runtime.load(module, bundle.weights, name=card.name)
+    stride = int(getattr(module, "stride", 1))
+    whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
+    return class_activation(module.eval(), whole, output, is_whole=bool(card.options["patches"]))
+
+
+def _is_of_head(name: str) -> bool:
+    return name.startswith(("head.", "classifier.head."))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

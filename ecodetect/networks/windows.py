@@ -56,6 +56,17 @@ def build(
     return Windowed(Classifier(encoder(kind, weights, bands, is_most=True), outputs), window, step)
 
 
+def build_single(settings: Mapping[str, Any], bands: Sequence[str], outputs: int) -> nn.Module:
+    """The same network, with the same names of weights, for windows given one by one.
+
+    It takes (n, B, S, S). "valid" and "windows" answer (n, K, 1, 1) to windows of their own size. "dense"
+    stays what it is, a map: what it says of a place depends on more than a window.
+    """
+    if settings["kind"] == "valid" or settings["evaluation"] == "windows":
+        settings = {**settings, "evaluation": "windows", "step": settings["window"]}
+    return build(settings, bands, outputs)
+
+
 def _valid(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inside, outside, size, stride, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)

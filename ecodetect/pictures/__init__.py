@@ -3,13 +3,26 @@
 Pictures are drawn from the raster at a size to look at and from a stream of detections, in memory that
 depends on the picture only. They are for people: coordinates come from the files that `formats` writes.
 
-`map` and `sheet` draw; `look` says how values become colours, `background` reads the raster, `marks` draws
-objects, `frame` is what stands around a map, `choice` picks the objects of a sheet, `lettering` is text,
-`colours` are the colours, `files` is how a picture becomes a file.
+`map`, `sheet`, `thumbnails` and `explanation` draw; `look` says how values become colours, `background` reads
+the raster, `marks` draws objects, `frame` is what stands around a map, `choice` picks the objects of a sheet,
+`lettering` is text, `colours` are the colours, `files` is how a picture becomes a file.
 """
 
+from ecodetect.pictures.explanation import Heat, draw_explanation
 from ecodetect.pictures.files import writable
 from ecodetect.pictures.map import draw_map
 from ecodetect.pictures.sheet import Cut, Panel, draw_panels, draw_sheet
+from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
 
-__all__ = ["Cut", "Panel", "draw_map", "draw_panels", "draw_sheet", "writable"]
+__all__ = [
+    "Cut",
+    "Heat",
+    "Panel",
+    "Thumbnail",
+    "draw_explanation",
+    "draw_map",
+    "draw_panels",
+    "draw_sheet",
+    "draw_thumbnails",
+    "writable",
+]

@@ -14,11 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from ecodetect.annotations import Annotations
 from ecodetect.aoi import Area
 from ecodetect.errors import UserError
-from ecodetect.grid import Grid, Window
+from ecodetect.grid import Window
 from ecodetect.inputs import expand
 from ecodetect.raster import open_raster
 from ecodetect.training.sample import Objects, Sample
@@ -94,23 +95,14 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
                 f"The class '{name}' in {folder} has {len(paths)} picture; give it at least {_LEAST}, and"
                 " some 50 for a classifier that is of use."
             )
-    sources = []
-    for name, paths in known.items():
-        for path in paths:
-            with open_raster(path, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
-                grid, bands, dtype = raster.grid, raster.bands, raster.dtype
-            sources.append(_source(path, name, grid, bands, dtype, (asked.bands, asked.gsd_m)))
+    sources = [picture(path, name, asked) for name, paths in known.items() for path in paths]
     return Gathered(tuple(sources), ())
 
 
-def _source(
-    path: Path,
-    label: str,
-    grid: Grid,
-    bands: tuple[str, ...],
-    dtype: str,
-    opened: tuple[str | None, float | None],
-) -> Source:
+def picture(path: Path, label: str, asked: Asked) -> Source:
+    """A picture of one individual of the class `label` as a source."""
+    with open_raster(path, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+        grid, bands, dtype = raster.grid, raster.bands, raster.dtype
     whole = shapely.box(0, 0, grid.width, grid.height)
     one = np.array([whole], dtype=object)
     nan = np.full(1, np.nan)
@@ -118,6 +110,7 @@ def _source(
     none = np.empty(0, dtype=object)
     area = Area(whole, grid)
     name = f"{path.parent.name}/{path.name}"
+    opened = (asked.bands, asked.gsd_m)
     return Source(str(path), name, grid, bands, dtype, opened, marked, area, "image", none)
 
 
@@ -136,15 +129,22 @@ class Patches(Sequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         assert self._ground is not None
+        return _whole(self.image(index), self._ground.objects(self._sources[index]).label)
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """A picture alone, (B, side, side), scaled as the contract says."""
+        assert self._ground is not None
         source = self._sources[index]
         grid = self._ground.grids[source]
-        sample = self._ground.chip(Place(source, Window(0, 0, grid.width, grid.height)))
-        image, side = sample.image, self._side
+        image, side = (
+            self._ground.chip(Place(source, Window(0, 0, grid.width, grid.height))).image,
+            self._side,
+        )
         if image.shape[1:] != (side, side):
             shrinks = max(image.shape[1:]) > side
             how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             image = np.stack([cv2.resize(band, (side, side), interpolation=how) for band in image])
-        return _whole(image, sample.objects.label)
+        return image
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -1,0 +1,192 @@
+"""`ecodetect classify`: a species for each object of a layer, or for each picture of a folder."""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ecodetect.confusion import Judged
+
+_MOST_COLUMNS = 15  # of a matrix that a person can read
+
+
+@click.command()
+@click.argument("detections", metavar="DETECTIONS|FOLDER")
+@click.argument("image", metavar="[IMAGE]", required=False)
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="BUNDLE",
+    help="A trained classifier. Several (3 or 5) answer together.",
+)
+@click.option("-o", "--out", metavar="OUT", help="The layer with species; of a FOLDER: answers.csv.")
+@click.option(
+    "--vote",
+    type=click.Choice(["mean", "majority"]),
+    default="mean",
+    show_default=True,
+    help="How several models become one: the mean of their scores, or a vote.",
+)
+@click.option(
+    "--views",
+    type=click.Choice(["none", "flips", "flips+crops"]),
+    default="none",
+    show_default=True,
+    help="Look also at windows turned and mirrored (8 views), and shifted besides (40).",
+)
+@click.option("--top", type=int, metavar="N", help="Answers given of each. Default: 3, or all there are.")
+@click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
+@options.bands
+@options.gsd
+@options.device
+@options.allow_vrt
+@options.overwrite
+@click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
+@click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")
+def classify(
+    detections: str,
+    image: str | None,
+    models: tuple[str, ...],
+    out: str | None,
+    sheet: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Give each object of a layer a species, as columns species, species_score, species_2, …
+
+    A classifier is a model trained with -m sliding_window. It looks at a window about the middle of each
+    point, box or polygon. With a FOLDER of pictures instead, each picture gets an answer; where its folders
+    are classes, the answers are judged.
+
+    \b
+    ecodetect classify trees.gpkg ortho.tif -m species.safetensors -o species.gpkg
+    ecodetect classify eurosat/val -m land.safetensors -o answers.csv --sheet errors.png
+    """
+    if image is None:
+        _of_pictures(detections, models, out, sheet, as_json, **how)
+        return
+    if out is None:
+        raise click.UsageError("-o is missing: where to write the layer with species.")
+    if sheet is not None:
+        raise click.UsageError("--sheet shows misclassified pictures of folders by class; leave out IMAGE.")
+    from ecodetect.classifying import classify as run
+
+    gsd = how.pop("gsd")
+    done = run(detections, image, models, out, gsd_m=gsd, **how)
+    if as_json:
+        click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
+        return
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    for name, count in done.counts.items():
+        click.echo(f"{name}: {count:,}")
+    click.echo(f"written to {done.path}")
+
+
+def _of_pictures(
+    folder: str, models: tuple[str, ...], out: str | None, sheet: str | None, as_json: bool, **how: Any
+) -> None:
+    from ecodetect import pictures
+    from ecodetect.picture_answers import answer_pictures, writable
+
+    if how["layer"] is not None or how["allow_vrt"]:
+        raise click.UsageError(
+            "--layer and --allow-vrt are for DETECTIONS on an IMAGE, but IMAGE is missing."
+        )
+    if out is not None:
+        writable(out, overwrite=how["overwrite"])
+    if sheet is not None:
+        pictures.writable(sheet)
+    asked = {name: how[name] for name in ("vote", "views", "top", "bands", "device")}
+    with _Bar() as bar:
+        done = answer_pictures(folder, models, gsd_m=how["gsd"], progress=bar.show, **asked)
+    if sheet is not None:
+        done.draw_errors(sheet)
+    if out is not None:
+        done.write(out)
+    if as_json:
+        click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
+        return
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    if done.judged is not None:
+        click.echo("\n".join(lines(done.judged)))
+    elif out is None:
+        click.echo(done.to_csv(), nl=False)
+    for path, what in ((out, "answers written to"), (sheet, "misclassified pictures drawn in")):
+        if path is not None:
+            click.echo(f"{what} {path}", err=True)
+
+
+def lines(done: Judged) -> Iterator[str]:
+    """The figures for people."""
+    interval = done.interval
+    span = (
+        ""
+        if math.isnan(interval.low)
+        else f" ({interval.level:.0%} {interval.low:.3f} to {interval.high:.3f})"
+    )
+    yield (
+        f"{done.n:,} pictures: {done.accuracy:.3f} right{span},"
+        f" {done.accuracy_top:.3f} within {done.top} answers"
+    )
+    yield (
+        f"mean of the classes' producer's accuracies {done.macro_recall:.3f};"
+        f" scores are off by {done.calibration_error:.3f} (expected calibration error)"
+    )
+    classes = done.classes
+    shown = [k for k, each in enumerate(classes) if each.n or each.answered]
+    wide = max(len("class"), *(len(classes[k].name) for k in shown))
+    yield ""
+    yield " ".join(
+        ["class".ljust(wide), *(title.rjust(10) for title in ("n", "answered", "producer's", "user's"))]
+    )
+    for k in shown:
+        each = classes[k]
+        cells = [f"{each.n:,}", f"{each.answered:,}", _share(each.producers), _share(each.users)]
+        yield " ".join([each.name.ljust(wide), *(cell.rjust(10) for cell in cells)])
+    yield ""
+    if len(shown) > _MOST_COLUMNS:
+        yield f"what was taken for what, of {len(shown)} classes: --json has it"
+        return
+    width = max(4, *(len(f"{value:,}") + 1 for value in done.matrix.max(axis=0).tolist()))
+    numbers = " ".join(str(place).rjust(width) for place in range(1, len(shown) + 1))
+    yield f"{'truth'.ljust(wide)}  \\ {numbers}  answered"
+    for place, k in enumerate(shown, start=1):
+        cells = [f"{done.matrix[k, other]:,}".rjust(width) for other in shown]
+        yield f"{classes[k].name.ljust(wide)} {place:>2} {' '.join(cells)}"
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+class _Bar:
+    """How many pictures are done, on a terminal."""
+
+    def __init__(self) -> None:
+        self._wide = 0
+
+    def show(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            text = f"{done:,} of {total:,} pictures"
+            click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
+            self._wide = len(text)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._wide:
+            click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)

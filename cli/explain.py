@@ -1,0 +1,65 @@
+"""`ecodetect explain`: why a classifier says what it says of a place, as a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("image", metavar="IMAGE")
+@click.option("-m", "--model", required=True, metavar="BUNDLE", help="A trained classifier.")
+@click.option(
+    "--at",
+    metavar="X,Y",
+    help="The place, in pixels of the raster. Not needed of a picture of one individual.",
+)
+@click.option("--crs", metavar="CRS", help="In which --at is given: EPSG:4326 for longitude,latitude.")
+@click.option("-o", "--out", required=True, metavar="PNG", help="The picture.")
+@click.option("--examples", metavar="FOLDER", help="Show the most similar pictures of a folder (by class).")
+@options.bands
+@options.gsd
+@options.device
+@options.allow_vrt
+@options.overwrite
+def explain(
+    image: str, model: str, at: str | None, crs: str | None, out: str, overwrite: bool, **how: Any
+) -> None:
+    """Draw what speaks for a classifier's answer.
+
+    How the score falls where the window is covered, where features speak for it (Grad-CAM), and which
+    pictures it holds for similar.
+
+    Models trained with -m sliding_window can be explained.
+
+    \b
+    ecodetect explain ortho.tif -m species.safetensors --at 512,300 -o why.png
+    ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why.png
+    ecodetect explain oak/17.jpg -m species.safetensors -o why.png --examples training/
+    """
+    from ecodetect.explaining import explain as run
+    from ecodetect.explaining import writable
+
+    if at is None and crs is not None:
+        raise click.UsageError("--crs says in which CRS --at is, but there is no --at.")
+    writable(out, overwrite=overwrite)
+    gsd = how.pop("gsd")
+    done = run(image, model, at=None if at is None else _place(at), crs=crs, gsd_m=gsd, **how)
+    done.draw(out)
+    for name, score in done.scores[:3]:
+        click.echo(f"{score:.3f} {name}")
+    for each in done.examples:
+        click.echo(f"similarity {each.similarity:.3f}: {each.label or each.path.name} ({each.path})")
+    click.echo(f"drawn in {out}")
+
+
+def _place(text: str) -> tuple[float, float]:
+    """`512,300` as two numbers."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise click.UsageError(f"--at takes two numbers, X,Y; got '{text}'.") from None
+    return x, y
