@@ -43,15 +43,15 @@ def of_brightness(path: Path, *, patches: bool = True) -> Path:
     with torch.no_grad():
         for name, values in network.named_parameters():
             values.zero_()
-            if name.startswith("body") and values.ndim == 4:
+            if name.startswith("classifier.body") and values.ndim == 4:
                 values[0] = 1 / values[0].numel()
                 if values.shape[1] > 3:  # after the first layer only channel 0 says anything
                     values[0] *= values.shape[1]
                     values[0, 1:] = 0
-            elif name.startswith("body") and name.endswith("weight"):
+            elif name.startswith("classifier.body") and name.endswith("weight"):
                 values.fill_(1.0)
-        network.head.weight[-1, 0] = 12.0
-        network.head.bias[-1] = -1.2
+        network.classifier.head.weight[-1, 0] = 12.0
+        network.classifier.head.bias[-1] = -1.2
     weights = {name: values.numpy() for name, values in network.state_dict().items()}
     bundle.write(path, bundle.Bundle(made, weights))
     return path
