@@ -7,8 +7,9 @@ on the held-out blocks: one to one, found if the middle of what is found lies in
 shrubs don't count. Of shrubs held out in several seeds each counts as often.
 
 The classifier is `sliding_window`'s own network on windows of 64 px of 0.12 m, as wide as the study's; at
-their grid, 19.2 px apart, windows are cut where they printed them. The dense map has a cell every 8 px, finer
-than that grid, or every 4 px. Times are of this process, without start-up and with the picture read.
+their grid, 19.2 px apart, windows are cut where they printed them. The dense map's cells lie 16 px apart, the
+next step below theirs that the network knows, or 8, or 4. Times are of this process, without start-up, with the
+picture read.
 
 With -o the models stay in FOLDER, with a picture of their scores and ours side by side; models that are there
 aren't trained again.
@@ -140,6 +141,8 @@ def _ways(
     return [
         Way("windows one by one, step 19.2 px", lambda: _at_their_grid(swept, image, valid, 1)),
         Way("windows in batches of 64, step 19.2 px", lambda: _at_their_grid(swept, image, valid, 64)),
+        Way("dense, a cell every 16 px", lambda: _dense(swept, image, valid, 16)),
+        Way("windows in batches of 64, step 16 px", lambda: _dense(swept, image, valid, 16, "windows")),
         Way("dense, a cell every 8 px", lambda: _dense(swept, image, valid, 8)),
         Way("windows in batches of 64, step 8 px", lambda: _dense(swept, image, valid, 8, "windows")),
         Way("dense, a cell every 4 px", lambda: _dense(swept, image, valid, 4)),
@@ -161,7 +164,7 @@ def _dense(swept: Bundle, image: NDArray[np.float32], valid: Any, step: int, how
     model = _of_step(swept, step, how)
     network = sliding_window.open_classifier(model, "cpu", None)
     height, width = image.shape[1:]
-    padded = np.pad(image, [(0, 0), (0, -height % 8), (0, -width % 8)])
+    padded = np.pad(image, [(0, 0), (0, -height % 16), (0, -width % 16)])
     return _cut(sliding_window.decode(network.run(padded[None]), model.card)[0], model, valid)
 
 
@@ -209,7 +212,9 @@ def _judged(boxes: Boxes, source: Any, held: Any) -> NDArray[np.int64]:
     """True, false and missed ones in the held-out blocks."""
     marked = source.annotations
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = held.contains(middle) if len(middle) else np.zeros(0, np.bool_)
+    inside = np.zeros(len(middle), np.bool_)
+    if len(middle):  # elsewhere nobody has looked
+        inside = held.contains(middle) & source.complete.contains(middle)
     boxes, middle = boxes[inside], middle[inside]
     truths = marked.geometry[held.contains(source.xy)]
     points = shapely.points(middle)

@@ -75,7 +75,7 @@ class Options:
     windows : sides of the windows, each twice the one before (8m,16m), where individuals differ much in size;
         none: the side it was trained with.
     stride : from one window to the next, as a share of its side; none: as it was trained. The network "valid"
-        knows 0.125, 0.0625 and 0.03125, a dense backbone only its own.
+        knows 0.25, 0.125, 0.0625 and 0.03125, a dense backbone only its own.
     """
 
     threshold: Literal["f1", "count"] = "f1"
@@ -458,8 +458,10 @@ def _of_stride(bundle: Bundle, stride: float) -> Bundle:
     card, shape = bundle.card, bundle.card.options["network"]
     window, dense = int(shape["window"]), shape["evaluation"] == "dense"
     step = max(1, round(stride * window))
-    if dense and step != shape["step"] and (shape["kind"] != "valid" or step not in (2, 4, 8)):
-        known = "0.125, 0.0625 or 0.03125" if shape["kind"] == "valid" else f"{shape['step'] / window:g}"
+    if dense and step != shape["step"] and (shape["kind"] != "valid" or step not in (2, 4, 8, 16)):
+        known = (
+            "0.25, 0.125, 0.0625 or 0.03125" if shape["kind"] == "valid" else f"{shape['step'] / window:g}"
+        )
         raise UserError(
             f"'{card.name}' shares its features between windows, so it knows a stride of {known} only; got"
             f" {stride:g}."

@@ -5,8 +5,8 @@ cell for each window; the middle of cell (i, j) is the middle of its window. Bey
 
 - `Valid` looks at windows of 64 px without padding, so that its features can be shared by all windows and the
   answer for a window is the same as if it were given alone (fully convolutional evaluation: Sermanet et al.
-  2014, arXiv:1312.6229). Its map has a cell every 8 px; finer ones come from shifted passes, interleaved
-  ("shift and stitch", Long et al. 2015, arXiv:1411.4038, section 3.2).
+  2014, arXiv:1312.6229). Its map has a cell every 8 or 16 px; finer ones come from shifted passes,
+  interleaved ("shift and stitch", Long et al. 2015, arXiv:1411.4038, section 3.2).
 - `Dense` is a backbone whose convolutions are padded. It is trained as it is used, on whole chips; window by
   window it would be another network.
 - `Windowed` cuts windows and gives them to a classifier, in batches: exact for any network, and slow.
@@ -24,6 +24,7 @@ from torch.nn import functional
 from ecodetect.errors import UserError
 
 VALID_PX, VALID_STRIDE = 64, 8  # of `Valid`: its window and the step between its cells
+VALID_STEPS = (2, 4, 8, 16)  # that its map may have: shifted passes, all cells, or every second
 DENSE_DEPTH = 4  # cells of `Dense` are 2**4 px wide: finer features of a backbone know little yet
 _POOLED = 3  # cells of `Dense` along a side whose features are averaged
 _AT_ONCE = 64  # windows that a classifier is given together
@@ -88,11 +89,12 @@ class ValidClassifier(nn.Module):
             _valid(width, 2 * width, 3, 2),
             _valid(2 * width, 2 * width, 3),
             _valid(2 * width, 4 * width, 4, 2),
-            _valid(4 * width, 4 * width, 3),
-            _valid(4 * width, 4 * width, 3),
+            # The last two see all of a window, and are the dearest to share: each cell needs them anew.
+            _valid(4 * width, 2 * width, 3),
+            _valid(2 * width, 2 * width, 3),
         )
         self.drop = nn.Dropout2d(_DROPPED)
-        self.head = nn.Conv2d(4 * width, outputs, 1) if outputs else nn.Identity()
+        self.head = nn.Conv2d(2 * width, outputs, 1) if outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.head(self.drop(self.body(x)))
@@ -102,18 +104,22 @@ class ValidClassifier(nn.Module):
 class Valid(nn.Module):
     """`ValidClassifier` for all windows of an image at once.
 
-    step : from cell to cell: 8, 4 or 2 px.
+    step : from cell to cell, in pixels, one of `VALID_STEPS`.
     """
 
     def __init__(self, in_bands: int, outputs: int, *, width: int = 24, step: int = VALID_STRIDE) -> None:
         super().__init__()
-        if step not in (2, 4, VALID_STRIDE):
-            raise UserError(f"The network 'valid' gives a score every 8, 4 or 2 px, not every {step}.")
+        if step not in VALID_STEPS:
+            raise UserError(f"The network 'valid' gives a score every 16, 8, 4 or 2 px, not every {step}.")
         self.classifier = ValidClassifier(in_bands, outputs, width=width)
-        self.stride, self.step = VALID_STRIDE, step
+        self.stride, self.step = max(VALID_STRIDE, step), step
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         around = (VALID_PX - VALID_STRIDE) // 2
+        if self.step > VALID_STRIDE:  # every second cell, between two of the finer ones
+            half = (self.step - VALID_STRIDE) // 2
+            sides = (around - half, around + half, around - half, around + half)
+            return self._every_second(functional.pad(x, sides))
         passes = VALID_STRIDE // self.step
         # The middle of fine cell k * passes + i lies so far from that of cell k.
         shifts = [self.step * (2 * i + 1 - passes) // 2 for i in range(passes)]
@@ -125,6 +131,20 @@ class Valid(nn.Module):
                 row.append(self.classifier(functional.pad(x, sides)))
             rows.append(_interleaved(row, 3))
         return _interleaved(rows, 2)
+
+    def _every_second(self, x: torch.Tensor) -> torch.Tensor:
+        """What the classifier says of every second of its cells; its last layer looks at no others."""
+        layers = list(self.classifier.body)
+        for layer in layers[:-1]:
+            x = layer(x)
+        # Folded into it or not, normalisation follows the convolution.
+        convolution, *rest = layers[-1].children()
+        assert isinstance(convolution, nn.Conv2d)
+        x = functional.conv2d(x, convolution.weight, convolution.bias, stride=self.step // VALID_STRIDE)
+        for part in rest:
+            x = part(x)
+        found: torch.Tensor = self.classifier.head(self.classifier.drop(x))
+        return found
 
 
 def _interleaved(maps: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
