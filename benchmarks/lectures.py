@@ -8,8 +8,7 @@ shrubs don't count. Of shrubs held out in several seeds each counts as often.
 
 The classifier is `sliding_window`'s own network on windows of 64 px of 0.12 m, as wide as the study's; at
 their grid, 19.2 px apart, windows are cut where they printed them. The dense map's cells lie 16 px apart, the
-next step below theirs that the network knows, or 8, or 4. Times are of this process, without start-up, with the
-picture read.
+next step below theirs that the network knows, or 8, or 4. Times are without start-up, with the picture read.
 
 With -o the models stay in FOLDER, with a picture of their scores and ours side by side; models that are there
 aren't trained again.

@@ -227,6 +227,7 @@ def train(
         chosen = without_network.learn(taught, pieces(training), pieces(validation), card, seed, say)
         criterion = getattr(detector, "CRITERION", "")
         done = _finished(chosen, sides, sources, criterion, statistics, None)
+        done = _calibrated(done, detector, pieces(training), pieces(validation))
         done = _measured(done, detector, None, next(chain(pieces(validation), pieces(training)), None))
         for each in (whole, training, validation):
             each.close()
