@@ -21,6 +21,12 @@ _HALF = 0.5  # of the summit's height: down to it cells belong to its individual
 _SMOOTH = 0.7  # cells; ripples between neighbouring windows mean nothing
 
 
+def load() -> None:
+    """Import what `regions` needs, some 100 MB, before memory is planned."""
+    from scipy import ndimage  # noqa: F401
+    from skimage import morphology, segmentation  # noqa: F401
+
+
 def regions(score: Map) -> tuple[Floats, Floats]:
     """Boxes of what stands out in a map.
 

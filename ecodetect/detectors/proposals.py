@@ -196,7 +196,7 @@ class Proposals:
             is_local=proposing.is_local and self._is_windowed,
             settling=None if proposing.settling is None else Settling("iou", _SAME_IOU),
             survey=self.scaling.mode == "survey" or proposing.survey,
-            bytes_per_pixel=4 * len(card.bands) + proposing.bytes_per_pixel,
+            bytes_per_pixel=sliding_window.bytes_per_pixel(card) + proposing.bytes_per_pixel,
             cost=_COST,
             is_threaded=True,
             scores=card.thresholds.get(self.options.threshold),

@@ -422,6 +422,8 @@ def build(
     card = bundle.card
     opened = open_classifier(bundle, device, threads)
     way: Way = card.options["boxes"] if options.boxes == "card" else options.boxes
+    if way == "regions":
+        map_boxes.load()
     if options.windows is not None:
         card, opened = _of_sizes(card, opened, options.windows, scene)
     is_own = way == card.options["boxes"]
@@ -439,11 +441,18 @@ def build(
             **({"windows": options.windows} if options.windows else {}),
         },
         cost=_COST[card.options["network"]["evaluation"]],
-        bytes_per_pixel=4 * len(card.bands) + 64,
+        bytes_per_pixel=bytes_per_pixel(card),
         map_px=int(card.options["network"]["step"]),
         least_px=_least_px(card),
         score_maps=partial(maps_of, card=card),
     )
+
+
+def bytes_per_pixel(card: Card) -> int:
+    """Memory that looking at a pixel takes: the image in four shapes, and the widest features on the way."""
+    shape = card.options["network"]
+    features = 3 * int(shape.get("width", 24)) if shape["kind"] == "valid" else 300
+    return 16 * len(card.bands) + features
 
 
 def _least_px(card: Card) -> int:
