@@ -198,10 +198,14 @@ def reach(module: nn.Module, in_bands: int) -> int | Literal["whole image"]:
 
     `dataclasses.replace(card, reach_px=runtime.reach(network, len(card.bands)))`
 
-    A network that compares what it found all over an image says so by `sees_all`, and isn't asked.
+    A network that compares what it found all over an image says so by `sees_all`, and one that sees windows
+    of a known size says how far they reach by `reach_px`; these aren't asked.
     """
     if getattr(module, "sees_all", False):
         return "whole image"
+    stated = getattr(module, "reach_px", None)
+    if stated is not None:
+        return int(stated)
     found = reach_px(module, in_bands)
     return "whole image" if found is None else found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import importlib
 import io
 import re
@@ -25,7 +26,7 @@ from ecodetect_cli.main import COMMANDS, cli
 
 import ecodetect as package
 from ecodetect import formats
-from ecodetect.detectors import TABLE, describe
+from ecodetect.detectors import TABLE, _module, describe
 from ecodetect.detectors.protocol import read_options
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,12 @@ def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
             flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)
         }
     options = {name for detector in TABLE for name in describe(detector).options}
+    options |= {
+        field.name
+        for detector in TABLE
+        if (training := getattr(_module(detector), "Training", None)) is not None
+        for field in dataclasses.fields(training)
+    }
     for code in re.findall(r"`([^`\n]+)`", text):
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
             assert flag in flags, code

@@ -175,12 +175,12 @@ def test_the_sum_of_a_density_is_made_right_on_annotated_ground() -> None:
         sample(rng.uniform(8, 56, (30, 2)), image=rng.normal(0.5, 0.3, (1, 64, 64)).astype(np.float32))
         for _ in range(3)
     ]
-    made = heatmap.calibrated(bundle, pieces)
+    made = heatmap.calibrated(bundle, pieces[:2], pieces[2:])
     opened = heatmap._opened(bundle, "cpu", None)
     sums = [heatmap.density(opened.run(each.image[None]), made).sum() for each in pieces]
     assert sum(sums) == pytest.approx(90, rel=0.01)
     plain = learned.card(bands=ONE, options={"network": learned.TINY})
-    assert heatmap.calibrated(learned.bundle(plain), pieces) == plain
+    assert heatmap.calibrated(learned.bundle(plain), pieces, []) == plain
 
 
 def test_only_dense_scenes_learn_a_density() -> None:

@@ -113,6 +113,7 @@ class Valid(nn.Module):
             raise UserError(f"The network 'valid' gives a score every 16, 8, 4 or 2 px, not every {step}.")
         self.classifier = ValidClassifier(in_bands, outputs, width=width)
         self.stride, self.step = max(VALID_STRIDE, step), step
+        self.reach_px = (VALID_PX + step) // 2  # from a pixel of a cell to the farthest of its window
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         around = (VALID_PX - VALID_STRIDE) // 2
@@ -204,6 +205,7 @@ class Windowed(nn.Module):
             raise UserError(f"The step between windows of {window} px must be 1 to {window} px, not {step}.")
         self.classifier = classifier
         self.window, self.stride, self.step = window, step, step
+        self.reach_px = -(-(window + step) // 2)
 
     @property
     def encoder(self) -> nn.Module | None:
