@@ -89,7 +89,9 @@ def losses(name: str, card: Card, network: Any, images: Any, targets: Any) -> di
     return found
 
 
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("rcnn" in name)) for name in learned.BOXES]
+)
 def test_loss_falls_to_a_tenth(name: str) -> None:
     """Within 30 s on one thread; without those losses that have a floor.
 

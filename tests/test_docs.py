@@ -42,6 +42,13 @@ def page_name(path: Path) -> str:
 
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=page_name)
+# Pages whose commands scan the scene again, with what README's have tried.
+AGAIN = ("docs/index.md", "docs/quickstart.md", "docs/models/shrubs.md", "docs/detectors/selective_search.md")
+each_page_at_work = pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page_name(page) in AGAIN)) for page in PAGES],
+    ids=page_name,
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +101,7 @@ def checkout(tmp_path: Path, sample_data: Path, monkeypatch: pytest.MonkeyPatch)
     return tmp_path
 
 
-@each_page
+@each_page_at_work
 def test_commands_and_scripts_on_sample_data_do_what_the_page_says(
     page: Path, checkout: Path, ecodetect: Run
 ) -> None:

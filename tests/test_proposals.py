@@ -130,6 +130,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "STEP_PX", 2 * 160 * 160)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_it_is_trained_on_shrubs_and_leaves_the_stones(ecodetect: Run, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
