@@ -51,6 +51,13 @@ def surveyed(scaling: Scaling, samples: Iterable[Chip]) -> Scaling:
     )
 
 
+def from_survey(stated: Scaling, used: Scaling) -> dict[str, Any]:
+    """What a survey has added to a stated scaling, for an output's metadata; without one nothing."""
+    if stated.mode != "survey" or used.mode != "fixed":
+        return {}
+    return {"offset": used.offset, "span": used.span}
+
+
 def scaled(
     pixels: NDArray[Any], valid: NDArray[np.bool_] | None, scaling: Scaling, fill: float
 ) -> NDArray[np.float32]:

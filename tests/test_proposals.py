@@ -113,6 +113,11 @@ def test_sizes_of_proposals_come_from_the_annotations() -> None:
         proposals.card_options(np.full(9, np.nan), np.full(9, 60.0))
 
 
+def test_no_learner_decides_about_proposals() -> None:
+    with pytest.raises(UserError, match="leave out head=svm"):
+        proposals.Training(head="svm")
+
+
 def test_selective_search_can_propose() -> None:
     wished = {"training": proposals.Training(proposer="selective_search")}
     options = proposals.card_options(np.full(9, 20.0), np.full(9, 60.0), wished)

@@ -22,7 +22,7 @@ from ecodetect.detectors.protocol import Needs, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.merging import settle
-from ecodetect.scaling import continued, scaled, surveyed
+from ecodetect.scaling import continued, from_survey, scaled, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -171,14 +171,13 @@ class BoxDetector:
 
     @property
     def settings(self) -> dict[str, Any]:
-        scaling = {"offset": self.scaling.offset, "span": self.scaling.span}
         return {
             "model_hash": self.hash,
             "threshold": self.threshold,
             **self.own_settings,
             "device": self.network.device,
             "bands": self.bands,
-            **(scaling if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed" else {}),
+            **from_survey(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> BoxDetector:

@@ -39,7 +39,7 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import peaks
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
 from ecodetect.grid import Floats
-from ecodetect.scaling import continued, scaled, surveyed
+from ecodetect.scaling import continued, from_survey, scaled, surveyed
 
 if TYPE_CHECKING:
     import torch
@@ -495,13 +495,12 @@ class Heatmap:
 
     @property
     def settings(self) -> dict[str, Any]:
-        scaling = {"offset": self.scaling.offset, "span": self.scaling.span}
         return {
             "model_hash": self.hash,
             "threshold": self.options.threshold,
             "device": self.network.device,
             "bands": self.bands,
-            **(scaling if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed" else {}),
+            **from_survey(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Heatmap:

@@ -32,7 +32,7 @@ from ecodetect.detectors.boxes import Outlined, check_sizes
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.learners import Learner
-from ecodetect.scaling import scaled, surveyed
+from ecodetect.scaling import from_survey, scaled, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.training.sample import Objects, Sample
@@ -372,12 +372,11 @@ class Obia:
 
     @property
     def settings(self) -> dict[str, Any]:
-        scaling = {"offset": self.scaling.offset, "span": self.scaling.span}
         return {
             "model_hash": self.hash,
             "threshold": self.threshold,
             "bands": self.bands,
-            **(scaling if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed" else {}),
+            **from_survey(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Obia:

@@ -28,8 +28,9 @@ from ecodetect.detectors import sliding_window
 from ecodetect.detectors.boxes import CRITERION, check_sizes
 from ecodetect.detectors.protocol import Detector, Needs, Scene, Settling, bands_of, read_options
 from ecodetect.detectors.sliding_window import chip_px, losses, network, targets, weighted
+from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.scaling import scaled, surveyed
+from ecodetect.scaling import from_survey, scaled, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -84,6 +85,11 @@ class Training(sliding_window.Training):
     proposer: Proposer = "threshold"
     level: Literal["otsu", "local"] | float = "otsu"
     objects: Literal["dark", "bright"] = "dark"
+
+    def __post_init__(self) -> None:
+        sliding_window.Training.__post_init__(self)
+        if self.head != "network":
+            raise UserError(f"proposals are judged by their network; leave out head={self.head}.")
 
 
 def card_options(
@@ -217,11 +223,7 @@ class Proposals:
             "device": self.classifier.device,
             "bands": self.bands,
             "proposer": {"name": self.proposer.name, **self.proposer.settings},
-            **(
-                {"offset": self.scaling.offset, "span": self.scaling.span}
-                if self.card.scaling.mode == "survey" and self.scaling.mode == "fixed"
-                else {}
-            ),
+            **from_survey(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Proposals:

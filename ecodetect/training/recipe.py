@@ -224,11 +224,10 @@ def train(
         else:
             given |= {"--backbone": backbone, "--weights": weights}
         _check_taught(kind, start, given)
-        chosen = without_network.learn(taught, pieces(training), pieces(validation), card, seed, say)
-        criterion = getattr(detector, "CRITERION", "")
-        done = _finished(chosen, sides, sources, criterion, statistics, None)
-        done = _calibrated(done, detector, pieces(training), pieces(validation))
-        done = _measured(done, detector, None, next(chain(pieces(validation), pieces(training)), None))
+        grounds = pieces(training), pieces(validation)
+        chosen = without_network.learn(taught, *grounds, card, seed, say)
+        done = _finished(chosen, sides, sources, detector.CRITERION, statistics, None)
+        done = _completed(done, detector, None, *grounds)
         for each in (whole, training, validation):
             each.close()
         bundle.write(target, done)
@@ -276,12 +275,7 @@ def train(
     near = f"distance ≤ {plan.within_px * (made.gsd or 1.0):.3g} {unit}, one to one"
     criterion = getattr(detector, "CRITERION", near) if statistics.sized else near
     done = _finished(fitted, sides, sources, criterion, statistics, start)
-    done = _calibrated(done, detector, pieces(training), pieces(validation))
-    if hasattr(detector, "measured"):
-        told = detector.measured(done, pieces(validation if len(validation.used) else training))
-        done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
-    seen = next(chain.from_iterable(map(pieces, (validation, training))), None)
-    done = _measured(done, detector, network, seen)
+    done = _completed(done, detector, network, pieces(training), pieces(validation))
     for each in (whole, training, validation):
         each.close()
     curves = target.with_name(f"{target.stem}.curves.png")
@@ -632,6 +626,21 @@ def _rejudged(
         training=seen.rates(thresholds["f1"]),
         ap=unseen.ap().coco,
     )
+
+
+def _completed(
+    done: Bundle,
+    detector: Any,
+    network: nn.Module | None,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> Bundle:
+    """The bundle with what the detector itself reads off annotated ground, if it does, and its locality."""
+    done = _calibrated(done, detector, training, validation)
+    if hasattr(detector, "measured"):
+        told = detector.measured(done, validation if len(validation) else training)
+        done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
+    return _measured(done, detector, network, next(chain(validation, training), None))
 
 
 def _calibrated(
