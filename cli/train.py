@@ -112,7 +112,8 @@ def train(
 ) -> None:
     """Learn to find individuals from annotations on rasters.
 
-    Rasters and annotations in turn, or a folder of both. Points are enough. Some of the ground is kept for
+    Rasters and annotations in turn, or a folder of both, or of pictures in folders by class. Points are
+    enough. Some of the ground is kept for
     validation. An interrupted training goes on with --resume.
 
     \b
