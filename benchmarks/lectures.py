@@ -35,7 +35,7 @@ from scipy.stats import spearmanr
 import ecodetect
 from ecodetect import bundle, matching
 from ecodetect.bundle import Bundle
-from ecodetect.detectors import sliding_window
+from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.raster import open_raster
 from ecodetect.scaling import scaled
 from ecodetect.training.recipe import train
@@ -161,7 +161,7 @@ def _of_step(swept: Bundle, step: int, evaluation: str) -> Bundle:
 def _dense(swept: Bundle, image: NDArray[np.float32], valid: Any, step: int, how: str = "dense") -> Boxes:
     """Boxes of the map of all windows `step` px apart."""
     model = _of_step(swept, step, how)
-    network = sliding_window.open_classifier(model, "cpu", None)
+    network = window_networks.open_classifier(model, "cpu", None)
     height, width = image.shape[1:]
     padded = np.pad(image, [(0, 0), (0, -height % 16), (0, -width % 16)])
     return _cut(sliding_window.decode(network.run(padded[None]), model.card)[0], model, valid)
@@ -175,7 +175,7 @@ def their_windows(width: int, height: int) -> tuple[NDArray[np.int64], NDArray[n
 
 def _their_map(swept: Bundle, image: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     """How likely each of their windows is a shrub: (1, rows, columns)."""
-    network = sliding_window.open_classifier(_of_step(swept, SIDE, "windows"), "cpu", None)
+    network = window_networks.open_classifier(_of_step(swept, SIDE, "windows"), "cpu", None)
     left, top = their_windows(image.shape[2], image.shape[1])
     places = [(x, y) for y in top for x in left]
     logits = []

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecodetect import models
 from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card, Scaling
-from ecodetect.detectors import sliding_window
+from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
@@ -235,7 +235,7 @@ def open_classifier(
     """
     members = []
     for found in read_classifiers(names):
-        network, side = sliding_window.open_single(found, device, threads)
+        network, side = window_networks.open_single(found, device, threads)
         members.append(Member(found, network, side, views))
     return Classifier(tuple(members), vote)
 

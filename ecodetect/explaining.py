@@ -19,7 +19,7 @@ from pyproj.exceptions import CRSError
 
 from ecodetect import pictures
 from ecodetect.classifiers import BACKGROUND, Member, Sight, open_classifier
-from ecodetect.detectors import sliding_window
+from ecodetect.detectors import window_networks
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.inputs import expand
@@ -199,7 +199,7 @@ def _explained(
     fall = np.zeros(seen.shape[1:], np.float32)
     rows = slice(shown.y, shown.bottom), slice(shown.x, shown.right)
     fall[rows] = _falls(member, seen, answer, shown)
-    spoken = sliding_window.activation(member.bundle, seen, _output(member, answer))
+    spoken = window_networks.activation(member.bundle, seen, _output(member, answer))
     return Explanation(
         place=place,
         model=member.card.name,
@@ -281,7 +281,7 @@ def _similar(
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([folder])]
     named = [(path, name) for path, name in named if path.resolve() != own.resolve()]
-    mine = _direction(sliding_window.pooled(member.bundle, member.network.device, seen[None]))[0]
+    mine = _direction(window_networks.pooled(member.bundle, member.network.device, seen[None]))[0]
     similarity = np.array(
         [float(each) for part in _features(member, named, asked) for each in _direction(part) @ mine]
     )
@@ -294,7 +294,7 @@ def _features(
 ) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(named), _AT_ONCE):
         images, _ = images_of(member, named[start : start + _AT_ONCE], asked)
-        yield sliding_window.pooled(member.bundle, member.network.device, images)
+        yield window_networks.pooled(member.bundle, member.network.device, images)
 
 
 def _direction(features: NDArray[np.float32]) -> NDArray[np.float64]:

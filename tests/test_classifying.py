@@ -25,7 +25,7 @@ from ecodetect.classifiers import Answers, Classifier, Member, Sight, open_class
 from ecodetect.classifying import classify
 from ecodetect.confusion import calibration_error, judge
 from ecodetect.converting import stream_of
-from ecodetect.detectors import sliding_window
+from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.errors import UserError
 from ecodetect.grid import WGS84, Window
 from ecodetect.layer import Layer
@@ -98,7 +98,7 @@ def answered(raster: Path, file: Path, xy: Any, **how: Any) -> Answers:
 
 def test_the_exact_network_says_of_an_object_what_its_map_says_there(raster: Path, species: Path) -> None:
     whole = bundle.read(species)
-    dense = sliding_window.open_classifier(whole, "cpu", None)
+    dense = window_networks.open_classifier(whole, "cpu", None)
     with open_raster(raster) as opened:
         pixels = opened.read(opened.grid.window, RGB).pixels[:, :400, :296]
     (scores,) = dense.run((pixels / 120).astype(np.float32)[None])
@@ -132,13 +132,13 @@ def test_a_network_that_learned_on_chips_is_given_a_chip_and_the_middle_is_read(
 ) -> None:
     file = model(tmp_path / "m.safetensors", "dense", reach_px=60)
     whole = bundle.read(file)
-    _, side = sliding_window.open_single(whole, "cpu", None)
+    _, side = window_networks.open_single(whole, "cpu", None)
     assert side == 9 * 16  # 60 px around the cell of 16 in the middle, in whole cells
     found = answered(raster, file, [(150, 200)])
     with open_raster(raster) as opened:
         pixels = opened.read(opened.grid.window, RGB).pixels
     chip = (pixels[:, 200 - 72 : 200 + 72, 150 - 72 : 150 + 72] / 120).astype(np.float32)
-    (scores,) = sliding_window.open_classifier(whole, "cpu", None).run(chip[None])
+    (scores,) = window_networks.open_classifier(whole, "cpu", None).run(chip[None])
     wanted = probabilities(scores[0, :, 4, 4])
     np.testing.assert_allclose(found.score[0], [*wanted[1:], wanted[0]], atol=1e-4)
 

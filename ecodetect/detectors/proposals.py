@@ -27,7 +27,8 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import sliding_window
 from ecodetect.detectors.boxes import CRITERION, check_sizes
 from ecodetect.detectors.protocol import Detector, Needs, Scene, Settling, bands_of, read_options
-from ecodetect.detectors.sliding_window import chip_px, losses, network, targets, weighted
+from ecodetect.detectors.sliding_window import chip_px, losses, targets, weighted
+from ecodetect.detectors.window_networks import network, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.scaling import from_survey, scaled, surveyed
@@ -123,7 +124,7 @@ def build(
 ) -> Proposals:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
     card = bundle.card
-    opened = sliding_window.open_classifier(_alone(bundle), device, threads)
+    opened = open_classifier(_alone(bundle), device, threads)
     bands = bands_of(card, scene)
     return Proposals(options, card, bundle.hash, opened, bands, card.scaling, _proposer(card))
 
@@ -346,7 +347,7 @@ def measured(bundle: Bundle, samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _surveyed(bundle: Bundle, samples: Sequence[Sample]) -> Proposals:
     card = replace(bundle.card, scaling=Scaling(offset=(0.0,), span=(1.0,)))
-    opened = sliding_window.open_classifier(_alone(bundle), "cpu", None)
+    opened = open_classifier(_alone(bundle), "cpu", None)
     ready = Proposals(Options(), card, "", opened, card.bands, card.scaling, _proposer(card))
     if not ready.proposer.needs.survey:
         return ready

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,10 +26,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, BundleError, Card
-from ecodetect.detectors import boxes, map_boxes
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors import boxes, map_boxes, window_networks
 from ecodetect.detectors.boxes import BoxDetector
 from ecodetect.detectors.protocol import Scene, bands_of
+from ecodetect.detectors.window_networks import TAUGHT, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.learners import Learner
@@ -37,13 +38,14 @@ from ecodetect.scaling import continued
 from ecodetect.sizes import Length
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from ecodetect.network_opening import Network
     from ecodetect.training.sample import Sample
 
 IS_LEARNED, HAS_SCORE_MAP = True, True
 CRITERION = boxes.CRITERION
+network = window_networks.network
 TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
 PATCH_PX = 96.0  # pictures in folders by class are seen so wide, if they have as many pixels
 # What a network that is trained further keeps of its own.
@@ -53,12 +55,8 @@ WINDOW_PX = 64
 _STEP_SHARE = 0.25  # of a window, where each is computed by itself
 _MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
 _EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
-_TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
-_LEAST_LIKELY = 1e-6
 _UNUSED = -1  # label of a cell that teaches nothing
 _SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
-_POOLED_PX = 2**19  # of images that are given together
-_FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
 _COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
 
 Way = Literal["regions", "peaks", "windows"]
@@ -113,23 +111,6 @@ class Training:
             raise UserError(f"smoothing must be at least 0 and below 1; got {self.smoothing:g}.")
         if self.window is not None and not self.window.value > 0:
             raise UserError(f"window must be above 0; got {self.window}.")
-
-
-def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
-    """The network that a card describes.
-
-    weights : of a backbone; see `networks.build`. None: at random.
-    """
-    from ecodetect.networks import windows
-
-    return windows.build(card.options["network"], card.bands, _outputs(card), weights)
-
-
-def _outputs(card: Card) -> int:
-    """Values of a cell: one for each class, and the first for background where there is one; 0: features."""
-    if card.options.get("head", "network") != "network":
-        return 0
-    return len(card.classes) + (not card.options["patches"])
 
 
 def card_options(
@@ -312,7 +293,7 @@ class Frozen:
 
     def bundled(self, card: Card, learner: Learner) -> Bundle:
         options = {**card.options, "learner": dict(learner.settings)}
-        taught = {_TAUGHT + name: values for name, values in learner.arrays.items()}
+        taught = {TAUGHT + name: values for name, values in learner.arrays.items()}
         return Bundle(replace(card, options=options), {**self.weights, **taught})
 
 
@@ -488,154 +469,6 @@ def maps_of(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.fl
         likely = np.stack([probability(each, card) for each in coarser])
         found = np.maximum(found, likely.repeat(2**level, axis=2).repeat(2**level, axis=3))
     return found
-
-
-@lru_cache(maxsize=4)
-def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network:
-    """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.network_opening import open_network
-
-    card = bundle.card
-    outputs = {"scores": (_outputs(card), 1 / int(card.options["network"]["step"]))}
-    own = bundle if "learner" not in card.options else Bundle(card, _of_network(bundle))
-    opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
-    return _with_learner(bundle, opened)
-
-
-def _of_network(bundle: Bundle) -> dict[str, NDArray[Any]]:
-    return {name: each for name, each in bundle.weights.items() if not name.startswith(_TAUGHT)}
-
-
-def _with_learner(bundle: Bundle, opened: Network) -> Network:
-    """The network, or where a learner decides by its features, both together."""
-    card = bundle.card
-    if "learner" not in card.options:
-        return opened
-    arrays = {
-        name.removeprefix(_TAUGHT): values
-        for name, values in bundle.weights.items()
-        if name.startswith(_TAUGHT)
-    }
-    learner = Learner.of(card.options["learner"], arrays)
-    classes = len(card.classes) + (not card.options["patches"])
-    if learner.settings["classes"] != len(card.classes) + 1:
-        raise BundleError(f"The learner of '{card.name}' has other classes than its card.")
-    return _Taught(opened, learner, classes)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Taught:
-    """A backbone and a learner that decides by its features: its answers are logits, as a network's."""
-
-    of: Network
-    learner: Learner
-    outputs: int
-
-    @property
-    def device(self) -> str:
-        return self.of.device
-
-    @property
-    def stride(self) -> int:
-        return self.of.stride
-
-    @property
-    def reach_px(self) -> int | None:
-        return self.of.reach_px
-
-    @property
-    def is_local(self) -> bool:
-        return self.of.is_local
-
-    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        (features,) = self.of.run(batch)
-        n, channels, height, width = features.shape
-        rows = features.transpose(0, 2, 3, 1).reshape(-1, channels)
-        likely = np.log(np.maximum(self.learner.probability(rows), _LEAST_LIKELY)).astype(np.float32)
-        # A learner has the background last, a network first.
-        likely = np.roll(likely, 1, axis=1)[:, likely.shape[1] - self.outputs :]
-        return [likely.reshape(n, height, width, -1).transpose(0, 3, 1, 2)]
-
-
-@lru_cache(maxsize=8)
-def open_single(
-    bundle: Bundle, device: str, threads: int | None, *, has_head: bool = True
-) -> tuple[Network, int]:
-    """The network of a bundle for windows given one by one, and the side of what it is given, in pixels.
-
-    It says what stands in the middle of the image: "valid" and "windows" are given a window and answer
-    (n, K, 1, 1). "dense" learned on whole chips, so it is given so much around the object as it looks at, and
-    its map has an odd number of cells along a side, of which that in the middle counts.
-
-    has_head : False: instead of logits it gives the features that they are taken from, pooled.
-    Raises UserError for a model in ONNX: it is a network for rasters, and can't be asked of windows.
-    """
-    from ecodetect import runtime
-    from ecodetect.networks.windows import build_single
-    from ecodetect.onnx_file import OnnxModel
-
-    card = bundle.card
-    if isinstance(bundle, OnnxModel):
-        raise UserError(
-            f"The model '{card.name}' was exported to ONNX to scan rasters; to classify, or explain, give the"
-            " .safetensors file it is from."
-        )
-    shape = card.options["network"]
-    is_dense = shape["kind"] != "valid" and shape["evaluation"] == "dense"
-    outputs = _outputs(card) if has_head else 0
-    own = _of_network(bundle)
-    weights = {name: each for name, each in own.items() if has_head or not _is_of_head(name)}
-    single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
-    opened = runtime.open_network(
-        single, lambda: build_single(shape, card.bands, outputs), device=device, threads=threads
-    )
-    answering = _with_learner(bundle, opened) if has_head else opened
-    if not is_dense or card.options["patches"]:
-        return answering, int(shape["window"])
-    around = min(_FARTHEST_PX, _FARTHEST_PX if opened.reach_px is None else opened.reach_px)
-    step = int(shape["step"])
-    return answering, (2 * math.ceil(around / step) + 1) * step
-
-
-def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The features that answers are taken from, (n, C), of images (n, B, S, S) as for `open_single`."""
-    network, _ = open_single(bundle, device, None, has_head=False)
-    at_once = max(1, _POOLED_PX // (images.shape[2] * images.shape[3]))
-    found = []
-    for start in range(0, len(images), at_once):
-        some = images[start : start + at_once]
-        if some.shape[2] % network.stride:
-            some = np.stack([continued(each, network.stride, bundle.card.fill) for each in some])
-        (maps,) = network.run(some)
-        middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
-        found.append(maps.mean(axis=(2, 3)) if bundle.card.options["patches"] else middle)
-    return np.concatenate(found)
-
-
-def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArray[np.float32]:
-    """Which pixels of an image (B, S, S), as `open_single` wants it, speak for an output of the network.
-
-    Returns (S, S), 0 to 1, S up to a multiple of the stride; see `networks.explanation`.
-    """
-    from ecodetect import runtime
-    from ecodetect.networks.explanation import class_activation
-    from ecodetect.networks.windows import build_single
-
-    card = bundle.card
-    if "learner" in card.options:
-        raise UserError(
-            f"'{card.name}' decides by a learner on a backbone's features, which can't be traced back to"
-            " pixels; explain a model whose network decides."
-        )
-    module = build_single(card.options["network"], card.bands, _outputs(card))
-    runtime.load(module, bundle.weights, name=card.name)
-    stride = int(getattr(module, "stride", 1))
-    whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
-    return class_activation(module.eval(), whole, output, is_whole=bool(card.options["patches"]))
-
-
-def _is_of_head(name: str) -> bool:
-    return name.startswith(("head.", "classifier.head."))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

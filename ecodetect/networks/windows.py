@@ -77,24 +77,25 @@ def _valid(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequenti
 class ValidClassifier(nn.Module):
     """Layers without padding that see exactly 64 x 64 px and move by 8.
 
-    width : channels of the first layer; doubled with each halving.
+    width : channels of the first layer, twice as many after the second halving.
     Along a side 64 px become 31, 29, 14, 12, 5, 3, 1.
     """
 
     def __init__(self, in_bands: int, outputs: int, *, width: int) -> None:
         super().__init__()
+        # The last layers see most of a window, so that windows share little of them: they are narrow.
+        last, bottleneck = 8 * width // 3, 4 * width // 3
         self.body = nn.Sequential(
             _valid(in_bands, width, 4, 2),
             _valid(width, width, 3),
             _valid(width, 2 * width, 3, 2),
             _valid(2 * width, 2 * width, 3),
-            _valid(2 * width, 4 * width, 4, 2),
-            # The last two see all of a window, and are the dearest to share: each cell needs them anew.
-            _valid(4 * width, 2 * width, 3),
-            _valid(2 * width, 2 * width, 3),
+            _valid(2 * width, last, 4, 2),
+            _valid(last, bottleneck, 3),
+            _valid(bottleneck, last, 3),
         )
         self.drop = nn.Dropout2d(_DROPPED)
-        self.head = nn.Conv2d(2 * width, outputs, 1) if outputs else nn.Identity()
+        self.head = nn.Conv2d(last, outputs, 1) if outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.head(self.drop(self.body(x)))

@@ -1,0 +1,195 @@
+"""Opens the network of a window classifier: for maps of whole tiles, or for windows given one by one.
+
+What decides by its features, the network's own last layer or a learner, is opened with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.errors import UserError
+from ecodetect.learners import Learner
+from ecodetect.scaling import continued
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ecodetect.network_opening import Network
+
+TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
+_LEAST_LIKELY = 1e-6
+_POOLED_PX = 2**19  # of images that are given together
+_FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
+
+
+def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network that a card describes.
+
+    weights : of a backbone; see `networks.build`. None: at random.
+    """
+    from ecodetect.networks import windows
+
+    return windows.build(card.options["network"], card.bands, outputs_of(card), weights)
+
+
+def outputs_of(card: Card) -> int:
+    """Values of a cell: one for each class, and the first for background where there is one; 0: features."""
+    if card.options.get("head", "network") != "network":
+        return 0
+    return len(card.classes) + (not card.options["patches"])
+
+
+@lru_cache(maxsize=4)
+def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network:
+    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    from ecodetect.network_opening import open_network
+
+    card = bundle.card
+    outputs = {"scores": (outputs_of(card), 1 / int(card.options["network"]["step"]))}
+    own = bundle if "learner" not in card.options else Bundle(card, _of_network(bundle))
+    opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
+    return _with_learner(bundle, opened)
+
+
+def _of_network(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    return {name: each for name, each in bundle.weights.items() if not name.startswith(TAUGHT)}
+
+
+def _with_learner(bundle: Bundle, opened: Network) -> Network:
+    """The network, or where a learner decides by its features, both together."""
+    card = bundle.card
+    if "learner" not in card.options:
+        return opened
+    arrays = {
+        name.removeprefix(TAUGHT): values
+        for name, values in bundle.weights.items()
+        if name.startswith(TAUGHT)
+    }
+    learner = Learner.of(card.options["learner"], arrays)
+    classes = len(card.classes) + (not card.options["patches"])
+    if learner.settings["classes"] != len(card.classes) + 1:
+        raise BundleError(f"The learner of '{card.name}' has other classes than its card.")
+    return _Taught(opened, learner, classes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Taught:
+    """A backbone and a learner that decides by its features: its answers are logits, as a network's."""
+
+    of: Network
+    learner: Learner
+    outputs: int
+
+    @property
+    def device(self) -> str:
+        return self.of.device
+
+    @property
+    def stride(self) -> int:
+        return self.of.stride
+
+    @property
+    def reach_px(self) -> int | None:
+        return self.of.reach_px
+
+    @property
+    def is_local(self) -> bool:
+        return self.of.is_local
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        (features,) = self.of.run(batch)
+        n, channels, height, width = features.shape
+        rows = features.transpose(0, 2, 3, 1).reshape(-1, channels)
+        likely = np.log(np.maximum(self.learner.probability(rows), _LEAST_LIKELY)).astype(np.float32)
+        # A learner has the background last, a network first.
+        likely = np.roll(likely, 1, axis=1)[:, likely.shape[1] - self.outputs :]
+        return [likely.reshape(n, height, width, -1).transpose(0, 3, 1, 2)]
+
+
+@lru_cache(maxsize=8)
+def open_single(
+    bundle: Bundle, device: str, threads: int | None, *, has_head: bool = True
+) -> tuple[Network, int]:
+    """The network of a bundle for windows given one by one, and the side of what it is given, in pixels.
+
+    It says what stands in the middle of the image: "valid" and "windows" are given a window and answer
+    (n, K, 1, 1). "dense" learned on whole chips, so it is given so much around the object as it looks at, and
+    its map has an odd number of cells along a side, of which that in the middle counts.
+
+    has_head : False: instead of logits it gives the features that they are taken from, pooled.
+    Raises UserError for a model in ONNX: it is a network for rasters, and can't be asked of windows.
+    """
+    from ecodetect import runtime
+    from ecodetect.networks.windows import build_single
+    from ecodetect.onnx_file import OnnxModel
+
+    card = bundle.card
+    if isinstance(bundle, OnnxModel):
+        raise UserError(
+            f"The model '{card.name}' was exported to ONNX to scan rasters; to classify, or explain, give the"
+            " .safetensors file it is from."
+        )
+    shape = card.options["network"]
+    is_dense = shape["kind"] != "valid" and shape["evaluation"] == "dense"
+    outputs = outputs_of(card) if has_head else 0
+    own = _of_network(bundle)
+    weights = {name: each for name, each in own.items() if has_head or not _is_of_head(name)}
+    single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
+    opened = runtime.open_network(
+        single, lambda: build_single(shape, card.bands, outputs), device=device, threads=threads
+    )
+    answering = _with_learner(bundle, opened) if has_head else opened
+    if not is_dense or card.options["patches"]:
+        return answering, int(shape["window"])
+    around = min(_FARTHEST_PX, _FARTHEST_PX if opened.reach_px is None else opened.reach_px)
+    step = int(shape["step"])
+    return answering, (2 * math.ceil(around / step) + 1) * step
+
+
+def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features that answers are taken from, (n, C), of images (n, B, S, S) as for `open_single`."""
+    network, _ = open_single(bundle, device, None, has_head=False)
+    at_once = max(1, _POOLED_PX // (images.shape[2] * images.shape[3]))
+    found = []
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        if some.shape[2] % network.stride:
+            some = np.stack([continued(each, network.stride, bundle.card.fill) for each in some])
+        (maps,) = network.run(some)
+        middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
+        found.append(maps.mean(axis=(2, 3)) if bundle.card.options["patches"] else middle)
+    return np.concatenate(found)
+
+
+def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArray[np.float32]:
+    """Which pixels of an image (B, S, S), as `open_single` wants it, speak for an output of the network.
+
+    Returns (S, S), 0 to 1, S up to a multiple of the stride; see `networks.explanation`.
+    """
+    from ecodetect import runtime
+    from ecodetect.networks.explanation import class_activation
+    from ecodetect.networks.windows import build_single
+
+    card = bundle.card
+    if "learner" in card.options:
+        raise UserError(
+            f"'{card.name}' decides by a learner on a backbone's features, which can't be traced back to"
+            " pixels; explain a model whose network decides."
+        )
+    module = build_single(card.options["network"], card.bands, outputs_of(card))
+    runtime.load(module, bundle.weights, name=card.name)
+    stride = int(getattr(module, "stride", 1))
+    whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
+    return class_activation(module.eval(), whole, output, is_whole=bool(card.options["patches"]))
+
+
+def _is_of_head(name: str) -> bool:
+    return name.startswith(("head.", "classifier.head."))
