@@ -35,7 +35,7 @@ SAME_IOU = 0.5  # of two boxes of a class that overlap more the surer stays
 # Boxes that a chip may hold: so many for each object of the smallest size side by side, within these.
 _FULL, _LEAST, _MOST = 2.0, 100, 3000
 _LOOKED_AT = 4  # for each of them so many are looked at before those that overlap are taken out
-_PROPOSALS = 1000  # to learn from, as published
+_PROPOSED = 2  # and so many of two stages' proposals stay, of twice as many that are looked at
 _SAMPLED_ANCHORS, _SAMPLED_PROPOSALS = 256, 128  # of an image, whose losses are taken
 _MISSED = -100.0  # logit of what nobody would take for an object: no loss, no gradient
 _NEGATIVES, _LEAST_NEGATIVES = 3, 16  # SSD: for each box with an object, and of each image
@@ -87,10 +87,10 @@ class Detection(nn.Module):
         return found
 
     def forward(self, images: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
-        if targets is not None and self.training:
-            return self.model(images, _listed(targets, self.first_label))
         most = self.most(*images.shape[-2:])
         self.limit(self.model, most)
+        if targets is not None and self.training:
+            return self.model(images, _listed(targets, self.first_label))
         found = self.model(images)
         rows = torch.stack([_padded(each, most, self.first_label) for each in found])
         if "masks" not in found[0]:
@@ -200,9 +200,12 @@ class _Heads(RoIHeads):  # type: ignore[misc]
 
 
 def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
-    looked_at = min(_LOOKED_AT * most, _PROPOSALS)
-    model.rpn._pre_nms_top_n["testing"] = 2 * looked_at
-    model.rpn._post_nms_top_n["testing"] = max(looked_at // 2, most)
+    # As many for an area, of a small chip to learn from and of a large tile to scan. With one number for all
+    # sizes, as published, the second stage meets other proposals than it has learned from.
+    kept = _PROPOSED * most
+    for use in ("training", "testing"):
+        model.rpn._post_nms_top_n[use] = kept
+        model.rpn._pre_nms_top_n[use] = 2 * kept
     model.roi_heads.detections_per_img = most
 
 
@@ -251,8 +254,8 @@ def faster_rcnn(
         bg_iou_thresh=0.3,
         batch_size_per_image=_SAMPLED_ANCHORS,
         positive_fraction=0.5,
-        pre_nms_top_n={"training": _PROPOSALS, "testing": _PROPOSALS},
-        post_nms_top_n={"training": _PROPOSALS // 2, "testing": _PROPOSALS // 2},
+        pre_nms_top_n={"training": 0, "testing": 0},  # by the size of the image: `_limit_proposals`
+        post_nms_top_n={"training": 0, "testing": 0},
         nms_thresh=0.7,
     )
     heads = _Heads(

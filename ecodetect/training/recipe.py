@@ -14,7 +14,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +48,7 @@ from ecodetect.training.processes import joined
 from ecodetect.training.sample import Sample
 from ecodetect.training.samples import TYPICAL_PX, Contract, Dataset, Statistics, contract
 from ecodetect.training.selection import FEW, Found, Judged, choose, judge, pooled
-from ecodetect.training.sources import Asked, Source, gather
+from ecodetect.training.sources import Asked, Gathered, Source, gather
 from ecodetect.training.splits import Split, places, split
 
 EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
@@ -156,6 +155,114 @@ def train(
         raise UserError(
             f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
         )
+    case = _begun(
+        paths, target.stem, model, asked, backbone, weights, split_by, seed, gsd, settings, command, say
+    )
+    torch.manual_seed(seed)
+    if case.is_taught:
+        given = {"--freeze": freeze, "--epochs": epochs, "--within": within, "--resume": resume}
+        done, verdict = _taught(case, backbone, weights, seed, given, say)
+        bundle.write(target, done)
+        return Trained(target, None, done, None, verdict, case.gathered.notes)
+    network = _network(case.detector, case.card, case.start, backbone, weights, say)
+    plan = _planned(case, network, weights_are_learned(backbone, weights), epochs, freeze, within)
+    plan = replace(plan, seed=seed, workers=workers or min(4, os.cpu_count() or 1))
+    if augmentations is not None:
+        plan = replace(plan, augmentations=augmentations)
+    say(_described(case.statistics, case.sides, network, plan, case.made))
+    processes = joined(_device(device))
+    fitted = fit(
+        case.detector,
+        network,
+        case.card,
+        _drawn(case, plan),
+        plan,
+        folder=folder,
+        processes=processes,
+        resume=resume,
+        key=_fingerprint(case.gathered.sources),
+        progress=progress,
+    )
+    if hasattr(case.detector, "answers"):
+        fitted = _rejudged(fitted, case.detector, *case.grounds)
+    unit = case.made.unit if case.made.gsd is not None else "px"
+    near = f"distance ≤ {plan.within_px * (case.made.gsd or 1.0):.3g} {unit}, one to one"
+    criterion = getattr(case.detector, "CRITERION", near) if case.statistics.sized else near
+    done = _completed(_finished(fitted, case, criterion), case.detector, network, *case.grounds)
+    case.close()
+    curves = target.with_name(f"{target.stem}.curves.png")
+    if processes.leads:
+        bundle.write(target, done)
+        report.draw_curves(fitted.history, curves, title=target.stem)
+        shutil.rmtree(folder, ignore_errors=True)
+    verdict = report.verdict(fitted, case.sides.method)
+    return Trained(target, curves, done, fitted, verdict, case.gathered.notes)
+
+
+# -- what is to be trained ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Case:
+    """What is to be trained, and on which ground.
+
+    kind, detector : its name and module.  start : the bundle that it goes on from, if any.
+    wished : the detector's `Training`; None where there is nothing to set.
+    made : how rasters are seen.  statistics : of the training ground.
+    card : as far as it is known before training.
+    is_patches : whether the ground is pictures in folders by class.
+    """
+
+    kind: str
+    detector: Any
+    start: Bundle | None
+    wished: Any
+    made: Contract
+    gathered: Gathered
+    sides: Split
+    whole: Dataset
+    training: Dataset
+    validation: Dataset
+    statistics: Statistics
+    card: Card
+    is_patches: bool
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether a learner decides, so that no network is trained."""
+        return getattr(self.wished, "head", "network") != "network"
+
+    @property
+    def grounds(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        """The ground of training and of validation, piece by piece."""
+        if not self.is_patches:
+            return Pieces(self.training), Pieces(self.validation)
+        side = int(self.card.options["network"]["window"])
+        return Patches(self.training, side), Patches(self.validation, side)
+
+    def close(self) -> None:
+        for each in (self.whole, self.training, self.validation):
+            each.close()
+
+
+def _begun(
+    paths: Sequence[str | os.PathLike[str]],
+    name: str,
+    model: str | None,
+    asked: Asked | None,
+    backbone: str | None,
+    weights: str | None,
+    split_by: str,
+    seed: int,
+    gsd: float | None,
+    settings: Mapping[str, str] | None,
+    command: str,
+    say: Callable[[str], None],
+) -> _Case:
+    """Gather, choose the detector and how rasters are seen, split; see `train`.
+
+    name : of the new bundle.
+    """
     start = models.opened(model) if model is not None else None  # None: the name of a detector
     if isinstance(start, OnnxModel):
         raise UserError(
@@ -169,10 +276,10 @@ def train(
     if model is None and is_patches:
         model = "sliding_window"
     elif model is None and backbone is None and weights is None:
-        name = nearest(sources)
-        start = models.opened(name) if name is not None else None
-        if name is not None:
-            say(f"Training begins with what '{name}' has learned; -m heatmap begins with nothing.")
+        known = nearest(sources)
+        start = models.opened(known) if known is not None else None
+        if known is not None:
+            say(f"Training begins with what '{known}' has learned; -m heatmap begins with nothing.")
     kind = start.card.detector if start is not None else model or "heatmap"
     detector = _learned(kind)
     if is_patches and not hasattr(detector, "PATCH_PX"):
@@ -181,17 +288,7 @@ def train(
             " sliding_window."
         )
     wished = _wished(detector, kind, settings or {})
-    typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
-    if is_patches:
-        typical = detector.WINDOW_PX if backbone is None else detector.PATCH_PX
-    if start is None:
-        scaling: Literal["auto", "fixed"] = "fixed" if is_patches else "auto"
-        made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
-    else:
-        made, notes = contract_for(start.card, sources, gsd, typical_px=typical)
-    window: Length | None = getattr(wished, "window", None)
-    if window is not None:
-        made = _seen_through(window, detector, made, sources)
+    made, notes = _seen(detector, sources, start, backbone, gsd, wished, is_patches=is_patches)
     for note in notes:
         say(note)
     sides = split(sources, by=split_by, seed=seed)
@@ -204,86 +301,93 @@ def train(
     elif unseen:
         raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
     asked_of_card = {} if wished is None else {"training": wished, "patches": is_patches}
-    card = _card(target.stem, kind, detector, made, sources, whole, start, backbone, command, asked_of_card)
+    card = _card(name, kind, detector, made, sources, whole, start, backbone, command, asked_of_card)
     if hasattr(detector, "weighted"):
         card = detector.weighted(card, statistics.per_class, wished)
-    torch.manual_seed(seed)
-    pieces = partial(Patches, side=_window(card)) if is_patches else Pieces
-    is_taught = getattr(wished, "head", "network") != "network"  # a learner, with which no network is trained
-    if is_taught:
-        given: dict[str, Any] = {
-            "--freeze": freeze,
-            "--epochs": epochs,
-            "--within": within,
-            "--resume": resume,
-        }
-        taught: Any = detector
-        if hasattr(detector, "frozen"):
-            found = _network(detector, card, start, backbone, weights, say).state_dict()
-            taught = detector.frozen(card, {name: each.numpy() for name, each in found.items()})
-        else:
-            given |= {"--backbone": backbone, "--weights": weights}
-        _check_taught(kind, start, given)
-        grounds = pieces(training), pieces(validation)
-        chosen = without_network.learn(taught, *grounds, card, seed, say)
-        done = _finished(chosen, sides, sources, detector.CRITERION, statistics, None)
-        done = _completed(done, detector, None, *grounds)
-        for each in (whole, training, validation):
-            each.close()
-        bundle.write(target, done)
-        verdict = without_network.verdict(chosen, sides.method)
-        return Trained(target, None, done, None, verdict, gathered.notes)
-    network = _network(detector, card, start, backbone, weights, say)
+    return _Case(
+        kind, detector, start, wished, made, gathered, sides, whole, training, validation, statistics, card,
+        is_patches,
+    )  # fmt: skip
+
+
+def _seen(
+    detector: Any,
+    sources: Sequence[Source],
+    start: Bundle | None,
+    backbone: str | None,
+    gsd: float | None,
+    wished: Any,
+    *,
+    is_patches: bool,
+) -> tuple[Contract, Sequence[str]]:
+    """How rasters are seen, and what to say of it."""
+    typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
+    if is_patches:
+        typical = detector.WINDOW_PX if backbone is None else detector.PATCH_PX
+    if start is None:
+        scaling: Literal["auto", "fixed"] = "fixed" if is_patches else "auto"
+        made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
+    else:
+        made, notes = contract_for(start.card, sources, gsd, typical_px=typical)
+    window: Length | None = getattr(wished, "window", None)
+    if window is not None:
+        made = _seen_through(window, detector, made, sources)
+    return made, notes
+
+
+def _taught(
+    case: _Case,
+    backbone: str | None,
+    weights: str | None,
+    seed: int,
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> tuple[Bundle, str]:
+    """The bundle of a learner taught on the case's ground, and the verdict.
+
+    given : options that only a network that is trained can be told, and what was said.
+    """
+    taught: Any = case.detector
+    if hasattr(case.detector, "frozen"):
+        found = _network(case.detector, case.card, case.start, backbone, weights, say).state_dict()
+        taught = case.detector.frozen(case.card, {name: each.numpy() for name, each in found.items()})
+    else:
+        given = {**given, "--backbone": backbone, "--weights": weights}
+    _check_taught(case.kind, case.start, given)
+    chosen = without_network.learn(taught, *case.grounds, case.card, seed, say)
+    done = _finished(chosen, case, case.detector.CRITERION)
+    done = _completed(done, case.detector, None, *case.grounds)
+    case.close()
+    return done, without_network.verdict(chosen, case.sides.method)
+
+
+def _planned(
+    case: _Case,
+    network: nn.Module,
+    from_weights: bool,
+    epochs: int | None,
+    freeze: int | Literal["all"],
+    within: Length | None,
+) -> Plan:
+    """The plan for the case, with what a user has stated."""
     frozen = len(stages(network)) if freeze == "all" else freeze
     if frozen > len(stages(network)):
         raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
-    side = getattr(detector, "chip_px", lambda card: None)(card)
-    plan = plan_for(statistics, card, start is not None, weights_are_learned(backbone, weights), epochs, side)
+    side = getattr(case.detector, "chip_px", lambda card: None)(case.card)
+    plan = plan_for(case.statistics, case.card, case.start is not None, from_weights, epochs, side)
     if within is not None:
-        own_px = 1.0 if made.unit == "m" else made.gsd or 1.0
-        plan = replace(plan, within_px=within.pixels(_square(made), name="--within") / own_px)
-    plan = replace(
-        plan,
-        frozen=frozen,
-        seed=seed,
-        workers=workers or min(4, os.cpu_count() or 1),
-        augmentations=augmentations or Augmentations(**getattr(detector, "AUGMENTATIONS", {})),
-    )
-    processes = joined(_device(device))
+        own_px = 1.0 if case.made.unit == "m" else case.made.gsd or 1.0
+        plan = replace(plan, within_px=within.pixels(_square(case.made), name="--within") / own_px)
+    usual = Augmentations(**getattr(case.detector, "AUGMENTATIONS", {}))
+    return replace(plan, frozen=frozen, augmentations=usual)
+
+
+def _drawn(case: _Case, plan: Plan) -> Drawn | DrawnPatches:
+    """What chips are drawn from."""
     read_px = math.ceil(plan.size_px * plan.augmentations.widening)
-    data: Drawn | DrawnPatches
-    if is_patches:
-        data = DrawnPatches(training, validation, plan.size_px, read_px)
-    else:
-        data = Drawn(training, validation, read_px)
-    say(_described(statistics, sides, network, plan, made))
-    fitted = fit(
-        detector,
-        network,
-        card,
-        data,
-        plan,
-        folder=folder,
-        processes=processes,
-        resume=resume,
-        key=_fingerprint(sources),
-        progress=progress,
-    )
-    if hasattr(detector, "answers"):
-        fitted = _rejudged(fitted, detector, pieces(training), pieces(validation))
-    unit = made.unit if made.gsd is not None else "px"
-    near = f"distance ≤ {plan.within_px * (made.gsd or 1.0):.3g} {unit}, one to one"
-    criterion = getattr(detector, "CRITERION", near) if statistics.sized else near
-    done = _finished(fitted, sides, sources, criterion, statistics, start)
-    done = _completed(done, detector, network, pieces(training), pieces(validation))
-    for each in (whole, training, validation):
-        each.close()
-    curves = target.with_name(f"{target.stem}.curves.png")
-    if processes.leads:
-        bundle.write(target, done)
-        report.draw_curves(fitted.history, curves, title=target.stem)
-        shutil.rmtree(folder, ignore_errors=True)
-    return Trained(target, curves, done, fitted, report.verdict(fitted, sides.method), gathered.notes)
+    if case.is_patches:
+        return DrawnPatches(case.training, case.validation, plan.size_px, read_px)
+    return Drawn(case.training, case.validation, read_px)
 
 
 def _wished(detector: Any, kind: str, settings: Mapping[str, str]) -> Any:
@@ -360,10 +464,6 @@ def _learned(kind: str) -> Any:
     return importlib.import_module(detectors.known()[kind].partition(":")[0])
 
 
-def _window(card: Card) -> int:
-    return int(card.options["network"]["window"])
-
-
 def _check_taught(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
     """Raise UserError for what only a network that is trained can be told."""
     if start is not None:
@@ -381,9 +481,6 @@ def _device(asked: str) -> str:
     if asked == "mps" and not torch.backends.mps.is_available():
         raise UserError("There is no MPS device here; use --device cpu.")
     return asked
-
-
-# -- what is to be trained ---------------------------------------------------------------------------------
 
 
 def _card(
@@ -564,17 +661,10 @@ def _fingerprint(sources: Sequence[Source]) -> str:
 # -- what is written ---------------------------------------------------------------------------------------
 
 
-def _finished(
-    fitted: Fitted | without_network.Chosen,
-    sides: Split,
-    sources: Sequence[Source],
-    criterion: str,
-    statistics: Statistics,
-    start: Bundle | None,
-) -> Bundle:
+def _finished(fitted: Fitted | without_network.Chosen, case: _Case, criterion: str) -> Bundle:
     """The bundle with all that is known now."""
-    card = fitted.bundle.card
-    used = [source for number, source in enumerate(sources) if number in sides.training]
+    card, statistics, sides, start = fitted.bundle.card, case.statistics, case.sides, case.start
+    used = [source for number, source in enumerate(case.gathered.sources) if number in sides.training]
     entry = {
         "name": ", ".join(source.name for source in used[:5])
         + (f" and {len(used) - 5} more" if len(used) > 5 else ""),
