@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 import ecodetect
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.sizes import Length
-from ecodetect.training import recipe
+from ecodetect.training import planning
 from ecodetect.training.recipe import train
 from ecodetect.training.sources import Asked
 
@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Train and measure."""
     torch.set_num_threads(threads)
-    recipe.LEAST_STEPS = recipe.MOST_STEPS = steps
+    planning.LEAST_STEPS = planning.MOST_STEPS = steps
     limit = Length.parse(within, name="--within")
     pool, kept = _pairs(folders[0], folders[1]), _pairs(folders[2], folders[3])
     order = np.random.default_rng(0).permutation(len(kept))

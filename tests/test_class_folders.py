@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from ecodetect import bundle
 from ecodetect.errors import UserError
-from ecodetect.training import recipe
+from ecodetect.training import planning
 from ecodetect.training.class_folders import (
     DrawnPatches,
     Patches,
@@ -94,10 +94,10 @@ def test_every_picture_is_one_individual_of_one_size(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "LEAST_STEPS", 90)
-    monkeypatch.setattr(recipe, "PASSES", 4)
-    monkeypatch.setattr(recipe, "EPOCHS", 3)
-    monkeypatch.setattr(recipe, "STEP_PX", 16 * 64 * 64)
+    monkeypatch.setattr(planning, "LEAST_STEPS", 90)
+    monkeypatch.setattr(planning, "PASSES", 4)
+    monkeypatch.setattr(planning, "EPOCHS", 3)
+    monkeypatch.setattr(planning, "STEP_PX", 16 * 64 * 64)
 
 
 @pytest.mark.usefixtures("quick")

@@ -23,7 +23,7 @@ from ecodetect.detectors import proposals, sliding_window  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Grid, Window  # noqa: E402
-from ecodetect.training import recipe  # noqa: E402
+from ecodetect.training import planning  # noqa: E402
 from ecodetect.training.sample import Objects, Sample  # noqa: E402
 
 RGB = ("red", "green", "blue")
@@ -129,10 +129,10 @@ def test_selective_search_can_propose() -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "LEAST_STEPS", 40)
-    monkeypatch.setattr(recipe, "PASSES", 1)
-    monkeypatch.setattr(recipe, "EPOCHS", 2)
-    monkeypatch.setattr(recipe, "STEP_PX", 2 * 160 * 160)
+    monkeypatch.setattr(planning, "LEAST_STEPS", 40)
+    monkeypatch.setattr(planning, "PASSES", 1)
+    monkeypatch.setattr(planning, "EPOCHS", 2)
+    monkeypatch.setattr(planning, "STEP_PX", 2 * 160 * 160)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from ecodetect import bundle, formats, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import Rates  # noqa: E402
-from ecodetect.training import checkpoint, loop, recipe, report  # noqa: E402
+from ecodetect.training import case, checkpoint, loop, planning, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.samples import Statistics  # noqa: E402
@@ -45,11 +45,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of seconds: what is learned is little."""
     monkeypatch.setattr(loop, "LOOKED_AT", 4)
     monkeypatch.setattr(loop, "LIGHT_FROM", 4)
-    monkeypatch.setattr(recipe, "LEAST_STEPS", 24)
-    monkeypatch.setattr(recipe, "MOST_STEPS", 24)
-    monkeypatch.setattr(recipe, "STEP_PX", 1)
+    monkeypatch.setattr(planning, "LEAST_STEPS", 24)
+    monkeypatch.setattr(planning, "MOST_STEPS", 24)
+    monkeypatch.setattr(planning, "STEP_PX", 1)
     monkeypatch.setitem(heatmap.DEFAULTS, "network", TINY)  # type: ignore[arg-type]
-    monkeypatch.setattr(recipe, "nearest", lambda sources: None)
+    monkeypatch.setattr(case, "nearest", lambda sources: None)
 
 
 @pytest.mark.usefixtures("small")
@@ -125,11 +125,11 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
         size = None if gsd is None else (gsd, gsd)
         return cast(Source, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
 
-    assert recipe.nearest([source(0.12)]) == "shrubs"
-    assert recipe.nearest([source(0.5)]) == "trees-rgb"
-    assert recipe.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
-    assert recipe.nearest([source(None), source(None, ("grey",))]) == "nuclei"
-    assert recipe.nearest([source(0.6, ("thermal",))]) is None
+    assert case.nearest([source(0.12)]) == "shrubs"
+    assert case.nearest([source(0.5)]) == "trees-rgb"
+    assert case.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
+    assert case.nearest([source(None), source(None, ("grey",))]) == "nuclei"
+    assert case.nearest([source(0.6, ("thermal",))]) is None
 
 
 def test_bands_go_by_their_names() -> None:
@@ -239,7 +239,7 @@ def test_an_interrupted_training_is_gone_on_with(
 
     from ecodetect_cli.train import Line
 
-    def stop(self: Line, progress: recipe.Progress) -> None:
+    def stop(self: Line, progress: loop.Progress) -> None:
         if progress.step == 2:
             raise KeyboardInterrupt
 
@@ -298,18 +298,18 @@ def test_plans_for_few_and_many(size: float | None) -> None:
     from ecodetect.bundle import Card
 
     card = Card(name="m", detector="heatmap", bands=("grey",), unit="px", largest=50, classes=("a",))
-    few = recipe.plan_for(statistics(40, 1e6, size), card, False, False)
-    many = recipe.plan_for(statistics(40_000, 1e9, size), card, False, False)
+    few = planning.plan_for(statistics(40, 1e6, size), card, False, False)
+    many = planning.plan_for(statistics(40_000, 1e9, size), card, False, False)
     assert few.steps < 330
     assert many.steps > 10_000
     for plan in (few, many):
         assert plan.size_px % 32 == 0
         assert 160 <= plan.size_px <= 320
         assert 1e5 < plan.batch * plan.size_px**2 < 5e5
-        assert plan.steps == recipe.EPOCHS * plan.every
+        assert plan.steps == planning.EPOCHS * plan.every
         assert plan.within_px >= 2
-    assert recipe.plan_for(statistics(40, 1e6, size), card, False, False, epochs=2).steps == 2 * few.every
-    assert recipe.plan_for(statistics(40, 1e6, size), card, True, False).rate < few.rate
+    assert planning.plan_for(statistics(40, 1e6, size), card, False, False, epochs=2).steps == 2 * few.every
+    assert planning.plan_for(statistics(40, 1e6, size), card, True, False).rate < few.rate
 
 
 # -- what is said at the end -------------------------------------------------------------------------------
@@ -372,5 +372,5 @@ def test_which_classes_only_validation_has() -> None:
             spacing_px=None, known_px=0.0,
         )  # fmt: skip
 
-    assert recipe._unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith("none of: 'b' (2)")
-    assert recipe._unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""
+    assert case.classes_unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith("none of: 'b' (2)")
+    assert case.classes_unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""

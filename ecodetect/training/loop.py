@@ -1,7 +1,7 @@
 """The one training loop, for all detectors: plain PyTorch, and everything about it is a function of the seed.
 
 A detector gives network, targets, losses and decoding (`Learned`), the data give random chips and validation
-ground (`Data`), a `Plan` says how much of what (`recipe` makes one from the data). What a step sees depends
+ground (`Data`), a `Plan` says how much of what (`planning` makes one from the data). What a step sees depends
 on the seed and the step only, never on workers or interruptions, so resuming from the last checkpoint leads
 to the same weights. Kept is an average of the weights over the last steps, at its best validation.
 """

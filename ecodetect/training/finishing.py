@@ -1,0 +1,121 @@
+"""From what was learned to the bundle that is written: what was measured, and on which ground."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+from torch import nn
+
+from ecodetect import runtime
+from ecodetect.bundle import Bundle
+from ecodetect.training.case import Case
+from ecodetect.training.loop import Fitted
+from ecodetect.training.sample import Sample
+from ecodetect.training.selection import FEW, Found, Judged, choose, judge, pooled
+from ecodetect.training.splits import places
+from ecodetect.training.without_network import Chosen
+
+
+def finished(fitted: Fitted | Chosen, case: Case, criterion: str) -> Bundle:
+    """The bundle with all that is known now."""
+    card, statistics, sides, start = fitted.bundle.card, case.statistics, case.sides, case.start
+    used = [source for number, source in enumerate(case.gathered.sources) if number in sides.training]
+    entry = {
+        "name": ", ".join(source.name for source in used[:5])
+        + (f" and {len(used) - 5} more" if len(used) > 5 else ""),
+        "rasters": len(used),
+        "objects": statistics.objects,
+        "per_class": dict(statistics.per_class),
+        "places": places(used),
+    }
+    if start is not None:
+        entry["began_with"] = f"{start.card.name} {start.hash}"
+    rates = fitted.validation
+    metric = {
+        "split": "validation",
+        "chosen": sides.method,
+        "n": rates.n_truths,
+        "rasters": len(sides.validation),
+        "criterion": criterion,
+        "precision": _figure(rates.precision),
+        "recall": _figure(rates.recall),
+        "f1": _figure(rates.f1),
+        "ap": _figure(fitted.ap),
+        "note": "the threshold was chosen on the same ground"
+        if rates.n_truths
+        else "nothing to validate with",
+    }
+    return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
+
+
+def rejudged(
+    fitted: Fitted, detector: Any, training: Sequence[Sample], validation: Sequence[Sample]
+) -> Fitted:
+    """Rates and thresholds of what a scan finds, where that isn't what is read off the network's output."""
+    done = fitted.bundle
+    classes = len(done.card.classes)
+
+    def judged(samples: Sequence[Sample]) -> Judged:
+        found = (Found(*each) for each in detector.answers(done, samples))
+        pairs = zip(found, samples, strict=True)
+        return pooled((judge(each, sample, 0.0, classes) for each, sample in pairs), classes)
+
+    unseen, seen = judged(validation), judged(training)
+    few = unseen.n_truths.sum() < FEW
+    thresholds = choose(pooled([unseen, seen], classes) if few else unseen, otherwise=0.5)
+    card = replace(done.card, thresholds=thresholds)
+    return replace(
+        fitted,
+        bundle=Bundle(card, done.weights),
+        validation=unseen.rates(thresholds["f1"]),
+        training=seen.rates(thresholds["f1"]),
+        ap=unseen.ap().coco,
+    )
+
+
+def completed(
+    done: Bundle,
+    detector: Any,
+    network: nn.Module | None,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> Bundle:
+    """The bundle with what the detector itself reads off annotated ground, if it does, and its locality."""
+    done = _calibrated(done, detector, training, validation)
+    if hasattr(detector, "measured"):
+        told = detector.measured(done, validation if len(validation) else training)
+        done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
+    return _measured(done, detector, network, next(chain(validation, training), None))
+
+
+def _calibrated(
+    done: Bundle, detector: Any, training: Iterable[Sample], validation: Iterable[Sample]
+) -> Bundle:
+    """The bundle with what a detector reads off annotated ground, if it does."""
+    calibrated = getattr(detector, "calibrated", None)
+    if calibrated is None:
+        return done
+    return Bundle(calibrated(done, training, validation), done.weights)
+
+
+def _measured(done: Bundle, detector: Any, network: nn.Module | None, sample: Sample | None) -> Bundle:
+    """The bundle with what tests of locality say, on a sample of the ground.
+
+    network : None: without one, what is found may depend on all of an image.
+    """
+    card = replace(done.card, reach_px="whole image")
+    if network is not None:
+        card = replace(done.card, reach_px=runtime.reach(network.cpu(), len(done.card.bands)))
+    measure = getattr(detector, "measure_agreement", None)
+    if measure is not None:
+        image = None if sample is None else sample.image
+        card = replace(card, agreement=measure(Bundle(card, done.weights), image))
+    return Bundle(card, done.weights)
+
+
+def _figure(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)

@@ -1,0 +1,65 @@
+"""How much of what to train with, for data like these."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ecodetect.bundle import Card
+from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, PATCH_PASSES, STEP_PX
+from ecodetect.training.loop import Plan
+from ecodetect.training.samples import Statistics
+
+EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
+# Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
+RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
+SLOWER = 0.3  # pretrained layers, against those that begin at random
+
+
+def weights_are_learned(backbone: str | None, weights: str | None) -> bool:
+    """Whether an encoder begins with weights that were learned elsewhere."""
+    return backbone is not None and weights != "none"
+
+
+def plan_for(
+    statistics: Statistics,
+    card: Card,
+    from_bundle: bool,
+    from_weights: bool,
+    epochs: int | None = None,
+    side: int | None = None,
+) -> Plan:
+    """How much of what, for data like these.
+
+    side : of the chips, where the network asks for one: a window, of which it answers the middle.
+
+    Chips show some eight individuals side by side; a step has about as many pixels whatever their size; the
+    ground is passed `PASSES` times, in no fewer steps than a few individuals need and no more than a night
+    has.
+    """
+    size, spaces = statistics.size_px, statistics.spacing_px
+    typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
+    is_window = side is not None
+    side = side or 32 * round(float(np.clip(8 * typical, 160, 320)) / 32)
+    batch = max(4, round(STEP_PX / side**2))
+    ground = max(statistics.known_px, statistics.objects * (2 * typical) ** 2)
+    passes = PASSES
+    if is_window and statistics.known_px <= statistics.images * side**2:  # pictures of one individual each
+        ground, passes = statistics.known_px, PATCH_PASSES if from_weights else PASSES
+    steps = float(np.clip(passes * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
+    every = math.ceil(steps / EPOCHS)
+    widest = size[2] if size is not None else typical
+    # A position counts as found within an object's radius; of points half the way to the neighbour.
+    within = size[1] / 2 if size is not None else spaces[2] / 2 if spaces is not None else 12.0
+    return Plan(
+        size_px=side,
+        batch=batch,
+        steps=every * (epochs or EPOCHS),
+        every=every,
+        rate=RATE_BUNDLE if from_bundle else RATE_BACKBONE if from_weights else RATE_SCRATCH,
+        slower=SLOWER if from_weights else 1.0,
+        within_px=max(2.0, round(within, 2)),
+        rim_px=0 if is_window else round(float(np.clip(widest / 2, 4, side / 8))),
+        patience=EPOCHS // 2 - 2,
+    )
