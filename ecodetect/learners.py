@@ -8,14 +8,15 @@ standardised inside, and classes count alike, however many examples each has.
 - forest: the mean over trees of the share of each class in the leaf (Breiman 2001,
   doi:10.1023/A:1010933404324).
 - svm: for each class a machine with a Gaussian kernel that tells it from the rest (for two classes one
-  machine). A logistic curve, fitted to margins of examples that were left out (five folds), makes a margin a
-  probability (Platt 1999); those of the classes are divided by their sum.
+  machine). A logistic curve, fitted to margins of examples that were left out (five folds, or groups), makes
+  a margin a probability (Platt 1999); those of the classes are divided by their sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -147,11 +148,15 @@ class Learner:
         return np.hstack([1 - sure, sure]) if sure.shape[1] == 1 else _shared(sure)
 
 
-def fit(kind: Kind, features: NDArray[Any], label: Labels, classes: int, seed: int) -> Learner:
+def fit(
+    kind: Kind, features: NDArray[Any], label: Labels, classes: int, seed: int, group: Labels | None = None
+) -> Learner:
     """Learn from examples.
 
     features : (N, C).  label : int64 (N,), below `classes`, which is how many classes there are.
     seed : of all chance; the same gives the same learner.
+    group : int64 (N,), of examples that are left out together, such as parts of one individual, when it is
+        asked how sure the answer for others may be; a few, of many examples each. None: each by itself.
     Raises UserError where fewer than two classes have examples, or scikit-learn isn't installed.
     """
     seen, place = np.unique(label, return_inverse=True)
@@ -167,12 +172,17 @@ def fit(kind: Kind, features: NDArray[Any], label: Labels, classes: int, seed: i
     scale = np.sqrt((np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count)
     scale[scale < 1e-9 * np.maximum(np.abs(mean), 1.0)] = 1.0  # the same in all examples
     x = _standardised(features, mean, scale)
-    learn = {"knn": _neighbours, "forest": _forest, "svm": _machines}[kind]
+    fold = _folds(place, seed) if group is None else group
+    learners: dict[Kind, Callable[..., dict[str, NDArray[Any]]]] = {
+        "knn": _neighbours,
+        "forest": _forest,
+        "svm": partial(_machines, fold=fold),
+    }
     settings = {"kind": kind, "classes": int(classes)}
     if kind == "knn":
         settings["neighbours"] = NEIGHBOURS
     arrays = {"mean": mean, "scale": scale, "seen": seen.astype(np.int64)}
-    return Learner.of(settings, arrays | learn(x, place, len(seen), seed))
+    return Learner.of(settings, arrays | learners[kind](x, place, len(seen), seed))
 
 
 def _neighbours(x: NDArray[np.float32], place: Labels, classes: int, seed: int) -> dict[str, NDArray[Any]]:
@@ -206,7 +216,9 @@ def _forest(x: NDArray[np.float32], place: Labels, classes: int, seed: int) -> d
     return {"root": np.array(roots, np.int32), **found}
 
 
-def _machines(x: NDArray[np.float32], place: Labels, classes: int, seed: int) -> dict[str, NDArray[Any]]:
+def _machines(
+    x: NDArray[np.float32], place: Labels, classes: int, seed: int, fold: Labels
+) -> dict[str, NDArray[Any]]:
     sklearn_svm = _scikit_learn("svm")
     gamma = 1 / (x.shape[1] * max(float(x.var()), 1e-9))
     x64 = x.astype(np.float64)
@@ -216,7 +228,6 @@ def _machines(x: NDArray[np.float32], place: Labels, classes: int, seed: int) ->
         return made.fit(x64[rows], mine[rows])
 
     everyone = np.arange(len(x))
-    fold = _folds(place, seed)
     duals, facts = [], []
     for number in [1] if classes == 2 else range(classes):
         mine = place == number
@@ -225,7 +236,7 @@ def _machines(x: NDArray[np.float32], place: Labels, classes: int, seed: int) ->
         dual[whole.support_] = whole.dual_coef_[0]
         duals.append(dual)
         margin = np.zeros(len(x))
-        for one in range(int(fold.max()) + 1):
+        for one in np.unique(fold):
             rest = np.flatnonzero(fold != one)
             left_out = fold == one
             if len(np.unique(mine[rest])) == 2:

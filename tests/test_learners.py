@@ -123,6 +123,20 @@ def test_the_machines_are_those_of_scikit_learn(classes: int) -> None:
         assert np.allclose(found[:, number], wanted, rtol=0, atol=1e-5)
 
 
+def test_the_machines_are_no_surer_of_parts_of_what_they_have_seen() -> None:
+    """Labels by chance, ten examples of each individual: of another one nothing can be known."""
+    scikit_learn("svm")
+    rng = np.random.default_rng(0)
+    individual = np.repeat(np.arange(60), 10)
+    x = rng.normal(size=(60, 6))[individual] + rng.normal(0, 0.01, (600, 6))
+    label = rng.integers(0, 2, 60)[individual]
+    others = rng.normal(size=(200, 6))
+    alone = learners.fit("svm", x, label, 2, 0).probability(others)[:, 1]
+    together = learners.fit("svm", x, label, 2, 0, individual % 5).probability(others)[:, 1]
+    assert np.abs(alone - 0.5).mean() > 0.3
+    assert np.abs(together - 0.5).mean() < 0.15
+
+
 def test_the_logistic_curve_says_how_often_a_margin_is_right() -> None:
     """Margins drawn so that the truth is known: two normal distributions, 2 apart, of deviation 1."""
     rng = np.random.default_rng(0)

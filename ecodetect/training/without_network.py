@@ -109,7 +109,7 @@ def learn(
     background = len(card.classes)
     features, label, fold = _examples(shown, rng, background + 1)
     for kind in kinds:
-        whole = learners.fit(kind, features, label, background + 1, seed)
+        whole = learners.fit(kind, features, label, background + 1, seed, fold)
         parts = [_without(kind, features, label, fold, one, background + 1, seed) for one in range(_FOLDS)]
         answers = [_crossed(piece, parts, whole) for piece in shown]
         others = [whole.probability(piece.look.features) for piece in unseen]
@@ -203,7 +203,7 @@ def _without(
     rest = fold != one
     if len(np.unique(label[rest])) < 2:
         return None
-    return learners.fit(kind, features[rest], label[rest], classes, seed)
+    return learners.fit(kind, features[rest], label[rest], classes, seed, fold[rest])
 
 
 def _crossed(piece: _Piece, parts: Sequence[Learner | None], whole: Learner) -> NDArray[np.float64]:
