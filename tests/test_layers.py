@@ -66,6 +66,7 @@ LAYERS = [
         "ecodetect.detectors.map_boxes",
         "ecodetect.detectors.segments",
         "ecodetect.detectors.splitting",
+        "ecodetect.detectors.window_networks",
     ],
     ["ecodetect.detectors.outlines", "ecodetect.detectors.peaks"],
     ["ecodetect.detectors.protocol"],
@@ -130,6 +131,7 @@ LEARNED = {
     "ecodetect.detectors.retinanet",
     "ecodetect.detectors.sliding_window",
     "ecodetect.detectors.ssd",
+    "ecodetect.detectors.window_networks",
     "ecodetect.detectors.yolo",
     "ecodetect.exporting",
     "ecodetect.network_opening",  # for types
