@@ -91,8 +91,15 @@ def test_heat_lies_where_the_answer_comes_from(tmp_path: Path) -> None:
     assert done.activation.max() == 1
 
 
-@pytest.mark.parametrize("patches", [True, False], ids=["pictures", "rasters"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "patches"),
+    [
+        *((way, True) for way in WAYS),
+        ("valid", False),
+        ("windows", False),
+        pytest.param("dense", False, marks=pytest.mark.slow),
+    ],
+)
 def test_all_classifiers_can_be_explained(ecodetect: Run, tmp_path: Path, way: str, patches: bool) -> None:
     model = at_random(tmp_path / "m.safetensors", way, patches=patches)
     for name in ("dark", "bright"):

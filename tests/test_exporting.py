@@ -75,7 +75,7 @@ def test_the_same_points_are_found(pair: tuple[Path, Path], sample_data: Path) -
     assert_same(one, two)
 
 
-@pytest.mark.parametrize("options", [{}, {"head": "many"}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"head": "many"}, marks=pytest.mark.slow)])
 def test_the_same_boxes_are_found(tmp_path: Path, sample_data: Path, options: dict[str, str]) -> None:
     bundle.write(tmp_path / "a.safetensors", boxes())
     done = exporting.export(tmp_path / "a.safetensors", tmp_path / "a.onnx", options=options)

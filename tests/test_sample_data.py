@@ -71,16 +71,19 @@ def crowns(sample_data: Path) -> NDArray[np.int32]:
     return burnt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dryland.tif", "cells.png"])
 def test_rendering_again_gives_the_committed_pixels(name: str, sample_data: Path, again: Path) -> None:
     assert np.array_equal(pixels(again / name), pixels(sample_data / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dryland_shrubs.csv", "cells.csv"])
 def test_rendering_again_gives_the_committed_points(name: str, sample_data: Path, again: Path) -> None:
     assert (again / name).read_bytes() == (sample_data / name).read_bytes().replace(b"\r\n", b"\n")
 
 
+@pytest.mark.slow
 def test_rendering_again_gives_the_committed_crowns(sample_data: Path, again: Path) -> None:
     name = "dryland_shrubs.geojson"
     for new, old in zip(features(again / name), features(sample_data / name), strict=True):

@@ -84,7 +84,10 @@ def test_a_cell_says_what_the_window_about_its_middle_says(step: int) -> None:
         assert torch.allclose(dense(x)[0, :, row, column], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["mobilenet_v2", "squeezenet1_1", "googlenet"])
+@pytest.mark.parametrize(
+    "kind",
+    ["squeezenet1_1", *(pytest.param(k, marks=pytest.mark.slow) for k in ("googlenet", "mobilenet_v2"))],
+)
 def test_backbones_classify_windows_and_give_maps(kind: str) -> None:
     x = torch.zeros(1, 3, 64, 64)
     shape = {"kind": kind, "window": 64, "step": 16}
