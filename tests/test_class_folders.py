@@ -100,6 +100,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "STEP_PX", 16 * 64 * 64)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_classifier_learns_pictures_by_class(ecodetect: Run, tmp_path: Path) -> None:
     drawn(tmp_path / "set" / "train", 16)

@@ -28,7 +28,11 @@ from ecodetect.grid import Window
 
 BANDS = ("red", "green", "blue", "nir")
 KINDS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
-pytestmark = pytest.mark.parametrize("name", sorted(TABLE))
+# What `mask_rcnn` does to pixels `faster_rcnn` does; it is the slowest of all.
+SLOW = {"mask_rcnn"}
+pytestmark = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(TABLE)]
+)
 
 
 def ground(kind: str = "uint8", width: int = 200, height: int = 150) -> NDArray[Any]:
