@@ -153,3 +153,25 @@ def test_what_cannot_be_an_encoder_is_one_sentence() -> None:
         backbones.encoder("alexnet", None, RGB)
     with pytest.raises(UserError, match="learned from scratch"):
         networks.build({"kind": "unet", "width": 4, "depth": 1, "up": 1}, RGB, 1, {})
+
+
+def test_as_many_proposals_for_an_area_in_chips_to_learn_from_as_in_tiles_to_scan() -> None:
+    """Otherwise the second stage meets other proposals than it has learned from, and finds by tile."""
+    from ecodetect.networks import detection
+
+    settings = {
+        "kind": "squeezenet1_1", "strides": [8], "coarsest": 16, "width": 8, "smallest_px": 16.0,
+        "anchors": [[16.0, 24.0]], "ratios": [1.0],
+    }  # fmt: skip
+    network = detection.faster_rcnn(settings, ("red", "green", "blue"), 1, None)
+    kept = {}
+    for side, use in ((192, "training"), (384, "testing")):
+        images = torch.zeros(1, 3, side, side)
+        boxes = torch.tensor([[[20.0, 20.0, 40.0, 40.0, 0.0]]])
+        targets = {"boxes": boxes, "background": torch.ones(1, 1, side, side)}
+        network.train(use == "training")
+        with torch.no_grad():
+            network(images, targets if use == "training" else None)
+        proposer = network.model.rpn
+        kept[use] = np.array([proposer._pre_nms_top_n[use], proposer._post_nms_top_n[use]]) / side**2
+    np.testing.assert_allclose(kept["training"], kept["testing"], rtol=0.01)

@@ -167,12 +167,13 @@ def train(
         key=_fingerprint(case.gathered.sources),
         progress=progress,
     )
+    grounds = case.grounds
     if hasattr(case.detector, "answers"):
-        fitted = rejudged(fitted, case.detector, *case.grounds)
+        fitted = rejudged(fitted, case.detector, *grounds)
     unit = case.made.unit if case.made.gsd is not None else "px"
     near = f"distance ≤ {plan.within_px * (case.made.gsd or 1.0):.3g} {unit}, one to one"
     criterion = getattr(case.detector, "CRITERION", near) if case.statistics.sized else near
-    done = completed(finished(fitted, case, criterion), case.detector, network, *case.grounds)
+    done = completed(finished(fitted, case, criterion), case.detector, network, *grounds)
     case.close()
     curves = target.with_name(f"{target.stem}.curves.png")
     if processes.leads:
@@ -202,9 +203,10 @@ def _taught(
     else:
         given = {**given, "--backbone": backbone, "--weights": weights}
     _check_taught(case.kind, case.start, given)
-    chosen = without_network.learn(taught, *case.grounds, case.card, seed, say)
+    grounds = case.grounds
+    chosen = without_network.learn(taught, *grounds, case.card, seed, say)
     done = finished(chosen, case, case.detector.CRITERION)
-    done = completed(done, case.detector, None, *case.grounds)
+    done = completed(done, case.detector, None, *grounds)
     case.close()
     return done, without_network.verdict(chosen, case.sides.method)
 
