@@ -109,7 +109,8 @@ def test_masks_tell_the_truth(kinds: Augmentations) -> None:
     # What isn't valid is NaN here, so that a pixel made of it would show.
     image = np.where(valid, 1.0, np.nan).astype(np.float32)[None]
     image[:, ~valid] = FILL
-    sample = Sample(image, valid, known, ignored, base.objects)
+    beside = ~known & (np.arange(len(known)) > 15)[:, None]
+    sample = Sample(image, valid, known, ignored, base.objects, beside)
     light = Light(("grey",), np.zeros(1, np.float32), np.ones(1, np.float32))
     for seed in range(10):
         only_moved = replace(
@@ -122,6 +123,9 @@ def test_masks_tell_the_truth(kinds: Augmentations) -> None:
         assert moved.valid.any()
         assert moved.ignored.any() or kinds.translation
         assert not moved.known.all()
+        assert moved.beside is not None
+        assert moved.beside.any() or kinds.translation
+        assert not (moved.beside & (moved.known | ~moved.valid)).any()
 
 
 def test_sizes_and_accuracies_grow_with_the_scale() -> None:

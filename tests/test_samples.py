@@ -109,13 +109,23 @@ def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     # Half an individual farther inside only what is annotated is known.
     half = float(np.percentile(np.sqrt(sample.objects.size.prod(axis=1)), 95)) / 2
     assert not sample.known[: 4 + int(half)].any()
+    # There a box that is clear of the edge is known all the same.
+    assert sample.beside is not None
+    assert not (sample.beside & (sample.known | _edge_of(sample.beside, 4))).any()
     (free,) = gather([image, boxes], Asked(ignore=("doubtful", str(doubtful)))).sources
     known = Dataset([free], plain()).chip(Place(0, Window(0, 0, 128, 128))).known
     inner = slice(6 + int(half), -6 - int(half))
     assert (sample.known[inner, inner] == known[inner, inner]).all()
+    assert ((sample.known | sample.beside | _edge_of(known, 4)) == (known | _edge_of(known, 4))).all()
     assert known[inner, inner].any()
     with pytest.raises(UserError, match=r"no annotation has the class 'bush'; there are: doubtful, shrub\.$"):
         gather([image, boxes], Asked(ignore=("bush",)))
+
+
+def _edge_of(mask: np.ndarray, width: int) -> np.ndarray:
+    edge = np.ones_like(mask)
+    edge[width:-width, width:-width] = False
+    return edge
 
 
 def test_a_working_grid_moves_pixels_and_annotations_alike(scene: tuple[Path, Path]) -> None:

@@ -61,18 +61,25 @@ def check_sizes(diameter_px: Floats, name: str) -> Floats:
 def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     """Boxes to be found, and where nothing else is.
 
-    Returns boxes (n, 5): xmin, ymin, xmax, ymax in pixels and the class; background (1, H, W): 1 where
-    annotation is complete, so that a box found there without a truth is wrong, 0 where it is unknown.
+    Returns boxes (n, 5): xmin, ymin, xmax, ymax in pixels and the class; background (1, H, W): whether a box
+    that is found with its middle here, without a truth, is wrong, as `networks.background` has it.
     """
+    from ecodetect.networks.background import IGNORED, UNKNOWN, WRONG, WRONG_INSIDE
+
     objects = sample.objects
-    background = sample.valid & ~sample.ignored & sample.known
+    clear = sample.valid & ~sample.ignored
+    background = clear & sample.known
     for x, y in objects.xy[~objects.is_sized]:
         reach = _POINT_REACH * float(card.options["typical_px"])
         rows = slice(max(0, math.floor(y - reach)), max(0, math.ceil(y + reach)))
         background[rows, max(0, math.floor(x - reach)) : max(0, math.ceil(x + reach))] = False
     learned = is_learned(sample)
     boxes = np.column_stack([objects.box[learned], objects.label[learned]])
-    return {"boxes": boxes.astype(np.float32), "background": background[None].astype(np.float32)}
+    ground = np.where(background, WRONG, UNKNOWN)
+    if sample.beside is not None:
+        ground[clear & sample.beside & ~background] = WRONG_INSIDE
+        ground[sample.ignored] = IGNORED
+    return {"boxes": boxes.astype(np.float32), "background": ground[None].astype(np.float32)}
 
 
 def is_learned(sample: Sample) -> NDArray[np.bool_]:

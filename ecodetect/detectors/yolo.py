@@ -115,16 +115,18 @@ def losses(outputs: Sequence[Tensor], targets: Mapping[str, Tensor], card: Card)
     """Losses of a batch; their sum is what training lowers.
 
     outputs : of both heads, those that answer once first.
-    targets : boxes (N, M, 5), rows of NaN where an image has fewer; background (N, 1, H, W).
+    targets : boxes (N, M, 5), rows of NaN where an image has fewer; background (N, 1, H, W), as
+        `networks.background` has it.
     """
     strides = [int(stride) for stride in card.options["network"]["strides"]]
     levels = len(strides)
     places = _places([each.shape[-2:] for each in outputs[:levels]], strides, outputs[0])
-    background = _at_places(targets["background"], strides)
+    ground = targets["background"][:, 0]
+    under = _at_places(targets["background"], strides)
     found: dict[str, Tensor] = {}
     for name, part, most in (("one", outputs[:levels], 1), ("many", outputs[levels:], _MANY)):
         raw = _flat(part)
-        for kind, value in _head_losses(raw, places, targets["boxes"], background, most).items():
+        for kind, value in _head_losses(raw, places, targets["boxes"], ground, under, most).items():
             found[f"{name}_{kind}"] = value
     return found
 
@@ -163,11 +165,16 @@ def _at_places(mask: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def _head_losses(
-    raw: Tensor, places: _Places, truths: Tensor, background: Tensor, most: int
+    raw: Tensor, places: _Places, truths: Tensor, ground: Tensor, under: Tensor, most: int
 ) -> dict[str, Tensor]:
-    """Losses of one head.  raw : (N, A, 4 · BINS + K)."""
+    """Losses of one head.
+
+    raw : (N, A, 4 · BINS + K).  ground : (N, H, W), and `under` each place, (N, A).  most : places an object.
+    """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+    from ecodetect.networks.background import wrong_at
 
     edges, kinds = raw[..., : 4 * BINS], raw[..., 4 * BINS :]
     distances = edges.reshape(*edges.shape[:-1], 4, BINS)
@@ -176,9 +183,10 @@ def _head_losses(
     found = _boxes(reach, places)
     with torch.no_grad():
         owner, wanted = _assigned(kinds.sigmoid(), found, places, truths, most)
+        wrong = torch.stack([wrong_at(*each) for each in zip(under, found, ground, strict=True)])
     is_object = owner >= 0
     total = wanted.sum().clamp(min=1.0)
-    counts = (background > 0) | is_object
+    counts = wrong | is_object
     error = binary_cross_entropy_with_logits(kinds, wanted, reduction="none").sum(-1)
     out = {"class": _CLASS_WEIGHT * (error * counts).sum() / total}
     image, place = is_object.nonzero(as_tuple=True)

@@ -28,6 +28,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from ecodetect.networks.background import is_wrong
 from ecodetect.networks.pyramid import build as build_pyramid
 
 LEAST_SCORE = 0.01  # boxes below aren't given
@@ -62,14 +63,15 @@ class Detection(nn.Module):
     stride : sides of images are multiples of it.
 
     forward(images (N, B, H, W), targets) while training: losses by name. Targets: boxes (N, M, 5), xmin,
-    ymin, xmax, ymax, class, rows of NaN where an image has fewer; background (N, 1, H, W), 1 where an object
-    that is found is wrong if it is no truth.
+    ymin, xmax, ymax, class, rows of NaN where an image has fewer; background (N, 1, H, W), as
+    `networks.background` has it.
     forward(images) otherwise: (N, D, 6), xmin, ymin, xmax, ymax, score, class, by falling score; rows of
     score 0 where fewer are found. D depends on the size of the images only. Of a network that outlines a list
     of that and (N, D, M, M), in [0, 1], how surely each part of a box belongs to its object.
     """
 
     takes_targets = True
+    works_out_places = True
     sees_all = True
 
     def __init__(
@@ -113,7 +115,7 @@ def _listed(targets: Mapping[str, Tensor], first_label: int) -> list[dict[str, T
             {
                 "boxes": boxes[there, :4],
                 "labels": boxes[there, 4].long() + first_label,
-                "background": background[0] > 0,
+                "background": background[0],
             }
         )
         if "masks" in targets:
@@ -128,20 +130,13 @@ def _padded(found: Mapping[str, Tensor], rows: int, first_label: int) -> Tensor:
     return functional.pad(each, (0, 0, 0, rows - len(each)))
 
 
-def _is_background(boxes: Tensor, background: Tensor) -> Tensor:
-    """Whether the centres of boxes (A, 4) lie where an object that is no truth would be wrong; (A,)."""
-    height, width = background.shape
-    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).long().unbind(1)
-    return background[y.clamp(0, height - 1), x.clamp(0, width - 1)]
-
-
 def _unknown(
     anchors: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]], owner: Sequence[Tensor]
 ) -> Tensor:
     """Anchors (N, A) that have no truth, and of which nobody knows whether they should have."""
     return torch.stack(
         [
-            (mine < 0) & ~_is_background(each, target["background"])
+            (mine < 0) & ~is_wrong(each, target["background"])
             for each, target, mine in zip(anchors, targets, owner, strict=True)
         ]
     )
@@ -163,7 +158,7 @@ class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
     ) -> tuple[list[Tensor], list[Tensor]]:
         labels, boxes = super().assign_targets_to_anchors(anchors, targets)
         for label, each, target in zip(labels, anchors, targets, strict=True):
-            label[(label == 0) & ~_is_background(each, target["background"])] = -1.0
+            label[(label == 0) & ~is_wrong(each, target["background"])] = -1.0
         return labels, boxes
 
     def compute_loss(
@@ -189,7 +184,7 @@ class _Heads(RoIHeads):  # type: ignore[misc]
     ) -> tuple[list[Tensor], list[Tensor]]:
         matched, found = super().assign_targets_to_proposals(proposals, boxes, labels)
         for label, each, background in zip(found, proposals, self.grounds, strict=True):
-            label[(label == 0) & ~_is_background(each, background)] = -1
+            label[(label == 0) & ~is_wrong(each, background)] = -1
         return matched, found
 
     def forward(self, features: Any, proposals: Any, shapes: Any, targets: Any = None) -> Any:

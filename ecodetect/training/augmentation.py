@@ -158,7 +158,7 @@ def augment(
     moved = _moved(sample, rng, kinds, fill, size)
     image = _recoloured(moved, rng, kinds, light)
     image[:, ~moved.valid] = fill
-    return Sample(image, moved.valid, moved.known, moved.ignored, moved.objects)
+    return replace(moved, image=image)
 
 
 # -- what moves pixels -------------------------------------------------------------------------------------
@@ -206,7 +206,13 @@ def _moved(
     ignored = _resampled(sample.ignored.astype(np.float32), way, rows, columns, 0.0)
     # A rounding of 1e-3 of a pixel's share is no pixel.
     valid, known = lacking[0] < 1e-3, lacking[1] < 1e-3
-    return Sample(np.stack(planes), valid, known, ignored > 1e-3, _moved_objects(sample.objects, way))
+    beside = None
+    if sample.beside is not None:
+        # What is neither known nor beside has no share in either.
+        lack = 1.0 - (sample.valid & (sample.known | sample.beside)).astype(np.float32)
+        beside = (_resampled(lack, way, rows, columns, 1.0) < 1e-3) & ~known
+    objects = _moved_objects(sample.objects, way)
+    return Sample(np.stack(planes), valid, known, ignored > 1e-3, objects, beside)
 
 
 def _drawn_map(
@@ -321,7 +327,7 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
     height, width = samples[0].valid.shape
     seam = np.rint(rng.uniform(*_SEAM, 2) * (width, height)).astype(int)
     image = np.empty_like(samples[0].image)
-    masks = np.zeros((3, height, width), np.bool_)
+    masks = np.zeros((4, height, width), np.bool_)
     objects = []
     for number, sample in enumerate(samples):
         low = np.where([number % 2, number // 2], seam, 0)
@@ -330,15 +336,17 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
         here = slice(low[1], high[1]), slice(low[0], high[0])
         there = tuple(slice(a, a + b) for a, b in zip(first[::-1], (high - low)[::-1], strict=True))
         image[:, here[0], here[1]] = sample.image[:, there[0], there[1]]
-        for mask, own in zip(masks, (sample.valid, sample.known, sample.ignored), strict=True):
-            mask[here] = own[there]
+        for mask, own in zip(masks, (sample.valid, sample.known, sample.ignored, sample.beside), strict=True):
+            if own is not None:
+                mask[here] = own[there]
         kept, hidden = _seen(sample.objects, first, first + high - low)
         objects.append(kept.shifted(low - first))
         for box in hidden.box[hidden.is_sized] + np.tile(low - first, 2):
             x0, y0 = np.maximum(np.floor(box[:2]).astype(int), low)
             x1, y1 = np.minimum(np.ceil(box[2:]).astype(int), high)
             masks[2, y0 : max(y0, y1), x0 : max(x0, x1)] = True
-    return Sample(image, masks[0], masks[1], masks[2], _together(objects))
+    beside = masks[3] if masks[3].any() else None
+    return Sample(image, masks[0], masks[1], masks[2], _together(objects), beside)
 
 
 def _seen(objects: Objects, low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[Objects, Objects]:

@@ -72,6 +72,9 @@ class Sample:
     known : bool (H, W), annotation is complete: empty ground is background. Elsewhere only objects count.
     ignored : bool (H, W), doubtful: no loss here, whatever is predicted.
     objects : centres may lie outside the image by what a target reaches.
+    beside : bool (H, W), beside ignored ground that may hide a part of individuals nobody has marked, and so
+        not known, but annotation of those that lie wholly outside it is complete: a box with its middle here
+        is known to be wrong if it doesn't reach ignored ground. None: nowhere.
 
     A pixel counts in the loss if it is valid, not ignored, and either known or covered by an object's target.
     """
@@ -81,3 +84,4 @@ class Sample:
     known: Mask
     ignored: Mask
     objects: Objects
+    beside: Mask | None = None

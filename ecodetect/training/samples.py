@@ -304,15 +304,19 @@ class Dataset:
             valid &= laid.ground.seen.pixels(window)
             ignored |= ~laid.ground.counted.pixels(window)
         known = laid.known.pixels(window) if laid.known is not None else np.zeros(shape, np.bool_)
+        beside = None
         box = shapely.box(window.x, window.y, window.right, window.bottom)
         _paint(ignored, laid.ignored[laid.tree.query(box)], window)
         if laid.edge_px > 0:
             grid = self.grids[place.source]
             ignored |= _edge(laid.edge_px, window, grid)
             # The middle of what the edge cuts lies farther inside, and what is cut may be unmarked.
-            known &= ~_edge(laid.edge_px + self._half_px(), window, grid)
+            cut = _edge(laid.edge_px + self._half_px(), window, grid)
+            if (known & cut).any():
+                beside = known & cut
+            known &= ~cut
         image = scaled(chip.pixels, valid, self._scaling(place.source), self.contract.fill)
-        return Sample(image, valid, known, ignored, _near(laid.objects[laid.counted], window))
+        return Sample(image, valid, known, ignored, _near(laid.objects[laid.counted], window), beside)
 
     def _half_px(self) -> float:
         """Half the width of a large individual."""

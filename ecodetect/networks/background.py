@@ -1,0 +1,45 @@
+"""Which boxes that found no truth are wrong: where annotation is complete, and not where nobody can know.
+
+Ground (H, W) says for each place what a box with its middle there is, if it is no truth.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+WRONG = 1.0
+WRONG_INSIDE = 0.5  # unless it reaches ignored ground, where a part of it may be that nobody has marked
+UNKNOWN = 0.0
+IGNORED = -1.0  # unknown, and so are boxes beside it that reach it
+
+
+def is_wrong(boxes: Tensor, ground: Tensor) -> Tensor:
+    """Whether boxes (A, 4) of an image would be wrong if they are no truths; (A,).
+
+    ground : (H, W); what lies outside is as at its border.
+    """
+    height, width = ground.shape
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).long().unbind(1)
+    return wrong_at(ground[y.clamp(0, height - 1), x.clamp(0, width - 1)], boxes, ground)
+
+
+def wrong_at(value: Tensor, boxes: Tensor, ground: Tensor) -> Tensor:
+    """The same where it is known what the ground is under each box, value (A,)."""
+    wrong = value == WRONG
+    beside = value == WRONG_INSIDE
+    if not bool(beside.any()):
+        return wrong
+    return wrong | (beside & ~_reaches_ignored(boxes, ground))
+
+
+def _reaches_ignored(boxes: Tensor, ground: Tensor) -> Tensor:
+    """Whether any pixel that a box (A, 4) covers is ignored; (A,)."""
+    height, width = ground.shape
+    # Ignored pixels above and left of each corner: four corners tell how many a box has.
+    before = functional.pad((ground == IGNORED).int().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    x0, y0 = boxes[:, 0].floor().long().clamp(0, width), boxes[:, 1].floor().long().clamp(0, height)
+    x1, y1 = boxes[:, 2].ceil().long().clamp(0, width), boxes[:, 3].ceil().long().clamp(0, height)
+    count = before[y1, x1] - before[y0, x1] - before[y1, x0] + before[y0, x0]
+    return torch.gt(count, 0)
