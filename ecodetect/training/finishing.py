@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,8 @@ from ecodetect.training.sample import Sample
 from ecodetect.training.selection import FEW, Found, Judged, choose, judge, pooled
 from ecodetect.training.splits import places
 from ecodetect.training.without_network import Chosen
+
+_LOOKED_AT = 24  # samples, for one on which cuts can be compared: it should hold individuals
 
 
 def finished(fitted: Fitted | Chosen, case: Case, criterion: str) -> Bundle:
@@ -89,7 +91,12 @@ def completed(
     if hasattr(detector, "measured"):
         told = detector.measured(done, validation if len(validation) else training)
         done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
-    return _measured(done, detector, network, next(chain(validation, training), None))
+    return _measured(done, detector, network, _fullest(chain(validation, training)))
+
+
+def _fullest(samples: Iterable[Sample]) -> Sample | None:
+    """Of the first few samples the one with the most individuals; None where there is none."""
+    return max(islice(samples, _LOOKED_AT), key=lambda sample: len(sample.objects), default=None)
 
 
 def _calibrated(

@@ -341,7 +341,7 @@ class _Training:
         torch.manual_seed(1_000_003 * self.plan.seed + self.step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._factor_at(self.step)
-        with _mixed(self.device):
+        with _mixed(self.device, self.network):
             outputs = self.together(images, targets) if self.takes_targets else self.together(images)
         losses = self.detector.losses(_float(outputs), targets, self.card)
         loss = torch.stack(list(losses.values())).sum()
@@ -637,9 +637,13 @@ def _borrowed(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.
         network.train()
 
 
-def _mixed(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """16-bit floats where they help: on a GPU that has bfloat16, which needs no scaling of the loss."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+def _mixed(device: torch.device, network: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """16-bit floats where they help: on a GPU that has bfloat16, which needs no scaling of the loss.
+
+    Not for a network that works out places itself: 300.5 px is 300 or 302 in bfloat16.
+    """
+    is_exact = bool(getattr(network, "works_out_places", False))
+    if device.type == "cuda" and torch.cuda.is_bf16_supported() and not is_exact:
         return torch.autocast("cuda", torch.bfloat16)
     return contextlib.nullcontext()
 
