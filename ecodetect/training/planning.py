@@ -11,6 +11,7 @@ from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, PATCH_PASSES, ST
 from ecodetect.training.loop import Plan
 from ecodetect.training.samples import Statistics
 
+LEAST_SIDE_PX = 160  # of a chip
 EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
 # Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
 RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
@@ -41,7 +42,7 @@ def plan_for(
     size, spaces = statistics.size_px, statistics.spacing_px
     typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
     is_window = side is not None
-    side = side or 32 * round(float(np.clip(8 * typical, 160, 320)) / 32)
+    side = side or 32 * round(float(np.clip(8 * typical, LEAST_SIDE_PX, 320)) / 32)
     batch = max(4, round(STEP_PX / side**2))
     ground = max(statistics.known_px, statistics.objects * (2 * typical) ** 2)
     passes = PASSES
