@@ -37,6 +37,12 @@ _ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the comm
 # A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
 # what is looked at twice is a third of the whole.
 NETWORK_LIMIT = 1600 * MB
+# A notebook, or the driver of a GPU, may hold more than that before the first tile; tiles get this room then.
+_NETWORK_ROOM_BYTES = 1000 * MB
+# What a tile costs the CPU where the network runs on a GPU: scaling, copying, reading off what was found; and
+# how many are then in work at once.
+_GPU_COST, _GPU_WORKERS = 10.0, 4
+_GPU_BYTES = (16, 48)  # in memory, for each band of a pixel and beside
 # Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
 _AS_GOOD = 0.1
 # Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
@@ -133,22 +139,42 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def lay_out(
-    grid: Grid, needs: Needs, source: Source, *, tile_px: int | None, workers: int | None, limit: int | None
+    grid: Grid,
+    needs: Needs,
+    source: Source,
+    *,
+    tile_px: int | None,
+    workers: int | None,
+    limit: int | None,
+    batch: int = 1,
 ) -> Layout:
     """The cheapest layout that stays under the limit.
 
     tile_px : the user's tile size; None: chosen here.
     workers : tiles worked on at once as the user wants it, fewer if there is no room; None: chosen here.
     limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed.
+    batch : tiles that are detected at once, so that a unit should have as many.
     Raises UserError when the limit can't be kept, naming the least that works.
     """
     held = resident_bytes()
     # A tile need not be larger than the raster.
     longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
+    is_network = needs.is_threaded
+    if needs.on_gpu:
+        memory = _GPU_BYTES[0] * len(needs.bands) + _GPU_BYTES[1]
+        needs = replace(
+            needs,
+            bytes_per_pixel=min(needs.bytes_per_pixel, memory),
+            cost=min(needs.cost, _GPU_COST),
+            is_threaded=False,
+        )
+    cores = os.cpu_count() or 1
+    most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
     sizes = [tile_px] if tile_px is not None else [size for size in _TILES if size <= longest]
     found: list[tuple[float, Layout]] = []
     for tile in sizes:
-        for unit in sorted({min(max(_UNIT_PX, tile), longest), tile}):
+        least = tile * math.ceil(math.sqrt(batch))
+        for unit in sorted({min(max(_UNIT_PX, least), max(longest, tile)), min(least, max(longest, tile))}):
             cuts = plan(
                 grid,
                 tile_px=tile,
@@ -159,15 +185,15 @@ def lay_out(
                 unit_px=unit,
             )
             cuts = _on_blocks(cuts, source, needs.stride_px)
-            ample = math.inf if needs.is_threaded else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
+            ample = math.inf if is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
             if tile_px is None and tile > ample:
                 continue
             for striped in _striped(cuts):
-                for threads in range(workers or os.cpu_count() or 1, 0, -1):
-                    found.append(
-                        (_cost(striped, needs, source, threads), _fill(striped, needs, source, threads, held))
-                    )
-    aim = limit or (NETWORK_LIMIT if needs.is_threaded else max(DEFAULT_LIMIT, held + _ROOM_BYTES))
+                for threads in range(most_workers, 0, -1):
+                    layout = _fill(striped, needs, source, threads, held, batch)
+                    found.append((_cost(striped, needs, source, threads), layout))
+    usual, room = (NETWORK_LIMIT, _NETWORK_ROOM_BYTES) if is_network else (DEFAULT_LIMIT, _ROOM_BYTES)
+    aim = limit or max(usual, held + room)
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
     if fitting and workers is not None:
         most = max(layout.workers for _, layout in fitting)
@@ -176,10 +202,10 @@ def lay_out(
         good = min(cost for cost, _ in fitting) * (1 + _AS_GOOD)
         chosen = min((layout.peak_bytes, cost, n) for n, (cost, layout) in enumerate(fitting) if cost <= good)
         return fitting[chosen[-1]][1]
-    least = min((layout for _, layout in found), key=lambda layout: layout.peak_bytes)
+    smallest = min((layout for _, layout in found), key=lambda layout: layout.peak_bytes)
     if limit is None:
-        return least
-    need = math.ceil(least.peak_bytes / MB / 10) * 10
+        return smallest
+    need = math.ceil(smallest.peak_bytes / MB / 10) * 10
     raise UserError(
         f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
         f"the least that works is {need}MB."
@@ -208,13 +234,14 @@ def _striped(cuts: Plan) -> Iterator[Plan]:
     yield cuts
 
 
-def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int) -> Layout:
+def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int, batch: int) -> Layout:
     """The block cache that these cuts need, and the peak."""
     unit_read = cuts.unit_px + 2 * cuts.halo_px
     # One unit being read, one waiting, one in each worker; a read keeps its pixels and its mask.
     pixels = unit_read**2 * (source.chip_bytes + 1) * (2 + workers)
     # A detector has its map, what that was made of and its cleaned copy.
-    detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * source.map_bytes) * workers
+    at_once = workers * cuts.batch(batch)
+    detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * source.map_bytes) * at_once
     # Of units in each worker, waiting, and on the way into the journal with what packing takes.
     maps = cuts.unit_px**2 * source.map_bytes * (2 * workers + 3)
     rows, columns = source.block_shape

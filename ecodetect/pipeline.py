@@ -38,7 +38,7 @@ class Work:
     grid : the grid that is scanned: the raster's own, or a resampling.
     area : area of interest in pixels of `grid`, or None.
     score : lowest score kept, one per class of the detector.
-    batch : chips given to the detector at once.
+    batch : chips given to the detector at once, at most.
     is_mapped : whether the map of scores is kept, of a detector that has one.
     """
 
@@ -230,15 +230,16 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     scores = _nothing_known(work, unit) if work.is_mapped else None
     too_large = 0
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
-    for start in range(0, len(tiles), work.batch):
-        part = tiles[start : start + work.batch]
+    batch = work.plan.batch(work.batch)
+    for start in range(0, len(tiles), batch):
+        part = tiles[start : start + batch]
         chips = [
             replace(
                 chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin)), wants_map=scores is not None
             )
             for tile in part
         ]
-        chips += chips[:1] * (work.batch - len(part))  # a fixed batch gives the same numbers as any other
+        chips += chips[:1] * (batch - len(part))  # a fixed batch gives the same numbers as any other
         for tile, local in zip(part, work.detector.detect(chips), strict=False):
             if local.density is not None:
                 here = _summed(work, tile, chip, local.density)

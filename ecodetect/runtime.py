@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -43,6 +44,7 @@ class Network:
     stride: int
     reach_px: int | None
     outputs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -56,7 +58,8 @@ class Network:
         """
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-            out = self.module(x.contiguous(memory_format=torch.channels_last))
+            with self._turn:  # a network may remember how large its image is
+                out = self.module(x.contiguous(memory_format=torch.channels_last))
             maps = [out] if isinstance(out, torch.Tensor) else list(out)
             return [part.float().cpu().contiguous().numpy() for part in maps]
 

@@ -236,8 +236,15 @@ def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = Fa
         scale=1 / abs(native_scale),
         map_bytes=4 * len(detector.classes) / (needs.map_px or 1) ** 2 if is_mapped else 0.0,
     )
-    workers = 1 if needs.is_threaded else asked.workers
-    layout = lay_out(grid, needs, source, tile_px=asked.tile_px, workers=workers, limit=asked.max_memory)
+    layout = lay_out(
+        grid,
+        needs,
+        source,
+        tile_px=asked.tile_px,
+        workers=1 if needs.is_threaded and not needs.on_gpu else asked.workers,
+        limit=asked.max_memory,
+        batch=asked.batch,
+    )
     work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch, is_mapped)
     return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
 

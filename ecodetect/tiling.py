@@ -100,6 +100,11 @@ class Plan:
         right, bottom = max(r.right for r in reads), max(r.bottom for r in reads)
         return Unit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
 
+    def batch(self, most: int) -> int:
+        """How many tiles are looked at together, if at most so many: a unit's, evenly shared out."""
+        tiles = self.tiles_per_unit**2
+        return math.ceil(tiles / math.ceil(tiles / most))
+
     def walk(self) -> Iterator[int]:
         """Numbers of all units in the order of reading: stripe by stripe, each row by row."""
         across = max(1, self.stripe_px // self.unit_px)

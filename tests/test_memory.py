@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from ecodetect.memory import Layout, Source, lay_out
 
 BLOCK = 512
 NEEDS = Needs(bands=("red", "green", "blue"), largest_px=200.0)
+NETWORK = replace(NEEDS, reach_px=100, bytes_per_pixel=400, cost=120.0, is_threaded=True)
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +22,12 @@ def _of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "resident_bytes", lambda: 110_000_000)
 
 
-def laid(side: int, block: tuple[int, int] = (BLOCK, BLOCK), needs: Needs = NEEDS) -> Layout:
+def laid(
+    side: int, block: tuple[int, int] = (BLOCK, BLOCK), needs: Needs = NEEDS, *, batch: int = 1
+) -> Layout:
     grid = Grid(side, side, (0.1, 0, 0, 0, -0.1, 0))
     source = Source(block, cached_bytes=3, chip_bytes=3)
-    return lay_out(grid, needs, source, tile_px=None, workers=None, limit=None)
+    return lay_out(grid, needs, source, tile_px=None, workers=None, limit=None, batch=batch)
 
 
 def test_what_a_unit_sees_ends_where_blocks_end() -> None:
@@ -49,10 +53,33 @@ def test_memory_does_not_grow_with_the_raster(side: int) -> None:
     assert laid(side).peak_bytes <= 1.1 * laid(5_000).peak_bytes
 
 
-def test_what_a_notebook_holds_already_changes_no_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = laid(20_000).plan
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 2_000_000_000)
-    assert laid(20_000).plan == plain
+@pytest.mark.parametrize("needs", [NEEDS, NETWORK, replace(NETWORK, on_gpu=True)])
+def test_what_a_process_holds_already_changes_no_cuts(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook, or the driver of a GPU: for a network it made tiles of 128 px, seen 18 times."""
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 600_000_000)
+    plain = laid(20_000, needs=needs).plan
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 3_000_000_000)
+    assert laid(20_000, needs=needs).plan == plain
+
+
+def test_a_gpu_need_not_wait_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.os, "cpu_count", lambda: 16)
+    on_cpu, on_gpu = (laid(20_000, needs=replace(NETWORK, on_gpu=each)) for each in (False, True))
+    assert on_cpu.plan.tile_px >= 512
+    assert on_gpu.plan.tile_px >= 512
+    assert on_gpu.workers > 1
+
+
+@pytest.mark.parametrize("batch", [2, 4, 5, 8, 16])
+def test_a_unit_has_as_many_tiles_as_are_looked_at_together(batch: int) -> None:
+    plan = laid(20_000, needs=NETWORK, batch=batch).plan
+    tiles = plan.tiles_per_unit**2
+    assert tiles >= batch
+    # Shared out evenly: what is added to fill the last batch is less than one for each.
+    size = plan.batch(batch)
+    batches = math.ceil(tiles / size)
+    assert size <= batch
+    assert 0 <= batches * size - tiles < batches
 
 
 def test_one_tile_stays_one_tile() -> None:

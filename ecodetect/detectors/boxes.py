@@ -170,6 +170,7 @@ class BoxDetector:
             bytes_per_pixel=self.bytes_per_pixel,
             cost=self.cost,
             is_threaded=True,
+            on_gpu=self.network.device != "cpu",
             scores=card.thresholds.get(self.threshold),
             typical_px=typical,
             map_px=self.map_px,

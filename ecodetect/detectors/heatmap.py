@@ -488,6 +488,7 @@ class Heatmap:
             bytes_per_pixel=4 * len(card.bands) + 24 * shape["width"] * shape["up"],
             cost=_COST * shape["width"] * shape["up"],
             is_threaded=True,
+            on_gpu=self.network.device != "cpu",
             scores=card.thresholds.get(self.options.threshold),
             map_px=1,
             typical_px=float(setting(card, "typical_px")) if setting(card, "sized") else None,

@@ -206,6 +206,7 @@ class Proposals:
             bytes_per_pixel=sliding_window.bytes_per_pixel(card) + proposing.bytes_per_pixel,
             cost=_COST,
             is_threaded=True,
+            on_gpu=self.classifier.device != "cpu",
             scores=card.thresholds.get(self.options.threshold),
             typical_px=float(card.options["typical_px"]),
             least_px=window if self._is_windowed else 1,

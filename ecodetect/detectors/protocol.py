@@ -62,6 +62,7 @@ class Needs:
     bytes_per_pixel : working memory of `detect` per pixel of a chip, beside the chip itself.
     cost : time of `detect` per pixel of a chip on one core, where decoding a pixel of a raster is 1.
     is_threaded : `detect` uses all cores by itself, so chips are given to it one after another.
+    on_gpu : it works on a GPU: several chips are in work at once, so that it needn't wait for the CPU.
     scores : lowest score kept of each class, unless the user says; None: all are kept.
     typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user
         states of objects, where no GSD does it.
@@ -84,6 +85,7 @@ class Needs:
     bytes_per_pixel: int = 24
     cost: float = 0.8  # as measured of `threshold` on RGB in deflate
     is_threaded: bool = False
+    on_gpu: bool = False
     scores: tuple[float, ...] | None = None
     typical_px: float | None = None
     map_px: int | None = None
