@@ -72,13 +72,18 @@ def card_options(
         "kind": kind,
         "strides": strides,
         "coarsest": max(strides[-1], 32 if large > _LARGE_PX else 16),
-        "width": _WIDTH_LIGHT if kind.startswith(_LIGHT) else _WIDTH,
+        "width": _WIDTH_LIGHT if _is_light({"kind": kind}) else _WIDTH,
         "smallest_px": round(small, 2),
     }
     if has_anchors:
         shape |= {"anchors": _anchors(known, len(strides)), "ratios": list(_RATIOS)}
     shape.update({key: value for key, value in wanted.items() if key in shape})
     return {"network": shape, "typical_px": round(float(np.median(known)), 2), **asked}
+
+
+def _is_light(network: Mapping[str, Any]) -> bool:
+    """Whether a network's backbone is one for telephones, with few channels."""
+    return str(network["kind"]).startswith(_LIGHT)
 
 
 def _strides(small: float, large: float) -> list[int]:
@@ -161,7 +166,7 @@ def build(
         find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
         own_settings={},
         cost=cost,
-        bytes_per_pixel=4 * len(card.bands) + 300,
+        bytes_per_pixel=12 * len(card.bands) + (180 if _is_light(card.options["network"]) else 300),
         kind="box" if outlined is None else "polygon",
     )
 
