@@ -31,6 +31,7 @@ _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 # Detectors that run side by side are hardly faster on larger tiles, whose arrays leave the caches, unless
 # halos are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
 _AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
+_EVEN_CUTS = 12  # of a raster this many tiles wide, at most, tiles are made to fit; of more little is wasted
 _UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
 _ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the command holds 110 MB
@@ -160,6 +161,11 @@ def lay_out(
     # A tile need not be larger than the raster.
     longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
     is_network = needs.is_threaded
+    sizes = [size for size in _TILES if size <= longest]
+    if is_network:
+        sizes += [size for size in _evenly(grid, needs.stride_px) if size not in sizes]
+    if tile_px is not None:
+        sizes = [tile_px]
     if needs.on_gpu:
         memory = _GPU_BYTES[0] * len(needs.bands) + _GPU_BYTES[1]
         needs = replace(
@@ -170,7 +176,6 @@ def lay_out(
         )
     cores = os.cpu_count() or 1
     most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
-    sizes = [tile_px] if tile_px is not None else [size for size in _TILES if size <= longest]
     found: list[tuple[float, Layout]] = []
     for tile in sizes:
         least = tile * math.ceil(math.sqrt(batch))
@@ -183,6 +188,7 @@ def lay_out(
                 margin_px=needs.margin_px,
                 stride_px=needs.stride_px,
                 unit_px=unit,
+                is_clipped=is_network,  # beyond the raster there is nothing to look at, and looking costs
             )
             cuts = _on_blocks(cuts, source, needs.stride_px)
             ample = math.inf if is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
@@ -210,6 +216,15 @@ def lay_out(
         f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
         f"the least that works is {need}MB."
     )
+
+
+def _evenly(grid: Grid, stride_px: int) -> list[int]:
+    """Sides of tiles that fit a raster without a remainder, or nearly: half a tile costs as much as one."""
+    found = set()
+    for length in (grid.width, grid.height):
+        for count in range(math.ceil(length / _TILES[0]), _EVEN_CUTS + 1):
+            found.add(math.ceil(length / count / stride_px) * stride_px)
+    return sorted((side for side in found if _TILES[-1] <= side <= _TILES[0]), reverse=True)
 
 
 def _on_blocks(cuts: Plan, source: Source, stride_px: int) -> Plan:
@@ -281,7 +296,10 @@ def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
         right = ((first + across) * cuts.unit_px - cuts.offset_px + cuts.halo_px) * source.scale
         decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
     reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
-    searching = needs.cost * (cuts.chip_px / cuts.tile_px) ** 2
+    searched = (cuts.chip_px / cuts.tile_px) ** 2
+    if needs.is_threaded or needs.on_gpu:  # counted: a tile that only begins on the raster costs as much
+        searched = cuts.seen_px / (cuts.width * cuts.height)
+    searching = needs.cost * searched
     cores = os.cpu_count() or 1
     overhead = _PER_UNIT / cuts.unit_px**2 + _PER_TILE / cuts.tile_px**2
     used = (reading + searching + overhead) / cores

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -231,16 +232,14 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     too_large = 0
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
     batch = work.plan.batch(work.batch)
-    for start in range(0, len(tiles), batch):
-        part = tiles[start : start + batch]
+    for part in _batches(tiles, batch):
         chips = [
             replace(
                 chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin)), wants_map=scores is not None
             )
             for tile in part
         ]
-        chips += chips[:1] * (batch - len(part))  # a fixed batch gives the same numbers as any other
-        for tile, local in zip(part, work.detector.detect(chips), strict=False):
+        for tile, local in zip(part, work.detector.detect(chips), strict=True):
             if local.density is not None:
                 here = _summed(work, tile, chip, local.density)
                 expected = expected + here if len(expected) else here
@@ -315,6 +314,14 @@ def _owned(core: Window, found: Detections, margin: float) -> NDArray[np.bool_]:
     near: NDArray[np.bool_] = (x >= core.x - margin) & (x < core.right + margin)
     near &= (y >= core.y - margin) & (y < core.bottom + margin)
     return near
+
+
+def _batches(tiles: Sequence[Tile], most: int) -> Iterator[Sequence[Tile]]:
+    """So many tiles at once, in order, that see as much: at the edge of the raster they see less."""
+    for _, alike in groupby(tiles, key=lambda tile: (tile.read.width, tile.read.height)):
+        part = list(alike)
+        for start in range(0, len(part), most):
+            yield part[start : start + most]
 
 
 def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:

@@ -18,7 +18,7 @@ from ecodetect.grid import Grid, Window
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One chip's worth of raster: `core` is answered for, `read` is seen. All reads have one size."""
+    """One chip's worth of raster: `core` is answered for, `read` is seen."""
 
     core: Window
     read: Window
@@ -46,6 +46,8 @@ class Plan:
         stripe fit the block cache.
     offset_px : shifts the lattice up and left, by less than a tile (`--verify` looks at the same ground
         through other tiles).
+    beyond_px : so far beyond the grid chips reach, at most, rounded up so that they begin and end where those
+        inside do, in steps of `stride_px`; None: as far as their halo does, so that all have one size.
     """
 
     width: int
@@ -55,6 +57,8 @@ class Plan:
     tiles_per_unit: int = 1
     stripe_px: int = 2**31
     offset_px: int = 0
+    stride_px: int = 1
+    beyond_px: int | None = None
 
     @property
     def unit_px(self) -> int:
@@ -63,7 +67,7 @@ class Plan:
 
     @property
     def chip_px(self) -> int:
-        """Side of every chip."""
+        """Side of a chip, the largest."""
         return self.tile_px + 2 * self.halo_px
 
     @property
@@ -94,11 +98,36 @@ class Plan:
                 around = Window(tx, ty, self.tile_px, self.tile_px)
                 part = around.clipped(whole)
                 if part.area:
-                    tiles.append(Tile(part, around.grown(self.halo_px)))
+                    tiles.append(Tile(part, self._seen(around.grown(self.halo_px))))
         reads = [tile.read for tile in tiles]
         left, top = min(r.x for r in reads), min(r.y for r in reads)
         right, bottom = max(r.right for r in reads), max(r.bottom for r in reads)
         return Unit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
+
+    def _seen(self, window: Window) -> Window:
+        """Of what a tile would see, what isn't far beyond the grid."""
+        if self.beyond_px is None:
+            return window
+        x0, x1 = self._ends(window.x, window.right, self.width)
+        y0, y1 = self._ends(window.y, window.bottom, self.height)
+        return Window(x0, y0, x1 - x0, y1 - y0)
+
+    def _ends(self, first: int, last: int, length: int) -> tuple[int, int]:
+        beyond, stride = self.beyond_px or 0, self.stride_px
+        first += max(0, -beyond - first) // stride * stride
+        return first, last - max(0, last - length - beyond) // stride * stride
+
+    @property
+    def seen_px(self) -> int:
+        """Pixels of all chips together."""
+        sides = []
+        for length in (self.width, self.height):
+            firsts = range(-self.offset_px, length, self.tile_px)
+            ends = ((first - self.halo_px, first + self.tile_px + self.halo_px) for first in firsts)
+            if self.beyond_px is not None:
+                ends = (self._ends(*each, length) for each in ends)
+            sides.append(sum(last - first for first, last in ends))
+        return sides[0] * sides[1]
 
     def batch(self, most: int) -> int:
         """How many tiles are looked at together, if at most so many: a unit's, evenly shared out."""
@@ -121,12 +150,13 @@ def in_cells(window: Window, cell_px: int) -> Window:
 
 
 def plan(grid: Grid, *, tile_px: int, largest_px: float, reach_px: int, margin_px: float, stride_px: int = 1,
-         unit_px: int = 2048, offset_px: int = 0) -> Plan:  # fmt: skip
+         unit_px: int = 2048, offset_px: int = 0, is_clipped: bool = False) -> Plan:  # fmt: skip
     """The cuts of `grid` for a detector.
 
     tile_px : wished side of a core; rounded up to a multiple of `stride_px`.
     largest_px, reach_px, margin_px, stride_px : see `detectors.protocol.Needs`.
     unit_px : wished side of a unit; at least one tile.
+    is_clipped : whether chips reach no farther beyond the grid than a filter sees.
     Raises UserError for a tile size below 16 px.
     """
     if tile_px < 16:
@@ -135,4 +165,14 @@ def plan(grid: Grid, *, tile_px: int, largest_px: float, reach_px: int, margin_p
     # Half the largest object, what a filter sees beyond it, the margin of ownership, and a pixel of rounding.
     halo = math.ceil((largest_px / 2 + reach_px + margin_px + 1) / stride_px) * stride_px
     per_unit = max(1, unit_px // tile)
-    return Plan(grid.width, grid.height, tile, halo, per_unit, offset_px=offset_px)
+    beyond = math.ceil(reach_px + margin_px + 1) if is_clipped else None
+    return Plan(
+        grid.width,
+        grid.height,
+        tile,
+        halo,
+        per_unit,
+        offset_px=offset_px,
+        stride_px=stride_px,
+        beyond_px=beyond,
+    )

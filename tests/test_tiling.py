@@ -17,6 +17,7 @@ cuts = st.fixed_dictionaries(
         "stride_px": st.sampled_from([1, 8, 32]),
         "largest_px": st.integers(1, 120),
         "offset": st.booleans(),
+        "is_clipped": st.booleans(),
     }
 )
 
@@ -33,6 +34,7 @@ def make(c):
         margin_px=1,
         stride_px=c["stride_px"],
         offset_px=tile // 2 // c["stride_px"] * c["stride_px"] if c["offset"] else 0,
+        is_clipped=c["is_clipped"],
     )
     return grid, made
 
@@ -57,9 +59,27 @@ def test_cores_partition_the_raster(c):
 def test_reads_have_one_size_and_origins_on_the_stride(c):
     _, cut = make(c)
     tiles = [tile for number in cut.walk() for tile in cut.unit(number).tiles]
-    assert {(tile.read.width, tile.read.height) for tile in tiles} == {(cut.chip_px, cut.chip_px)}
+    if not c["is_clipped"]:
+        assert {(tile.read.width, tile.read.height) for tile in tiles} == {(cut.chip_px, cut.chip_px)}
     assert all(tile.read.x % c["stride_px"] == 0 and tile.read.y % c["stride_px"] == 0 for tile in tiles)
+    assert all(tile.read.width % c["stride_px"] == cut.chip_px % c["stride_px"] for tile in tiles)
+    assert sum(tile.read.area for tile in tiles) == cut.seen_px
     assert cut.halo_px >= c["largest_px"] / 2
+
+
+@given(cuts)
+def test_beyond_the_raster_no_more_is_read_than_is_seen(c):
+    """All of the raster within the halo is, and beyond it what a filter sees and less than a stride."""
+    grid, whole = make({**c, "is_clipped": False})
+    cut = make({**c, "is_clipped": True})[1]
+    beyond = 4  # reach, margin and a pixel of rounding
+    near, far = grid.window.grown(beyond), grid.window.grown(beyond + c["stride_px"] - 1)
+    for number in cut.walk():
+        for tile, full in zip(cut.unit(number).tiles, whole.unit(number).tiles, strict=True):
+            assert tile.core == full.core
+            assert tile.read.clipped(full.read.clipped(far)) == tile.read
+            wanted = full.read.clipped(near)
+            assert wanted.clipped(tile.read) == wanted
 
 
 @settings(max_examples=60)
