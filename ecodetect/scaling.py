@@ -83,11 +83,13 @@ def scaled(
         out *= factor.astype(np.float32)
         out -= (offset * factor).astype(np.float32)
     if valid is not None:
-        out[:, ~valid] = fill
+        np.copyto(out, np.float32(fill), where=~valid)
     return out
 
 
 def continued(image: NDArray[np.float32], stride: int, fill: float) -> NDArray[np.float32]:
     """An image (B, H, W) with `fill` on the right and below, up to multiples of a network's stride."""
-    lack = ((0, -length % stride) for length in image.shape[1:])
+    lack = [(0, -length % stride) for length in image.shape[1:]]
+    if lack == [(0, 0), (0, 0)]:
+        return image
     return np.pad(image, ((0, 0), *lack), constant_values=fill)
