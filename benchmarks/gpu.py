@@ -1,15 +1,14 @@
 """What a GPU makes of a model: python benchmarks/gpu.py FOLDER [-m trees] [--size 8192].
 
 The bare network on tiles of one size in several ways (one tile or eight at once, 32 or 16 bits, channels
-first or last, compiled), the fastest of some rounds of each; then `scan` of a raster made in FOLDER, end to
-end and its start-up subtracted, one tile at once and eight. Beside each the share of the time in which the
-GPU was busy, as its driver tells it.
+first or last, compiled), over a second and a half of each; then `scan` of a raster made in FOLDER, end to end
+and its start-up subtracted, one tile at once and eight, and on the CPU. Beside each the share of the time in
+which the GPU was busy, as its driver tells it (needs `pip install nvidia-ml-py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from typing import Any
 import click
 import torch
 from measuring import table
-from network_speed import SAMPLE, make
+from network_speed import SAMPLE, as_trained, make
 
 import ecodetect
 from ecodetect import models, runtime
@@ -71,10 +70,7 @@ def main(folder: Path, model: str, image: Path, size: int, side: int, compiled: 
 def _bare(model: str, side: int, is_compiled: bool) -> Iterator[list[str]]:
     """The network alone, in all ways."""
     bundle = models.opened(model)
-    card = bundle.card
-    plain = importlib.import_module(f"ecodetect.detectors.{card.detector}").network(card)
-    runtime.load(plain, bundle.weights, name=model)
-    folded = runtime.folded(plain.eval())
+    folded = runtime.folded(as_trained(bundle))
     for batch in (1, 8):
         for bits, last, compiled in (
             (32, False, False),
@@ -88,7 +84,7 @@ def _bare(model: str, side: int, is_compiled: bool) -> Iterator[list[str]]:
             module: Any = folded.to("cuda", memory_format=form)
             if compiled:
                 module = torch.compile(module)
-            tiles = torch.rand(batch, len(card.bands), side, side).to("cuda", memory_format=form)
+            tiles = torch.rand(batch, len(bundle.card.bands), side, side).to("cuda", memory_format=form)
             mixed = torch.autocast("cuda", torch.float16) if bits == 16 else contextlib.nullcontext()
             with torch.inference_mode(), mixed:
                 rate, busy = _rate(lambda: module(tiles), batch * side**2 / 1e6)  # noqa: B023

@@ -21,6 +21,7 @@ from rasterio.transform import Affine
 
 import ecodetect
 from ecodetect import detectors, models, runtime
+from ecodetect.bundle import Bundle
 from ecodetect.detectors.protocol import Scene
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
@@ -42,6 +43,14 @@ def make(folder: Path, image: Path, size: int, gsd: float) -> Path:
     return path
 
 
+def as_trained(bundle: Bundle) -> torch.nn.Module:
+    """A bundle's network with nothing done to it."""
+    card = bundle.card
+    plain: torch.nn.Module = importlib.import_module(f"ecodetect.detectors.{card.detector}").network(card)
+    runtime.load(plain, bundle.weights, name=card.name)
+    return plain.eval()
+
+
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-m", "--model", default="trees", show_default=True)
@@ -53,9 +62,7 @@ def main(folder: Path, model: str, image: Path, size: int, rounds: int) -> None:
     bundle = models.opened(model)
     card = bundle.card
     path = make(folder, image, size, card.gsd_m or 0.1)
-    plain = importlib.import_module(f"ecodetect.detectors.{card.detector}").network(card)
-    runtime.load(plain, bundle.weights, name=model)
-    plain.eval()
+    plain = as_trained(bundle)
     scene = Scene(card.bands, None, "uint8", (0.0, 255.0))
     opened = detectors.build(
         card.detector, scene, bundle=bundle

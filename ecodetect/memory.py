@@ -160,26 +160,19 @@ def lay_out(
     held = resident_bytes()
     # A tile need not be larger than the raster.
     longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
-    is_network = needs.is_threaded
     sizes = [size for size in _TILES if size <= longest]
-    if is_network:
+    if needs.is_network:
         sizes += [size for size in _evenly(grid, needs.stride_px) if size not in sizes]
     if tile_px is not None:
         sizes = [tile_px]
     if needs.on_gpu:
-        memory = _GPU_BYTES[0] * len(needs.bands) + _GPU_BYTES[1]
-        needs = replace(
-            needs,
-            bytes_per_pixel=min(needs.bytes_per_pixel, memory),
-            cost=min(needs.cost, _GPU_COST),
-            is_threaded=False,
-        )
+        needs = _left_for_the_cpu(needs)
     cores = os.cpu_count() or 1
     most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
     found: list[tuple[float, Layout]] = []
     for tile in sizes:
-        least = tile * math.ceil(math.sqrt(batch))
-        for unit in sorted({min(max(_UNIT_PX, least), max(longest, tile)), min(least, max(longest, tile))}):
+        least, most = tile * math.ceil(math.sqrt(batch)), max(longest, tile)
+        for unit in sorted({min(max(_UNIT_PX, least), most), min(least, most)}):
             cuts = plan(
                 grid,
                 tile_px=tile,
@@ -188,17 +181,17 @@ def lay_out(
                 margin_px=needs.margin_px,
                 stride_px=needs.stride_px,
                 unit_px=unit,
-                is_clipped=is_network,  # beyond the raster there is nothing to look at, and looking costs
+                is_clipped=needs.is_network,  # beyond the raster there is nothing, and looking costs
             )
             cuts = _on_blocks(cuts, source, needs.stride_px)
-            ample = math.inf if is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
+            ample = math.inf if needs.is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
             if tile_px is None and tile > ample:
                 continue
             for striped in _striped(cuts):
                 for threads in range(most_workers, 0, -1):
                     layout = _fill(striped, needs, source, threads, held, batch)
                     found.append((_cost(striped, needs, source, threads), layout))
-    usual, room = (NETWORK_LIMIT, _NETWORK_ROOM_BYTES) if is_network else (DEFAULT_LIMIT, _ROOM_BYTES)
+    usual, room = (NETWORK_LIMIT, _NETWORK_ROOM_BYTES) if needs.is_network else (DEFAULT_LIMIT, _ROOM_BYTES)
     aim = limit or max(usual, held + room)
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
     if fitting and workers is not None:
@@ -216,6 +209,12 @@ def lay_out(
         f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
         f"the least that works is {need}MB."
     )
+
+
+def _left_for_the_cpu(needs: Needs) -> Needs:
+    """What a detector needs of memory and CPU whose network runs on a GPU."""
+    memory = _GPU_BYTES[0] * len(needs.bands) + _GPU_BYTES[1]
+    return replace(needs, bytes_per_pixel=min(needs.bytes_per_pixel, memory), cost=min(needs.cost, _GPU_COST))
 
 
 def _evenly(grid: Grid, stride_px: int) -> list[int]:
@@ -297,7 +296,7 @@ def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
         decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
     reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
     searched = (cuts.chip_px / cuts.tile_px) ** 2
-    if needs.is_threaded or needs.on_gpu:  # counted: a tile that only begins on the raster costs as much
+    if needs.is_network:  # counted: a tile that only begins on the raster costs as much
         searched = cuts.seen_px / (cuts.width * cuts.height)
     searching = needs.cost * searched
     cores = os.cpu_count() or 1

@@ -231,8 +231,7 @@ def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
     scores = _nothing_known(work, unit) if work.is_mapped else None
     too_large = 0
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
-    batch = work.plan.batch(work.batch)
-    for part in _batches(tiles, batch):
+    for part in _batches(tiles, work.plan.batch(work.batch)):
         chips = [
             replace(
                 chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin)), wants_map=scores is not None

@@ -5,7 +5,7 @@ Training and scanning both go through here, so that a network sees the same numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +85,12 @@ def scaled(
     if valid is not None:
         np.copyto(out, np.float32(fill), where=~valid)
     return out
+
+
+def network_input(chips: Sequence[Chip], scaling: Scaling, fill: float, stride: int) -> NDArray[np.float32]:
+    """Chips of one size as a network takes them, (N, B, H, W) with sides that are multiples of its stride."""
+    images = (scaled(chip.pixels, chip.valid, scaling, fill) for chip in chips)
+    return np.stack([continued(image, stride, fill) for image in images])
 
 
 def continued(image: NDArray[np.float32], stride: int, fill: float) -> NDArray[np.float32]:

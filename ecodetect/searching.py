@@ -241,7 +241,7 @@ def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = Fa
         needs,
         source,
         tile_px=asked.tile_px,
-        workers=1 if needs.is_threaded and not needs.on_gpu else asked.workers,
+        workers=1 if needs.is_threaded else asked.workers,
         limit=asked.max_memory,
         batch=asked.batch,
     )

@@ -15,6 +15,7 @@ from ecodetect.memory import Layout, Source, lay_out
 BLOCK = 512
 NEEDS = Needs(bands=("red", "green", "blue"), largest_px=200.0)
 NETWORK = replace(NEEDS, reach_px=100, bytes_per_pixel=400, cost=120.0, is_threaded=True)
+ON_GPU = replace(NETWORK, is_threaded=False, on_gpu=True)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_memory_does_not_grow_with_the_raster(side: int) -> None:
     assert laid(side).peak_bytes <= 1.1 * laid(5_000).peak_bytes
 
 
-@pytest.mark.parametrize("needs", [NEEDS, NETWORK, replace(NETWORK, on_gpu=True)])
+@pytest.mark.parametrize("needs", [NEEDS, NETWORK, ON_GPU])
 def test_what_a_process_holds_already_changes_no_cuts(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook, or the driver of a GPU: for a network it made tiles of 128 px, seen 18 times."""
     monkeypatch.setattr(memory, "resident_bytes", lambda: 600_000_000)
@@ -64,7 +65,7 @@ def test_what_a_process_holds_already_changes_no_cuts(needs: Needs, monkeypatch:
 
 def test_a_gpu_need_not_wait_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.os, "cpu_count", lambda: 16)
-    on_cpu, on_gpu = (laid(20_000, needs=replace(NETWORK, on_gpu=each)) for each in (False, True))
+    on_cpu, on_gpu = (laid(20_000, needs=needs) for needs in (NETWORK, ON_GPU))
     assert on_cpu.plan.tile_px >= 512
     assert on_gpu.plan.tile_px >= 512
     assert on_gpu.workers > 1

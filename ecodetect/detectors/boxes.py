@@ -22,7 +22,7 @@ from ecodetect.detectors.protocol import Needs, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.merging import settle
-from ecodetect.scaling import continued, from_survey, scaled, surveyed
+from ecodetect.scaling import from_survey, network_input, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -169,7 +169,7 @@ class BoxDetector:
             survey=self.scaling.mode == "survey",
             bytes_per_pixel=self.bytes_per_pixel,
             cost=self.cost,
-            is_threaded=True,
+            is_threaded=self.network.device == "cpu",
             on_gpu=self.network.device != "cpu",
             scores=card.thresholds.get(self.threshold),
             typical_px=typical,
@@ -195,8 +195,7 @@ class BoxDetector:
         """Boxes of each chip. Those with their centre on pixels without data are left out."""
         card = self.card
         height, width = chips[0].pixels.shape[1:]
-        images = (scaled(chip.pixels, chip.valid, self.scaling, card.fill) for chip in chips)
-        batch = np.stack([continued(image, self.network.stride, card.fill) for image in images])
+        batch = network_input(chips, self.scaling, card.fill, self.network.stride)
         found = []
         outputs = self.network.run(batch)
         maps: Sequence[NDArray[np.float32] | None] = [None] * len(chips)

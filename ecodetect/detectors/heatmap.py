@@ -39,7 +39,7 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import peaks
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
 from ecodetect.grid import Floats
-from ecodetect.scaling import continued, from_survey, scaled, surveyed
+from ecodetect.scaling import continued, from_survey, network_input, surveyed
 
 if TYPE_CHECKING:
     import torch
@@ -487,7 +487,7 @@ class Heatmap:
             # Features at full resolution and their neighbours, as measured.
             bytes_per_pixel=4 * len(card.bands) + 24 * shape["width"] * shape["up"],
             cost=_COST * shape["width"] * shape["up"],
-            is_threaded=True,
+            is_threaded=self.network.device == "cpu",
             on_gpu=self.network.device != "cpu",
             scores=card.thresholds.get(self.options.threshold),
             map_px=1,
@@ -511,9 +511,8 @@ class Heatmap:
         """Peaks of each chip. Those on pixels without data are left out."""
         card = self.card
         height, width = chips[0].pixels.shape[1:]
-        images = (scaled(chip.pixels, chip.valid, self.scaling, card.fill) for chip in chips)
         # A chip of another detector's tiles, or of a test, may not be a multiple of the stride.
-        batch = np.stack([continued(image, self.network.stride, card.fill) for image in images])
+        batch = network_input(chips, self.scaling, card.fill, self.network.stride)
         found = []
         outputs = self.network.run(batch)
         dense = density(outputs, card) if setting(card, "density_px") else [None] * len(chips)

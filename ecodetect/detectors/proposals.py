@@ -205,7 +205,7 @@ class Proposals:
             survey=self.scaling.mode == "survey" or proposing.survey,
             bytes_per_pixel=sliding_window.bytes_per_pixel(card) + proposing.bytes_per_pixel,
             cost=_COST,
-            is_threaded=True,
+            is_threaded=self.classifier.device == "cpu",
             on_gpu=self.classifier.device != "cpu",
             scores=card.thresholds.get(self.options.threshold),
             typical_px=float(card.options["typical_px"]),

@@ -62,7 +62,7 @@ class Needs:
     bytes_per_pixel : working memory of `detect` per pixel of a chip, beside the chip itself.
     cost : time of `detect` per pixel of a chip on one core, where decoding a pixel of a raster is 1.
     is_threaded : `detect` uses all cores by itself, so chips are given to it one after another.
-    on_gpu : it works on a GPU: several chips are in work at once, so that it needn't wait for the CPU.
+    on_gpu : it works on a GPU instead: several chips are in work at once, so that it needn't wait.
     scores : lowest score kept of each class, unless the user says; None: all are kept.
     typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user
         states of objects, where no GSD does it.
@@ -90,6 +90,11 @@ class Needs:
     typical_px: float | None = None
     map_px: int | None = None
     least_px: int = 1
+
+    @property
+    def is_network(self) -> bool:
+        """Whether a network looks: its tiles cost far more than reading them, and take far more memory."""
+        return self.is_threaded or self.on_gpu
 
 
 @dataclass(frozen=True, slots=True)

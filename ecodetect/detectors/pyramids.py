@@ -72,7 +72,7 @@ def card_options(
         "kind": kind,
         "strides": strides,
         "coarsest": max(strides[-1], 32 if large > _LARGE_PX else 16),
-        "width": _WIDTH_LIGHT if _is_light({"kind": kind}) else _WIDTH,
+        "width": _WIDTH_LIGHT if _is_light(kind) else _WIDTH,
         "smallest_px": round(small, 2),
     }
     if has_anchors:
@@ -81,9 +81,9 @@ def card_options(
     return {"network": shape, "typical_px": round(float(np.median(known)), 2), **asked}
 
 
-def _is_light(network: Mapping[str, Any]) -> bool:
-    """Whether a network's backbone is one for telephones, with few channels."""
-    return str(network["kind"]).startswith(_LIGHT)
+def _is_light(kind: str) -> bool:
+    """Whether a backbone is one for telephones, with few channels."""
+    return kind.startswith(_LIGHT)
 
 
 def _strides(small: float, large: float) -> list[int]:
@@ -166,7 +166,8 @@ def build(
         find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
         own_settings={},
         cost=cost,
-        bytes_per_pixel=12 * len(card.bands) + (180 if _is_light(card.options["network"]) else 300),
+        bytes_per_pixel=12 * len(card.bands)
+        + (180 if _is_light(str(card.options["network"]["kind"])) else 300),
         kind="box" if outlined is None else "polygon",
     )
 
