@@ -71,7 +71,10 @@ if TYPE_CHECKING:
 )
 @click.option("--tile", type=int, metavar="PX", help="Side of a tile. Chosen by itself.")
 @click.option(
-    "--workers", type=int, metavar="N", help="Tiles worked on at once. Default: the number of cores."
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Tiles worked on at once, at most; a network on the CPU takes one.",
 )
 @options.max_memory
 @click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
