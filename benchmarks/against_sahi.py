@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000], help="sides in pixels")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", help="a bundle")
+    parser.add_argument("--tile", help="side of scan's tiles in pixels, with --model; it chooses by itself")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     commands: dict[str, Callable[[Path], Cost]] = {
@@ -39,8 +40,9 @@ def main() -> None:
     }
     if given.model:
         model = ("--model", given.model)
+        tile = ("--tile", given.tile) if given.tile else ()
         commands = {
-            "ecodetect scan": lambda path: _scan(path, "-m", given.model),
+            "ecodetect scan": lambda path: _scan(path, "-m", given.model, *tile),
             "sahi, the same network as `scan` runs it": lambda path: _sliced(path, *model, "--folded"),
             "sahi, the same network as trained": lambda path: _sliced(path, *model),
         }
