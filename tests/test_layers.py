@@ -98,7 +98,12 @@ LAYERS = [
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
     ],
-    ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
+    [
+        "ecodetect.formats.collecting",
+        "ecodetect.formats.curves",
+        "ecodetect.formats.text_reading",
+        "ecodetect.formats.usable",
+    ],
     ["ecodetect.formats.protocol"],
     ["ecodetect.confusion"],
     ["ecodetect.metrics"],

@@ -32,6 +32,7 @@ from ecodetect.formats.collecting import (
     counted,
     pixels_note,
 )
+from ecodetect.formats.curves import from_wkt
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.table_columns import (
@@ -158,12 +159,20 @@ def _place(kind: Kind, cells: Sequence[str]) -> Any:
     return values
 
 
+def _straight(text: str) -> Shape:
+    """The geometry in WKT, curves made straight; raises ValueError."""
+    try:
+        return shapely.from_wkt(text)
+    except (shapely.errors.GEOSException, NotImplementedError):
+        return from_wkt(text)
+
+
 def _shape(text: str) -> Shape:
     text = re.sub(r"^SRID=\d+;", "", text.strip(), flags=re.IGNORECASE)
     try:
         with np.errstate(invalid="ignore"):  # numpy would warn of NaN, which is refused below
-            shape = shapely.force_2d(shapely.from_wkt(text))
-    except (shapely.errors.GEOSException, ValueError):
+            shape = shapely.force_2d(_straight(text))
+    except ValueError:
         raise Unusable(f"'{text[:20]}' is not a geometry in WKT") from None
     if shape.is_empty:
         return None
