@@ -116,12 +116,14 @@ LAYERS = [
         "ecodetect.scaling",
     ],
     ["ecodetect.onnx_file"],
+    ["ecodetect.parts"],
     ["ecodetect.matching"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
-    ["ecodetect.grid", "ecodetect.sizes"],
+    ["ecodetect.class_names", "ecodetect.duplicates"],
+    ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
 ]
 

@@ -15,6 +15,7 @@ from ecodetect.formats.usable import usable
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.parts import several
 
 
 def frame_of(stream: Stream, batch: Layer | None) -> str:
@@ -62,13 +63,15 @@ def placed(
         found, note = _resolved(_centres(shapes), name, stated, grid, is_assumed=is_assumed)
         if note:
             said.append(note.of(name))
+    facts = dict(metadata or {})
+    # What we have written ourselves is one individual in pieces.
+    are_parts = None if facts else several(shapes, in_degrees=in_degrees)
     if found is not None and found.is_geographic and grid is not None:
         shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
-    facts = dict(metadata or {})
     if frame == "pixel" and grid is None:  # as other readers say it of pixels of an image that isn't known
         facts["frame"] = "pixel"
-    return Layer(shapes, kept, pixels_of, found, tuple(said), facts)
+    return Layer(shapes, kept, pixels_of, found, tuple(said), facts, are_parts)
 
 
 def _resolved(

@@ -48,6 +48,7 @@ from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.parts import several
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -185,6 +186,8 @@ def _shape(text: str) -> Shape:
         return shape
     if "Polygon" not in shape.geom_type and shape.geom_type != "GeometryCollection":
         raise Unusable(f"a {shape.geom_type}, which is not the place of one object")
+    if shape.geom_type == "MultiPolygon":
+        return shapely.MultiPolygon([polygon for part in shape.geoms for polygon in shapely.get_parts(areal(part))])
     return areal(shape)
 
 
@@ -265,14 +268,20 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
     metadata: dict[str, Any] = {}
     if image is None and table.images is not None:  # also those of rows that say "no object"
         metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
+    are_parts = several(geometry, in_degrees=option.frame == "lonlat") if option.kind == "shape" else None
     if grid is None and option.frame == "lonlat":
-        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata)
+        return Layer(
+            geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata, are_parts=are_parts
+        )
     if grid is None:
         notes.append(pixels_note(path))
-        return Layer(geometry, columns, notes=tuple(notes), metadata={**metadata, "frame": "pixel"})
+        metadata["frame"] = "pixel"
+        return Layer(geometry, columns, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
-    return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
+    return Layer(
+        geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, are_parts=are_parts
+    )
 
 
 def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:

@@ -28,7 +28,8 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
     in_degrees : whether the coordinates are longitude and latitude; tells rounding from width.
     Returns (M,) Points, Polygons and MultiPolygons without heights; the row of each in the input, ascending;
     and notes, without the file, of what was left out or changed. A collection counts with its polygons, or
-    its points where it has none; several points in one feature become one feature each.
+    its points where it has none; several points in one feature become one feature each. Polygons of one
+    feature may overlap: each is whole.
     """
     notes: list[Note] = []
     rows = np.arange(len(geometry))
@@ -56,7 +57,7 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
     kinds = shapely.get_type_id(found)
     leave_out(~np.isin(kinds, (*_POINTS, *_POLYGONS)), "1 line or curve was", "{} lines or curves were")
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
-    crossing = np.flatnonzero(is_polygon & ~shapely.is_valid(found))
+    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
     if len(crossing):
         found[crossing] = [_repaired(shape) for shape in found[crossing]]
     flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
@@ -95,10 +96,20 @@ def _of_collection(collection: Any) -> Any:
     return shapely.MultiPoint(points) if points else collection
 
 
+def _is_valid(geometry: Geometries) -> NDArray[np.bool_]:
+    """Which shapes have valid polygons only, whether these overlap or not."""
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    bad = np.zeros(len(geometry), np.bool_)
+    bad[owner[~shapely.is_valid(parts)]] = True
+    return ~bad
+
+
 def _repaired(shape: Any) -> Any:
     """The areas that a self-crossing outline encloses; empty where nothing can be made of it."""
     try:
-        return _polygons_of(shapely.make_valid(shape))
+        if shape.geom_type == "MultiPolygon":  # polygon by polygon: they may be individuals that overlap
+            return _polygons_of(shapely.GeometryCollection([_repaired(part) for part in shape.geoms]))
+        return shape if shape.is_valid else _polygons_of(shapely.make_valid(shape))
     except shapely.errors.GEOSException:
         return shapely.Polygon()
 
