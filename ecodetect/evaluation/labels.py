@@ -15,17 +15,6 @@ from ecodetect.matching import Flags, Rows
 _YES = ("1", "true", "yes", "y", "ja", "t")
 
 
-def check_labels(labels: Sequence[str], pairs: Pairs) -> None:
-    """Raise UserError for a label to ignore that no annotation has."""
-    there = {str(label) for pair in pairs for label in pair.truths.label}
-    for label in labels:
-        if label not in there:
-            known = ", ".join(sorted(filter(None, there))) or "none"
-            raise UserError(
-                f"--ignore {label} is neither a file nor a class of the annotations, which are: {known}."
-            )
-
-
 def is_ignored(pair: Pair, labels: Sequence[str]) -> Flags:
     """Truths that are doubtful, or whose centre lies outside where the truth is complete."""
     truths = pair.truths

@@ -56,6 +56,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     wanted = None
     if image is None:
         collector.images = tuple(name for name, _ in images.values() if name)
+        collector.sizes = {name: size for name, size in images.values() if name and size is not None}
     elif images:
         wanted = meant_or_refused([name for name, _ in images.values()], image, path)
     for name, size in images.values():

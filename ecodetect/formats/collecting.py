@@ -105,6 +105,7 @@ class Collector:
     unit : what the file calls a feature: row, annotation, object.
     size : width and height of the one image that the file is about, where it states them.
     images : names of all images that the file lists, also those without features.
+    sizes : width and height of those whose size it states.
     """
 
     def __init__(self, path: Path, unit: str) -> None:
@@ -113,6 +114,7 @@ class Collector:
         self.notes: list[str] = []
         self.size: tuple[int, int] | None = None
         self.images: tuple[str, ...] = ()
+        self.sizes: dict[str, tuple[int, int]] = {}
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
         self._reasons: dict[str, tuple[int, list[str]]] = {}
@@ -174,6 +176,8 @@ class Collector:
         metadata: dict[str, Any] = {"frame": "pixel"} if grid is None else {}
         if self.images:
             metadata["images"] = self.images
+        if self.sizes:
+            metadata["image_sizes"] = self.sizes
         return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
 
 
