@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ecodetect import formats
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.image_matching import (
     base_name,
     image_column,
@@ -82,7 +83,7 @@ class AnnotationFolder:
         self.rasters: list[dict[str, Any]] = []
         self._files: dict[str, list[Path]] = {}  # by key of the image with the file's stem
         self._marked: dict[str, list[Path]] = {}  # by key of the image with the stem but for its mark
-        files = features_in(path)
+        files = _meant_files(features_in(path), are_detections=are_detections)
         if not files:
             raise LayerError(
                 f"The folder {path} holds no file of features; name one with a file for each image."
@@ -122,8 +123,10 @@ class AnnotationFolder:
         return Found(layer, file.name)
 
     def notes(self, images: Sequence[str]) -> Iterator[Note]:
-        """What is to be said of the files, once all images have been asked for."""
+        """What is to be said of the files, once all images (their rasters) have been asked for."""
         yield from dict.fromkeys(self._notes)
+        if not images:
+            return
         files = [files for files in self._files.values() if not self._used.keys() & files]
         if files and len(files) < len(self._files):
             names = listed(str(each[0]) for each in files)
@@ -264,10 +267,10 @@ class AnnotationFile:
         return Found(replace(rows, notes=()), self.path.name)
 
     def notes(self, images: Sequence[str]) -> Iterator[Note | str]:
-        """What is to be said of the file, once all images have been asked for."""
+        """What is to be said of the file, once all images (their rasters) have been asked for."""
         if len(images) < 2:  # its reader has said it, of the only image
             return
-        yield from self.whole.notes
+        yield from (note for note in self.whole.notes if not is_of_pixels(note))
         if not self.names:
             return
         known = {key for image in images for key in lookup_keys(image)}
@@ -385,6 +388,14 @@ def names_images(path: Path) -> bool:
 def rasters_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a scan says of each raster in the metadata of its output."""
     return [each for each in metadata.get("rasters") or () if isinstance(each, dict)]
+
+
+def is_of_pixels(note: Note | str) -> bool:
+    """Whether a reader's note only says that coordinates are pixels, which with a raster is well."""
+    return str(note).endswith(_IN_PIXELS)
+
+
+_IN_PIXELS = pixels_note(Path()).partition(":")[2]
 
 
 def nothing_on(grid: Grid | None) -> Layer:

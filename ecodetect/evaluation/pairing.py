@@ -22,6 +22,7 @@ from ecodetect.annotation_files import (
     AnnotationFile,
     AnnotationFiles,
     Found,
+    is_of_pixels,
     nothing_on,
     opened,
     touching,
@@ -30,15 +31,12 @@ from ecodetect.annotations import Annotations, on_raster
 from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
 from ecodetect.evaluation.plots import Plots
-from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.image_matching import base_name, listed
 from ecodetect.grid import Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import merged
 from ecodetect.raster import open_raster
-
-_IN_PIXELS = pixels_note(Path()).partition(":")[2]  # what readers say of every file without a raster
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -216,7 +214,7 @@ def _laid(
             _of(there, match.there, grid, is_one=not several, is_empty=match.is_unmarked),
         )
         has_pixels = True
-        said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
+        said += [note for note in (*own.notes, *true.notes) if not is_of_pixels(note)]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
@@ -240,6 +238,8 @@ def _laid(
         if area is None or pair.plots:
             pairs.append(pair)
         said += [*pair.detections.notes, *pair.truths.notes]
+    rasters = [match.image for match in matches if match.image is not None]
+    said += [str(note) for side in (found, there) for note in side.notes(rasters)]
     if not pairs:
         raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
     trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
