@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ecodetect import formats
 from ecodetect.errors import LayerError, UserError
-from ecodetect.formats.collecting import pixels_note
+from ecodetect.formats.collecting import counted
 from ecodetect.formats.image_matching import (
     base_name,
     image_column,
@@ -114,7 +114,7 @@ class AnnotationFolder:
         other = self._used.setdefault(file, image or "")
         if other != image:
             text = f"it is read for {other} and for {image} alike; is it about both?"
-            self._notes.append(Note("file-of-several-images", text, file.name, "doubt"))
+            self._notes.append(Note("annotations-shared", text, about=file.name, kind="doubt"))
         # A file for one image may call it otherwise; only where it may speak of several is it asked by name.
         is_asked = grid is not None and file.suffix.lower() in (".json", ".xml")
         layer = formats.read(file, grid=grid, image=image if is_asked else None)
@@ -156,7 +156,7 @@ class AnnotationFolder:
         files = [file for file in files if file.suffix.lower() not in PICTURES] or files
         if len(files) > 1:
             text = f"it was read for {base_name(image)}; not read: {listed(map(str, files[1:]))}."
-            self._notes.append(Note("several-files-for-image", text, files[0].name, "choice"))
+            self._notes.append(Note("annotations-chosen", text, about=files[0].name, kind="choice"))
         return files[0] if files else None
 
     def _name(self, file: Path) -> str:
@@ -266,18 +266,18 @@ class AnnotationFile:
                 rows = replace(rows, grid=grid)
         return Found(replace(rows, notes=()), self.path.name)
 
-    def notes(self, images: Sequence[str]) -> Iterator[Note | str]:
+    def notes(self, images: Sequence[str]) -> Iterator[Note]:
         """What is to be said of the file, once all images (their rasters) have been asked for."""
         if len(images) < 2:  # its reader has said it, of the only image
             return
-        yield from (note for note in self.whole.notes if not is_of_pixels(note))
+        yield from (note for note in self.whole.notes if note.code != "pixel-coordinates")
         if not self.names:
             return
         known = {key for image in images for key in lookup_keys(image)}
         others = [name for name in self.names if not known & lookup_keys(name)]
         if others:
-            text = f"{len(others)} of its images aren't there ({listed(others)})."
-            yield Note("images-missing", text, self.path.name)
+            text = f"{counted(len(others), 'image')} named in it but not given ({listed(others)})."
+            yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
     def _read(self, grid: Grid | None, image: str | None) -> Layer:
         if grid is None:
@@ -388,14 +388,6 @@ def names_images(path: Path) -> bool:
 def rasters_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a scan says of each raster in the metadata of its output."""
     return [each for each in metadata.get("rasters") or () if isinstance(each, dict)]
-
-
-def is_of_pixels(note: Note | str) -> bool:
-    """Whether a reader's note only says that coordinates are pixels, which with a raster is well."""
-    return str(note).endswith(_IN_PIXELS)
-
-
-_IN_PIXELS = pixels_note(Path()).partition(":")[2]
 
 
 def nothing_on(grid: Grid | None) -> Layer:

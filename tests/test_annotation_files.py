@@ -120,7 +120,7 @@ def test_a_file_of_two_images_of_one_name_is_doubtful(tmp_path: Path) -> None:
     folder = opened(tmp_path)
     for image in ("north/a.tif", "south/a.tif"):
         assert folder.of(image, Grid(SIDE, SIDE), is_one=False) is not None
-    assert [getattr(note, "kind", None) for note in folder.notes([])] == ["doubt"]
+    assert [note.code for note in folder.notes([])] == ["annotations-shared"]
 
 
 def test_folders_tell_images_of_one_name_apart(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from ecodetect.annotation_files import (
     AnnotationFile,
     AnnotationFiles,
     Found,
-    is_of_pixels,
     nothing_on,
     opened,
     touching,
@@ -35,7 +34,7 @@ from ecodetect.formats.image_matching import base_name, listed
 from ecodetect.grid import Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
-from ecodetect.notes import merged
+from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
 
 
@@ -70,7 +69,7 @@ class Pairs:
     lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
     model : name of the model that the detections' file names.
     trained_here : cells where it was trained, as `places` has them; of those that the rasters meet.
-    notes : sentences for the user.
+    notes : for the user.
     """
 
     pairs: tuple[Pair, ...]
@@ -79,7 +78,7 @@ class Pairs:
     lowest_score: Any
     model: str
     trained_here: tuple[Any, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -139,10 +138,11 @@ def paired(
     pairs = _laid(found, there, matches, asked, unjudged, unsearched)
     bare = [match.name for match in matches if not found.meant(match.found or match.name)]
     if bare and not found.lists_images:
-        note = (
-            f"{found.path.name} can't say whether images without a detection were searched:"
-            f" {len(bare)} annotated ones ({listed(bare)}) count as searched."
+        text = (
+            f"it can't say whether images without a detection were searched: {len(bare)} annotated ones"
+            f" ({listed(bare)}) count as searched."
         )
+        note = Note("search-unsure", text, about=found.path.name, kind="doubt")
         pairs = replace(pairs, notes=(*pairs.notes, note))
     return pairs
 
@@ -202,7 +202,7 @@ def _laid(
     ignored = [AnnotationFile(Path(path), None) for path in asked.ignore]
     area = None if asked.area is None else AnnotationFile(Path(asked.area), None)
     pairs: list[Pair] = []
-    said: list[str] = []
+    said: list[Note] = []
     several = len(matches) > 1
     for match in matches:
         grid = None
@@ -214,7 +214,8 @@ def _laid(
             _of(there, match.there, grid, is_one=not several, is_empty=match.is_unmarked),
         )
         has_pixels = True
-        said += [note for note in (*own.notes, *true.notes) if not is_of_pixels(note)]
+        # Readers say it of every file without a raster.
+        said += [note for note in (*own.notes, *true.notes) if note.code != "pixel-coordinates"]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
@@ -239,7 +240,7 @@ def _laid(
             pairs.append(pair)
         said += [*pair.detections.notes, *pair.truths.notes]
     rasters = [match.image for match in matches if match.image is not None]
-    said += [str(note) for side in (found, there) for note in side.notes(rasters)]
+    said += [note for side in (found, there) for note in side.notes(rasters)]
     if not pairs:
         raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
     trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
