@@ -49,7 +49,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         if unread:
             raise LayerError(f"{path.name} has no result for {base_name(image)}: it could not be read there.")
     if failed and wanted is None:
-        collector.note(f"its detector could not read {counted(failed, 'image')}: unknown, not empty.")
+        text = f"its detector could not read {counted(failed, 'image')}: unknown, not empty."
+        collector.note("images-unread", text, "doubt")
     low = _typical_threshold(content)
     others: Counter[str] = Counter()
     below = 0
@@ -73,8 +74,9 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         collector.notes.append(left_out(others, path, "detection"))
     if below:
         collector.note(
+            "scores-low",
             f"{counted(below, 'detection')} of {len(collector)} with a score below {low:g}, the threshold"
-            " that its detector recommends; all are read."
+            " that its detector recommends; all are read.",
         )
     return collector.layer(grid)
 
