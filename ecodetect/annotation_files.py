@@ -50,12 +50,17 @@ class Found(NamedTuple):
 
 
 def opened(
-    path: str | os.PathLike[str], *, layer: str | None = None, are_detections: bool = False
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    are_detections: bool = False,
+    names_from: str | os.PathLike[str] | None = None,
 ) -> AnnotationFile | AnnotationFolder:
     """A file of features, or a folder with a file for each image.
 
     layer : which layer, in a file with several.
     are_detections : in a folder that holds both, the outputs of scans are meant, not annotations.
+    names_from : as `formats.read` takes it.
     Raises LayerError where there is nothing, or nothing with features.
     """
     source = Path(path)
@@ -63,7 +68,7 @@ def opened(
         return AnnotationFolder(source, are_detections=are_detections)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
-    return AnnotationFile(source, layer)
+    return AnnotationFile(source, layer, names_from=names_from)
 
 
 class AnnotationFolder:
@@ -130,11 +135,8 @@ class AnnotationFolder:
         files = [files for files in self._files.values() if not self._used.keys() & files]
         if files and len(files) < len(self._files):
             names = listed(str(each[0]) for each in files)
-            yield Note(
-                "files-without-image",
-                f"{len(files)} files have no image of their name ({names}).",
-                self.path.name,
-            )
+            text = f"{counted(len(files), 'file')} without an image of that name ({names})."
+            yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
     def _file(self, image: str) -> Path | None:
         """The file for an image: of its stem, else of its whole name, else of its stem with a mark."""
@@ -171,8 +173,11 @@ class AnnotationFile:
     path : of the file.  layer : which of its layers is meant.
     """
 
-    def __init__(self, path: Path, layer: str | None = None) -> None:
+    def __init__(
+        self, path: Path, layer: str | None = None, *, names_from: str | os.PathLike[str] | None = None
+    ) -> None:
         self.path, self.layer = path, layer
+        self._names_from = names_from
         self._whole: Layer | None = None
         self._names: tuple[str, ...] | None = None
         self._alike: dict[str, list[str]] = {}  # lookup key -> names
@@ -181,7 +186,7 @@ class AnnotationFile:
     def whole(self) -> Layer:
         """All features as they were read, without a raster."""
         if self._whole is None:
-            self._whole = formats.read(self.path, layer=self.layer)
+            self._whole = formats.read(self.path, layer=self.layer, names_from=self._names_from)
         return self._whole
 
     @property
@@ -282,7 +287,7 @@ class AnnotationFile:
     def _read(self, grid: Grid | None, image: str | None) -> Layer:
         if grid is None:
             return self.whole
-        return formats.read(self.path, layer=self.layer, grid=grid, image=image)
+        return formats.read(self.path, layer=self.layer, grid=grid, image=image, names_from=self._names_from)
 
     def _alone(self, image: str, grid: Grid | None) -> Layer:
         """The features of the only raster there is: all, unless the file names several images."""

@@ -116,7 +116,8 @@ def paired(
     images : rasters, folders or patterns; may be empty where the files say themselves where they lie.
     Raises UserError in one sentence where it can't be told what belongs together.
     """
-    found, there = opened(detections, are_detections=True), opened(annotations, layer=asked.layer)
+    found = opened(detections, are_detections=True, names_from=annotations)
+    there = opened(annotations, layer=asked.layer)
     rasters = expand(images)
     if len(rasters) == 1:
         name = rasters[0]
