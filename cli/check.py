@@ -15,6 +15,7 @@ from . import options
 @click.argument("paths", metavar="(RASTER ANNOTATIONS)... | FOLDER", nargs=-1, required=True)
 @click.option("-m", "--model", metavar="BUNDLE", help="A model that would be trained further.")
 @click.option("--class-column", metavar="NAME", help="Column with the class; found by its name if not given.")
+@options.keep_spelling
 @click.option(
     "--radius",
     metavar="LENGTH",
@@ -54,6 +55,7 @@ def check(
     paths: tuple[str, ...],
     model: str | None,
     class_column: str | None,
+    keep_spelling: bool,
     radius: str | None,
     complete: str | None,
     complete_layer: str | None,
@@ -87,6 +89,7 @@ def check(
         pictures.writable(picture)
     asked = Asked(
         class_column=class_column,
+        keep_spelling=keep_spelling,
         radius=options.radius_of(radius),
         complete=complete,
         complete_layer=complete_layer,

@@ -40,6 +40,7 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
     "--empty-images", is_flag=True, help="Images that the annotations don't name are empty, not unknown."
 )
 @click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
+@options.keep_spelling
 @click.option("--layer", metavar="NAME", help="Which layer, where ANNOTATIONS has several.")
 @options.gsd
 @click.option(
@@ -58,6 +59,7 @@ def evaluate(
     area: str | None,
     empty_images: bool,
     class_column: str | None,
+    keep_spelling: bool,
     layer: str | None,
     gsd: float | None,
     model: str | None,
@@ -92,6 +94,7 @@ def evaluate(
         criterion=_criterion(**criterion),
         ignore=ignore,
         class_column=class_column,
+        keep_spelling=keep_spelling,
         layer=layer,
         area=area,
         gsd_m=gsd,

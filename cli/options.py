@@ -9,6 +9,7 @@ flag              commands
 --max-memory      scan, candidates
 --device          scan, classify, explain
 --overwrite       scan, candidates, classify, explain, convert, evaluate, export
+--keep-spelling   check, train, evaluate
 --allow-vrt       scan, candidates, classify, explain, info
 """
 
@@ -46,6 +47,11 @@ device = click.option(
     default="auto",
     show_default=True,
     help="Where a trained model runs; auto: on a GPU if there is one.",
+)
+keep_spelling = click.option(
+    "--keep-spelling",
+    is_flag=True,
+    help="Classes that differ in case, blanks or the coding of accents stay apart.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 allow_vrt = click.option(

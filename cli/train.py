@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
 @click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
+@options.keep_spelling
 @click.option(
     "--radius",
     metavar="LENGTH",
@@ -92,6 +93,7 @@ def train(
     model: str | None,
     out: str,
     class_column: str | None,
+    keep_spelling: bool,
     radius: str | None,
     complete: str | None,
     ignore: tuple[str, ...],
@@ -133,6 +135,7 @@ def train(
 
     asked = Asked(
         class_column=class_column,
+        keep_spelling=keep_spelling,
         radius=options.radius_of(radius),
         complete=complete,
         ignore=ignore,

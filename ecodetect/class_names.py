@@ -79,10 +79,14 @@ def _said(several: dict[str, Counter[str]]) -> Iterable[Note]:
         listed = ", ".join(f"'{name}' {count}" for name, count in ways[:_MOST_LISTED])
         shown.append(f"{winner} ({listed}{more})")
     rest = f" and {len(several) - _MOST_LISTED} more" if len(several) > _MOST_LISTED else ""
-    classes = "1 class is" if len(several) == 1 else f"{len(several)} classes are"
+    one = len(several) == 1
+    classes = (
+        "1 class is written in several ways and counts as one"
+        if one
+        else (f"{len(several)} classes are written in several ways and count as one each")
+    )
     yield Note(
         "spellings-joined",
-        f"{classes} written in several ways and count as one: {', '.join(shown)}{rest};"
-        " --keep-spelling keeps them apart.",
+        f"{classes}: {', '.join(shown)}{rest}; --keep-spelling keeps them apart.",
         kind="choice",
     )

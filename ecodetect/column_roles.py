@@ -46,14 +46,17 @@ _SCORE = (
 # Texts that tell one feature or one file from another, not one class from another.
 _OTHER_MEANING = frozenset({
     "id", "fid", "uuid", "guid", "globalid", "objectid", "geometry", "geom", "wkt",
-    "source", "image", "images", "imagepath", "imagename", "imagefile", "imagefilename", "imageid", "filename",
-    "filepath", "file", "img", "path", "raster",
+    "source", "image", "images", "imagepath", "imagename", "imagefile", "imagefilename", "imageid",
+    "filename", "filepath", "file", "img", "path", "raster",
 })  # fmt: skip
 _MISSING = frozenset({"", "nan", "null", "<na>", "<null>", "n/a", "#n/a"})
-_YES_OR_NO = frozenset(
-    "0 1 t f y n j x true false yes no ja nein si sí oui non sim não nao falsch wahr verdadero falso".split()
-)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( \d\d:\d\d.*)?").fullmatch
+_YES_OR_NO = frozenset({
+    "0", "1", "t", "f", "y", "n", "j", "x", "true", "false", "yes", "no", "ja", "nein", "si", "sí", "oui",
+    "non", "sim", "não", "wahr", "falsch", "verdadero", "falso",
+})  # fmt: skip
+_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( \d\d:\d\d.*)?"
+).fullmatch
 _FEWEST_IDS = 10  # so many different texts without one that comes twice are names of individuals
 
 

@@ -82,6 +82,7 @@ LAYERS = [
         "ecodetect.raster_safety",
         "ecodetect.resampling",
     ],
+    ["ecodetect.agreement"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],

@@ -43,6 +43,7 @@ def evaluate(
     area: str | os.PathLike[str] | None = None,
     gsd_m: float | None = None,
     empty_images: bool = False,
+    keep_spelling: bool = False,
     model: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -68,6 +69,9 @@ def evaluate(
         Metres per pixel, where the raster doesn't say.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
+    keep_spelling : bool
+        Classes are as they are written; otherwise those that differ in case, blanks or the way accents are
+        stored are one.
     model : str or path-like, optional
         The bundle that made the detections, where their file doesn't say where it was trained.
     seed : int
@@ -81,7 +85,13 @@ def evaluate(
     files = [each for each in ignore if is_file(each)]
     images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
     asked = Asked(
-        class_column, layer, tuple(files), None if area is None else os.fspath(area), gsd_m, empty_images
+        class_column,
+        layer,
+        tuple(files),
+        None if area is None else os.fspath(area),
+        gsd_m,
+        empty_images,
+        keep_spelling,
     )
     card = None if model is None else models.card(model)
     pairs = paired(detections, annotations, images, asked)
@@ -89,10 +99,11 @@ def evaluate(
         cells = [place for entry in card.trained_on for place in entry.get("places", ())]
         pairs = replace(pairs, model=card.name, trained_here=tuple(cells))
     labels = [each for each in ignore if each not in files]
-    check_labels(labels, (label for pair in pairs for label in pair.truths.label))
-    ignored = [is_ignored(pair, labels) for pair in pairs]
+    there = [label for pair in pairs for label in pair.truths.label.tolist()]
+    check_labels(labels, there, keep_spelling=keep_spelling)
+    ignored = [is_ignored(pair, labels, keep_spelling=keep_spelling) for pair in pairs]
     chosen = completed(criterion, pairs)
-    names = class_names(pairs, ignored)
+    names = class_names(pairs, ignored, keep_spelling=keep_spelling)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
     return _summed(judged, names, pairs, chosen, seed)
 

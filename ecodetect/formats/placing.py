@@ -15,7 +15,6 @@ from ecodetect.formats.usable import usable
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
-from ecodetect.parts import several
 
 
 def frame_of(stream: Stream, batch: Layer | None) -> str:
@@ -55,7 +54,7 @@ def placed(
     is_planar = frame in ("pixel", "affine")
     stated = None if is_planar else crs
     in_degrees = stated is not None and stated.is_geographic
-    shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
+    shapes, rows, are_parts, remarks = usable(geometry, in_degrees=in_degrees)
     said = [*notes, *(remark.of(name) for remark in remarks)]
     pixels_of = grid if frame == "pixel" else None
     found: CRS | None = None
@@ -64,14 +63,14 @@ def placed(
         if note:
             said.append(note.of(name))
     facts = dict(metadata or {})
-    # What we have written ourselves is one individual in pieces.
-    are_parts = None if facts else several(shapes, in_degrees=in_degrees)
     if found is not None and found.is_geographic and grid is not None:
         shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
     if frame == "pixel" and grid is None:  # as other readers say it of pixels of an image that isn't known
         facts["frame"] = "pixel"
-    return Layer(shapes, kept, pixels_of, found, tuple(said), facts, are_parts)
+    # What we have written ourselves is one individual in pieces.
+    separate = None if metadata else are_parts
+    return Layer(shapes, kept, pixels_of, found, tuple(said), facts, separate)
 
 
 def _resolved(

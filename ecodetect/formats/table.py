@@ -187,7 +187,9 @@ def _shape(text: str) -> Shape:
     if "Polygon" not in shape.geom_type and shape.geom_type != "GeometryCollection":
         raise Unusable(f"a {shape.geom_type}, which is not the place of one object")
     if shape.geom_type == "MultiPolygon":
-        return shapely.MultiPolygon([polygon for part in shape.geoms for polygon in shapely.get_parts(areal(part))])
+        return shapely.MultiPolygon(
+            [polygon for part in shape.geoms for polygon in shapely.get_parts(areal(part))]
+        )
     return areal(shape)
 
 
@@ -270,18 +272,14 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
     are_parts = several(geometry, in_degrees=option.frame == "lonlat") if option.kind == "shape" else None
     if grid is None and option.frame == "lonlat":
-        return Layer(
-            geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata, are_parts=are_parts
-        )
+        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
     if grid is None:
         notes.append(pixels_note(path))
         metadata["frame"] = "pixel"
         return Layer(geometry, columns, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
-    return Layer(
-        geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, are_parts=are_parts
-    )
+    return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
 
 
 def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:
