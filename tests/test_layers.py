@@ -98,6 +98,7 @@ LAYERS = [
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
     ],
+    ["ecodetect.formats.table_numbers"],
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
     ["ecodetect.confusion"],
