@@ -116,7 +116,7 @@ class Roles:
 
 
 def counts_of(header: Sequence[str]) -> bool:
-    """Whether these are columns of DotDotGoose's table of counts: its x, y say where a photograph was taken."""
+    """Whether these are columns of DotDotGoose's table of counts, whose x, y are places of photographs."""
     plain = [_plain(name) for name in header]
     return plain[:2] == ["surveyid", "image"] and "class" not in plain
 
