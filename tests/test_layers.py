@@ -73,8 +73,9 @@ LAYERS = [
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
     ["ecodetect.raster_header", "ecodetect.raster_opening"],
+    ["ecodetect.bands", "ecodetect.raster_bands"],
     [
-        "ecodetect.bands",
+        "ecodetect.band_words",
         "ecodetect.georeference",
         "ecodetect.lattice",
         "ecodetect.raster_blocks",

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecodetect import bundle, detectors, onnx_file
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
@@ -127,7 +127,7 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
     who = f"The model '{card.name}'"
     if stand_ins(card.bands, scene.bands) is None:
-        return f"{who} needs bands {', '.join(card.bands)}; {source} has {', '.join(scene.bands)}."
+        return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
     if card.gsd_m is None:
         return None
     if scene.gsd is None:

@@ -18,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.aoi import Area
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
@@ -504,7 +504,8 @@ def _bands_to_read(source: Source, contract: Contract) -> tuple[str, ...]:
     found = stand_ins(contract.bands, source.bands)
     if found is None:
         raise UserError(
-            f"{source.name} has bands {', '.join(source.bands)}, but {', '.join(contract.bands)} are needed."
+            f"Bands {', '.join(contract.bands)} are needed; {source.name} "
+            f"{lacking(contract.bands, source.bands)}"
         )
     return found
 
