@@ -21,6 +21,7 @@ def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_js
     import json
 
     from ecodetect.describing import describe
+    from ecodetect.notes import Note
 
     facts = describe(file, gsd_m=gsd, layer=layer, allow_vrt=allow_vrt)
     if as_json:
@@ -28,7 +29,7 @@ def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_js
         return 0
     click.echo(f"{facts['file']}")
     lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
-    for name, text in [*lines, *(("note", note) for note in facts["notes"])]:
+    for name, text in [*lines, *(("note", Note(**note).text) for note in facts["notes"])]:
         click.echo(f"  {name:<11} {text}")
     return 0
 
@@ -292,6 +293,8 @@ def _flat(facts: Mapping[str, Any]) -> str:
 def _length(metres: float) -> str:
     if metres >= 10_000:
         return f"{metres / 1000:.4g} km"
+    if metres < 0.001:
+        return f"{metres * 1e6:.4g} µm"
     return f"{metres:.4g} m" if metres >= 1 else f"{metres * 100:.4g} cm"
 
 
@@ -303,6 +306,8 @@ def _percent(share: float) -> str:
 
 
 def _hectares(area: float) -> str:
+    if area < 1e-8:  # a square centimetre: a micrograph
+        return f"{area * 1e10:.4g} mm²"
     return f"{area / 100:.4g} km²" if area >= 10_000 else f"{area:.4g} ha"
 
 

@@ -9,6 +9,7 @@ files; what a text or a wavelength means is in `band_words`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -48,6 +49,7 @@ _INTERPRETATIONS = {
     "alpha": "alpha",
 }
 RGB = ("red", "green", "blue")
+_COLOURS = {*_INTERPRETATIONS.values(), "green_i"}
 _FOURTH_IS_MASK = Note(
     "bands-guessed",
     "band 4 has no name; it is taken as a mask, as it holds one value beside 0.",
@@ -84,7 +86,7 @@ def name_bands(
     *,
     wavelengths_nm: Sequence[float | None] = (),
     sensor: Callable[[], Sensor | None] = lambda: None,
-    is_spectral: bool = True,
+    are_channels: bool = False,
 ) -> Naming:
     """Names for the bands of a file.
 
@@ -94,10 +96,14 @@ def name_bands(
     wavelengths_nm : what the file's metadata says of each band beside its description; empty: nothing.
     sensor : the satellite that the file's metadata or name speaks of; asked only where a description may be
         the number of one's band.
-    is_spectral : False for channels of a microscope, whose wavelengths are those of the light that excites.
+    are_channels : bands are pages of a TIFF, as microscopes write them: each is called as the file calls it,
+        or `page1`, `page2`, …; wavelengths are those of the light that excites, and three are not red, green
+        and blue by custom.
     """
     count = len(interpretations)
-    names, notes = _stated(descriptions, wavelengths_nm, sensor) if is_spectral else _worded(descriptions)
+    if are_channels:
+        return _of_channels(descriptions)
+    names, notes = _stated(descriptions, wavelengths_nm, sensor)
     for index, interpretation in enumerate(interpretations):
         names[index] = names[index] or _INTERPRETATIONS.get(interpretation)
     guessed = False
@@ -189,8 +195,12 @@ def _stated(
     return names, notes
 
 
-def _worded(descriptions: Sequence[str | None]) -> tuple[list[str | None], list[Note]]:
-    return [worded(text)[0] if text else None for text in descriptions], []
+def _of_channels(descriptions: Sequence[str | None]) -> Naming:
+    names: list[str | None] = []
+    for number, text in enumerate(descriptions, start=1):
+        name = (worded(text)[0] if text else None) or text or f"page{number}"
+        names.append(name if name != "alpha" else text)
+    return Naming(_unique(names), tuple(descriptions))
 
 
 def _bare(descriptions: Sequence[str | None]) -> list[float | None]:
@@ -220,7 +230,7 @@ def choose(naming: Naming, text: str, source: str) -> list[tuple[str, int]]:
         name = (described(role) or role.strip().lower()) if role else naming.names[index]
         chosen.append((name, index))
     if all(part.isdecimal() for part in parts) and len(parts) == 3:
-        anonymous = all(naming.names[index].startswith("band") for _, index in chosen)
+        anonymous = all(re.fullmatch(r"(?:band|page)\d+", naming.names[index]) for _, index in chosen)
         if naming.guessed or anonymous:  # three numbers mean red, green and blue to whoever shows images
             chosen = [(name, index) for name, (_, index) in zip(RGB, chosen, strict=True)]
     names = [name for name, _ in chosen]
@@ -268,28 +278,37 @@ def _unique(names: Sequence[str | None]) -> tuple[str, ...]:
 def stand_ins(wanted: Sequence[str], have: Sequence[str]) -> tuple[str, ...] | None:
     """Which band to read for each band that is wanted; None where one is missing.
 
-    The only band of a grey picture stands for red, green and blue, as every viewer shows it.
+    The only band of a grey picture stands for red, green and blue, as every viewer shows it; so does one that
+    has a name of its own, such as a microscope's channel.
     """
     if all(name in have for name in wanted):
         return tuple(wanted)
-    if tuple(have) == ("grey",) and all(name in (*RGB, "grey") for name in wanted):
-        return ("grey",) * len(wanted)
+    is_grey = len(have) == 1 and (have[0] == "grey" or not is_colour(have[0]))
+    if is_grey and all(name in (*RGB, "grey") for name in wanted):
+        return (have[0],) * len(wanted)
     return None
 
 
 def lacking(wanted: Sequence[str], have: Sequence[str]) -> str:
-    """That bands are missing, as the end of a sentence, with what to say where some have no names.
+    """That bands are missing, as the end of a sentence, with what to say where some have no known names.
 
     wanted : the bands that are needed; `have` : those that a raster has.
     """
     listed = _listed_names(have)
-    nameless = [
-        name.removeprefix("band") for name in have if name.startswith("band") and name[4:].isdecimal()
-    ]
     missing = [name for name in wanted if name not in have]
-    if len(nameless) < len(missing):
+    strangers = [name for name in have if not is_colour(name)]
+    places = [re.sub(r"^(?:band|page)(?=\d+$)", "", name) for name in strangers]
+    if len(strangers) < len(missing):
         return f"has {listed}."
-    numbers = dict(zip(missing, nameless, strict=False))
+    numbers = dict(zip(missing, places, strict=False))
     said = ",".join(f"{name}={numbers[name]}" if name in numbers else name for name in wanted)
-    where = "" if len(missing) == len(have) == len(wanted) else ", with the numbers that they have in it"
-    return f"has {listed}: say which is which (--bands {said}{where})."
+    where = "" if len(missing) == len(have) == len(wanted) else ", with those that they are in it"
+    one = ""
+    if not strangers[0].startswith("band") and all(name in (*RGB, "grey") for name in wanted):
+        one = f", or take one of them as grey (--bands {places[0]})"
+    return f"has {listed}: say which is which (--bands {said}{where}){one}."
+
+
+def is_colour(name: str) -> bool:
+    """Whether a band's name says which light it holds, and isn't a number or a name of the file's own."""
+    return name.rstrip("0123456789") in _COLOURS or bool(re.fullmatch(r"\d+nm", name))

@@ -41,7 +41,8 @@ _DEFAULT_DIMENSIONS = {"c": 1, "z": 1, "t": 1}
 class Stack:
     """How the pages of a TIFF belong together.
 
-    channels : which of the pages (0-based, of `Pages.alike`) are the bands: the first plane at the first time.
+    channels : which of the pages (0-based, of `Pages.alike`) are the bands: those of the first plane at the
+        first time.
     names : of each channel, or None.
     planes, times : how many of each there are; 1 where nothing is said.
     gsd_m : width and height of a pixel in metres, or None.
@@ -58,10 +59,11 @@ class Stack:
     hidden: int = 0
 
 
-def read_stack(file: Path, pages: Pages, first: int) -> Stack:
-    """How pages belong together.  first : place of the directory of the first page."""
+def read_stack(file: Path, pages: Pages) -> Stack:
+    """How pages belong together, by the tags of the first one."""
     wanted = (DESCRIPTION, IMAGEJ_COUNTS, IMAGEJ_DATA, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT)
-    tags = tag_values(file, pages, first, wanted)
+    assert pages.first is not None
+    tags = tag_values(file, pages, pages.first, wanted)
     count = max(1, len(pages.alike))
     text = tags.get(DESCRIPTION, b"")
     if b"<OME" in text[:4096]:
@@ -71,7 +73,8 @@ def read_stack(file: Path, pages: Pages, first: int) -> Stack:
     if text.startswith(b"ImageJ="):
         return _of_imagej(text, tags, count, pages)
     names = _page_names(file, pages) if 1 < count <= _MOST_NAMED else (None,) * count
-    return Stack(tuple(range(count)), names, gsd_m=_by_resolution(tags, pages.order))
+    gsd = _by_resolution(tags, pages.order)
+    return Stack(tuple(range(count)), names, gsd_m=gsd, says="resolution tags" if gsd else "")
 
 
 # -- OME ---------------------------------------------------------------------------------------------------
@@ -79,7 +82,7 @@ def read_stack(file: Path, pages: Pages, first: int) -> Stack:
 
 @dataclass(slots=True)
 class _Ome:
-    """The first image of an OME-XML: attributes of its Pixels, names of channels, and (IFD, C, Z, T, count)."""
+    """The first image of an OME-XML: attributes of Pixels, names of channels, and (IFD, C, Z, T, count)."""
 
     pixels: dict[str, str] = field(default_factory=dict)
     channels: list[str | None] = field(default_factory=list)

@@ -61,6 +61,8 @@ class Pages:
     """Pages of a TIFF's main chain of directories.
 
     order : "<" or ">".
+    count : of directories, with overviews and masks.
+    first : place of the first page's directory; None: the file has none that can be read.
     alike : places of the directories of the pages that have the size, the type and the one sample of the
         first; overviews and masks aren't among them. Empty where the first has several samples.
     numbers : the same by their number in the chain, from 1, as GDAL counts them.
@@ -70,6 +72,8 @@ class Pages:
 
     order: str
     is_big: bool
+    count: int
+    first: int | None
     alike: tuple[int, ...]
     numbers: tuple[int, ...]
     others: tuple[int, ...]
@@ -87,7 +91,7 @@ def read_pages(file: Path) -> Pages | None:
         if order is None or len(head) < 16 or struct.unpack(order + "H", head[2:4])[0] not in (42, 43):
             return None
         is_big = struct.unpack(order + "H", head[2:4])[0] == 43
-        place = struct.unpack_from(order + ("Q" if is_big else "I"), head, 8 if is_big else 4)[0]
+        place = start = struct.unpack_from(order + ("Q" if is_big else "I"), head, 8 if is_big else 4)[0]
         alike: list[int] = []
         numbers: list[int] = []
         others: list[int] = []
@@ -114,6 +118,8 @@ def read_pages(file: Path) -> Pages | None:
     return Pages(
         order,
         is_big,
+        len(seen),
+        start if first is not None else None,
         tuple(alike),
         tuple(numbers),
         tuple(others),

@@ -125,9 +125,9 @@ def test_a_name_at_odds_with_its_wavelength_is_doubtful() -> None:
 
 
 def test_channels_of_a_microscope_are_no_colours_by_their_laser() -> None:
-    naming = name_bands(["GFP 488 nm", "Cy5"], ["gray"] * 2, "uint16", never, is_spectral=False)
-    assert naming.names == ("band1", "band2")
-    assert choose(naming, "cy5", "a.tif") == [("band2", 1)]
+    naming = name_bands(["GFP 488 nm", "Cy5"], ["gray"] * 2, "uint16", never, are_channels=True)
+    assert naming.names == ("GFP 488 nm", "Cy5")
+    assert choose(naming, "cy5", "a.tif") == [("Cy5", 1)]
 
 
 def test_a_single_band_is_grey_unless_it_says_more() -> None:
@@ -245,7 +245,7 @@ def test_bands_that_are_not_there(text: str, message: str) -> None:
         ),
         (
             ["red", "band2", "band3", "nir"],
-            "(--bands red,green=2,blue=3, with the numbers that they have in it).",
+            "(--bands red,green=2,blue=3, with those that they are in it).",
         ),
         (["grey"], "has grey."),
         (["red", "green", "nir"], "has red, green, nir."),

@@ -72,8 +72,10 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
-    ["ecodetect.raster_header", "ecodetect.raster_opening"],
-    ["ecodetect.bands", "ecodetect.raster_bands"],
+    ["ecodetect.raster_header"],
+    ["ecodetect.raster_pages"],
+    ["ecodetect.raster_opening"],
+    ["ecodetect.bands", "ecodetect.page_metadata", "ecodetect.raster_bands"],
     [
         "ecodetect.band_words",
         "ecodetect.georeference",
@@ -81,6 +83,7 @@ LAYERS = [
         "ecodetect.raster_blocks",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
+        "ecodetect.tiff_pages",
     ],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
@@ -145,6 +148,7 @@ FOREIGN = {
         "ecodetect.raster",
         "ecodetect.raster_header",  # of what `raster` has opened
         "ecodetect.raster_opening",
+        "ecodetect.raster_pages",
         "ecodetect.aoi",  # polygons to pixels, no reading
         "ecodetect.formats.label_image",
         "ecodetect.formats.masks",  # pixels to polygons, no reading

@@ -21,6 +21,7 @@ _FOLDER = Path(__file__).parent
 # beyond that an object of 4 px has less than 2 left.
 _COARSER = 1.05
 _COARSER_UNSTATED = 2.0
+_FINEST = 1000  # times finer than a model reads a raster, it shows other things
 
 
 def known() -> dict[str, Card]:
@@ -137,6 +138,8 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     if card.gsd_range is not None:
         coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
     here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if here < card.gsd_m / _FINEST:
+        return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
     if here > coarsest:
         return (
             f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "
