@@ -12,8 +12,11 @@ from . import options
 @click.argument("target", metavar="OUT")
 @click.option("--image", metavar="RASTER", help="The raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
+@click.option("--class-column", metavar="NAME", help="Column of IN with the class; found by its name.")
 @options.overwrite
-def convert(source: str, target: str, image: str | None, layer: str | None, overwrite: bool) -> None:
+def convert(
+    source: str, target: str, image: str | None, layer: str | None, class_column: str | None, overwrite: bool
+) -> None:
     """Convert a layer or annotations to another format; the suffix of OUT names it.
 
     CSV, COCO, Pascal VOC, YOLO, CVAT, Label Studio and label images are in pixels of a raster: with --image
@@ -23,14 +26,22 @@ def convert(source: str, target: str, image: str | None, layer: str | None, over
     ecodetect convert crowns.gpkg crowns.csv --image ortho.tif --layer crowns
     ecodetect convert labels/ortho.txt trees.geojson --image ortho.tif
     """
-    say_converted(source, target, image=image, layer=layer, overwrite=overwrite)
+    say_converted(source, target, image=image, layer=layer, class_column=class_column, overwrite=overwrite)
 
 
-def say_converted(source: str, target: str, *, image: str | None, layer: str | None, overwrite: bool) -> None:
+def say_converted(
+    source: str,
+    target: str,
+    *,
+    image: str | None,
+    layer: str | None,
+    class_column: str | None = None,
+    overwrite: bool,
+) -> None:
     """Convert, and say what came of it."""
     from ecodetect.converting import convert as run
 
-    done = run(source, target, image=image, layer=layer, overwrite=overwrite)
+    done = run(source, target, image=image, layer=layer, class_column=class_column, overwrite=overwrite)
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
     unit = "feature" if done.features == 1 else "features"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ecodetect.annotations import Annotations
 from ecodetect.class_names import joined, key
-from ecodetect.column_roles import class_column, class_names, scores, text_columns
+from ecodetect.column_roles import class_column, class_names, score_column, scores, text_columns
 from ecodetect.duplicates import repeated
 from ecodetect.notes import Note
 
@@ -105,6 +105,15 @@ def repeated_said(found: Sequence[Annotations], files: Sequence[str]) -> tuple[N
         " was a layer pasted twice?"
     )
     return (Note("detections-repeated", text, about=_about(files), kind="doubt"),)
+
+
+def score_said(found: Sequence[Annotations], files: Sequence[str]) -> tuple[Note, ...]:
+    """Which column the scores of detections are, where its name leaves room for doubt."""
+    names = {score_column(each.columns) for each in found} - {None, "score"}
+    if not names:
+        return ()
+    text = f"the score is that of column {' or '.join(sorted(filter(None, names)))}."
+    return (Note("score-column", text, about=_about(files), kind="choice"),)
 
 
 def means_one_of(

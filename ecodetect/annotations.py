@@ -179,7 +179,7 @@ def on_raster(
         ),
     ]
     kept = layer[inside]
-    labels = _labels(kept, name, class_column)
+    labels = labels_of(kept, name, class_column)
     return Annotations(
         grid,
         geometry[inside],
@@ -238,7 +238,12 @@ def _first(layer: Layer, names: tuple[str, ...]) -> NDArray[Any] | None:
     return next((layer.columns[known[name]] for name in names if name in known), None)
 
 
-def _labels(layer: Layer, name: str, asked: str | None) -> NDArray[np.object_]:
+def labels_of(layer: Layer, name: str, asked: str | None = None) -> NDArray[np.object_]:
+    """The class of each feature, (N,) str; "" where none is given.
+
+    name : of the file.  asked : the column that the user names; found by its name if not given.
+    Raises LayerError, naming the columns, where there is no such one.
+    """
     if asked is not None and asked not in layer.columns:
         known = ", ".join(layer.columns) or "none"
         raise LayerError(f"{name} has no column '{asked}'; its columns are: {known}.")

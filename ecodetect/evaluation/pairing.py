@@ -18,7 +18,7 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from ecodetect.agreement import agreed, repeated_said, without_repeated
+from ecodetect.agreement import agreed, repeated_said, score_said, without_repeated
 from ecodetect.annotation_files import (
     AnnotationFile,
     AnnotationFiles,
@@ -270,7 +270,7 @@ def _agreed(
     truths, more = agreed(
         [pair.truths for pair in pairs], true_names, column=asked.class_column, keep_spelling=keep
     )
-    twice = repeated_said(found, names)
+    twice = (*score_said(found, names), *repeated_said(found, names))
     truths, once = without_repeated(truths, true_names)
     made = [
         replace(pair, detections=own, truths=true)

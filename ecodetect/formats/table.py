@@ -92,7 +92,6 @@ class _Table:
     lines: list[int] = field(default_factory=list)
     places: dict[Kind, list[Any]] = field(default_factory=dict)  # numbers, a shape, None (blank), or a reason
     images: list[str] | None = None
-    labels: list[str] | None = None
     columns: dict[str, list[str]] = field(default_factory=dict)
     are_whole: bool = True  # each x, y is written without a decimal
     separators: dict[Kind, Separator] = field(default_factory=dict)  # of coordinates that may need one
@@ -114,7 +113,6 @@ def _parsed(
         path, places={kind: [] for kind in roles.places}, columns={name: [] for name in roles.others}
     )
     table.images = None if roles.image is None else []
-    table.labels = None if roles.label is None else []
     known: dict[str, str] = {}  # equal texts are kept once
     width = len(header)
     shown: dict[Kind, set[Separator]] = {
@@ -152,9 +150,6 @@ def _parsed(
             if table.images is not None and roles.image is not None:
                 cell = row[roles.image].strip()
                 table.images.append(known.setdefault(cell, cell))
-            if table.labels is not None and roles.label is not None:
-                cell = row[roles.label].strip()
-                table.labels.append(known.setdefault(cell, cell))
             for name, position in roles.others.items():
                 cell = row[position].strip()
                 table.columns[name].append(known.setdefault(cell, cell))
@@ -347,13 +342,12 @@ def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:
 
 def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
-    if table.labels is not None:
-        columns["label"] = _texts([table.labels[row] for row in rows])
     if table.images is not None:
         named = (table.images[row] if image is None else base_name(image) for row in rows)
         columns["source"] = _texts(list(named))
     for name, values in table.columns.items():
-        columns[name] = _typed([values[row] for row in rows])
+        cells = [values[row] for row in rows]
+        columns[name] = _texts(cells) if name == "label" else _typed(cells)
     return columns
 
 
