@@ -20,6 +20,8 @@ from ecodetect.grid import Floats, Grid, describe_crs, lonlat_of, transformed
 
 Geometries = NDArray[np.object_]
 Columns = Mapping[str, NDArray[Any]]
+# Of our own layers; numbers also where all are empty, which formats without types can't say.
+NUMBERS = frozenset({"score", "area_m2", "diameter_m", "area_px", "diameter_px", "value"})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
