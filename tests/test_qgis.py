@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import geopandas
 import numpy as np
 import pyogrio
 import pytest
@@ -125,9 +126,7 @@ def test_what_was_drawn_in_qgis_on_such_a_raster_is_read_at_its_place(
     path = tmp_path / "drawn.gpkg"
     drawn = np.array([shapely.box(400, -70, 480, -20), shapely.box(50, -64, 58, -60)], object)
     grid = Grid(500, 80)
-    frame = None if crs is None else CRS.from_epsg(crs)
-    made = Layer(drawn, {"k": np.array(["x", "y"], object)}, crs=frame)
-    formats.write(path, Stream([made], "Polygon", {"k": "str"}, crs=frame))
+    geopandas.GeoDataFrame(geometry=drawn, crs=crs).to_file(path)
     found = formats.read(path, grid=grid)
     bounds = shapely.bounds(found.in_pixels(grid))
     assert sorted(map(tuple, bounds.tolist())) == [(50, 60, 58, 64), (400, 20, 480, 70)]

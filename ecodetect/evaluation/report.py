@@ -19,6 +19,7 @@ from ecodetect.evaluation.worst import draw_worst
 from ecodetect.layer import Stream, geometry_type
 from ecodetect.matching import centres
 from ecodetect.metrics import CountError, Interval, MeanAveragePrecision, PositionError, Presence, Rates
+from ecodetect.notes import Note
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,7 +39,7 @@ class Evaluation:
     merged : missed truths in whose place a detection belongs to another truth.
     ignored : truths that don't count.  absorbed : detections that match only those, neither right nor wrong.
     outside : detections outside the area where the truth is complete, not judged.
-    notes : sentences for the user.  judged : image by image.
+    notes : for the user.  judged : image by image.
     """
 
     criterion: str
@@ -59,7 +60,7 @@ class Evaluation:
     ignored: int
     absorbed: int
     outside: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     judged: tuple[Judged, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Evaluation:
         }  # fmt: skip
         for name in ("duplicates", "merged", "ignored", "absorbed", "outside"):
             table[name] = getattr(self, name)
-        return {**table, "notes": list(self.notes)}
+        return {**table, "notes": [note.to_json() for note in self.notes]}
 
     def errors(self) -> Stream:
         """Each detection and each missed truth as a feature, for `formats.write`.
