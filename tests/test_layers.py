@@ -72,7 +72,7 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
-    ["ecodetect.raster_header", "ecodetect.raster_opening"],
+    ["ecodetect.raster_header", "ecodetect.raster_opening", "ecodetect.input_spec"],
     [
         "ecodetect.bands",
         "ecodetect.georeference",

@@ -17,8 +17,13 @@ from ecodetect.inputs import OUR_MARKS
 from ecodetect.layer import Layer
 
 
-def opened(path: str | os.PathLike[str], layer: str | None) -> LayerFile | LayerFolder:
-    """A file of features, or a folder with one for each image; LayerError where the folder has none."""
+def opened(
+    path: str | os.PathLike[str], layer: str | None, *, names_from: str | os.PathLike[str] | None = None
+) -> LayerFile | LayerFolder:
+    """A file of features, or a folder with one for each image; LayerError where the folder has none.
+
+    names_from : as `formats.read` takes it.
+    """
     source = Path(path)
     if source.is_dir() and source.suffix.lower() not in formats.suffixes(writing=False):
         known = formats.suffixes(writing=False)
@@ -29,7 +34,7 @@ def opened(path: str | os.PathLike[str], layer: str | None) -> LayerFile | Layer
         raise LayerError(
             f"The folder {source} holds no file of features; name one with a file for each image, or a file."
         )
-    return LayerFile(source, layer)
+    return LayerFile(source, layer, None if names_from is None else Path(names_from))
 
 
 def _stem(path: Path) -> str:
@@ -66,15 +71,15 @@ class LayerFolder:
 class LayerFile:
     """One file of features of one or many images."""
 
-    def __init__(self, path: Path, layer: str | None) -> None:
-        self.path, self.layer = path, layer
+    def __init__(self, path: Path, layer: str | None, names_from: Path | None = None) -> None:
+        self.path, self.layer, self.names_from = path, layer, names_from
         self._whole: Layer | None = None
 
     @property
     def whole(self) -> Layer:
         """All features as they were read, without a raster."""
         if self._whole is None:
-            self._whole = formats.read(self.path, layer=self.layer)
+            self._whole = formats.read(self.path, layer=self.layer, names_from=self.names_from)
         return self._whole
 
     @property
@@ -126,7 +131,9 @@ class LayerFile:
         if grid is None:
             layer = self.whole
         else:
-            layer = formats.read(self.path, layer=self.layer, grid=grid, image=name)
+            layer = formats.read(
+                self.path, layer=self.layer, grid=grid, image=name, names_from=self.names_from
+            )
         values = image_column(layer)
         if name is None or values is None:
             return layer

@@ -109,7 +109,8 @@ def paired(
     images : rasters, folders or patterns; may be empty where the files say themselves where they lie.
     Raises UserError in one sentence where it can't be told what belongs together.
     """
-    found, there = opened(detections, None), opened(annotations, asked.layer)
+    found = opened(detections, None, names_from=annotations)
+    there = opened(annotations, asked.layer)
     rasters = expand(images)
     if len(rasters) == 1:
         name = rasters[0]
