@@ -63,6 +63,7 @@ def read(
     wanted = None
     if image is None:
         collector.images = tuple(dict.fromkeys(names))
+        collector.sizes = {name: size for name, size in parts.images.values() if name and size is not None}
     elif parts.has_names:
         wanted = meant_or_refused(names, image, path)
     elif len(names) > 1:

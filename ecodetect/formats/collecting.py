@@ -106,6 +106,7 @@ class Collector:
     unit : what the file calls a feature: row, annotation, object.
     size : width and height of the one image that the file is about, where it states them.
     images : names of all images that the file lists, also those without features.
+    sizes : width and height of those whose size it states.
     frame : what its coordinates are: "pixel", or "share" of the image's width and height.
     """
 
@@ -115,6 +116,7 @@ class Collector:
         self.notes: list[Note] = []
         self.size: tuple[int, int] | None = None
         self.images: tuple[str, ...] = ()
+        self.sizes: dict[str, tuple[int, int]] = {}
         self.frame: Literal["pixel", "share"] = "pixel"
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
@@ -179,6 +181,8 @@ class Collector:
         metadata: dict[str, Any] = {"frame": self.frame} if grid is None else {}
         if self.images:
             metadata["images"] = self.images
+        if self.sizes:
+            metadata["image_sizes"] = self.sizes
         return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
 
 

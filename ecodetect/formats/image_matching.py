@@ -69,6 +69,15 @@ def meant(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
     return frozenset(name for name in alike if _fits(name, longest))
 
 
+def lookup_keys(name: str) -> frozenset[str]:
+    """What two names that `meant` may take for one image have in common: at least one of these.
+
+    So that among thousands of names only those that are alike are compared.
+    """
+    base = unicodedata.normalize("NFC", base_name(name)).casefold()
+    return frozenset(key for each in (base, without_code(base)) for key in (each, PurePosixPath(each).stem))
+
+
 def meant_or_refused(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
     """As `meant`, but raises LayerError, naming the images there are, when none is `image`."""
     names = list(dict.fromkeys(names))
