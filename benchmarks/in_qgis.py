@@ -1,9 +1,10 @@
-"""What QGIS shows of a layer over its raster, as a picture: with its own defaults, no window, nothing set by hand.
+"""What QGIS shows of a layer over its raster, as a picture: by its own defaults, nothing set by hand.
 
     /usr/bin/python3 benchmarks/in_qgis.py ortho.tif found.geojson shown.png
 
-Needs QGIS's Python (Debian: python3-qgis), which is no dependency of ecodetect; and nothing of ecodetect. Says how
-the layer opened: its CRS, renderer, types of columns, title and history, and how many features no symbol draws.
+Needs QGIS's Python (Debian: python3-qgis), which is no dependency of ecodetect, and nothing of ecodetect.
+Says how the layer opened: its CRS, renderer, types of columns, title and history, and how many features no
+symbol draws.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from qgis.core import (  # noqa: E402 - the platform comes first
+from qgis.core import (
     QgsApplication,
     QgsMapRendererParallelJob,
     QgsMapSettings,
@@ -21,8 +22,8 @@ from qgis.core import (  # noqa: E402 - the platform comes first
     QgsRenderContext,
     QgsVectorLayer,
 )
-from qgis.PyQt.QtCore import QSize  # noqa: E402
-from qgis.PyQt.QtGui import QColor  # noqa: E402
+from qgis.PyQt.QtCore import QSize
+from qgis.PyQt.QtGui import QColor
 
 SHOWN = 0.5  # of the raster's width and height, about its middle
 SIZE_PX = (900, 750)
