@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import formats, parts
+from ecodetect import __version__, formats, parts
 from ecodetect.annotations import labels_of, read_annotations
 from ecodetect.column_roles import class_column as class_column_of
 from ecodetect.column_roles import score_column, scores, text_columns
@@ -101,9 +101,15 @@ def convert(
             found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
     found = _with_class(found, Path(source).name, class_column, is_own_place=suffix in PIXEL_FORMATS)
     # COCO and VOC name the image even where it has no features.
-    facts = {"rasters": [{"source": name}]} if name and suffix in PIXEL_FORMATS else {}
+    facts: dict[str, Any] = {"rasters": [{"source": name}]} if name and suffix in PIXEL_FORMATS else {}
+    if suffix not in PIXEL_FORMATS and found.are_parts is None and _has_pieces(found):
+        facts["ecodetect"] = __version__  # by which readers know that features in pieces are one each
     written = formats.write(target, stream_of(replace(found, metadata=facts)), overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))
+
+
+def _has_pieces(layer: Layer) -> bool:
+    return bool(np.any(shapely.get_type_id(layer.geometry) == shapely.GeometryType.MULTIPOLYGON))
 
 
 def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: bool) -> Layer:

@@ -98,8 +98,8 @@ LAYERS = [
         "ecodetect.formats.image_matching",
         "ecodetect.formats.json_stream",
         "ecodetect.formats.masks",
-        "ecodetect.formats.metadata",
         "ecodetect.formats.placing",
+        "ecodetect.formats.qgis_metadata",
         "ecodetect.formats.qgis_style",
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
@@ -108,6 +108,7 @@ LAYERS = [
     [
         "ecodetect.formats.collecting",
         "ecodetect.formats.curves",
+        "ecodetect.formats.metadata",
         "ecodetect.formats.text_reading",
         "ecodetect.formats.usable",
     ],
