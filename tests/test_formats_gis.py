@@ -32,8 +32,8 @@ from ecodetect.formats.antimeridian import cut
 from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
 
-SUFFIXES = (".geojson", ".geojsonl", ".gpkg", ".parquet", ".fgb", ".shp")
-WITH_METADATA = (".geojson", ".gpkg", ".parquet", ".fgb")
+SUFFIXES = (".geojson", ".geojsonl", ".gpkg", ".parquet", ".fgb", ".shp", ".kml")
+WITH_METADATA = (".geojson", ".gpkg", ".parquet", ".fgb", ".kml")
 COLUMNS = {
     "id": "str",
     "label": "str",

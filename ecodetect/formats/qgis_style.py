@@ -7,7 +7,7 @@ from itertools import pairwise
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without black: pictures are full of it.
-_LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
+LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
 _SCORE_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis, low to high
 _MOST_CLASSES = 50  # a legend longer than this helps nobody
 
@@ -25,9 +25,7 @@ def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) ->
         for number, name in enumerate([*classes, ""]):
             category = {"value": name, "label": name or "other", "type": "string" if name else "NULL"}
             SubElement(categories, "category", {"render": "true", "symbol": str(number), **category})
-        colours = [_LABEL_COLOURS[number % len(_LABEL_COLOURS)] for number in range(len(classes))] + [
-            "#ffffff"
-        ]
+        colours = [LABEL_COLOURS[number % len(LABEL_COLOURS)] for number in range(len(classes))] + ["#ffffff"]
     elif "score" in columns:
         renderer = SubElement(
             root, "renderer-v2", type="graduatedSymbol", attr="score", graduatedMethod="GraduatedColor"
@@ -40,7 +38,7 @@ def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) ->
         colours = list(_SCORE_COLOURS)
     else:
         renderer = SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0")
-        colours = list(_LABEL_COLOURS[:1])
+        colours = list(LABEL_COLOURS[:1])
     _add_symbols(renderer, colours, is_point=is_point)
     SubElement(root, "layerGeometryType").text = "0" if is_point else "2"
     return tostring(root, encoding="unicode")
