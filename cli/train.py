@@ -6,7 +6,6 @@ import math
 import shlex
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
@@ -122,11 +121,10 @@ def train(
     """
     frozen = _stages(freeze)
     _check(freeze=0 if frozen == "all" else frozen, epochs=epochs, workers=workers, gsd=gsd)
-    if find_spec("torch") is None:
-        raise click.ClickException(
-            "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
-        )
+    from ecodetect.extras import check_installed
     from ecodetect.sizes import Length
+
+    check_installed("Training", "torch")
     from ecodetect.training.processes import leads
     from ecodetect.training.recipe import train as run
     from ecodetect.training.sources import Asked

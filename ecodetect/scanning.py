@@ -25,7 +25,7 @@ from ecodetect.candidates import Patches
 from ecodetect.classifiers import check_fits, open_classifier, read_classifiers
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, UserError
+from ecodetect.errors import Interrupted, PackageError, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
 from ecodetect.notes import Note
@@ -169,6 +169,8 @@ def scan_files(
     for path, members in groups.items():
         try:
             summary, failed = _scan_group(members, path, asked, output, progress)
+        except PackageError:
+            raise
         except UserError as error:
             if len(groups) == 1:
                 raise
@@ -465,6 +467,8 @@ class _Run:
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
                 self.jobs.append((job, number))
+        except PackageError:
+            raise
         except UserError as error:
             if not self.journal.is_blank and len(self._images) == 1:
                 error = type(error)(

@@ -117,6 +117,7 @@ LAYERS = [
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
+    ["ecodetect.extras"],
     ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
 ]
 
