@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = error.__cause__ or error
         if isinstance(cause, EOFError):
             return _say_internal(cause)
-        return _say(str(cause) or "interrupted", 130)
+        return _say(str(cause) or "Stopped; the same command begins anew.", 130)
     except ImportError as error:
         missing = import_failure(error)
         return _say_internal(error) if missing is None else _say(f"error: {missing}", 2)

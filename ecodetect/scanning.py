@@ -427,8 +427,6 @@ class _Run:
                 self.journal.forget_all_but([number for _, number in self.jobs])
         except BaseException as error:
             self.__exit__(type(error), error, None)
-            if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
-                raise self._stopped() from error
             raise
         return self
 
@@ -437,11 +435,9 @@ class _Run:
             self.journal.discard()
         else:
             self.journal.close()
-
-    def _stopped(self) -> Interrupted:
-        return Interrupted(
-            f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
-        )
+        if isinstance(error, KeyboardInterrupt) and self._out is not None:
+            kept = f"what is done is kept in {self._path}: " if self._path.exists() else ""
+            raise Interrupted(f"Stopped; {kept}run the same command again to go on.") from error
 
     def _check_frames(self) -> None:
         """Refuse, before any search, rasters that one layer can't hold together."""
@@ -492,12 +488,7 @@ class _Run:
     def write_map(self, path: Path, *, is_all: bool = False) -> None:
         """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
         job, number = self.jobs[0]
-        try:
-            write_scores(job, self.journal, number, path, self._asked, self._progress)
-        except KeyboardInterrupt as error:  # of a large raster it takes minutes
-            if self._out is None:
-                raise
-            raise self._stopped() from error
+        write_scores(job, self.journal, number, path, self._asked, self._progress)
         self._is_written = is_all
 
 

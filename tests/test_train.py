@@ -239,14 +239,21 @@ def test_an_interrupted_training_is_gone_on_with(
 
     from ecodetect_cli.train import Line
 
-    def stop(self: Line, progress: loop.Progress) -> None:
-        if progress.step == 2:
-            raise KeyboardInterrupt
+    def stopped(after: int) -> str:
+        def stop(self: Line, progress: loop.Progress) -> None:
+            if progress.step == after:
+                raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Line, "show", stop)
-        assert ecodetect("train", *pair, "-o", killed, *flags).code == 130
-    assert not killed.exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(Line, "show", stop)
+            done = ecodetect("train", *pair, "-o", killed, *flags)
+        assert done.code == 130
+        assert not killed.exists()
+        return done.err
+
+    assert "begins anew" in stopped(after=1)
+    assert list(killed.parent.iterdir()) == []  # so that the same command does
+    assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
     assert refused.code == 2
     assert "--resume" in refused.err
