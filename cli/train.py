@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ecodetect.wording import counted, duration, figure
+
 from . import options
 
 if TYPE_CHECKING:
@@ -165,8 +167,8 @@ def train(
     counts = done.fitted
     if counts is not None:
         click.echo(
-            f"{len(counts.history)} epochs{', stopped early' if counts.stopped else ''}; waited for data"
-            f" {counts.waited:.0%} of the time; curves in {done.curves}"
+            f"{counted(len(counts.history), 'epoch')}{', stopped early' if counts.stopped else ''};"
+            f" waited for data {counts.waited:.0%} of the time; curves in {done.curves}"
         )
     click.echo(f"written to {done.path}")
 
@@ -223,11 +225,11 @@ class Line:
         ):
             return
         self._said = now
+        left = f", {duration(progress.seconds_left)} left" if progress.step < progress.steps else ""
         score = "" if math.isnan(progress.f1) else f", F1 {progress.f1:.3f} (best {progress.best:.3f})"
         text = (
             f"step {progress.step:,} of {progress.steps:,}: loss {progress.loss:.4g}{score},"
-            f" {progress.per_second:.3g} chips/s, {progress.seconds_left:.0f} s left,"
-            f" waited {progress.waited:.0%}"
+            f" {figure(progress.per_second)} chips/s{left}, waited for data {progress.waited:.0%} of the time"
         )
         if self._live:
             click.echo("\r" + text.ljust(self._wide), nl=False, err=True)

@@ -119,7 +119,7 @@ LAYERS = [
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.extras"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
+    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

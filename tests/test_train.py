@@ -337,7 +337,7 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
         (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
         (fitted_of(0.95, 0.6), "by heart"),
         (fitted_of(0.85, 0.83), "both agree"),
-        (fitted_of(0.85, 0.83, 20), "20 individuals are few"),
+        (fitted_of(0.85, 0.83, 20), "n = 20 is little"),
         (fitted_of(0.85, 0.0, 0), "nobody knows"),
     ],
 )

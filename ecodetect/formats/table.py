@@ -22,16 +22,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import GridError, LayerError
-from ecodetect.formats.collecting import (
-    FARTHEST,
-    Collector,
-    Shape,
-    Unusable,
-    areal,
-    check_box,
-    counted,
-    pixels_note,
-)
+from ecodetect.formats.collecting import FARTHEST, Collector, Shape, Unusable, areal, check_box, pixels_note
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.table_columns import (
@@ -47,6 +38,7 @@ from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 
 def recognises(path: Path, head: bytes) -> bool:

@@ -42,6 +42,7 @@ from ecodetect.training.processes import joined
 from ecodetect.training.samples import Contract, Statistics
 from ecodetect.training.sources import Asked, Source
 from ecodetect.training.splits import Split
+from ecodetect.wording import counted
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -333,9 +334,9 @@ def _described(statistics: Statistics, sides: Split, network: nn.Module, plan: P
     weights = sum(each.numel() for each in network.parameters())
     gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None and made.unit != "px" else ""
     return (
-        f"{statistics.objects:,} individuals to train on and {sides.objects[1]:,} to validate with"
+        f"{counted(statistics.objects, 'individual')} to train on and {sides.objects[1]:,} to validate with"
         f" ({sides.method}), bands {', '.join(made.bands)}{gsd}; {weights / 1e6:.2f} million weights, at most"
-        f" {plan.steps:,} steps of {plan.batch} chips of {plan.size_px} px."
+        f" {counted(plan.steps, 'step')} of {counted(plan.batch, 'chip')} of {plan.size_px} px."
     )
 
 
