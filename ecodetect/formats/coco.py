@@ -17,17 +17,7 @@ import numpy as np
 import shapely
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import (
-    Collector,
-    Shape,
-    Unusable,
-    areal,
-    box,
-    counted,
-    number,
-    polygon,
-    scalar,
-)
+from ecodetect.formats.collecting import Collector, Shape, Unusable, areal, box, number, polygon, scalar
 from ecodetect.formats.image_matching import (
     base_name,
     check_size,
@@ -43,6 +33,7 @@ from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 SUFFIXES = (".json",)
 

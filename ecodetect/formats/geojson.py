@@ -25,7 +25,7 @@ from pyproj.exceptions import CRSError
 
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.collecting import counted, pixels_note
+from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.on_earth import on_earth, place_of
 from ecodetect.formats.placing import frame_of, placed, upended
@@ -33,6 +33,7 @@ from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 _SEQUENCES = (".geojsonl", ".geojsons")
 _MOST_BYTES = 2 << 30

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.collecting import counted
 from ecodetect.formats.on_earth import on_earth
 from ecodetect.formats.placing import frame_of, placed
 from ecodetect.formats.protocol import Written, reason
@@ -31,6 +30,7 @@ from ecodetect.formats.xml_writing import escaped
 from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 _MOST_BYTES = 256 << 20  # of a .kml in a .kmz, unpacked
 _MOST_COLUMNS = 1_000
