@@ -85,7 +85,7 @@ LAYERS = [
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
     ["ecodetect.formats.ogr", "ecodetect.formats.table_frames"],
-    ["ecodetect.formats.arrow_stream"],
+    ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",

@@ -16,6 +16,7 @@ from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 
 SIDE_SUFFIXES = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj", ".shp.xml")
+CONTENT_SUFFIXES = (".dbf",)  # with the features, beside the .shp
 _HEADER_BYTES = 100
 
 
