@@ -299,7 +299,7 @@ def _keep(target: Path, beside: tuple[str, ...], *, keep_unknown: bool) -> Path 
 
 
 def kept_name(target: Path) -> Path:
-    """The name under which an edited file is kept: `x.edited.gpkg`, or `x.edited2.gpkg`, … if that is taken."""
+    """The name under which an edited file is kept: `x.edited.gpkg`, or `x.edited2.gpkg`, … if it is taken."""
     for number in count(1):
         kept = target.with_name(f"{target.stem}.edited{number if number > 1 else ''}{target.suffix}")
         if not kept.exists():

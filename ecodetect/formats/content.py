@@ -94,7 +94,7 @@ class Content:
     def add_arrow(self, batch: Any, geometry: str) -> None:
         """Features of an Arrow record batch.  geometry : name of its column of WKB.
 
-        An empty text counts as a missing one, and whole numbers as others do: databases don't keep them apart.
+        An empty text counts as a missing one, and whole numbers as others: databases don't tell them apart.
         """
         names = sorted(name for name in batch.schema.names if name != geometry)
         columns = {name: batch.column(name).to_pylist() for name in names}
@@ -141,7 +141,7 @@ def seal_in_place(path: Path, digest: str, start: int, stop: int) -> None:
         file.write(digest.encode())
 
 
-# -- side files -----------------------------------------------------------------------------------------------
+# -- side files --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
