@@ -20,6 +20,7 @@ from ecodetect import formats
 from ecodetect.errors import LayerError
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer
+from ecodetect.notes import Note
 from ecodetect.sizes import Length
 
 # Names that people give these columns, in order of preference; compared without case, blanks and underscores.
@@ -49,7 +50,7 @@ class Annotations:
     ignore : bool (N,), neither an individual nor background.
     columns : name -> (N,), all columns of the file.
     dropped : reason -> number of features that were left out here.
-    notes : sentences for the user, those of the reader first.
+    notes : for the user, those of the reader first.
     """
 
     grid: Grid
@@ -60,7 +61,7 @@ class Annotations:
     ignore: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -119,7 +120,10 @@ def on_raster(
     dropped = {reason: int(np.count_nonzero(rows)) for reason, rows in reasons.items() if rows.any()}
     notes = [
         *layer.notes,
-        *(f"{name}: {count} of {len(layer)} left out: {reason}." for reason, count in dropped.items()),
+        *(
+            Note("features-outside", f"{count} of {len(layer)} left out: {reason}.", about=name, kind="doubt")
+            for reason, count in dropped.items()
+        ),
     ]
     kept = layer[inside]
     labels = _labels(kept, name, class_column)

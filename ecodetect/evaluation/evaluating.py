@@ -93,7 +93,7 @@ def evaluate(
     chosen = completed(criterion, pairs)
     names = class_names(pairs, ignored)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
-    return _summed(judged, names, pairs, seed)
+    return _summed(judged, names, pairs, chosen, seed)
 
 
 def _is_file(text: str) -> bool:
@@ -101,7 +101,9 @@ def _is_file(text: str) -> bool:
     return os.path.exists(text) or os.path.splitext(text)[1].lower() in known  # noqa: PTH110, PTH122 - a label may be no path
 
 
-def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed: int) -> Evaluation:
+def _summed(
+    judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, seed: int
+) -> Evaluation:
     """All images together."""
     are_plots = sum(len(each.pair.plots) for each in judged if each.pair.plots is not None) > 1
     units, unknown = by_unit(judged, are_plots=are_plots)
@@ -142,7 +144,7 @@ def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed
         ignored=sum(int(each.n_doubtful.sum()) for each in judged),
         absorbed=sum(int(np.count_nonzero(each.outcome == ABSORBED)) for each in judged),
         outside=sum(int(np.count_nonzero(each.outcome == OUTSIDE)) for each in judged),
-        notes=(*pairs.notes, *remarks(judged, names, pairs, has_ap=has_ap)),
+        notes=(*pairs.notes, *remarks(judged, names, pairs, criterion, has_ap=has_ap)),
         judged=tuple(judged),
     )
 

@@ -23,15 +23,12 @@ from ecodetect.errors import UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
 from ecodetect.evaluation.image_layers import LayerFile, LayerFolder, nothing_on, opened
 from ecodetect.evaluation.plots import Plots
-from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.image_matching import listed, meant
 from ecodetect.grid import Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
-from ecodetect.notes import merged
+from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
-
-_IN_PIXELS = pixels_note(Path()).partition(":")[2]  # what readers say of every file without a raster
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,7 +62,7 @@ class Pairs:
     lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
     model : name of the model that the detections' file names.
     trained_here : cells where it was trained, as `places` has them; of those that the rasters meet.
-    notes : sentences for the user.
+    notes : for the user.
     """
 
     pairs: tuple[Pair, ...]
@@ -74,7 +71,7 @@ class Pairs:
     lowest_score: Any
     model: str
     trained_here: tuple[Any, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -133,10 +130,11 @@ def paired(
     pairs = _laid(found, there, matches, asked, unjudged, unsearched)
     bare = [match.name for match in matches if not meant(found.names, match.name, found.path)]
     if bare and not found.lists_images:
-        note = (
-            f"{found.path.name} can't say whether images without a detection were searched:"
-            f" {len(bare)} annotated ones ({listed(bare)}) count as searched."
+        text = (
+            f"it can't say whether images without a detection were searched: {len(bare)} annotated ones"
+            f" ({listed(bare)}) count as searched."
         )
+        note = Note("search-unsure", text, about=found.path.name, kind="doubt")
         pairs = replace(pairs, notes=(*pairs.notes, note))
     return pairs
 
@@ -196,7 +194,7 @@ def _laid(
     ignored = [LayerFile(Path(path), None) for path in asked.ignore]
     area = None if asked.area is None else LayerFile(Path(asked.area), None)
     pairs: list[Pair] = []
-    said: list[str] = []
+    said: list[Note] = []
     several = len(matches) > 1
     for match in matches:
         grid = None
@@ -206,7 +204,8 @@ def _laid(
         own = found.of(match.found, grid, is_one_of_many=several)
         true = nothing_on(grid) if match.is_unmarked else there.of(match.there, grid, is_one_of_many=several)
         has_pixels = True
-        said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
+        # Readers say it of every file without a raster.
+        said += [note for note in (*own.notes, *true.notes) if note.code != "pixel-coordinates"]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m

@@ -43,6 +43,7 @@ from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.notes import Note
 
 SUFFIXES = (".json",)
 _DESCRIPTION = "ecodetect"
@@ -89,7 +90,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     if others:
         collector.notes.append(left_out(others, path, "annotation"))
     if crowds:
-        collector.note(f"{counted(crowds, 'annotation')} with iscrowd 1 (a crowd) kept, with that column.")
+        text = f"{counted(crowds, 'annotation')} with iscrowd 1 (a crowd) kept, with that column."
+        collector.note("crowds", text)
     return collector.layer(grid)
 
 
@@ -279,9 +281,11 @@ def write(path: Path, stream: Stream) -> Written:
             raise LayerError(
                 "COCO holds boxes and polygons, but the layer has points; write a .csv or .geojson."
             )
-        notes.append(f"{counted(dropped, 'feature')} without area left out: COCO holds boxes and polygons.")
+        text = f"{counted(dropped, 'feature')} without area left out: COCO holds boxes and polygons."
+        notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     if holes:
-        notes.append(f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes.")
+        text = f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes."
+        notes.append(Note("shapes-simplified", text, about=path.name))
     return Written(path, features, dropped, tuple(notes))
 
 

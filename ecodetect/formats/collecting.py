@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
+from ecodetect.notes import Kind, Note
 
 Shape = Any  # a shapely geometry; shapely ships no types
 FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
@@ -110,7 +111,7 @@ class Collector:
     def __init__(self, path: Path, unit: str) -> None:
         self.path = path
         self.unit = unit
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.size: tuple[int, int] | None = None
         self.images: tuple[str, ...] = ()
         self._shapes: list[Shape] = []
@@ -132,16 +133,16 @@ class Collector:
             places.append(where)
         self._reasons[str(reason)] = (count + 1, places)
 
-    def note(self, sentence: str) -> None:
+    def note(self, code: str, text: str, kind: Kind = "info") -> None:
         """Something the user should know, said once."""
-        text = f"{self.path.name}: {sentence}"
-        if text not in self.notes:
-            self.notes.append(text)
+        note = Note(code, text, about=self.path.name, kind=kind)
+        if note not in self.notes:
+            self.notes.append(note)
 
-    def summary(self) -> str:
-        """What was left out and why, in one sentence; empty when nothing was."""
+    def summary(self) -> Note | None:
+        """What was left out and why, in one sentence; None when nothing was."""
         if not self._reasons:
-            return ""
+            return None
         total = sum(count for count, _ in self._reasons.values())
         said = []
         for reason, (count, places) in list(self._reasons.items())[:5]:
@@ -149,7 +150,8 @@ class Collector:
             said.append(f"{reason} ({', '.join(places)}{more})")
         if len(self._reasons) > 5:
             said.append(f"{len(self._reasons) - 5} other reasons")
-        return f"{counted(total, self.unit)} left out: {'; '.join(said)}."
+        text = f"{counted(total, self.unit)} left out: {'; '.join(said)}."
+        return Note("features-unusable", text, about=self.path.name, kind="doubt")
 
     def layer(self, grid: Grid | None) -> Layer:
         """The features in pixels of `grid`.
@@ -160,10 +162,8 @@ class Collector:
         """
         summary = self.summary()
         if summary and not self._shapes:
-            raise LayerError(f"{self.path.name} has nothing usable; {summary}")
-        notes = list(self.notes)
-        if summary:
-            notes.append(f"{self.path.name}: {summary}")
+            raise LayerError(f"{self.path.name} has nothing usable; {summary.text}")
+        notes = [*self.notes, *([summary] if summary else [])]
         if grid is None:
             notes.append(pixels_note(self.path))
             grid = None if self.size is None else Grid(*self.size)
@@ -182,9 +182,10 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
 
 
-def pixels_note(path: Path) -> str:
+def pixels_note(path: Path) -> Note:
     """What to say of pixel coordinates without a raster."""
-    return f"{path.name}: coordinates are pixels of the image; name it (--image) to place them on the map."
+    text = "coordinates are pixels of the image; name it (--image) to place them on the map."
+    return Note("pixel-coordinates", text, about=path.name)
 
 
 def column(values: Sequence[Any]) -> NDArray[Any]:

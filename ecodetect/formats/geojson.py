@@ -31,6 +31,7 @@ from ecodetect.formats.placing import frame_of, placed
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.notes import Note
 
 _SEAL_KEY = "ecodetect:content"
 _METRES_PER_DEGREE = 111_320.0
@@ -88,7 +89,8 @@ def write(path: Path, stream: Stream) -> Written:
             file.write("\n]}\n")
     notes = []
     if dropped:
-        notes.append(f"{counted(dropped, 'feature')} without a place on the Earth left out.")
+        text = f"{counted(dropped, 'feature')} without a place on the Earth left out."
+        notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     return Written(path, features, dropped, tuple(notes))
 
 
@@ -167,14 +169,15 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         raise LayerError(
             f"{path} has {size / 1e9:.1f} GB of GeoJSON, more than 2 GB; convert it to GeoPackage."
         )
-    notes: list[str] = []
+    notes: list[Note] = []
     with path.open("rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         members, features = _parsed(path, encoding)
     except UnicodeError:
         # RFC 7946 says UTF-8, but older tools on Windows wrote what the system spoke.
-        notes.append(f"{path.name} isn't UTF-8; its text was read as Windows-1252.")
+        text = "it isn't UTF-8; its text was read as Windows-1252."
+        notes.append(Note("text-encoding", text, about=path.name, kind="choice"))
         members, features = _parsed(path, "cp1252")
     geometry, columns = features.finished()
     crs, is_assumed = _stated_crs(members, path)

@@ -19,6 +19,7 @@ from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import counted
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
+from ecodetect.notes import Note
 
 # Columns in which people name the image, compared without case, blanks and underscores.
 _COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
@@ -96,9 +97,10 @@ def check_size(size: tuple[int, int] | None, grid: Grid | None, path: Path) -> N
     )
 
 
-def left_out(others: Mapping[str, int], path: Path, unit: str) -> str:
+def left_out(others: Mapping[str, int], path: Path, unit: str) -> Note:
     """The note for each `unit` (row, annotation, …) that belongs to other images: {image: how many}."""
-    return f"{path.name}: {counted(sum(others.values()), unit)} of other images left out ({listed(others)})."
+    text = f"{counted(sum(others.values()), unit)} of other images left out ({listed(others)})."
+    return Note("other-images", text, about=path.name)
 
 
 def only_image(metadata: Mapping[str, Any]) -> str:

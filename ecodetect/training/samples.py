@@ -23,6 +23,7 @@ from ecodetect.bundle import Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.notes import Note
 from ecodetect.raster import Raster
 from ecodetect.scaling import scaled, surveyed
 from ecodetect.training.sample import Objects, Sample
@@ -555,7 +556,7 @@ def contract(
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
     typical_px: float = TYPICAL_PX,
-) -> tuple[Contract, tuple[str, ...]]:
+) -> tuple[Contract, tuple[Note, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
     Parameters
@@ -572,7 +573,7 @@ def contract(
     UserError
         When the sources have no band in common, or the GSD is known of some only.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     chosen_bands = tuple(bands) if bands is not None else _common_bands(sources, notes)
     native = [source.grid.gsd for source in sources]
     if any(each is None for each in native) and any(each is not None for each in native):
@@ -618,7 +619,7 @@ def classes_of(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(sorted(found)) or ("object",)
 
 
-def _common_bands(sources: Sequence[Source], notes: list[str]) -> tuple[str, ...]:
+def _common_bands(sources: Sequence[Source], notes: list[Note]) -> tuple[str, ...]:
     """Bands that all rasters have or can show, in the order of the first that has them."""
     kinds = list(dict.fromkeys(source.bands for source in sources))
     most = max(kinds, key=len)
@@ -628,7 +629,8 @@ def _common_bands(sources: Sequence[Source], notes: list[str]) -> tuple[str, ...
         raise UserError(f"Rasters have no band in common: {texts[0]}, but {texts[1]}; choose with --bands.")
     if len(kinds) > 1:
         texts = [_bands_of(sources, bands) for bands in kinds[:3]]
-        notes.append(f"Bands differ: {'; '.join(texts)}; used are {', '.join(common)}.")
+        text = f"Bands differ: {'; '.join(texts)}; used are {', '.join(common)}."
+        notes.append(Note("bands-differ", text, kind="choice"))
     return common
 
 
@@ -637,7 +639,7 @@ def _bands_of(sources: Sequence[Source], bands: tuple[str, ...]) -> str:
     return f"{name} has {', '.join(bands)}"
 
 
-def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[str]) -> float:
+def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[Note]) -> float:
     """Metres per pixel at which objects are some `typical_px` wide, but hardly finer than the raster's."""
     own = [float(np.sqrt(np.prod(source.grid.gsd))) for source in sources if source.grid.gsd is not None]
     native = float(np.median(own))
@@ -660,15 +662,15 @@ def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[str]) 
     is_native = native / 1.25 < wanted < 1.3 * native
     chosen = float(f"{native:.3g}" if is_native else f"{max(wanted, native / FINER):.2g}")
     if not is_native:
-        notes.append(f"Rasters are read at {chosen:g} m per pixel instead of {native:.3g} m: {why}.")
+        text = f"Rasters are read at {chosen:g} m per pixel instead of {native:.3g} m: {why}."
+        notes.append(Note("read-at", text, kind="choice"))
     if max(own) > 1.05 * min(own):
-        notes.append(
-            f"Pixels are {min(own):.3g} to {max(own):.3g} m; all rasters are read at {chosen:.3g} m."
-        )
+        text = f"Pixels are {min(own):.3g} to {max(own):.3g} m; all rasters are read at {chosen:.3g} m."
+        notes.append(Note("read-at", text, kind="choice"))
     return chosen
 
 
-def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[str]) -> float | None:
+def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[Note]) -> float | None:
     """The same in the rasters' own pixels, where their size on the ground is unknown; None: as they are.
 
     Without sizes nothing is chosen: two pictures may show the same at any scale.
@@ -679,10 +681,11 @@ def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[str])
     if 1 / 1.25 < wanted < 1.3:
         return None
     chosen = float(f"{max(wanted, 1 / FINER):.2g}")
-    notes.append(
+    text = (
         f"Pictures are read with pixels of {chosen:g} of their own, for objects are {np.median(sizes):.3g} px"
         " wide in the median."
     )
+    notes.append(Note("read-at", text, kind="choice"))
     return chosen
 
 

@@ -30,11 +30,12 @@ from ecodetect import formats, matching
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.aoi import Area
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats.collecting import counted
 from ecodetect.formats.image_matching import base_name, image_column, listed, meant, meant_or_refused
 from ecodetect.grid import Floats, Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
-from ecodetect.notes import merged
+from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
 from ecodetect.training.outlining import outlined
@@ -141,13 +142,13 @@ class Asked:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Gathered:
-    """All sources, and sentences for the user.
+    """All sources, and notes for the user.
 
     unmarked : names of images without annotations, which were left out.
     """
 
     sources: tuple[Source, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     unmarked: tuple[str, ...] = ()
 
 
@@ -168,7 +169,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     """
     asked = asked or Asked()
     given = [os.fspath(path) for path in paths]
-    notes: list[str] = []
+    notes: list[Note] = []
     pairs: list[tuple[list[str], _Marks]] = []
     if len(given) == 1:
         pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
@@ -197,10 +198,11 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     if not sources:
         raise UserError(f"None of the {len(unmarked)} images has annotations in {pairs[0][1].path}.")
     if unmarked:
-        notes.append(
+        text = (
             f"{len(unmarked)} of {len(names)} images have no annotations and are left out"
             f" ({listed(unmarked)}); an empty file says that there is nothing in an image."
         )
+        notes.append(Note("images-unmarked", text, kind="doubt"))
     outside.check()
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
@@ -218,7 +220,7 @@ def _sides(folder: Path) -> list[Path]:
     return found or [folder]
 
 
-def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str], _Marks]:
+def _in_folder(folder: Path, asked: Asked, notes: list[Note]) -> tuple[list[str], _Marks]:
     """Images and annotations of a folder of training data."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give a raster together with its annotations.")
@@ -252,7 +254,8 @@ def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str],
         )
     if len(candidates) > 1:
         others = listed(str(path) for path in candidates[1:])
-        notes.append(f"{folder.name}: annotations are those in {candidates[0].name}; not read: {others}.")
+        text = f"annotations are those in {candidates[0].name}; not read: {others}."
+        notes.append(Note("annotations-chosen", text, about=folder.name, kind="choice"))
     return images, _marks(candidates[0], asked)
 
 
@@ -356,12 +359,13 @@ class _Folder:
         self._used.add(file)
         return formats.read(file, grid=grid, image=_if_named(file, image)), file.name
 
-    def leftover(self, images: Sequence[str]) -> Iterator[str]:
+    def leftover(self, images: Sequence[str]) -> Iterator[Note]:
         """A note about files without an image."""
         files = [files for files in self._by_stem.values() if not set(files) & self._used]
         if files and len(files) < len(self._by_stem):
             names = listed(str(each[0]) for each in files)
-            yield f"{self.path.name}: {len(files)} files have no image of their name ({names})."
+            text = f"{counted(len(files), 'file')} without an image of that name ({names})."
+            yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
 
 def _if_named(file: Path, image: str) -> str | None:
@@ -439,7 +443,7 @@ class _File:
             return None
         return replace(self.whole[inside], notes=()), self.path.name
 
-    def leftover(self, images: Sequence[str]) -> Iterator[str]:
+    def leftover(self, images: Sequence[str]) -> Iterator[Note]:
         """A note about images that aren't there."""
         if len(images) < 2 or not self.names:
             yield from ()
@@ -447,7 +451,8 @@ class _File:
         known = {stem_of(image).casefold() for image in images}
         others = [name for name in self.names if stem_of(base_name(name)).casefold() not in known]
         if others:
-            yield f"{self.path.name}: {len(others)} of its images aren't there ({listed(others)})."
+            text = f"{counted(len(others), 'image')} named in it but not given ({listed(others)})."
+            yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
 
 _Marks = _Folder | _File
@@ -480,7 +485,7 @@ def _source(
     marks: _Marks,
     asked: Asked,
     outside: _Outside,
-    notes: list[str],
+    notes: list[Note],
     *,
     is_one: bool,
     is_set: bool,
@@ -491,7 +496,7 @@ def _source(
     """
     with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
-        notes += [f"{raster.name}: {note}" for note in raster.notes if "coordinates are pixels" not in note]
+        notes += [note for note in raster.notes if note.code != "no-transform"]  # training needs no place
     found = marks.of(image, grid, is_one=is_one, is_empty=asked.empty_images)
     if found is None:
         return None
@@ -517,7 +522,7 @@ def _source(
     return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge)
 
 
-def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[str]) -> Annotations:
+def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[Note]) -> Annotations:
     """Annotations whose points without a size are boxes where there is a clear outline around them."""
     bare = (shapely.area(marked.geometry) == 0) & ~np.isfinite(marked.radius_px)
     if not bare.any():
@@ -526,9 +531,8 @@ def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: l
     near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
     with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
         shapes, found = outlined(raster, marked.geometry[bare], near[bare])
-    notes.append(
-        f"{name}: {int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
-    )
+    text = f"{int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
+    notes.append(Note("outlines-taken", text, about=name, kind="choice"))
     geometry = marked.geometry.copy()
     geometry[bare] = shapes
     return replace(marked, geometry=geometry)
@@ -609,7 +613,7 @@ def _existing(text: str | None, flag: str, layer: str | None = None) -> _File:
 # -- all together ------------------------------------------------------------------------------------------
 
 
-def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[str]) -> list[Source]:
+def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
     """Annotations of an ignored class, and those without a class where others have one, are ignored."""
     classes = [text for text in asked.ignore if not _is_file(text)]
     labels = Counter(str(label) for source in sources for label in source.annotations.label)
@@ -619,7 +623,8 @@ def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[str]) 
             raise UserError(f"--ignore: no annotation has the class '{text}'; there are: {known}.")
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
-        notes.append(f"{labels['']} of {labels.total()} annotations have no class and are ignored.")
+        text = f"{labels['']} of {labels.total()} annotations without a class are ignored."
+        notes.append(Note("class-missing", text, kind="doubt"))
     if not drop:
         return sources
     made = []
@@ -629,16 +634,17 @@ def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[str]) 
     return made
 
 
-def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[str]) -> list[Source]:
+def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
     """One class for all where the column found by itself holds names of individuals, not classes."""
     labels = Counter(str(label) for source in sources for label in source.annotations.label[source.kept])
     total, many = labels.total(), len(labels)
     if asked.class_column is not None or many <= 2 or not (many > _MOST_GUESSED_CLASSES or 2 * many > total):
         return sources
-    notes.append(
+    text = (
         f"{many} different names for {total} annotations are no classes: all are taken as one; say which"
         " column has the class with --class-column."
     )
+    notes.append(Note("classes-as-one", text, kind="doubt"))
     return [
         replace(
             source,
