@@ -22,6 +22,7 @@ from ecodetect.georeference import place
 from ecodetect.grid import Grid
 from ecodetect.notes import Note
 
+_NEARLY = 0.02  # a stated size of pixels may be rounded; one that is farther off was meant otherwise
 BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
 
 
@@ -59,13 +60,13 @@ def read_header(
 
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
-    gsd_m : metres per pixel for a raster that doesn't say.
+    gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     """
     structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
     grid, notes = _placed(dataset)
     if gsd_m is not None:
-        grid, said = _stated(grid, gsd_m)
+        grid, said = _stated(grid, gsd_m, shown)
         notes += said
     stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
@@ -223,12 +224,16 @@ def _wkt(crs: Any) -> str | None:
         return str(crs.to_wkt())
 
 
-def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[Note]]:
+def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
     if grid.gsd is None:
         return grid.with_gsd(gsd_m), []
     own = " x ".join(f"{size:.4g}" for size in grid.gsd)
-    text = f"it says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."
-    return grid, [Note("gsd-unused", text, kind="doubt")]
+    if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
+        raise RasterError(
+            f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
+            " rasters that don't say, or mend the raster's georeference."
+        )
+    return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
 
 
 def _interpretations(dataset: Any) -> list[str]:

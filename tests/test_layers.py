@@ -31,7 +31,7 @@ LAYERS = [
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
-    ["ecodetect.pipeline"],
+    ["ecodetect.overlaps", "ecodetect.pipeline"],
     [
         "ecodetect.candidates",
         "ecodetect.inputs",

@@ -36,6 +36,7 @@ from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note
 
 _HEAD_BYTES = 65_536  # what `recognises` sees of a file
 
@@ -256,7 +257,8 @@ def write(
         _move(stage, target, stale=stale)
     notes = written.notes
     if kept is not None:
-        notes = (*notes, f"{target} isn't as it was written any more; it is kept as {kept}.")
+        text = f"it isn't as it was written any more, so it is kept as {kept.name} beside the new one."
+        notes = (*notes, Note("edits-kept", text, about=target.name))
     return replace(written, path=target, notes=notes)
 
 
