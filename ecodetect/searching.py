@@ -22,6 +22,7 @@ from ecodetect.detectors import ensemble
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.input_spec import working_grid
 from ecodetect.journal import Journal
 from ecodetect.memory import Layout, Source, lay_out
 from ecodetect.merging import Settler
@@ -195,8 +196,8 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
     needs = detector.needs
     if asked.diameter is None:
         if needs.gsd_m is not None:
-            return raster.grid.resampled(needs.gsd_m)
-        return raster.grid.reduced(needs.own_px)
+            return working_grid(raster.grid, needs.gsd_m)
+        return working_grid(raster.grid, None, needs.own_px)
     if needs.gsd_m is not None:
         raise UserError(
             f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."
@@ -209,7 +210,7 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
             f"--diameter {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
             f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less."
         )
-    return raster.grid.reduced(factor)
+    return working_grid(raster.grid, None, factor)
 
 
 def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Job:

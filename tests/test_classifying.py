@@ -180,7 +180,7 @@ def test_as_much_ground_is_seen_as_the_pictures_showed_that_it_learned_from(
     bundle.write(file, bundle.Bundle(wide, bundle.read_weights(file)))
     with open_raster(raster) as opened:
         sight = Sight.of(open_classifier([file]).members[0], opened)
-        assert sight.grid == opened.grid.reduced(2.0)
+        assert sight.spec.grid == opened.grid.reduced(2.0)
 
 
 @given(

@@ -18,6 +18,7 @@ from ecodetect import formats
 from ecodetect.bundle import Card, Scaling
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
+from ecodetect.input_spec import input_spec
 from ecodetect.layer import Layer, Stream
 from ecodetect.raster import open_raster
 from ecodetect.sizes import Length
@@ -118,7 +119,7 @@ def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     assert (sample.known[inner, inner] == known[inner, inner]).all()
     assert ((sample.known | sample.beside | _edge_of(known, 4)) == (known | _edge_of(known, 4))).all()
     assert known[inner, inner].any()
-    with pytest.raises(UserError, match=r"no annotation has the class 'bush'; there are: doubtful, shrub\.$"):
+    with pytest.raises(UserError, match=r"'bush' is neither a file nor a class .*: doubtful, shrub\.$"):
         gather([image, boxes], Asked(ignore=("bush",)))
 
 
@@ -411,7 +412,7 @@ def test_the_contract_of_a_card(scene: tuple[Path, Path]) -> None:
     card = Card(
         name="x", detector="heatmap", bands=("red",), unit="um", gsd=5e5, largest=9.0, classes=("shrub",)
     )
-    assert Contract.of(card).grid(gather(scene).sources[0].grid).width == 128
+    assert input_spec(Contract.of(card), gather(scene).sources[0]).grid.width == 128
 
 
 # -- places, memory, processes -----------------------------------------------------------------------------

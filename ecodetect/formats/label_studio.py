@@ -72,6 +72,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             others[name] += len(regions)
             continue
         _collect(regions, name if image is None else base_name(image), grid, collector)
+        if wanted is None and collector.size is not None:
+            collector.sizes[name] = collector.size
     if len(tasks) > 1 and wanted is None:
         collector.size = None
     if sum(others.values()):

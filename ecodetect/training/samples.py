@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from ecodetect.aoi import Area
 from ecodetect.bands import stand_ins
-from ecodetect.bundle import Card, Scaling
+from ecodetect.bundle import Card, Scaling, metres_per_pixel
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.input_spec import input_spec
 from ecodetect.notes import Note
 from ecodetect.raster import Raster
 from ecodetect.scaling import scaled, surveyed
@@ -30,8 +31,6 @@ from ecodetect.training.sample import Objects, Sample
 from ecodetect.training.sources import Source, object_px, spacing
 
 OPEN_RASTERS = 16
-# Rasters of one survey differ so much on the ground (UTM's scale); making them equal would cost sharpness.
-NEARLY = 0.02
 KEPT_BYTES = 512 * 2**20  # pixels of small rasters that stay decoded
 _KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
 _SURVEYED = 256  # cells of 512 x 512 px looked at, in all rasters together
@@ -76,17 +75,10 @@ class Contract:
             classes=card.classes,
         )
 
-    def grid(self, native: Grid) -> Grid:
-        """The grid that a raster is read in; raises GridError where its GSD is needed and unknown."""
-        if self.gsd is None:
-            return native
-        if self.unit == "px":
-            return native.reduced(self.gsd)
-        gsd_m = self.gsd * (1e-6 if self.unit == "um" else 1.0)
-        own = native.gsd
-        if own is not None and all(abs(side / gsd_m - 1) < NEARLY for side in own):
-            return native
-        return native.resampled(gsd_m)
+    @property
+    def gsd_m(self) -> float | None:
+        """Metres per pixel that rasters are read at; None: their own, or `gsd` of them."""
+        return metres_per_pixel(self.unit, self.gsd)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -160,8 +152,8 @@ class Dataset:
         """
         self.sources, self.contract = tuple(sources), contract
         self._ground, self._is_shaped = ground, is_shaped
-        self.grids = tuple(_working_grid(source, contract) for source in self.sources)
-        self._read = [_bands_to_read(source, contract) for source in self.sources]
+        self._specs = [input_spec(contract, source) for source in self.sources]
+        self.grids = tuple(spec.grid for spec in self._specs)
         self._number = {name: number for number, name in enumerate(contract.classes)}
         self._laid: dict[int, _Laid] = {}
         self._half: float | None = None
@@ -332,12 +324,13 @@ class Dataset:
         """Pixels of a window; those of small rasters are read once and kept."""
         if os.getpid() != self._process:  # rasters opened before a fork can't be shared
             self._forget()
-        grid, bands = self.grids[source], self._read[source]
+        spec = self._specs[source]
+        grid, bands = spec.grid, spec.bands
         if grid.window.area > _KEPT_RASTER_PX:
-            return self._raster(source).read(window, _distinct(bands), grid).picked(bands)
+            return self._raster(source).read(window, spec.distinct, grid).picked(bands)
         whole = self._pixels.get(source)
         if whole is None:
-            whole = self._raster(source).read(grid.window, _distinct(bands), grid)
+            whole = self._raster(source).read(grid.window, spec.distinct, grid)
             self._pixels[source] = whole
             while sum(each.pixels.nbytes for each in self._pixels.values()) > KEPT_BYTES:
                 self._pixels.popitem(last=False)
@@ -356,11 +349,11 @@ class Dataset:
 
     def _scaling(self, source: int) -> Scaling:
         """That of a raster; percentiles are of the whole raster, as a scan takes them, on both sides."""
-        scaling = self.contract.scaling
-        if scaling.mode == "survey" and source not in self._scalings:
-            samples = self._raster(source).samples(self.grids[source], _distinct(self._read[source]))
-            self._scalings[source] = surveyed(scaling, samples)
-        return self._scalings.get(source, scaling)
+        spec = self._specs[source]
+        if spec.scaling.mode == "survey" and source not in self._scalings:
+            samples = self._raster(source).samples(spec.grid, spec.distinct)
+            self._scalings[source] = surveyed(spec.scaling, samples)
+        return self._scalings.get(source, spec.scaling)
 
     def _of(self, source: int) -> _Laid:
         if source not in self._laid:
@@ -489,29 +482,6 @@ def _edge(width: float, window: Window, grid: Grid) -> NDArray[np.bool_]:
 
 
 # -- pixels ------------------------------------------------------------------------------------------------
-
-
-def _working_grid(source: Source, contract: Contract) -> Grid:
-    """The grid that a source is read in."""
-    if contract.unit != "px" and source.grid.gsd is None:
-        raise UserError(
-            f"{source.name} has no CRS, so the size of its pixels is unknown, and the model works at"
-            f" {contract.gsd:g} {contract.unit}; state --gsd."
-        )
-    return contract.grid(source.grid)
-
-
-def _bands_to_read(source: Source, contract: Contract) -> tuple[str, ...]:
-    found = stand_ins(contract.bands, source.bands)
-    if found is None:
-        raise UserError(
-            f"{source.name} has bands {', '.join(source.bands)}, but {', '.join(contract.bands)} are needed."
-        )
-    return found
-
-
-def _distinct(bands: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(bands))
 
 
 def _cut(whole: Chip, window: Window, grid: Grid) -> Chip:
@@ -703,12 +673,12 @@ def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, .
     each = max(1, _SURVEYED // len(chosen))
     for source in chosen:
         with source.open() as raster:
-            grid, read = _working_grid(source, asked), _bands_to_read(source, asked)
-            samples = raster.samples(grid, _distinct(read), most=each)
-            own = asked.scaling if asked.scaling.mode == "fixed" else surveyed(asked.scaling, samples)
+            spec = input_spec(asked, source)
+            samples = raster.samples(spec.grid, spec.distinct, most=each)
+            own = spec.scaling if spec.scaling.mode == "fixed" else surveyed(spec.scaling, samples)
             offset, span = (own.offset or (0.0,))[0], (own.span or (1.0,))[0]
             for chip in samples:
-                values = chip.picked(read).pixels.astype(np.float64)
+                values = chip.picked(spec.bands).pixels.astype(np.float64)
                 good = np.isfinite(values).all(axis=0)
                 if chip.valid is not None:
                     good &= chip.valid
