@@ -734,7 +734,8 @@ def test_pixels_without_a_crs_belong_to_a_raster_without_one(tmp_path: Path) -> 
 
 BROKEN = {
     "": "is empty",
-    "[]": "isn't JSON: '{' is missing at line 1, column 1",
+    "[1]": "a list of something else",
+    '[{"type": "Feature", "geometry": null}': "ends too early at line 1",
     "{}": "no features",
     '{"type": "Topology", "objects": {}}': "no features",
     '{"type": "FeatureCollection",\n "features": [{"type": "Fea': "ends too early at line 2",
@@ -747,6 +748,29 @@ BROKEN = {
     + "}}]}": "digits",
     "\0" * 100: "isn't JSON",
 }
+
+
+def test_an_empty_list_of_features_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"  # QuPath's export of an image without objects
+    path.write_text("[]")
+    assert len(formats.read(path)) == 0
+
+
+EXCHANGED = Grid(400, 300, (0.1, 0.0, 404_000.0, 0.0, -0.1, 3_285_000.0), CRS.from_epsg(32617))
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:4326"])
+def test_exchanged_coordinates_of_a_layer_are_said_and_taken(tmp_path: Path, crs: str | None) -> None:
+    lon, lat = EXCHANGED.to_lonlat([(10.0, 20.0)])[0].tolist()
+    point = {"type": "Point", "coordinates": [lat, lon]}
+    layer = {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": point}]}
+    if crs is not None:
+        layer["crs"] = {"type": "name", "properties": {"name": crs}}  # type: ignore[assignment]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(layer))
+    found = formats.read(path, grid=EXCHANGED)
+    assert shapely.distance(found.in_pixels(EXCHANGED)[0], shapely.Point(10, 20)) < 1e-3
+    assert [note.code for note in found.notes] == ["coordinates-exchanged"]
 
 
 @pytest.mark.parametrize("text", BROKEN)

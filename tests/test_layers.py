@@ -73,14 +73,18 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
-    ["ecodetect.raster_header", "ecodetect.raster_opening", "ecodetect.input_spec"],
+    ["ecodetect.raster_header", "ecodetect.input_spec"],
+    ["ecodetect.raster_pages"],
+    ["ecodetect.raster_opening"],
+    ["ecodetect.bands", "ecodetect.page_metadata", "ecodetect.raster_bands"],
     [
-        "ecodetect.bands",
+        "ecodetect.band_words",
         "ecodetect.georeference",
         "ecodetect.lattice",
         "ecodetect.raster_blocks",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
+        "ecodetect.tiff_pages",
     ],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
@@ -99,6 +103,7 @@ LAYERS = [
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
     ],
+    ["ecodetect.formats.table_numbers"],
     ["ecodetect.formats.collecting", "ecodetect.formats.text_reading", "ecodetect.formats.usable"],
     ["ecodetect.formats.protocol"],
     ["ecodetect.confusion"],
@@ -145,6 +150,7 @@ FOREIGN = {
         "ecodetect.raster",
         "ecodetect.raster_header",  # of what `raster` has opened
         "ecodetect.raster_opening",
+        "ecodetect.raster_pages",
         "ecodetect.aoi",  # polygons to pixels, no reading
         "ecodetect.formats.label_image",
         "ecodetect.formats.masks",  # pixels to polygons, no reading

@@ -269,6 +269,8 @@ def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
             return {}, features
         if stream.is_list:  # QuPath
             for value in stream.elements():
+                if not isinstance(value, dict) or "geometry" not in value:
+                    raise LayerError(f"{path} is JSON but not GeoJSON: it is a list of something else.")
                 features.add(value)
             return {}, features
         members: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from ecodetect.errors import GridError, LayerError
+from ecodetect.formats.collecting import exchanged_note
 from ecodetect.formats.usable import usable
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
 from ecodetect.layer import Geometries, Layer, Stream
@@ -58,6 +59,9 @@ def placed(
     said = [*notes, *(remark.of(name) for remark in remarks)]
     pixels_of = grid if frame == "pixel" else None
     found: CRS | None = None
+    if stated is not None and grid is not None and _are_exchanged(_centres(shapes), stated, grid):
+        shapes = shapely.transform(shapes, lambda xy: xy[:, ::-1])
+        said.append(exchanged_note(name, in_degrees=in_degrees))
     if not is_planar:
         found, note = _resolved(_centres(shapes), name, stated, grid, is_assumed=is_assumed)
         if note:
@@ -102,6 +106,15 @@ def _resolved(
     return None, Note("layer-without-crs", text, kind="doubt")
 
 
+def _are_exchanged(centres: Floats, crs: CRS, grid: Grid) -> bool:
+    """Whether nothing lies in the raster as it stands, but at least half does with x and y exchanged."""
+    if grid.crs is None or not len(centres):
+        return False
+    if _inside(centres, grid) or _inside(_moved(centres, crs, grid.crs), grid):
+        return False
+    return _fits(_moved(centres[:, ::-1], crs, grid.crs), grid)
+
+
 def _contradiction(centres: Floats) -> str:
     x, y = centres[0]
     return f"has no CRS and its coordinates can't be longitude and latitude (the first is {x:.10g}, {y:.10g})"
@@ -119,9 +132,13 @@ def _is_lonlat(centres: Floats) -> bool:
 
 def _fits(xy_world: Floats, grid: Grid) -> bool:
     """Whether at least half of the positions lie in the raster."""
+    return _inside(xy_world, grid) * 2 >= len(xy_world)
+
+
+def _inside(xy_world: Floats, grid: Grid) -> int:
+    """How many of the positions lie in the raster."""
     x, y = grid.to_pixel(xy_world).T
-    inside = (x >= 0) & (x <= grid.width) & (y >= 0) & (y <= grid.height)
-    return bool(np.count_nonzero(inside) * 2 >= len(xy_world))
+    return int(np.count_nonzero((x >= 0) & (x <= grid.width) & (y >= 0) & (y <= grid.height)))
 
 
 def _on_the_same_turn(shapes: Geometries, grid: Grid) -> Geometries:
