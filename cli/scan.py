@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecodetect.wording import counted, duration, figure
+
 from . import options
 
 if TYPE_CHECKING:
@@ -219,7 +221,7 @@ def _lines(summary: Summary) -> list[str]:
             hectares, unit = (summary.area_ha, "hectare")
             if hectares < _MICROGRAPH_HA:
                 hectares, unit = hectares * 1e10, "mm²"
-            density = f", {count / hectares:.3g} per {unit}"
+            density = f", {figure(count / hectares)} per {unit}"
         lines.append(f"{label}: {count:,}{density}")
     if summary.species is not None:
         each = (f"{name} {count:,}" for name, count in summary.species.items())
@@ -228,7 +230,7 @@ def _lines(summary: Summary) -> list[str]:
         several = len(summary.expected) > 1
         each = (f"{number:,.0f}{f' {name}' if several else ''}" for name, number in summary.expected.items())
         lines.append(f"by the density, in which those that can't be told apart count too: {', '.join(each)}")
-    ground = f"{summary.megapixels:,.2f} Mpx"
+    ground = f"{figure(summary.megapixels)} Mpx"
     if summary.area_ha is not None:
         if summary.area_ha < _MICROGRAPH_HA:
             ground += f" = {summary.area_ha * 1e10:,.4g} mm²"
@@ -236,16 +238,17 @@ def _lines(summary: Summary) -> list[str]:
             ground += f" = {summary.area_ha:,.4g} ha"
         else:
             ground += f" = {summary.area_ha / 100:,.4g} km²"
-    rate = f"{summary.megapixels / summary.seconds:.3g} Mpx/s" if summary.seconds > 0 else ""
+    rate = f" ({figure(summary.megapixels / summary.seconds)} Mpx/s)" if summary.seconds > 0 else ""
     again = ", going on from before" if summary.resumed else ""
-    lines.append(f"searched {ground} in {summary.seconds:.1f} s ({rate}){again}")
+    took = f"{summary.seconds:.1f} s" if summary.seconds < 90 else duration(summary.seconds)
+    lines.append(f"searched {ground} in {took}{rate}{again}")
     if summary.too_large:
         lines.append(f"left out {summary.too_large:,} wider than the largest object of {summary.model}")
     if summary.dropped:
         lines.append(f"left out {summary.dropped:,} that the file can't hold")
     if summary.verified is not None:
         share, n = summary.verified
-        lines.append(f"verified: {share:.1%} of {n:,} detections found again on shifted tiles")
+        lines.append(f"verified: {share:.1%} of {counted(n, 'detection')} found again on shifted tiles")
     return [*lines, f"written to {summary.path}", *_map_line(summary)]
 
 
@@ -287,8 +290,9 @@ class Bar:
             return
         self._said = now
         rate = done / (now - start) if now > start else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate else ""
-        text = f"{name}: {done / total:.0%} of {total:,.0f} Mpx, {rate:.3g} Mpx/s{left}"
+        pace = f", {figure(rate)} Mpx/s" if rate else ""
+        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
+        text = f"{name}: {min(done / total, 1):.0%} of {figure(total)} Mpx{pace}{left}"
         if self._live:
             click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
             self._wide = len(text)

@@ -24,7 +24,7 @@ from ecodetect.candidates import Patches
 from ecodetect.classifiers import answers_of, check_fits, open_classifier, read_classifiers
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, UserError
+from ecodetect.errors import Interrupted, PackageError, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
 from ecodetect.notes import Note, merged
@@ -186,6 +186,8 @@ def scan_files(
     for path, members in groups.items():
         try:
             summary, failed = _scan_group(members, path, asked, output, progress)
+        except PackageError:
+            raise
         except UserError as error:
             if len(groups) == 1:
                 raise
@@ -342,6 +344,8 @@ def _known(
             with _opened(image, asked) as raster:
                 plain = question(raster, asked)
                 looks += classifier_facts(bundles, raster)
+        except PackageError:
+            raise
         except UserError as error:
             failures.append((image, error))
             continue
@@ -485,8 +489,6 @@ class _Run:
                 self.journal.forget_all_but([number for _, number in self.jobs])
         except BaseException as error:
             self.__exit__(type(error), error, None)
-            if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
-                raise self._stopped() from error
             raise
         return self
 
@@ -495,11 +497,9 @@ class _Run:
             self.journal.discard()
         else:
             self.journal.close()
-
-    def _stopped(self) -> Interrupted:
-        return Interrupted(
-            f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
-        )
+        if isinstance(error, KeyboardInterrupt) and self._out is not None:
+            kept = f"what is done is kept in {self._path}: " if self._path.exists() else ""
+            raise Interrupted(f"Stopped; {kept}run the same command again to go on.") from error
 
     def _check_frames(self) -> None:
         """Refuse, before any search, rasters that one layer can't hold together."""
@@ -526,6 +526,8 @@ class _Run:
                     self._shares.append(verify(job, self.journal, number))
                 self.jobs.append((job, number))
                 self._footprints.append(Footprint(raster.name, raster.grid, job.work.area))
+        except PackageError:
+            raise
         except UserError as error:
             if not self.journal.is_blank and len(self._images) == 1:
                 error = type(error)(
@@ -551,12 +553,7 @@ class _Run:
     def write_map(self, path: Path, *, is_all: bool = False) -> None:
         """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
         job, number = self.jobs[0]
-        try:
-            write_scores(job, self.journal, number, path, self._asked, self._progress)
-        except KeyboardInterrupt as error:  # of a large raster it takes minutes
-            if self._out is None:
-                raise
-            raise self._stopped() from error
+        write_scores(job, self.journal, number, path, self._asked, self._progress)
         self._is_written = is_all
 
 

@@ -128,7 +128,8 @@ LAYERS = [
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
+    ["ecodetect.extras"],
+    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

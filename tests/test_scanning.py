@@ -14,7 +14,7 @@ import shapely
 from rasterio.transform import Affine, from_origin
 
 import ecodetect
-from ecodetect import formats
+from ecodetect import formats, scanning
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.journal import Journal
 from ecodetect.scanning import Output, scan, scan_files
@@ -84,6 +84,20 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(tmp_path, suffix):
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.journal*"))
     assert summary.total == len(scan(path, model="threshold", options={"largest": "60px"}))
+
+
+def test_a_scan_stopped_while_it_writes_says_how_to_go_on(tmp_path, monkeypatch):
+    path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.geojson"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning, "write_results", killed)
+        with pytest.raises(Interrupted, match=r"kept in .*out.geojson.journal: run the same command again"):
+            scan_files([path], ASKED, str(out))
+    ((summary,), _) = scan_files([path], ASKED, str(out))
+    assert summary.resumed
 
 
 def test_a_scan_killed_between_writing_and_tidying_up_can_be_run_again(tmp_path):

@@ -18,17 +18,7 @@ import shapely
 
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.collecting import (
-    Collector,
-    Shape,
-    Unusable,
-    areal,
-    box,
-    counted,
-    number,
-    polygon,
-    scalar,
-)
+from ecodetect.formats.collecting import Collector, Shape, Unusable, areal, box, number, polygon, scalar
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.image_matching import (
     base_name,
@@ -46,6 +36,7 @@ from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 SUFFIXES = (".json",)
 _DESCRIPTION = "ecodetect"

@@ -26,7 +26,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
-from ecodetect.formats.collecting import counted, pixels_note
+from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.placing import frame_of, placed, upended
@@ -34,6 +34,7 @@ from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 _SEAL_KEY = "ecodetect:content"
 _METRES_PER_DEGREE = 111_320.0
