@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.on_earth import on_earth
 from ecodetect.formats.placing import frame_of, placed
 from ecodetect.formats.protocol import Written, reason
@@ -82,8 +83,11 @@ def _opening(stream: Stream, styles: Mapping[str, str]) -> str:
             "<PolyStyle><fill>0</fill></PolyStyle></Style>"
         )
     if stream.metadata:
-        data = escaped(metadata.to_json(stream.metadata))
-        lines.append(f'<ExtendedData><Data name="{metadata.KEY}"><value>{data}</value></Data></ExtendedData>')
+        data = (
+            f'<Data name="{name}"><value>{escaped(text)}</value></Data>'
+            for name, text in metadata.to_texts(stream.metadata, "crs").items()
+        )
+        lines.append(f"<ExtendedData>{''.join(data)}</ExtendedData>")
     fields = (
         f'<SimpleField type="{_TYPES[kind]}" name="{escaped(name)}"/>'
         for name, kind in stream.columns.items()
@@ -141,19 +145,43 @@ def _lonlats(shape: Any) -> str:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata that `write` put into the document."""
-    if path.suffix.lower() != ".kml":
-        return {}
-    return _metadata_of(read_xml(path))
+    return metadata.from_json(_stated(read_xml(path), metadata.KEY))
 
 
-def _metadata_of(root: Element) -> dict[str, Any]:
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put there."""
+    return _stated(read_xml(path), metadata.SEAL_KEY) or None
+
+
+def content(path: Path) -> Content:
+    """The placemarks, gone through one by one."""
+    found = Content()
+    for folders, mark in _placemarks(read_xml(path), ()):
+        fields = _fields(mark, is_foreign=False)
+        places = [each.text or "" for each in mark.iter() if _tag(each) == "coordinates"]
+        found.add_json([folders, fields, places])
+        found.tally.add({name: [value] for name, value in fields.items()}, 1)
+    return found
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the document's data, which come before them."""
+    head = b""
+    with path.open("rb") as file:
+        while b"</Schema>" not in head and (block := file.read(1 << 16)):
+            head += block
+    seal_in_place(path, digest, 0, len(head))
+
+
+def _stated(root: Element, name: str) -> str:
+    """A text among the document's data; empty where there is none."""
     for document in root:
         for element in document:
             if _tag(element) == "ExtendedData":
                 for data in element:
-                    if data.get("name") == metadata.KEY:
-                        return metadata.from_json(_child_text(data, "value"))
-    return {}
+                    if data.get("name") == name:
+                        return _child_text(data, "value")
+    return ""
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
@@ -196,7 +224,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     if not is_foreign:
         names = list(kinds)
     columns = {name: _typed([row.get(name, "") for row in rows], kinds.get(name, "str")) for name in names}
-    facts = _metadata_of(root)
+    facts = metadata.from_json(_stated(root, metadata.KEY))
     return placed(
         geometry, columns, name=path.name, crs=WGS84, grid=grid, is_assumed=True, notes=notes, metadata=facts
     )
