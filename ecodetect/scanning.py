@@ -211,13 +211,13 @@ def plan_files(
     out: str | None = None,
     *,
     is_mapped: bool = False,
-) -> list[str]:
-    """What `scan_files` would do, a line per raster; nothing is searched or written.
+) -> list[str | Note]:
+    """What `scan_files` would do, a line per raster and its notes; nothing is searched or written.
 
     is_mapped : with a map of scores.
     Raises UserError for the first raster or setting that can't be used.
     """
-    lines = []
+    lines: list[str | Note] = []
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
@@ -228,6 +228,7 @@ def plan_files(
             f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} at once, "
             f"at most {job.layout.peak_bytes / 1e6:.0f} MB; {asked.model} -> {path}"
         )
+        lines += job.notes
     return lines
 
 
