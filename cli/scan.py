@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_module
 import sys
 import time
@@ -151,11 +152,9 @@ def scan(
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:
-        for line in plan_files(images, asked, out, is_mapped=score_map is not None):
-            if isinstance(line, str):
-                click.echo(line)
-            else:
-                options.tell([line])
+        lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None)
+        options.tell(notes)
+        click.echo("\n".join(lines))
         return 0
     output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     with Bar(hidden=quiet or as_json) as bar:
@@ -211,7 +210,8 @@ def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:
 def _lines(summary: Summary) -> list[str]:
     """The summary for people."""
     if summary.already_done:
-        return [f"{summary.path}: already done.", *_map_line(summary)]
+        there = ", ".join(f"{count:,} {label}" for label, count in summary.counts.items())
+        return [f"{summary.path}: already done ({there or 'nothing found'}).", *_map_line(summary)]
     lines = []
     for label, count in summary.counts.items():
         density = ""
@@ -259,7 +259,9 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     return {
         "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
         "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
-        "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
+        "megapixels": summary.megapixels,
+        "rasters": [dataclasses.asdict(each) for each in summary.rasters],
+        "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
         "resumed": summary.resumed, "verified": share, "notes": [note.to_json() for note in summary.notes],
         "score_map": None if summary.score_map is None else str(summary.score_map),

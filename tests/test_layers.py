@@ -32,7 +32,7 @@ LAYERS = [
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
-    ["ecodetect.pipeline"],
+    ["ecodetect.overlaps", "ecodetect.pipeline"],
     [
         "ecodetect.candidates",
         "ecodetect.inputs",
@@ -90,7 +90,7 @@ LAYERS = [
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
     ["ecodetect.formats.ogr", "ecodetect.formats.table_frames"],
-    ["ecodetect.formats.arrow_stream"],
+    ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",

@@ -29,6 +29,7 @@ from ecodetect.notes import Note
 from ecodetect.wording import counted
 
 SIDE_SUFFIXES = (".names",)
+CONTENT_SUFFIXES = (".names",)  # which says what the class numbers mean
 _YAML = (".yaml", ".yml")
 _DATASETS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
