@@ -14,6 +14,7 @@ from . import options
 @click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
 @click.option("--class-column", metavar="NAME", help="Column of IN with the class; found by its name.")
 @options.overwrite
+@options.strict
 def convert(
     source: str, target: str, image: str | None, layer: str | None, class_column: str | None, overwrite: bool
 ) -> None:
@@ -42,7 +43,6 @@ def say_converted(
     from ecodetect.converting import convert as run
 
     done = run(source, target, image=image, layer=layer, class_column=class_column, overwrite=overwrite)
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    options.tell(done.notes)
     unit = "feature" if done.features == 1 else "features"
     click.echo(f"{done.features} {unit} written to {done.path}")

@@ -19,8 +19,9 @@ def columns(**values: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "name",
-    ["label", "labels", "Class", "class_name", "SPECIES", "especie", "Espèce", "Art", "taxon", "classification",
-     "Category Name", "scientificName", "Nombre científico", "Klasse", "prediction", "name", "物种"],
+    ["label", "labels", "Class", "class_name", "SPECIES", "especie", "Espèce", "Art", "taxon",
+     "classification", "Category Name", "scientificName", "Nombre científico", "Klasse", "prediction",
+     "name", "物种"],
 )  # fmt: skip
 def test_a_class_under_many_names(name: str) -> None:
     assert class_column(columns(**{"note": ["x", "y", "x"], name: ["Seal", "Pup", "Seal"]})) == name

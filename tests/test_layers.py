@@ -32,7 +32,7 @@ LAYERS = [
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
-    ["ecodetect.pipeline"],
+    ["ecodetect.overlaps", "ecodetect.pipeline"],
     [
         "ecodetect.candidates",
         "ecodetect.inputs",
@@ -90,8 +90,8 @@ LAYERS = [
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
-    ["ecodetect.formats.ogr", "ecodetect.formats.table_frames"],
-    ["ecodetect.formats.arrow_stream"],
+    ["ecodetect.formats.ogr", "ecodetect.formats.on_earth", "ecodetect.formats.table_frames"],
+    ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",
@@ -103,6 +103,7 @@ LAYERS = [
         "ecodetect.formats.qgis_style",
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
+        "ecodetect.formats.xml_writing",
     ],
     ["ecodetect.formats.table_numbers"],
     [
@@ -132,7 +133,8 @@ LAYERS = [
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.class_names", "ecodetect.duplicates"],
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
+    ["ecodetect.extras"],
+    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

@@ -29,7 +29,6 @@ from ecodetect.formats.collecting import (
     Unusable,
     areal,
     check_box,
-    counted,
     exchanged_note,
     pixels_note,
 )
@@ -51,6 +50,7 @@ from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
 from ecodetect.parts import several
+from ecodetect.wording import counted
 
 
 def recognises(path: Path, head: bytes) -> bool:
