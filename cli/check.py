@@ -127,7 +127,7 @@ _BY = {
     "polygons": "inside the polygons of --complete",
     "image": "all over the image",
     "hull": "within the hull of the annotations, widened by half an object; beyond is unknown",
-    "nothing": "nowhere: only the annotations themselves are learned",
+    "nothing": "nowhere, for the polygons of --complete don't meet it: nothing is learned of it",
 }
 
 

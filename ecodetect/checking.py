@@ -205,7 +205,7 @@ def _complete(sources: Sequence[Source]) -> dict[str, Any]:
     ]
     outside = 0
     for source in sources:
-        xy = source.xy[source.kept]
+        xy = source.xy
         outside += len(xy) if source.complete is None else int((~source.complete.contains(xy)).sum())
     return {
         "by": dict(Counter(source.complete_by for source in sources)),
@@ -336,7 +336,7 @@ _INFO = {
     "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
     "image": "Annotation counts as complete all over: empty ground is background.",
     "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
-    "nothing": "Annotation counts as complete nowhere: only the annotations themselves are learned.",
+    "nothing": "Annotation counts as complete nowhere: nothing is learned here.",
 }
 
 

@@ -27,6 +27,8 @@ from ecodetect.evaluation.pooling import (
 )
 from ecodetect.evaluation.remarks import remarks
 from ecodetect.evaluation.report import Evaluation
+from ecodetect.matching import centres
+from ecodetect.notes import Note
 
 _FEWEST_UNITS = 10  # files or plots below which ground is cut into blocks to draw from
 
@@ -91,10 +93,23 @@ def evaluate(
     labels = [each for each in ignore if each not in files]
     check_labels(labels, (label for pair in pairs for label in pair.truths.label))
     ignored = [is_ignored(pair, labels) for pair in pairs]
+    pairs = _with_outside(pairs)
     chosen = completed(criterion, pairs)
     names = class_names(pairs, ignored)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
     return _summed(judged, names, pairs, chosen, seed)
+
+
+def _with_outside(pairs: Pairs) -> Pairs:
+    """Pairs with a note of the annotations that lie outside where the truth is complete."""
+    outside = [
+        pair.plots.holding(centres(pair.truths.geometry)) < 0 for pair in pairs if pair.plots is not None
+    ]
+    count, total = (sum(map(each, outside)) for each in (np.count_nonzero, len))
+    if not count:
+        return pairs
+    text = f"{count} of {total} annotations lie outside where the truth is complete and aren't judged."
+    return replace(pairs, notes=(*pairs.notes, Note("outside-complete", text, kind="choice")))
 
 
 def _summed(
