@@ -20,10 +20,6 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 bands = click.option(
     "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
 )
-aoi = click.option(
-    "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
-)
-aoi_layer = click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several.")
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
 )
@@ -61,6 +57,13 @@ def together(*given: Callable[[Decorated], Decorated]) -> Callable[[Decorated], 
     return decorate
 
 
+# Which part of a raster is searched.
+aoi = together(
+    click.option(
+        "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
+    ),
+    click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several."),
+)
 # How a raster is opened: in every command that looks at its pixels.
 raster = together(bands, gsd, allow_vrt)
 # Where a raster lies, in commands that look at no pixel of it.
@@ -69,37 +72,52 @@ place = together(gsd, allow_vrt)
 class_column = click.option(
     "--class-column", metavar="NAME", help="Column with the class; found by its name if not given."
 )
-annotation_layer = click.option(
-    "--layer", metavar="NAME", help="Layer of the annotations, if their file has several."
-)
-empty_images = click.option(
-    "--empty-images", is_flag=True, help="Images that the annotations don't name are empty, not unknown."
-)
-ignore = click.option(
-    "--ignore",
-    multiple=True,
-    metavar="FILE|LABEL",
-    help="Neither individuals nor background: a file of shapes, or a class. May be repeated.",
-)
-# What annotations mean, in every command that reads them as training data.
-annotation = together(
-    annotation_layer,
-    class_column,
-    click.option(
-        "--radius",
-        metavar="LENGTH",
-        help="Radius of individuals marked by a point: 1.5m, 10px; contour: from the outline around each.",
-    ),
-    click.option(
-        "--complete",
-        metavar="VECTOR|image",
-        help="Polygons in which every individual is annotated; `image`: everywhere.",
-    ),
-    click.option("--complete-layer", metavar="NAME", help="Layer of the --complete file, if it has several."),
-    ignore,
-    click.option("--ignore-edge", metavar="LENGTH", help="Learn nothing so near to a raster's edge: 10px."),
-    empty_images,
-)
+
+
+def annotations_as(*complete: str) -> Callable[[Decorated], Decorated]:
+    """What annotations mean, in every command that reads them as the truth.
+
+    complete : what the option about the ground that is annotated all over is called, without dashes.
+    """
+    return together(
+        click.option("--layer", metavar="NAME", help="Layer of the annotations, if their file has several."),
+        class_column,
+        click.option(
+            "--radius",
+            metavar="LENGTH",
+            help="Radius of individuals marked by a point: 1.5m, 10px. To train, also `contour`: boxes from"
+            " the outline around each.",
+        ),
+        click.option(
+            *(f"--{name}" for name in complete),
+            "complete",
+            metavar="VECTOR|image",
+            help="Polygons in which every individual is annotated; `image`: everywhere.",
+        ),
+        click.option(
+            *(f"--{name}-layer" for name in complete),
+            "complete_layer",
+            metavar="NAME",
+            help=f"Layer of the --{complete[0]} file, if it has several.",
+        ),
+        click.option(
+            "--ignore",
+            multiple=True,
+            metavar="FILE|LABEL",
+            help="Not learned and not judged: a file of shapes, or a class. May be repeated.",
+        ),
+        click.option(
+            "--ignore-edge", metavar="LENGTH", help="Learn and judge nothing so near a raster's edge: 10px."
+        ),
+        click.option(
+            "--empty-images",
+            is_flag=True,
+            help="Images that the annotations don't name are empty, not unknown.",
+        ),
+    )
+
+
+annotation = annotations_as("complete")
 # What a training begins with, and the ground that it keeps for validation.
 beginning = together(
     click.option(

@@ -17,6 +17,7 @@ import shapely
 from ecodetect.errors import LayerError
 from ecodetect.formats.placing import placed
 from ecodetect.formats.protocol import reason
+from ecodetect.formats.qgis_source import BY_NUMBER
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import Layer
@@ -38,6 +39,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     notes = []
     if layer is not None:
         known = dict.fromkeys(name for folders, _ in marks for name in folders)
+        if layer.startswith(BY_NUMBER):
+            raise LayerError(f"{path}: folders of KML are meant by |layername=, not by number.")
         if layer not in known:
             raise LayerError(f"{path} has no folder '{layer}'; it has {', '.join(known) or 'none'}.")
         marks = [(folders, mark) for folders, mark in marks if layer in folders]

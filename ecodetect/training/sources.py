@@ -39,6 +39,7 @@ from ecodetect.annotation_files import (
     names_images,
     nothing_on,
     opened,
+    opened_shapes,
     touching,
 )
 from ecodetect.annotations import Annotations, on_raster
@@ -371,9 +372,9 @@ class _Outside:
     @classmethod
     def of(cls, asked: Asked) -> _Outside:
         complete = None
-        if asked.complete not in (None, "image"):
-            complete = _existing(asked.complete, "--complete", asked.complete_layer)
-        return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if is_file(text)])
+        if asked.complete is not None and asked.complete != "image":
+            complete = opened_shapes(asked.complete, "--complete", asked.complete_layer)
+        return cls(complete, [opened_shapes(text, "--ignore") for text in asked.ignore if is_file(text)])
 
     def complete(self, image: str, grid: Grid, *, is_set: bool) -> Area | None:
         """The part of a raster inside the polygons; None where there is none."""
@@ -408,13 +409,6 @@ class _Outside:
         for file in ([] if self._complete is None else [self._complete]) + self._ignore:
             if file.path not in self._met:
                 raise UserError(f"{file.path} lies on none of the rasters; does it belong to them?")
-
-
-def _existing(text: str | None, flag: str, layer: str | None = None) -> AnnotationFile:
-    path = Path(text or "")
-    if not path.exists():
-        raise UserError(f"{flag}: {path} doesn't exist.")
-    return AnnotationFile(path, layer)
 
 
 # -- all together ------------------------------------------------------------------------------------------
@@ -461,9 +455,9 @@ def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[
 
 
 def _without_outside(sources: list[Source], notes: list[Note]) -> list[Source]:
-    """Annotations outside the polygons inside of which annotation is complete are ignored: not looked at twice.
+    """Annotations outside the polygons in which annotation is complete are ignored, as `evaluate` does.
 
-    As `evaluate` does with its area. Raises UserError where none is left.
+    Raises UserError where none is left.
     """
     made: list[Source] = []
     outside, total = 0, 0
@@ -479,10 +473,14 @@ def _without_outside(sources: list[Source], notes: list[Note]) -> list[Source]:
         made.append(source)
     if outside and outside == total == sum(int(source.kept.sum()) for source in sources):
         raise UserError(
-            f"None of the {total} annotations lies inside the polygons of --complete; do they belong together?"
+            f"None of the {total} annotations lies inside the polygons of --complete; do they belong"
+            " together?"
         )
     if outside:
-        text = f"{outside} of {total} annotations lie outside the polygons of --complete and aren't learned from."
+        text = (
+            f"{outside} of {total} annotations lie outside the polygons of --complete and aren't learned"
+            " from."
+        )
         notes.append(Note("outside-complete", text, kind="choice"))
     return made
 
