@@ -292,6 +292,8 @@ def _flat(facts: Mapping[str, Any]) -> str:
 def _length(metres: float) -> str:
     if metres >= 10_000:
         return f"{metres / 1000:.4g} km"
+    if metres < 0.001:
+        return f"{metres * 1e6:.4g} µm"
     return f"{metres:.4g} m" if metres >= 1 else f"{metres * 100:.4g} cm"
 
 
@@ -303,6 +305,8 @@ def _percent(share: float) -> str:
 
 
 def _hectares(area: float) -> str:
+    if area < 1e-8:  # a square centimetre: a micrograph
+        return f"{area * 1e10:.4g} mm²"
     return f"{area / 100:.4g} km²" if area >= 10_000 else f"{area:.4g} ha"
 
 

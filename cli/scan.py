@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ecodetect.results import Summary
 
 
+_MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square millimetres
+
+
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
@@ -206,7 +209,10 @@ def _lines(summary: Summary) -> list[str]:
     for label, count in summary.counts.items():
         density = ""
         if summary.area_ha:
-            density = f", {count / summary.area_ha:.3g} per hectare"
+            hectares, unit = (summary.area_ha, "hectare")
+            if hectares < _MICROGRAPH_HA:
+                hectares, unit = hectares * 1e10, "mm²"
+            density = f", {count / hectares:.3g} per {unit}"
         lines.append(f"{label}: {count:,}{density}")
     if summary.species is not None:
         each = (f"{name} {count:,}" for name, count in summary.species.items())
@@ -217,11 +223,12 @@ def _lines(summary: Summary) -> list[str]:
         lines.append(f"by the density, in which those that can't be told apart count too: {', '.join(each)}")
     ground = f"{summary.megapixels:,.2f} Mpx"
     if summary.area_ha is not None:
-        ground += (
-            f" = {summary.area_ha:,.4g} ha"
-            if summary.area_ha < 1e4
-            else f" = {summary.area_ha / 100:,.4g} km²"
-        )
+        if summary.area_ha < _MICROGRAPH_HA:
+            ground += f" = {summary.area_ha * 1e10:,.4g} mm²"
+        elif summary.area_ha < 1e4:
+            ground += f" = {summary.area_ha:,.4g} ha"
+        else:
+            ground += f" = {summary.area_ha / 100:,.4g} km²"
     rate = f"{summary.megapixels / summary.seconds:.3g} Mpx/s" if summary.seconds > 0 else ""
     again = ", going on from before" if summary.resumed else ""
     lines.append(f"searched {ground} in {summary.seconds:.1f} s ({rate}){again}")

@@ -29,6 +29,7 @@ from ecodetect.formats.image_matching import (
     lookup_keys,
     meant,
     meant_or_refused,
+    without_code,
 )
 from ecodetect.grid import Grid
 from ecodetect.inputs import OUR_MARKS, stem_of
@@ -87,7 +88,7 @@ class AnnotationFolder:
         self.metadata: dict[str, Any] = {}
         self.rasters: list[dict[str, Any]] = []
         self._files: dict[str, list[Path]] = {}  # by key of the image with the file's stem
-        self._marked: dict[str, list[Path]] = {}  # by key of the image with the stem but for its mark
+        self._marked: dict[str, list[Path]] = {}  # by key of the image with the stem but for its mark or code
         files = _meant_files(features_in(path), are_detections=are_detections)
         if not files:
             raise LayerError(
@@ -96,7 +97,7 @@ class AnnotationFolder:
         for file in files:
             stem = _own_stem(file)
             self._files.setdefault(_key(stem), []).append(file)
-            if (plain := _without_mark(stem)) != stem:
+            for plain in {_without_mark(stem), without_code(stem)} - {stem}:
                 self._marked.setdefault(_key(plain), []).append(file)
         self._used: dict[Path, str] = {}  # by whom
         self._notes: list[Note] = []
@@ -139,10 +140,11 @@ class AnnotationFolder:
             yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
     def _file(self, image: str) -> Path | None:
-        """The file for an image: of its stem, else of its whole name, else of its stem with a mark."""
+        """The file for an image: of its stem, else of its whole name, else of its stem with mark or code."""
         stem, base = stem_of(base_name(image)), base_name(image)
         files: list[Path] = []
-        for among, name in ((self._files, stem), (self._files, base), (self._marked, stem)):
+        names = ((self._files, stem), (self._files, base), (self._marked, stem))
+        for among, name in (*names, (self._files, without_code(stem))):
             files = files or [file for file in among.get(_key(name), ()) if not _is_same(file, image)]
         # Of names that differ in case the one written as the image; of folders those that it shares.
         files = [file for file in files if _own_stem(file) in (stem, base)] or files

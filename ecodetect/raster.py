@@ -31,23 +31,25 @@ from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import CELL_PX, Samples, lattice
+from ecodetect.raster_bands import descriptions
 from ecodetect.raster_blocks import Blocks
 from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
     common_dtype,
-    descriptions,
     item_bytes,
     read_header,
 )
 from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
 
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
+_MOST_INDEXED = 256  # bands whose blocks are looked up one by one
 # Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
 _RAW = ("EHdr", "ENVI", "RST", "SAGA")
 
@@ -111,15 +113,21 @@ class Raster:
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
+        self._pages = plan_of(source)
         with self._options(), quiet():
-            self._dataset = opened(source)
+            self._dataset = self._opened()
             try:
                 check_dataset(self._dataset, self.path)
-                self._blocks = Blocks(self._dataset)
+                self._blocks = Blocks(self._dataset, is_known=self._dataset.count <= _MOST_INDEXED)
                 self._check_files()
                 self._stored = common_dtype(self._dataset)
                 self._header = read_header(
-                    self._dataset, self.path, bands=bands, gsd_m=gsd_m, is_mask=self._is_mask
+                    self._dataset,
+                    self.path,
+                    bands=bands,
+                    gsd_m=gsd_m,
+                    is_mask=self._is_mask,
+                    pages=self._pages,
                 )
             except BaseException:
                 self._dataset.close()
@@ -139,6 +147,8 @@ class Raster:
     @property
     def bytes_per_pixel(self) -> int:
         """Bytes that a pixel takes decoded, with all bands of the file that are decoded together."""
+        if isinstance(self._dataset, PagedDataset):
+            return len(self.bands) * item_bytes(self._dataset.dtypes[0])
         return sum(item_bytes(dtype) for dtype in self._dataset.dtypes)
 
     @property
@@ -185,13 +195,19 @@ class Raster:
                 return
             held, held_overviews = self._dataset, self._overviews
             try:
-                self._dataset, self._overviews = opened(self._source), {}
+                self._dataset, self._overviews = self._opened(), {}
                 try:
                     yield
                 finally:
                     self.close()
             finally:
                 self._dataset, self._overviews = held, held_overviews
+
+    def _opened(self) -> Any:
+        """The dataset anew: the file's own, or one with its pages as bands."""
+        if self._pages is None or self._pages.is_alone:
+            return opened(self._source)
+        return PagedDataset(self._source, self._pages)
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""

@@ -209,6 +209,13 @@ def shares_note(path: Path) -> Note:
     return Note("share-coordinates", text, about=path.name)
 
 
+def exchanged_note(name: str, *, in_degrees: bool) -> Note:
+    """What to say of a file whose x and y are taken the other way round."""
+    what = "latitude and longitude" if in_degrees else "x and y"
+    text = f"{what} are exchanged: only the other way round they lie in the raster, and so they are taken."
+    return Note("coordinates-exchanged", text, about=name, kind="doubt")
+
+
 def column(values: Sequence[Any]) -> NDArray[Any]:
     """Values as int64 or bool if all are, as float64 (NaN where missing) if all are numbers, else as str."""
     present = [value for value in values if value is not None]
