@@ -16,6 +16,7 @@ from . import options
 @click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
 @options.place
 @options.overwrite
+@options.strict
 def convert(source: str, target: str, **how: Any) -> None:
     """Convert a layer or annotations to another format; the suffix of OUT names it.
 
@@ -34,7 +35,6 @@ def say_converted(source: str, target: str, **how: Any) -> None:
     from ecodetect.converting import convert as run
 
     done = run(source, target, **how)
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    options.tell(done.notes)
     unit = "feature" if done.features == 1 else "features"
     click.echo(f"{done.features} {unit} written to {done.path}")

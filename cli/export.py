@@ -21,6 +21,7 @@ from . import options
 @click.option("--layer", metavar="NAME", help="Of a layer: which one, where the file has several.")
 @options.place
 @options.overwrite
+@options.strict
 def export(
     source: str,
     out: str,

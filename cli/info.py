@@ -15,6 +15,7 @@ from . import options
 @click.option("--layer", metavar="NAME", help="Which layer, where a file has several.")
 @options.raster
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@options.strict
 def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
     import json
@@ -23,12 +24,14 @@ def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     from ecodetect.notes import Note
 
     facts = describe(file, layer=layer, gsd_m=raster.pop("gsd"), **raster)
+    notes = [Note(**note) for note in facts["notes"]]
+    options.tell(notes, shown=False)  # they are among the lines
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         return 0
     click.echo(f"{facts['file']}")
     lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
-    for name, text in [*lines, *(("note", Note(**note).text) for note in facts["notes"])]:
+    for name, text in [*lines, *(("note", note.text) for note in notes)]:
         click.echo(f"  {name:<11} {text}")
     return 0
 
@@ -251,7 +254,7 @@ def _source(source: Mapping[str, Any]) -> str:
     objects, rasters = rest.pop("objects", None), rest.pop("rasters", None)
     classes = rest.pop("per_class", None)
     parts = [str(rest.pop("name", "") or "rasters without a name")]
-    parts += [] if objects is None else [f"{_count(objects)} individuals"]
+    parts += [] if objects is None else [f"{_count(objects)} individual{'s' * (objects != 1)}"]
     parts += [] if rasters is None else [f"{_count(rasters)} raster{'s' * (rasters != 1)}"]
     if isinstance(classes, Mapping) and len(classes) > 1:
         parts.append(", ".join(f"{name} {_count(value)}" for name, value in classes.items()))

@@ -6,16 +6,21 @@ thing: docs/options.md says which does, and why where one doesn't; a test holds 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from ecodetect.notes import Note
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+DOUBTFUL = 3  # exit code of a command that has done its work with --strict, and told a doubt
+_DOUBTS = "ecodetect.doubts"  # how many were told in this call
 
 bands = click.option(
     "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
@@ -197,3 +202,32 @@ def radius_of(text: str | None) -> Length | Literal["contour"] | None:
     if text == "contour":
         return "contour"
     return Length.parse(text, name="--radius")
+
+
+def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
+    """Print notes on stderr, and remember those of doubt for --strict.
+
+    shown : False where they are told otherwise, or nothing is to be said.
+    """
+    told = list(notes)
+    meta = click.get_current_context().find_root().meta
+    meta[_DOUBTS] = meta.get(_DOUBTS, 0) + sum(note.kind == "doubt" for note in told)
+    for note in told if shown else ():
+        click.echo(f"note: {note}", err=True)
+
+
+def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """--strict: a command that told a doubt ends with `DOUBTFUL`, its work done all the same."""
+
+    @click.option(
+        "--strict",
+        is_flag=True,
+        help=f"End with exit code {DOUBTFUL} where a note says that the answer may be wrong.",
+    )
+    @functools.wraps(command)
+    def run(*arguments: Any, strict: bool, **given: Any) -> int | None:
+        code = command(*arguments, **given)
+        doubts = click.get_current_context().find_root().meta.get(_DOUBTS, 0)
+        return DOUBTFUL if strict and doubts and not code else code
+
+    return run

@@ -72,14 +72,15 @@ def open_raster(
         Which bands, as the user says: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
         All but the mask if not given.
     gsd_m : float, optional
-        Metres per pixel, for a raster that doesn't say; one that does keeps its own.
+        Metres per pixel, for a raster that doesn't say. One that does keeps its own, if that is the same
+        within 2 %.
     allow_vrt : bool
         Trust a VRT that points outside its folder.
 
     Raises
     ------
     RasterError
-        When it can't be opened, in one sentence.
+        When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
     def check_source(name: str, shown: str) -> None:
@@ -138,6 +139,20 @@ class Raster:
         self.value_range = self._header.value_range
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
         self.notes = tuple(note.of(self.name) for note in self._header.notes)
+
+    def reading(self, bands: Sequence[str]) -> dict[str, Any]:
+        """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
+
+        bands : name -> number in the file, from 1; of a palette, of its colours.  nodata : value by band of
+        the file that stands for no data, as a text; None where there is none.
+        """
+        header = self._header
+        nodata = None if header.nodata is None else [repr(value) for value in header.nodata.tolist()]
+        return {
+            "bands": {name: header.bands[name] + 1 for name in dict.fromkeys(bands) if name in header.bands},
+            **({} if nodata is None else {"nodata": nodata}),
+            **({} if header.palette is None else {"palette": True}),
+        }
 
     @property
     def header(self) -> Header:
