@@ -11,8 +11,8 @@ from ecodetect_cli.main import COMMANDS, cli
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 ROW = re.compile(r"^\| [^|]+ \| ((?:`--[a-z-]+` ?)+) \| ([a-z, ]+) \|$", re.MULTILINE)
 # Options that say what is done or written, not how something is read.
-DEEDS = set(
-    [
+DEEDS = {
+    *(
         "--at",
         "--batch",
         "--classify",
@@ -22,15 +22,9 @@ DEEDS = set(
         "--epochs",
         "--examples",
         "--flips",
-        "--freeze",
-        "--help",
-        "--inside",
-        "--iou",
-        "--json",
-        "--max-memory",
-        "--model",
-        "--out",
-        "--overwrite",
+    ),
+    *("--freeze", "--help", "--inside", "--iou", "--json", "--max-memory", "--model", "--out", "--overwrite"),
+    *(
         "--picture",
         "--quiet",
         "--restart",
@@ -40,15 +34,9 @@ DEEDS = set(
         "--sheet",
         "--side",
         "--strict",
-        "--tile",
-        "--top",
-        "--verify",
-        "--views",
-        "--vote",
-        "--within",
-        "--workers",
-    ]
-)
+    ),
+    *("--tile", "--top", "--verify", "--views", "--vote", "--within", "--workers"),
+}
 ALIASES = {"--area": "--complete", "--area-layer": "--complete-layer"}
 
 
