@@ -19,7 +19,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.detections import Detections, Kind
-from ecodetect.errors import UserError
+from ecodetect.errors import InUseError, UserError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.score_maps import Piece
 
@@ -43,7 +43,10 @@ class Journal:
     """The journal of one output; open it once, close it, `discard` it when the output is written."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create.  Raises UserError when another scan holds it or the folder can't be written."""
+        """Open or create.
+
+        Raises InUseError when another scan holds it, UserError where the folder can't be written.
+        """
         self.path = path
         try:
             self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
@@ -251,7 +254,7 @@ class _said:
 def _as_user_error(path: Path, error: sqlite3.DatabaseError) -> UserError:
     text = str(error)
     if "locked" in text or "busy" in text:
-        return UserError(
+        return InUseError(
             f"Another scan is writing this output ({path.name} is locked); wait for it or stop it."
         )
     if "full" in text:
