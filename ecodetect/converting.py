@@ -47,6 +47,8 @@ def convert(
     image: str | os.PathLike[str] | None = None,
     layer: str | None = None,
     class_column: str | None = None,
+    gsd_m: float | None = None,
+    allow_vrt: bool = False,
     overwrite: bool = False,
 ) -> Converted:
     """Convert a layer or annotations to another format.
@@ -64,6 +66,7 @@ def convert(
     class_column : str, optional
         Column of `source` with the class; found by its name if not given. Formats in pixels hold it as the
         class; on a map the columns stay as they are, unless this one is asked for: then it is `label` too.
+    gsd_m, allow_vrt : see `open_raster`.
     overwrite : bool
         Replace an existing target.
 
@@ -92,7 +95,7 @@ def convert(
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
     else:
-        with open_raster(image) as raster:
+        with open_raster(image, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
             grid, name = raster.grid, raster.name
         # The whole path tells apart two images of one name in different folders.
         found = read_annotations(source, grid, image=os.fspath(image), layer=layer).to_layer()

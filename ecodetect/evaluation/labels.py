@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ecodetect.agreement import means_one_of
@@ -15,11 +16,13 @@ from ecodetect.matching import Flags, Rows
 
 
 def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False) -> Flags:
-    """Truths that are doubtful, or whose centre lies outside where the truth is complete."""
+    """Truths that are doubtful, or whose centre lies outside where the truth is complete, or at the edge."""
     truths = pair.truths
     flags = truths.ignore | means_one_of(truths.label, labels, keep_spelling=keep_spelling)
     if pair.plots is not None:
         flags |= pair.plots.holding(truths.xy) < 0
+    if pair.edge is not None:
+        flags |= shapely.intersects(shapely.points(truths.xy), pair.edge)
     return flags
 
 

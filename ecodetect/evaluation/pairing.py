@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from ecodetect.annotation_files import (
     Found,
     nothing_on,
     opened,
+    opened_shapes,
     touching,
 )
 from ecodetect.annotations import Annotations, on_raster
@@ -38,6 +38,7 @@ from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
 from ecodetect.parts import united
 from ecodetect.raster import open_raster
+from ecodetect.sizes import Length
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,6 +51,8 @@ class Pair:
     detections, truths : in pixels of `grid`.
     ignored : shapes in pixels of `grid` that are neither right nor wrong.
     plots : where the truth is complete; None: everywhere.
+    edge : strip along the raster's edge, one of `ignored`, in which no truth counts; None: there is none.
+    allow_vrt : as the raster was opened.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Pair:
     truths: Annotations
     ignored: Geometries
     plots: Plots | None
+    edge: shapely.Geometry | None = None
+    allow_vrt: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,8 +99,10 @@ class Asked:
     """How two files are laid upon each other.
 
     class_column : column of the annotations with their class.  layer : layer of the annotations.
+    radius : of individuals that they mark by a point, where they don't say it row by row.
+    edge : width of a strip along each raster's edge in which nothing is judged.
     ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
-    truth is complete.  gsd_m : metres per pixel where the raster doesn't say.
+    truth is complete.  area_layer : its layer.  gsd_m, allow_vrt : see `open_raster`.
     empty_images : images that the annotations don't name are empty, not unknown.
     keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
         accents are stored are one.
@@ -103,9 +110,13 @@ class Asked:
 
     class_column: str | None = None
     layer: str | None = None
+    radius: Length | None = None
+    edge: Length | None = None
     ignore: tuple[str, ...] = ()
     area: str | None = None
+    area_layer: str | None = None
     gsd_m: float | None = None
+    allow_vrt: bool = False
     empty_images: bool = False
     keep_spelling: bool = False
 
@@ -205,8 +216,8 @@ def _laid(
     unsearched: tuple[str, ...] = (),
 ) -> Pairs:
     """The pairs, each in pixels of its grid."""
-    ignored = [AnnotationFile(Path(path), None) for path in asked.ignore]
-    area = None if asked.area is None else AnnotationFile(Path(asked.area), None)
+    ignored = [opened_shapes(path, "--ignore") for path in asked.ignore]
+    area = None if asked.area is None else opened_shapes(asked.area, "--area", asked.area_layer)
     pairs: list[Pair] = []
     files: list[tuple[str, str]] = []
     said: list[Note] = []
@@ -214,7 +225,7 @@ def _laid(
     for match in matches:
         grid = None
         if match.image is not None:
-            with open_raster(match.image, gsd_m=asked.gsd_m) as raster:
+            with open_raster(match.image, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
                 grid = raster.grid
         (own, own_file), (true, true_file) = (
             _of(found, match.found, grid, is_one=not several, is_empty=several),
@@ -233,15 +244,22 @@ def _laid(
             own, true = (side if side.grid is None else laid_on(side, grid) for side in (own, true))
         column = asked.class_column if len(true) else None
         doubtful = [_features(each, match, grid, several)[0] for each in ignored]
+        edge = None if asked.edge is None else _edge(asked.edge, match, grid)
+        if edge is not None:
+            doubtful.append(np.array([edge], dtype=object))
         pair = Pair(
             match.name,
             match.image,
             grid,
             has_pixels,
             on_raster(replace(own, notes=()), grid, name=own_file),
-            on_raster(replace(true, notes=()), grid, name=true_file, class_column=column),
+            on_raster(
+                replace(true, notes=()), grid, name=true_file, class_column=column, radius=asked.radius
+            ),
             np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
+            edge,
+            asked.allow_vrt,
         )
         if area is None or pair.plots:
             pairs.append(pair)
@@ -277,6 +295,17 @@ def _agreed(
         for pair, own, true in zip(pairs, found, truths, strict=True)
     ]
     return made, (*said, *more, *twice, *once)
+
+
+def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
+    """The strip along a raster's edge."""
+    if match.image is None:
+        raise UserError(
+            f"{match.name}: the edge of a raster is only known with the raster; give --image too."
+        )
+    side = width.pixels(grid.gsd, name="--ignore-edge")
+    whole = shapely.box(0, 0, grid.width, grid.height)
+    return whole.difference(whole.buffer(-side, join_style="mitre"))
 
 
 def _of(
