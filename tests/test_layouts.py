@@ -74,7 +74,7 @@ def test_coco_2017_with_both_its_sides(tmp_path: Path, place: str) -> None:
     text(tmp_path / "annotations/captions_val2017.json", {"annotations": [{"caption": "trees"}]})
     gathered = gather([tmp_path])
     assert found(gathered) == {"a.jpg": OAK, "b.jpg": OAK, "c.jpg": OAK}
-    sides = split(gathered.sources, None, seed=0)
+    sides = split(gathered.sources)
     held = {gathered.sources[number].name for number in sides.validation}
     assert held == {"c.jpg"}
 
