@@ -104,6 +104,7 @@ LAYERS = [
         "ecodetect.formats.masks",
         "ecodetect.formats.placing",
         "ecodetect.formats.qgis_metadata",
+        "ecodetect.formats.qgis_source",
         "ecodetect.formats.qgis_style",
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
