@@ -39,10 +39,8 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
     metavar="OUT",
     help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
 )
-@options.bands
+@options.raster
 @options.aoi
-@options.aoi_layer
-@options.gsd
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
@@ -85,7 +83,6 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
 @options.max_memory
 @click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
 @options.overwrite
-@options.allow_vrt
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
