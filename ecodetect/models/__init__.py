@@ -203,8 +203,8 @@ def unmeant(card: Card, scene: Scene) -> str | None:
     scale = math.sqrt(scene.gsd[0] * scene.gsd[1])
     low, high = card.diameter_range
     return (
-        f"has learned {', '.join(card.classes)} {low:.3g} to {high:.3g} px wide, so it makes sense only if they"
-        f" are {_length(low * scale)} to {_length(high * scale)} wide here"
+        f"has learned {', '.join(card.classes)} {low:.3g} to {high:.3g} px wide, so it makes sense only if"
+        f" they are {_length(low * scale)} to {_length(high * scale)} wide here"
     )
 
 
