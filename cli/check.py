@@ -53,6 +53,7 @@ from . import options
 @options.gsd
 @click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
+@options.strict
 def check(
     paths: tuple[str, ...],
     model: str | None,
@@ -83,6 +84,7 @@ def check(
     """
     from ecodetect import pictures
     from ecodetect.checking import check as run
+    from ecodetect.notes import Note
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
 
@@ -106,6 +108,7 @@ def check(
     else:
         for name, text in lines(facts):
             click.echo(f"{name:<12} {text}")
+    options.tell((Note(**note) for note in facts["notes"]), shown=False)  # they are among the lines
     for problem in facts["problems"]:
         click.echo(f"error: {problem}", err=True)
     return 2 if facts["problems"] else 0

@@ -52,6 +52,7 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+@options.strict
 def evaluate(
     detections: str,
     annotations: str,
@@ -104,12 +105,12 @@ def evaluate(
     written = []
     if out is not None:
         file = formats.write(out, done.errors(), overwrite=overwrite)
-        written = [*(f"note: {note}" for note in file.notes), f"errors written to {file.path}"]
+        options.tell(file.notes)
+        written = [f"errors written to {file.path}"]
     if sheet is not None:
         done.draw_errors(sheet)
         written.append(f"worst errors drawn in {sheet}")
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    options.tell(done.notes)
     for line in written:
         click.echo(line, err=True)
     click.echo(json_module.dumps(done.to_dict(), indent=1) if as_json else "\n".join(lines(done)))

@@ -16,6 +16,7 @@ from . import options
 @options.gsd
 @options.allow_vrt
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@options.strict
 def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_json: bool) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
     import json
@@ -24,12 +25,14 @@ def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_js
     from ecodetect.notes import Note
 
     facts = describe(file, gsd_m=gsd, layer=layer, allow_vrt=allow_vrt)
+    notes = [Note(**note) for note in facts["notes"]]
+    options.tell(notes, shown=False)  # they are among the lines
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         return 0
     click.echo(f"{facts['file']}")
     lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
-    for name, text in [*lines, *(("note", Note(**note).text) for note in facts["notes"])]:
+    for name, text in [*lines, *(("note", note.text) for note in notes)]:
         click.echo(f"  {name:<11} {text}")
     return 0
 

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.strict
 def train(
     paths: tuple[str, ...],
     model: str | None,
@@ -158,7 +159,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             command=_command(),
-            say=lambda note: None if quiet else click.echo(f"note: {note}", err=True),
+            say=lambda note: options.tell([note], shown=not quiet),
             progress=line.show,
         )
     if not leads():

@@ -85,7 +85,7 @@ FORMATS = (
     Format("geoparquet", "GeoParquet", reads=_PARQUET, writes=_PARQUET, has_qml=True),
     Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",), has_qml=True),
     Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",), has_qml=True),
-    Format("kml", "KML", reads=(".kml", ".kmz")),
+    Format("kml", "KML", reads=(".kml", ".kmz"), writes=(".kml",)),
     Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
     Format("via", "VGG Image Annotator (VIA)", reads=(".json", ".csv")),
     Format("labelme", "LabelMe", reads=(".json",)),
@@ -113,7 +113,12 @@ _REFUSED = {
 
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
     """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
-    return Path(path).suffix.lower() in _GEOJSON
+    return Path(path).suffix.lower() in (*_GEOJSON, ".kml")
+
+
+def needs_crs(path: str | os.PathLike[str]) -> bool:
+    """Whether the format of `path` holds nothing without a CRS."""
+    return Path(path).suffix.lower() == ".kml"
 
 
 def suffixes(*, writing: bool) -> tuple[str, ...]:
