@@ -35,6 +35,7 @@ from ecodetect.errors import LayerError, UserError
 from ecodetect.formats import content
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
+from ecodetect.formats.qgis_source import source_of as source_of
 from ecodetect.formats.qgis_style import is_ours, style, write_beside
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
@@ -96,6 +97,7 @@ FORMATS = (
     Format("cvat", "CVAT", reads=(".xml",)),
     Format("voc", "Pascal VOC", reads=(".xml", "/"), writes=(".xml",)),
     Format("yolo", "YOLO", reads=(".txt", ".yaml", ".yml", "/"), writes=(".txt",)),
+    Format("object_masks", "folder of masks", reads=("/",)),
     Format("table", "CSV", reads=(".csv", ".tsv", ".txt"), writes=(".csv", ".tsv")),
     Format("label_image", "label image", reads=_LABEL_IMAGES, writes=_LABEL_IMAGES),
 )
@@ -114,6 +116,12 @@ _REFUSED = {
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
     """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
     return Path(path).suffix.lower() in (*_GEOJSON, ".kml")
+
+
+def is_folder_of(module: str, folder: Path) -> bool:
+    """Whether a folder is one that this module reads."""
+    entry = next(entry for entry in FORMATS if entry.module == module)
+    return bool(_module(entry).recognises(folder, b""))
 
 
 def needs_crs(path: str | os.PathLike[str]) -> bool:
@@ -137,13 +145,14 @@ def read(
 ) -> Layer:
     """Read a file (or folder) of features.
 
+    path : may name the layer as QGIS does: `trees.gpkg|layername=crowns`.
     layer : name of the layer, where the file has several.
     grid : grid of the raster that the features belong to; resolves coordinates that don't say where they are.
     image : name of that raster, where the file speaks of several images.
     names_from : the file that says which images and classes the numbers in a list of COCO results are.
     Raises LayerError in one sentence for whatever can't be read.
     """
-    source = Path(path)
+    source, layer = source_of(path, layer)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
     suffix = source.suffix.lower()
@@ -168,7 +177,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     Empty where there are none, and where a side file is of another content. Raises LayerError where the file
     can't be read.
     """
-    source = Path(path)
+    source, _ = source_of(path)
     module = _module(_writer(source))
     if not _has_place(module, source):
         side = content.read_side(source)

@@ -25,6 +25,7 @@ from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.on_earth import on_earth
 from ecodetect.formats.placing import frame_of, placed
 from ecodetect.formats.protocol import Written, reason
+from ecodetect.formats.qgis_source import BY_NUMBER
 from ecodetect.formats.qgis_style import LABEL_COLOURS
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.formats.xml_writing import escaped
@@ -197,6 +198,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     notes = []
     if layer is not None:
         known = dict.fromkeys(name for folders, _ in marks for name in folders)
+        if layer.startswith(BY_NUMBER):
+            raise LayerError(f"{path}: folders of KML are meant by |layername=, not by number.")
         if layer not in known:
             raise LayerError(f"{path} has no folder '{layer}'; it has {', '.join(known) or 'none'}.")
         marks = [(folders, mark) for folders, mark in marks if layer in folders]
