@@ -57,7 +57,11 @@ def test_the_default_output_lies_beside_the_image_and_is_not_made_twice(tmp_path
     with pytest.raises(UserError, match="--overwrite"):
         scan_files([path], Settings(model="threshold", options={"largest": "50px"}))
     assert summary.path.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.detections.geojson", "a.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.detections.geojson",
+        "a.detections.qml",  # its style for QGIS
+        "a.tif",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["geojson", "csv", "gpkg", "fgb", "parquet"])

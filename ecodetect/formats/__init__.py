@@ -29,6 +29,7 @@ import shapely
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
+from ecodetect.formats.qgis_style import is_ours, style, write_beside
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 
@@ -39,6 +40,7 @@ _HEAD_BYTES = 65_536  # what `recognises` sees of a file
 class Format:
     """One line of the table: module, its name for people, suffixes it reads and writes ("/": a folder).
 
+    has_qml : a GIS opens it as a layer, and finds its style in a file beside it.
     takes_names : a file can speak of images and classes by numbers that another file explains.
     """
 
@@ -46,18 +48,20 @@ class Format:
     title: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    has_qml: bool = False
     takes_names: bool = False
 
 
 _GEOJSON = (".geojson", ".geojsonl", ".geojsons")
+_PARQUET = (".parquet", ".geoparquet")
 _LABEL_IMAGES = (".tif", ".tiff", ".png")
 
 FORMATS = (
-    Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON),
+    Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON, has_qml=True),
     Format("geopackage", "GeoPackage", reads=(".gpkg",), writes=(".gpkg",)),
-    Format("geoparquet", "GeoParquet", reads=(".parquet", ".geoparquet"), writes=(".parquet", ".geoparquet")),
-    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",)),
-    Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",)),
+    Format("geoparquet", "GeoParquet", reads=_PARQUET, writes=_PARQUET, has_qml=True),
+    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",), has_qml=True),
+    Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",), has_qml=True),
     Format("kml", "KML", reads=(".kml", ".kmz")),
     Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
     Format("via", "VGG Image Annotator (VIA)", reads=(".json", ".csv")),
@@ -214,6 +218,8 @@ def write(path: str | os.PathLike[str], stream: Stream, *, overwrite: bool = Fal
     module = _module(entry)
     with _staging(target) as stage:
         written: Written = module.write(stage / target.name, stream)
+        if entry.has_qml and stream.geometry_type != "Unknown":
+            _place_style(stage / target.name, target, stream)
         _move(stage, target, stale=getattr(module, "SIDE_SUFFIXES", ()))
     return replace(written, path=target)
 
@@ -242,6 +248,15 @@ def _staging(target: Path) -> Iterator[Path]:
         raise LayerError(f"{target} can't be written: {reason(error)}.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _place_style(staged: Path, target: Path, stream: Stream) -> None:
+    """Put a style for QGIS beside `target`, unless the user has saved one there."""
+    place = target.with_suffix(".qml")
+    if place.exists() and not is_ours(place):
+        return
+    write_beside(staged, style(stream.geometry_type, tuple(stream.columns), stream.classes))
+    staged.with_suffix(".qml").replace(place)  # of its own: without the layer it harms nobody
 
 
 def _is_full(error: OSError, folder: Path) -> bool:

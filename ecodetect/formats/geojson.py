@@ -1,7 +1,7 @@
 """GeoJSON (RFC 7946) and GeoJSON text sequences: one feature per line, longitude and latitude on WGS 84.
 
-Without a CRS the coordinates are those of the raster's transform, or its pixels, and a member
-`ecodetect:frame` (`affine`, `pixel`) says so. The member `ecodetect` holds the layer's metadata.
+Without a CRS the coordinates are those of the raster's transform, or its pixels with y upwards, and a member
+`ecodetect:frame` (`affine`, `pixel_up`) says so. The member `ecodetect` holds the layer's metadata.
 
 QuPath writes GeoJSON too, as a collection or a bare list: in pixels of the image, y down.
 """
@@ -28,10 +28,10 @@ from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
 from ecodetect.formats.collecting import counted, pixels_note
 from ecodetect.formats.json_stream import JsonStream
-from ecodetect.formats.placing import frame_of, placed
+from ecodetect.formats.placing import frame_of, placed, upended
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
-from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
 
 _METRES_PER_DEGREE = 111_320.0
@@ -67,7 +67,7 @@ def write(path: Path, stream: Stream) -> Written:
                 if frame == "crs":
                     geometry = batch.in_lonlat(decimals=_decimals(batch.grid))
                 else:
-                    geometry = batch.in_world()
+                    geometry = upended(batch.in_world()) if frame == "pixel" else batch.in_world()
             except GridError as error:
                 crs = describe_crs(batch.frame_crs)
                 raise LayerError(
@@ -99,7 +99,7 @@ def write(path: Path, stream: Stream) -> Written:
 def _opening(frame: str, stated: Mapping[str, Any]) -> str:
     members = ['{"type":"FeatureCollection"', '"name":"detections"']
     if frame != "crs":
-        members.append(f'"{metadata.FRAME_KEY}":"{frame}"')
+        members.append(f'"{metadata.FRAME_KEY}":"{metadata.frame_in_file(frame)}"')
     if stated:
         members.append(f'"{metadata.KEY}":{metadata.to_json(stated)}')
     return ",\n".join([*members, '"features":['])
@@ -305,7 +305,9 @@ class _Features:
         self._make_shapes()
         for column in self._columns.values():
             column.extend([None] * (self._count - len(column)))
-        return np.concatenate(self._shapes), {name: _typed(values) for name, values in self._columns.items()}
+        return np.concatenate(self._shapes), {
+            name: _typed(values, name in NUMBERS) for name, values in self._columns.items()
+        }
 
 
 def _is_of_qupath(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
@@ -347,15 +349,18 @@ def _mended(geometry: Any) -> Any:
     return {**geometry, "coordinates": mended(geometry.get("coordinates"))}
 
 
-def _typed(values: list[Any]) -> NDArray[Any]:
-    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "")."""
+def _typed(values: list[Any], is_number: bool) -> NDArray[Any]:
+    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "").
+
+    is_number : what a column of nothing but null is.
+    """
     kinds = {type(value) for value in values}
     try:
         if kinds == {bool}:
             return np.array(values, np.bool_)
         if kinds == {int}:
             return np.array(values, np.int64)
-        if kinds & {int, float} and kinds <= {int, float, type(None)}:
+        if (kinds & {int, float} or is_number) and kinds <= {int, float, type(None)}:
             return np.array([math.nan if value is None else value for value in values], np.float64)
     except OverflowError:
         pass  # a number longer than the type: kept as text

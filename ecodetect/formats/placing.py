@@ -12,6 +12,7 @@ from pyproj import CRS
 
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.collecting import exchanged_note
+from ecodetect.formats.metadata import PIXEL_UP
 from ecodetect.formats.usable import usable
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
 from ecodetect.layer import Geometries, Layer, Stream
@@ -32,6 +33,12 @@ def frame_of(stream: Stream, batch: Layer | None) -> str:
     return "affine" if batch is not None and batch.crs is None else "crs"
 
 
+def upended(geometry: Geometries) -> Geometries:
+    """Pixels with y downwards as pixels with y upwards, and back: as a GIS lays a raster without a place."""
+    turned: Geometries = shapely.transform(geometry, lambda xy: xy * (1.0, -1.0))
+    return turned
+
+
 def placed(
     geometry: Geometries,
     columns: Mapping[str, NDArray[Any]],
@@ -49,14 +56,22 @@ def placed(
     name : of the file, for messages.
     crs : what the file says, or what its format lays down (`is_assumed`); None where it says nothing.
     grid : of the raster that the features belong to. Decides where the file says nothing, or what can't be.
-    frame : what a file of ours says where there is no CRS.
+    frame : what a file of ours says where there is no CRS: `pixel_up`, `pixel` or `affine`.
     Raises LayerError for an assumed CRS that the coordinates contradict and that the raster doesn't resolve.
     """
+    is_upwards = frame == PIXEL_UP
+    frame = "pixel" if is_upwards else frame
     is_planar = frame in ("pixel", "affine")
     stated = None if is_planar else crs
     in_degrees = stated is not None and stated.is_geographic
     shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
     said = [*notes, *(remark.of(name) for remark in remarks)]
+    if is_upwards:
+        shapes = upended(shapes)
+    elif not is_planar and grid is not None and _is_drawn_on(_centres(shapes), stated, grid):
+        shapes, is_planar, frame = upended(shapes), True, "pixel"
+        text = "its y are negative, as a GIS draws on a raster without a place; they were taken for pixels."
+        said.append(Note("y-upwards", text, about=name, kind="choice"))
     pixels_of = grid if frame == "pixel" else None
     found: CRS | None = None
     if stated is not None and grid is not None and _are_exchanged(_centres(shapes), stated, grid):
@@ -123,6 +138,19 @@ def _contradiction(centres: Floats) -> str:
 def _centres(shapes: Geometries) -> Floats:
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     return np.asarray((bounds[:, :2] + bounds[:, 2:]) / 2, np.float64)
+
+
+def _is_drawn_on(centres: Floats, crs: CRS | None, grid: Grid) -> bool:
+    """Whether features were drawn in a GIS on a raster without a place, which lies below y = 0 there.
+
+    Whatever CRS the layer was given then, it isn't that of the raster; but longitudes and latitudes that can
+    be such stay what they say.
+    """
+    if grid.frame != "pixel" or not len(centres) or _fits(centres, grid):
+        return False
+    if crs is not None and crs.is_geographic and _is_lonlat(centres):
+        return False
+    return _fits(centres * (1.0, -1.0), grid)
 
 
 def _is_lonlat(centres: Floats) -> bool:

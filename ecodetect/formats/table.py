@@ -47,7 +47,7 @@ from ecodetect.formats.table_frames import Option, chosen, to_pixels
 from ecodetect.formats.table_numbers import Separator, is_odd, read_degrees, read_number, separator_shown
 from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
-from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
 
 
@@ -337,7 +337,7 @@ def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str,
         named = (table.images[row] if image is None else base_name(image) for row in rows)
         columns["source"] = _texts(list(named))
     for name, values in table.columns.items():
-        columns[name] = _typed([values[row] for row in rows])
+        columns[name] = _typed([values[row] for row in rows], name in NUMBERS)
     return columns
 
 
@@ -352,11 +352,16 @@ _IS_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*|(?=[.,]\d))([.,]\d*)?([eE][-+]?\d{1,3
 _BLANKS = {"", "nan", "NaN", "NAN", "NA", "null", "NULL"}
 
 
-def _typed(values: Sequence[str]) -> NDArray[Any]:
-    """A column of whole numbers, of numbers (NaN where blank), or of texts as they are."""
+def _typed(values: Sequence[str], is_number: bool) -> NDArray[Any]:
+    """A column of whole numbers, of numbers (NaN where blank), or of texts as they are.
+
+    is_number : what a column of nothing but blanks is.
+    """
     if values and all(map(_IS_WHOLE, values)):
         return np.array([int(value) for value in values], np.int64)
-    if any(not _IS_NUMBER(value) and value not in _BLANKS for value in values) or _BLANKS.issuperset(values):
+    if any(not _IS_NUMBER(value) and value not in _BLANKS for value in values):
+        return _texts(values)
+    if _BLANKS.issuperset(values) and not is_number:
         return _texts(values)
     return np.array([math.nan if value in _BLANKS else _float(value) for value in values], np.float64)
 
