@@ -46,7 +46,7 @@ from ecodetect.raster_header import (
 from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
-from ecodetect.raster_rim import FILLS, NEAR, REACH_PX, Fill, grown, touches, undeclared
+from ecodetect.raster_rim import FILLS, NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
@@ -308,8 +308,9 @@ class Raster:
         if not self._has_seam:
             return self._as_stored(dataset, window, names)
         reach = max(1, math.ceil(REACH_PX * dataset.width / self.grid.width))
-        x, y = max(0, window.x - reach), max(0, window.y - reach)
-        right, bottom = min(dataset.width, window.right + reach), min(dataset.height, window.bottom + reach)
+        margin = reach + SOLID_PX
+        x, y = max(0, window.x - margin), max(0, window.y - margin)
+        right, bottom = min(dataset.width, window.right + margin), min(dataset.height, window.bottom + margin)
         pixels, valid = self._as_stored(dataset, Window(x, y, right - x, bottom - y), names)
         rows = slice(window.y - y, window.bottom - y)
         columns = slice(window.x - x, window.right - x)

@@ -324,8 +324,8 @@ def _nodata(
     known = [value for value in values if value is not None and np.isfinite(value)]
     if wrong := [value for value in known if not _holds(dtype, value)]:
         text = (
-            f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't used; "
-            "if another one stands for no data, say --nodata VALUE."
+            f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't "
+            "used; if another one stands for no data, say --nodata VALUE."
         )
         return None, [Note("nodata-unusable", text, kind="choice")]
     if len(known) < len(values):

@@ -29,6 +29,7 @@ _EVEN = 2  # in 8 bit: a filling of 0 or 255 may be so uneven after compression
 # differs from it by up to 30 (99 %), and no further than 16 px from the ground.
 REACH_PX = 16
 NEAR = 32
+SOLID_PX = 5
 _SURELY_NEAR = 12  # differences that make evidence: dark ground differs more, or for longer than `REACH_PX`
 _LEAST_EVIDENCE, _LEAST_ENDS = 0.5, 3
 # What programs write where there is nothing, beside 0 and the highest value of a type.
@@ -115,9 +116,11 @@ def grown(pixels: NDArray[Any], nodata: NDArray[Any], valid: Mask, reach_px: int
     """`valid` without what is nearly the nodata value and reaches what is within some pixels.
 
     pixels : uint8 (B, H, W).  nodata : of each band.  valid : bool (H, W), False at nodata.
-    A pixel's answer depends on those within `reach_px`.
+    A pixel's answer depends on those within `reach_px` and `SOLID_PX` more.
     """
     seeds = np.logical_not(valid).astype(np.uint8)
+    # Only from where much lies together: what is as dark as the nodata value within a dark animal is no rim.
+    seeds = np.asarray(cv2.morphologyEx(seeds, cv2.MORPH_OPEN, np.ones((SOLID_PX, SOLID_PX), np.uint8)))
     if not seeds.any():
         return valid
     near = np.ones(valid.shape, np.uint8)
@@ -131,7 +134,7 @@ def grown(pixels: NDArray[Any], nodata: NDArray[Any], valid: Mask, reach_px: int
         if (wider == seeds).all():
             break
         seeds = wider
-    return np.asarray(seeds == 0)
+    return valid & (seeds == 0)
 
 
 # -- the edge ----------------------------------------------------------------------------------------------
