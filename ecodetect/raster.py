@@ -308,7 +308,7 @@ class Raster:
         if not self._has_seam:
             return self._as_stored(dataset, window, names)
         reach = max(1, math.ceil(REACH_PX * dataset.width / self.grid.width))
-        margin = reach + SOLID_PX
+        margin = reach + 2 * SOLID_PX
         x, y = max(0, window.x - margin), max(0, window.y - margin)
         right, bottom = min(dataset.width, window.right + margin), min(dataset.height, window.bottom + margin)
         pixels, valid = self._as_stored(dataset, Window(x, y, right - x, bottom - y), names)

@@ -26,8 +26,9 @@ _WHOLE_PX = 2**22  # rasters up to this size are read whole once their edge is f
 _LEAST_SHARE = 0.01
 _EVEN = 2  # in 8 bit: a filling of 0 or 255 may be so uneven after compression
 # JPEG writes blocks of 8 or, of colours, 16 px: measured at qualities of 50 to 90, what should be fill
-# differs from it by up to 30 (99 %), and no further than 16 px from the ground.
-REACH_PX = 16
+# differs from it by up to 30 (99 %), and no further than 16 px from the ground; in a wedge between two blocks
+# that hold ground it is a little further to what is just the value.
+REACH_PX = 24
 NEAR = 32
 SOLID_PX = 5
 _SURELY_NEAR = 12  # differences that make evidence: dark ground differs more, or for longer than `REACH_PX`
@@ -113,28 +114,29 @@ def touches(read: Read, width: int, height: int, nodata: float) -> bool:
 
 
 def grown(pixels: NDArray[Any], nodata: NDArray[Any], valid: Mask, reach_px: int = REACH_PX) -> Mask:
-    """`valid` without what is nearly the nodata value and reaches what is within some pixels.
+    """`valid` without what is nearly the nodata value and joins it within some pixels.
 
     pixels : uint8 (B, H, W).  nodata : of each band.  valid : bool (H, W), False at nodata.
-    A pixel's answer depends on those within `reach_px` and `SOLID_PX` more.
+    A pixel's answer depends on those within `reach_px` and twice `SOLID_PX` more.
     """
-    seeds = np.logical_not(valid).astype(np.uint8)
+    square, around = np.ones((SOLID_PX, SOLID_PX), np.uint8), np.ones((3, 3), np.uint8)
     # Only from where much lies together: what is as dark as the nodata value within a dark animal is no rim.
-    seeds = np.asarray(cv2.morphologyEx(seeds, cv2.MORPH_OPEN, np.ones((SOLID_PX, SOLID_PX), np.uint8)))
+    seeds = cv2.morphologyEx(np.logical_not(valid).astype(np.uint8), cv2.MORPH_OPEN, square)
     if not seeds.any():
         return valid
-    near = np.ones(valid.shape, np.uint8)
-    for band, value in zip(pixels, nodata, strict=True):
-        low, high = max(0, int(value) - NEAR), min(255, int(value) + NEAR)
-        near &= np.asarray((band >= low) & (band <= high), np.uint8)
-    near |= seeds
-    kernel = np.ones((3, 3), np.uint8)
+    zone = cv2.dilate(seeds, around, iterations=reach_px)
+    low, high = nodata.astype(np.int64) - NEAR, nodata.astype(np.int64) + NEAR
+    are_near = [(band >= a) & (band <= b) for band, a, b in zip(pixels, low, high, strict=True)]
+    near = np.all(are_near, axis=0) | (seeds > 0)
     for _ in range(reach_px):
-        wider = np.asarray(cv2.dilate(seeds, kernel), np.uint8) & near
+        wider = np.where(near, cv2.dilate(seeds, around), 0)
         if (wider == seeds).all():
             break
         seeds = wider
-    return valid & (seeds == 0)
+    kept = np.logical_and(valid, seeds == 0).astype(np.uint8)
+    # Beside the ground what should be fill differs more, in points and teeth.
+    whole = cv2.morphologyEx(kept, cv2.MORPH_OPEN, square)
+    return np.asarray((kept > 0) & ((whole > 0) | (zone == 0)), np.bool_)
 
 
 # -- the edge ----------------------------------------------------------------------------------------------
@@ -180,8 +182,8 @@ def _evenness(value: float, dtype: str) -> int:
 
 def _is_filled(pixels: NDArray[Any], value: float, even: int) -> Mask:
     if even:
-        return np.asarray((np.abs(pixels.astype(np.int16) - int(value)) <= even).all(axis=0))
-    return np.asarray((pixels == value).all(axis=0))
+        return np.asarray((np.abs(pixels.astype(np.int16) - int(value)) <= even).all(axis=0), np.bool_)
+    return np.asarray((pixels == value).all(axis=0), np.bool_)
 
 
 # -- how much ----------------------------------------------------------------------------------------------
@@ -204,15 +206,20 @@ def _estimated(read: Read, width: int, height: int, block: tuple[int, int], valu
     """The same, estimated from rows and columns: what both cover counts once."""
     across = _ends(read, width, height, block, value, even, is_across=True)
     down = _ends(read, width, height, block, value, even, is_across=False)
-    rows, columns = _lines(height), _lines(width)
-    share = float((np.minimum(across.first + across.last, width) / width).mean())
-    alone = []
-    for x, top, bottom in zip(columns, down.first, down.last, strict=True):
+    # Lines that are filled from end to end say nothing of how wide the filling is beside the others.
+    rows, columns = across.first + across.last < width, down.first + down.last < height
+    if not rows.any():
+        return 1.0
+    left, right, y_known = across.first[rows], across.last[rows], _lines(height)[rows]
+    alone = [0.0]
+    for x, top, bottom in zip(_lines(width)[columns], down.first[columns], down.last[columns], strict=True):
         y = np.arange(64) * height // 64
-        is_down = (y < top) | (y >= height - bottom)
-        left, right = np.interp(y, rows, across.first), np.interp(y, rows, across.last)
-        alone.append((is_down & (x >= left) & (x < width - right)).mean())
-    return min(1.0, share + float(np.mean(alone)))
+        from_left, from_right = np.interp(y, y_known, left), np.interp(y, y_known, right)
+        is_beside = (x >= from_left) & (x < width - from_right)
+        alone.append(float((((y < top) | (y >= height - bottom)) & is_beside).mean()))
+    beside = float(np.mean(alone[1:] or alone))
+    sides = left + right
+    return float(sides.mean()) / width + beside * (1 - float(sides.min()) / width)
 
 
 def _lines(length: int) -> NDArray[np.int64]:
