@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecodetect.wording import counted
+
 from . import options
 
 if TYPE_CHECKING:
@@ -138,8 +140,8 @@ def lines(done: Judged) -> Iterator[str]:
         else f" ({interval.level:.0%} {interval.low:.3f} to {interval.high:.3f})"
     )
     yield (
-        f"{done.n:,} pictures: {done.accuracy:.3f} right{span},"
-        f" {done.accuracy_top:.3f} within {done.top} answers"
+        f"{counted(done.n, 'picture')}: {done.accuracy:.3f} right{span},"
+        f" {done.accuracy_top:.3f} within {counted(done.top, 'answer')}"
     )
     yield (
         f"mean of the classes' producer's accuracies {done.macro_recall:.3f};"

@@ -252,7 +252,7 @@ def _source(source: Mapping[str, Any]) -> str:
     objects, rasters = rest.pop("objects", None), rest.pop("rasters", None)
     classes = rest.pop("per_class", None)
     parts = [str(rest.pop("name", "") or "rasters without a name")]
-    parts += [] if objects is None else [f"{_count(objects)} individuals"]
+    parts += [] if objects is None else [f"{_count(objects)} individual{'s' * (objects != 1)}"]
     parts += [] if rasters is None else [f"{_count(rasters)} raster{'s' * (rasters != 1)}"]
     if isinstance(classes, Mapping) and len(classes) > 1:
         parts.append(", ".join(f"{name} {_count(value)}" for name, value in classes.items()))

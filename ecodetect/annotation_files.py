@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ecodetect import formats
 from ecodetect.errors import LayerError, UserError
-from ecodetect.formats.collecting import counted
 from ecodetect.formats.image_matching import (
     base_name,
     image_column,
@@ -35,6 +34,7 @@ from ecodetect.grid import Grid
 from ecodetect.inputs import OUR_MARKS, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 # Suffixes of label images, which images have too.
 PICTURES = (".tif", ".tiff", ".png")

@@ -7,7 +7,6 @@ reads (https://qgis-plugin-deepness.readthedocs.io, "Adding metadata to ONNX mod
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -25,6 +24,7 @@ from ecodetect import detectors, models
 from ecodetect.bundle import KEY, Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
+from ecodetect.extras import check_installed
 from ecodetect.onnx_file import STRIDE_KEY, OnnxModel
 from ecodetect.whole_file import write_whole
 
@@ -130,12 +130,7 @@ def _check_place(path: Path, overwrite: bool) -> None:
 
 
 def _check_packages() -> None:
-    for extra, names in (("learn", ["torch"]), ("onnx", ["onnx", "onnxruntime"])):
-        lacking = [name for name in names if importlib.util.find_spec(name) is None]
-        if lacking:
-            raise UserError(
-                f"To export a model needs {' and '.join(lacking)}: pip install ecodetect[{extra}]."
-            )
+    check_installed("To export a model", "torch", "onnx", "onnxruntime")
 
 
 def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Network]:

@@ -91,7 +91,8 @@ def open_raster(
         Which bands, as the user says: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
         All but the mask if not given.
     gsd_m : float, optional
-        Metres per pixel, for a raster that doesn't say; one that does keeps its own.
+        Metres per pixel, for a raster that doesn't say. One that does keeps its own, if that is the same
+        within 2 %.
     nodata : float, optional
         Value that stands for no data in all bands, instead of the one that the raster declares; NaN: none but
         NaN does.
@@ -101,7 +102,7 @@ def open_raster(
     Raises
     ------
     RasterError
-        When it can't be opened, in one sentence.
+        When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
     def check_source(name: str, shown: str) -> None:
@@ -163,6 +164,20 @@ class Raster:
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
+
+    def reading(self, bands: Sequence[str]) -> dict[str, Any]:
+        """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
+
+        bands : name -> number in the file, from 1; of a palette, of its colours.  nodata : value by band of
+        the file that stands for no data, as a text; None where there is none.
+        """
+        header = self._header
+        nodata = None if header.nodata is None else [repr(value) for value in header.nodata.tolist()]
+        return {
+            "bands": {name: header.bands[name] + 1 for name in dict.fromkeys(bands) if name in header.bands},
+            **({} if nodata is None else {"nodata": nodata}),
+            **({} if header.palette is None else {"palette": True}),
+        }
 
     @property
     def header(self) -> Header:

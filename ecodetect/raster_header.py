@@ -69,7 +69,7 @@ def read_header(
 
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
-    gsd_m : metres per pixel for a raster that doesn't say.
+    gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
     nodata : the user's value for no data, instead of the file's; NaN: none but NaN is.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     pages : of a TIFF on this machine.
@@ -80,7 +80,7 @@ def read_header(
         grid, said = _sized(grid, pages, gsd_m)
         notes += said
     if gsd_m is not None:
-        grid, said = _stated(grid, gsd_m)
+        grid, said = _stated(grid, gsd_m, shown)
         notes += said
     stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
@@ -252,12 +252,16 @@ def _sized(grid: Grid, pages: PagePlan, gsd_m: float | None) -> tuple[Grid, list
     return grid, [Note("pixel-size-overruled", text, kind="choice")]
 
 
-def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[Note]]:
+def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
     if grid.gsd is None:
         return grid.with_gsd(gsd_m), []
     own = " x ".join(f"{size:.4g}" for size in grid.gsd)
-    text = f"it says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."
-    return grid, [Note("gsd-unused", text, kind="doubt")]
+    if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
+        raise RasterError(
+            f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
+            " rasters that don't say, or mend the raster's georeference."
+        )
+    return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
 
 
 def _interpretations(dataset: Any) -> list[str]:

@@ -32,7 +32,7 @@ LAYERS = [
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
     ["ecodetect.searching"],
-    ["ecodetect.pipeline"],
+    ["ecodetect.overlaps", "ecodetect.pipeline"],
     [
         "ecodetect.candidates",
         "ecodetect.inputs",
@@ -91,7 +91,7 @@ LAYERS = [
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
     ["ecodetect.formats.ogr", "ecodetect.formats.table_frames"],
-    ["ecodetect.formats.arrow_stream"],
+    ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",
@@ -129,7 +129,8 @@ LAYERS = [
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file"],
+    ["ecodetect.extras"],
+    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

@@ -15,6 +15,7 @@ from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Kind, Note
+from ecodetect.wording import counted
 
 Shape = Any  # a shapely geometry; shapely ships no types
 FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
@@ -190,11 +191,6 @@ def of_size(shares: Geometries, grid: Grid) -> Geometries:
     """Geometries in shares of an image's width and height, in its pixels."""
     pixels: Geometries = shapely.transform(shares, lambda xy: xy * (grid.width, grid.height))
     return pixels
-
-
-def counted(count: int, unit: str) -> str:
-    """`1 row`, `4 rows`."""
-    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
 
 
 def pixels_note(path: Path) -> Note:

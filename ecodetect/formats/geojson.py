@@ -26,16 +26,19 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
-from ecodetect.formats.collecting import counted, pixels_note
+from ecodetect.formats.collecting import pixels_note
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.placing import frame_of, placed, upended
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
+_SEAL_KEY = "ecodetect:content"
 _METRES_PER_DEGREE = 111_320.0
-_SEQUENCES = (".geojsonl", ".geojsons")
+_SEQUENCES = WITHOUT_METADATA = (".geojsonl", ".geojsons")
 _MOST_BYTES = 2 << 30
 _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature has it
 _QUPATH_KINDS = {"annotation", "detection", "cell", "tile", "tma_core"}
@@ -101,7 +104,7 @@ def _opening(frame: str, stated: Mapping[str, Any]) -> str:
     if frame != "crs":
         members.append(f'"{metadata.FRAME_KEY}":"{metadata.frame_in_file(frame)}"')
     if stated:
-        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)}')
+        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)},"{_SEAL_KEY}":"{metadata.BLANK}"')
     return ",\n".join([*members, '"features":['])
 
 
@@ -203,16 +206,55 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata that `write` put in front of the features; a sequence has none."""
-    if path.suffix.lower() in _SEQUENCES:
-        return {}
+    """The metadata that `write` put in front of the features."""
+    return metadata.from_json(_stated(path, metadata.KEY))
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put there."""
+    found = _stated(path, _SEAL_KEY)
+    return found if isinstance(found, str) else None
+
+
+def _stated(path: Path, wanted: str) -> Any:
+    """A member in front of the features; None where there is none."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for key, value in JsonStream(file, path.name).members(in_parts="features"):
-            if key == metadata.KEY:
-                return metadata.from_json(value)
+            if key == wanted:
+                return value
             if key == "features":
                 break
-    return {}
+    return None
+
+
+def content(path: Path) -> Content:
+    """The features of a collection, gone through one by one, and what says where they lie."""
+    found = Content()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="features"):
+            if key == "features" and isinstance(value, Iterator):
+                for feature in value:
+                    _count(feature, found)
+            elif key in ("crs", metadata.FRAME_KEY):
+                found.add_json({key: value})
+    return found
+
+
+def _count(feature: Any, found: Content) -> None:
+    feature = feature if isinstance(feature, dict) else {}
+    properties = feature.get("properties")
+    columns = properties if isinstance(properties, dict) else {}
+    found.add_json([columns, feature.get("geometry")])
+    found.tally.add({name: [value] for name, value in columns.items()}, 1)
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata, which come before them."""
+    head = b""
+    with path.open("rb") as file:
+        while b'"features":[' not in head and (block := file.read(1 << 16)):
+            head += block
+    seal_in_place(path, digest, 0, len(head))
 
 
 def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:

@@ -11,6 +11,7 @@ from typing import Any
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata, ogr, qgis_metadata
 from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.content import Content
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.qgis_style import style
 from ecodetect.grid import Grid
@@ -127,3 +128,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
     ogr.check_beginning(path, b"SQLite format 3\0")
     _check(path)
     return ogr.read_metadata(path)
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put in."""
+    ogr.check_beginning(path, b"SQLite format 3\0")
+    _check(path)
+    return ogr.read_seal(path)
+
+
+def content(path: Path) -> Content:
+    """The features of the layer `detections`."""
+    ogr.check_beginning(path, b"SQLite format 3\0")
+    _check(path)
+    return ogr.content(path)
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata."""
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "UPDATE gpkg_metadata SET metadata = replace(metadata, ?, ?)", (metadata.BLANK, digest)
+        )

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import counted
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 # Columns in which people name the image, compared without case, blanks and underscores.
 _COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")

@@ -29,7 +29,6 @@ from ecodetect.formats.collecting import (
     Unusable,
     areal,
     check_box,
-    counted,
     exchanged_note,
     pixels_note,
 )
@@ -49,6 +48,7 @@ from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 
 def recognises(path: Path, head: bytes) -> bool:

@@ -52,6 +52,7 @@ from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
 from ecodetect.training.outlining import outlined
+from ecodetect.wording import counted
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
@@ -192,7 +193,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     else:
         raise UserError(
             "Training takes one folder, or images and annotations in turn (IMAGE ANNOTATIONS IMAGE …);"
-            f" got {len(given)} names."
+            f" got {counted(len(given), 'name')}."
         )
     names = _short_names([image for images, _ in pairs for image in images])
     is_set = len(names) > 1
@@ -209,11 +210,11 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
                 sources.append(found)
         notes += marks.notes(images)
     if not sources:
-        raise UserError(f"None of the {len(unmarked)} images has annotations in {pairs[0][1].path}.")
+        raise UserError(f"{pairs[0][1].path} has no annotations of {listed(unmarked)}.")
     if unmarked:
         text = (
-            f"{len(unmarked)} of {len(names)} images have no annotations and are left out"
-            f" ({listed(unmarked)}); an empty file says that there is nothing in an image."
+            f"Left out, for want of annotations: {len(unmarked)} of {len(names)} images ({listed(unmarked)});"
+            " an empty file says that there is nothing in an image."
         )
         notes.append(Note("images-unmarked", text, kind="doubt"))
     outside.check()
@@ -257,8 +258,8 @@ def _in_folder(folder: Path, asked: Asked, notes: list[Note]) -> tuple[list[str]
     candidates += rest if not candidates else []
     if not candidates:
         raise UserError(
-            f"The folder {folder} has {len(images)} images but no annotations: they are looked for in folders"
-            f" {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
+            f"The folder {folder} has images ({len(images)}) but no annotations: these are looked for in"
+            f" folders {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
         )
     if len(candidates) > 1 and candidates[0] in rest:
         raise UserError(
@@ -344,7 +345,7 @@ def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: l
     near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
     with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
         shapes, found = outlined(raster, marked.geometry[bare], near[bare])
-    text = f"{int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
+    text = f"a clear outline around {int(found.sum())} of {len(found)} points, taken as their box."
     notes.append(Note("outlines-taken", text, about=name, kind="choice"))
     geometry = marked.geometry.copy()
     geometry[bare] = shapes
@@ -422,7 +423,7 @@ def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[Note])
     check_labels(classes, labels)
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
-        text = f"{labels['']} of {labels.total()} annotations without a class are ignored."
+        text = f"Ignored, for want of a class: {labels['']} of {labels.total()} annotations."
         notes.append(Note("class-missing", text, kind="doubt"))
     if not drop:
         return sources
