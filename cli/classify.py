@@ -49,13 +49,12 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 )
 @click.option("--top", type=int, metavar="N", help="Answers given of each. Default: 3, or all there are.")
 @click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
-@options.bands
-@options.gsd
+@options.raster
 @options.device
-@options.allow_vrt
 @options.overwrite
 @click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
 @click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")
+@options.strict
 def classify(
     detections: str,
     image: str | None,
@@ -86,11 +85,10 @@ def classify(
 
     gsd = how.pop("gsd")
     done = run(detections, image, models, out, gsd_m=gsd, **how)
+    options.tell(done.notes, shown=not as_json)
     if as_json:
         click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
         return
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
     for name, count in done.counts.items():
         click.echo(f"{name}: {count:,}")
     click.echo(f"written to {done.path}")
@@ -117,11 +115,10 @@ def _of_pictures(
         done.draw_errors(sheet)
     if out is not None:
         done.write(out)
+    options.tell(done.notes, shown=not as_json)
     if as_json:
         click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
         return
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
     if done.judged is not None:
         click.echo("\n".join(lines(done.judged)))
     elif out is None:

@@ -1,7 +1,8 @@
 """The `ecodetect` command: runs the one named, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 130 interrupted. A command is
-imported when it is called and imports what is heavy inside its function, so that `--help` stays quick.
+Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 3 done, but doubtful (with --strict);
+130 interrupted. A command is imported when it is called and imports what is heavy inside its function, so
+that `--help` stays quick.
 Flags that several commands share are in `options`.
 """
 

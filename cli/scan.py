@@ -39,10 +39,8 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
     metavar="OUT",
     help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
 )
-@options.bands
+@options.raster
 @options.aoi
-@options.aoi_layer
-@options.gsd
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
@@ -85,10 +83,10 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
 @options.max_memory
 @click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
 @options.overwrite
-@options.allow_vrt
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@options.strict
 def scan(
     images: tuple[str, ...],
     models: tuple[str, ...],
@@ -152,8 +150,7 @@ def scan(
     )
     if dry_run:
         lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None)
-        for note in notes:
-            click.echo(f"note: {note}", err=True)
+        options.tell(notes)
         click.echo("\n".join(lines))
         return 0
     output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
@@ -170,17 +167,15 @@ def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: boo
 
     given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
     model, note = fitting_model(images, **given)
-    if not quiet:
-        click.echo(f"note: {note}", err=True)
+    options.tell([note], shown=not quiet)
     return model
 
 
 def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, quiet: bool) -> int:
     """Print what was found and what failed; the exit code."""
-    if not quiet:
-        for summary in summaries:
-            for note in summary.notes:
-                click.echo(f"note: {note}", err=True)
+    for summary in summaries:
+        options.tell(summary.notes, shown=not quiet)
+        if not quiet:
             click.echo("\n".join(_lines(summary)))
     for _, error in failures:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)

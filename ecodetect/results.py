@@ -330,11 +330,18 @@ def result_key(keys: Sequence[str], patches: Patches | None, classifiers: Sequen
 def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
     """Raise UserError when `path` can't hold detections of all these rasters (name -> grid) in one layer."""
     if formats.needs_lonlat(path):
+        title = "KML" if formats.needs_crs(path) else "GeoJSON"
         for name, grid in grids.items():
             if grid.crs is not None and not grid.has_lonlat:
                 raise UserError(
-                    f"{name} can't become GeoJSON: its CRS, {describe_crs(grid.crs)}, has no longitude and "
+                    f"{name} can't become {title}: its CRS, {describe_crs(grid.crs)}, has no longitude and "
                     f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                )
+    if formats.needs_crs(path):
+        for name, grid in grids.items():
+            if grid.crs is None:
+                raise UserError(
+                    f"{name} has no CRS, and {path.name} holds longitude and latitude; write .gpkg."
                 )
     if path.suffix.lower() in (".csv", ".tsv") or len(grids) == 1:
         return
