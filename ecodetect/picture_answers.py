@@ -188,7 +188,15 @@ def answer_pictures(
         judged = judge(answers.names, right, ranked, sure, top=count)
     folder_of = place if place.is_dir() else place.parent
     return PictureAnswers(
-        folder_of, paths, truth, answers, count, judged, classifier.described(), asked.opened_with, tuple(notes)
+        folder_of,
+        paths,
+        truth,
+        answers,
+        count,
+        judged,
+        classifier.described(),
+        asked.opened_with,
+        tuple(notes),
     )
 
 

@@ -9,13 +9,16 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from numpy.typing import NDArray
 
-from ecodetect import raster_rim
-from ecodetect.errors import RasterError
+from ecodetect import formats, raster_rim
+from ecodetect.errors import RasterError, UserError
 from ecodetect.grid import Window
 from ecodetect.notes import Note
 from ecodetect.raster import Raster, open_raster
+from ecodetect.scanning import scan_files
+from ecodetect.searching import Settings
 
 HEIGHT, WIDTH = 240, 320
 
@@ -250,3 +253,23 @@ def test_dark_animals_at_the_edge_of_ordinary_ground_stay(tmp_path: Path) -> Non
     with open_raster(path) as raster:
         inner = (x - 150) ** 2 + (y - 120) ** 2 < 64
         assert valid(raster)[inner].mean() > 0.5
+
+
+@pytest.mark.parametrize("model", ["threshold", "blobs"])
+@pytest.mark.parametrize("fill", [0, 255])
+def test_no_detector_finds_objects_in_slivers(tmp_path: Path, model: str, fill: int) -> None:
+    inside = footprint()
+    path = write(
+        tmp_path / "a.tif", filled(fill, inside), compress="jpeg", photometric="ycbcr", jpeg_quality=75
+    )
+    asked = Settings(model=model, nodata=fill)
+    (summary,), _ = scan_files([str(path)], asked, str(tmp_path / "a.csv"))
+    assert summary.area_ha == pytest.approx(inside.sum() * 1e-6, rel=0.02)
+    table = formats.read(tmp_path / "a.csv")
+    xy = shapely.get_coordinates(shapely.centroid(table.geometry)).astype(int)
+    off = cv2.distanceTransform((~inside).astype("uint8"), cv2.DIST_C, 3) > 2
+    assert not off[xy[:, 1], xy[:, 0]].any()
+    (again,), _ = scan_files([str(path)], asked, str(tmp_path / "a.csv"))
+    assert again.already_done
+    with pytest.raises(UserError, match="--overwrite"):
+        scan_files([str(path)], Settings(model=model), str(tmp_path / "a.csv"))
