@@ -207,6 +207,8 @@ def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:
 
 def _lines(summary: Summary) -> list[str]:
     """The summary for people."""
+    if summary.in_work:
+        return [f"{summary.path}: skipped."]
     if summary.already_done:
         there = ", ".join(f"{count:,} {label}" for label, count in summary.counts.items())
         return [f"{summary.path}: already done ({there or 'nothing found'}).", *_map_line(summary)]
@@ -256,7 +258,8 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     share = None if summary.verified is None else {"share": summary.verified[0], "n": summary.verified[1]}
     return {
         "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
-        "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
+        "already_done": summary.already_done, "in_work": summary.in_work,
+        "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels,
         "rasters": [dataclasses.asdict(each) for each in summary.rasters],
         "too_large": summary.too_large, "dropped": summary.dropped,
