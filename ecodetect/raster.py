@@ -51,6 +51,7 @@ from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
 
+_SMALL_BYTES = 2**23  # decoded: so much is read whole to tell what a raster is
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
 _MOST_INDEXED = 256  # bands whose blocks are looked up one by one
@@ -593,9 +594,10 @@ class Raster:
 
     @property
     def fingerprint(self) -> str:
-        """What the raster is, whatever its path: hex digest of size, place, bands and some pixels.
+        """What the raster is, whatever its path: hex digest of size, place, bands and pixels.
 
-        Of a compressed GeoTIFF the size of each block counts too, which most changes of its pixels change.
+        All pixels of a small raster. Of a larger one some; of a compressed GeoTIFF then also the size of each
+        block, which most changes of its pixels change.
         """
         if self._fingerprint is None:
             with self._options():
@@ -613,6 +615,9 @@ class Raster:
             None if header.nodata is None else [repr(value) for value in header.nodata.tolist()],
         ]
         digest = hashlib.sha256(json.dumps(facts).encode())
+        if dataset.width * dataset.height * self.bytes_per_pixel <= _SMALL_BYTES:
+            self._digest_all(digest)
+            return digest.hexdigest()
         sizes = self._blocks.sizes if "COMPRESSION" in header.structure else None
         if sizes is not None:
             digest.update(sizes.astype("<i8").tobytes())
@@ -624,6 +629,16 @@ class Raster:
             data = self._decoded(dataset, corner.clipped(self.grid.window), indexes)
             digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
+
+    def _digest_all(self, digest: Any) -> None:
+        """Add all pixels and the mask, a few rows of blocks at a time."""
+        dataset = self._dataset
+        rows = self.block_shape[0] * max(1, 256 // self.block_shape[0])
+        for top in range(0, dataset.height, rows):
+            window = Window(0, top, dataset.width, rows).clipped(self.grid.window)
+            for indexes in (list(range(1, dataset.count + 1)), *([None] if self._header.has_mask else [])):
+                data = self._decoded(dataset, window, indexes)
+                digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
 
     def _is_mask(self, index: int) -> bool | None:
         """Whether a band (0-based) holds 0 and one other value, but for soft edges; None: only 0 was seen.
