@@ -82,6 +82,7 @@ LAYERS = [
         "ecodetect.georeference",
         "ecodetect.lattice",
         "ecodetect.raster_blocks",
+        "ecodetect.raster_rim",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
         "ecodetect.tiff_pages",
@@ -96,6 +97,7 @@ LAYERS = [
         "ecodetect.formats.table_frames",
     ],
     ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
+    ["ecodetect.formats.shown_upright"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",
