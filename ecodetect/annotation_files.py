@@ -32,7 +32,7 @@ from ecodetect.formats.image_matching import (
     without_code,
 )
 from ecodetect.grid import Grid
-from ecodetect.inputs import OUR_MARKS, stem_of
+from ecodetect.inputs import OUR_MARKS, is_kept, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note
 from ecodetect.wording import counted
@@ -44,7 +44,7 @@ MARKS = ("cp_masks", "mask", "masks", "label", "labels", "instances")
 # Ends of the stems of pictures that Cellpose puts beside an image and that are neither images nor masks.
 _BY_PRODUCTS = ("cp_outlines", "outlines", "flows", "cp_output")
 _IMAGE_MARKS = ("img", "image")  # Cellpose's `x_img.png` has its masks in `x_masks.png`
-_WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
+WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
 _LISTS = ("classes", "obj", "readme", "license", "predefined_classes")  # stems of files without features
 
 
@@ -290,7 +290,7 @@ class AnnotationFile:
         """What is to be said of the file, once all images (their rasters) have been asked for."""
         if len(images) < 2:  # its reader has said it, of the only image
             return
-        yield from (note for note in self.whole.notes if note.code not in _WITHOUT_RASTER)
+        yield from (note for note in self.whole.notes if note.code not in WITHOUT_RASTER)
         if not self.names:
             return
         known = {key for image in images for key in lookup_keys(image)}
@@ -452,6 +452,7 @@ def files_in(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.stem.lower() not in _LISTS
         and not _is_by_product(path)
+        and not is_kept(path)
         and path.suffix.lower() not in (".yaml", ".yml")
     ]
 
