@@ -31,7 +31,7 @@ from ecodetect.formats.image_matching import (
     without_code,
 )
 from ecodetect.grid import Grid
-from ecodetect.inputs import OUR_MARKS, stem_of
+from ecodetect.inputs import OUR_MARKS, is_kept, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note
 from ecodetect.wording import counted
@@ -447,6 +447,7 @@ def files_in(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.stem.lower() not in _LISTS
         and not _is_by_product(path)
+        and not is_kept(path)
         and path.suffix.lower() not in (".yaml", ".yml")
     ]
 

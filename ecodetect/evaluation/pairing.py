@@ -32,7 +32,7 @@ from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
 from ecodetect.evaluation.plots import Plots
 from ecodetect.formats.image_matching import base_name, listed
-from ecodetect.grid import Grid
+from ecodetect.grid import Grid, describe_crs
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
@@ -232,6 +232,11 @@ def _laid(
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
+        if gsd_m is not None and match.image is None and grid.crs is not None:
+            raise UserError(
+                f"{found.path.name} lies in {describe_crs(grid.crs)}, which has metres of its own; leave out"
+                " --gsd, which is for pixels."
+            )
         if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
             gsd_m = float(stated)  # as the scan was told
         if gsd_m is not None and grid.crs is None and grid.gsd is None:

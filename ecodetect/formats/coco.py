@@ -385,39 +385,38 @@ def _info(path: Path) -> dict[str, Any]:
 def content(path: Path) -> Content:
     """The annotations, gone through one by one, with images and categories."""
     found = Content()
-    images, names, rows = {}, {}, []
+    images: dict[str, str] = {}
+    names: dict[str, str] = {}
+    rows: Counter[tuple[str, str, str, str]] = Counter()
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for key, value in JsonStream(file, path.name).members(in_parts="annotations"):
             if key == "annotations" and isinstance(value, Iterator):
                 for each in value:
                     found.add_json(each)
-                    rows.append(_row(each))
+                    rows.update(_row(each))
             elif key in ("images", "categories"):
                 found.add_json({key: value})
-                entries = (
-                    [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-                )
+                entries = list(_entries({key: value}, key))
                 if key == "images":
                     images = {_key(each.get("id")): _file_name(each) for each in entries}
                 else:
                     names = {_key(each.get("id")): str(each.get("name", "")) for each in entries}
-    columns = {
-        "source": [images.get(image, "") for image, _, _, _ in rows],
-        "label": [names.get(category, "") for _, category, _, _ in rows],
-        "id": [name for _, _, name, _ in rows],
-        "species": [species for _, _, _, species in rows],
-    }
-    found.tally.add(columns, len(rows))
+    for (image, category, beginning, species), n in rows.items():  # images and names come last in the file
+        found.tally.counts[images.get(image, ""), beginning, names.get(category, "")] += n
+        if species:
+            found.tally.species[species] += n
     return found
 
 
-def _row(annotation: Any) -> tuple[str, str, str, str]:
-    """Keys of image and category, our own id, and the species of an annotation."""
+def _row(annotation: Any) -> list[tuple[str, str, str, str]]:
+    """Keys of image and category, beginning of our own id, and species; nothing for a candidate's square."""
     annotation = annotation if isinstance(annotation, dict) else {}
     own = annotation.get("attributes")
     own = own if isinstance(own, dict) else {}
+    if own.get("shape") == "patch":
+        return []
     of_both = (_key(annotation.get("image_id")), _key(annotation.get("category_id")))
-    return (*of_both, str(own.get("id", "")), str(own.get("species", "")))
+    return [(*of_both, str(own.get("id", "")).partition("-")[0], str(own.get("species", "")))]
 
 
 def seal(path: Path, digest: str) -> None:
