@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.class_names import key
 from ecodetect.classifiers import Answers, Classifier, Member, Sight, Views, Vote, open_classifier
 from ecodetect.confusion import Judged, judge
 from ecodetect.errors import UserError
@@ -126,6 +127,15 @@ class PictureAnswers:
         }
 
 
+def _as_known(by_class: Mapping[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
+    """Pictures by class, spelt as the classifier spells it where folders differ in case or blanks only."""
+    spelt = {key(name): name for name in reversed(names)}
+    found: dict[str, list[Path]] = {}
+    for name, paths in by_class.items():
+        found.setdefault(name if name in names else spelt.get(key(name), name), []).extend(paths)
+    return found
+
+
 def answer_pictures(
     folder: str | os.PathLike[str],
     models: Sequence[str | os.PathLike[str]],
@@ -154,6 +164,7 @@ def answer_pictures(
     by_class = pictures(place)
     classifier = open_classifier(models, vote=vote, views=views, device=device)
     count = classifier.top(top)
+    by_class = _as_known(by_class, classifier.names)
     unknown = sorted(set(by_class) - set(classifier.names))
     if unknown:
         raise UserError(
