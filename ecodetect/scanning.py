@@ -31,6 +31,7 @@ from ecodetect.journal import Journal, remove
 from ecodetect.notes import Note
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
+from ecodetect.raster_values import Companions
 from ecodetect.results import Summary, check_frames, key_in, result_key, write_results, write_scores
 from ecodetect.searching import Job, Progress, Settings, prepare, question, search, survivors, verify
 
@@ -150,6 +151,7 @@ def scan_files(
     for name in (asked.model, *asked.others):
         models.opened(name)  # a model that can't be used is said once, not for each raster
     read_classifiers(output.classify)
+    asked = _together(rasters, asked)
     if output.classify and asked.max_memory is not None:
         raise UserError(
             "--max-memory can't be kept with --classify, whose memory isn't planned; scan first, then give"
@@ -215,7 +217,8 @@ def plan_files(
     is_mapped : with a map of scores.
     Raises UserError for the first raster or setting that can't be used.
     """
-    lines = []
+    lines: list[str] = []
+    asked = _together(expand(images), asked)
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
@@ -226,6 +229,7 @@ def plan_files(
             f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} at once, "
             f"at most {job.layout.peak_bytes / 1e6:.0f} MB; {asked.model} -> {path}"
         )
+        lines += [f"note: {note}" for note in job.notes]
     return lines
 
 
@@ -377,6 +381,11 @@ def _draw(
             draw_map(raster, found(), output.picture, title=raster.name, area=area, info=info)
         if output.sheet:
             draw_sheet(raster, found(), output.sheet)
+
+
+def _together(images: Sequence[str], asked: Settings) -> Settings:
+    """The same settings, of rasters that share a unit where they lie in one folder."""
+    return replace(asked, companions=Companions(images, partial(_opened, asked=asked)))
 
 
 def _opened(image: str, asked: Settings) -> Raster:

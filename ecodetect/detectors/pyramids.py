@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes
 from ecodetect.detectors.boxes import BoxDetector, Boxes, Outlined
-from ecodetect.detectors.protocol import Scene, bands_of
+from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def build(
         hash=bundle.hash,
         network=_opened(bundle, network, device, threads),
         bands=bands_of(card, scene),
-        scaling=card.scaling,
+        scaling=scaling_of(card, scene),
         threshold=options.threshold,
         find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
         own_settings={},

@@ -272,6 +272,7 @@ def _card(
         options=options,
         bands=made.bands,
         scaling=made.scaling,
+        learned=made.learned,
         fill=made.fill,
         unit=made.unit,
         gsd=made.gsd,

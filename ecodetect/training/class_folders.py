@@ -31,6 +31,7 @@ from ecodetect.training.sources import (
     Asked,
     Gathered,
     Source,
+    with_units,
 )
 
 _LEAST = 2  # pictures of a class: one to learn from, one to be judged by
@@ -96,7 +97,7 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
                 " some 50 for a classifier that is of use."
             )
     sources = [picture(path, name, asked) for name, paths in known.items() for path in paths]
-    return Gathered(tuple(sources), ())
+    return Gathered(with_units(sources, asked), ())
 
 
 def picture(path: Path, label: str, asked: Asked) -> Source:

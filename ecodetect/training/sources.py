@@ -37,8 +37,10 @@ from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
+from ecodetect.raster_values import shared
 from ecodetect.sizes import Length
 from ecodetect.training.outlining import outlined
+from ecodetect.values import Choice, Unit
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
@@ -65,6 +67,7 @@ class Source:
     ignored : shapes in which nothing is learned.
     edge_px : width of the strip along the raster's edge in which nothing is learned; as far inside again as
         half a large individual only what is annotated is.
+    unit : of its values; None: nobody has looked.
     """
 
     image: str
@@ -78,6 +81,7 @@ class Source:
     complete_by: CompleteBy
     ignored: Geometries
     edge_px: float = 0.0
+    unit: Choice | None = None
 
     def open(self) -> Raster:
         """The raster, opened anew."""
@@ -126,6 +130,7 @@ class Asked:
     bands : which bands of the rasters, as `open_raster` takes them.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
+    values : what counts as black and white in the rasters; None: told by their values.
     """
 
     class_column: str | None = None
@@ -138,6 +143,7 @@ class Asked:
     bands: str | None = None
     layer: str | None = None
     empty_images: bool = False
+    values: Unit | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -206,7 +212,14 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     outside.check()
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
-    return Gathered(tuple(_with_hulls(sources)), merged(notes), tuple(unmarked))
+    return Gathered(with_units(list(_with_hulls(sources)), asked), merged(notes), tuple(unmarked))
+
+
+def with_units(sources: Sequence[Source], asked: Asked) -> tuple[Source, ...]:
+    """Sources with the units of their values; those of one folder, type and bands share one."""
+    facts = [(source.image, source.dtype, source.bands) for source in sources]
+    units = shared(facts, lambda number: sources[number].open(), asked.values)
+    return tuple(replace(source, unit=unit) for source, unit in zip(sources, units, strict=True))
 
 
 # -- finding files -----------------------------------------------------------------------------------------
