@@ -26,6 +26,7 @@ from .scan import Bar, report
 @options.overwrite
 @options.allow_vrt
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@options.strict
 def candidates(
     images: tuple[str, ...],
     model: str,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import click
+
+from ecodetect.wording import counted
 
 from . import options
 
@@ -50,6 +53,7 @@ from . import options
 @options.gsd
 @click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
+@options.strict
 def check(
     paths: tuple[str, ...],
     model: str | None,
@@ -80,6 +84,7 @@ def check(
     """
     from ecodetect import pictures
     from ecodetect.checking import check as run
+    from ecodetect.notes import Note
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
 
@@ -103,6 +108,7 @@ def check(
     else:
         for name, text in lines(facts):
             click.echo(f"{name:<12} {text}")
+    options.tell((Note(**note) for note in facts["notes"]), shown=False)  # they are among the lines
     for problem in facts["problems"]:
         click.echo(f"error: {problem}", err=True)
     return 2 if facts["problems"] else 0
@@ -115,13 +121,13 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rasters, marked, sizes = facts["rasters"], facts["annotations"], facts["sizes"]
     yield "rasters", _rasters(rasters)
     for kind in rasters["bands"][:3]:
-        more = f" ({kind['rasters']} rasters)" if len(rasters["bands"]) > 1 else ""
+        more = f" ({counted(kind['rasters'], 'raster')})" if len(rasters["bands"]) > 1 else ""
         yield "bands", ", ".join(kind["bands"]) + more
-    kinds = [_counted(marked[kind], kind[:-1]) for kind in ("points", "shapes") if marked[kind]]
+    kinds = [counted(marked[kind], kind[:-1]) for kind in ("points", "shapes") if marked[kind]]
     yield "annotations", f"{marked['kept']} to learn" + (f" ({', '.join(kinds)})" if kinds else "")
     if marked["ignored"] or marked["ignored_shapes"]:
-        kinds = [_counted(marked["ignored"], "annotation")] if marked["ignored"] else []
-        kinds += [_counted(marked["ignored_shapes"], "shape") + " of --ignore"] * bool(
+        kinds = [counted(marked["ignored"], "annotation")] if marked["ignored"] else []
+        kinds += [counted(marked["ignored_shapes"], "shape") + " of --ignore"] * bool(
             marked["ignored_shapes"]
         )
         yield "ignored", ", ".join(kinds)
@@ -130,13 +136,11 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if len(marked["classes"]) > 1 or "object" not in marked["classes"]:
         yield "classes", ", ".join(f"{name} {count}" for name, count in marked["classes"].items())
     if marked["empty_rasters"]:
-        yield "empty", f"{_counted(marked['empty_rasters'], 'raster')} with nothing to learn"
+        yield "empty", f"{counted(marked['empty_rasters'], 'raster')} with nothing to learn"
     yield "sizes", _sizes(sizes, marked["kept"])
     if marked["accuracy_m"] is not None:
-        yield (
-            "accuracy",
-            f"{marked['accuracy_m']:.3g} m in the median, of {marked['with_accuracy']} annotations",
-        )
+        known = counted(marked["with_accuracy"], "annotation")
+        yield "accuracy", f"{marked['accuracy_m']:.3g} m in the median, of {known}"
     yield "complete", _complete(facts["complete"])
     if facts["seen_at"] is not None:
         yield from _seen(facts["seen_at"])
@@ -150,10 +154,6 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["picture"] is not None:
         yield "picture", f"{facts['picture']['raster']} is drawn in {facts['picture']['file']}"
     yield from (("note", str(Note(**note))) for note in facts["notes"])
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _rasters(rasters: dict[str, Any]) -> str:
@@ -195,13 +195,14 @@ _BY = {
 def _complete(complete: dict[str, Any]) -> str:
     ways = complete["by"]
     text = "; ".join(
-        _BY[by] + (f" ({count} rasters)" if len(ways) > 1 or count > 1 else "") for by, count in ways.items()
+        _BY[by] + (f" ({counted(count, 'raster')})" if len(ways) > 1 or count > 1 else "")
+        for by, count in ways.items()
     )
     text += f": {100 * complete['share']:.3g} % of the pixels"
     if complete["area_ha"] is not None:
         text += f", {complete['area_ha']:.3g} ha"
     if complete["annotations_outside"]:
-        text += f"; {complete['annotations_outside']} annotations lie outside"
+        text += f"; annotations outside of it: {complete['annotations_outside']}"
     return text
 
 
@@ -221,16 +222,22 @@ def _seen(seen: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _split(found: dict[str, Any]) -> str:
     training, validation = found["training"], found["validation"]
-    text = f"{found['method']}: {training['annotations']} annotations for training"
-    text += f" ({_counted(training['rasters'], 'raster')}), {validation['annotations']} for validation"
-    text += f" ({_counted(validation['rasters'], 'raster')})"
+    text = f"{found['method']}: {counted(training['annotations'], 'annotation')} for training"
+    text += f" ({counted(training['rasters'], 'raster')}), {validation['annotations']} for validation"
+    text += f" ({counted(validation['rasters'], 'raster')})"
     return text + (f", {found['between']} in the strip between" if found["between"] else "")
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    minutes = cost["seconds"] / 60
-    time = f"{minutes:.1g} minutes" if minutes < 10 else f"{round(minutes, -1):.0f} minutes"
-    if minutes > 90:
-        time = f"{minutes / 60:.1g} hours" if minutes < 600 else f"{round(minutes / 60, -1):.0f} hours"
     memory = f"{cost['memory_mb'] / 1000:.2g} GB"
-    return f"some {time} for a small network on {cost['cores']} cores, {memory} (rough guesses)"
+    cores = counted(cost["cores"], "core")
+    return f"some {_roughly(cost['seconds'])} for a small network on {cores}, {memory} (rough guesses)"
+
+
+def _roughly(seconds: float) -> str:
+    """A time with one digit, as a guess has."""
+    for unit, length, most in (("second", 1, 60), ("minute", 60, 3600), ("hour", 3600, math.inf)):
+        count = int(float(f"{max(seconds / length, 1):.0e}"))
+        if count * length < most:
+            return counted(count, unit)
+    raise AssertionError("hours have no end")

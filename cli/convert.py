@@ -13,6 +13,7 @@ from . import options
 @click.option("--image", metavar="RASTER", help="The raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
 @options.overwrite
+@options.strict
 def convert(source: str, target: str, image: str | None, layer: str | None, overwrite: bool) -> None:
     """Convert a layer or annotations to another format; the suffix of OUT names it.
 
@@ -31,7 +32,6 @@ def say_converted(source: str, target: str, *, image: str | None, layer: str | N
     from ecodetect.converting import convert as run
 
     done = run(source, target, image=image, layer=layer, overwrite=overwrite)
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    options.tell(done.notes)
     unit = "feature" if done.features == 1 else "features"
     click.echo(f"{done.features} {unit} written to {done.path}")

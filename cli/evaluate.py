@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecodetect.wording import counted, figure, signed, signed_percent
+
 from . import options
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+@options.strict
 def evaluate(
     detections: str,
     annotations: str,
@@ -102,12 +105,12 @@ def evaluate(
     written = []
     if out is not None:
         file = formats.write(out, done.errors(), overwrite=overwrite)
-        written = [*(f"note: {note}" for note in file.notes), f"errors written to {file.path}"]
+        options.tell(file.notes)
+        written = [f"errors written to {file.path}"]
     if sheet is not None:
         done.draw_errors(sheet)
         written.append(f"worst errors drawn in {sheet}")
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    options.tell(done.notes)
     for line in written:
         click.echo(line, err=True)
     click.echo(json_module.dumps(done.to_dict(), indent=1) if as_json else "\n".join(lines(done)))
@@ -143,12 +146,13 @@ def lines(done: Evaluation) -> Iterator[str]:
     for name, rates in rows:
         yield _row(name.ljust(width), rates)
     if len(done.units) > _MOST_UNITS > 1:
-        yield f"… and {len(done.units) - _MOST_UNITS} more {done.unit}s (all with --json)"
+        yield f"… and {counted(len(done.units) - _MOST_UNITS, f'more {done.unit}')} (all with --json)"
     known = {name: each for name, each in done.intervals.items() if math.isfinite(each.low)}
     if known:
         first = next(iter(known.values()))
+        drawn = counted(first.n, done.drawn)
         shown = [f"{_TITLES[name]} {_interval(name, each)}" for name, each in known.items()]
-        yield f"{first.level:.0%} intervals: {', '.join(shown)} (bootstrap over {first.n} {done.drawn}s)"
+        yield f"{first.level:.0%} intervals: {', '.join(shown)} (bootstrap over {drawn})"
     if done.ap is not None and done.ap.n_classes:
         mean = f", mean of {done.ap.n_classes} classes" if done.ap.n_classes > 1 else ""
         yield f"AP: {done.ap.coco:.3f} (101 points, as COCO), {done.ap.all_point:.3f} (whole curve){mean}"
@@ -157,8 +161,8 @@ def lines(done: Evaluation) -> Iterator[str]:
         p = done.position
         axes = ("east", "north") if p.unit == "m" else ("right", "down")
         yield (
-            f"position: RMSE {p.rmse:.3g} {p.unit} (n = {p.n:,});"
-            f" mean shift {p.shift_x:+.3g} {p.unit} {axes[0]}, {p.shift_y:+.3g} {p.unit} {axes[1]}"
+            f"position: RMSE {figure(p.rmse)} {p.unit} (n = {p.n:,});"
+            f" mean shift {signed(p.shift_x)} {p.unit} {axes[0]}, {signed(p.shift_y)} {p.unit} {axes[1]}"
         )
     if done.presence is not None:
         t = done.presence
@@ -169,15 +173,15 @@ def lines(done: Evaluation) -> Iterator[str]:
         )
     if done.duplicates or done.merged:
         yield (
-            f"{done.duplicates:,} false ones fit an individual that another detection has already (split);"
-            f" {done.merged:,} missed ones fit a detection that another individual has (merged)"
+            f"false, but on an individual that another detection has already (split): {done.duplicates:,};"
+            f" missed, but under a detection that another individual has (merged): {done.merged:,}"
         )
     for (found, true), n in done.confusions.items():
-        yield f"{n:,} found as {found} are {true}"
+        yield f"found as {found}, but {true}: {n:,}"
     apart = {"ignored annotations": done.ignored, "detections that fit only those": done.absorbed}
     apart["detections outside the area"] = done.outside
     if any(apart.values()):
-        yield "not judged: " + ", ".join(f"{n:,} {what}" for what, n in apart.items() if n)
+        yield "not judged: " + ", ".join(f"{what} {n:,}" for what, n in apart.items() if n)
 
 
 _TITLES = {
@@ -196,17 +200,19 @@ def _count_lines(done: Evaluation) -> Iterator[str]:
     if done.count.n > 1:
         named += [(f"count {_size(each.low, each.high, each.unit)}", each.count) for each in done.sizes]
     for name, c in named:
-        share = "" if math.isnan(c.relative_error) else f" ({c.relative_error:+.1%})"
+        share = "" if math.isnan(c.relative_error) else f" ({signed_percent(c.relative_error)})"
         text = f"{name}: {c.detected:,} detected, {c.true:,} there: {c.error:+,}{share}"
         if c.n > 1:
-            text += f"; per {done.unit} mean absolute error {c.mae:.3g}, bias {c.bias:+.3g} (n = {c.n})"
+            text += (
+                f"; per {done.unit} mean absolute error {figure(c.mae)}, bias {signed(c.bias)} (n = {c.n})"
+            )
         yield text
 
 
 def _interval(name: str, each: Interval) -> str:
     if name == "relative_count_error":
-        return f"{each.low:+.1%} to {each.high:+.1%}"
-    return f"{each.low:.3g} to {each.high:.3g}"
+        return f"{signed_percent(each.low)} to {signed_percent(each.high)}"
+    return f"{figure(each.low)} to {figure(each.high)}"
 
 
 def _row(name: str, rates: Rates) -> str:

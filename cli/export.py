@@ -20,6 +20,7 @@ from . import options
 @click.option("--image", metavar="RASTER", help="Of a layer: the raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Of a layer: which one, where the file has several.")
 @options.overwrite
+@options.strict
 def export(
     source: str,
     out: str,

@@ -1,7 +1,8 @@
 """The `ecodetect` command: runs the one named, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 130 interrupted. A command is
-imported when it is called and imports what is heavy inside its function, so that `--help` stays quick.
+Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 3 done, but doubtful (with --strict);
+130 interrupted. A command is imported when it is called and imports what is heavy inside its function, so
+that `--help` stays quick.
 Flags that several commands share are in `options`.
 """
 
@@ -20,6 +21,7 @@ import click
 
 from ecodetect import __version__
 from ecodetect.errors import UserError
+from ecodetect.extras import import_failure
 
 DEBUG_VARIABLE = "ECODETECT_DEBUG"
 
@@ -105,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = error.__cause__ or error
         if isinstance(cause, EOFError):
             return _say_internal(cause)
-        return _say(str(cause) or "interrupted", 130)
+        return _say(str(cause) or "Stopped; the same command begins anew.", 130)
+    except ImportError as error:
+        missing = import_failure(error)
+        return _say_internal(error) if missing is None else _say(f"error: {missing}", 2)
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a traceback
         return _say_internal(error)
     return code if isinstance(code, int) else 0  # `ctx.exit(2)` and `return 2` in a command both say 2

@@ -10,17 +10,23 @@ flag              commands
 --device          scan, classify, explain
 --overwrite       scan, candidates, classify, explain, convert, evaluate, export
 --allow-vrt       scan, candidates, classify, explain, info
+--strict          all that say notes
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
+    from ecodetect.notes import Note
     from ecodetect.sizes import Length
+
+DOUBTFUL = 3  # exit code of a command that has done its work with --strict, and told a doubt
+_DOUBTS = "ecodetect.doubts"  # how many were told in this call
 
 bands = click.option(
     "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
@@ -75,3 +81,32 @@ def radius_of(text: str | None) -> Length | Literal["contour"] | None:
     if text == "contour":
         return "contour"
     return Length.parse(text, name="--radius")
+
+
+def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
+    """Print notes on stderr, and remember those of doubt for --strict.
+
+    shown : False where they are told otherwise, or nothing is to be said.
+    """
+    told = list(notes)
+    meta = click.get_current_context().find_root().meta
+    meta[_DOUBTS] = meta.get(_DOUBTS, 0) + sum(note.kind == "doubt" for note in told)
+    for note in told if shown else ():
+        click.echo(f"note: {note}", err=True)
+
+
+def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """--strict: a command that told a doubt ends with `DOUBTFUL`, its work done all the same."""
+
+    @click.option(
+        "--strict",
+        is_flag=True,
+        help=f"End with exit code {DOUBTFUL} where a note says that the answer may be wrong.",
+    )
+    @functools.wraps(command)
+    def run(*arguments: Any, strict: bool, **given: Any) -> int | None:
+        code = command(*arguments, **given)
+        doubts = click.get_current_context().find_root().meta.get(_DOUBTS, 0)
+        return DOUBTFUL if strict and doubts and not code else code
+
+    return run

@@ -6,11 +6,12 @@ import math
 import shlex
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 import click
+
+from ecodetect.wording import counted, duration, figure
 
 from . import options
 
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.strict
 def train(
     paths: tuple[str, ...],
     model: str | None,
@@ -122,11 +124,10 @@ def train(
     """
     frozen = _stages(freeze)
     _check(freeze=0 if frozen == "all" else frozen, epochs=epochs, workers=workers, gsd=gsd)
-    if find_spec("torch") is None:
-        raise click.ClickException(
-            "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
-        )
+    from ecodetect.extras import check_installed
     from ecodetect.sizes import Length
+
+    check_installed("Training", "torch")
     from ecodetect.training.processes import leads
     from ecodetect.training.recipe import train as run
     from ecodetect.training.sources import Asked
@@ -158,7 +159,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             command=_command(),
-            say=lambda note: None if quiet else click.echo(f"note: {note}", err=True),
+            say=lambda note: options.tell([note], shown=not quiet),
             progress=line.show,
         )
     if not leads():
@@ -167,8 +168,8 @@ def train(
     counts = done.fitted
     if counts is not None:
         click.echo(
-            f"{len(counts.history)} epochs{', stopped early' if counts.stopped else ''}; waited for data"
-            f" {counts.waited:.0%} of the time; curves in {done.curves}"
+            f"{counted(len(counts.history), 'epoch')}{', stopped early' if counts.stopped else ''};"
+            f" waited for data {counts.waited:.0%} of the time; curves in {done.curves}"
         )
     click.echo(f"written to {done.path}")
 
@@ -225,11 +226,11 @@ class Line:
         ):
             return
         self._said = now
+        left = f", {duration(progress.seconds_left)} left" if progress.step < progress.steps else ""
         score = "" if math.isnan(progress.f1) else f", F1 {progress.f1:.3f} (best {progress.best:.3f})"
         text = (
             f"step {progress.step:,} of {progress.steps:,}: loss {progress.loss:.4g}{score},"
-            f" {progress.per_second:.3g} chips/s, {progress.seconds_left:.0f} s left,"
-            f" waited {progress.waited:.0%}"
+            f" {figure(progress.per_second)} chips/s{left}, waited for data {progress.waited:.0%} of the time"
         )
         if self._live:
             click.echo("\r" + text.ljust(self._wide), nl=False, err=True)

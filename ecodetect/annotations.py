@@ -24,7 +24,18 @@ from ecodetect.notes import Note
 from ecodetect.sizes import Length
 
 # Names that people give these columns, in order of preference; compared without case, blanks and underscores.
-_CLASS = ("label", "class", "classname", "species", "category", "taxon", "art", "type", "name")
+_CLASS = (
+    "label",
+    "class",
+    "classname",
+    "species",
+    "category",
+    "classification",
+    "taxon",
+    "art",
+    "type",
+    "name",
+)
 _ACCURACY = (
     "accuracym",
     "accuracy",
@@ -35,6 +46,7 @@ _ACCURACY = (
     "precisionm",
     "genauigkeit",
 )
+_YES = ("1", "1.0", "true", "yes", "y", "ja", "t")
 _RADIUS = {"radiuspx": ("px", 1.0), "radiusm": ("m", 1.0), "diameterpx": ("px", 0.5), "diameterm": ("m", 0.5)}
 
 
@@ -47,7 +59,7 @@ class Annotations:
     label : str (N,), class names; "" where none is given.
     radius_px : float64 (N,), size of individuals marked by a point, in pixels; NaN where unknown.
     accuracy_m : float64 (N,), how far off the position may be, in metres; NaN where unknown.
-    ignore : bool (N,), neither an individual nor background.
+    ignore : bool (N,), neither an individual nor background: a yes in a column `ignore` or `iscrowd`.
     columns : name -> (N,), all columns of the file.
     dropped : reason -> number of features that were left out here.
     notes : for the user, those of the reader first.
@@ -133,7 +145,7 @@ def on_raster(
         labels,
         _radii(kept, geometry[inside], grid, radius, name),
         _numbers(_first(kept, _ACCURACY), len(kept)),
-        np.zeros(len(kept), np.bool_),
+        _are_ignored(kept),
         kept.columns,
         dropped,
         tuple(notes),
@@ -158,9 +170,8 @@ def placed(layer: Layer, grid: Grid, *, name: str) -> tuple[Geometries, NDArray[
 
 def _all_outside(name: str, bounds: Floats, count: int, grid: Grid) -> str:
     if not len(bounds):
-        return (
-            f"{name}: none of its {count} features has a place in the raster's CRS, {describe_crs(grid.crs)}."
-        )
+        crs = describe_crs(grid.crs)
+        return f"{name}: none of its features ({count}) has a place in the raster's CRS, {crs}."
     low, high = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
     there, here = np.array([low, high]), np.array([(0.0, 0.0), (grid.width, grid.height)])
     where = "pixels"
@@ -196,6 +207,15 @@ def _labels(layer: Layer, name: str, class_column: str | None) -> NDArray[np.obj
     if values is not None:
         labels[:] = ["" if value is None or value != value else str(value) for value in values.tolist()]
     return labels
+
+
+def _are_ignored(layer: Layer) -> NDArray[np.bool_]:
+    """Which features a column `ignore`, or COCO's `iscrowd`, marks as doubtful or as a crowd."""
+    flags = np.zeros(len(layer), np.bool_)
+    for name, values in layer.columns.items():
+        if name.casefold() in ("ignore", "iscrowd"):
+            flags |= np.array([str(value).casefold() in _YES for value in values.tolist()], np.bool_)
+    return flags
 
 
 def _numbers(values: NDArray[Any] | None, count: int) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from ecodetect import models
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
@@ -240,7 +240,7 @@ def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
     for source in sources:
         if stand_ins(card.bands, source.bands) is None:
             misfits.append(
-                f"It needs bands {', '.join(card.bands)}; {source.name} has {', '.join(source.bands)}."
+                f"It needs bands {', '.join(card.bands)}; {source.name} {lacking(card.bands, source.bands)}"
             )
             break
     gsds = [float(np.sqrt(gsd[0] * gsd[1])) for source in sources if (gsd := source.grid.gsd) is not None]

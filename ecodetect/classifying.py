@@ -136,7 +136,7 @@ def classify(
     written = formats.write(target, stream, overwrite=overwrite)
     unknown = int(np.count_nonzero(~answers.known))
     if unknown:
-        text = f"{unknown} of {len(found)} have no species: it shows nothing there."
+        text = f"no species for {unknown} of {len(found)}: it shows nothing there."
         notes.append(Note("nothing-to-see", text, about=name, kind="doubt"))
     counts = Counter(answers.first().tolist())
     return Classified(

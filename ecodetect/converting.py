@@ -72,6 +72,10 @@ def convert(
     if image is None:
         found = formats.read(source, layer=layer)
         grid = found.grid
+        if found.metadata.get("frame") == "share":
+            raise LayerError(
+                f"{Path(source).name} holds shares of the image's size; name the image with --image."
+            )
         is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
         if not is_pixel and suffix in PIXEL_FORMATS:
             raise LayerError(f"{Path(target).name} is in pixels of a raster; name the raster with --image.")

@@ -155,9 +155,9 @@ class Grid:
         stated = (self.stated_gsd[0] * factor, self.stated_gsd[1] * factor) if self.stated_gsd else None
         return Grid(width, height, (a * factor, b * factor, c, d * factor, e * factor, f), self.crs, stated)
 
-    def with_gsd(self, gsd_m: float) -> Grid:
-        """This grid with a stated size of its pixels on the ground, in metres."""
-        return replace(self, stated_gsd=(gsd_m, gsd_m), _gsd=[])
+    def with_gsd(self, gsd_m: float, height_m: float | None = None) -> Grid:
+        """This grid with a stated size of its pixels on the ground, in metres; square unless stated."""
+        return replace(self, stated_gsd=(gsd_m, height_m or gsd_m), _gsd=[])
 
     # -- pixels and world ----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,10 @@ class Journal:
             self._db.execute("INSERT OR IGNORE INTO rasters (key, cuts) VALUES (?, ?)", (key, cuts))
             found = self._db.execute("SELECT id, cuts FROM rasters WHERE key = ?", (key,)).fetchone()
             return int(found[0]), str(found[1])
+
+    def is_of(self, keys: Collection[str]) -> bool:
+        """Whether all its rasters have one of these keys."""
+        return all(key in keys for (key,) in self._db.execute("SELECT key FROM rasters"))
 
     def forget_all_but(self, rasters: list[int]) -> int:
         """Drop what belongs to other keys: other settings, other rasters. Returns the number of units."""

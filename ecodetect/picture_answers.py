@@ -174,7 +174,7 @@ def answer_pictures(
         notes.append(Note("parts-together", text, about=str(folder), kind="doubt"))
     blank = int(np.count_nonzero(~answers.known))
     if blank:
-        text = f"{blank} of {len(paths)} pictures show nothing, so they have no answer and aren't judged."
+        text = f"Nothing to see in {blank} of {len(paths)} pictures: no answer, and nothing to judge."
         notes.append(Note("nothing-to-see", text, kind="doubt"))
     truth, judged = None, None
     if by_class:

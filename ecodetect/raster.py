@@ -31,23 +31,25 @@ from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import CELL_PX, Samples, lattice
+from ecodetect.raster_bands import descriptions
 from ecodetect.raster_blocks import Blocks
 from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
     common_dtype,
-    descriptions,
     item_bytes,
     read_header,
 )
 from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
 
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
+_MOST_INDEXED = 256  # bands whose blocks are looked up one by one
 # Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
 _RAW = ("EHdr", "ENVI", "RST", "SAGA")
 
@@ -70,14 +72,15 @@ def open_raster(
         Which bands, as the user says: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
         All but the mask if not given.
     gsd_m : float, optional
-        Metres per pixel, for a raster that doesn't say; one that does keeps its own.
+        Metres per pixel, for a raster that doesn't say. One that does keeps its own, if that is the same
+        within 2 %.
     allow_vrt : bool
         Trust a VRT that points outside its folder.
 
     Raises
     ------
     RasterError
-        When it can't be opened, in one sentence.
+        When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
     def check_source(name: str, shown: str) -> None:
@@ -112,15 +115,21 @@ class Raster:
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
+        self._pages = plan_of(source)
         with self._options(), quiet():
-            self._dataset = opened(source)
+            self._dataset = self._opened()
             try:
                 check_dataset(self._dataset, self.path)
-                self._blocks = Blocks(self._dataset)
+                self._blocks = Blocks(self._dataset, is_known=self._dataset.count <= _MOST_INDEXED)
                 self._check_files()
                 self._stored = common_dtype(self._dataset)
                 self._header = read_header(
-                    self._dataset, self.path, bands=bands, gsd_m=gsd_m, is_mask=self._is_mask
+                    self._dataset,
+                    self.path,
+                    bands=bands,
+                    gsd_m=gsd_m,
+                    is_mask=self._is_mask,
+                    pages=self._pages,
                 )
             except BaseException:
                 self._dataset.close()
@@ -133,6 +142,20 @@ class Raster:
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
         self.notes = tuple(note.of(self.name) for note in self._header.notes)
 
+    def reading(self, bands: Sequence[str]) -> dict[str, Any]:
+        """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
+
+        bands : name -> number in the file, from 1; of a palette, of its colours.  nodata : value by band of
+        the file that stands for no data, as a text; None where there is none.
+        """
+        header = self._header
+        nodata = None if header.nodata is None else [repr(value) for value in header.nodata.tolist()]
+        return {
+            "bands": {name: header.bands[name] + 1 for name in dict.fromkeys(bands) if name in header.bands},
+            **({} if nodata is None else {"nodata": nodata}),
+            **({} if header.palette is None else {"palette": True}),
+        }
+
     @property
     def header(self) -> Header:
         """What the file says of itself."""
@@ -141,6 +164,8 @@ class Raster:
     @property
     def bytes_per_pixel(self) -> int:
         """Bytes that a pixel takes decoded, with all bands of the file that are decoded together."""
+        if isinstance(self._dataset, PagedDataset):
+            return len(self.bands) * item_bytes(self._dataset.dtypes[0])
         return sum(item_bytes(dtype) for dtype in self._dataset.dtypes)
 
     @property
@@ -187,13 +212,19 @@ class Raster:
                 return
             held, held_overviews = self._dataset, self._overviews
             try:
-                self._dataset, self._overviews = opened(self._source), {}
+                self._dataset, self._overviews = self._opened(), {}
                 try:
                     yield
                 finally:
                     self.close()
             finally:
                 self._dataset, self._overviews = held, held_overviews
+
+    def _opened(self) -> Any:
+        """The dataset anew: the file's own, or one with its pages as bands."""
+        if self._pages is None or self._pages.is_alone:
+            return opened(self._source)
+        return PagedDataset(self._source, self._pages)
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""

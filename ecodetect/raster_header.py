@@ -19,9 +19,12 @@ from rasterio.errors import RasterioError
 from ecodetect.bands import RGB, Naming, choose, name_bands
 from ecodetect.errors import RasterError
 from ecodetect.georeference import place
-from ecodetect.grid import Grid
+from ecodetect.grid import IDENTITY, Grid
 from ecodetect.notes import Note
+from ecodetect.raster_bands import described_bands, sensor_of, tags
+from ecodetect.raster_pages import PagePlan
 
+_NEARLY = 0.02  # sizes of pixels that differ by less are the same
 BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
 
 
@@ -55,19 +58,29 @@ class Header:
 
 
 def read_header(
-    dataset: Any, shown: str, *, bands: str | None, gsd_m: float | None, is_mask: Callable[[int], bool | None]
+    dataset: Any,
+    shown: str,
+    *,
+    bands: str | None,
+    gsd_m: float | None,
+    is_mask: Callable[[int], bool | None],
+    pages: PagePlan | None,
 ) -> Header:
     """The header of an open dataset.
 
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
-    gsd_m : metres per pixel for a raster that doesn't say.
+    gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
+    pages : of a TIFF on this machine.
     """
     structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
     grid, notes = _placed(dataset)
+    if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
+        grid, said = _sized(grid, pages, gsd_m)
+        notes += said
     if gsd_m is not None:
-        grid, said = _stated(grid, gsd_m)
+        grid, said = _stated(grid, gsd_m, shown)
         notes += said
     stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
@@ -81,7 +94,17 @@ def read_header(
         notes.append(Note("low-is-bright", text, kind="doubt"))
     bits = _bits(structure, dtype)
     interpretations = _interpretations(dataset)
-    naming = name_bands(descriptions(dataset), interpretations, dtype, is_mask)
+    are_channels = pages is not None and not pages.is_alone
+    texts, waves = (dataset.descriptions, ()) if are_channels else described_bands(dataset)
+    naming = name_bands(
+        texts,
+        interpretations,
+        dtype,
+        is_mask,
+        wavelengths_nm=waves,
+        sensor=lambda: sensor_of(dataset, Path(shown).name),
+        are_channels=are_channels,
+    )
     alpha = naming.alpha
     palette = None
     as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
@@ -104,6 +127,8 @@ def read_header(
         chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
         if not chosen:
             raise RasterError(f"{shown} holds nothing but a mask.")
+        if pages is not None and are_channels:
+            chosen = chosen[: pages.usual]
     else:
         chosen = choose(naming, bands, shown)
     if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
@@ -121,7 +146,7 @@ def read_header(
         value_range=_value_range(dtype, bits),
         scale=(float(dataset.scales[0]), float(dataset.offsets[0])),
         structure=structure,
-        notes=(*notes, *_remarks(dataset)),
+        notes=(*notes, *_remarks(dataset, pages)),
     )
 
 
@@ -160,22 +185,6 @@ def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
         raise RasterError(
             f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it anew."
         )
-
-
-def tags(dataset: Any, *band: int, ns: str | None = None) -> dict[str, str]:
-    """What a file says in one domain of its metadata; nothing if its text isn't UTF-8."""
-    try:
-        return dict(dataset.tags(*band, ns=ns))
-    except UnicodeDecodeError:
-        return {}
-
-
-def descriptions(dataset: Any) -> tuple[str | None, ...]:
-    """What a file says of its bands; nothing if its text isn't UTF-8."""
-    try:
-        return tuple(dataset.descriptions)
-    except UnicodeDecodeError:
-        return (None,) * int(dataset.count)
 
 
 def item_bytes(dtype: str) -> int:
@@ -226,12 +235,31 @@ def _wkt(crs: Any) -> str | None:
         return str(crs.to_wkt())
 
 
-def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[Note]]:
+def _sized(grid: Grid, pages: PagePlan, gsd_m: float | None) -> tuple[Grid, list[Note]]:
+    """The grid with pixels as large as a microscope says, unless the user states another size."""
+    if pages.gsd_m is None:
+        return grid, []
+    x, y = pages.gsd_m
+    size = f"{x * 1e6:.4g} µm" if abs(x - y) < _NEARLY * x else f"{x * 1e6:.4g} x {y * 1e6:.4g} µm"
+    if gsd_m is None:
+        text = f"a pixel is {size} wide by its {pages.says}; if that is wrong, state it with --gsd."
+        return grid.with_gsd(x, y), [Note("pixel-size-read", text)]
+    if max(abs(gsd_m - x), abs(gsd_m - y)) <= _NEARLY * gsd_m:
+        return grid, []
+    text = f"by its {pages.says} a pixel is {size} wide; the stated {gsd_m * 1e6:.4g} µm are used."
+    return grid, [Note("pixel-size-overruled", text, kind="choice")]
+
+
+def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
     if grid.gsd is None:
         return grid.with_gsd(gsd_m), []
     own = " x ".join(f"{size:.4g}" for size in grid.gsd)
-    text = f"it says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."
-    return grid, [Note("gsd-unused", text, kind="doubt")]
+    if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
+        raise RasterError(
+            f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
+            " rasters that don't say, or mend the raster's georeference."
+        )
+    return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
 
 
 def _interpretations(dataset: Any) -> list[str]:
@@ -293,9 +321,11 @@ def _nodata(dataset: Any, stored: str) -> NDArray[Any] | None:
     return np.array([dtype.type(value) for value in values])
 
 
-def _remarks(dataset: Any) -> list[Note]:
-    notes = []
-    if dataset.subdatasets:
+def _remarks(dataset: Any, pages: PagePlan | None) -> list[Note]:
+    notes: list[Note] = []
+    if pages is not None:
+        notes += pages.notes
+    elif dataset.subdatasets:
         what = "pages" if dataset.driver == "GTiff" else "rasters"
         text = f"it holds {len(dataset.subdatasets)} {what}; the first is read."
         notes.append(Note("first-of-several", text, kind="choice"))

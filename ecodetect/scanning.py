@@ -6,11 +6,10 @@ or one for all. What happens to one raster is in `searching`; what goes into the
 
 from __future__ import annotations
 
-import filecmp
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,21 +18,39 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect import detectors, formats, models, pictures, score_maps
+from ecodetect import __version__, detectors, formats, models, pictures, score_maps
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
-from ecodetect.classifiers import check_fits, open_classifier, read_classifiers
+from ecodetect.classifiers import answers_of, check_fits, open_classifier, read_classifiers
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, UserError
+from ecodetect.errors import Interrupted, PackageError, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
-from ecodetect.notes import Note
+from ecodetect.notes import Note, merged
+from ecodetect.overlaps import Footprint, overlap_note
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
 from ecodetect.raster_values import Companions
-from ecodetect.results import Summary, check_frames, key_in, result_key, write_results, write_scores
-from ecodetect.searching import Job, Progress, Settings, prepare, question, search, survivors, verify
+from ecodetect.results import (
+    Summary,
+    check_frames,
+    classifier_facts,
+    result_key,
+    write_results,
+    write_scores,
+)
+from ecodetect.searching import (
+    Job,
+    Progress,
+    Settings,
+    journal_key,
+    prepare,
+    question,
+    search,
+    survivors,
+    verify,
+)
 
 _PICTURE_CACHE_BYTES = 64_000_000
 _ONLY_LABELS = (".xml", ".txt", ".tif", ".tiff", ".png")  # formats of one class for each object, or none
@@ -171,6 +188,8 @@ def scan_files(
     for path, members in groups.items():
         try:
             summary, failed = _scan_group(members, path, asked, output, progress)
+        except PackageError:
+            raise
         except UserError as error:
             if len(groups) == 1:
                 raise
@@ -211,26 +230,30 @@ def plan_files(
     out: str | None = None,
     *,
     is_mapped: bool = False,
-) -> list[str]:
-    """What `scan_files` would do, a line per raster; nothing is searched or written.
+) -> tuple[list[str], tuple[Note, ...]]:
+    """What `scan_files` would do, a line per raster, and what is to be known beforehand.
 
-    is_mapped : with a map of scores.
+    Nothing is searched or written.  is_mapped : with a map of scores.
     Raises UserError for the first raster or setting that can't be used.
     """
-    lines: list[str] = []
+    lines = []
+    notes: list[Note] = []
+    footprints: dict[Path, list[Footprint]] = {}
     asked = _together(expand(images), asked)
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
             job = prepare(image, raster, asked, is_mapped=is_mapped)
+        notes += job.notes
+        footprints.setdefault(path, []).append(Footprint(job.source, job.grid, job.work.area))
         plan = job.layout.plan
         lines.append(
             f"{job.source}: {job.work.grid.describe()}; "
             f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} at once, "
             f"at most {job.layout.peak_bytes / 1e6:.0f} MB; {asked.model} -> {path}"
         )
-        lines += [f"note: {note}" for note in job.notes]
-    return lines
+    overlapping = (overlap_note(members) for members in footprints.values())
+    return lines, merged([*notes, *(note for note in overlapping if note is not None)])
 
 
 def _scan_group(
@@ -243,14 +266,13 @@ def _scan_group(
     has_map = map_path is not None and _is_map_of(map_path, images[0], asked)
     if map_path is not None and map_path.exists() and not (has_map or output.overwrite):
         raise UserError(f"{map_path} exists; say --overwrite to replace it.")
-    # Where there is a journal, the scan that it belongs to has been allowed to write this file.
-    if path.exists() and (output.restart or not journal.exists()):
-        if not output.restart and not output.verified and _is_answered(path, images, asked, output):
-            if map_path is None or has_map:
-                return Summary.known(path, images, asked.model), []
-            return _map_alone(images, path, map_path, asked, progress)
-        if not output.overwrite:
+    if path.exists() and not output.overwrite:
+        if output.restart or output.verified:
             raise UserError(f"{path} exists; say --overwrite to replace it.")
+        summary, failures = _known(path, images, asked, output)
+        if map_path is None or has_map:
+            return summary, failures
+        return _map_alone(images, path, map_path, asked, progress, summary)
     run_of = partial(
         _Run, restart=output.restart, progress=progress, verified=output.verified, classify=output.classify
     )
@@ -268,19 +290,23 @@ def _scan_group(
 
 
 def _map_alone(
-    images: list[str], path: Path, map_path: Path, asked: Settings, progress: Progress | None
+    images: list[str],
+    path: Path,
+    map_path: Path,
+    asked: Settings,
+    progress: Progress | None,
+    known: Summary,
 ) -> tuple[Summary | None, list[tuple[str, UserError]]]:
     """Search a raster whose detections are there already for its map of scores.
 
-    The journal lies beside the map: one beside the detections would allow to replace them.
+    The journal lies beside the map.  known : of the detections.
     """
     started = time.monotonic()
     with _Run(images, asked, _journal_path(map_path), map_path, progress=progress, is_mapped=True) as run:
         if not run.jobs:
             return None, run.failures
         run.write_map(map_path, is_all=True)
-    summary = Summary.known(path, images, asked.model)
-    return replace(summary, seconds=time.monotonic() - started, score_map=map_path), []
+    return replace(known, seconds=time.monotonic() - started, score_map=map_path), []
 
 
 def _is_map_of(path: Path, image: str, asked: Settings) -> bool:
@@ -301,48 +327,83 @@ def _check_apart(score_map: str, rasters: Sequence[str], outputs: Sequence[Path]
             raise UserError(f"--score-map {score_map} would overwrite {other}; give it another name.")
 
 
-def _is_same_again(path: Path, images: list[str], asked: Settings, output: Output) -> bool:
-    """Whether a search gives the bytes that are there already: for formats that can't say what they answer.
+def _known(
+    path: Path, images: list[str], asked: Settings, output: Output
+) -> tuple[Summary, list[tuple[str, UserError]]]:
+    """What an existing output says, if it answers just this question; pictures asked for are drawn from it.
 
-    Tried only where the file names objects of these very rasters, so that nobody waits for a mere refusal.
+    Returns also the rasters that can't be opened: they are in no output.
+    Raises UserError where the file is anything else, or isn't as it was written any more.
     """
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    for image in images:
-        with _opened(image, asked) as raster:
-            if f"{raster.fingerprint[:8]}-".encode() not in head:
-                return False
-    with tempfile.TemporaryDirectory(prefix="ecodetect-") as folder:
-        again = Path(folder) / path.name
-        with _Run(images, asked, Path(folder) / "journal", None, classify=output.classify) as run:
-            if run.failures:
-                return False
-            run.write(again, output.patches)
-        return filecmp.cmp(again, path, shallow=False)
-
-
-def _is_answered(path: Path, images: list[str], asked: Settings, output: Output) -> bool:
-    """Whether an existing output answers just this question; pictures asked for are drawn from it."""
-    known = key_in(path)
-    if known is None:
-        try:
-            return not output.overwrite and _is_same_again(path, images, asked, output)
-        except UserError:
-            return False
-    keys = []
+    try:
+        stated = formats.read_metadata(path)
+    except UserError:
+        stated = {}
+    keys, looks, footprints, failures, notes = [], [], [], [], []
+    classes: tuple[str, ...] = ()
+    bundles = read_classifiers(output.classify)
     for image in images:
         try:
             with _opened(image, asked) as raster:
-                keys.append(question(raster, asked).key)
-        except UserError:
-            return False
-    hashes = [each.hash for each in read_classifiers(output.classify)]
-    if known != result_key(keys, output.patches, hashes):
-        return False
+                plain = question(raster, asked)
+                looks += classifier_facts(bundles, raster)
+        except PackageError:
+            raise
+        except UserError as error:
+            failures.append((image, error))
+            continue
+        keys.append(plain.key)
+        classes = plain.detector.classes
+        footprints.append(Footprint(raster.name, raster.grid, plain.area))
+        notes += [note.of(raster.name) for note in raster.notes]
+    if not keys or stated.get("key") != result_key(keys, output.patches, looks):
+        raise UserError(f"{path} exists; say --overwrite to replace it: it {_other_answer(stated)}.")
+    held = formats.held_by(path)
+    if not held.is_as_written:
+        raise UserError(
+            f"{path} exists; say --overwrite to replace it: it has been edited since it was written (which"
+            f" is then kept as {formats.kept_name(path).name})."
+        )
+    _tidy(path, [journal_key(key, asked, is_mapped=mapped) for key in keys for mapped in (False, True)])
     if output.picture or output.sheet:
         with _opened(images[0], asked) as raster:
             _draw(raster, asked, output, partial(_as_written, path, raster), None)
-    return True
+    answers = answers_of(bundles[0].card) if bundles else ()
+    assert held.tally is not None
+    summary = Summary.known(path, stated, held.tally, classes, answers)
+    overlapping = overlap_note(footprints)
+    said = [*notes, *([] if overlapping is None else [overlapping])]
+    return replace(summary, notes=merged(said)), failures
+
+
+def _other_answer(stated: Mapping[str, Any]) -> str:
+    """What an existing output is instead of the answer.  stated : its metadata."""
+    if "key" not in stated:
+        return "doesn't say what it answers"
+    version, model = stated.get("ecodetect"), stated.get("model")
+    if version != __version__:
+        return f"is the answer of ecodetect {version} (this is {__version__})"
+    sources = [str(each.get("source")) for each in stated.get("rasters", ()) if isinstance(each, dict)]
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return f"answers another question ({model} on {sources[0] if sources else 'no raster'}{more})"
+
+
+def _tidy(path: Path, keys: list[str]) -> None:
+    """Remove the journal of a scan that was killed between writing its output and tidying up.
+
+    keys : of the rasters in it. Another scan's journal stays.
+    """
+    place = _journal_path(path)
+    if not place.exists():
+        return
+    try:
+        journal = Journal(place)
+    except UserError:
+        return  # in use, or not ours
+    if journal.is_of(keys):
+        journal.discard()
+    else:
+        journal.close()
 
 
 def _as_written(path: Path, raster: Raster) -> list[Detections]:
@@ -351,13 +412,14 @@ def _as_written(path: Path, raster: Raster) -> list[Detections]:
     if not len(layer):
         return []
     geometry = layer.in_pixels(raster.grid)
-    names, label = np.unique(layer.columns["label"].astype(str), return_inverse=True)
-    score = np.asarray(layer.columns["score"], np.float64)
+    labels = layer.columns.get("label", np.full(len(layer), "object", dtype=object))  # none in a label image
+    names, label = np.unique(labels.astype(str), return_inverse=True)
+    score = np.asarray(layer.columns.get("score", np.ones(len(layer))), np.float64)
     classes = tuple(names.tolist())
     if (shapely.get_type_id(geometry) != 0).all():
         return [Detections(raster.grid, "polygon", geometry, score, label.astype(np.int64), classes)]
     sizes, gsd = layer.columns.get("diameter_px"), raster.grid.gsd
-    if gsd is not None:
+    if gsd is not None and "diameter_m" in layer.columns:
         sizes = np.asarray(layer.columns["diameter_m"], np.float64) / np.sqrt(gsd[0] * gsd[1])
     xy = shapely.get_coordinates(shapely.centroid(geometry))
     return [Detections(raster.grid, "point", xy, score, label.astype(np.int64), classes, sizes)]
@@ -420,6 +482,7 @@ class _Run:
         self._resumed = False
         self._shares: list[tuple[float, int]] = []
         self._is_written = False
+        self._footprints: list[Footprint] = []
         if restart:
             remove(journal)
 
@@ -434,8 +497,6 @@ class _Run:
                 self.journal.forget_all_but([number for _, number in self.jobs])
         except BaseException as error:
             self.__exit__(type(error), error, None)
-            if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
-                raise self._stopped() from error
             raise
         return self
 
@@ -444,11 +505,9 @@ class _Run:
             self.journal.discard()
         else:
             self.journal.close()
-
-    def _stopped(self) -> Interrupted:
-        return Interrupted(
-            f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
-        )
+        if isinstance(error, KeyboardInterrupt) and self._out is not None:
+            kept = f"what is done is kept in {self._path}: " if self._path.exists() else ""
+            raise Interrupted(f"Stopped; {kept}run the same command again to go on.") from error
 
     def _check_frames(self) -> None:
         """Refuse, before any search, rasters that one layer can't hold together."""
@@ -474,6 +533,9 @@ class _Run:
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
                 self.jobs.append((job, number))
+                self._footprints.append(Footprint(raster.name, raster.grid, job.work.area))
+        except PackageError:
+            raise
         except UserError as error:
             if not self.journal.is_blank and len(self._images) == 1:
                 error = type(error)(
@@ -492,17 +554,14 @@ class _Run:
         if self._shares:
             n = sum(count for _, count in self._shares)
             share = (sum(part * count for part, count in self._shares) / n if n else 1.0, n)
-        return replace(summary, resumed=self._resumed, verified=share)
+        overlapping = overlap_note(self._footprints)
+        notes = summary.notes if overlapping is None else (*summary.notes, overlapping)
+        return replace(summary, resumed=self._resumed, verified=share, notes=notes)
 
     def write_map(self, path: Path, *, is_all: bool = False) -> None:
         """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
         job, number = self.jobs[0]
-        try:
-            write_scores(job, self.journal, number, path, self._asked, self._progress)
-        except KeyboardInterrupt as error:  # of a large raster it takes minutes
-            if self._out is None:
-                raise
-            raise self._stopped() from error
+        write_scores(job, self.journal, number, path, self._asked, self._progress)
         self._is_written = is_all
 
 

@@ -131,16 +131,21 @@ class Job:
 
         How cuts are chosen depends on what memory and cores there are; units of other cuts can't be mixed.
         """
-        stated = (self.key, asked.tile_px, asked.batch, asked.max_memory, self.work.is_mapped)
         plan = self.layout.plan
         number, cuts = journal.raster(
-            hashlib.sha256(repr(stated).encode()).hexdigest()[:32],
+            journal_key(self.key, asked, is_mapped=self.work.is_mapped),
             json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit, plan.offset_px]),
         )
         tile, halo, per_unit, offset = json.loads(cuts)
         plan = replace(plan, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit, offset_px=offset)
         layout = replace(self.layout, plan=plan)
         return replace(self, layout=layout, work=replace(self.work, plan=plan)), number
+
+
+def journal_key(key: str, asked: Settings, *, is_mapped: bool = False) -> str:
+    """The key of a raster in a journal: that of the question, and what its units are cut by."""
+    stated = (key, asked.tile_px, asked.batch, asked.max_memory, is_mapped)
+    return hashlib.sha256(repr(stated).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -197,9 +202,10 @@ def question(raster: Raster, asked: Settings) -> Question:
         "ecodetect": __version__,
         "raster": raster.fingerprint,
         "source": raster.name,
-        "bands": list(raster.bands),
+        # How stored numbers become the pixels that the detector sees: what else is done to them goes here.
+        "pixels": raster.reading(detector.needs.bands),
         "gsd": raster.grid.stated_gsd,
-        "diameter": None if asked.diameter is None else str(asked.diameter),
+        "size": [grid.width, grid.height, f"{grid.pixels_from(raster.grid)[0]:.9g}"],  # as it is read
         "model": detector.name,
         "settings": dict(detector.settings),
         "area": None if area is None else area.fingerprint,

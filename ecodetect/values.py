@@ -457,8 +457,8 @@ def _tinted(name: str, mine: float, learned: Learned) -> tuple[float, str] | Non
     if off <= _HUE:
         return None
     text = (
-        f"the colours are others: band {name} differs by {mine:+.3g} from the mean of all bands, where in what"
-        f" was learned it did by {low:+.3g} to {high:+.3g}"
+        f"the colours are others: band {name} differs by {mine:+.3g} from the mean of all bands, where in"
+        f" what was learned it did by {low:+.3g} to {high:+.3g}"
     )
     return off / _HUE, text
 

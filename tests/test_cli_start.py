@@ -118,8 +118,8 @@ def raising(error: BaseException) -> Callable[[], object]:
         (UserError("a\x1b[31m.tif"), 2, "error: a\N{REPLACEMENT CHARACTER}[31m.tif"),
         (UserError("Bäume 木.tif ≥ 3"), 2, "error: Bäume 木.tif ≥ 3"),
         (click.FileError("a.tif", "gone"), 2, "error: Could not open file 'a.tif': gone"),
-        (click.Abort(), 130, "interrupted"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.Abort(), 130, "Stopped; the same command begins anew."),
+        (KeyboardInterrupt(), 130, "Stopped; the same command begins anew."),
         (Interrupted("Stopped; the same command goes on."), 130, "Stopped; the same command goes on."),
     ],
 )

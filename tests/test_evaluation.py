@@ -417,7 +417,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
     elsewhere = layer(tmp_path / "e.gpkg", [shapely.Point(103.6, 1.4)], crs="EPSG:4326", label=["a"])
     far = layer(tmp_path / "far.gpkg", [shapely.box(X0 + 9e4, Y0, X0 + 9.1e4, Y0 + 9)])
     cases: list[tuple[list[object], str]] = [
-        ([found, there], "neither a radius nor an accuracy"),
+        ([found, there], "Neither radius nor accuracy"),
         ([found, there, "--within", "3"], "unit"),
         ([found, there, "--within", "3px"], "--image"),
         ([found, there, "--within", "3m", "--inside"], "give one"),
@@ -462,7 +462,7 @@ def test_truth_where_the_model_was_trained_is_warned_of(tmp_path: Path, ecodetec
     there = layer(tmp_path / "t.gpkg", at((0, 0), (10, 0), (60_000, 0)))
     done = ecodetect("evaluate", found, there, "--within", "3m", "-m", tmp_path / "m.safetensors")
     assert done.code == 0, done.err
-    assert "2 of 3 individuals lie within about 1 km of where the model 'shrubs' was trained" in done.err
+    assert "Within about 1 km of where the model 'shrubs' was trained: 2 of 3 individuals" in done.err
     other = evaluate(found, there, criterion=within("3m"), model=tmp_path / "far.safetensors")
     assert not any("was trained" in str(note) for note in other.notes)
 

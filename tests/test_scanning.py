@@ -14,7 +14,7 @@ import shapely
 from rasterio.transform import Affine, from_origin
 
 import ecodetect
-from ecodetect import formats
+from ecodetect import formats, scanning
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.journal import Journal
 from ecodetect.scanning import Output, scan, scan_files
@@ -57,7 +57,11 @@ def test_the_default_output_lies_beside_the_image_and_is_not_made_twice(tmp_path
     with pytest.raises(UserError, match="--overwrite"):
         scan_files([path], Settings(model="threshold", options={"largest": "50px"}))
     assert summary.path.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.detections.geojson", "a.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.detections.geojson",
+        "a.detections.qml",  # its style for QGIS
+        "a.tif",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["geojson", "csv", "gpkg", "fgb", "parquet"])
@@ -82,6 +86,20 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(tmp_path, suffix):
     assert summary.total == len(scan(path, model="threshold", options={"largest": "60px"}))
 
 
+def test_a_scan_stopped_while_it_writes_says_how_to_go_on(tmp_path, monkeypatch):
+    path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.geojson"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning, "write_results", killed)
+        with pytest.raises(Interrupted, match=r"kept in .*out.geojson.journal: run the same command again"):
+            scan_files([path], ASKED, str(out))
+    ((summary,), _) = scan_files([path], ASKED, str(out))
+    assert summary.resumed
+
+
 def test_a_scan_killed_between_writing_and_tidying_up_can_be_run_again(tmp_path):
     path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.csv"
     scan_files([path], ASKED, str(out))
@@ -93,8 +111,7 @@ def test_a_scan_killed_between_writing_and_tidying_up_can_be_run_again(tmp_path)
     assert out.read_bytes() == finished
 
 
-def test_a_table_that_is_there_already_is_left_if_a_search_gives_the_same(tmp_path):
-    """A table can't say what it is the answer to, so the search tells."""
+def test_a_table_that_is_there_already_says_by_a_side_file_what_it_answers(tmp_path):
     path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.csv"
     scan_files([path], ASKED, str(out))
     before = out.read_bytes()
@@ -106,7 +123,7 @@ def test_a_table_that_is_there_already_is_left_if_a_search_gives_the_same(tmp_pa
     out.write_text("somebody's notes")
     with pytest.raises(UserError, match="--overwrite"):
         scan_files([path], ASKED, str(out))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.csv", "out.csv.ecodetect"]
 
 
 def test_other_settings_start_over_but_never_mix(tmp_path):

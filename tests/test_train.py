@@ -239,14 +239,21 @@ def test_an_interrupted_training_is_gone_on_with(
 
     from ecodetect_cli.train import Line
 
-    def stop(self: Line, progress: loop.Progress) -> None:
-        if progress.step == 2:
-            raise KeyboardInterrupt
+    def stopped(after: int) -> str:
+        def stop(self: Line, progress: loop.Progress) -> None:
+            if progress.step == after:
+                raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Line, "show", stop)
-        assert ecodetect("train", *pair, "-o", killed, *flags).code == 130
-    assert not killed.exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(Line, "show", stop)
+            done = ecodetect("train", *pair, "-o", killed, *flags)
+        assert done.code == 130
+        assert not killed.exists()
+        return done.err
+
+    assert "begins anew" in stopped(after=1)
+    assert list(killed.parent.iterdir()) == []  # so that the same command does
+    assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
     assert refused.code == 2
     assert "--resume" in refused.err
@@ -330,7 +337,7 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
         (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
         (fitted_of(0.95, 0.6), "by heart"),
         (fitted_of(0.85, 0.83), "both agree"),
-        (fitted_of(0.85, 0.83, 20), "20 individuals are few"),
+        (fitted_of(0.85, 0.83, 20), "n = 20 is little"),
         (fitted_of(0.85, 0.0, 0), "nobody knows"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Write into a shipped model's card which pixel values it has learned: python learned_values.py NAME [FOLDER].
+"""Write into a shipped model's card which values it has learned: python learned_values.py NAME [FOLDER].
 
 FOLDER holds the training data, as the model's own recipe takes it; `shrubs` is rendered anew. Weights stay as
 they are, bit for bit. A model that is trained anew has them in its card without this.

@@ -10,6 +10,7 @@ import shapely
 from pyproj import CRS
 
 from ecodetect.errors import UserError
+from ecodetect.formats.placing import upended
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Layer
 
@@ -42,7 +43,10 @@ def common_plane(
     if frame_crs is not None:
         projected = (crs for crs in (raster_crs, *(each.crs for each in known)) if crs and crs.is_projected)
         frame_crs = next(projected, frame_crs)
-    has_pixels = frame_crs is None and all(layer.metadata.get("frame") == "pixel" for layer in known)
+    if frame_crs is None and any(_is_in_pixels(layer) for layer in known):
+        own, true = (_upright(layer) for layer in (own, true))
+        known = [layer for layer in (own, true) if len(layer)]
+    has_pixels = frame_crs is None and all(_is_in_pixels(layer) for layer in known)
     grid = Grid(1, 1, crs=frame_crs)
     whole = [np.asarray(shapely.bounds(layer.in_pixels(grid)), np.float64).reshape(-1, 4) for layer in known]
     bounds = np.concatenate([np.empty((0, 4)), *whole])
@@ -66,6 +70,20 @@ def common_plane(
         own if len(own) else laid_on(own, grid),
         true if len(true) else laid_on(true, grid),
     )
+
+
+def _is_in_pixels(layer: Layer) -> bool:
+    return layer.metadata.get("frame") == "pixel"
+
+
+def _upright(layer: Layer) -> Layer:
+    """A layer beside one in pixels: one that a GIS drew on the same raster, with y upwards, is turned."""
+    if _is_in_pixels(layer) or not len(layer):
+        return layer
+    bounds = shapely.bounds(layer.geometry).reshape(-1, 4)
+    if not (bounds[:, 3] <= 0).all():
+        return layer
+    return replace(layer, geometry=upended(layer.geometry), metadata={**layer.metadata, "frame": "pixel"})
 
 
 def _check_near(own: Floats, true: Floats, grid: Grid, found: Path, there: Path) -> None:

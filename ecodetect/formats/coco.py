@@ -9,69 +9,76 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import shapely
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import (
-    Collector,
-    Shape,
-    Unusable,
-    areal,
-    box,
-    counted,
-    number,
-    polygon,
-    scalar,
-)
+from ecodetect.formats import metadata
+from ecodetect.formats.collecting import Collector, Shape, Unusable, areal, box, number, polygon, scalar
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.image_matching import (
     base_name,
     check_size,
     left_out,
+    listed,
     meant_or_refused,
     only_image,
     stated_size,
 )
+from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.masks import from_runs, outline
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 SUFFIXES = (".json",)
+_DESCRIPTION = "ecodetect"
 
 
-def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+def read(
+    path: Path, *, layer: str | None, grid: Grid | None, image: str | None, names_from: Path | None = None
+) -> Layer:
     """Annotations of `image` (or of all, with a column `source`) in pixels of `grid`.
 
     Columns: `label` (category name), `source`, `id`, `score`, `iscrowd` and scalar `attributes`, as far as
-    there are any. A list of detections (COCO results) is read too if it is about one image.
+    there are any. A list of detections (COCO results) speaks of images and categories by numbers: those of
+    the COCO file `names_from`, where it is given. Without it the number or text is the image's name.
     """
     content = read_json(path)
-    images, categories, annotations = _parts(content, path)
+    parts = _results(content, names_from, path) if isinstance(content, list) else _parts(content, path)
     collector = Collector(path, "annotation")
+    names = [name for name, _ in parts.images.values() if name]
     wanted = None
     if image is None:
-        collector.images = tuple(name for name, _ in images.values() if name)
-    elif images:
-        wanted = meant_or_refused([name for name, _ in images.values()], image, path)
-    for name, size in images.values():
+        collector.images = tuple(dict.fromkeys(names))
+        collector.sizes = {name: size for name, size in parts.images.values() if name and size is not None}
+    elif parts.has_names:
+        wanted = meant_or_refused(names, image, path)
+    elif len(names) > 1:
+        wanted = _numbered(names, image, path)
+    if isinstance(content, list) and not parts.has_names:
+        text = "it is a list of COCO results, which numbers its images and classes without naming them."
+        collector.note("results-unnamed", text, "doubt")
+    for name, size in parts.images.values():
         if wanted is None or name in wanted:
             check_size(size, grid, path)
-            if wanted is not None or len(images) == 1:
+            if wanted is not None or len(parts.images) == 1:
                 collector.size = size
     others: Counter[str] = Counter()
     crowds = 0
-    for index, annotation in enumerate(annotations):
+    for index, annotation in enumerate(parts.annotations):
         where = f"annotation {index + 1}"
         if not isinstance(annotation, dict):
             collector.leave_out("not an annotation", where)
             continue
-        source, _ = images.get(_key(annotation.get("image_id")), ("", None))
+        source, _ = parts.images.get(_key(annotation.get("image_id")), ("", None))
         if wanted is not None and source not in wanted:
             others[source or "unknown"] += 1
             continue
@@ -82,7 +89,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             continue
         crowds += annotation.get("iscrowd") in (1, True)
         named = source if image is None else base_name(image)
-        collector.add(shape, _attributes(annotation, categories, named))
+        collector.add(shape, _attributes(annotation, parts.categories, named))
     if others:
         collector.notes.append(left_out(others, path, "annotation"))
     if crowds:
@@ -94,16 +101,21 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
 Images = dict[str, tuple[str, tuple[int, int] | None]]  # id: (name, size)
 
 
-def _parts(content: Any, path: Path) -> tuple[Images, dict[str, str], list[Any]]:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A COCO file taken apart.
+
+    has_names : the images' names are names of files, not numbers.
+    """
+
+    images: Images
+    categories: dict[str, str]  # id: name
+    annotations: list[Any]
+    has_names: bool = True
+
+
+def _parts(content: Any, path: Path) -> _Parts:
     """Images and category names by id, and the annotations."""
-    if isinstance(content, list):  # COCO results: no images, no categories
-        ids = {_key(entry.get("image_id")) for entry in content if isinstance(entry, dict)}
-        if len(ids) > 1:
-            raise LayerError(
-                f"{path.name} is a list of detections in {len(ids)} images that it doesn't name;"
-                " give the COCO file with its images."
-            )
-        return {}, {}, content
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise LayerError(f"{path.name} is not COCO: it has no list 'annotations'.")
     images: Images = {}
@@ -113,7 +125,62 @@ def _parts(content: Any, path: Path) -> tuple[Images, dict[str, str], list[Any]]
     categories = {
         _key(entry.get("id")): str(entry.get("name", "")) for entry in _entries(content, "categories")
     }
-    return images, categories, content["annotations"]
+    return _Parts(images, categories, content["annotations"], has_names=bool(images))
+
+
+def _results(entries: list[Any], names_from: Path | None, path: Path) -> _Parts:
+    """A list of detections, with the images and categories of the file that explains its numbers."""
+    ids: dict[str, str] = {}  # as in the list: name of the file, where an entry says it
+    for entry in entries:
+        if isinstance(entry, dict):
+            name = _file_name(entry)
+            ids.setdefault(_key(entry.get("image_id")), name)
+    known = None if names_from is None else _explained(names_from)
+    if known is None:
+        # Ultralytics and others write the stem of the file's name, as a number where it is one.
+        images: Images = {key: (name or key, None) for key, name in ids.items()}
+        has_names = any(name or not key.isdigit() for key, name in ids.items())
+        return _Parts(images, {}, entries, has_names=has_names)
+    images = dict(known.images)
+    if not ids.keys() <= images.keys():
+        by_stem = {PurePosixPath(base_name(name)).stem: (name, size) for name, size in images.values()}
+        by_stem |= {str(int(stem)): of for stem, of in by_stem.items() if stem.isascii() and stem.isdigit()}
+        images = {
+            **{f"image {key}": of for key, of in images.items()},  # known, but not by these ids
+            **{
+                key: by_stem.get(PurePosixPath(base_name(name or key)).stem, ("", None))
+                for key, name in ids.items()
+            },
+        }
+        lost = sum(not images[key][0] for key in ids)
+        if lost == len(ids):
+            raise LayerError(
+                f"{path.name} is about images {listed(ids)}, of which {names_from.name if names_from else ''}"
+                " has none; do they belong together?"
+            )
+    return _Parts(images, known.categories, entries)
+
+
+def _numbered(numbers: list[str], image: str, path: Path) -> frozenset[str]:
+    """The number that is the name of `image`; raises LayerError where there is none."""
+    stem = PurePosixPath(base_name(image)).stem
+    number = str(int(stem)) if stem.isascii() and stem.isdigit() else stem
+    if number not in numbers:
+        raise LayerError(
+            f"{path.name} is a list of detections in {len(numbers)} images that it numbers"
+            f" ({listed(numbers)}) and doesn't name; `evaluate` looks them up in the COCO annotations that it"
+            " is given."
+        )
+    return frozenset([number])
+
+
+def _explained(path: Path) -> _Parts | None:
+    """The COCO file that explains the numbers of results; None where it is none."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return None
+    content = read_json(path)
+    parts = _parts(content, path) if isinstance(content, dict) and "annotations" in content else None
+    return parts if parts is not None and parts.images else None
 
 
 def _entries(content: Mapping[str, Any], name: str) -> Iterable[dict[str, Any]]:
@@ -132,7 +199,9 @@ def _file_name(entry: Mapping[str, Any]) -> str:
 
 def _attributes(annotation: Mapping[str, Any], categories: Mapping[str, str], source: str) -> dict[str, Any]:
     category = _key(annotation.get("category_id"))
-    values: dict[str, Any] = {"label": categories.get(category) or f"category {category}", "source": source}
+    stated = annotation.get("category_name")  # as sahi writes it
+    label = stated if isinstance(stated, str) and stated else categories.get(category)
+    values: dict[str, Any] = {"label": label or f"category {category}", "source": source}
     for name in ("id", "score", "iscrowd"):
         value = scalar(annotation.get(name))
         if value is not None:
@@ -232,7 +301,9 @@ def write(path: Path, stream: Stream) -> Written:
     images: dict[str, tuple[int, Grid]] = {}
     features = dropped = holes = 0
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        info = {"description": "ecodetect", **stream.metadata}
+        info = {"description": _DESCRIPTION, **stream.metadata}
+        if stream.metadata:
+            info[metadata.SEAL_KEY] = metadata.BLANK
         file.write('{\n"info": ' + _text(info) + ',\n"annotations": [')
         for batch in stream:
             grid = batch.grid
@@ -281,6 +352,79 @@ def write(path: Path, stream: Stream) -> Written:
         text = f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes."
         notes.append(Note("shapes-simplified", text, about=path.name))
     return Written(path, features, dropped, tuple(notes))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata that `write` put into `info`, in front of the annotations."""
+    return {
+        name: each for name, each in _info(path).items() if name not in ("description", metadata.SEAL_KEY)
+    }
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put there."""
+    found = _info(path).get(metadata.SEAL_KEY)
+    return found if isinstance(found, str) else None
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """What a file of ours has in `info`; nothing in others, where `info` follows the annotations or is
+    somebody else's.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="annotations"):
+            if key == "annotations":
+                break
+            if key == "info" and isinstance(value, dict) and value.get("description") == _DESCRIPTION:
+                return value
+    return {}
+
+
+def content(path: Path) -> Content:
+    """The annotations, gone through one by one, with images and categories."""
+    found = Content()
+    images, names, rows = {}, {}, []
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="annotations"):
+            if key == "annotations" and isinstance(value, Iterator):
+                for each in value:
+                    found.add_json(each)
+                    rows.append(_row(each))
+            elif key in ("images", "categories"):
+                found.add_json({key: value})
+                entries = (
+                    [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+                )
+                if key == "images":
+                    images = {_key(each.get("id")): _file_name(each) for each in entries}
+                else:
+                    names = {_key(each.get("id")): str(each.get("name", "")) for each in entries}
+    columns = {
+        "source": [images.get(image, "") for image, _, _, _ in rows],
+        "label": [names.get(category, "") for _, category, _, _ in rows],
+        "id": [name for _, _, name, _ in rows],
+        "species": [species for _, _, _, species in rows],
+    }
+    found.tally.add(columns, len(rows))
+    return found
+
+
+def _row(annotation: Any) -> tuple[str, str, str, str]:
+    """Keys of image and category, our own id, and the species of an annotation."""
+    annotation = annotation if isinstance(annotation, dict) else {}
+    own = annotation.get("attributes")
+    own = own if isinstance(own, dict) else {}
+    of_both = (_key(annotation.get("image_id")), _key(annotation.get("category_id")))
+    return (*of_both, str(own.get("id", "")), str(own.get("species", "")))
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the annotations into the metadata, which come before them."""
+    head = b""
+    with path.open("rb") as file:
+        while b'"annotations": [' not in head and (block := file.read(1 << 16)):
+            head += block
+    seal_in_place(path, digest, 0, len(head))
 
 
 def _with_holes(geometry: Geometries) -> int:

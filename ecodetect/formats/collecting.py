@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
-from ecodetect.layer import Layer
+from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Kind, Note
+from ecodetect.wording import counted
 
 Shape = Any  # a shapely geometry; shapely ships no types
 FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
@@ -106,6 +107,8 @@ class Collector:
     unit : what the file calls a feature: row, annotation, object.
     size : width and height of the one image that the file is about, where it states them.
     images : names of all images that the file lists, also those without features.
+    sizes : width and height of those whose size it states.
+    frame : what its coordinates are: "pixel", or "share" of the image's width and height.
     """
 
     def __init__(self, path: Path, unit: str) -> None:
@@ -114,6 +117,8 @@ class Collector:
         self.notes: list[Note] = []
         self.size: tuple[int, int] | None = None
         self.images: tuple[str, ...] = ()
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.frame: Literal["pixel", "share"] = "pixel"
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
         self._reasons: dict[str, tuple[int, list[str]]] = {}
@@ -157,7 +162,8 @@ class Collector:
         """The features in pixels of `grid`.
 
         Without a grid they are in pixels of the image whose size the file states; where it states none, in
-        pixels of an image that isn't known (a layer without grid, `metadata["frame"]` is "pixel").
+        pixels or shares of an image that isn't known (a layer without grid, `metadata["frame"]` is "pixel" or
+        "share").
         Raises LayerError when there were features and none can be used.
         """
         summary = self.summary()
@@ -165,27 +171,45 @@ class Collector:
             raise LayerError(f"{self.path.name} has nothing usable; {summary.text}")
         notes = [*self.notes, *([summary] if summary else [])]
         if grid is None:
-            notes.append(pixels_note(self.path))
+            notes.append(pixels_note(self.path) if self.frame == "pixel" else shares_note(self.path))
             grid = None if self.size is None else Grid(*self.size)
-        geometry = np.empty(len(self._shapes), dtype=object)
+        geometry: Geometries = np.empty(len(self._shapes), dtype=object)
         geometry[:] = self._shapes
+        if grid is not None and self.frame == "share":
+            geometry = of_size(geometry, grid)
         names = dict.fromkeys(name for row in self._rows for name in row)
         columns = {name: column([row.get(name) for row in self._rows]) for name in names}
-        metadata: dict[str, Any] = {"frame": "pixel"} if grid is None else {}
+        metadata: dict[str, Any] = {"frame": self.frame} if grid is None else {}
         if self.images:
             metadata["images"] = self.images
+        if self.sizes:
+            metadata["image_sizes"] = self.sizes
         return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
 
 
-def counted(count: int, unit: str) -> str:
-    """`1 row`, `4 rows`."""
-    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+def of_size(shares: Geometries, grid: Grid) -> Geometries:
+    """Geometries in shares of an image's width and height, in its pixels."""
+    pixels: Geometries = shapely.transform(shares, lambda xy: xy * (grid.width, grid.height))
+    return pixels
 
 
 def pixels_note(path: Path) -> Note:
     """What to say of pixel coordinates without a raster."""
     text = "coordinates are pixels of the image; name it (--image) to place them on the map."
     return Note("pixel-coordinates", text, about=path.name)
+
+
+def shares_note(path: Path) -> Note:
+    """What to say of shares of an image's size without a raster."""
+    text = "coordinates are shares of the image's size; name it (--image) to place them."
+    return Note("share-coordinates", text, about=path.name)
+
+
+def exchanged_note(name: str, *, in_degrees: bool) -> Note:
+    """What to say of a file whose x and y are taken the other way round."""
+    what = "latitude and longitude" if in_degrees else "x and y"
+    text = f"{what} are exchanged: only the other way round they lie in the raster, and so they are taken."
+    return Note("coordinates-exchanged", text, about=name, kind="doubt")
 
 
 def column(values: Sequence[Any]) -> NDArray[Any]:

@@ -1,7 +1,9 @@
 """GeoJSON (RFC 7946) and GeoJSON text sequences: one feature per line, longitude and latitude on WGS 84.
 
-Without a CRS the coordinates are those of the raster's transform, or its pixels, and a member
-`ecodetect:frame` (`affine`, `pixel`) says so. The member `ecodetect` holds the layer's metadata.
+Without a CRS the coordinates are those of the raster's transform, or its pixels with y upwards, and a member
+`ecodetect:frame` (`affine`, `pixel_up`) says so. The member `ecodetect` holds the layer's metadata.
+
+QuPath writes GeoJSON too, as a collection or a bare list: in pixels of the image, y down.
 """
 
 from __future__ import annotations
@@ -24,18 +26,23 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
-from ecodetect.formats.collecting import counted
+from ecodetect.formats.collecting import pixels_note
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.json_stream import JsonStream
-from ecodetect.formats.placing import frame_of, placed
+from ecodetect.formats.placing import frame_of, placed, upended
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
-from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
+_SEAL_KEY = "ecodetect:content"
 _METRES_PER_DEGREE = 111_320.0
-_SEQUENCES = (".geojsonl", ".geojsons")
+_SEQUENCES = WITHOUT_METADATA = (".geojsonl", ".geojsons")
 _MOST_BYTES = 2 << 30
 _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature has it
+_QUPATH_KINDS = {"annotation", "detection", "cell", "tile", "tma_core"}
+_QUPATH_IDS = {"PathAnnotationObject", "PathDetectionObject", "PathCellObject", "PathTileObject"}
 _CHUNK = 10_000  # features parsed before their geometries are made
 
 
@@ -63,7 +70,7 @@ def write(path: Path, stream: Stream) -> Written:
                 if frame == "crs":
                     geometry = batch.in_lonlat(decimals=_decimals(batch.grid))
                 else:
-                    geometry = batch.in_world()
+                    geometry = upended(batch.in_world()) if frame == "pixel" else batch.in_world()
             except GridError as error:
                 crs = describe_crs(batch.frame_crs)
                 raise LayerError(
@@ -95,9 +102,9 @@ def write(path: Path, stream: Stream) -> Written:
 def _opening(frame: str, stated: Mapping[str, Any]) -> str:
     members = ['{"type":"FeatureCollection"', '"name":"detections"']
     if frame != "crs":
-        members.append(f'"{metadata.FRAME_KEY}":"{frame}"')
+        members.append(f'"{metadata.FRAME_KEY}":"{metadata.frame_in_file(frame)}"')
     if stated:
-        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)}')
+        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)},"{_SEAL_KEY}":"{metadata.BLANK}"')
     return ",\n".join([*members, '"features":['])
 
 
@@ -157,9 +164,10 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
-    """Read a FeatureCollection, Feature, geometry, or a sequence of features.
+    """Read a FeatureCollection, Feature, geometry, a list or a sequence of features.
 
-    An old-style member `crs` is honoured. Coordinates that can't be longitude and latitude, without such a
+    Objects of QuPath are in pixels, with the name of their classification in that column. An
+    old-style member `crs` is honoured. Coordinates that can't be longitude and latitude, without such a
     member, are in the raster's CRS where they lie in the raster; otherwise the file is refused.
     """
     size = path.stat().st_size
@@ -180,6 +188,10 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     geometry, columns = features.finished()
     crs, is_assumed = _stated_crs(members, path)
     frame = members.get(metadata.FRAME_KEY)
+    if features.are_of_qupath and is_assumed and frame is None:
+        frame = "pixel"
+        if grid is None:
+            notes.append(pixels_note(path))
     return placed(
         geometry,
         columns,
@@ -194,16 +206,55 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata that `write` put in front of the features; a sequence has none."""
-    if path.suffix.lower() in _SEQUENCES:
-        return {}
+    """The metadata that `write` put in front of the features."""
+    return metadata.from_json(_stated(path, metadata.KEY))
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put there."""
+    found = _stated(path, _SEAL_KEY)
+    return found if isinstance(found, str) else None
+
+
+def _stated(path: Path, wanted: str) -> Any:
+    """A member in front of the features; None where there is none."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for key, value in JsonStream(file, path.name).members(in_parts="features"):
-            if key == metadata.KEY:
-                return metadata.from_json(value)
+            if key == wanted:
+                return value
             if key == "features":
                 break
-    return {}
+    return None
+
+
+def content(path: Path) -> Content:
+    """The features of a collection, gone through one by one, and what says where they lie."""
+    found = Content()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="features"):
+            if key == "features" and isinstance(value, Iterator):
+                for feature in value:
+                    _count(feature, found)
+            elif key in ("crs", metadata.FRAME_KEY):
+                found.add_json({key: value})
+    return found
+
+
+def _count(feature: Any, found: Content) -> None:
+    feature = feature if isinstance(feature, dict) else {}
+    properties = feature.get("properties")
+    columns = properties if isinstance(properties, dict) else {}
+    found.add_json([columns, feature.get("geometry")])
+    found.tally.add({name: [value] for name, value in columns.items()}, 1)
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata, which come before them."""
+    head = b""
+    with path.open("rb") as file:
+        while b'"features":[' not in head and (block := file.read(1 << 16)):
+            head += block
+    seal_in_place(path, digest, 0, len(head))
 
 
 def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
@@ -215,6 +266,12 @@ def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
         stream = JsonStream(file, path.name)
         if path.suffix.lower() in _SEQUENCES:
             for value in stream.sequence():
+                features.add(value)
+            return {}, features
+        if stream.is_list:  # QuPath
+            for value in stream.elements():
+                if not isinstance(value, dict) or "geometry" not in value:
+                    raise LayerError(f"{path} is JSON but not GeoJSON: it is a list of something else.")
                 features.add(value)
             return {}, features
         members: dict[str, Any] = {}
@@ -246,6 +303,7 @@ class _Features:
         self._texts: list[str] = []
         self._shapes: list[Geometries] = []
         self._columns: dict[str, list[Any]] = {}
+        self.are_of_qupath = False
 
     def add(self, feature: Any) -> None:
         feature = feature if isinstance(feature, dict) else {}
@@ -256,6 +314,11 @@ class _Features:
         own = dict(properties) if isinstance(properties, dict) else {}
         if feature.get("id") is not None:
             own.setdefault("id", feature["id"])
+        self.are_of_qupath |= _is_of_qupath(feature, own)
+        if isinstance(own.get("id"), str) and own["id"] in _QUPATH_IDS:  # a kind, not the name of an object
+            del own["id"]
+        if isinstance(own.get("classification"), dict):
+            own = _with_class(own)
         for name, value in own.items():
             column = self._columns.get(name)
             if column is None:
@@ -284,7 +347,25 @@ class _Features:
         self._make_shapes()
         for column in self._columns.values():
             column.extend([None] * (self._count - len(column)))
-        return np.concatenate(self._shapes), {name: _typed(values) for name, values in self._columns.items()}
+        return np.concatenate(self._shapes), {
+            name: _typed(values, name in NUMBERS) for name, values in self._columns.items()
+        }
+
+
+def _is_of_qupath(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
+    """Whether QuPath wrote a feature: since version 0.3 it says its kind, before it was the feature's id."""
+    kind = properties.get("objectType", properties.get("object_type"))
+    words = [word for word in (kind, feature.get("id")) if isinstance(word, str)]
+    return any(word in _QUPATH_KINDS or word in _QUPATH_IDS for word in words)
+
+
+def _with_class(properties: dict[str, Any]) -> dict[str, Any]:
+    """Properties with the class by its name, and without QuPath's tables of measurements and colours."""
+    stated = properties["classification"]
+    names = stated.get("names")
+    name = " & ".join(map(str, names)) if isinstance(names, list) else stated.get("name")
+    kept = {key: value for key, value in properties.items() if not isinstance(value, (dict, list))}
+    return {"classification": str(name or ""), **kept}
 
 
 def _mended(geometry: Any) -> Any:
@@ -310,15 +391,18 @@ def _mended(geometry: Any) -> Any:
     return {**geometry, "coordinates": mended(geometry.get("coordinates"))}
 
 
-def _typed(values: list[Any]) -> NDArray[Any]:
-    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "")."""
+def _typed(values: list[Any], is_number: bool) -> NDArray[Any]:
+    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "").
+
+    is_number : what a column of nothing but null is.
+    """
     kinds = {type(value) for value in values}
     try:
         if kinds == {bool}:
             return np.array(values, np.bool_)
         if kinds == {int}:
             return np.array(values, np.int64)
-        if kinds & {int, float} and kinds <= {int, float, type(None)}:
+        if (kinds & {int, float} or is_number) and kinds <= {int, float, type(None)}:
             return np.array([math.nan if value is None else value for value in values], np.float64)
     except OverflowError:
         pass  # a number longer than the type: kept as text

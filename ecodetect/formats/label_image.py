@@ -24,13 +24,14 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 
 from ecodetect.errors import GridError, LayerError
-from ecodetect.formats.collecting import Collector, counted, pixels_note
+from ecodetect.formats.collecting import Collector, pixels_note
 from ecodetect.formats.image_matching import check_size
 from ecodetect.formats.masks import outlines
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid, transformed
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 MOST_PIXELS = 2**27  # held whole, with up to 12 bytes a pixel
 _MOST_CLASSES = 32  # of an 8-bit mask; more values are numbers of objects

@@ -22,7 +22,8 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
-from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
+from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
+from ecodetect.formats.content import Content
 from ecodetect.formats.placing import placed
 from ecodetect.formats.protocol import Written, reason
 from ecodetect.formats.xml_reading import read_xml
@@ -164,10 +165,32 @@ def _spoken_once(path: Path) -> Iterator[None]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of the layer that `write_layer` wrote; empty in other files."""
+    return metadata.from_json(_stated(path).get(metadata.KEY))
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash of the features that `write_layer` wrote; None in other files."""
+    return _stated(path).get(metadata.SEAL_KEY)
+
+
+def _stated(path: Path) -> dict[str, str]:
+    """Keys and texts of the layer `detections`."""
     with _spoken_once(path):
         names = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
         stated = pyogrio.read_info(path, layer=LAYER)["layer_metadata"] if LAYER in names else None
-    return metadata.from_json((stated or {}).get(metadata.KEY))
+    return dict(stated or {})
+
+
+def content(path: Path) -> Content:
+    """The features of the layer `detections`, gone through in batches."""
+    found = Content()
+    with (
+        _spoken_once(path),
+        pyogrio.raw.open_arrow(path, layer=LAYER, batch_size=BATCH_ROWS, use_pyarrow=True) as (meta, reader),
+    ):
+        for batch in reader:
+            found.add_arrow(batch, meta["geometry_name"] or "wkb_geometry")
+    return found
 
 
 def write_layer(

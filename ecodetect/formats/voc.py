@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import Collector, Shape, Unusable, box, counted, number, turned
+from ecodetect.formats.collecting import Collector, Shape, Unusable, box, number, turned
 from ecodetect.formats.image_matching import (
     base_name,
     check_size,
@@ -33,6 +33,7 @@ from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 _FLAGS = ("difficult", "truncated", "occluded")
 _VALUES = ("score", "area_m2", "diameter_m")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecodetect import bundle, detectors, onnx_file
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
@@ -21,6 +21,7 @@ _FOLDER = Path(__file__).parent
 # beyond that an object of 4 px has less than 2 left.
 _COARSER = 1.05
 _COARSER_UNSTATED = 2.0
+_FINEST = 1000  # times finer than a model reads a raster, it shows other things
 
 
 def known() -> dict[str, Card]:
@@ -127,7 +128,7 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
     who = f"The model '{card.name}'"
     if stand_ins(card.bands, scene.bands) is None:
-        return f"{who} needs bands {', '.join(card.bands)}; {source} has {', '.join(scene.bands)}."
+        return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
     if card.gsd_m is None:
         return None
     if scene.gsd is None:
@@ -137,6 +138,8 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     if card.gsd_range is not None:
         coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
     here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if here < card.gsd_m / _FINEST:
+        return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
     if here > coarsest:
         return (
             f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "

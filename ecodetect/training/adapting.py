@@ -70,9 +70,10 @@ def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[Note]:
     network.load_state_dict(own)
     if new:
         share = sum(own[name].numel() for name in new) / sum(value.numel() for value in own.values())
+        kept = f"{min(100 * (1 - share), 99.9):.3g} %"
         text = (
-            f"{100 * (1 - share):.2g} % of the weights are those of '{start.card.name}'; the others, which"
-            " depend on the classes, the bands or the size of objects, are learned from the start."
+            f"{kept} of the weights are those of '{start.card.name}'; the others, which depend on classes,"
+            " bands or the size of objects, are learned from the start."
         )
         yield Note("weights-kept", text)
     if start.card.classes != card.classes:

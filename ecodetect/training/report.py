@@ -47,7 +47,7 @@ def verdict(fitted: Fitted, method: str) -> str:
     else:
         told = "both agree, so it should do as well on ground that looks the same."
     if n < FEW:
-        told = told.rstrip(".") + f"; {n} individuals are few to measure with, so this is rough."
+        told = told.rstrip(".") + f"; n = {n} is little to measure with, so this is rough."
     return figures + told
 
 

@@ -331,7 +331,7 @@ def _by_blocks(
             break
     if not chosen:
         raise UserError(
-            f"The {len(centres)} annotations lie too close together to be split into blocks of ground; mark"
+            f"The annotations ({len(centres)}) lie too close together to be split into blocks of ground; mark"
             " more of them, or name a column with --split."
         )
     buffer = min(buffer, side / 4)

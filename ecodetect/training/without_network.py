@@ -143,7 +143,7 @@ def verdict(chosen: Chosen, method: str) -> str:
             f"F1 {crossed}, by {learner}; nothing was left to validate with, so nobody knows how good it is"
             " elsewhere: annotate another place and compare with `ecodetect evaluate`."
         )
-    few = f"; {n} individuals are few to measure with, so this is rough" if n < selection.FEW else ""
+    few = f"; n = {n} is little to measure with, so this is rough" if n < selection.FEW else ""
     return f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method}), {crossed}, by {learner}{few}."
 
 
