@@ -51,6 +51,7 @@ from . import options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
 @options.bands
 @options.gsd
+@options.values
 @click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
 @options.strict
@@ -69,6 +70,7 @@ def check(
     seed: int,
     bands: str | None,
     gsd: float | None,
+    values: str | None,
     picture: str | None,
     as_json: bool,
 ) -> int:
@@ -98,6 +100,7 @@ def check(
         ignore=ignore,
         edge=None if ignore_edge is None else Length.parse(ignore_edge, name="--ignore-edge"),
         gsd_m=gsd,
+        values=options.unit_of(values),
         bands=bands,
         layer=layer,
         empty_images=empty_images,

@@ -51,6 +51,7 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 @click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
 @options.bands
 @options.gsd
+@options.values
 @options.device
 @options.allow_vrt
 @options.overwrite
@@ -85,8 +86,8 @@ def classify(
         raise click.UsageError("--sheet shows misclassified pictures of folders by class; leave out IMAGE.")
     from ecodetect.classifying import classify as run
 
-    gsd = how.pop("gsd")
-    done = run(detections, image, models, out, gsd_m=gsd, **how)
+    gsd, values = how.pop("gsd"), options.unit_of(how.pop("values"))
+    done = run(detections, image, models, out, gsd_m=gsd, values=values, **how)
     options.tell(done.notes, shown=not as_json)
     if as_json:
         click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
@@ -111,8 +112,9 @@ def _of_pictures(
     if sheet is not None:
         pictures.writable(sheet)
     asked = {name: how[name] for name in ("vote", "views", "top", "bands", "device")}
+    values = options.unit_of(how["values"])
     with _Bar() as bar:
-        done = answer_pictures(folder, models, gsd_m=how["gsd"], progress=bar.show, **asked)
+        done = answer_pictures(folder, models, gsd_m=how["gsd"], values=values, progress=bar.show, **asked)
     if sheet is not None:
         done.draw_errors(sheet)
     if out is not None:

@@ -5,6 +5,7 @@ flag              commands
 --aoi             scan, candidates
 --aoi-layer       scan, candidates
 --gsd             scan, candidates, check, evaluate, classify, explain
+--values          scan, check, train, classify, explain
 --set             scan, candidates, export
 --max-memory      scan, candidates
 --device          scan, classify, explain
@@ -24,6 +25,7 @@ import click
 if TYPE_CHECKING:
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
+    from ecodetect.values import Unit
 
 DOUBTFUL = 3  # exit code of a command that has done its work with --strict, and told a doubt
 _DOUBTS = "ecodetect.doubts"  # how many were told in this call
@@ -37,6 +39,11 @@ aoi = click.option(
 aoi_layer = click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several.")
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
+)
+values = click.option(
+    "--values",
+    metavar="LOW:HIGH",
+    help="What counts as black and white in the raster (0:4095); told by its values if not given.",
 )
 settings = click.option(
     "--set",
@@ -70,6 +77,13 @@ def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
             raise click.UsageError(f"--set takes NAME=VALUE; got '{text}'.")
         found[name.strip()] = value.strip()
     return found
+
+
+def unit_of(text: str | None) -> Unit | None:
+    """What --values says; raises UserError for no range."""
+    from ecodetect.values import Unit
+
+    return None if text is None else Unit.parse(text)
 
 
 def radius_of(text: str | None) -> Length | Literal["contour"] | None:

@@ -43,6 +43,7 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
 @options.aoi
 @options.aoi_layer
 @options.gsd
+@options.values
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
@@ -149,6 +150,7 @@ def scan(
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
+        values=options.unit_of(raster["values"]),
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     help="Neither learned nor background: a class, or a file of shapes. May be repeated.",
 )
 @options.gsd
+@options.values
 @click.option("--backbone", metavar="NAME", help="A torchvision network as encoder: resnet18, …")
 @click.option(
     "--weights", metavar="imagenet|coco|none|FILE", help="Of the backbone, to begin with. Default: imagenet."
@@ -98,6 +99,7 @@ def train(
     complete: str | None,
     ignore: tuple[str, ...],
     gsd: float | None,
+    values: str | None,
     backbone: str | None,
     weights: str | None,
     freeze: str,
@@ -138,6 +140,7 @@ def train(
         complete=complete,
         ignore=ignore,
         gsd_m=gsd,
+        values=options.unit_of(values),
     )
     quiet = quiet or not leads()
     with Line(hidden=quiet) as line:

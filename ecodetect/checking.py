@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.notes import Note
+from ecodetect.notes import Note, merged
 from ecodetect.pictures import draw_map
+from ecodetect.raster_values import survey
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
 from ecodetect.training.samples import Contract, Dataset, class_of, contract
 from ecodetect.training.sources import Asked, Gathered, Source, gather, object_px
 from ecodetect.training.splits import Split, split
+from ecodetect.values import check_mappable, remarks
 
+_LOOKED_AT = 32  # rasters whose values are compared with a model's
 CHIP_PX = 256  # the chips that are counted; training chooses its own
 # Of one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
 # Other networks take a third to ten times as long.
@@ -74,6 +77,7 @@ def check(
             notes += chosen
         else:
             seen = _adapted(card, sources, notes)
+            notes += merged(_said_of_values(card, sources))
     except UserError as error:
         problems.append(str(error))
     try:
@@ -111,6 +115,17 @@ def _adapted(card: Card, sources: Sequence[Source], notes: list[Note]) -> Contra
     notes.append(Note("model-misfit", text))
     notes += chosen
     return adapted
+
+
+def _said_of_values(card: Card, sources: Sequence[Source]) -> Iterator[Note]:
+    """What there is to say of the values of the first rasters as the model sees them."""
+    for source in sources[:_LOOKED_AT]:
+        bands = stand_ins(card.bands, source.bands)
+        if bands is None or source.unit is None:
+            continue
+        check_mappable(source.name, card, source.unit)
+        with source.open() as raster:
+            yield from remarks(source.name, card, source.unit, survey(raster, bands))
 
 
 # -- facts -------------------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ class Seen(Protocol):
     def name(self) -> str: ...
 
     @property
+    def bands(self) -> tuple[str, ...]: ...
+
+    @property
     def scaling(self) -> Scaling: ...
 
     @property
@@ -240,9 +243,9 @@ def _by_values(dtype: str, top: float, bulk: float) -> Unit | None:
         return STRETCHED_REFLECTANCE
     if not is_whole and top <= _MOST_REFLECTANCE:
         return REFLECTANCE
-    # Clouds and roofs exceed a reflectance of 1; counts of 14 bits are seldom signed, or mostly below it.
-    may_be = bulk <= SCALED_REFLECTANCE.high or np.dtype(dtype).kind != "u"
-    if SCALED_REFLECTANCE.high < top <= 1.7 * SCALED_REFLECTANCE.high and may_be:
+    # Clouds and roofs exceed a reflectance of 1; but then most of the raster doesn't.
+    full = SCALED_REFLECTANCE.high
+    if full < top <= 1.7 * full and bulk <= full:
         return SCALED_REFLECTANCE
     return next(unit for unit in COUNTS if top <= unit.high)
 
@@ -389,10 +392,13 @@ _FLAT = 0.5  # of the least learned contrast
 _HUE = 0.1  # of the learned spread, by which a band may differ more from the others than in all pieces
 
 
-def unlike(learned: Learned, found: Measured, own: Unit | None, scaling: Scaling) -> str | None:
+def unlike(
+    learned: Learned, bands: Sequence[str], found: Measured, own: Unit | None, scaling: Scaling
+) -> str | None:
     """What of a raster's values is unlike those that a model has learned, as a sentence; None: nothing.
 
-    found : with the bands in the order of the card, whose names are those of `learned`.
+    bands : of the card, in its order.
+    found : what a survey found, with a band for each of these.
     """
     parts = _alike(found, own, unit_of(learned), scaling)
     if not parts or not learned.quantiles:
@@ -402,9 +408,9 @@ def unlike(learned: Learned, found: Measured, own: Unit | None, scaling: Scaling
         return None
     worst: tuple[float, str] | None = None
     hue = _hue(values)
-    for row, (name, known) in enumerate(learned.quantiles.items()):
+    for row, name in enumerate(bands):
         mine = np.percentile(values[row], PERCENTILES)
-        text = _constant(name, mine, known) or ""
+        text = _constant(name, mine, learned.quantiles[name])
         if text:
             return text
         found_worst = (
@@ -494,7 +500,7 @@ def remarks(name: str, card: Seen, choice: Choice | None, found: Measured | None
         )
         text += "." if choice.by == "stated" else "; if they are others, say --values LOW:HIGH."
         notes.append(Note("values-mapped", text, about=name, kind="choice"))
-    strange = None if found is None else unlike(learned, found, own, card.scaling)
+    strange = None if found is None else unlike(learned, card.bands, found, own, card.scaling)
     if strange is not None:
         text = f"its values are unlike those that '{card.name}' has learned: {strange}."
         notes.append(Note("values-unlike", text, about=name, kind="doubt"))
