@@ -16,64 +16,14 @@ from . import options
 
 @click.command()
 @click.argument("paths", metavar="(RASTER ANNOTATIONS)... | FOLDER", nargs=-1, required=True)
-@click.option("-m", "--model", metavar="BUNDLE", help="A model that would be trained further.")
-@click.option("--class-column", metavar="NAME", help="Column with the class; found by its name if not given.")
-@click.option(
-    "--radius",
-    metavar="LENGTH",
-    help="Of individuals marked by a point: 2m, 12px; contour: from the outline around each.",
-)
-@click.option(
-    "--complete",
-    metavar="VECTOR|image",
-    help="Polygons inside of which all individuals are annotated; `image`: the whole raster.",
-)
-@click.option("--complete-layer", metavar="NAME", help="Layer of the --complete file, if it has several.")
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="FILE|LABEL",
-    help="Neither individuals nor background: a file of shapes, or a class. May be repeated.",
-)
-@click.option("--ignore-edge", metavar="LENGTH", help="Learn nothing so near to a raster's edge: 10px.")
-@click.option(
-    "--empty-images", is_flag=True, help="Images that the file doesn't name are empty, not unknown."
-)
-@click.option("--layer", metavar="NAME", help="Layer of the annotations, if their file has several.")
-@click.option(
-    "--split",
-    "split_by",
-    default="auto",
-    show_default=True,
-    metavar="HOW",
-    help="Validation by `blocks` of ground, by `files`, by a column of the annotations, or `none`.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
-@options.bands
-@options.gsd
+@options.beginning
+@options.annotation
+@options.raster
 @options.values
 @click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
 @options.strict
-def check(
-    paths: tuple[str, ...],
-    model: str | None,
-    class_column: str | None,
-    radius: str | None,
-    complete: str | None,
-    complete_layer: str | None,
-    ignore: tuple[str, ...],
-    ignore_edge: str | None,
-    empty_images: bool,
-    layer: str | None,
-    split_by: str,
-    seed: int,
-    bands: str | None,
-    gsd: float | None,
-    values: str | None,
-    picture: str | None,
-    as_json: bool,
-) -> int:
+def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: Any) -> int:
     """Say what training would see: which annotations, where they are complete, how they would be split.
 
     Rasters with their annotations in turn, or a folder in which a file of annotations belongs to each image
@@ -87,25 +37,12 @@ def check(
     from ecodetect import pictures
     from ecodetect.checking import check as run
     from ecodetect.notes import Note
-    from ecodetect.sizes import Length
-    from ecodetect.training.sources import Asked
 
     if picture is not None:
         pictures.writable(picture)
-    asked = Asked(
-        class_column=class_column,
-        radius=options.radius_of(radius),
-        complete=complete,
-        complete_layer=complete_layer,
-        ignore=ignore,
-        edge=None if ignore_edge is None else Length.parse(ignore_edge, name="--ignore-edge"),
-        gsd_m=gsd,
-        values=options.unit_of(values),
-        bands=bands,
-        layer=layer,
-        empty_images=empty_images,
-    )
-    facts = run(paths, asked, model=model, split_by=split_by, seed=seed, picture=picture)
+    asked = options.asked(given)
+    settings = options.pairs(given.pop("settings"))
+    facts = run(paths, asked, settings=settings, picture=picture, **given)
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
     else:
@@ -191,7 +128,7 @@ _BY = {
     "polygons": "inside the polygons of --complete",
     "image": "all over the image",
     "hull": "within the hull of the annotations, widened by half an object; beyond is unknown",
-    "nothing": "nowhere: only the annotations themselves are learned",
+    "nothing": "nowhere, for the polygons of --complete don't meet it: nothing is learned of it",
 }
 
 
@@ -214,6 +151,9 @@ def _seen(seen: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if seen["gsd"] is not None:
         is_own = seen["unit"] == "px"
         where = f"{seen['gsd']:.3g} " + ("of their pixels in one" if is_own else f"{seen['unit']} per pixel")
+    if seen["read_at_m"] is not None and seen["unit"] != "px":
+        low, high = (f"{side:.4g}" for side in seen["read_at_m"])
+        where = (low if low == high else f"{low} to {high}") + " m per pixel"
     text = f"{', '.join(seen['bands'])} at {where}"
     if seen["size_px"] is not None:
         text += f", objects {seen['size_px'][1]:.3g} px wide in the median"

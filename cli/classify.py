@@ -49,11 +49,9 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 )
 @click.option("--top", type=int, metavar="N", help="Answers given of each. Default: 3, or all there are.")
 @click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
-@options.bands
-@options.gsd
+@options.raster
 @options.values
 @options.device
-@options.allow_vrt
 @options.overwrite
 @click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
 @click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")

@@ -29,25 +29,14 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--within", metavar="LENGTH", help="Match positions at most so far apart: 3m, 10px.")
 @click.option("--iou", type=float, metavar="IOU", help="Match shapes by intersection over union (0.5).")
 @click.option("--inside", is_flag=True, help="Match what lies inside: points in polygons.")
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="FILE|LABEL",
-    help="Neither right nor wrong: a class of the annotations, or a file of shapes. May be repeated.",
-)
-@click.option(
-    "--area", metavar="VECTOR", help="Where the annotations are complete; several polygons are plots."
-)
-@click.option(
-    "--empty-images", is_flag=True, help="Images that the annotations don't name are empty, not unknown."
-)
-@click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
-@click.option("--layer", metavar="NAME", help="Which layer, where ANNOTATIONS has several.")
-@options.gsd
+@options.annotations_as("area", "complete")
+@options.place
 @click.option(
     "-m", "--model", metavar="BUNDLE", help="What made DETECTIONS, if these don't say where it was trained."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the intervals' bootstrap.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed: of the intervals' bootstrap."
+)
 @click.option("-o", "--out", metavar="OUT", help="Write true, false and missed ones as a layer.")
 @click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
@@ -57,19 +46,16 @@ def evaluate(
     detections: str,
     annotations: str,
     images: tuple[str, ...],
-    ignore: tuple[str, ...],
-    area: str | None,
-    empty_images: bool,
-    class_column: str | None,
-    layer: str | None,
-    gsd: float | None,
     model: str | None,
     seed: int,
     out: str | None,
     sheet: str | None,
     overwrite: bool,
     as_json: bool,
-    **criterion: Any,
+    within: str | None,
+    iou: float | None,
+    inside: bool,
+    **given: Any,
 ) -> None:
     """Compare detections with annotations: what is right, what is false, what was missed.
 
@@ -83,24 +69,28 @@ def evaluate(
     """
     from ecodetect import formats, pictures
     from ecodetect.evaluation import evaluate as run
+    from ecodetect.sizes import Length
 
     if out is not None:
         formats.writable(out)
     if sheet is not None:
         pictures.writable(sheet)
+    radius, edge = given.pop("radius"), given.pop("ignore_edge")
+    if radius == "contour":
+        raise click.UsageError("--radius contour takes outlines from a raster, to train; give a length.")
     done = run(
         detections,
         annotations,
         image=images,
-        criterion=_criterion(**criterion),
-        ignore=ignore,
-        class_column=class_column,
-        layer=layer,
-        area=area,
-        gsd_m=gsd,
-        empty_images=empty_images,
+        criterion=_criterion(within, iou, inside),
+        radius=None if radius is None else Length.parse(radius, name="--radius"),
+        edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
+        area=given.pop("complete"),
+        area_layer=given.pop("complete_layer"),
+        gsd_m=given.pop("gsd"),
         model=model,
         seed=seed,
+        **given,
     )
     written = []
     if out is not None:

@@ -20,11 +20,9 @@ from . import options
 @click.option("--crs", metavar="CRS", help="In which --at is given: EPSG:4326 for longitude,latitude.")
 @click.option("-o", "--out", required=True, metavar="PNG", help="The picture.")
 @click.option("--examples", metavar="FOLDER", help="Show the most similar pictures of a folder (by class).")
-@options.bands
-@options.gsd
+@options.raster
 @options.values
 @options.device
-@options.allow_vrt
 @options.overwrite
 def explain(
     image: str, model: str, at: str | None, crs: str | None, out: str, overwrite: bool, **how: Any

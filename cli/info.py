@@ -13,18 +13,17 @@ from . import options
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--layer", metavar="NAME", help="Which layer, where a file has several.")
-@options.gsd
-@options.allow_vrt
+@options.raster
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @options.strict
-def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_json: bool) -> int:
+def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
     import json
 
     from ecodetect.describing import describe
     from ecodetect.notes import Note
 
-    facts = describe(file, gsd_m=gsd, layer=layer, allow_vrt=allow_vrt)
+    facts = describe(file, layer=layer, gsd_m=raster.pop("gsd"), **raster)
     notes = [Note(**note) for note in facts["notes"]]
     options.tell(notes, shown=False)  # they are among the lines
     if as_json:

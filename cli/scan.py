@@ -39,11 +39,9 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
     metavar="OUT",
     help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
 )
-@options.bands
-@options.aoi
-@options.aoi_layer
-@options.gsd
+@options.raster
 @options.values
+@options.aoi
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
@@ -86,7 +84,6 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
 @options.max_memory
 @click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
 @options.overwrite
-@options.allow_vrt
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
@@ -211,6 +208,8 @@ def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:
 
 def _lines(summary: Summary) -> list[str]:
     """The summary for people."""
+    if summary.in_work:
+        return [f"{summary.path}: skipped."]
     if summary.already_done:
         there = ", ".join(f"{count:,} {label}" for label, count in summary.counts.items())
         return [f"{summary.path}: already done ({there or 'nothing found'}).", *_map_line(summary)]
@@ -260,7 +259,8 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     share = None if summary.verified is None else {"share": summary.verified[0], "n": summary.verified[1]}
     return {
         "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
-        "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
+        "already_done": summary.already_done, "in_work": summary.in_work,
+        "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels,
         "rasters": [dataclasses.asdict(each) for each in summary.rasters],
         "too_large": summary.too_large, "dropped": summary.dropped,

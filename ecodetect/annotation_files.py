@@ -64,7 +64,7 @@ def opened(
     names_from : as `formats.read` takes it.
     Raises LayerError where there is nothing, or nothing with features.
     """
-    source = Path(path)
+    source, layer = formats.source_of(path, layer)
     if source.is_dir() and source.suffix.lower() not in formats.suffixes(writing=False):
         return AnnotationFolder(source, are_detections=are_detections)
     if not source.exists():
@@ -328,7 +328,19 @@ AnnotationFiles = AnnotationFile | AnnotationFolder
 
 def is_file(text: str) -> bool:
     """Whether what may be a file or a class means a file."""
-    return Path(text).exists() or "/" in text or "\\" in text or Path(text).suffix.lower() in _VECTORS
+    path, _ = formats.source_of(text)
+    return path.exists() or "/" in text or "\\" in text or path.suffix.lower() in _VECTORS
+
+
+def opened_shapes(text: str, parameter: str, layer: str | None = None) -> AnnotationFile:
+    """A file of shapes beside the annotations: where they are complete, or what is ignored.
+
+    parameter : what names it, for messages.
+    """
+    path, layer = formats.source_of(text, layer)
+    if not path.exists():
+        raise UserError(f"{parameter}: {path} doesn't exist.")
+    return AnnotationFile(path, layer)
 
 
 _VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}

@@ -44,6 +44,8 @@ def convert(
     *,
     image: str | os.PathLike[str] | None = None,
     layer: str | None = None,
+    gsd_m: float | None = None,
+    allow_vrt: bool = False,
     overwrite: bool = False,
 ) -> Converted:
     """Convert a layer or annotations to another format.
@@ -58,6 +60,7 @@ def convert(
         the raster is left out.
     layer : str, optional
         Which layer, where `source` has several.
+    gsd_m, allow_vrt : see `open_raster`.
     overwrite : bool
         Replace an existing target.
 
@@ -83,7 +86,7 @@ def convert(
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
     else:
-        with open_raster(image) as raster:
+        with open_raster(image, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
             grid, name = raster.grid, raster.name
         # The whole path tells apart two images of one name in different folders.
         found = read_annotations(source, grid, image=os.fspath(image), layer=layer).to_layer()

@@ -31,6 +31,7 @@ _PICTURES = {".tif", ".tiff", ".png", "/"}
 def describe(
     path: str | os.PathLike[str],
     *,
+    bands: str | None = None,
     gsd_m: float | None = None,
     layer: str | None = None,
     allow_vrt: bool = False,
@@ -38,10 +39,12 @@ def describe(
     """Facts about a raster, a file of features or a model; `kind` says which it is.
 
     path : a file, or the name of a model that comes with ecodetect.
-    gsd_m, allow_vrt : as in `open_raster`.
+    bands, gsd_m, allow_vrt : as in `open_raster`.
     layer : which one, in a file of several layers.
     Raises UserError when it is none of them, or can't be read.
     """
+    if "|" in os.fspath(path):
+        path, layer = formats.source_of(path, layer)
     suffix = Path(path).suffix.lower()
     inside = None if Path(path).exists() else models.shipped(os.fspath(path))
     if inside is not None:
@@ -55,14 +58,14 @@ def describe(
             if suffix != ".gpkg":  # which may hold rasters too
                 raise
             try:
-                raster = open_raster(path)
+                raster = open_raster(path, bands=bands, gsd_m=gsd_m)
             except UserError:
                 raster = None
             if raster is None:
                 raise
             with raster:
                 return describe_raster(raster)
-    with open_raster(path, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(path, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
         return describe_raster(raster)
 
 

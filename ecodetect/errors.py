@@ -5,6 +5,7 @@
         ├── RasterError       a raster can't be opened or read
         ├── LayerError        a vector layer, table or annotation file can't be read or written
         ├── GridError         two grids, frames or coordinate systems don't fit together
+        ├── InUseError        another process is at work on the same output
         └── PackageError      a package that not every installation has is missing
     Interrupted               Ctrl-C after which the work can be resumed; exit code 130
 
@@ -32,6 +33,10 @@ class LayerError(UserError):
 
 class GridError(UserError):
     """Two grids, frames or coordinate systems don't fit together."""
+
+
+class InUseError(UserError):
+    """Another process is at work on the same output."""
 
 
 class PackageError(UserError):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ecodetect import __version__, formats, score_maps
@@ -57,6 +57,7 @@ class Summary:
     score_map : file of the map of scores that was written too; None if not asked.
     species : answers of the classifier that looked at the detections, and how many; None where none did.
     verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
+    in_work : another process is at work on it, so it was skipped.
     """
 
     path: Path
@@ -76,10 +77,18 @@ class Summary:
     verified: tuple[float, int] | None = None
     species: Mapping[str, int] | None = None
     notes: tuple[Note, ...] = ()
+    in_work: bool = False
 
     @property
     def total(self) -> int:
         return sum(self.counts.values())
+
+    @classmethod
+    def skipped(cls, path: Path, images: Sequence[str], model: str) -> Summary:
+        """Of an output that another process is at work on."""
+        note = Note("in-work", "another scan is at work on it, so it is skipped here.", about=path.name)
+        sources = tuple(PurePath(image).name for image in images)
+        return cls(path, sources, model, {}, None, 0.0, notes=(note,), in_work=True)
 
     @classmethod
     def known(
@@ -328,11 +337,18 @@ def result_key(keys: Sequence[str], patches: Patches | None, classifiers: Sequen
 def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
     """Raise UserError when `path` can't hold detections of all these rasters (name -> grid) in one layer."""
     if formats.needs_lonlat(path):
+        title = "KML" if formats.needs_crs(path) else "GeoJSON"
         for name, grid in grids.items():
             if grid.crs is not None and not grid.has_lonlat:
                 raise UserError(
-                    f"{name} can't become GeoJSON: its CRS, {describe_crs(grid.crs)}, has no longitude and "
+                    f"{name} can't become {title}: its CRS, {describe_crs(grid.crs)}, has no longitude and "
                     f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                )
+    if formats.needs_crs(path):
+        for name, grid in grids.items():
+            if grid.crs is None:
+                raise UserError(
+                    f"{name} has no CRS, and {path.name} holds longitude and latitude; write .gpkg."
                 )
     if path.suffix.lower() in (".csv", ".tsv") or len(grids) == 1:
         return

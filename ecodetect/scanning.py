@@ -24,7 +24,7 @@ from ecodetect.candidates import Patches
 from ecodetect.classifiers import answers_of, check_fits, open_classifier, read_classifiers
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, PackageError, UserError
+from ecodetect.errors import Interrupted, InUseError, PackageError, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
 from ecodetect.notes import Note, merged
@@ -183,21 +183,32 @@ def scan_files(
     if output.score_map:
         score_maps.writable(output.score_map)
         _check_apart(output.score_map, rasters, list(groups))
-    summaries: list[Summary] = []
+    done: dict[Path, Summary] = {}
     failures: list[tuple[str, UserError]] = []
-    for path, members in groups.items():
+
+    def scan_group(path: Path) -> None:
         try:
-            summary, failed = _scan_group(members, path, asked, output, progress)
+            summary, failed = _scan_group(groups[path], path, asked, output, progress)
         except PackageError:
             raise
+        except InUseError:
+            if len(groups) == 1:
+                raise
+            summary, failed = Summary.skipped(path, groups[path], asked.model), []
         except UserError as error:
             if len(groups) == 1:
                 raise
-            summary, failed = None, [(members[0], error)]
-        failures += failed
+            summary, failed = None, [(groups[path][0], error)]
+        failures.extend(failed)
+        before = done.pop(path, None)
         if summary is not None:
-            summaries.append(summary)
-    return summaries, failures
+            done[path] = replace(summary, notes=merged([*(before.notes if before else ()), *summary.notes]))
+
+    for path in groups:
+        scan_group(path)
+    for path in [path for path, summary in done.items() if summary.in_work]:
+        scan_group(path)  # the other process may have stopped, or be done with it
+    return [done[path] for path in groups if path in done], failures
 
 
 def fitting_model(
@@ -273,10 +284,21 @@ def _scan_group(
         if map_path is None or has_map:
             return summary, failures
         return _map_alone(images, path, map_path, asked, progress, summary)
-    run_of = partial(
-        _Run, restart=output.restart, progress=progress, verified=output.verified, classify=output.classify
+    run = _Run(
+        images,
+        asked,
+        journal,
+        path,
+        restart=output.restart,
+        progress=progress,
+        verified=output.verified,
+        is_mapped=map_path is not None,
+        classify=output.classify,
+        is_new=not path.exists(),
     )
-    with run_of(images, asked, journal, path, is_mapped=map_path is not None) as run:
+    with run:
+        if run.is_outrun:
+            return _scan_group(images, path, asked, output, progress)
         if not run.jobs:
             return None, run.failures
         if map_path is not None:
@@ -459,6 +481,7 @@ class _Run:
 
     jobs : the rasters that were searched, with their numbers in the journal.
     failures : those that couldn't be.
+    is_outrun : nothing was searched, for another process has written the output meanwhile.
     """
 
     def __init__(
@@ -473,7 +496,9 @@ class _Run:
         verified: bool = False,
         is_mapped: bool = False,
         classify: Sequence[str] = (),
+        is_new: bool = False,
     ) -> None:
+        """is_new : the output wasn't there when this was decided."""
         self.jobs: list[tuple[Job, int]] = []
         self.failures: list[tuple[str, UserError]] = []
         self._images, self._asked, self._path, self._out = images, asked, journal, out
@@ -483,7 +508,14 @@ class _Run:
         self._shares: list[tuple[float, int]] = []
         self._is_written = False
         self._footprints: list[Footprint] = []
-        if restart:
+        self._is_new, self.is_outrun = is_new, False
+        if restart and journal.exists():
+            try:
+                Journal(journal).close()
+            except InUseError:
+                raise
+            except UserError:
+                pass  # what is damaged goes, too
             remove(journal)
 
     def __enter__(self) -> _Run:
@@ -491,7 +523,8 @@ class _Run:
             self._check_frames()
         self.journal = Journal(self._path)
         try:
-            for image in self._images:
+            self.is_outrun = self._is_new and self._out is not None and self._out.exists()
+            for image in () if self.is_outrun else self._images:
                 self._search(image)
             if len(self._images) == 1 and self.jobs:
                 self.journal.forget_all_but([number for _, number in self.jobs])

@@ -137,18 +137,58 @@ def assert_is_option(setting: str, detector: str) -> None:
     read_options(importlib.import_module(TABLE[detector]).Options, {name: value}, detector)
 
 
+def flags_of(command: str) -> set[str]:
+    """The options of a command, as they are written."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    return {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+# Commands that a page is about beside those that its name and its paragraphs name.
+ABOUT = {"docs/formats.md": ("check", "convert", "scan"), "README.md": ("scan",)}
+
+
+def passages(text: str) -> Iterator[str]:
+    """Paragraphs, items of lists and rows of tables, each by itself."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        yield from re.split(r"\n(?=\s*(?:[-*|]|\d+\.) ?)", paragraph)
+
+
+def misplaced(page: Path, text: str, elsewhere: set[str]) -> Iterator[str]:
+    """Options that the command beside them doesn't have: `code: option`.
+
+    A span that begins with a command is held against it, another against the commands that its passage or the
+    page is about; where there are none, some command must have it.
+
+    elsewhere : options of scripts, and of all commands.
+    """
+    about = {name for name in COMMANDS if page.stem == name} | set(ABOUT.get(page_name(page), ()))
+    for passage in passages(text):
+        spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", passage)]
+        first = {span: span.removeprefix("ecodetect ").split()[:1] for span in spans}
+        named = {words[0] for words in first.values() if words and words[0] in COMMANDS}
+        for span in spans:
+            if span.startswith("python "):
+                continue
+            own = {word for word in first[span] if word in COMMANDS}
+            for flag in FLAG.findall(span):
+                commands = own or named | about
+                there = set().union(*map(flags_of, commands)) if commands else elsewhere
+                if flag not in there | {"--help"} and (own or flag not in elsewhere - ALL_FLAGS):
+                    yield f"{span}: {flag}"
+
+
+ALL_FLAGS = {flag for name in COMMANDS for flag in flags_of(name)}
+
+
 @each_page
 def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    flags = {"--help"}
+    elsewhere = set(ALL_FLAGS)
     for script in (ROOT / "benchmarks").rglob("*.py"):
-        flags |= set(re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8")))
-    for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
-        flags |= {
-            flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)
-        }
+        elsewhere |= set(re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8")))
+    assert list(misplaced(page, text, elsewhere)) == []
     options = {name for detector in TABLE for name in describe(detector).options}
     options |= {
         field.name
@@ -157,8 +197,6 @@ def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
         for field in dataclasses.fields(training)
     }
     for code in re.findall(r"`([^`\n]+)`", text):
-        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
-            assert flag in flags, code
         for name in re.findall(r"^(?:--set )?([a-z_]+)=(?!…)\S+$", code):
             assert name in options, code
     for command_name in re.findall(r"`ecodetect ([a-z]+)", text):

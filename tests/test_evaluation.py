@@ -20,6 +20,7 @@ from command_line import Run
 from PIL import Image
 from pyproj import CRS
 from scipy.optimize import linear_sum_assignment
+from training_sets import noise, write_raster
 
 from ecodetect import bundle, formats
 from ecodetect.evaluation import Criterion, evaluate
@@ -242,6 +243,36 @@ def test_several_polygons_are_plots(tmp_path: Path) -> None:
     assert (t.true_positives, t.false_negatives, t.false_positives, t.true_negatives) == (1, 1, 1, 0)
     assert t.n_unknown == 1  # D holds a doubtful one only
     assert (done.count.mae, done.count.n) == (0.5, 4)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_annotations_mean_is_said_as_to_train(tmp_path: Path, ecodetect: Run) -> None:
+    """The options that `check` and `train` have: radius, the raster's edge, ground that is complete."""
+    image = write_raster(tmp_path / "a.tif", noise(3, 64, 64), gsd_m=None)
+    found = table(tmp_path / "f.csv", "x,y", [(3.5, 30.5), (30.5, 30.5), (40.5, 50.5)])
+    there = table(tmp_path / "t.csv", "x,y", [(1.5, 9.5), (30.5, 33.5), (60.5, 40.5)])
+    arguments = ("evaluate", found, there, "--image", image, "--radius", "4px")
+
+    def counts(*more: object) -> tuple[int, int, int]:
+        done = ecodetect(*arguments, *more, "--json")
+        assert done.code == 0, done.err
+        rates = json.loads(done.out)
+        return rates["true_positives"], rates["false_positives"], rates["false_negatives"]
+
+    assert counts() == (1, 2, 2)
+    assert counts("--ignore-edge", "5px") == (1, 1, 0)
+    plot = tmp_path / "plot.geojson"
+    ring = [[20, 20], [50, 20], [50, 45], [20, 45], [20, 20]]
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    plot.write_text(
+        json.dumps({"type": "FeatureCollection", "ecodetect:frame": "pixel", "features": [
+            {"type": "Feature", "properties": {}, "geometry": shape}]}),
+        encoding="utf-8",
+    )  # fmt: skip
+    assert counts("--area", plot) == counts("--complete", plot)
+    assert "2 of 3 annotations lie outside" in ecodetect(*arguments, "--complete", plot).err
+    assert counts("--complete", "image") == (1, 2, 2)
+    assert "give a length" in ecodetect(*arguments[:5], "--radius", "contour").err
 
 
 # -- images ------------------------------------------------------------------------------------------------

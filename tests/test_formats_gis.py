@@ -32,8 +32,8 @@ from ecodetect.formats.antimeridian import cut
 from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
 
-SUFFIXES = (".geojson", ".geojsonl", ".gpkg", ".parquet", ".fgb", ".shp")
-WITH_METADATA = (".geojson", ".gpkg", ".parquet", ".fgb")
+SUFFIXES = (".geojson", ".geojsonl", ".gpkg", ".parquet", ".fgb", ".shp", ".kml")
+WITH_METADATA = (".geojson", ".gpkg", ".parquet", ".fgb", ".kml")
 COLUMNS = {
     "id": "str",
     "label": "str",
@@ -161,9 +161,10 @@ def test_objects_lie_in_their_place_for_other_readers(name: str, kind: str, tmp_
         written = formats.write(path, made_stream(layer))
         assert (written.path, written.features, written.dropped) == (path, len(layer), 0)
         geometry, frame = seen_by_others(path) if suffix != ".geojsonl" else _lines(path)
-        crs = CRS.from_epsg(4326) if "geojson" in suffix else frame.crs
+        is_lonlat = "geojson" in suffix or suffix == ".kml"
+        crs = CRS.from_epsg(4326) if is_lonlat else frame.crs
         assert crs is not None
-        if "geojson" not in suffix:
+        if not is_lonlat:
             assert CRS(crs) == grid.crs or suffix == ".shp"  # ESRI's words for a CRS say no axis order
         assert_same_place(back_in_pixels(geometry, crs, grid), layer.geometry, 1e-6)
         again = formats.read(path, grid=grid)

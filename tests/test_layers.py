@@ -89,7 +89,7 @@ LAYERS = [
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
-    ["ecodetect.formats.ogr", "ecodetect.formats.table_frames"],
+    ["ecodetect.formats.ogr", "ecodetect.formats.on_earth", "ecodetect.formats.table_frames"],
     ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
@@ -99,9 +99,11 @@ LAYERS = [
         "ecodetect.formats.masks",
         "ecodetect.formats.placing",
         "ecodetect.formats.qgis_metadata",
+        "ecodetect.formats.qgis_source",
         "ecodetect.formats.qgis_style",
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
+        "ecodetect.formats.xml_writing",
     ],
     ["ecodetect.formats.table_numbers"],
     [

@@ -355,3 +355,53 @@ def test_objects_lie_where_they_were_put_whatever_the_grid(tmp_path, crs, transf
         ]
         got = sorted(tuple(np.round(g.bounds, 6)) for g in pixels)
         assert got == sorted((x, y, x + 14, y + 14) for x, y in places)
+
+
+def test_two_processes_share_a_folder(tmp_path, ecodetect):
+    """Each skips what the other is at work on, with a note, and both end well."""
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    for name in "ab":
+        write_scene(folder / f"{name}.tif")
+    held = Journal(folder / "a.detections.geojson.journal")
+    held.raster("another process")
+    done = ecodetect("scan", folder, "-m", "threshold", "--json")
+    assert done.code == 0, done.err
+    first, second = json.loads(done.out)
+    assert [first["in_work"], second["in_work"]] == [True, False]
+    assert [note["code"] for note in first["notes"]] == ["in-work"]
+    assert not (folder / "a.detections.geojson").exists()
+    held.close()
+    done = ecodetect("scan", folder, "-m", "threshold")
+    assert done.code == 0
+    assert (folder / "a.detections.geojson").exists()
+
+
+def test_what_the_other_process_finished_meanwhile_is_not_searched_again(tmp_path, monkeypatch):
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    paths = [write_scene(folder / f"{name}.tif") for name in "ab"]
+    opened, first = Journal.__init__, folder / "a.detections.geojson"
+
+    def outrun(self, path):
+        if path.name.startswith("a.") and not first.exists():
+            monkeypatch.setattr(Journal, "__init__", opened)
+            scan_files([paths[0]], ASKED)
+        opened(self, path)
+
+    monkeypatch.setattr(Journal, "__init__", outrun)
+    summaries, failures = scan_files(paths, ASKED)
+    assert not failures
+    assert [summary.already_done for summary in summaries] == [True, False]
+    assert not list(folder.glob("*.journal*"))
+
+
+def test_restart_leaves_the_journal_of_a_scan_at_work(tmp_path, ecodetect):
+    path, place = write_scene(tmp_path / "a.tif"), tmp_path / "out.gpkg.journal"
+    held = Journal(place)
+    done = ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart")
+    assert (done.code, place.exists()) == (2, True)
+    assert "Another scan" in done.err
+    held.close()
+    place.write_text("damaged")
+    assert ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart").code == 0

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from ecodetect import bundle, formats, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import Rates  # noqa: E402
-from ecodetect.training import case, checkpoint, loop, planning, report  # noqa: E402
+from ecodetect.training import beginning, checkpoint, loop, planning, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.samples import Statistics  # noqa: E402
@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MOST_STEPS", 24)
     monkeypatch.setattr(planning, "STEP_PX", 1)
     monkeypatch.setitem(heatmap.DEFAULTS, "network", TINY)  # type: ignore[arg-type]
-    monkeypatch.setattr(case, "nearest", lambda sources: None)
+    monkeypatch.setattr(beginning, "nearest", lambda sources: None)
 
 
 @pytest.mark.usefixtures("small")
@@ -125,11 +125,11 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
         size = None if gsd is None else (gsd, gsd)
         return cast(Source, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
 
-    assert case.nearest([source(0.12)]) == "shrubs"
-    assert case.nearest([source(0.5)]) == "trees-rgb"
-    assert case.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
-    assert case.nearest([source(None), source(None, ("grey",))]) == "nuclei"
-    assert case.nearest([source(0.6, ("thermal",))]) is None
+    assert beginning.nearest([source(0.12)]) == "shrubs"
+    assert beginning.nearest([source(0.5)]) == "trees-rgb"
+    assert beginning.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
+    assert beginning.nearest([source(None), source(None, ("grey",))]) == "nuclei"
+    assert beginning.nearest([source(0.6, ("thermal",))]) is None
 
 
 def test_bands_go_by_their_names() -> None:
@@ -379,5 +379,7 @@ def test_which_classes_only_validation_has() -> None:
             spacing_px=None, known_px=0.0,
         )  # fmt: skip
 
-    assert case.classes_unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith("none of: 'b' (2)")
-    assert case.classes_unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""
+    assert beginning.classes_unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith(
+        "none of: 'b' (2)"
+    )
+    assert beginning.classes_unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""

@@ -58,11 +58,12 @@ def draw_worst(
     facts = [f"{n_true:,} true, {len(false):,} false, {len(missed):,} missed ({rule})"]
     title = f"Errors in {len(judged)} images" if several else f"Errors in {Path(_image(judged[0])).name}"
     paths = {spot.name: _image(spot.judged) for spot in spots}
-    gsds = {spot.name: spot.judged.pair.grid.stated_gsd for spot in spots}
+    pairs = {spot.name: spot.judged.pair for spot in spots}
 
     def opened(name: str) -> AbstractContextManager[Raster]:
-        stated = gsds[name]
-        return open_raster(paths[name], gsd_m=None if stated is None else stated[0])
+        stated = pairs[name].grid.stated_gsd
+        gsd_m = None if stated is None else stated[0]
+        return open_raster(paths[name], gsd_m=gsd_m, allow_vrt=pairs[name].allow_vrt)
 
     shown = [panel for panel in panels if panel.cuts]
     draw_panels(shown, path, title=title, facts=facts, opened=opened, keys=_KEYS, ground=_GROUND)

@@ -35,6 +35,7 @@ from ecodetect.errors import LayerError, UserError
 from ecodetect.formats import content
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
+from ecodetect.formats.qgis_source import source_of as source_of
 from ecodetect.formats.qgis_style import is_ours, style, write_beside
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
@@ -85,7 +86,7 @@ FORMATS = (
     Format("geoparquet", "GeoParquet", reads=_PARQUET, writes=_PARQUET, has_qml=True),
     Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",), has_qml=True),
     Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",), has_qml=True),
-    Format("kml", "KML", reads=(".kml", ".kmz")),
+    Format("kml", "KML", reads=(".kml", ".kmz"), writes=(".kml",)),
     Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
     Format("via", "VGG Image Annotator (VIA)", reads=(".json", ".csv")),
     Format("labelme", "LabelMe", reads=(".json",)),
@@ -113,7 +114,12 @@ _REFUSED = {
 
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
     """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
-    return Path(path).suffix.lower() in _GEOJSON
+    return Path(path).suffix.lower() in (*_GEOJSON, ".kml")
+
+
+def needs_crs(path: str | os.PathLike[str]) -> bool:
+    """Whether the format of `path` holds nothing without a CRS."""
+    return Path(path).suffix.lower() == ".kml"
 
 
 def suffixes(*, writing: bool) -> tuple[str, ...]:
@@ -132,13 +138,14 @@ def read(
 ) -> Layer:
     """Read a file (or folder) of features.
 
+    path : may name the layer as QGIS does: `trees.gpkg|layername=crowns`.
     layer : name of the layer, where the file has several.
     grid : grid of the raster that the features belong to; resolves coordinates that don't say where they are.
     image : name of that raster, where the file speaks of several images.
     names_from : the file that says which images and classes the numbers in a list of COCO results are.
     Raises LayerError in one sentence for whatever can't be read.
     """
-    source = Path(path)
+    source, layer = source_of(path, layer)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
     suffix = source.suffix.lower()
@@ -163,7 +170,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     Empty where there are none, and where a side file is of another content. Raises LayerError where the file
     can't be read.
     """
-    source = Path(path)
+    source, _ = source_of(path)
     module = _module(_writer(source))
     with _one_sentence(source):
         if _has_place(module, source):

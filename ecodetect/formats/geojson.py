@@ -23,21 +23,20 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from ecodetect.errors import GridError, LayerError
+from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.antimeridian import cut
 from ecodetect.formats.collecting import pixels_note
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.json_stream import JsonStream
+from ecodetect.formats.on_earth import on_earth, place_of
 from ecodetect.formats.placing import frame_of, placed, upended
 from ecodetect.formats.protocol import Written
-from ecodetect.grid import WGS84, Grid, describe_crs
+from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
 from ecodetect.wording import counted
 
 _SEAL_KEY = "ecodetect:content"
-_METRES_PER_DEGREE = 111_320.0
 _SEQUENCES = WITHOUT_METADATA = (".geojsonl", ".geojsons")
 _MOST_BYTES = 2 << 30
 _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature has it
@@ -66,24 +65,16 @@ def write(path: Path, stream: Stream) -> Written:
         for batch in chain([] if first is None else [first], batches):
             if frame_of(stream, batch) != frame:
                 raise LayerError(f"{path.name} can't hold features with and without a CRS; write two files.")
-            try:
-                if frame == "crs":
-                    geometry = batch.in_lonlat(decimals=_decimals(batch.grid))
-                else:
-                    geometry = upended(batch.in_world()) if frame == "pixel" else batch.in_world()
-            except GridError as error:
-                crs = describe_crs(batch.frame_crs)
-                raise LayerError(
-                    f"{path.name} can't be GeoJSON: {crs} has no longitude and latitude; write a .gpkg."
-                ) from error
-            has_place = _has_place(geometry)
-            if not has_place.all():
+            if frame == "crs":
+                batch, geometry, lost = on_earth(batch, name=path.name, title="GeoJSON")
+                dropped += lost
+            else:
+                geometry = upended(batch.in_world()) if frame == "pixel" else batch.in_world()
+                has_place = place_of(geometry)
                 dropped += int(np.count_nonzero(~has_place))
                 batch, geometry = batch[has_place], geometry[has_place]
             if not len(batch):
                 continue
-            if frame == "crs":
-                geometry = cut(geometry)
             lines = _features(shapely.orient_polygons(geometry), batch.columns)
             if is_sequence:
                 file.write("\n".join(lines) + "\n")
@@ -106,24 +97,6 @@ def _opening(frame: str, stated: Mapping[str, Any]) -> str:
     if stated:
         members.append(f'"{metadata.KEY}":{metadata.to_json(stated)},"{_SEAL_KEY}":"{metadata.BLANK}"')
     return ",\n".join([*members, '"features":['])
-
-
-def _has_place(geometry: Geometries) -> NDArray[np.bool_]:
-    if np.isfinite(shapely.get_coordinates(geometry)).all():
-        return np.asarray(~(shapely.is_empty(geometry) | shapely.is_missing(geometry)))
-    xy, owner = shapely.get_coordinates(geometry, return_index=True)
-    lost = np.bincount(owner, weights=~np.isfinite(xy).all(axis=1), minlength=len(geometry)) > 0
-    return np.asarray(~lost & (np.bincount(owner, minlength=len(geometry)) > 0))
-
-
-def _decimals(grid: Grid | None) -> int | None:
-    """As many decimals of a degree as 1e-6 pixel needs, at least 8; None: all that there are."""
-    gsd = None if grid is None else grid.gsd
-    if gsd is None:
-        return None
-    # Rounding moves a coordinate by half a unit: by 2e-7 pixel at most, a fifth of the precision promised.
-    decimals = max(8, math.ceil(-math.log10(4e-7 * min(gsd) / _METRES_PER_DEGREE)))
-    return None if decimals > 13 else decimals  # 180 in steps of 1e-14 is finer than float64
 
 
 def _features(geometry: Geometries, columns: Mapping[str, NDArray[Any]]) -> list[str]:

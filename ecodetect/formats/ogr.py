@@ -26,6 +26,7 @@ from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.content import Content
 from ecodetect.formats.placing import placed
 from ecodetect.formats.protocol import Written, reason
+from ecodetect.formats.qgis_source import BY_NUMBER
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
@@ -126,6 +127,12 @@ def _layer_name(path: Path, source: Path | bytes, wanted: str | None) -> str:
         return next(iter(found))
     if wanted in found:
         return wanted
+    if wanted is not None and wanted.startswith(BY_NUMBER):
+        names = [str(name) for name in pyogrio.list_layers(source)[:, 0]]
+        number = int(wanted.removeprefix(BY_NUMBER))
+        if number < len(names) and names[number] in found:
+            return names[number]
+        wanted = f"number {number}"
     counts = {
         name: pyogrio.read_info(source, layer=name, force_feature_count=True)["features"] for name in found
     }
@@ -136,7 +143,10 @@ def _layer_name(path: Path, source: Path | bytes, wanted: str | None) -> str:
     filled = [name for name, count in counts.items() if count and "LineString" not in found[name]]
     if len(filled) == 1:
         return filled[0]
-    raise LayerError(f"{path} has several layers: {choice}; name one with --layer.")
+    example = (filled or list(found))[0]
+    raise LayerError(
+        f'{path} has several layers: {choice}; name one, as in "{path.name}|layername={example}".'
+    )
 
 
 def crs_of(stated: str | None) -> CRS | None:

@@ -74,7 +74,12 @@ def placed(
         said.append(Note("y-upwards", text, about=name, kind="choice"))
     pixels_of = grid if frame == "pixel" else None
     found: CRS | None = None
-    if stated is not None and grid is not None and _are_exchanged(_centres(shapes), stated, grid):
+    if (
+        not is_planar
+        and stated is not None
+        and grid is not None
+        and _are_exchanged(_centres(shapes), stated, grid)
+    ):
         shapes = shapely.transform(shapes, lambda xy: xy[:, ::-1])
         said.append(exchanged_note(name, in_degrees=in_degrees))
     if not is_planar:

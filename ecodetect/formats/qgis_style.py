@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without black: pictures are full of it.
-_LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
+LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
 _SCORE_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis, low to high
 _MOST_CLASSES = 50  # a legend longer than this helps nobody
 _OURS = "<!-- written by ecodetect; a style saved by QGIS takes its place and is kept -->"
@@ -67,7 +67,7 @@ def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) ->
         looks = [*map(_Look, _SCORE_COLOURS), _BY_HAND]
     else:
         renderer = SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0")
-        looks = [_Look(_LABEL_COLOURS[0])]
+        looks = [_Look(LABEL_COLOURS[0])]
     _add_symbols(renderer, looks, is_point=is_point)
     SubElement(root, "layerGeometryType").text = "0" if is_point else "2"
     return tostring(root, encoding="unicode")
@@ -87,7 +87,7 @@ def is_ours(path: Path) -> bool:
 def _looks(classes: Sequence[str]) -> list[_Look]:
     if set(classes) <= set(_ERRORS):
         return [_ERRORS[name] for name in classes]
-    return [_Look(_LABEL_COLOURS[number % len(_LABEL_COLOURS)]) for number in range(len(classes))]
+    return [_Look(LABEL_COLOURS[number % len(LABEL_COLOURS)]) for number in range(len(classes))]
 
 
 def _add_symbols(renderer: Element, looks: Iterable[_Look], *, is_point: bool) -> None:

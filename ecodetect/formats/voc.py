@@ -12,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
-from xml.sax.saxutils import escape
 
 import numpy as np
 import shapely
@@ -30,6 +29,7 @@ from ecodetect.formats.image_matching import (
 )
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.xml_reading import read_xml
+from ecodetect.formats.xml_writing import escaped
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
@@ -190,27 +190,18 @@ def _source(batch: Layer, stream: Stream) -> str:
 
 def _opening(source: str, grid: Grid) -> str:
     return (
-        f"<annotation>\n  <filename>{_escaped(source)}</filename>\n"
+        f"<annotation>\n  <filename>{escaped(source)}</filename>\n"
         f"  <size><width>{grid.width}</width><height>{grid.height}</height></size>\n"
     )
 
 
 def _object(corners: list[float], values: dict[str, Any]) -> str:
     names = ("xmin", "ymin", "xmax", "ymax")
-    label = _escaped(str(values.get("label", "") or "object"))
+    label = escaped(str(values.get("label", "") or "object"))
     lines = [f"  <object>\n    <name>{label}</name>"]
     for name in ("id", *_VALUES, *_FLAGS):
         value = values.get(name)
         if value not in (None, "") and value == value:
-            lines.append(f"    <{name}>{_escaped(str(value))}</{name}>")
+            lines.append(f"    <{name}>{escaped(str(value))}</{name}>")
     drawn = "".join(f"<{name}>{value:.6f}</{name}>" for name, value in zip(names, corners, strict=True))
     return "\n".join([*lines, f"    <bndbox>{drawn}</bndbox>", "  </object>\n"])
-
-
-def _escaped(text: str) -> str:
-    # XML 1.0 has no way to write most control characters and no surrogates.
-    kept = (
-        char if char >= " " and not "\ud800" <= char <= "\udfff" else "\N{REPLACEMENT CHARACTER}"
-        for char in text
-    )
-    return escape("".join(kept))

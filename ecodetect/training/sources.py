@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -39,6 +39,7 @@ from ecodetect.annotation_files import (
     names_images,
     nothing_on,
     opened,
+    opened_shapes,
     touching,
 )
 from ecodetect.annotations import Annotations, on_raster
@@ -74,7 +75,7 @@ class Source:
     grid : native Grid; all shapes here are in its pixels.
     bands : names of the raster's bands.
     dtype : numpy name of its pixels.
-    opened_with : (bands, gsd_m) to open it with, as `open_raster` takes them.
+    opened_with : how it is opened, as `open_raster` takes it.
     annotations : of this raster; those with `ignore` are neither individuals nor background.
     complete : where all individuals are annotated; None: nowhere.
     complete_by : what says so.
@@ -89,7 +90,7 @@ class Source:
     grid: Grid
     bands: tuple[str, ...]
     dtype: str
-    opened_with: tuple[str | None, float | None]
+    opened_with: Mapping[str, Any]
     annotations: Annotations
     complete: Area | None
     complete_by: CompleteBy
@@ -99,8 +100,7 @@ class Source:
 
     def open(self) -> Raster:
         """The raster, opened anew."""
-        bands, gsd_m = self.opened_with
-        return open_raster(self.image, bands=bands, gsd_m=gsd_m)
+        return open_raster(self.image, **self.opened_with)
 
     @property
     def kept(self) -> NDArray[np.bool_]:
@@ -141,7 +141,7 @@ class Asked:
     ignore : files of shapes, or classes, from which nothing is learned.
     edge : width of a strip along each raster's edge from which nothing is learned.
     gsd_m : metres per pixel where rasters don't say.
-    bands : which bands of the rasters, as `open_raster` takes them.
+    bands, allow_vrt : how rasters are opened, as `open_raster` takes it.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
     values : what counts as black and white in the rasters; None: told by their values.
@@ -155,9 +155,15 @@ class Asked:
     edge: Length | None = None
     gsd_m: float | None = None
     bands: str | None = None
+    allow_vrt: bool = False
     layer: str | None = None
     empty_images: bool = False
     values: Unit | None = None
+
+    @property
+    def opened_with(self) -> Mapping[str, Any]:
+        """What `open_raster` takes beside the path."""
+        return {"bands": self.bands, "gsd_m": self.gsd_m, "allow_vrt": self.allow_vrt}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -226,6 +232,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     outside.check()
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
+    sources = _without_outside(sources, notes)
     return Gathered(with_units(list(_with_hulls(sources)), asked), merged(notes), tuple(unmarked))
 
 
@@ -321,7 +328,7 @@ def _source(
 
     is_one : the marks are about this raster alone.  is_set : there are other rasters.
     """
-    with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+    with open_raster(image, **asked.opened_with) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
         notes += [note for note in raster.notes if note.code != "no-transform"]  # training needs no place
     found = marks.of(image, grid, is_one=is_one)
@@ -344,9 +351,8 @@ def _source(
     elif not len(layer) or (not is_one and grid.window.area <= WHOLE_PX):
         complete, by = _area(whole, grid), "image"
     ignored = outside.ignored(image, grid, is_set=is_set)
-    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--edge")
-    opened = (asked.bands, asked.gsd_m)
-    return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge)
+    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--ignore-edge")
+    return Source(image, name, grid, bands, dtype, asked.opened_with, marked, complete, by, ignored, edge)
 
 
 def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[Note]) -> Annotations:
@@ -356,7 +362,7 @@ def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: l
         return marked
     every = matching.centres(marked.geometry)
     near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
-    with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+    with open_raster(image, **asked.opened_with) as raster:
         shapes, found = outlined(raster, marked.geometry[bare], near[bare])
     text = f"a clear outline around {int(found.sum())} of {len(found)} points, taken as their box."
     notes.append(Note("outlines-taken", text, about=name, kind="choice"))
@@ -380,9 +386,9 @@ class _Outside:
     @classmethod
     def of(cls, asked: Asked) -> _Outside:
         complete = None
-        if asked.complete not in (None, "image"):
-            complete = _existing(asked.complete, "--complete", asked.complete_layer)
-        return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if is_file(text)])
+        if asked.complete is not None and asked.complete != "image":
+            complete = opened_shapes(asked.complete, "--complete", asked.complete_layer)
+        return cls(complete, [opened_shapes(text, "--ignore") for text in asked.ignore if is_file(text)])
 
     def complete(self, image: str, grid: Grid, *, is_set: bool) -> Area | None:
         """The part of a raster inside the polygons; None where there is none."""
@@ -417,13 +423,6 @@ class _Outside:
         for file in ([] if self._complete is None else [self._complete]) + self._ignore:
             if file.path not in self._met:
                 raise UserError(f"{file.path} lies on none of the rasters; does it belong to them?")
-
-
-def _existing(text: str | None, flag: str, layer: str | None = None) -> AnnotationFile:
-    path = Path(text or "")
-    if not path.exists():
-        raise UserError(f"{flag}: {path} doesn't exist.")
-    return AnnotationFile(path, layer)
 
 
 # -- all together ------------------------------------------------------------------------------------------
@@ -467,6 +466,37 @@ def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[
         )
         for source in sources
     ]
+
+
+def _without_outside(sources: list[Source], notes: list[Note]) -> list[Source]:
+    """Annotations outside the polygons in which annotation is complete are ignored, as `evaluate` does.
+
+    Raises UserError where none is left.
+    """
+    made: list[Source] = []
+    outside, total = 0, 0
+    for source in sources:
+        if source.complete_by == "polygons":
+            inside = np.zeros(len(source.annotations), np.bool_)
+            if source.complete is not None:
+                inside = source.complete.contains(source.xy)
+            total += int(source.kept.sum())
+            outside += int((source.kept & ~inside).sum())
+            ignore = source.annotations.ignore | ~inside
+            source = replace(source, annotations=replace(source.annotations, ignore=ignore))
+        made.append(source)
+    if outside and outside == total == sum(int(source.kept.sum()) for source in sources):
+        raise UserError(
+            f"None of the {total} annotations lies inside the polygons of --complete; do they belong"
+            " together?"
+        )
+    if outside:
+        text = (
+            f"{outside} of {total} annotations lie outside the polygons of --complete and aren't learned"
+            " from."
+        )
+        notes.append(Note("outside-complete", text, kind="choice"))
+    return made
 
 
 def _with_hulls(sources: list[Source]) -> Iterator[Source]:
