@@ -34,6 +34,12 @@ values = click.option(
     metavar="LOW:HIGH",
     help="What counts as black and white in the raster (0:4095); told by its values if not given.",
 )
+nodata = click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Value that stands for no data, where the raster declares none or another (nan: none but NaN).",
+)
 settings = click.option(
     "--set",
     "settings",
@@ -76,7 +82,7 @@ aoi = together(
     click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several."),
 )
 # How a raster is opened: in every command that looks at its pixels.
-raster = together(bands, gsd, allow_vrt)
+raster = together(bands, gsd, nodata, allow_vrt)
 # Where a raster lies, in commands that look at no pixel of it.
 place = together(gsd, allow_vrt)
 
@@ -183,6 +189,7 @@ def asked(given: dict[str, Any]) -> Asked:
         edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
         gsd_m=gsd_m,
         bands=given.pop("bands"),
+        nodata=given.pop("nodata"),
         allow_vrt=given.pop("allow_vrt"),
         values=unit_of(given.pop("values")),
         **{name: given.pop(name) for name in names},

@@ -19,17 +19,14 @@ from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.notes import Note, merged
+from ecodetect.notes import Note
 from ecodetect.pictures import draw_map
-from ecodetect.raster_values import survey
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
 from ecodetect.training.beginning import Beginning, begin, check_classes
 from ecodetect.training.samples import Contract, Dataset, class_of
 from ecodetect.training.sources import Asked, Gathered, Source, object_px
 from ecodetect.training.splits import Split, split
-from ecodetect.values import check_mappable, remarks
 
-_LOOKED_AT = 32  # rasters whose values are compared with a model's
 CHIP_PX = 256  # the chips that are counted; training chooses its own
 # Of one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
 # Other networks take a third to ten times as long.
@@ -96,11 +93,6 @@ def check(
     if card is not None and not _is_seen_as_is(card, sources):
         text = "The model doesn't fit these rasters as it is; training would adapt it."
         notes.append(Note("model-misfit", text))
-    elif card is not None:
-        try:
-            notes += merged(_said_of_values(card, sources))
-        except UserError as error:
-            problems.append(str(error))
     facts: dict[str, Any] = {
         "rasters": _rasters(sources, gathered),
         "annotations": _annotations(sources),
@@ -137,17 +129,6 @@ def _is_seen_as_is(card: Card, sources: Sequence[Source]) -> bool:
     return all(stand_ins(own.bands, source.bands) is not None for source in sources) and (
         own.unit == "px" or all(source.grid.gsd is not None for source in sources)
     )
-
-
-def _said_of_values(card: Card, sources: Sequence[Source]) -> Iterator[Note]:
-    """What there is to say of the values of the first rasters as the model sees them."""
-    for source in sources[:_LOOKED_AT]:
-        bands = stand_ins(card.bands, source.bands)
-        if bands is None or source.unit is None:
-            continue
-        check_mappable(source.name, card, source.unit)
-        with source.open() as raster:
-            yield from remarks(source.name, card, source.unit, survey(raster, bands))
 
 
 # -- facts -------------------------------------------------------------------------------------------------

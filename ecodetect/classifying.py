@@ -69,6 +69,7 @@ def classify(
     top: int | None = None,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     values: Unit | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
@@ -92,7 +93,7 @@ def classify(
     vote, views : see `Classifier` and `Member`.
     top : int, optional
         How many answers are written, 3 if there are as many.
-    bands, gsd_m, allow_vrt : see `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : see `open_raster`.
     values : what counts as black and white in the raster; None: told by its values.
 
     Raises
@@ -109,7 +110,7 @@ def classify(
         raise LayerError(f"{target} exists; say --overwrite to replace it.")
     classifier = open_classifier(models, vote=vote, views=views, device=device)
     count = classifier.top(top)
-    with open_raster(image, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):

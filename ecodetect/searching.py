@@ -55,6 +55,7 @@ class Settings:
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
     gsd_m : metres per pixel, where the raster doesn't say.
+    nodata : value that stands for no data, where the raster declares none or another; see `open_raster`.
     diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
         those it has learned.
     values : what counts as black and white in the rasters; None: told by their values.
@@ -72,6 +73,7 @@ class Settings:
     aoi: str | None = None
     aoi_layer: str | None = None
     gsd_m: float | None = None
+    nodata: float | None = None
     diameter: Length | None = None
     values: Unit | None = None
     companions: Companions | None = field(default=None, compare=False)
@@ -106,6 +108,8 @@ class Settings:
             "options": dict(self.options),
             "bands": self.bands,
             "gsd_m": self.gsd_m,
+            # JSON knows no NaN.
+            "nodata": None if self.nodata is None else f"{self.nodata:.10g}",
             "diameter": None if self.diameter is None else str(self.diameter),
             "values": None if self.values is None else f"{self.values.low:g}:{self.values.high:g}",
             "score": self.score,

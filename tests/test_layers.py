@@ -82,6 +82,7 @@ LAYERS = [
         "ecodetect.georeference",
         "ecodetect.lattice",
         "ecodetect.raster_blocks",
+        "ecodetect.raster_rim",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
         "ecodetect.tiff_pages",
@@ -89,8 +90,14 @@ LAYERS = [
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
-    ["ecodetect.formats.ogr", "ecodetect.formats.on_earth", "ecodetect.formats.table_frames"],
+    [
+        "ecodetect.formats.label_image",
+        "ecodetect.formats.ogr",
+        "ecodetect.formats.on_earth",
+        "ecodetect.formats.table_frames",
+    ],
     ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
+    ["ecodetect.formats.shown_upright"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",

@@ -187,8 +187,8 @@ def model(tmp_path: Path, made: Card) -> str:
 
 def test_a_scan_maps_and_says_so(tmp_path: Path) -> None:
     asked = Settings(model=model(tmp_path, card()))
-    eight = written(tmp_path / "a.tif", np.rint(scene()).astype(np.uint8))
-    twelve = written(tmp_path / "b.tif", in_unit(scene(), Unit(0, 4095), "uint16"))
+    eight = written(tmp_path / "a.tif", np.rint(ground(100)).astype(np.uint8))
+    twelve = written(tmp_path / "b.tif", in_unit(ground(100), Unit(0, 4095), "uint16"))
     with open_raster(eight) as raster:
         plain = prepare(str(eight), raster, asked)
         assert not [note.code for note in plain.notes if note.code.startswith("values")]

@@ -33,10 +33,12 @@ import shapely
 
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats import content
+from ecodetect.formats.collecting import OF_IMAGE
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
 from ecodetect.formats.qgis_source import source_of as source_of
 from ecodetect.formats.qgis_style import is_ours, style, write_beside
+from ecodetect.formats.shown_upright import read_turned
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
@@ -97,6 +99,7 @@ FORMATS = (
     Format("cvat", "CVAT", reads=(".xml",)),
     Format("voc", "Pascal VOC", reads=(".xml", "/"), writes=(".xml",)),
     Format("yolo", "YOLO", reads=(".txt", ".yaml", ".yml", "/"), writes=(".txt",)),
+    Format("object_masks", "folder of masks", reads=("/",)),
     Format("table", "CSV", reads=(".csv", ".tsv", ".txt"), writes=(".csv", ".tsv")),
     Format("label_image", "label image", reads=_LABEL_IMAGES, writes=_LABEL_IMAGES),
 )
@@ -115,6 +118,12 @@ _REFUSED = {
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
     """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
     return Path(path).suffix.lower() in (*_GEOJSON, ".kml")
+
+
+def is_folder_of(module: str, folder: Path) -> bool:
+    """Whether a folder is one that this module reads."""
+    entry = next(entry for entry in FORMATS if entry.module == module)
+    return bool(_module(entry).recognises(folder, b""))
 
 
 def needs_crs(path: str | os.PathLike[str]) -> bool:
@@ -160,8 +169,16 @@ def read(
     with _one_sentence(source):
         entry = _chosen(source, candidates)
         more = {"names_from": Path(names_from)} if entry.takes_names and names_from is not None else {}
-        found: Layer = _module(entry).read(source, layer=layer, grid=grid, image=image, **more)
-    return found
+        module = _module(entry)
+
+        def read_on(grid: Grid | None) -> Layer:
+            found: Layer = module.read(source, layer=layer, grid=grid, image=image, **more)
+            return found
+
+        is_turned = grid is not None and grid.orientation != 1
+        found = read_turned(read_on, grid, source) if grid is not None and is_turned else read_on(grid)
+    facts = {name: value for name, value in found.metadata.items() if name != OF_IMAGE}
+    return replace(found, metadata=facts)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -172,13 +189,13 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """
     source, _ = source_of(path)
     module = _module(_writer(source))
-    with _one_sentence(source):
-        if _has_place(module, source):
-            found: dict[str, Any] = module.read_metadata(source)
-            return found
+    if not _has_place(module, source):
         side = content.read_side(source)
         is_of_it = side is not None and side.digest == content.digest_of_bytes(source, _beside(module))
         return side.metadata if side is not None and is_of_it else {}
+    with _one_sentence(source):
+        found: dict[str, Any] = module.read_metadata(source)
+    return found
 
 
 def held_by(path: str | os.PathLike[str]) -> Held:
@@ -188,12 +205,12 @@ def held_by(path: str | os.PathLike[str]) -> Held:
     """
     source = Path(path)
     module = _module(_writer(source))
+    if not _has_place(module, source):
+        side = content.read_side(source)
+        if side is None:
+            return Held()
+        return Held(side.tally, side.digest != content.digest_of_bytes(source, _beside(module)))
     with _one_sentence(source):
-        if not _has_place(module, source):
-            side = content.read_side(source)
-            if side is None:
-                return Held()
-            return Held(side.tally, side.digest != content.digest_of_bytes(source, _beside(module)))
         stated = module.read_seal(source)
         if stated is None:
             return Held()

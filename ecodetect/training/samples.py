@@ -539,6 +539,7 @@ def contract(
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
     typical_px: float = TYPICAL_PX,
+    onto: Unit | None = None,
 ) -> tuple[Contract, tuple[Note, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
@@ -550,6 +551,7 @@ def contract(
         of each raster, for pictures whose brightness means nothing. "auto": fixed if all rasters have 8 bits
         and their GSD is known, else survey.
     typical_px : width that usual objects shall have.
+    onto : unit that a model has learned already: values are mapped to it, with a fixed scaling.
 
     Raises
     ------
@@ -575,7 +577,7 @@ def contract(
     mode = scaling
     if mode == "auto":
         eight = all(source.dtype == "uint8" for source in sources)
-        mode = "fixed" if eight and unit == "m" else "survey"
+        mode = "fixed" if onto is not None or (eight and unit == "m") else "survey"
     first = Contract(
         bands=chosen_bands,
         unit=unit,
@@ -583,7 +585,9 @@ def contract(
         scaling=Scaling(mode=mode, offset=(0.0,), span=(1.0,)) if mode == "fixed" else Scaling(mode=mode),
         fill=0.0,
         classes=names,
-        learned=_unit_learned(sources, mode, notes),
+        learned=_unit_learned(sources, mode, notes)
+        if onto is None
+        else Learned(dtypes=(), low=onto.low, high=onto.high),
     )
     (mean, deviation), learned = _moments(sources, first)
     made = Scaling(mode=mode, offset=mean, span=deviation)

@@ -25,7 +25,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import matching
+from ecodetect import formats, matching
 from ecodetect.annotation_files import (
     PICTURES,
     AnnotationFile,
@@ -53,6 +53,7 @@ from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.raster_values import shared
 from ecodetect.sizes import Length
+from ecodetect.training import layouts
 from ecodetect.training.outlining import outlined
 from ecodetect.values import Choice, Unit
 from ecodetect.wording import counted
@@ -141,7 +142,7 @@ class Asked:
     ignore : files of shapes, or classes, from which nothing is learned.
     edge : width of a strip along each raster's edge from which nothing is learned.
     gsd_m : metres per pixel where rasters don't say.
-    bands, allow_vrt : how rasters are opened, as `open_raster` takes it.
+    bands, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
     values : what counts as black and white in the rasters; None: told by their values.
@@ -155,6 +156,7 @@ class Asked:
     edge: Length | None = None
     gsd_m: float | None = None
     bands: str | None = None
+    nodata: float | None = None
     allow_vrt: bool = False
     layer: str | None = None
     empty_images: bool = False
@@ -163,7 +165,12 @@ class Asked:
     @property
     def opened_with(self) -> Mapping[str, Any]:
         """What `open_raster` takes beside the path."""
-        return {"bands": self.bands, "gsd_m": self.gsd_m, "allow_vrt": self.allow_vrt}
+        return {
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            "nodata": self.nodata,
+            "allow_vrt": self.allow_vrt,
+        }
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -198,7 +205,10 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     notes: list[Note] = []
     pairs: list[tuple[list[str], AnnotationFiles]] = []
     if len(given) == 1:
-        pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
+        known = layouts.parts_of(Path(given[0]))
+        pairs += [(images, opened(annotations, layer=asked.layer)) for images, annotations in known]
+        if not known:
+            pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
     elif len(given) % 2 == 0 and given:
         for image, annotations in zip(given[::2], given[1::2], strict=True):
             pairs.append((expand([image]), opened(annotations, layer=asked.layer)))
@@ -269,14 +279,20 @@ def _in_folder(folder: Path, asked: Asked, notes: list[Note]) -> tuple[list[str]
     stems = {stem_of(image).casefold() for image in images}
     folders = [folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()]
     candidates: list[Path] = [path for path in folders if features_in(path)]
-    if any(path.stem.casefold() in stems and path.suffix.lower() not in PICTURES for path in files_in(inner)):
-        candidates.append(inner)
-    files = [path for path in dict.fromkeys([*files_in(folder), *files_in(inner)]) if _may_be_about_all(path)]
+    beside = files_in(inner)
+    is_by_image = any(
+        path.stem.casefold() in stems if path.suffix.lower() not in PICTURES else is_label_image(path)
+        for path in beside
+    )
+    candidates += [inner] if is_by_image else []
+    files = [path for path in dict.fromkeys([*files_in(folder), *beside]) if _may_be_about_all(path)]
     named = [path for path in files if path.stem.casefold() in ANNOTATION_FOLDERS]
     rest = [path for path in files if path not in named and path.stem.casefold() not in stems]
     candidates += sorted(named, key=lambda path: ANNOTATION_FOLDERS.index(path.stem.casefold()))
     candidates += rest if not candidates else []
     if not candidates:
+        for path in sorted(inner.glob("*_seg.npy"))[:1]:
+            formats.read(path)  # says why not
         raise UserError(
             f"The folder {folder} has images ({len(images)}) but no annotations: these are looked for in"
             f" folders {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
