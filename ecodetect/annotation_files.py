@@ -39,7 +39,11 @@ from ecodetect.wording import counted
 # Suffixes of label images, which images have too.
 PICTURES = (".tif", ".tiff", ".png")
 # Ends of the stems of files that lie beside an image of the stem's beginning.
-MARKS = ("mask", "masks", "label", "labels", "instances")
+MARKS = ("cp_masks", "mask", "masks", "label", "labels", "instances")
+# Ends of the stems of pictures that Cellpose puts beside an image and that are neither images nor masks.
+_BY_PRODUCTS = ("cp_outlines", "outlines", "flows", "cp_output")
+_IMAGE_MARKS = ("img", "image")  # Cellpose's `x_img.png` has its masks in `x_masks.png`
+_WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
 _LISTS = ("classes", "obj", "readme", "license", "predefined_classes")  # stems of files without features
 
 
@@ -56,8 +60,8 @@ def opened(
     layer: str | None = None,
     are_detections: bool = False,
     names_from: str | os.PathLike[str] | None = None,
-) -> AnnotationFile | AnnotationFolder:
-    """A file of features, or a folder with a file for each image.
+) -> AnnotationFiles:
+    """A file of features, or a folder with a file (or masks) for each image.
 
     layer : which layer, in a file with several.
     are_detections : in a folder that holds both, the outputs of scans are meant, not annotations.
@@ -65,6 +69,10 @@ def opened(
     Raises LayerError where there is nothing, or nothing with features.
     """
     source, layer = formats.source_of(path, layer)
+    if source.is_dir() and ObjectMasks.are_in(source):
+        return ObjectMasks(source)
+    if source.is_dir() and len(files := sorted(source.glob("instances_*.json"))) == 1:
+        return AnnotationFile(files[0], layer, names_from=names_from)
     if source.is_dir() and source.suffix.lower() not in formats.suffixes(writing=False):
         return AnnotationFolder(source, are_detections=are_detections)
     if not source.exists():
@@ -133,7 +141,8 @@ class AnnotationFolder:
         yield from dict.fromkeys(self._notes)
         if not images:
             return
-        files = [files for files in self._files.values() if not self._used.keys() & files]
+        used = self._used.keys() | {Path(image) for image in images}
+        files = [files for files in self._files.values() if not used & {*files}]
         if files and len(files) < len(self._files):
             names = listed(str(each[0]) for each in files)
             text = f"{counted(len(files), 'file')} without an image of that name ({names})."
@@ -144,7 +153,8 @@ class AnnotationFolder:
         stem, base = stem_of(base_name(image)), base_name(image)
         files: list[Path] = []
         names = ((self._files, stem), (self._files, base), (self._marked, stem))
-        for among, name in (*names, (self._files, without_code(stem))):
+        more = ((self._files, without_code(stem)), (self._marked, _without(stem, _IMAGE_MARKS)))
+        for among, name in (*names, *more):
             files = files or [file for file in among.get(_key(name), ()) if not _is_same(file, image)]
         # Of names that differ in case the one written as the image; of folders those that it shares.
         files = [file for file in files if _own_stem(file) in (stem, base)] or files
@@ -277,7 +287,7 @@ class AnnotationFile:
         """What is to be said of the file, once all images (their rasters) have been asked for."""
         if len(images) < 2:  # its reader has said it, of the only image
             return
-        yield from (note for note in self.whole.notes if note.code != "pixel-coordinates")
+        yield from (note for note in self.whole.notes if note.code not in _WITHOUT_RASTER)
         if not self.names:
             return
         known = {key for image in images for key in lookup_keys(image)}
@@ -320,7 +330,60 @@ class AnnotationFile:
         return self.whole.frame_crs is None and not is_pixel
 
 
-AnnotationFiles = AnnotationFile | AnnotationFolder
+class ObjectMasks:
+    """Folders with a mask for each object, as of the Data Science Bowl 2018: `X/images/X.png`, `X/masks/…`.
+
+    path : the folder of one image, or of such folders.
+    names : of the images.  images : their paths.
+    """
+
+    has_crs = False
+    is_empty = False
+    lists_images = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, Any] = {}
+        self.rasters: list[dict[str, Any]] = []
+        self._masks = {image.as_posix(): folder / "masks" for folder, image in self._pairs(path)}
+        self.images = list(self._masks)
+        self.names = tuple(self.images)
+
+    @classmethod
+    def are_in(cls, path: Path) -> bool:
+        """Whether a folder is laid out so."""
+        return next(cls._pairs(path), None) is not None
+
+    @staticmethod
+    def _pairs(path: Path) -> Iterator[tuple[Path, Path]]:
+        """Each folder of one image, and the image."""
+        one = path.parent if path.name == "masks" else path
+        inner = [each for each in sorted(path.iterdir()) if each.is_dir()] if one == path else []
+        for folder in (one, *inner):
+            images, masks = (_shown(folder / name) for name in ("images", "masks"))
+            # One mask beside one image can be a label image of all objects.
+            is_one_each = len(images) == 1 and len(masks) >= (2 if folder == one else 1)
+            if is_one_each and formats.is_folder_of("object_masks", folder / "masks"):
+                yield folder, images[0]
+
+    def meant(self, image: str) -> frozenset[str]:
+        """Those of `names` that are this image."""
+        return frozenset([image]) & self._masks.keys() or meant(self.names, image, self.path)
+
+    def of(self, image: str | None, grid: Grid | None, *, is_one: bool) -> Found | None:
+        """The objects of an image; None where there are no masks for it."""
+        wanted = frozenset(self.names[:1]) if image is None else self.meant(image)
+        if not wanted:
+            return None
+        folder = self._masks[min(wanted)]
+        return Found(formats.read(folder, grid=grid, image=image), f"{folder.parent.name}/masks")
+
+    def notes(self, images: Sequence[str]) -> Iterator[Note]:
+        """What is to be said of the files: nothing that their reader doesn't say."""
+        yield from ()
+
+
+AnnotationFiles = AnnotationFile | AnnotationFolder | ObjectMasks
 
 
 # -- files of shapes, and labels, to ignore ----------------------------------------------------------------
@@ -381,6 +444,7 @@ def files_in(folder: Path) -> list[Path]:
         and path.suffix.lower() in known
         and not path.name.startswith(".")
         and path.stem.lower() not in _LISTS
+        and not _is_by_product(path)
         and path.suffix.lower() not in (".yaml", ".yml")
     ]
 
@@ -393,7 +457,11 @@ def features_in(folder: Path) -> list[Path]:
 
 def is_label_image(path: Path) -> bool:
     """Whether a picture beside an image is its label image, as its name says."""
-    return _without_mark(path.stem) != path.stem
+    return _without_mark(path.stem) != path.stem or _is_by_product(path)
+
+
+def _is_by_product(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES and _without(path.stem, _BY_PRODUCTS) != path.stem
 
 
 def names_images(path: Path) -> bool:
@@ -420,6 +488,11 @@ def _names_of(layer: Layer) -> NDArray[np.object_] | None:
     return layer.columns.get("source") if column is None and layer.metadata.get("images") else column
 
 
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder, hidden files aside; nothing where it isn't there."""
+    return [file for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
+
+
 def _key(name: str) -> str:
     # macOS stores umlauts decomposed, the others composed.
     return unicodedata.normalize("NFC", name).casefold()
@@ -434,7 +507,12 @@ def _own_stem(path: Path) -> str:
 
 
 def _without_mark(stem: str) -> str:
-    return re.sub(rf"[._-]({'|'.join(MARKS)})$", "", stem, flags=re.IGNORECASE)
+    return _without(stem, MARKS)
+
+
+def _without(stem: str, marks: Sequence[str]) -> str:
+    """A stem without one of these marks at its end."""
+    return re.sub(rf"[._-]({'|'.join(marks)})$", "", stem, flags=re.IGNORECASE)
 
 
 def _meant_files(files: Sequence[Path], *, are_detections: bool) -> list[Path]:

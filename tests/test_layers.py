@@ -89,7 +89,12 @@ LAYERS = [
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
-    ["ecodetect.formats.ogr", "ecodetect.formats.on_earth", "ecodetect.formats.table_frames"],
+    [
+        "ecodetect.formats.label_image",
+        "ecodetect.formats.ogr",
+        "ecodetect.formats.on_earth",
+        "ecodetect.formats.table_frames",
+    ],
     ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",

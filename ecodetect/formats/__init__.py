@@ -97,6 +97,7 @@ FORMATS = (
     Format("cvat", "CVAT", reads=(".xml",)),
     Format("voc", "Pascal VOC", reads=(".xml", "/"), writes=(".xml",)),
     Format("yolo", "YOLO", reads=(".txt", ".yaml", ".yml", "/"), writes=(".txt",)),
+    Format("object_masks", "folder of masks", reads=("/",)),
     Format("table", "CSV", reads=(".csv", ".tsv", ".txt"), writes=(".csv", ".tsv")),
     Format("label_image", "label image", reads=_LABEL_IMAGES, writes=_LABEL_IMAGES),
 )
@@ -115,6 +116,12 @@ _REFUSED = {
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
     """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
     return Path(path).suffix.lower() in (*_GEOJSON, ".kml")
+
+
+def is_folder_of(module: str, folder: Path) -> bool:
+    """Whether a folder is one that this module reads."""
+    entry = next(entry for entry in FORMATS if entry.module == module)
+    return bool(_module(entry).recognises(folder, b""))
 
 
 def needs_crs(path: str | os.PathLike[str]) -> bool:

@@ -46,7 +46,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     Columns: `id` (int64), the value or the number of the part; `label`, the value of a class. Raises
     LayerError when its size is not that of the raster, when it is a colour picture or has fractions.
     """
-    values, own = _read_band(path)
+    values, own = read_band(path)
     check_size((own.width, own.height), grid, path)
     if grid is not None:
         _check_place(own, grid, path)
@@ -69,7 +69,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return collector.layer(own if grid is None else grid)
 
 
-def _read_band(path: Path) -> tuple[NDArray[Any], Grid]:
+def read_band(path: Path) -> tuple[NDArray[Any], Grid]:
     """The values, background 0, of a type that holds whole numbers; and their place."""
     with path.open("rb") as head:
         # One driver, by content: another could be a VRT or its like, which read other files.

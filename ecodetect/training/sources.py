@@ -25,7 +25,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import matching
+from ecodetect import formats, matching
 from ecodetect.annotation_files import (
     PICTURES,
     AnnotationFile,
@@ -52,6 +52,7 @@ from ecodetect.layer import Geometries
 from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
+from ecodetect.training import layouts
 from ecodetect.training.outlining import outlined
 from ecodetect.wording import counted
 
@@ -192,7 +193,10 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     notes: list[Note] = []
     pairs: list[tuple[list[str], AnnotationFiles]] = []
     if len(given) == 1:
-        pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
+        known = layouts.parts_of(Path(given[0]))
+        pairs += [(images, opened(annotations, layer=asked.layer)) for images, annotations in known]
+        if not known:
+            pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
     elif len(given) % 2 == 0 and given:
         for image, annotations in zip(given[::2], given[1::2], strict=True):
             pairs.append((expand([image]), opened(annotations, layer=asked.layer)))
@@ -256,14 +260,20 @@ def _in_folder(folder: Path, asked: Asked, notes: list[Note]) -> tuple[list[str]
     stems = {stem_of(image).casefold() for image in images}
     folders = [folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()]
     candidates: list[Path] = [path for path in folders if features_in(path)]
-    if any(path.stem.casefold() in stems and path.suffix.lower() not in PICTURES for path in files_in(inner)):
-        candidates.append(inner)
-    files = [path for path in dict.fromkeys([*files_in(folder), *files_in(inner)]) if _may_be_about_all(path)]
+    beside = files_in(inner)
+    is_by_image = any(
+        path.stem.casefold() in stems if path.suffix.lower() not in PICTURES else is_label_image(path)
+        for path in beside
+    )
+    candidates += [inner] if is_by_image else []
+    files = [path for path in dict.fromkeys([*files_in(folder), *beside]) if _may_be_about_all(path)]
     named = [path for path in files if path.stem.casefold() in ANNOTATION_FOLDERS]
     rest = [path for path in files if path not in named and path.stem.casefold() not in stems]
     candidates += sorted(named, key=lambda path: ANNOTATION_FOLDERS.index(path.stem.casefold()))
     candidates += rest if not candidates else []
     if not candidates:
+        for path in sorted(inner.glob("*_seg.npy"))[:1]:
+            formats.read(path)  # says why not
         raise UserError(
             f"The folder {folder} has images ({len(images)}) but no annotations: these are looked for in"
             f" folders {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
