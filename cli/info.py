@@ -54,13 +54,14 @@ def _raster(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "no data", _no_data(facts)
     yield "file", _layout(facts)
     for name, answer in facts["detectors"].items():
-        if answer["fits"]:
+        if answer["meant"]:
             yield (
                 name,
                 f"would read {', '.join(answer['bands'])}, and find what is up to {_largest(facts, answer)}",
             )
         else:
-            yield name, f"can't be used: {answer['why']}"
+            able = "not offered" if answer["fits"] else "can't be used"
+            yield name, f"{able}: {answer['why']}"
 
 
 def _pixel(facts: dict[str, Any]) -> str:

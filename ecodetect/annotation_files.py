@@ -326,6 +326,8 @@ class AnnotationFile:
         size = (grid.width, grid.height)
         if any(sizes.get(name, size) != size for name in wanted):
             return True
+        if grid.orientation != 1:  # a photograph that viewers turn
+            return True
         is_pixel = self.whole.grid is not None or self.whole.metadata.get("frame") == "pixel"
         return self.whole.frame_crs is None and not is_pixel
 

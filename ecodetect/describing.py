@@ -154,17 +154,20 @@ def _centre(raster: Raster) -> list[float] | None:
 def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
     """What each detector would make of the raster with its defaults: the bands it reads, or why it can't.
 
-    Models that come with ecodetect are among them; detectors that have to be trained first aren't.
+    Models that come with ecodetect are among them, those that are meant for such a raster first; detectors
+    that have to be trained first aren't.  meant : whether it makes sense here; `why` not, in words.
     """
     scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
     found: dict[str, dict[str, Any]] = {}
     for name, card in models.known().items():
         why = models.misfit(card, scene, source=raster.name)
         found[name] = (
-            {"fits": False, "why": why}
+            {"fits": False, "meant": False, "why": why}
             if why is not None
             else {
                 "fits": True,
+                "meant": (unmeant := models.unmeant(card, scene)) is None,
+                **({} if unmeant is None else {"why": f"The model '{name}' {unmeant}."}),
                 "bands": list(card.bands),
                 "largest_px": card.largest / (card.gsd or 1.0),
                 "gsd_m": card.gsd_m,
@@ -174,15 +177,16 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
         try:
             needs = detectors.build(name, scene).needs
         except UserError as error:
-            found[name] = {"fits": False, "why": str(error)}
+            found[name] = {"fits": False, "meant": False, "why": str(error)}
         else:
             found[name] = {
                 "fits": True,
+                "meant": True,
                 "bands": list(needs.bands),
                 "largest_px": needs.largest_px,
                 "gsd_m": needs.gsd_m,
             }
-    return found
+    return dict(sorted(found.items(), key=lambda each: (not each[1]["meant"], not each[1]["fits"])))
 
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Everything that is read once, when a raster is opened; `raster` reads the pixels
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def read_header(
     """
     structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
     grid, notes = _placed(dataset)
+    grid = replace(grid, orientation=_orientation(dataset))
     if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
         grid, said = _sized(grid, pages, gsd_m)
         notes += said
@@ -281,6 +282,12 @@ def _value_range(dtype: str, bits: int | None) -> tuple[float, float] | None:
     return (float(info.min), float(info.max))
 
 
+def _orientation(dataset: Any) -> int:
+    """How viewers turn a photograph, as EXIF numbers it; 1: not at all."""
+    stated = tags(dataset).get("EXIF_Orientation", "1").strip()
+    return int(stated) if stated in ("2", "3", "4", "5", "6", "7", "8") else 1
+
+
 def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     """Colours by value: brightness where all of them are grey, else red, green, blue; opacity last."""
     try:
@@ -326,8 +333,7 @@ def _remarks(dataset: Any, pages: PagePlan | None) -> list[Note]:
         what = "pages" if dataset.driver == "GTiff" else "rasters"
         text = f"it holds {len(dataset.subdatasets)} {what}; the first is read."
         notes.append(Note("first-of-several", text, kind="choice"))
-    orientation = tags(dataset).get("EXIF_Orientation", "1").strip()
-    if orientation not in ("", "0", "1"):
+    if (orientation := _orientation(dataset)) != 1:
         text = (
             f"viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "
             "pixels as stored."

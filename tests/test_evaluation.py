@@ -23,7 +23,8 @@ from scipy.optimize import linear_sum_assignment
 from training_sets import noise, write_raster
 
 from ecodetect import bundle, formats
-from ecodetect.evaluation import Criterion, evaluate
+from ecodetect.evaluation import Criterion, evaluate, worst
+from ecodetect.pictures import Panel
 from ecodetect.pictures.colours import PALETTE
 from ecodetect.sizes import Length
 
@@ -568,6 +569,24 @@ def test_a_sheet_of_errors_from_many_images(tmp_path: Path, ecodetect: Run) -> N
     assert {PALETTE[0], PALETTE[1]} <= colours  # a false one and a missed one
     bare = ecodetect(*asked)
     assert (bare.code, "--image" in bare.err) == (2, True)
+
+
+@pytest.mark.parametrize(("size", "least"), [("", 24), ("40", 40)])
+def test_a_cutout_of_individuals_of_unknown_size_shows_them_and_their_surroundings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, least: float
+) -> None:
+    """Points on points: a detection next to its truth says nothing of how large an individual is."""
+    image = raster(tmp_path / "a.tif", size=400, crs=None)
+    places = [(x + 0.5, y + 0.5) for x in range(30, 400, 90) for y in range(30, 400, 90)]
+    there = table(tmp_path / "t.csv", "x,y", places)
+    own = [(x + 0.7, y + 0.3, size) for x, y in places[1:]] + [(390.2, 5.7, size)]
+    found = table(tmp_path / "f.csv", "x,y,diameter_px", own)
+    panels: list[Panel] = []
+    monkeypatch.setattr(worst, "draw_panels", lambda shown, *_, **__: panels.extend(shown))
+    evaluate(found, there, image=image, criterion=within("9px")).draw_errors(tmp_path / "s.png")
+    widths = [float(np.ptp(cut.one.bounds()[0][[0, 2]])) for panel in panels for cut in panel.cuts]
+    assert len(widths) == 2  # one missed, one false
+    assert all(least * 0.95 <= width <= 90 for width in widths)
 
 
 # -- against others, from file to number -------------------------------------------------------------------

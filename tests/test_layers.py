@@ -96,6 +96,7 @@ LAYERS = [
         "ecodetect.formats.table_frames",
     ],
     ["ecodetect.formats.arrow_stream", "ecodetect.formats.content"],
+    ["ecodetect.formats.shown_upright"],
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",

@@ -33,10 +33,12 @@ import shapely
 
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats import content
+from ecodetect.formats.collecting import OF_IMAGE
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
 from ecodetect.formats.qgis_source import source_of as source_of
 from ecodetect.formats.qgis_style import is_ours, style, write_beside
+from ecodetect.formats.shown_upright import read_turned
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
@@ -167,8 +169,16 @@ def read(
     with _one_sentence(source):
         entry = _chosen(source, candidates)
         more = {"names_from": Path(names_from)} if entry.takes_names and names_from is not None else {}
-        found: Layer = _module(entry).read(source, layer=layer, grid=grid, image=image, **more)
-    return found
+        module = _module(entry)
+
+        def read_on(grid: Grid | None) -> Layer:
+            found: Layer = module.read(source, layer=layer, grid=grid, image=image, **more)
+            return found
+
+        is_turned = grid is not None and grid.orientation != 1
+        found = read_turned(read_on, grid, source) if grid is not None and is_turned else read_on(grid)
+    facts = {name: value for name, value in found.metadata.items() if name != OF_IMAGE}
+    return replace(found, metadata=facts)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:

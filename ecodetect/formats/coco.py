@@ -54,6 +54,8 @@ def read(
     content = read_json(path)
     parts = _results(content, names_from, path) if isinstance(content, list) else _parts(content, path)
     collector = Collector(path, "annotation")
+    info = content.get("info") if isinstance(content, dict) else None
+    collector.are_ours = isinstance(info, dict) and info.get("description") == "ecodetect"
     names = [name for name, _ in parts.images.values() if name]
     wanted = None
     if image is None:

@@ -17,6 +17,9 @@ from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Kind, Note
 from ecodetect.wording import counted
 
+OF_IMAGE = (
+    "of_image"  # in a layer's metadata: its file is in pixels of an image, whose size it states, or None
+)
 Shape = Any  # a shapely geometry; shapely ships no types
 FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
 
@@ -108,6 +111,7 @@ class Collector:
     size : width and height of the one image that the file is about, where it states them.
     images : names of all images that the file lists, also those without features.
     sizes : width and height of those whose size it states.
+    are_ours : we wrote the file, in pixels as they are stored.
     frame : what its coordinates are: "pixel", or "share" of the image's width and height.
     """
 
@@ -119,6 +123,7 @@ class Collector:
         self.images: tuple[str, ...] = ()
         self.sizes: dict[str, tuple[int, int]] = {}
         self.frame: Literal["pixel", "share"] = "pixel"
+        self.are_ours = False
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
         self._reasons: dict[str, tuple[int, list[str]]] = {}
@@ -180,6 +185,8 @@ class Collector:
         names = dict.fromkeys(name for row in self._rows for name in row)
         columns = {name: column([row.get(name) for row in self._rows]) for name in names}
         metadata: dict[str, Any] = {"frame": self.frame} if grid is None else {}
+        if not self.are_ours:
+            metadata[OF_IMAGE] = self.size
         if self.images:
             metadata["images"] = self.images
         if self.sizes:

@@ -25,7 +25,7 @@ from pyproj.exceptions import CRSError
 
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.collecting import pixels_note
+from ecodetect.formats.collecting import OF_IMAGE, pixels_note
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.on_earth import on_earth, place_of
@@ -161,8 +161,9 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     geometry, columns = features.finished()
     crs, is_assumed = _stated_crs(members, path)
     frame = members.get(metadata.FRAME_KEY)
+    facts = metadata.from_json(members.get(metadata.KEY))
     if features.are_of_qupath and is_assumed and frame is None:
-        frame = "pixel"
+        frame, facts[OF_IMAGE] = "pixel", None
         if grid is None:
             notes.append(pixels_note(path))
     return placed(
@@ -174,7 +175,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         frame=frame if isinstance(frame, str) else None,
         is_assumed=is_assumed,
         notes=notes,
-        metadata=metadata.from_json(members.get(metadata.KEY)),
+        metadata=facts,
     )
 
 

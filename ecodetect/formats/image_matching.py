@@ -25,6 +25,10 @@ from ecodetect.wording import counted
 _COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
 
 
+class OtherSize(LayerError):
+    """A file states another size of its image than the raster has."""
+
+
 def base_name(name: str) -> str:
     """The last part of a path written on any system."""
     return (_parts(name) or [""])[-1]
@@ -114,10 +118,10 @@ def stated_size(width: object, height: object) -> tuple[int, int] | None:
 
 
 def check_size(size: tuple[int, int] | None, grid: Grid | None, path: Path) -> None:
-    """Raise LayerError when a file states another size of the image than the raster has."""
+    """Raise OtherSize when a file states another size of the image than the raster has."""
     if grid is None or size is None or size == (grid.width, grid.height):
         return
-    raise LayerError(
+    raise OtherSize(
         f"Sizes differ: {path.name} was made on an image of {size[0]} x {size[1]} px, but the raster has"
         f" {grid.width} x {grid.height} px; give the raster it was made on."
     )

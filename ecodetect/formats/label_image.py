@@ -51,6 +51,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     if grid is not None:
         _check_place(own, grid, path)
     collector = Collector(path, "object")
+    collector.size = (own.width, own.height)
     objects = _objects(values)
     if objects.note:
         collector.notes.append(objects.note.of(path.name))

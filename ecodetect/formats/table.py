@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.collecting import (
     FARTHEST,
+    OF_IMAGE,
     Collector,
     Shape,
     Unusable,
@@ -305,6 +306,8 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         note("letter-o", f"the letter O in its longitudes is read as {sense}.")
     columns = _columns(table, good, image)
     metadata: dict[str, Any] = {}
+    if option.frame in ("pixel", "share") and not _is_ours(table):
+        metadata[OF_IMAGE] = None
     if image is None and table.images is not None:  # also those of rows that say "no object"
         metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
     if grid is None and option.frame == "lonlat":
@@ -315,6 +318,15 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
     return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
+
+
+def _is_ours(table: _Table) -> bool:
+    """Whether we wrote a table, by the ids that we give; its pixels are those that are stored."""
+    ids = table.columns.get("id", [])
+    return table.images is not None and bool(ids) and all(map(_OUR_ID, ids))
+
+
+_OUR_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]+(-[0-9a-f]+)*").fullmatch
 
 
 def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:

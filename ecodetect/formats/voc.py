@@ -78,7 +78,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         stated = None if size is None else stated_size(_text(size, "width"), _text(size, "height"))
         check_size(stated, grid, file)
         seen.append(name)
-        collector.size = stated if len(files) == 1 else None
+        collector.size = stated if len(files) == 1 or image is not None else None
         _read_objects(
             root, collector, base_name(image or name or file.stem), "" if file == path else f"{file.name} "
         )

@@ -188,6 +188,26 @@ def _is_surpassed(card: Card, fits: Mapping[str, Card]) -> bool:
     )
 
 
+def unmeant(card: Card, scene: Scene) -> str | None:
+    """Why a model that can be used on a raster isn't meant for it, as the rest of a sentence; None if it is.
+
+    A model of pictures whose scale is unknown is meant for such pictures only: what it would find on a raster
+    of a known scale is said.
+    """
+    if card.gsd_m is not None:
+        return _not_meant(card, scene)
+    if scene.gsd is None:
+        return None
+    if card.diameter_range is None:
+        return "is for pictures whose scale is unknown"
+    scale = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    low, high = card.diameter_range
+    return (
+        f"has learned {', '.join(card.classes)} {low:.3g} to {high:.3g} px wide, so it makes sense only if"
+        f" they are {_length(low * scale)} to {_length(high * scale)} wide here"
+    )
+
+
 def _not_meant(card: Card, scene: Scene) -> str | None:
     """Why a model isn't meant for a raster, as the rest of a sentence; None if it is."""
     if not set(card.bands) <= set(scene.bands):
