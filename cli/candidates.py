@@ -59,6 +59,7 @@ def candidates(
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
+        nodata=raster["nodata"],
         allow_vrt=raster["allow_vrt"],
     )
     patches = Patches(None if side is None else Length.parse(side, name="--side"))

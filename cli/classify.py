@@ -108,7 +108,7 @@ def _of_pictures(
         writable(out, overwrite=how["overwrite"])
     if sheet is not None:
         pictures.writable(sheet)
-    asked = {name: how[name] for name in ("vote", "views", "top", "bands", "device")}
+    asked = {name: how[name] for name in ("vote", "views", "top", "bands", "nodata", "device")}
     with _Bar() as bar:
         done = answer_pictures(folder, models, gsd_m=how["gsd"], progress=bar.show, **asked)
     if sheet is not None:

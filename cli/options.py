@@ -28,6 +28,12 @@ bands = click.option(
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
 )
+nodata = click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Value that stands for no data, where the raster declares none or another (nan: none but NaN).",
+)
 settings = click.option(
     "--set",
     "settings",
@@ -70,7 +76,7 @@ aoi = together(
     click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several."),
 )
 # How a raster is opened: in every command that looks at its pixels.
-raster = together(bands, gsd, allow_vrt)
+raster = together(bands, gsd, nodata, allow_vrt)
 # Where a raster lies, in commands that look at no pixel of it.
 place = together(gsd, allow_vrt)
 
@@ -177,6 +183,7 @@ def asked(given: dict[str, Any]) -> Asked:
         edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
         gsd_m=gsd_m,
         bands=given.pop("bands"),
+        nodata=given.pop("nodata"),
         allow_vrt=given.pop("allow_vrt"),
         **{name: given.pop(name) for name in names},
     )

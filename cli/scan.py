@@ -146,6 +146,7 @@ def scan(
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
+        nodata=raster["nodata"],
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:
@@ -165,7 +166,7 @@ def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: boo
     """The model meant where none is named."""
     from ecodetect.scanning import fitting_model
 
-    given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
+    given = {name: raster[name] for name in ("bands", "nodata", "allow_vrt")} | {"gsd_m": raster["gsd"]}
     model, note = fitting_model(images, **given)
     options.tell([note], shown=not quiet)
     return model

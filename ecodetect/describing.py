@@ -33,13 +33,14 @@ def describe(
     *,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
     """Facts about a raster, a file of features or a model; `kind` says which it is.
 
     path : a file, or the name of a model that comes with ecodetect.
-    bands, gsd_m, allow_vrt : as in `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : as in `open_raster`.
     layer : which one, in a file of several layers.
     Raises UserError when it is none of them, or can't be read.
     """
@@ -58,14 +59,14 @@ def describe(
             if suffix != ".gpkg":  # which may hold rasters too
                 raise
             try:
-                raster = open_raster(path, bands=bands, gsd_m=gsd_m)
+                raster = open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata)
             except UserError:
                 raster = None
             if raster is None:
                 raise
             with raster:
                 return describe_raster(raster)
-    with open_raster(path, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         return describe_raster(raster)
 
 

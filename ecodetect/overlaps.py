@@ -47,10 +47,11 @@ class Footprint:
         if self.area is not None:
             searched = self.area.moved_to(self.grid).shape
             outline = shapely.intersection(outline, shapely.buffer(searched, -edge) if edge else searched)
-        if self.grid.crs != crs:
-            outline = shapely.segmentize(outline, max(width, height) / _BETWEEN)
         own = self.grid.crs
         assert own is not None
+        if own == crs:
+            return shapely.transform(outline, self.grid.to_world)
+        outline = shapely.segmentize(outline, max(width, height) / _BETWEEN)
         try:
             moved = shapely.transform(
                 outline, lambda xy: transformed(self.grid.to_world(xy), own, crs) if len(xy) else xy
@@ -140,4 +141,4 @@ def _pair(shapes: NDArray[np.object_]) -> tuple[int, int]:
 
 
 def _said(hectares: float) -> str:
-    return f"{hectares:,.2f}" if hectares >= 0.1 else f"{hectares:.2g}"
+    return f"{hectares:,.0f}" if hectares >= 1000 else f"{hectares:.3g}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.parsers import expat
 
 from ecodetect.tiff_pages import (
     DESCRIPTION,
+    GDAL_NODATA,
     IMAGEJ_COUNTS,
     IMAGEJ_DATA,
     PAGE_NAME,
@@ -25,6 +26,7 @@ from ecodetect.tiff_pages import (
     tag_values,
 )
 
+_TAGS = (DESCRIPTION, IMAGEJ_COUNTS, IMAGEJ_DATA, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, GDAL_NODATA)
 _MOST_NAMED = 1000  # pages whose own names are looked up
 _MOST_NAME = 60  # characters of a name
 # Of resolution tags alone only what no scanner and no printer has: 5080 dots per inch and more.
@@ -48,6 +50,7 @@ class Stack:
     gsd_m : width and height of a pixel in metres, or None.
     says : who says all that, for messages; "" where nobody does.
     hidden : pages that ImageJ has behind the first one without a directory, so that nobody else finds them.
+    nodata : the value in GDAL's tag, or None.
     """
 
     channels: tuple[int, ...]
@@ -57,13 +60,17 @@ class Stack:
     gsd_m: tuple[float, float] | None = None
     says: str = ""
     hidden: int = 0
+    nodata: float | None = None
 
 
 def read_stack(file: Path, pages: Pages) -> Stack:
     """How pages belong together, by the tags of the first one."""
-    wanted = (DESCRIPTION, IMAGEJ_COUNTS, IMAGEJ_DATA, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT)
     assert pages.first is not None
-    tags = tag_values(file, pages, pages.first, wanted)
+    tags = tag_values(file, pages, pages.first, _TAGS)
+    return replace(_stack(file, pages, tags), nodata=_number(tags.get(GDAL_NODATA, b"")))
+
+
+def _stack(file: Path, pages: Pages, tags: Mapping[int, bytes]) -> Stack:
     count = max(1, len(pages.alike))
     text = tags.get(DESCRIPTION, b"")
     if b"<OME" in text[:4096]:
@@ -253,6 +260,13 @@ def _metres(text: str | None, unit: str) -> float | None:
     try:
         return float(text or "") * _METRES[unit]
     except (ValueError, KeyError):
+        return None
+
+
+def _number(raw: bytes) -> float | None:
+    try:
+        return float(raw.rstrip(b"\0 "))
+    except ValueError:
         return None
 
 

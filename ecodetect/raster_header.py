@@ -61,6 +61,7 @@ def read_header(
     *,
     bands: str | None,
     gsd_m: float | None,
+    nodata: float | None,
     is_mask: Callable[[int], bool | None],
     pages: PagePlan | None,
 ) -> Header:
@@ -69,6 +70,7 @@ def read_header(
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
     gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
+    nodata : the user's value for no data, instead of the file's; NaN: none but NaN is.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     pages : of a TIFF on this machine.
     """
@@ -133,12 +135,15 @@ def read_header(
     if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
         text = "its values are used as stored: its scale and offset are not applied."
         notes.append(Note("scale-unused", text))
+    tagged = None if pages is None else pages.nodata
+    stated, said = _nodata(dataset, stored, nodata, shown, tagged)
+    notes += said
     flags = dataset.mask_flag_enums[0]
     return Header(
         grid=grid,
         bands=dict(chosen),
         alpha=alpha,
-        nodata=_nodata(dataset, stored),
+        nodata=stated,
         has_mask=MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags),
         palette=palette,
         dtype=dtype,
@@ -304,25 +309,46 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     return table[:, [0, 3]] if is_grey else table
 
 
-def _nodata(dataset: Any, stored: str) -> NDArray[Any] | None:
+def _nodata(
+    dataset: Any, stored: str, asked: float | None, shown: str, tagged: float | None
+) -> tuple[NDArray[Any] | None, list[Note]]:
     """The nodata value of each band in the dtype `stored`; None unless every band has one that it can hold.
 
     A pixel is no data where all chosen bands have their value, so a band without one makes all of them valid.
     NaN needs no mention: what is not finite is never data.
+    asked : the user's value for all bands.  Raises RasterError where the type can't hold it.
+    tagged : what a TIFF's tag says; rasterio keeps silent about a value that the type can't hold.
     """
+    dtype = np.dtype(stored)
+    if asked is not None:
+        if not np.isfinite(asked):
+            return None, []
+        if not _holds(dtype, asked):
+            raise RasterError(f"--nodata {asked:.10g} is no value of {shown}: its pixels are {stored}.")
+        return np.full(dataset.count, dtype.type(asked)), []
     values = list(dataset.nodatavals)
     together = tags(dataset).get("NODATA_VALUES", "").split()
     if len(together) == dataset.count:
         values = [float(value) for value in together]
-    dtype = np.dtype(stored)
-    for value in values:
-        if value is None or not np.isfinite(value):
-            return None
-        if dtype.kind in "iu" and not (
-            float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-        ):
-            return None
-    return np.array([dtype.type(value) for value in values])
+    if values[:1] == [None] and tagged is not None:
+        values = [tagged] * len(values)
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if wrong := [value for value in known if not _holds(dtype, value)]:
+        text = (
+            f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't "
+            "used; if another one stands for no data, say --nodata VALUE."
+        )
+        return None, [Note("nodata-unusable", text, kind="choice")]
+    if len(known) < len(values):
+        return None, []
+    return np.array([dtype.type(value) for value in values]), []
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a type has a value."""
+    if dtype.kind not in "iu":
+        return True
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
 def _remarks(dataset: Any, pages: PagePlan | None) -> list[Note]:

@@ -38,6 +38,7 @@ class PagePlan:
     says : what says so, for messages.
     notes : about what is read; they don't name the raster.
     pages : how many the file has, with overviews and masks.
+    nodata : the value in GDAL's tag of the first page, or None.
     """
 
     places: tuple[int, ...]
@@ -48,6 +49,7 @@ class PagePlan:
     says: str
     notes: tuple[Note, ...]
     pages: int
+    nodata: float | None
 
 
 def plan_of(source: Source) -> PagePlan | None:
@@ -76,6 +78,7 @@ def plan_of(source: Source) -> PagePlan | None:
         stack.says,
         tuple(_notes(pages, stack, len(places), usual)),
         pages.count,
+        stack.nodata,
     )
 
 
@@ -103,7 +106,7 @@ def _notes(pages: Pages, stack: Stack, bands: int, usual: int) -> list[Note]:
         )
         notes.append(Note("first-of-several", text, kind="choice"))
     if pages.others:
-        what = "the first is read" if alike < 2 else "those of another size or kind aren't read"
+        what = "the first is read" if alike < 2 else "those of its size and kind are read"
         text = (
             f"it holds {pages.count} pages; {what}, but for themselves as GTIFF_DIR:{pages.others[0]}:FILE."
         )

@@ -232,7 +232,9 @@ def _looking(
     if classifier is None:
         yield None
         return
-    with open_raster(job.image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+    with open_raster(
+        job.image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
+    ) as raster:
         seeing = classifier.seeing(raster)
 
         def answered(xy: Floats) -> Answers:

@@ -214,6 +214,7 @@ def fitting_model(
     *,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     allow_vrt: bool = False,
 ) -> tuple[str, Note]:
     """The one model that comes with ecodetect and fits the first raster, and a note why.
@@ -221,7 +222,7 @@ def fitting_model(
     Raises UserError, naming what there is, where none fits, or several do.
     """
     first = expand(images)[0]
-    with open_raster(first, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(first, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         name, why = models.fitting(Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range))
         if name is None:
             there = ", ".join(sorted({*models.known(), *detectors.unlearned()}))
@@ -465,7 +466,9 @@ def _draw(
 
 
 def _opened(image: str, asked: Settings) -> Raster:
-    return open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt)
+    return open_raster(
+        image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
+    )
 
 
 class _Run:

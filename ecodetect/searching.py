@@ -51,6 +51,7 @@ class Settings:
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
     gsd_m : metres per pixel, where the raster doesn't say.
+    nodata : value that stands for no data, where the raster declares none or another; see `open_raster`.
     diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
         those it has learned.
     score : lowest score kept, for all classes or by class name.
@@ -66,6 +67,7 @@ class Settings:
     aoi: str | None = None
     aoi_layer: str | None = None
     gsd_m: float | None = None
+    nodata: float | None = None
     diameter: Length | None = None
     score: float | Mapping[str, float] | None = None
     device: str = "auto"
@@ -98,6 +100,8 @@ class Settings:
             "options": dict(self.options),
             "bands": self.bands,
             "gsd_m": self.gsd_m,
+            # JSON knows no NaN.
+            "nodata": None if self.nodata is None else f"{self.nodata:.10g}",
             "diameter": None if self.diameter is None else str(self.diameter),
             "score": self.score,
         }

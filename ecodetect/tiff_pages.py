@@ -52,7 +52,8 @@ _NUMBERS = {
 
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, DESCRIPTION = 254, 255, 256, 257, 258, 262, 270
 SAMPLES, X_RESOLUTION, Y_RESOLUTION, PAGE_NAME, RESOLUTION_UNIT, SAMPLE_FORMAT = 277, 282, 283, 285, 296, 339
-IMAGEJ_COUNTS, IMAGEJ_DATA = 50838, 50839
+IMAGEJ_COUNTS, IMAGEJ_DATA, GDAL_NODATA = 50838, 50839, 42113
+_KIND = (SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT)
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE
 
 
@@ -97,6 +98,7 @@ def read_pages(file: Path) -> Pages | None:
         others: list[int] = []
         seen: set[int] = set()
         first: tuple[int, ...] | None = None
+        kinds: dict[tuple[tuple[int, int, bytes] | None, ...], tuple[int, ...]] = {}
         while place and len(seen) < MOST_PAGES:
             if place in seen:
                 raise RasterError(f"{file.name} is damaged: its pages lead round in a circle.")
@@ -105,7 +107,10 @@ def read_pages(file: Path) -> Pages | None:
             if read is None:
                 break  # beyond the end of the file: GDAL says it where it matters
             entries, following = read
-            kind = _kind(stream, entries, order)
+            told = tuple(map(entries.get, _KIND))  # mostly as before: pages are walked twice as fast
+            if told not in kinds:
+                kinds[told] = _kind(stream, entries, order)
+            kind = kinds[told]
             first = first or kind
             if kind[0] & (_REDUCED | _MASK):
                 pass

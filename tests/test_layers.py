@@ -82,6 +82,7 @@ LAYERS = [
         "ecodetect.georeference",
         "ecodetect.lattice",
         "ecodetect.raster_blocks",
+        "ecodetect.raster_rim",
         "ecodetect.raster_safety",
         "ecodetect.resampling",
         "ecodetect.tiff_pages",

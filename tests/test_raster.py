@@ -448,3 +448,7 @@ def test_a_fingerprint_tells_rasters_apart_and_not_paths(tmp_path: Path) -> None
         fingerprint("f.tif", pixels[:, :-1], compress="deflate"),
     ]
     assert len({first, *others}) == 5
+    one = pixels.copy()
+    one[1, 77, 3] ^= 1  # one pixel of a small raster, in whatever format
+    for options in ({}, {"compress": "deflate"}, {"driver": "PNG", "place": False}):
+        assert fingerprint("g", pixels, **options) != fingerprint("g", one, **options)

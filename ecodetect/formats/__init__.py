@@ -189,13 +189,13 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """
     source, _ = source_of(path)
     module = _module(_writer(source))
-    with _one_sentence(source):
-        if _has_place(module, source):
-            found: dict[str, Any] = module.read_metadata(source)
-            return found
+    if not _has_place(module, source):
         side = content.read_side(source)
         is_of_it = side is not None and side.digest == content.digest_of_bytes(source, _beside(module))
         return side.metadata if side is not None and is_of_it else {}
+    with _one_sentence(source):
+        found: dict[str, Any] = module.read_metadata(source)
+    return found
 
 
 def held_by(path: str | os.PathLike[str]) -> Held:
@@ -205,12 +205,12 @@ def held_by(path: str | os.PathLike[str]) -> Held:
     """
     source = Path(path)
     module = _module(_writer(source))
+    if not _has_place(module, source):
+        side = content.read_side(source)
+        if side is None:
+            return Held()
+        return Held(side.tally, side.digest != content.digest_of_bytes(source, _beside(module)))
     with _one_sentence(source):
-        if not _has_place(module, source):
-            side = content.read_side(source)
-            if side is None:
-                return Held()
-            return Held(side.tally, side.digest != content.digest_of_bytes(source, _beside(module)))
         stated = module.read_seal(source)
         if stated is None:
             return Held()

@@ -217,7 +217,9 @@ def content(path: Path) -> Content:
 def _count(feature: Any, found: Content) -> None:
     feature = feature if isinstance(feature, dict) else {}
     properties = feature.get("properties")
-    columns = properties if isinstance(properties, dict) else {}
+    columns = dict(properties) if isinstance(properties, dict) else {}
+    if feature.get("id") is not None:
+        columns.setdefault("id", feature["id"])  # GDAL, which writes an edited file anew, leaves it out
     found.add_json([columns, feature.get("geometry")])
     found.tally.add({name: [value] for name, value in columns.items()}, 1)
 

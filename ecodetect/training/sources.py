@@ -138,7 +138,7 @@ class Asked:
     ignore : files of shapes, or classes, from which nothing is learned.
     edge : width of a strip along each raster's edge from which nothing is learned.
     gsd_m : metres per pixel where rasters don't say.
-    bands, allow_vrt : how rasters are opened, as `open_raster` takes it.
+    bands, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
     """
@@ -151,6 +151,7 @@ class Asked:
     edge: Length | None = None
     gsd_m: float | None = None
     bands: str | None = None
+    nodata: float | None = None
     allow_vrt: bool = False
     layer: str | None = None
     empty_images: bool = False
@@ -158,7 +159,12 @@ class Asked:
     @property
     def opened_with(self) -> Mapping[str, Any]:
         """What `open_raster` takes beside the path."""
-        return {"bands": self.bands, "gsd_m": self.gsd_m, "allow_vrt": self.allow_vrt}
+        return {
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            "nodata": self.nodata,
+            "allow_vrt": self.allow_vrt,
+        }
 
 
 @dataclass(frozen=True, eq=False, slots=True)
