@@ -105,6 +105,7 @@ UNSAID = {
     "networks.backbones": "said when a training begins",
     "onnx_runtime": "about the device or the options that were asked for, of export and scan",
     "picture_answers": "explain only looks at the pictures",
+    "raster": "evaluate, convert and export tell no notes of a raster",
     "raster_header": "evaluate, convert and export tell no notes of a raster",
     "raster_pages": "evaluate, convert and export tell no notes of a raster",
     "runtime": "about the device that was asked for",
