@@ -43,7 +43,7 @@ MARKS = ("cp_masks", "mask", "masks", "label", "labels", "instances")
 # Ends of the stems of pictures that Cellpose puts beside an image and that are neither images nor masks.
 _BY_PRODUCTS = ("cp_outlines", "outlines", "flows", "cp_output")
 _IMAGE_MARKS = ("img", "image")  # Cellpose's `x_img.png` has its masks in `x_masks.png`
-_WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
+WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
 _LISTS = ("classes", "obj", "readme", "license", "predefined_classes")  # stems of files without features
 
 
@@ -287,7 +287,7 @@ class AnnotationFile:
         """What is to be said of the file, once all images (their rasters) have been asked for."""
         if len(images) < 2:  # its reader has said it, of the only image
             return
-        yield from (note for note in self.whole.notes if note.code not in _WITHOUT_RASTER)
+        yield from (note for note in self.whole.notes if note.code not in WITHOUT_RASTER)
         if not self.names:
             return
         known = {key for image in images for key in lookup_keys(image)}

@@ -10,6 +10,7 @@ import shapely
 from pyproj import CRS
 
 from ecodetect.errors import UserError
+from ecodetect.formats.collecting import of_size
 from ecodetect.formats.placing import upended
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Layer
@@ -25,6 +26,7 @@ def common_plane(
     raster_crs : of the raster that the detections are from, where their file says it. In it their boxes lie
         straight; in longitude and latitude they are turned.
     """
+    own, true = _of_size(own, true, found), _of_size(true, own, there)
     stated = next((layer.grid for layer in (own, true) if layer.grid is not None), None)
     if stated is not None:  # a label image with its place, or a file that states the image's size
         fixed = [
@@ -84,6 +86,26 @@ def _upright(layer: Layer) -> Layer:
     if not (bounds[:, 3] <= 0).all():
         return layer
     return replace(layer, geometry=upended(layer.geometry), metadata={**layer.metadata, "frame": "pixel"})
+
+
+def _of_size(layer: Layer, other: Layer, path: Path) -> Layer:
+    """A layer in shares of its image's size in pixels, where the other file states that size.
+
+    Raises UserError where it doesn't, unless both have shares or one has nothing.
+    """
+    frames = [each.metadata.get("frame") for each in (layer, other)]
+    if frames[0] != "share" or frames[1] == "share" or not len(layer) or not len(other):
+        return layer
+    grid = other.grid
+    if grid is None:
+        sizes = other.metadata.get("image_sizes", {})
+        known = {sizes.get(name) for name in set(other.columns.get("source", np.empty(0)).tolist())}
+        grid = Grid(*next(iter(known))) if len(known) == 1 and None not in known else None
+    if grid is None:
+        raise UserError(f"{path.name} holds shares of the image's size; name the image with --image.")
+    return replace(
+        layer, geometry=of_size(layer.geometry, grid), metadata={**layer.metadata, "frame": "pixel"}
+    )
 
 
 def _check_near(own: Floats, true: Floats, grid: Grid, found: Path, there: Path) -> None:

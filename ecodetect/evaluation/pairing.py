@@ -18,6 +18,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.annotation_files import (
+    WITHOUT_RASTER,
     AnnotationFile,
     AnnotationFiles,
     Found,
@@ -227,7 +228,7 @@ def _laid(
         )
         has_pixels = True
         # Readers say it of every file without a raster.
-        said += [note for note in (*own.notes, *true.notes) if note.code != "pixel-coordinates"]
+        said += [note for note in (*own.notes, *true.notes) if note.code not in WITHOUT_RASTER]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
