@@ -35,8 +35,8 @@ def explain(
 
     \b
     ecodetect explain ortho.tif -m species.safetensors --at 512,300 -o why.png
-    ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why.png
-    ecodetect explain oak/17.jpg -m species.safetensors -o why.png --examples training/
+    ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why-there.png
+    ecodetect explain oak/17.jpg -m species.safetensors -o why-oak.png --examples training/
     """
     from ecodetect.explaining import explain as run
     from ecodetect.explaining import writable

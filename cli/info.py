@@ -9,6 +9,8 @@ import click
 
 from . import options
 
+_MOST_CLASSES = 20  # all are in --json
+
 
 @click.command()
 @click.argument("file", metavar="FILE")
@@ -137,7 +139,10 @@ def _layer(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     without = f", {facts['without_geometry']} without geometry" if facts["without_geometry"] else ""
     yield "features", f"{facts['features']}" + (f" ({kinds}{without})" if kinds or without else "")
     if facts["classes"]:
-        yield "classes", ", ".join(f"{name or '(none)'} {count}" for name, count in facts["classes"].items())
+        listed = [f"{name or '(none)'} {count}" for name, count in facts["classes"].items()]
+        more = f" and {len(listed) - _MOST_CLASSES} more" if len(listed) > _MOST_CLASSES else ""
+        column = "" if facts["class_column"] == "label" else f" (of column {facts['class_column']})"
+        yield "classes", ", ".join(listed[:_MOST_CLASSES]) + more + column
     yield "place", facts["crs"] or "no CRS: coordinates are pixels or of an unknown frame"
     if facts["extent"]:
         x0, y0, x1, y1 = facts["extent"]

@@ -94,6 +94,11 @@ def annotations_as(*complete: str) -> Callable[[Decorated], Decorated]:
         click.option("--layer", metavar="NAME", help="Layer of the annotations, if their file has several."),
         class_column,
         click.option(
+            "--keep-spelling",
+            is_flag=True,
+            help="Classes that differ in case, blanks or the coding of accents stay apart.",
+        ),
+        click.option(
             "--radius",
             metavar="LENGTH",
             help="Radius of individuals marked by a point: 1.5m, 10px. To train, also `contour`: boxes from"
@@ -177,7 +182,7 @@ def asked(given: dict[str, Any]) -> Asked:
     edge, gsd_m = given.pop("ignore_edge"), given.pop("gsd")
     if gsd_m is not None and not gsd_m > 0:
         raise click.UsageError(f"--gsd must be above 0; got {gsd_m:g}.")
-    names = ("layer", "class_column", "complete", "complete_layer", "ignore", "empty_images")
+    names = ("layer", "class_column", "complete", "complete_layer", "ignore", "empty_images", "keep_spelling")
     return Asked(
         radius=radius_of(given.pop("radius")),
         edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),

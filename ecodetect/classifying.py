@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import __version__, formats
-from ecodetect.annotations import placed
+from ecodetect.annotations import labels_of, placed
 from ecodetect.classifiers import Answers, Views, Vote, open_classifier
 from ecodetect.converting import PIXEL_FORMATS, stream_of
 from ecodetect.errors import LayerError
@@ -116,7 +116,7 @@ def classify(
         notes = [*raster.notes, *found.notes]
     written_in = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
-        written_in["label"] = _as_labels(answers, found.columns.get("label"))
+        written_in["label"] = _as_labels(answers, labels_of(found, Path(detections).name))
         text = "it holds one class for each object, so species stand as labels."
         notes.append(Note("labels-replaced", text, about=target.name))
     facts = {key: value for key, value in found.metadata.items() if key not in ("key", "frame")}
@@ -156,9 +156,8 @@ def centres(geometry: NDArray[np.object_]) -> Floats:
     return middle
 
 
-def _as_labels(answers: Answers, before: NDArray[Any] | None) -> NDArray[np.object_]:
+def _as_labels(answers: Answers, before: NDArray[np.object_]) -> NDArray[np.object_]:
     """The first answers; where there is none, what the label was."""
     label = answers.first()
-    if before is not None:
-        label[~answers.known] = before[~answers.known]
+    label[~answers.known] = before[~answers.known]
     return label

@@ -120,6 +120,34 @@ def test_commands_and_scripts_on_sample_data_do_what_the_page_says(
                 assert printed.getvalue() == after.text
 
 
+def outputs(words: list[str]) -> Iterator[str]:
+    """What a command writes, by its words; a scan without -o writes beside its raster."""
+    command, *rest = words
+    given = [rest[rest.index(flag) + 1] for flag in ("-o", "--out", "--score-map", "--sheet") if flag in rest]
+    yield from (name for name in given if not name.endswith("/"))
+    if command in ("scan", "candidates") and "-o" not in rest:
+        yield f"{rest[0]}, {command}"
+    if command == "convert":
+        yield rest[1]
+
+
+@pytest.mark.parametrize("words_of", [*PAGES, *COMMANDS], ids=lambda each: str(getattr(each, "name", each)))
+def test_commands_can_be_run_one_after_another(words_of: Path | str) -> None:
+    """None writes what another on the page, or in the help of a command, has written to another question."""
+    if isinstance(words_of, Path):
+        commands = command_lines(words_of)
+    else:
+        found = cli.get_command(click.Context(cli), words_of)
+        assert found is not None
+        lines = (found.help or "").splitlines()
+        commands = [shlex.split(line)[1:] for line in lines if line.strip().startswith("ecodetect ")]
+    by_output: dict[str, list[str]] = {}
+    for words in commands:
+        if words and words[0] in COMMANDS and not {"--dry-run", "--overwrite", "--resume"} & set(words):
+            for name in outputs(words):
+                assert by_output.setdefault(name, words) == words, name
+
+
 @each_page
 def test_commands_exist_with_their_flags(page: Path) -> None:
     for words in command_lines(page):

@@ -87,6 +87,7 @@ LAYERS = [
         "ecodetect.resampling",
         "ecodetect.tiff_pages",
     ],
+    ["ecodetect.agreement"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
     ["ecodetect.formats.*"],
@@ -115,6 +116,7 @@ LAYERS = [
     ["ecodetect.formats.table_numbers"],
     [
         "ecodetect.formats.collecting",
+        "ecodetect.formats.curves",
         "ecodetect.formats.metadata",
         "ecodetect.formats.text_reading",
         "ecodetect.formats.usable",
@@ -131,12 +133,14 @@ LAYERS = [
         "ecodetect.scaling",
     ],
     ["ecodetect.onnx_file"],
+    ["ecodetect.parts"],
     ["ecodetect.matching"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
-    ["ecodetect.grid", "ecodetect.sizes"],
+    ["ecodetect.class_names", "ecodetect.duplicates"],
+    ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.extras"],
     ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
 ]
