@@ -92,10 +92,13 @@ def test_aliases_are_one_option() -> None:
 
 # Messages with an option that a command which reaches the module lacks, and why it never says them.
 UNSAID = {
+    "agreement": "said to commands in which classes can be chosen",
     "annotation_files": "files to ignore are read by the commands that have the option",
     "annotations": "a radius is only read where it is said",
     "bands": "evaluate, convert and export open no bands by name, and tell no notes of a raster",
+    "class_names": "said where annotations are the truth",
     "classifiers": "about the number of answers that was asked for",
+    "converting": "classify only takes a layer apart with it",
     "detectors.boxes": "said when the card of a training is made",
     "detectors.ensemble": "about several models in one scan",
     "detectors.intensity": "evaluate and export search nothing",
