@@ -322,7 +322,19 @@ class AnnotationFile:
                 " with the images' names."
             )
         inside = touching(self.whole.in_pixels(grid), grid)
-        return Found(replace(self.whole[inside], notes=()), self.path.name) if inside.any() else None
+        if not inside.any():
+            return self._exchanged(grid)
+        return Found(replace(self.whole[inside], notes=()), self.path.name)
+
+    def _exchanged(self, grid: Grid) -> Found | None:
+        """The features that lie on the raster with x for y; its reader decides whether that is meant."""
+        geometry = shapely.transform(self.whole.in_world(), lambda xy: xy[:, ::-1])
+        flipped = Layer(geometry, crs=self.whole.frame_crs)
+        if not touching(flipped.in_pixels(grid), grid).any():
+            return None
+        found = self._read(grid, None)
+        inside = touching(found.in_pixels(grid), grid)
+        return Found(found[inside], self.path.name) if inside.any() else None
 
     def _needs_raster(self, grid: Grid, wanted: Iterable[str]) -> bool:
         """Whether only the raster says where features lie: of another size than stated, or without a CRS."""

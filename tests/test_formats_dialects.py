@@ -311,6 +311,12 @@ def test_label_studio_yolo_files_go_by_the_upload(tmp_path: Path) -> None:
     assert labels(formats.read(tmp_path / "labels", grid=GRID, image="plot.jpg")) == ["oak"]
 
 
+def test_projects_of_via_3_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    project = {"project": {"pid": "x"}, "file": {"1": {"fname": "a.jpg"}}, "view": {"1": {"fid_list": ["1"]}}}
+    with pytest.raises(LayerError, match="of VIA 3 export COCO"):
+        read(tmp_path / "a.json", {**project, "metadata": {"1_x": {"vid": "1", "xy": [2, 1, 2, 3, 4]}}})
+
+
 # -- what is none of them ------------------------------------------------------------------------------------
 
 
