@@ -130,7 +130,7 @@ def _told(outputs: Sequence[NDArray[np.float32]], card: Card, told: list[bool]) 
         told.append(True)
         _log.warning(
             "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
-            " smaller tiles with --tile, or a higher --score.",
+            " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
             card.name,
             outputs[0].shape[1],
         )
