@@ -180,6 +180,7 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             low, high = card["gsd_range"]
             text += f"; meant for rasters of {low:.3g} to {high:.3g} {unit}"
         yield "", text
+    yield "values", _learned(card)
     if card["reach_px"] is not None:
         text = f"{card['reach_px']} px around a place"
         if card["reach_px"] == "whole image":
@@ -240,6 +241,28 @@ def _metric(metric: Mapping[str, Any]) -> str:
     figures += [_flat({name: value}) for name, value in rest.items() if value not in (None, "")]
     text = f"{where} ({'; '.join(filter(None, facts))}): {', '.join(figures) or 'no figure'}"
     return f"{text}; {note}" if note else text
+
+
+def _learned(card: dict[str, Any]) -> str:
+    """Which pixel values the model has learned."""
+    learned = card["learned"]
+    if learned is None:
+        return "not said which it has learned"
+    unit = "of no known unit"
+    if learned["low"] is not None:
+        from ecodetect.values import Unit
+
+        unit = str(Unit(learned["low"], learned["high"]))
+    text = f"learned from {', '.join(learned['dtypes'])}, {unit}"
+    if card["scaling"]["mode"] == "survey":
+        text += "; scaled by each raster's own percentiles"
+    middle = [f"{name} {each[1]:.3g} to {each[-2]:.3g}" for name, each in _by_band(card, "quantiles")]
+    return f"{text}; 90 % are {', '.join(middle)}" if middle else text
+
+
+def _by_band(card: dict[str, Any], table: str) -> list[tuple[str, tuple[float, ...]]]:
+    """Of what was learned, band by band."""
+    return [(name, card["learned"][table][name]) for name in card["bands"] if card["learned"][table]]
 
 
 def _agreement(agreement: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
+    from ecodetect.values import Unit
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -27,6 +28,11 @@ bands = click.option(
 )
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
+)
+values = click.option(
+    "--values",
+    metavar="LOW:HIGH",
+    help="What counts as black and white in the raster (0:4095); told by its values if not given.",
 )
 nodata = click.option(
     "--nodata",
@@ -175,7 +181,7 @@ beginning = together(
 
 
 def asked(given: dict[str, Any]) -> Asked:
-    """What `annotation` and `raster` say, taken out of a command's arguments."""
+    """What `annotation`, `raster` and `values` say, taken out of a command's arguments."""
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
 
@@ -190,6 +196,7 @@ def asked(given: dict[str, Any]) -> Asked:
         bands=given.pop("bands"),
         nodata=given.pop("nodata"),
         allow_vrt=given.pop("allow_vrt"),
+        values=unit_of(given.pop("values")),
         **{name: given.pop(name) for name in names},
     )
 
@@ -203,6 +210,13 @@ def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
             raise click.UsageError(f"--set takes NAME=VALUE; got '{text}'.")
         found[name.strip()] = value.strip()
     return found
+
+
+def unit_of(text: str | None) -> Unit | None:
+    """What --values says; raises UserError for no range."""
+    from ecodetect.values import Unit
+
+    return None if text is None else Unit.parse(text)
 
 
 def radius_of(text: str | None) -> Length | Literal["contour"] | None:

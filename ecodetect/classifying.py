@@ -22,6 +22,7 @@ from ecodetect.grid import Floats
 from ecodetect.layer import Layer
 from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
+from ecodetect.values import Unit
 
 _CACHE_BYTES = 64_000_000  # as pictures: a row of windows from a file of strips
 _ONLY_LABELS = (".xml", ".txt")  # formats with one class for each object and no other columns
@@ -69,6 +70,7 @@ def classify(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
+    values: Unit | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
     overwrite: bool = False,
@@ -92,6 +94,7 @@ def classify(
     top : int, optional
         How many answers are written, 3 if there are as many.
     bands, gsd_m, nodata, allow_vrt : see `open_raster`.
+    values : what counts as black and white in the raster; None: told by its values.
 
     Raises
     ------
@@ -111,9 +114,10 @@ def classify(
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
-            answers = classifier.seeing(raster).at(centres(geometry))
+            seeing = classifier.seeing(raster, values)
+            answers = seeing.at(centres(geometry))
         grid, name, fingerprint = raster.grid, raster.name, raster.fingerprint
-        notes = [*raster.notes, *found.notes]
+        notes = [*raster.notes, *seeing.notes, *found.notes]
     written_in = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
         written_in["label"] = _as_labels(answers, labels_of(found, Path(detections).name))

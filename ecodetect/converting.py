@@ -87,11 +87,13 @@ def convert(
         grid = found.grid
         if found.metadata.get("frame") == "share":
             raise LayerError(
-                f"{Path(source).name} holds shares of the image's size; name the image with --image."
+                f"{Path(source).name} holds shares of the image's size; name the image.", parameter="image"
             )
         is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
         if not is_pixel and suffix in PIXEL_FORMATS:
-            raise LayerError(f"{Path(target).name} is in pixels of a raster; name the raster with --image.")
+            raise LayerError(
+                f"{Path(target).name} is in pixels of a raster; name the raster.", parameter="image"
+            )
         if grid is None and found.metadata.get("frame") == "pixel" and suffix not in PIXEL_FORMATS:
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)

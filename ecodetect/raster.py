@@ -126,6 +126,7 @@ class Raster:
     bands : names of the bands, in the chosen order.
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
+    scale : what the file says that its values are to be multiplied with and added to; it isn't applied.
     block_shape : rows and columns that are unpacked together.
     """
 
@@ -164,6 +165,7 @@ class Raster:
         self.bands = tuple(self._header.bands)
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
+        self.scale = self._header.scale
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_megadetector_image_that_could_not_be_read_is_not_empty(tmp_path: Path) 
 
 
 def test_megadetector_shares_need_an_image_to_be_converted(tmp_path: Path) -> None:
-    with pytest.raises(LayerError, match="name the image with --image"):
+    with pytest.raises(LayerError, match="name the image"):
         convert(written(tmp_path / "md.json", MEGADETECTOR), tmp_path / "out.csv")
 
 

@@ -347,7 +347,9 @@ def write(path: Path, stream: Stream) -> Written:
         for batch in stream:
             grid = batch.grid
             if grid is None:
-                raise LayerError("COCO is in pixels of an image of known size; name the raster with --image.")
+                raise LayerError(
+                    "COCO is in pixels of an image of known size; name the raster.", parameter="image"
+                )
             has_area = np.isin(shapely.get_type_id(batch.geometry), (3, 6)) & ~shapely.is_empty(
                 batch.geometry
             )

@@ -418,7 +418,7 @@ def write(path: Path, stream: Stream) -> Written:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         for batch in stream:
             if batch.grid is None and stream.crs is not None:
-                raise LayerError(f"{path.name} is in pixels of a raster; name the raster with --image.")
+                raise LayerError(f"{path.name} is in pixels of a raster; name the raster.", parameter="image")
             if not len(batch):
                 continue
             if not features:

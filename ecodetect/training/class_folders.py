@@ -33,6 +33,7 @@ from ecodetect.training.sources import (
     Asked,
     Gathered,
     Source,
+    with_units,
 )
 
 _LEAST = 2  # pictures of a class: one to learn from, one to be judged by
@@ -98,7 +99,7 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
                 " some 50 for a classifier that is of use."
             )
     sources = [picture(path, name, asked) for name, paths in known.items() for path in paths]
-    return Gathered(tuple(sources), notes)
+    return Gathered(with_units(sources, asked), notes)
 
 
 def spelt_once(

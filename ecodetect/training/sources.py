@@ -53,9 +53,11 @@ from ecodetect.layer import Geometries
 from ecodetect.notes import Note, merged
 from ecodetect.parts import united
 from ecodetect.raster import Raster, open_raster
+from ecodetect.raster_values import shared
 from ecodetect.sizes import Length
 from ecodetect.training import layouts
 from ecodetect.training.outlining import outlined
+from ecodetect.values import Choice, Unit
 from ecodetect.wording import counted
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
@@ -84,6 +86,7 @@ class Source:
     edge_px : width of the strip along the raster's edge in which nothing is learned; as far inside again as
         half a large individual only what is annotated is.
     file : name of the file that the annotations are from, for messages.
+    unit : of its values; None: nobody has looked.
     """
 
     image: str
@@ -98,6 +101,7 @@ class Source:
     ignored: Geometries
     edge_px: float = 0.0
     file: str = ""
+    unit: Choice | None = None
 
     def open(self) -> Raster:
         """The raster, opened anew."""
@@ -141,6 +145,7 @@ class Asked:
     empty_images : images that a file about many doesn't name are empty, not unknown.
     keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
         accents are stored are one.
+    values : what counts as black and white in the rasters; None: told by their values.
     """
 
     class_column: str | None = None
@@ -156,6 +161,7 @@ class Asked:
     layer: str | None = None
     empty_images: bool = False
     keep_spelling: bool = False
+    values: Unit | None = None
 
     @property
     def opened_with(self) -> Mapping[str, Any]:
@@ -240,7 +246,14 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     sources = _without_repeated(sources, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
     sources = _without_outside(sources, notes)
-    return Gathered(tuple(_with_hulls(sources)), merged(notes), tuple(unmarked))
+    return Gathered(with_units(list(_with_hulls(sources)), asked), merged(notes), tuple(unmarked))
+
+
+def with_units(sources: Sequence[Source], asked: Asked) -> tuple[Source, ...]:
+    """Sources with the units of their values; those of one folder, type and bands share one."""
+    facts = [(source.image, source.dtype, source.bands) for source in sources]
+    units = shared(facts, lambda number: sources[number].open(), asked.values)
+    return tuple(replace(source, unit=unit) for source, unit in zip(sources, units, strict=True))
 
 
 # -- finding files -----------------------------------------------------------------------------------------
