@@ -41,6 +41,8 @@ def write(path: Path, source: Path, unit: Unit, dtype: str, nodata: float | None
         empty[:40, :40] = True
         made[:, empty] = nodata
     profile |= {"driver": "GTiff", "dtype": dtype, "nodata": nodata if nodata is not None else old}
+    for name in ("compress", "photometric", "interleave"):  # some are for bytes only
+        profile.pop(name, None)
     with rasterio.open(path, "w", **profile) as file:
         file.write(made)
         file.colorinterp = colours
