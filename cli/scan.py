@@ -152,7 +152,7 @@ def scan(
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:
-        lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None)
+        lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None, classify=classify)
         options.tell(notes)
         click.echo("\n".join(lines))
         return 0

@@ -116,7 +116,6 @@ def name_bands(
                 f"as {names[index] or 'data'}."
             )
             notes.append(Note("alpha-is-data", text, kind="choice"))
-    is_usual = dtype in ("uint8", "uint16")
     if names == [None] * 4 and not any(descriptions) and dtype == "uint8" and is_mask(3):
         names[3] = "alpha"
         notes.append(_FOURTH_IS_MASK)
@@ -124,12 +123,13 @@ def name_bands(
     unnamed = [index for index in data if names[index] is None]
     if len(data) == 1 and unnamed:
         names[data[0]] = "grey"
-    elif unnamed == data == [0, 1, 2] and is_usual:
+    elif unnamed == data == [0, 1, 2] and dtype in ("uint8", "uint16"):
         names[:3] = RGB
         guessed = True
         text = "the three bands have no names; they are taken as red, green and blue."
         notes.append(Note("bands-guessed", text, kind="choice"))
-    elif data == [0, 1, 2, 3] and tuple(names[:3]) == RGB and unnamed == [3] and is_usual:
+    elif data == [0, 1, 2, 3] and tuple(names[:3]) == RGB and unnamed == [3]:
+        # Of any type: reflectance of an aerial image is the same scene.
         names[3] = "alpha" if "alpha" not in names and is_mask(3) else "nir"
         if names[3] == "alpha":
             notes.append(_FOURTH_IS_MASK)

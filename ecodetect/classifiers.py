@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect import models
+from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.detectors.protocol import Scene
@@ -23,9 +24,9 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window
 from ecodetect.input_spec import InputSpec, input_spec
 from ecodetect.notes import Note
-from ecodetect.raster_values import seen_unit, survey
+from ecodetect.raster_values import Companions, seen_unit, survey
 from ecodetect.scaling import continued, scaled, surveyed
-from ecodetect.values import Unit, remarks
+from ecodetect.values import Choice, Unit, remarks
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -217,12 +218,16 @@ class Classifier:
                 votes[np.arange(len(mine)), mine.argmax(axis=1)] += 1
         return Answers(self.names, total / np.float32(len(self.members)), votes, known)
 
-    def seeing(self, raster: Raster, values: Unit | None = None) -> OnRaster:
+    def seeing(
+        self, raster: Raster, values: Unit | None = None, companions: Companions | None = None
+    ) -> OnRaster:
         """The same on a raster; raises UserError, in one sentence, for a member that doesn't fit it.
 
         values : what counts as black and white in it; None: told by its values.
+        companions : rasters that share a unit with it.
         """
-        return OnRaster(self, raster, tuple(Sight.of(each, raster, values) for each in self.members))
+        sights = (Sight.of(each, raster, values, companions) for each in self.members)
+        return OnRaster(self, raster, tuple(sights))
 
 
 def open_classifier(
@@ -288,6 +293,27 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
             raise UserError(why)
 
 
+def said_of_values(
+    bundles: Sequence[Bundle], raster: Raster, values: Unit | None, companions: Companions | None = None
+) -> tuple[Note, ...]:
+    """What there is to say of a raster's values before classifiers see them; see `Classifier.seeing`.
+
+    Raises UserError, in one sentence, for values that can't be brought to those that one has learned.
+    """
+    return tuple(note for each in bundles for note in _told(each.card, raster, values, companions)[1])
+
+
+def _told(
+    card: Card, raster: Raster, values: Unit | None, companions: Companions | None
+) -> tuple[Choice | None, tuple[Note, ...]]:
+    """The unit of a raster that fits a model, and what there is to say of its values."""
+    choice, found = seen_unit(card, raster, stated=values, companions=companions)
+    bands = stand_ins(card.bands, raster.bands)
+    if found is None and card.learned is not None and bands is not None:
+        found = survey(raster, bands)
+    return choice, tuple(remarks(raster.name, card, choice, found))
+
+
 # -- on rasters --------------------------------------------------------------------------------------------
 
 
@@ -304,16 +330,19 @@ class Sight:
     notes: tuple[Note, ...]
 
     @classmethod
-    def of(cls, member: Member, raster: Raster, values: Unit | None = None) -> Sight:
+    def of(
+        cls,
+        member: Member,
+        raster: Raster,
+        values: Unit | None = None,
+        companions: Companions | None = None,
+    ) -> Sight:
         """Raises UserError where a model and a raster don't fit together; see `Classifier.seeing`."""
         check_fits([member.bundle], raster)
         card = member.card
-        choice, found = seen_unit(card, raster, stated=values)
+        choice, notes = _told(card, raster, values, companions)
         unit = None if choice is None else choice.unit
         spec = input_spec(card, raster, unit, is_stated=values is not None, widened=_widened(card))
-        if found is None and card.learned is not None:
-            found = survey(raster, spec.bands)
-        notes = tuple(remarks(raster.name, card, choice, found))
         scaling = surveyed(spec.scaling, raster.samples(spec.grid, spec.distinct))
         return cls(member, replace(spec, scaling=scaling), notes)
 

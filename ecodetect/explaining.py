@@ -25,7 +25,7 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.inputs import expand
 from ecodetect.notes import Note
-from ecodetect.picture_answers import images_of
+from ecodetect.picture_answers import beside, images_of
 from ecodetect.pictures import Heat, Thumbnail, draw_explanation
 from ecodetect.pictures.colours import Pixels
 from ecodetect.raster import Raster, open_raster
@@ -303,8 +303,9 @@ def _similar(
 def _features(
     member: Member, named: Sequence[tuple[Path, str]], asked: Asked
 ) -> Iterator[NDArray[np.float32]]:
+    companions = beside([path for path, _ in named], asked)
     for start in range(0, len(named), _AT_ONCE):
-        images, _ = images_of(member, named[start : start + _AT_ONCE], asked)
+        images, _ = images_of(member, named[start : start + _AT_ONCE], asked, companions)
         yield window_networks.pooled(member.bundle, member.network.device, images)
 
 

@@ -10,13 +10,15 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.bands import stand_ins
 from ecodetect.class_names import key
 from ecodetect.classifiers import Answers, Classifier, Member, Sight, Views, Vote, open_classifier
 from ecodetect.confusion import Judged, judge
@@ -25,11 +27,11 @@ from ecodetect.inputs import expand
 from ecodetect.notes import Note, merged
 from ecodetect.pictures import Thumbnail, draw_thumbnails
 from ecodetect.raster import open_raster
-from ecodetect.raster_values import seen_unit
+from ecodetect.raster_values import Companions, choice_of, seen_unit, survey
 from ecodetect.training.class_folders import Patches, picture, pictures
 from ecodetect.training.samples import Contract, Dataset
-from ecodetect.training.sources import Asked, with_units
-from ecodetect.values import Unit, remarks
+from ecodetect.training.sources import Asked, Source
+from ecodetect.values import Measured, Unit, doubts, remarks
 from ecodetect.whole_file import write_whole
 
 _AT_ONCE = 128  # pictures held together
@@ -180,8 +182,9 @@ def answer_pictures(
     named = named or [(Path(path), "") for path in expand([place])]
     paths = tuple(path for path, _ in named)
     asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
-    notes = list(_said_of_values(classifier, paths, asked))
-    answers = _answered(classifier, named, asked, progress)
+    companions = beside(paths, asked)
+    notes = list(_said_of_values(classifier, place.name or str(folder), paths, asked, companions))
+    answers = _answered(classifier, named, asked, companions, progress)
     parts = sorted({path.parent.parent.name for path in paths if by_class and path.parent.parent != place})
     if parts:
         text = (
@@ -216,14 +219,34 @@ def answer_pictures(
     )
 
 
-def _said_of_values(classifier: Classifier, paths: Sequence[Path], asked: Asked) -> tuple[Note, ...]:
-    """What there is to say of the values of the first pictures before models see them."""
+def beside(paths: Sequence[Path], asked: Asked) -> Companions:
+    """Pictures that share a unit: all that are given together, whatever their class."""
+    opened = partial(open_raster, **asked.opened_with)
+    return Companions([str(path) for path in paths], opened, is_one_folder=True)
+
+
+def _said_of_values(
+    classifier: Classifier, folder: str, paths: Sequence[Path], asked: Asked, companions: Companions
+) -> tuple[Note, ...]:
+    """What there is to say of the values of some pictures, of all classes, before models see them.
+
+    One picture seldom has the quartiles of many, so those of one unit are compared together.
+    """
     notes: list[Note] = []
-    for path in paths[:_LOOKED_AT]:
-        with open_raster(path, **asked.opened_with) as raster:
-            for member in classifier.members:
-                choice, _ = seen_unit(member.card, raster, stated=asked.values)
-                notes += remarks(raster.name, member.card, choice, None)
+    for member in classifier.members:
+        card = member.card
+        together: dict[Unit | None, list[Measured]] = {}
+        for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+            with open_raster(path, **asked.opened_with) as raster:
+                choice, _ = seen_unit(card, raster, stated=asked.values, companions=companions)
+                notes += remarks(raster.name, card, choice, None)
+                bands = stand_ins(card.bands, raster.bands)
+                if bands is not None and card.learned is not None:
+                    unit = None if choice is None else choice.unit
+                    together.setdefault(unit, []).append(survey(raster, bands))
+        for unit, found in together.items():
+            parts = tuple(part for each in found for part in each.parts)
+            notes += doubts(folder, card, unit, replace(found[0], parts=parts))
     return merged(notes)
 
 
@@ -231,6 +254,7 @@ def _answered(
     classifier: Classifier,
     named: Sequence[tuple[Path, str]],
     asked: Asked,
+    companions: Companions,
     progress: Callable[[int, int], None],
 ) -> Answers:
     known = np.zeros(len(named), np.bool_)
@@ -240,7 +264,7 @@ def _answered(
         found = []
         for start in range(0, len(named), _AT_ONCE):
             some = named[start : start + _AT_ONCE]
-            images, seen = images_of(member, some, asked)
+            images, seen = images_of(member, some, asked, companions)
             found.append(member.probability(images))
             known[start : start + len(some)] |= seen
             done += len(some)
@@ -250,16 +274,20 @@ def _answered(
 
 
 def images_of(
-    member: Member, named: Sequence[tuple[Path, str]], asked: Asked
+    member: Member,
+    named: Sequence[tuple[Path, str]],
+    asked: Asked,
+    companions: Companions | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Pictures as a member is given them, (n, B, S, S), and whether each shows anything (n,).
 
     named : pictures with their classes, which may be "".
+    companions : that share a unit with them; None: each is judged by itself.
     """
     if not member.card.options["patches"]:
-        seen = [_middle(member, path, asked) for path, _ in named]
+        seen = [_middle(member, path, asked, companions) for path, _ in named]
         return np.stack([image for image, _ in seen]), np.array([there for _, there in seen], np.bool_)
-    sources = with_units([picture(path, name, asked) for path, name in named], asked)
+    sources = [_with_unit(member, picture(path, name, asked), asked, companions) for path, name in named]
     ground = Dataset(sources, Contract.of(member.card))
     try:
         whole = Patches(ground, member.side)
@@ -271,11 +299,19 @@ def images_of(
     return np.stack(images), np.ones(len(images), np.bool_)
 
 
-def _middle(member: Member, path: Path, asked: Asked) -> tuple[NDArray[np.float32], bool]:
+def _with_unit(member: Member, source: Source, asked: Asked, companions: Companions | None) -> Source:
+    with source.open() as raster:
+        unit, _ = choice_of(raster, member.card.bands, stated=asked.values, companions=companions)
+    return replace(source, unit=unit)
+
+
+def _middle(
+    member: Member, path: Path, asked: Asked, companions: Companions | None
+) -> tuple[NDArray[np.float32], bool]:
     """The window about the middle of a picture, and whether it shows anything."""
     with open_raster(path, **asked.opened_with) as raster:
         middle = np.array([[raster.grid.width / 2, raster.grid.height / 2]])
-        ((_, images, seen),) = Sight.of(member, raster, asked.values).windows(raster, middle)
+        ((_, images, seen),) = Sight.of(member, raster, asked.values, companions).windows(raster, middle)
     return images[0], bool(seen[0])
 
 

@@ -477,6 +477,12 @@ class Raster:
             return False
         return self._looked_at().has_seam
 
+    @property
+    def undeclared_fill(self) -> float | None:
+        """The value that fills the raster from its edge inwards and isn't declared as no data; or None."""
+        fill = self._looked_at().fill
+        return None if fill is None else fill.value
+
     def _looked_at(self) -> _Rim:
         """What lies along the edge; looked at once."""
         if self._rim is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
 from ecodetect.bands import stand_ins
@@ -11,7 +11,17 @@ from ecodetect.errors import UserError
 from ecodetect.input_spec import Seen
 from ecodetect.lattice import CELL_PX
 from ecodetect.raster import Raster
-from ecodetect.values import Choice, Measured, Unit, check_mappable, chosen, is_mapped, measured, of_type
+from ecodetect.values import (
+    Choice,
+    Measured,
+    Unit,
+    check_mappable,
+    chosen,
+    chosen_together,
+    is_mapped,
+    measured,
+    of_type,
+)
 
 # Cells that are looked at: more only where those hold nothing, as in a raster that is mostly without data.
 _CELLS = (64, 1024, 16384)
@@ -30,7 +40,13 @@ def survey(raster: Raster, bands: Sequence[str], most: int | None = None) -> Mea
     with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
         for cells in _CELLS if most is None else (most,):
             samples = (chip.picked(names) for chip in raster.samples(raster.grid, distinct, most=cells))
-            found = measured(samples, raster.dtype, value_range=raster.value_range, scale=raster.scale)
+            found = measured(
+                samples,
+                raster.dtype,
+                value_range=raster.value_range,
+                scale=raster.scale,
+                fill=raster.undeclared_fill,
+            )
             seen = sum(part.shape[1] for part in found.parts)
             if seen >= _ENOUGH or raster.grid.window.area <= cells * CELL_PX**2:
                 break
@@ -40,23 +56,29 @@ def survey(raster: Raster, bands: Sequence[str], most: int | None = None) -> Mea
 class Companions:
     """The rasters that one command is given: those of one folder, type and bands share one unit."""
 
-    def __init__(self, images: Sequence[str], opened: Callable[[str], Raster]) -> None:
-        """opened : opens one of the images as the command does."""
-        self._images, self._opened = tuple(images), opened
+    def __init__(
+        self, images: Sequence[str], opened: Callable[[str], Raster], *, is_one_folder: bool = False
+    ) -> None:
+        """opened : opens one of the images as the command does.
+
+        is_one_folder : they count as one, as pictures in folders by class do: their unit tells no class.
+        """
+        self._images, self._opened, self._is_one = tuple(images), opened, is_one_folder
         self._known: dict[tuple[object, ...], Choice] = {}
 
     def choice(self, raster: Raster, bands: Sequence[str], found: Measured) -> Choice:
         """The unit of a raster and those beside it.  found : what its own survey gave."""
-        key = (_folder(raster.path), tuple(bands), *_kind(raster))
+        key = (self._folder(raster.path), tuple(bands), *_kind(raster))
         if key not in self._known:
-            every = [found, *self._others(raster, bands)]
-            self._known[key] = chosen([found, *(each for each in every[1:] if chosen([each]).is_shared)])
+            others = [(each, chosen([each])) for each in self._others(raster, bands)]
+            weak = [found, *(each for each, own in others if own.is_shared)]
+            self._known[key] = chosen_together(weak, _sure(own for _, own in others))
         return self._known[key]
 
     def _others(self, raster: Raster, bands: Sequence[str]) -> list[Measured]:
         found = []
         for image in self._images:
-            if _folder(image) != _folder(raster.path) or image == raster.path:
+            if self._folder(image) != self._folder(raster.path) or image == raster.path:
                 continue
             try:
                 with self._opened(image) as other:
@@ -66,9 +88,17 @@ class Companions:
                 continue  # said when its turn comes
         return found
 
+    def _folder(self, image: str) -> str:
+        return "" if self._is_one else _folder(image)
+
 
 def _folder(path: str) -> str:
     return str(PurePath(path).parent)
+
+
+def _sure(choices: Iterable[Choice]) -> set[Unit]:
+    """The units of those that are 8-bit pictures stretched."""
+    return {each.unit for each in choices if each.by == "levels" and each.unit is not None}
 
 
 def _kind(raster: Raster) -> tuple[object, ...]:
@@ -76,33 +106,39 @@ def _kind(raster: Raster) -> tuple[object, ...]:
 
 
 def shared(
-    rasters: Sequence[tuple[str, str, tuple[str, ...]]], opened: Callable[[int], Raster], stated: Unit | None
+    rasters: Sequence[tuple[str, str, tuple[str, ...]]],
+    opened: Callable[[int], Raster],
+    stated: Unit | None,
+    *,
+    is_one_folder: bool = False,
 ) -> list[Choice]:
     """The units of many rasters; those of one folder, with the same type and bands, share one.
 
     rasters : path, numpy name of the type, and bands to look at, of each.
     opened : opens one by its number.
+    is_one_folder : they count as one; see `Companions`.
     """
     found: dict[int, Choice] = {}
-    weak: dict[tuple[object, ...], list[tuple[int, Measured]]] = {}
+    folders: dict[tuple[object, ...], list[tuple[int, Measured, Choice]]] = {}
     for number, (path, dtype, bands) in enumerate(rasters):
         known = Choice(stated, "stated", "as stated") if stated is not None else of_type(dtype)
         if known is None:
             with opened(number) as raster:
                 survey_of = survey(raster, bands)
                 known = chosen([survey_of])
-                if known.is_shared:
-                    key = (_folder(path), *_kind(raster))
-                    weak.setdefault(key, []).append((number, survey_of))
+                key = ("" if is_one_folder else _folder(path), *_kind(raster))
+                folders.setdefault(key, []).append((number, survey_of, known))
         found[number] = known
-    for members in weak.values():
-        together = chosen([each for _, each in members])
-        found |= {number: together for number, _ in members}
+    for members in folders.values():
+        weak = {number: each for number, each, own in members if own.is_shared}
+        if weak:
+            together = chosen_together(list(weak.values()), _sure(own for *_, own in members))
+            found |= dict.fromkeys(weak, together)
     return [found[number] for number in range(len(rasters))]
 
 
 def seen_unit(
-    card: Seen, raster: Raster, *, stated: Unit | None = None
+    card: Seen, raster: Raster, *, stated: Unit | None = None, companions: Companions | None = None
 ) -> tuple[Choice | None, Measured | None]:
     """The unit of a raster's values where a model goes by one, and what was surveyed for it.
 
@@ -110,7 +146,7 @@ def seen_unit(
     """
     if stated is None and not is_mapped(card):
         return None, None
-    choice, found = choice_of(raster, card.bands, stated=stated)
+    choice, found = choice_of(raster, card.bands, stated=stated, companions=companions)
     if choice is not None:
         check_mappable(raster.name, card, choice)
     return choice, found

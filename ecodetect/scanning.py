@@ -21,7 +21,13 @@ import shapely
 from ecodetect import __version__, detectors, formats, models, pictures, score_maps
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
-from ecodetect.classifiers import answers_of, check_fits, open_classifier, read_classifiers
+from ecodetect.classifiers import (
+    answers_of,
+    check_fits,
+    open_classifier,
+    read_classifiers,
+    said_of_values,
+)
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import Interrupted, InUseError, PackageError, UserError
@@ -242,10 +248,12 @@ def plan_files(
     out: str | None = None,
     *,
     is_mapped: bool = False,
+    classify: Sequence[str] = (),
 ) -> tuple[list[str], tuple[Note, ...]]:
     """What `scan_files` would do, a line per raster, and what is to be known beforehand.
 
     Nothing is searched or written.  is_mapped : with a map of scores.
+    classify : classifiers that would look.
     Raises UserError for the first raster or setting that can't be used.
     """
     lines = []
@@ -255,7 +263,7 @@ def plan_files(
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
-            job = prepare(image, raster, asked, is_mapped=is_mapped)
+            job = _prepared(image, raster, asked, classify, is_mapped=is_mapped)
         notes += job.notes
         footprints.setdefault(path, []).append(Footprint(job.source, job.grid, job.work.area))
         plan = job.layout.plan
@@ -473,6 +481,17 @@ def _together(images: Sequence[str], asked: Settings) -> Settings:
     return replace(asked, companions=Companions(images, partial(_opened, asked=asked)))
 
 
+def _prepared(
+    image: str, raster: Raster, asked: Settings, classify: Sequence[str], *, is_mapped: bool
+) -> Job:
+    """What `prepare` decides, with what is to be said of the classifiers that will look."""
+    bundles = read_classifiers(classify)
+    check_fits(bundles, raster)
+    job = prepare(image, raster, asked, is_mapped=is_mapped)
+    said = said_of_values(bundles, raster, asked.values, asked.companions)
+    return replace(job, notes=(*job.notes, *said))
+
+
 def _opened(image: str, asked: Settings) -> Raster:
     return open_raster(
         image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
@@ -562,8 +581,7 @@ class _Run:
             with _opened(image, self._asked) as raster:
                 if self._out is not None:
                     check_frames({raster.path: raster.grid}, self._out)
-                check_fits(read_classifiers(self._classify), raster)
-                plain = prepare(image, raster, self._asked, is_mapped=self._is_mapped)
+                plain = _prepared(image, raster, self._asked, self._classify, is_mapped=self._is_mapped)
                 job, number = plain.entered(self.journal, self._asked)
                 self._resumed |= search(job, self.journal, number, self._progress)
                 if self._verified:

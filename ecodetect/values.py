@@ -11,7 +11,7 @@ lattice; no histogram is matched.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -98,6 +98,7 @@ class Measured:
     scale, offset : what its tags say that values are to be multiplied with and added to.
     bands : that were looked at.
     parts : some of the valid pixels of each piece of ground, (B, n); none where nothing valid was seen.
+    is_blank : there are valid pixels, and all hold a value that stands for nothing.
     """
 
     dtype: str
@@ -106,6 +107,7 @@ class Measured:
     offset: float
     bands: tuple[str, ...]
     parts: tuple[Floats, ...]
+    is_blank: bool = False
 
     @property
     def values(self) -> Floats:
@@ -139,16 +141,19 @@ def measured(
     *,
     value_range: tuple[float, float] | None = None,
     scale: tuple[float, float] = (1.0, 0.0),
+    fill: float | None = None,
 ) -> Measured:
     """What a survey finds; see `Raster.samples`.
 
     value_range : lowest and highest value that the raster's type, or its number of bits, can hold.
     scale : what the file says that values are to be multiplied with and added to.
-    Pixels that have one and the same extreme or common fill value in all bands are left out: they are fill
-    that nobody has declared, or saturated, and say nothing.
+    fill : value that fills the raster from its edge inwards, undeclared.
+    Pixels that have this, or an extreme or common fill value, in all bands are left out: they are fill that
+    nobody has declared, or saturated, and say nothing.
     """
     parts = []
     bands: tuple[str, ...] = ()
+    is_any = False
     for chip in samples:
         bands = chip.bands
         pixels = chip.pixels.reshape(len(bands), -1)
@@ -157,21 +162,22 @@ def measured(
         step = max(1, pixels.shape[1] // _VALUES_PER_CHIP) | 1  # odd: not always the same columns
         some = pixels[:, ::step].astype(np.float64)
         some = some[:, np.isfinite(some).all(axis=0)]
-        kept = some[:, ~_is_fill(some, dtype)]
+        is_any |= some.shape[1] > 0
+        kept = some[:, ~_is_fill(some, dtype, fill)]
         if kept.shape[1]:
             parts.append(kept)
     kind = np.dtype(dtype)
     bits = None
     if kind.kind == "u" and value_range is not None and value_range[1] < np.iinfo(kind).max:
         bits = int(value_range[1] + 1).bit_length() - 1
-    return Measured(dtype, bits, *scale, bands, tuple(parts))
+    return Measured(dtype, bits, *scale, bands, tuple(parts), is_any and not parts)
 
 
-def _is_fill(values: Floats, dtype: str) -> NDArray[np.bool_]:
+def _is_fill(values: Floats, dtype: str, fill: float | None) -> NDArray[np.bool_]:
     """Which pixels (B, n) hold in all bands one value that stands for nothing."""
     kind = np.dtype(dtype)
     first = values[0]
-    fills = list(_NODATA_LIKE)
+    fills = [*_NODATA_LIKE, *([] if fill is None else [fill])]
     if kind.kind in "iu":
         fills += [float(np.iinfo(kind).min), float(np.iinfo(kind).max)]
     is_fill = np.isin(first, fills) | (np.abs(first) >= _HUGE)
@@ -232,6 +238,19 @@ def chosen(rasters: Sequence[Measured]) -> Choice:
         return Choice(None, "survey", f"{first.dtype}, values from {bottom:,.4g} to {top:,.4g}", True)
     unit = _by_values(first.dtype, top, bulk)
     return Choice(unit, "survey", text, unit is None)
+
+
+def chosen_together(weak: Sequence[Measured], sure: Collection[Unit]) -> Choice:
+    """The unit of rasters of one folder, with the same type and bands, whose own values leave it open.
+
+    sure : units of those beside them that are 8-bit pictures stretched; if it is one, these have it too.
+    """
+    choice, beside = chosen(weak), len(weak) - 1
+    if len(sure) == 1 and choice.unit is not None:
+        (unit,) = sure
+        if choice.unit.high <= unit.high:
+            return replace(choice, unit=unit, evidence=f"{choice.evidence}, and beside it by their levels")
+    return replace(choice, evidence=f"{choice.evidence}, with {beside:,} beside it") if beside else choice
 
 
 def _by_values(dtype: str, top: float, bulk: float) -> Unit | None:
@@ -500,11 +519,30 @@ def remarks(name: str, card: Seen, choice: Choice | None, found: Measured | None
         )
         text += "." if choice.by == "stated" else "; if they are others, say --values LOW:HIGH."
         notes.append(Note("values-mapped", text, about=name, kind="choice"))
-    strange = None if found is None else unlike(learned, card.bands, found, own, card.scaling)
-    if strange is not None:
-        text = f"its values are unlike those that '{card.name}' has learned: {strange}."
-        notes.append(Note("values-unlike", text, about=name, kind="doubt"))
-    return notes
+    unlike_them = [] if found is None else doubts(name, card, own, found)
+    if unlike_them and not notes and choice is not None and choice.is_shared and own is not None:
+        # Nothing was mapped, so nobody has been told what they are taken for.
+        (note,) = unlike_them
+        said = f"{note.text[:-1]}; they are taken for {own}: if they are others, say --values LOW:HIGH."
+        unlike_them = [replace(note, text=said)]
+    return [*notes, *unlike_them]
+
+
+def doubts(name: str, card: Seen, own: Unit | None, found: Measured) -> list[Note]:
+    """What of values is unlike those that a model has learned, though mapped or scaled.
+
+    name : of what they are from.  own : their unit.
+    """
+    if found.is_blank:
+        text = "all its pixels that were looked at hold a fill value, such as 0: nothing can be found in it."
+        return [Note("values-none", text, about=name, kind="doubt")]
+    if not found.parts:
+        return [Note("nodata-everywhere", "all its pixels that were looked at are without data.", about=name)]
+    strange = None if card.learned is None else unlike(card.learned, card.bands, found, own, card.scaling)
+    if strange is None:
+        return []
+    text = f"its values are unlike those that '{card.name}' has learned: {strange}."
+    return [Note("values-unlike", text, about=name, kind="doubt")]
 
 
 def check_mappable(name: str, card: Seen, choice: Choice) -> None:

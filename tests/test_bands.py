@@ -168,8 +168,9 @@ def test_a_real_alpha_is_a_mask(seen: bool | None) -> None:
 
 
 @pytest.mark.parametrize(("seen", "name"), [(False, "nir"), (None, "nir"), (True, "alpha")])
-def test_a_fourth_band_without_a_name(seen: bool | None, name: str) -> None:
-    naming = named([None] * 4, [*RGB, "undefined"], is_mask=lambda _: seen)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_a_fourth_band_without_a_name(seen: bool | None, name: str, dtype: str) -> None:
+    naming = named([None] * 4, [*RGB, "undefined"], dtype, is_mask=lambda _: seen)
     assert naming.names == (*RGB, name)
     assert len(naming.notes) == 1
 

@@ -19,10 +19,12 @@ from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid, Window
 from ecodetect.input_spec import input_spec
+from ecodetect.picture_answers import beside as pictures_beside
 from ecodetect.raster import open_raster
-from ecodetect.raster_values import Companions, choice_of, survey
+from ecodetect.raster_values import Companions, choice_of, shared, survey
 from ecodetect.scaling import scaled
 from ecodetect.searching import Settings, prepare, question
+from ecodetect.training.class_folders import gather_classes
 from ecodetect.training.samples import Dataset, Place, contract
 from ecodetect.training.sources import Asked, gather
 from ecodetect.values import (
@@ -260,6 +262,75 @@ def test_rasters_of_one_folder_share_a_unit_and_stretched_bytes_do_not(tmp_path:
         own, _ = choice_of(raster, RGB, companions=beside)
     assert own is not None
     assert own.unit == Unit(0, 1023)
+
+
+def test_a_dark_raster_beside_stretched_bytes_has_their_unit(tmp_path: Path) -> None:
+    twelve = Unit(0, 4095)
+    dark = written(tmp_path / "dark.tif", in_unit(scene(high=55), twelve, "uint16"))
+    paths = [
+        dark,
+        *(written(tmp_path / f"{n}.tif", in_unit(np.rint(scene()), twelve, "uint16")) for n in "ab"),
+    ]
+    beside = Companions([str(path) for path in paths], open_raster)
+    with open_raster(dark) as raster:
+        choice, _ = choice_of(raster, RGB, companions=beside)
+    assert choice is not None
+    assert (choice.unit, choice.by) == (twelve, "survey")
+    assert "beside it by their levels" in choice.evidence
+    taught = shared([(str(path), "uint16", RGB) for path in paths], lambda n: open_raster(paths[n]), None)
+    assert {each.unit for each in taught} == {twelve}
+    # Two units beside it: the folder is mixed, and says nothing.
+    written(paths[2], in_unit(np.rint(scene()), Unit(0, 65535), "uint16"))
+    with open_raster(dark) as raster:
+        alone, _ = choice_of(raster, RGB, companions=Companions([str(path) for path in paths], open_raster))
+    assert alone is not None
+    assert alone.unit == Unit(0, 1023)
+
+
+def test_pictures_in_folders_by_class_share_a_unit(tmp_path: Path) -> None:
+    for name, high in (("bright", 230), ("dark", 55)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            pixels = in_unit(scene(32, number, high=high), Unit(0, 4095), "uint16")
+            written(tmp_path / name / f"{number}.tif", pixels)
+    sources = gather_classes(tmp_path).sources
+    assert {source.unit.unit for source in sources if source.unit} == {Unit(0, 4095)}
+    beside = pictures_beside([Path(source.image) for source in sources], Asked())
+    for source in sources:
+        with source.open() as raster:
+            choice, _ = choice_of(raster, RGB, companions=beside)
+        assert choice is not None
+        assert choice.unit == Unit(0, 4095)
+
+
+@pytest.mark.parametrize(
+    ("unit", "dtype", "fill"), [(Unit(0, 0.4), "float32", -1), (Unit(0, 4095), "uint16", 9999)]
+)
+def test_a_filling_that_nobody_declared_does_not_decide(
+    tmp_path: Path, unit: Unit, dtype: str, fill: float
+) -> None:
+    pixels = in_unit(scene(), unit, dtype)
+    pixels[:, :20] = fill
+    with open_raster(written(tmp_path / "a.tif", pixels)) as raster:
+        choice, found = choice_of(raster, RGB)
+        assert choice is not None
+        assert choice.unit == unit
+        assert found is not None
+        assert fill not in found.values
+
+
+@pytest.mark.parametrize(("nodata", "kind"), [(None, "doubt"), (0, "info")])
+def test_a_raster_in_which_nothing_can_be_seen_is_said(tmp_path: Path, nodata: int | None, kind: str) -> None:
+    path = written(tmp_path / "a.tif", np.zeros((3, 64, 64), np.uint16), nodata=nodata)
+    with open_raster(path) as raster:
+        (note,) = remarks("a.tif", card(), None, survey(raster, RGB))
+    assert (note.code, note.kind) == ("values-none", kind)
+
+
+def test_what_unlike_values_are_taken_for_is_said_where_nothing_is_mapped() -> None:
+    percent = found((ground(100) * 0.3).astype(np.float32))
+    (note,) = remarks("a.tif", card(), chosen([percent]), percent)
+    assert "taken for 8 bit (0 to 255): if they are others, say --values" in note.text
 
 
 def test_a_raster_mostly_without_data_is_looked_at_more_closely(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
                 " some 50 for a classifier that is of use."
             )
     sources = [picture(path, name, asked) for name, paths in known.items() for path in paths]
-    return Gathered(with_units(sources, asked), notes)
+    return Gathered(with_units(sources, asked, is_one_folder=True), notes)
 
 
 def spelt_once(

@@ -249,10 +249,13 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     return Gathered(with_units(list(_with_hulls(sources)), asked), merged(notes), tuple(unmarked))
 
 
-def with_units(sources: Sequence[Source], asked: Asked) -> tuple[Source, ...]:
-    """Sources with the units of their values; those of one folder, type and bands share one."""
+def with_units(sources: Sequence[Source], asked: Asked, *, is_one_folder: bool = False) -> tuple[Source, ...]:
+    """Sources with the units of their values; those of one folder, type and bands share one.
+
+    is_one_folder : they count as one, as pictures in folders by class do.
+    """
     facts = [(source.image, source.dtype, source.bands) for source in sources]
-    units = shared(facts, lambda number: sources[number].open(), asked.values)
+    units = shared(facts, lambda number: sources[number].open(), asked.values, is_one_folder=is_one_folder)
     return tuple(replace(source, unit=unit) for source, unit in zip(sources, units, strict=True))
 
 
