@@ -110,6 +110,8 @@ def check(
 
 def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts for people: a word and what is to be said about it."""
+    from ecodetect.notes import Note
+
     rasters, marked, sizes = facts["rasters"], facts["annotations"], facts["sizes"]
     yield "rasters", _rasters(rasters)
     for kind in rasters["bands"][:3]:
@@ -147,7 +149,7 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("", text) for text in facts["model"]["misfits"] or ["It fits these data."])
     if facts["picture"] is not None:
         yield "picture", f"{facts['picture']['raster']} is drawn in {facts['picture']['file']}"
-    yield from (("note", note) for note in facts["notes"])
+    yield from (("note", str(Note(**note))) for note in facts["notes"])
 
 
 def _counted(count: int, what: str) -> str:

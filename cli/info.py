@@ -21,6 +21,7 @@ def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_js
     import json
 
     from ecodetect.describing import describe
+    from ecodetect.notes import Note
 
     facts = describe(file, gsd_m=gsd, layer=layer, allow_vrt=allow_vrt)
     if as_json:
@@ -28,7 +29,7 @@ def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_js
         return 0
     click.echo(f"{facts['file']}")
     lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
-    for name, text in [*lines, *(("note", note) for note in facts["notes"])]:
+    for name, text in [*lines, *(("note", Note(**note).text) for note in facts["notes"])]:
         click.echo(f"  {name:<11} {text}")
     return 0
 

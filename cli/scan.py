@@ -161,9 +161,9 @@ def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: boo
     from ecodetect.scanning import fitting_model
 
     given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
-    model, why = fitting_model(images, **given)
+    model, note = fitting_model(images, **given)
     if not quiet:
-        click.echo(f"note: searching with '{model}': {why}", err=True)
+        click.echo(f"note: {note}", err=True)
     return model
 
 
@@ -249,7 +249,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
-        "resumed": summary.resumed, "verified": share, "notes": list(summary.notes),
+        "resumed": summary.resumed, "verified": share, "notes": [note.to_json() for note in summary.notes],
         "score_map": None if summary.score_map is None else str(summary.score_map),
     }  # fmt: skip
 

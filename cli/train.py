@@ -158,7 +158,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             command=_command(),
-            say=lambda note: None if quiet else click.echo(note, err=True),
+            say=lambda note: None if quiet else click.echo(f"note: {note}", err=True),
             progress=line.show,
         )
     if not leads():

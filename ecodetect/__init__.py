@@ -4,8 +4,8 @@ The map of the house, from the ground up; each layer imports only from those bef
 
 errors, sizes → grid → layer → chip, detections → tiling, merging → formats → annotations, aoi → raster
 → detectors → classifiers → pictures, pipeline, memory, journal → searching (one raster) → results → scanning
-(many, to files), converting, describing → classifying → evaluation → training → picture_answers
-→ explaining → the command line
+(many, to files), converting, describing → classifying → annotation_files (of many images) → evaluation
+→ training → picture_answers → explaining → the command line
 
 `scan("ortho.tif", model="threshold")` is the main job. docs/concepts.md explains the words.
 """

@@ -20,10 +20,22 @@ from ecodetect import formats
 from ecodetect.errors import LayerError
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer
+from ecodetect.notes import Note
 from ecodetect.sizes import Length
 
 # Names that people give these columns, in order of preference; compared without case, blanks and underscores.
-_CLASS = ("label", "class", "classname", "species", "category", "taxon", "art", "type", "name")
+_CLASS = (
+    "label",
+    "class",
+    "classname",
+    "species",
+    "category",
+    "classification",
+    "taxon",
+    "art",
+    "type",
+    "name",
+)
 _ACCURACY = (
     "accuracym",
     "accuracy",
@@ -34,6 +46,7 @@ _ACCURACY = (
     "precisionm",
     "genauigkeit",
 )
+_YES = ("1", "1.0", "true", "yes", "y", "ja", "t")
 _RADIUS = {"radiuspx": ("px", 1.0), "radiusm": ("m", 1.0), "diameterpx": ("px", 0.5), "diameterm": ("m", 0.5)}
 
 
@@ -46,10 +59,10 @@ class Annotations:
     label : str (N,), class names; "" where none is given.
     radius_px : float64 (N,), size of individuals marked by a point, in pixels; NaN where unknown.
     accuracy_m : float64 (N,), how far off the position may be, in metres; NaN where unknown.
-    ignore : bool (N,), neither an individual nor background.
+    ignore : bool (N,), neither an individual nor background: a yes in a column `ignore` or `iscrowd`.
     columns : name -> (N,), all columns of the file.
     dropped : reason -> number of features that were left out here.
-    notes : sentences for the user, those of the reader first.
+    notes : for the user, those of the reader first.
     """
 
     grid: Grid
@@ -60,7 +73,7 @@ class Annotations:
     ignore: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -119,7 +132,10 @@ def on_raster(
     dropped = {reason: int(np.count_nonzero(rows)) for reason, rows in reasons.items() if rows.any()}
     notes = [
         *layer.notes,
-        *(f"{name}: {count} of {len(layer)} left out: {reason}." for reason, count in dropped.items()),
+        *(
+            Note("features-outside", f"{count} of {len(layer)} left out: {reason}.", about=name, kind="doubt")
+            for reason, count in dropped.items()
+        ),
     ]
     kept = layer[inside]
     labels = _labels(kept, name, class_column)
@@ -129,7 +145,7 @@ def on_raster(
         labels,
         _radii(kept, geometry[inside], grid, radius, name),
         _numbers(_first(kept, _ACCURACY), len(kept)),
-        np.zeros(len(kept), np.bool_),
+        _are_ignored(kept),
         kept.columns,
         dropped,
         tuple(notes),
@@ -192,6 +208,15 @@ def _labels(layer: Layer, name: str, class_column: str | None) -> NDArray[np.obj
     if values is not None:
         labels[:] = ["" if value is None or value != value else str(value) for value in values.tolist()]
     return labels
+
+
+def _are_ignored(layer: Layer) -> NDArray[np.bool_]:
+    """Which features a column `ignore`, or COCO's `iscrowd`, marks as doubtful or as a crowd."""
+    flags = np.zeros(len(layer), np.bool_)
+    for name, values in layer.columns.items():
+        if name.casefold() in ("ignore", "iscrowd"):
+            flags |= np.array([str(value).casefold() in _YES for value in values.tolist()], np.bool_)
+    return flags
 
 
 def _numbers(values: NDArray[Any] | None, count: int) -> Floats:

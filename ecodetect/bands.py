@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ecodetect.errors import RasterError
+from ecodetect.notes import Note
 
 # Tried in this order: "short wave infrared" is no near infrared, and "red edge" no red.
 _WORDS: tuple[tuple[str, str], ...] = (
@@ -72,13 +73,13 @@ class Naming:
     names : unique; `alpha` at most once.
     descriptions : what the file says of each band, or None.
     guessed : whether the colours are a custom that the file doesn't confirm.
-    notes : sentences for the user about what was guessed.
+    notes : what was guessed; they don't name the raster.
     """
 
     names: tuple[str, ...]
     descriptions: tuple[str | None, ...]
     guessed: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def alpha(self) -> int | None:
@@ -110,10 +111,11 @@ def name_bands(
         if name == "alpha" and (count == 1 or is_mask(index) is False):
             # Aerial images with near infrared as fourth band are often flagged so by mistake.
             names[index] = "nir" if tuple(names[:index]) == RGB else None
-            notes.append(
-                f"Band {index + 1} is flagged as alpha, but its values are not those of a mask: it is taken "
+            text = (
+                f"band {index + 1} is flagged as alpha, but its values are not those of a mask: it is taken "
                 f"as {names[index] or 'data'}."
             )
+            notes.append(Note("alpha-is-data", text, kind="choice"))
     data = [index for index, name in enumerate(names) if name != "alpha"]
     unnamed = [index for index in data if names[index] is None]
     if len(data) == 1 and unnamed:
@@ -121,11 +123,12 @@ def name_bands(
     elif unnamed == data == [0, 1, 2] and dtype in ("uint8", "uint16"):
         names[:3] = RGB
         guessed = True
-        notes.append("The three bands have no names; they are taken as red, green and blue.")
+        text = "the three bands have no names; they are taken as red, green and blue."
+        notes.append(Note("bands-guessed", text, kind="choice"))
     elif data == [0, 1, 2, 3] and tuple(names[:3]) == RGB and unnamed == [3] and dtype in ("uint8", "uint16"):
         names[3] = "alpha" if "alpha" not in names and is_mask(3) else "nir"
         what = "a mask, as it holds one value beside 0" if names[3] == "alpha" else "near infrared (nir)"
-        notes.append(f"Band 4 has no name; it is taken as {what}.")
+        notes.append(Note("bands-guessed", f"band 4 has no name; it is taken as {what}.", kind="choice"))
     return Naming(_unique(names), tuple(descriptions), guessed, tuple(notes))
 
 

@@ -104,8 +104,7 @@ class Card:
     @property
     def gsd_m(self) -> float | None:
         """Metres per pixel that rasters are read at; None: their own."""
-        metres = {"m": 1.0, "um": 1e-6, "px": None}[self.unit]
-        return None if metres is None or self.gsd is None else self.gsd * metres
+        return metres_per_pixel(self.unit, self.gsd)
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, no NaN."""
@@ -135,6 +134,12 @@ class Card:
             return card
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise BundleError(f"The card of {source} is damaged ({error}).") from error
+
+
+def metres_per_pixel(unit: Literal["m", "um", "px"], gsd: float | None) -> float | None:
+    """What a GSD of this unit is in metres; None where it is none: pixels, or as they are."""
+    metres = {"m": 1.0, "um": 1e-6, "px": None}[unit]
+    return None if metres is None or gsd is None else gsd * metres
 
 
 def _check(card: Card) -> None:

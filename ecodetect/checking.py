@@ -20,6 +20,7 @@ from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
+from ecodetect.notes import Note
 from ecodetect.pictures import draw_map
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
 from ecodetect.training.samples import Contract, Dataset, class_of, contract
@@ -90,7 +91,7 @@ def check(
         "cost": None if data is None else _cost(data, found),
         "model": None if card is None else _compared(card, sources),
         "picture": None,
-        "notes": notes,
+        "notes": [note.to_json() for note in notes],
         "problems": problems,
     }
     if picture is not None:
@@ -98,7 +99,7 @@ def check(
     return facts
 
 
-def _adapted(card: Card, sources: Sequence[Source], notes: list[str]) -> Contract:
+def _adapted(card: Card, sources: Sequence[Source], notes: list[Note]) -> Contract:
     """How the model sees the rasters: as it is, or with what training would choose anew."""
     adapted, chosen = contract(sources)
     own = Contract.of(card)
@@ -106,7 +107,8 @@ def _adapted(card: Card, sources: Sequence[Source], notes: list[str]) -> Contrac
         own.unit == "px" or all(source.grid.gsd is not None for source in sources)
     ):
         return own
-    notes.append("The model doesn't fit these rasters as it is; training would adapt it.")
+    text = "The model doesn't fit these rasters as it is; training would adapt it."
+    notes.append(Note("model-misfit", text))
     notes += chosen
     return adapted
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect import models
-from ecodetect.bands import stand_ins
-from ecodetect.bundle import Bundle, Card, Scaling
+from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
-from ecodetect.grid import Floats, Grid, Window
+from ecodetect.grid import Floats, Window
+from ecodetect.input_spec import InputSpec, input_spec
 from ecodetect.scaling import continued, scaled, surveyed
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ DETECTOR = "sliding_window"  # whose models are classifiers
 _TOP = 3  # answers given of each
 _BATCH_PX = 2**19  # pixels that a network is given together
 _CELL_PX = 512  # ground read at once for all places on it
-_NEARLY = 0.02  # a window is a whole number of pixels; closing the gap would cost sharpness
 _ROUNDING_PX = 1e-6
 _SHIFT = 1 / 16  # of a window, by which crops lie off the middle
 
@@ -288,41 +287,33 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sight:
-    """How a member sees a raster.
+    """A member before a raster.
 
-    bands : of the raster, to be read for those of the card.
-    grid : the raster at the member's GSD.
-    scaling : the card's, with what a survey of this raster found.
+    spec : how it sees it, with what a survey of this raster found.
     """
 
     member: Member
-    bands: tuple[str, ...]
-    grid: Grid
-    scaling: Scaling
+    spec: InputSpec
 
     @classmethod
     def of(cls, member: Member, raster: Raster) -> Sight:
         """Raises UserError where a model and a raster don't fit together."""
-        card = member.card
         check_fits([member.bundle], raster)
-        bands = stand_ins(card.bands, raster.bands)
-        assert bands is not None
-        grid = _grid(card, raster.grid)
-        scaling = card.scaling
-        if scaling.mode == "survey":
-            scaling = surveyed(scaling, raster.samples(grid, tuple(dict.fromkeys(bands))))
-        return cls(member, bands, grid, scaling)
+        spec = input_spec(member.card, raster, widened=_widened(member.card))
+        scaling = surveyed(spec.scaling, raster.samples(spec.grid, spec.distinct))
+        return cls(member, replace(spec, scaling=scaling))
 
     def places(self, raster: Raster, xy: Floats) -> Floats:
         """Pixels of the raster's own grid in pixels of the one that is read, (N, 2)."""
-        a, b, c, d, e, f = self.grid.pixels_from(raster.grid)
+        a, b, c, d, e, f = self.spec.grid.pixels_from(raster.grid)
         return np.stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f], axis=1)
 
     def image(self, raster: Raster, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A window of the grid scaled as the card says, (B, H, W), and which of its pixels are data."""
-        chip = raster.read(window, tuple(dict.fromkeys(self.bands)), self.grid).picked(self.bands)
+        spec = self.spec
+        chip = raster.read(window, spec.distinct, spec.grid).picked(spec.bands)
         valid = np.ones((window.height, window.width), np.bool_) if chip.valid is None else chip.valid
-        return scaled(chip.pixels, chip.valid, self.scaling, self.member.card.fill), valid
+        return scaled(chip.pixels, chip.valid, spec.scaling, spec.fill), valid
 
     def windows(
         self, raster: Raster, xy: Floats
@@ -353,24 +344,15 @@ class Sight:
                 )
 
 
-def _grid(card: Card, native: Grid) -> Grid:
-    """The grid that a raster is read in: at the card's GSD, or such that a window shows what pictures showed.
+def _widened(card: Card) -> float:
+    """How many of a card's pixels one is to be wide for a window to show what pictures showed.
 
     Pictures in folders by class were brought to the size of a window, whatever theirs was: so is as much
     ground as they show in the median.
     """
-    is_of_pictures = bool(card.options["patches"])
-    wide = (
-        float(card.options["typical_px"]) / int(card.options["network"]["window"]) if is_of_pictures else 1.0
-    )
-    near = _NEARLY if is_of_pictures else 0.0
-    if card.gsd_m is None:
-        factor = (card.gsd or 1.0) * wide
-        return native if abs(factor - 1) < near else native.reduced(factor)
-    gsd_m = card.gsd_m * wide
-    if native.gsd is not None and all(abs(side / gsd_m - 1) < near for side in native.gsd):
-        return native
-    return native.resampled(gsd_m)
+    if not card.options["patches"]:
+        return 1.0
+    return float(card.options["typical_px"]) / int(card.options["network"]["window"])
 
 
 @dataclass(frozen=True, eq=False, slots=True)

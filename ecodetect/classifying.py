@@ -20,6 +20,7 @@ from ecodetect.converting import PIXEL_FORMATS, stream_of
 from ecodetect.errors import LayerError
 from ecodetect.grid import Floats
 from ecodetect.layer import Layer
+from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
 
 _CACHE_BYTES = 64_000_000  # as pictures: a row of windows from a file of strips
@@ -35,14 +36,14 @@ class Classified:
     counts : answer -> objects, in the order of the classifier's answers.
     unknown : objects where the raster has nothing to see.
     models : names of the members.
-    notes : sentences for the user.
+    notes : for the user.
     """
 
     path: Path
     counts: Mapping[str, int]
     unknown: int
     models: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -51,7 +52,7 @@ class Classified:
             "models": list(self.models),
             "counts": dict(self.counts),
             "unknown": self.unknown,
-            "notes": list(self.notes),
+            "notes": [note.to_json() for note in self.notes],
         }
 
 
@@ -111,11 +112,12 @@ def classify(
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
             answers = classifier.seeing(raster).at(centres(geometry))
         grid, name, fingerprint = raster.grid, raster.name, raster.fingerprint
-        notes = [*(f"{name}: {note[:1].lower()}{note[1:]}" for note in raster.notes), *found.notes]
+        notes = [*raster.notes, *found.notes]
     written_in = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
         written_in["label"] = _as_labels(answers, found.columns.get("label"))
-        notes.append(f"{target.name} holds one class for each object, so species stand as labels.")
+        text = "it holds one class for each object, so species stand as labels."
+        notes.append(Note("labels-replaced", text, about=target.name))
     facts = {key: value for key, value in found.metadata.items() if key not in ("key", "frame")}
     seen = {"source": name, "fingerprint": fingerprint}
     facts = {
@@ -134,14 +136,15 @@ def classify(
     written = formats.write(target, stream, overwrite=overwrite)
     unknown = int(np.count_nonzero(~answers.known))
     if unknown:
-        notes.append(f"{unknown} of {len(found)} have no species: {name} shows nothing there.")
+        text = f"{unknown} of {len(found)} have no species: it shows nothing there."
+        notes.append(Note("nothing-to-see", text, about=name, kind="doubt"))
     counts = Counter(answers.first().tolist())
     return Classified(
         path=written.path,
         counts={each: counts[each] for each in answers.names if counts[each]},
         unknown=unknown,
         models=tuple(member.card.name for member in classifier.members),
-        notes=(*dict.fromkeys(notes), *written.notes),
+        notes=merged([*notes, *written.notes]),
     )
 
 

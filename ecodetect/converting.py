@@ -17,6 +17,7 @@ from ecodetect.annotations import read_annotations
 from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream, geometry_type
+from ecodetect.notes import Note
 from ecodetect.raster import open_raster
 
 _BATCH = 10_000  # features handed to the writer at once
@@ -29,12 +30,12 @@ class Converted:
 
     path : the file written.
     features : features in it.
-    notes : sentences for the user: what was left out, and why.
+    notes : for the user: what was left out, and why.
     """
 
     path: Path
     features: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def convert(
@@ -71,6 +72,10 @@ def convert(
     if image is None:
         found = formats.read(source, layer=layer)
         grid = found.grid
+        if found.metadata.get("frame") == "share":
+            raise LayerError(
+                f"{Path(source).name} holds shares of the image's size; name the image with --image."
+            )
         is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
         if not is_pixel and suffix in PIXEL_FORMATS:
             raise LayerError(f"{Path(target).name} is in pixels of a raster; name the raster with --image.")

@@ -107,7 +107,7 @@ def describe_raster(raster: Raster) -> dict[str, Any]:
         "overviews": list(raster.overview_factors),
         "detectors": _detectors(raster),
         "fingerprint": fingerprint,
-        "notes": list(raster.notes),
+        "notes": [note.to_json() for note in raster.notes],
     }
 
 
@@ -217,7 +217,7 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
         "extent_lonlat": _extent_lonlat(layer),
         "columns": {name: str(values.dtype) for name, values in layer.columns.items()},
         "metadata": dict(layer.metadata),
-        "notes": list(layer.notes),
+        "notes": [note.to_json() for note in layer.notes],
     }
 
 

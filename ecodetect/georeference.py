@@ -13,6 +13,7 @@ from pyproj.exceptions import CRSError
 
 from ecodetect.errors import GridError
 from ecodetect.grid import IDENTITY, Affine6, Floats, Grid, describe_crs
+from ecodetect.notes import Note
 
 # Control points further than this from the fitted plane, as a share of the shorter side, place nothing.
 _LOOSE = 0.05
@@ -27,66 +28,73 @@ def place(
     control_wkt: str | None = None,
     *,
     has_rpc: bool = False,
-) -> tuple[Grid, list[str]]:
-    """The Grid, and sentences for the user.
+) -> tuple[Grid, list[Note]]:
+    """The Grid, and notes that don't name the raster.
 
     transform : the file's; `IDENTITY` where it has none.
     wkt, control_wkt : CRS of the transform and of the control points, as WKT, or None.
     control : (column, row, x, y) of each ground control point, pixels and coordinates of `control_wkt`.
     has_rpc : whether the file has rational polynomial coefficients, which we don't use.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     if transform == IDENTITY and control:
         fitted = _fit(control)
         if fitted is None:
-            notes.append(f"Its ground control points ({len(control)}) don't span a plane and are not used.")
+            text = f"its ground control points ({len(control)}) don't span a plane and are not used."
+            notes.append(Note("control-points-unused", text, kind="doubt"))
         elif fitted[1] > _LOOSE * min(width, height):
-            notes.append(
-                f"Its {len(control)} ground control points are not used: they lie {fitted[1]:.2g} px (rms) "
+            text = (
+                f"its {len(control)} ground control points are not used: they lie {fitted[1]:.2g} px (rms) "
                 "from a plane."
             )
+            notes.append(Note("control-points-unused", text, kind="doubt"))
         else:
             transform, residual_px = fitted
             wkt = control_wkt
-            notes.append(
-                f"Placed by a plane through its {len(control)} ground control points, which lie "
+            text = (
+                f"placed by a plane through its {len(control)} ground control points, which lie "
                 f"{residual_px:.2g} px (rms) from it."
             )
+            notes.append(Note("control-points", text, kind="choice"))
     crs, problem = _crs(wkt)
     if problem:
         notes.append(problem)
     if transform == IDENTITY:
         if crs is not None:
             crs = None
-            notes.append("It has a CRS but no transform: coordinates are pixels.")
+            notes.append(Note("no-transform", "it has a CRS but no transform: coordinates are pixels."))
         elif has_rpc:
-            notes.append("It is placed only by RPCs, which are not used: coordinates are pixels.")
+            text = "it is placed only by RPCs, which are not used: coordinates are pixels."
+            notes.append(Note("no-transform", text))
         else:
-            notes.append("It has no CRS and no transform: coordinates are pixels.")
+            notes.append(Note("no-transform", "it has no CRS and no transform: coordinates are pixels."))
     elif crs is None and not problem:
-        notes.append("It has no CRS: coordinates are those of its transform.")
+        notes.append(Note("no-crs", "it has no CRS: coordinates are those of its transform."))
     try:
         grid = Grid(width, height, transform, crs)
     except GridError:
-        notes.append(f"Its transform {transform} can't be inverted: coordinates are pixels.")
+        text = f"its transform {transform} can't be inverted: coordinates are pixels."
+        notes.append(Note("transform-unusable", text, kind="doubt"))
         return Grid(width, height), notes
     if varying := _variation(grid):
         notes.append(varying)
     return grid, notes
 
 
-def _crs(wkt: str | None) -> tuple[CRS | None, str | None]:
+def _crs(wkt: str | None) -> tuple[CRS | None, Note | None]:
     if not wkt:
         return None, None
     try:
         crs = CRS.from_wkt(wkt)
     except CRSError:
-        return None, "Its CRS can't be understood: coordinates are those of its transform."
+        text = "its CRS can't be understood: coordinates are those of its transform."
+        return None, Note("crs-unusable", text, kind="doubt")
     if crs.is_geocentric:
-        return None, (
-            f"Its CRS, {describe_crs(crs)}, counts from the centre of the Earth, which places no picture: "
+        text = (
+            f"its CRS, {describe_crs(crs)}, counts from the centre of the Earth, which places no picture: "
             "coordinates are those of its transform."
         )
+        return None, Note("crs-unusable", text, kind="doubt")
     return crs, None
 
 
@@ -110,8 +118,8 @@ def _fit(control: Sequence[tuple[float, float, float, float]]) -> tuple[Affine6,
     return transform, float(np.sqrt((residuals**2).sum(axis=0).mean()))
 
 
-def _variation(grid: Grid) -> str | None:
-    """A sentence when the size of a pixel on the ground varies by more than 5 % over the raster."""
+def _variation(grid: Grid) -> Note | None:
+    """A note when the size of a pixel on the ground varies by more than 5 % over the raster."""
     if grid.crs is None:
         return None
     w, h = grid.width, grid.height
@@ -124,7 +132,8 @@ def _variation(grid: Grid) -> str | None:
     if (high <= 1.05 * low).all():
         return None
     along = int(np.argmax(high / np.maximum(low, 1e-12)))
-    return (
-        f"The size of a pixel on the ground varies over it, from {low[along]:.3g} to {high[along]:.3g} m; "
+    text = (
+        f"the size of a pixel on the ground varies over it, from {low[along]:.3g} to {high[along]:.3g} m; "
         f"{sizes[0, along]:.3g} m, that of its centre, is used."
     )
+    return Note("pixel-size-varies", text, kind="doubt")

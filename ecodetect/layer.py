@@ -17,6 +17,7 @@ from pyproj import CRS
 
 from ecodetect.errors import GridError
 from ecodetect.grid import Floats, Grid, describe_crs, lonlat_of, transformed
+from ecodetect.notes import Note
 
 Geometries = NDArray[np.object_]
 Columns = Mapping[str, NDArray[Any]]
@@ -32,7 +33,7 @@ class Layer:
     columns : name -> array (N,), of str (object or numpy str), float64, int64 or bool.
     grid : the raster grid that the pixels belong to.
     crs : CRS of the geometry when `grid` is None.
-    notes : sentences for the user: rows skipped and why, guesses made.
+    notes : for the user: rows skipped and why, guesses made.
     metadata : what the file carried beside the features.
     """
 
@@ -40,7 +41,7 @@ class Layer:
     columns: Columns = field(default_factory=dict)
     grid: Grid | None = None
     crs: CRS | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ Whatever makes an answer doubtful is a note of kind "doubt"; `--strict` makes it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["info", "choice", "doubt"]
@@ -32,19 +32,26 @@ class Note:
     def __str__(self) -> str:
         return f"{self.about}: {self.text}" if self.about else self.text
 
+    def of(self, about: str) -> Note:
+        """The same about a file; a note that says already what it is about stays."""
+        return self if self.about else replace(self, about=about)
+
     def to_json(self) -> Mapping[str, str]:
         """The note as `--json` gives it."""
         return {"code": self.code, "kind": self.kind, "about": self.about, "text": self.text}
 
 
-def merged(notes: Iterable[str]) -> tuple[str, ...]:
-    """Notes without repetition: what is said of several files (`file: text`) is said once."""
-    files: dict[str, list[str]] = {}
+def merged(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """Notes without repetition: what is said of several files is said once (`a.tif and 2 more: …`)."""
+    files: dict[Note, list[str]] = {}
     for note in dict.fromkeys(notes):
-        name, colon, text = note.partition(": ")
-        files.setdefault(text if colon else note, []).append(name if colon else "")
-    sentences = []
-    for text, names in files.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        sentences.append(f"{names[0]}{more}: {text}" if names[0] else text)
-    return tuple(sentences)
+        files.setdefault(replace(note, about=""), []).append(note.about)
+    return tuple(
+        replace(note, about=f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0])
+        for note, names in files.items()
+    )
+
+
+def doubts(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """Those by which the answer may be wrong."""
+    return tuple(note for note in notes if note.kind == "doubt")

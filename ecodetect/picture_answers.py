@@ -21,6 +21,7 @@ from ecodetect.classifiers import Answers, Classifier, Member, Sight, Views, Vot
 from ecodetect.confusion import Judged, judge
 from ecodetect.errors import UserError
 from ecodetect.inputs import expand
+from ecodetect.notes import Note
 from ecodetect.pictures import Thumbnail, draw_thumbnails
 from ecodetect.raster import open_raster
 from ecodetect.training.class_folders import Patches, picture, pictures
@@ -40,7 +41,7 @@ class PictureAnswers:
     answers : of the classifier.  top : how many of each are given.
     judged : answers against truth; None without one.
     opened : how the pictures were opened: bands, metres per pixel.
-    notes : sentences for the user.
+    notes : for the user.
     """
 
     folder: Path
@@ -51,7 +52,7 @@ class PictureAnswers:
     judged: Judged | None
     models: Mapping[str, Any]
     opened: tuple[str | None, float | None]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def names(self) -> list[str]:
@@ -117,7 +118,12 @@ class PictureAnswers:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the figures where truth is known, and each answer."""
         figures = {} if self.judged is None else self.judged.to_dict()
-        return {**self.models, **figures, "pictures": list(self.rows()), "notes": list(self.notes)}
+        return {
+            **self.models,
+            **figures,
+            "pictures": list(self.rows()),
+            "notes": [note.to_json() for note in self.notes],
+        }
 
 
 def answer_pictures(
@@ -161,15 +167,15 @@ def answer_pictures(
     notes = []
     parts = sorted({path.parent.parent.name for path in paths if by_class and path.parent.parent != place})
     if parts:
-        notes.append(
-            f"{folder} has parts ({', '.join(parts)}), judged together; what a classifier learned from judges"
-            f" it too well, so give one part: {place / parts[-1]}."
+        text = (
+            f"it has parts ({', '.join(parts)}), judged together; what a classifier learned from judges it"
+            f" too well, so give one part: {place / parts[-1]}."
         )
+        notes.append(Note("parts-together", text, about=str(folder), kind="doubt"))
     blank = int(np.count_nonzero(~answers.known))
     if blank:
-        notes.append(
-            f"{blank} of {len(paths)} pictures show nothing, so they have no answer and aren't judged."
-        )
+        text = f"{blank} of {len(paths)} pictures show nothing, so they have no answer and aren't judged."
+        notes.append(Note("nothing-to-see", text, kind="doubt"))
     truth, judged = None, None
     if by_class:
         truth = np.array([name for _, name in named], dtype=object)

@@ -100,7 +100,7 @@ class Raster:
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
     block_shape : rows and columns that are unpacked together.
-    notes : sentences for the user, to be said once.
+    notes : for the user, to be said once.
     """
 
     def __init__(self, source: Source, *, bands: str | None, gsd_m: float | None) -> None:
@@ -129,7 +129,7 @@ class Raster:
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
-        self.notes = self._header.notes
+        self.notes = tuple(note.of(self.name) for note in self._header.notes)
 
     @property
     def header(self) -> Header:

@@ -20,6 +20,7 @@ from ecodetect.bands import RGB, Naming, choose, name_bands
 from ecodetect.errors import RasterError
 from ecodetect.georeference import place
 from ecodetect.grid import Grid
+from ecodetect.notes import Note
 
 BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
 
@@ -36,7 +37,7 @@ class Header:
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype, or its number of bits, can hold; None for floats.
     structure : GDAL's words for layout and compression.
-    notes : sentences for the user.
+    notes : for the user; they don't name the raster.
     """
 
     grid: Grid
@@ -48,7 +49,7 @@ class Header:
     dtype: str
     value_range: tuple[float, float] | None
     structure: dict[str, str]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def read_header(
@@ -68,12 +69,14 @@ def read_header(
         notes += said
     stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
-        notes.append(f"Its bands have different types; all are read as {stored}.")
+        notes.append(Note("types-differ", f"its bands have different types; all are read as {stored}."))
     if np.dtype(stored).kind == "c":
         dtype = "float64" if stored == "complex128" else "float32"
-        notes.append("Its values are complex numbers; their magnitude is used.")
+        text = "its values are complex numbers; their magnitude is used."
+        notes.append(Note("complex-values", text, kind="choice"))
     if "MINISWHITE" in structure and dataset.colorinterp[0].name != "palette":
-        notes.append("Low values are bright in it (MinIsWhite); they are read as stored.")
+        text = "low values are bright in it (MinIsWhite); they are read as stored."
+        notes.append(Note("low-is-bright", text, kind="doubt"))
     bits = _bits(structure, dtype)
     interpretations = _interpretations(dataset)
     naming = name_bands(descriptions(dataset), interpretations, dtype, is_mask)
@@ -92,7 +95,8 @@ def read_header(
         names = ("grey",) if is_grey else RGB
         naming = Naming(names, (None,) * len(names))
         if not is_grey:
-            notes.append("Its colour table is read as red, green and blue; --bands 1 takes the numbers.")
+            text = "its colour table is read as red, green and blue; --bands 1 takes the numbers."
+            notes.append(Note("colour-table", text, kind="choice"))
     notes += naming.notes
     if bands is None:
         chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
@@ -101,7 +105,8 @@ def read_header(
     else:
         chosen = choose(naming, bands, shown)
     if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
-        notes.append("Its values are used as stored: its scale and offset are not applied.")
+        text = "its values are used as stored: its scale and offset are not applied."
+        notes.append(Note("scale-unused", text))
     flags = dataset.mask_flag_enums[0]
     return Header(
         grid=grid,
@@ -185,7 +190,7 @@ def _numpy_name(dtype: str) -> str:
     return "complex64" if dtype == "complex_int16" else str(dtype)
 
 
-def _placed(dataset: Any) -> tuple[Grid, list[str]]:
+def _placed(dataset: Any) -> tuple[Grid, list[Note]]:
     control: list[tuple[float, float, float, float]] = []
     control_wkt = None
     try:
@@ -218,11 +223,12 @@ def _wkt(crs: Any) -> str | None:
         return str(crs.to_wkt())
 
 
-def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[str]]:
+def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[Note]]:
     if grid.gsd is None:
         return grid.with_gsd(gsd_m), []
     own = " x ".join(f"{size:.4g}" for size in grid.gsd)
-    return grid, [f"It says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."]
+    text = f"it says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."
+    return grid, [Note("gsd-unused", text, kind="doubt")]
 
 
 def _interpretations(dataset: Any) -> list[str]:
@@ -284,15 +290,17 @@ def _nodata(dataset: Any, stored: str) -> NDArray[Any] | None:
     return np.array([dtype.type(value) for value in values])
 
 
-def _remarks(dataset: Any) -> list[str]:
+def _remarks(dataset: Any) -> list[Note]:
     notes = []
     if dataset.subdatasets:
         what = "pages" if dataset.driver == "GTiff" else "rasters"
-        notes.append(f"It holds {len(dataset.subdatasets)} {what}; the first is read.")
+        text = f"it holds {len(dataset.subdatasets)} {what}; the first is read."
+        notes.append(Note("first-of-several", text, kind="choice"))
     orientation = tags(dataset).get("EXIF_Orientation", "1").strip()
     if orientation not in ("", "0", "1"):
-        notes.append(
-            f"Viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "
+        text = (
+            f"viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "
             "pixels as stored."
         )
+        notes.append(Note("turned-by-viewers", text))
     return notes

@@ -19,6 +19,7 @@ from ecodetect.grid import Floats, Grid, authority_of, describe_crs
 from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
 from ecodetect.memory import give_back
+from ecodetect.notes import Note, merged
 from ecodetect.places import cells_on
 from ecodetect.raster import open_raster
 from ecodetect.searching import Job, Progress, Settings, identities, searched, survivors
@@ -59,7 +60,7 @@ class Summary:
     score_map: Path | None = None
     verified: tuple[float, int] | None = None
     species: Mapping[str, int] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def total(self) -> int:
@@ -131,7 +132,6 @@ def write_results(
             metadata=_metadata(jobs, asked, patches, area_ha, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True)
-    notes = [f"{job.source}: {note[:1].lower()}{note[1:]}" for job, _ in jobs for note in job.notes]
     return Summary(
         path=path,
         sources=tuple(job.source for job, _ in jobs),
@@ -143,7 +143,7 @@ def write_results(
         dropped=written.dropped,
         expected=_sum_of(expected),
         species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
-        notes=(*dict.fromkeys(notes), *written.notes),
+        notes=merged([*(note for job, _ in jobs for note in job.notes), *written.notes]),
     )
 
 

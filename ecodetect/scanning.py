@@ -28,6 +28,7 @@ from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
+from ecodetect.notes import Note
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
 from ecodetect.results import Summary, check_frames, key_in, result_key, write_results, write_scores
@@ -184,8 +185,8 @@ def fitting_model(
     bands: str | None = None,
     gsd_m: float | None = None,
     allow_vrt: bool = False,
-) -> tuple[str, str]:
-    """The one model that comes with ecodetect and fits the first raster, and why, in words.
+) -> tuple[str, Note]:
+    """The one model that comes with ecodetect and fits the first raster, and a note why.
 
     Raises UserError, naming what there is, where none fits, or several do.
     """
@@ -198,7 +199,8 @@ def fitting_model(
                 f"Say with -m what to search {raster.name} with. {why} There are: {there} (for example: "
                 "-m threshold)."
             )
-        return name, f"{raster.name} has {why}"
+        text = f"it is searched with '{name}': it has {why}"
+        return name, Note("model-chosen", text, about=raster.name, kind="choice")
 
 
 def plan_files(

@@ -22,9 +22,11 @@ from ecodetect.detectors import ensemble
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.input_spec import working_grid
 from ecodetect.journal import Journal
 from ecodetect.memory import Layout, Source, lay_out
 from ecodetect.merging import Settler
+from ecodetect.notes import Note
 from ecodetect.pipeline import Found, Work, run, worth_cutting, worth_reading
 from ecodetect.raster import Raster
 from ecodetect.score_maps import cut
@@ -113,7 +115,7 @@ class Job:
     work: Work
     layout: Layout
     key: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def entered(self, journal: Journal, asked: Settings) -> tuple[Job, int]:
         """This job with its number in the journal, and with the cuts of the units that are done already.
@@ -188,8 +190,8 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
     needs = detector.needs
     if asked.diameter is None:
         if needs.gsd_m is not None:
-            return raster.grid.resampled(needs.gsd_m)
-        return raster.grid.reduced(needs.own_px)
+            return working_grid(raster.grid, needs.gsd_m)
+        return working_grid(raster.grid, None, needs.own_px)
     if needs.gsd_m is not None:
         raise UserError(
             f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."
@@ -202,7 +204,7 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
             f"--diameter {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
             f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less."
         )
-    return raster.grid.reduced(factor)
+    return working_grid(raster.grid, None, factor)
 
 
 def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Job:
@@ -219,10 +221,11 @@ def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = Fa
     native = raster.grid.gsd
     gsd_m = detector.needs.gsd_m
     if gsd_m is not None and native is not None and max(native) > 2 * gsd_m:
-        notes.append(
-            f"{raster.name} has {max(native):.3g} m per pixel, far coarser than the {gsd_m:.3g} m "
-            f"that {detector.name} works at: small objects can't be found."
+        text = (
+            f"it has {max(native):.3g} m per pixel, far coarser than the {gsd_m:.3g} m that {detector.name}"
+            " works at: small objects can't be found."
         )
+        notes.append(Note("raster-coarse", text, about=raster.name, kind="doubt"))
     if detector.needs.survey:
         with raster.env(cache_bytes=_SURVEY_CACHE_BYTES):
             samples = raster.samples(grid, detector.needs.bands, None if area is None else area.bounds)

@@ -54,6 +54,43 @@ _LABEL_STUDIO = [
     }
 ]
 
+_VIA = [
+    {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4},
+    {"name": "ellipse", "cx": 9, "cy": 9, "rx": 2, "ry": 3, "theta": 0.5},
+    {"name": "polygon", "all_points_x": [1, 5, 5], "all_points_y": [1, 1, 5]},
+]
+_LABELME = {
+    "shapes": [
+        {"label": "T", "points": [[1, 2], [5, 2], [5, 6]], "shape_type": "polygon", "group_id": 1},
+        {"label": "T", "points": [[9, 9], [10, 9]], "shape_type": "circle", "flags": {"dead": True}},
+    ],
+    "imagePath": "a/plot.tif",
+    "imageHeight": 30,
+    "imageWidth": 40,
+}
+_MEGADETECTOR = {
+    "info": {"detector_metadata": {"typical_detection_threshold": 0.2}},
+    "detection_categories": {"1": "animal"},
+    "classification_categories": {"3": "elk"},
+    "images": [
+        {
+            "file": "a/plot.tif",
+            "detections": [
+                {"category": "1", "conf": 0.9, "bbox": [0.1, 0.2, 0.3, 0.4], "classifications": [["3", 0.9]]}
+            ],
+        },
+        {"file": "b.tif", "failure": "Failure image access"},
+    ],
+}
+_QUPATH = [
+    {
+        "type": "Feature",
+        "id": "PathAnnotationObject",
+        "geometry": {"type": "Polygon", "coordinates": [[[1, 2], [5, 2], [5, 6], [1, 2]]]},
+        "properties": {"classification": {"name": "Tumor", "colorRGB": -3670016}, "measurements": []},
+    }
+]
+
 TEXTS = {
     "boxes.csv": (
         "image_path,xmin,ymin,xmax,ymax,label,dbh\nplot.tif,1,2,3,4,Tree,3.5\n"
@@ -63,6 +100,24 @@ TEXTS = {
     "wkt.csv": 'wkt\tlabel\n"POLYGON ((1 1, 5 1, 5 5, 1 1))"\ta\nPOINT (3 4)\tb\n',
     "coco.json": json.dumps(_COCO),
     "label_studio.json": json.dumps(_LABEL_STUDIO),
+    "via.json": json.dumps(
+        {
+            "p": {
+                "filename": "a/plot.tif",
+                "size": 1,
+                "regions": [{"shape_attributes": shape, "region_attributes": {"a": "T"}} for shape in _VIA],
+            }
+        }
+    ),
+    "via.csv": (
+        "filename,region_count,region_shape_attributes,region_attributes\n"
+        'plot.tif,1,"{""name"":""point"",""cx"":1,""cy"":2}","{""a"":{""x"":true}}"\n'
+    ),
+    "labelme.json": json.dumps(_LABELME),
+    "megadetector.json": json.dumps(_MEGADETECTOR),
+    "goose.pnt": json.dumps({"classes": ["T"], "points": {"plot.tif": {"T": [{"x": 1.5, "y": 2}]}}}),
+    "qupath.json": json.dumps(_QUPATH),
+    "results.json": json.dumps([{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]),
     "voc.xml": (
         "<annotation><filename>plot.tif</filename><size><width>40</width><height>30</height></size>"
         "<object><name>T</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3.5</xmax><ymax>4</ymax></bndbox></object>"

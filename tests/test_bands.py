@@ -96,7 +96,7 @@ def test_a_single_band_is_grey_unless_it_says_more() -> None:
 def test_three_bands_without_names_are_red_green_blue_and_it_is_said() -> None:
     naming = named([None] * 3, ["gray", "undefined", "undefined"])
     assert naming.names == ("red", "green", "blue")
-    assert "taken as red, green and blue" in naming.notes[0]
+    assert "taken as red, green and blue" in str(naming.notes[0])
     assert named([None] * 3, dtype="float32").names == ("band1", "band2", "band3")
     assert named([None] * 4).names == ("band1", "band2", "band3", "band4")
 
@@ -105,7 +105,7 @@ def test_near_infrared_is_never_taken_for_alpha() -> None:
     naming = named([None] * 4, [*RGB, "alpha"], is_mask=lambda index: False)
     assert naming.names == (*RGB, "nir")
     assert naming.alpha is None
-    assert "flagged as alpha" in naming.notes[0]
+    assert "flagged as alpha" in str(naming.notes[0])
 
 
 @pytest.mark.parametrize("seen", [True, None])

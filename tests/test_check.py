@@ -129,7 +129,7 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
     ("arguments", "sentence"),
     [
         (["--class-column", "species"], "shrubs.csv has no column 'species'; its columns are: label."),
-        (["--ignore", "bush"], "no annotation has the class 'bush'; there are: shrub."),
+        (["--ignore", "bush"], "'bush' is neither a file nor a class of the annotations, which are: shrub."),
         (["--ignore", "gone.gpkg"], "--ignore: gone.gpkg doesn't exist."),
         (["--complete", "gone.gpkg"], "--complete: gone.gpkg doesn't exist."),
         (["--split", "plot"], "the annotations of scene.tif have no column 'plot' but label."),

@@ -180,7 +180,7 @@ def test_as_much_ground_is_seen_as_the_pictures_showed_that_it_learned_from(
     bundle.write(file, bundle.Bundle(wide, bundle.read_weights(file)))
     with open_raster(raster) as opened:
         sight = Sight.of(open_classifier([file]).members[0], opened)
-        assert sight.grid == opened.grid.reduced(2.0)
+        assert sight.spec.grid == opened.grid.reduced(2.0)
 
 
 @given(
@@ -329,7 +329,7 @@ def test_every_format_that_can_hold_it_carries_the_species(
     if column == "species":
         assert found.columns["label"].tolist() == ["tree", "tree"]
     else:
-        assert any("species stand as labels" in note for note in done.notes)
+        assert any("species stand as labels" in str(note) for note in done.notes)
 
 
 def test_where_the_raster_shows_nothing_there_is_no_species(
@@ -340,7 +340,7 @@ def test_where_the_raster_shows_nothing_there_is_no_species(
     found = formats.read(done.path)
     assert (done.unknown, found.columns["species"][1]) == (1, "")
     assert np.isnan(found.columns["species_score"][1])
-    assert any("1 of 2 have no species" in note for note in done.notes)
+    assert any("1 of 2 have no species" in str(note) for note in done.notes)
 
 
 def test_classifying_twice_gives_the_same_bytes(raster: Path, species: Path, tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_parts_of_a_folder_are_told_apart(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "all" / part).symlink_to(folder, target_is_directory=True)
     done = answer_pictures(tmp_path / "all", [model(tmp_path / "m.safetensors", patches=True)])
     assert len(done.paths) == 18
-    assert "judged together" in done.notes[0]
+    assert "judged together" in str(done.notes[0])
 
 
 def test_figures_of_a_classifier() -> None:

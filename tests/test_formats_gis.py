@@ -353,7 +353,7 @@ def test_features_off_the_earth_are_left_out_and_counted(tmp_path: Path) -> None
     layer = made_layer(shapely.points([(500, 500), (1, 1), (480, 510), (999, 2)]), grid)
     written = formats.write(tmp_path / "out.geojson", made_stream(layer))
     assert (written.features, written.dropped) == (2, 2)
-    assert "2 features" in written.notes[0]
+    assert "2 features" in str(written.notes[0])
     reaching_over = made_layer(np.array([shapely.box(1, 1, 500, 500), shapely.box(450, 450, 500, 500)]), grid)
     written = formats.write(tmp_path / "boxes.geojson", made_stream(reaching_over))
     assert (written.features, written.dropped) == (1, 1)
@@ -598,7 +598,7 @@ def test_column_names_that_a_format_cant_take(tmp_path: Path) -> None:
     written = formats.write(tmp_path / "out.shp", stream)
     found = formats.read(tmp_path / "out.shp")
     assert list(found.columns) == ["fid", "geom", "geometry_2", "Label", "label_2", "höhe_übe", "höhe_ü_2"]
-    assert "höhe_über_normalnull → höhe_ü_2" in written.notes[1]
+    assert "höhe_über_normalnull → höhe_ü_2" in str(written.notes[1])
 
 
 # -- what others wrote -------------------------------------------------------------------------------------
@@ -668,7 +668,7 @@ def test_geometries_of_all_kinds_are_used_or_counted(tmp_path: Path) -> None:
         "1 self-crossing",
         "several",
     ):
-        assert sum(said in note for note in found.notes) == 1, said
+        assert sum(said in str(note) for note in found.notes) == 1, said
 
 
 def test_columns_have_the_types_of_their_values(tmp_path: Path) -> None:
@@ -714,7 +714,7 @@ def test_metres_without_a_crs_are_the_rasters_or_refused(tmp_path: Path) -> None
     path = geojson(tmp_path / "a.geojson", *map(feature, utm_points()))
     found = formats.read(path, grid=UTM_GRID)
     assert found.crs == UTM
-    assert "32632" in found.notes[0]
+    assert "32632" in str(found.notes[0])
     for grid in (None, GRIDS["feet"], GRIDS["lat/lon"]):
         with pytest.raises(LayerError, match="can't be longitude and latitude"):
             formats.read(path, grid=grid)
@@ -856,8 +856,8 @@ def test_a_shapefile_without_crs_and_in_latin_1(tmp_path: Path) -> None:
     found = formats.read(path, grid=UTM_GRID)
     assert found.columns["art"].tolist() == ["Föhre", "Eßkastanie", "Ähre"]
     assert found.crs == UTM
-    assert "whose CRS was taken" in found.notes[0]
-    assert formats.read(path).notes == ("kronen.shp has no CRS.",)
+    assert "whose CRS was taken" in str(found.notes[0])
+    assert [str(note) for note in formats.read(path).notes] == ["kronen.shp: it has no CRS."]
     assert formats.read(path, grid=GRIDS["feet"]).crs is None
     to_file(tmp_path / "degrees.shp", shapely.points([(11.502, 47.198)]), 4326).with_suffix(".prj").unlink()
     degrees = formats.read(tmp_path / "degrees.shp", grid=GRIDS["lat/lon"])
@@ -866,7 +866,7 @@ def test_a_shapefile_without_crs_and_in_latin_1(tmp_path: Path) -> None:
     utm = Grid(500, 400, (1.0, 0.0, x - 250, 0.0, -1.0, y + 200), UTM)
     found = formats.read(tmp_path / "degrees.shp", grid=utm)
     assert found.crs == CRS.from_epsg(4326)
-    assert "as longitude and latitude" in found.notes[0]
+    assert "as longitude and latitude" in str(found.notes[0])
     path.with_suffix(".shx").unlink()
     with pytest.raises(LayerError, match=r"without its \.shx"):
         formats.read(path)
@@ -928,7 +928,7 @@ def test_kml_and_kmz(tmp_path: Path) -> None:
         assert found.columns["acc"].tolist() == ["", "2.5", "", ""]
         assert len(found.geometry[3].interiors) == 1
         assert found.crs == CRS.from_epsg(4326)
-        assert "trees (2), old (1), plots (4)" in found.notes[0]
+        assert "trees (2), old (1), plots (4)" in str(found.notes[0])
         assert len(formats.read(path, layer="trees")) == 3
         with pytest.raises(LayerError, match="no folder 'x'; it has trees, old, plots"):
             formats.read(path, layer="x")

@@ -111,7 +111,7 @@ def test_coco_leaves_out_what_is_no_area_and_says_why(tmp_path: Path) -> None:
         ),
     )
     assert len(layer) == 1
-    assert layer.notes[0].startswith("a.json: 7 annotations left out: a box without area (annotation 2)")
+    assert str(layer.notes[0]).startswith("a.json: 7 annotations left out: a box without area (annotation 2)")
 
 
 def test_coco_masks_agree_with_pycocotools(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_coco_masks_agree_with_pycocotools(tmp_path: Path) -> None:
         assert shape.area == mask.sum()
         drawn = rasterio.features.rasterize([shape], out_shape=(30, 40))
         assert np.array_equal(drawn, mask)
-    assert "1 annotation with iscrowd 1" in layer.notes[0]
+    assert "1 annotation with iscrowd 1" in str(layer.notes[0])
 
 
 def test_compressed_runs_agree_with_pycocotools() -> None:
@@ -210,7 +210,7 @@ def test_coco_written_is_what_pycocotools_reads(tmp_path: Path, capsys: pytest.C
 def test_coco_fills_holes_and_keeps_parts(tmp_path: Path) -> None:
     parts = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(3, 3, 5, 5)])
     written = formats.write(tmp_path / "a.json", stream_of([HOLED, parts]))
-    assert written.notes == ("1 polygon with holes filled: COCO can't hold holes.",)
+    assert [note.text for note in written.notes] == ["1 polygon with holes filled: COCO can't hold holes."]
     back = formats.read(tmp_path / "a.json", grid=GRID, image="plot.tif")
     assert [shape.area for shape in back.geometry] == [64, 5]
     assert back.columns["label"].tolist() == ["object", "object"]
@@ -240,7 +240,7 @@ def test_voc_turned_boxes_and_bad_ones(tmp_path: Path) -> None:
     turned = "<robndbox><cx>10</cx><cy>10</cy><w>6</w><h>2</h><angle>1.5707963267948966</angle></robndbox>"
     layer = read(tmp_path / "a.xml", voc(turned, bndbox(3, 2, 1, 4), bndbox("a", 2, 3, 4), "<point/>"))
     assert boxes(layer) == [[9, 7, 11, 13]]
-    assert "3 objects left out" in layer.notes[0]
+    assert "3 objects left out" in str(layer.notes[0])
 
 
 @pytest.mark.parametrize("filename", ["plot.jpg", "D:\\x\\PLOT.tif", ""])
@@ -280,7 +280,7 @@ def test_voc_round_trip(tmp_path: Path) -> None:
     shapes = [shapely.box(1.123456, 2, 3, 4), shapely.box(10, 5, 12, 7), HOLED]
     stream = stream_of(shapes, label=["a&<b>", "ü", ""], id=["x", "y", "z"], score=[0.5, 1.0, math.nan])
     written = formats.write(tmp_path / "out.xml", stream)
-    assert written.notes == ("1 shape written as the box around: VOC holds boxes.",)
+    assert [note.text for note in written.notes] == ["1 shape written as the box around: VOC holds boxes."]
     back = formats.read(tmp_path / "out.xml", grid=GRID, image="plot.tif")
     assert boxes(back) == [[1.123456, 2, 3, 4], [10, 5, 12, 7], [1, 1, 9, 9]]
     assert back.columns["label"].tolist() == ["a&<b>", "ü", "object"]
@@ -385,8 +385,8 @@ def test_yolo_lines_of_every_kind(tmp_path: Path) -> None:
     ]
     assert layer.columns["label"].tolist() == ["0", "0", "1", "1", "2"]
     assert layer.columns["score"][[1, 3]].tolist() == [0.75, 0.25]
-    assert any("6 lines left out" in note for note in layer.notes)
-    assert any("classes.txt" in note for note in layer.notes)
+    assert any("6 lines left out" in str(note) for note in layer.notes)
+    assert any("classes.txt" in str(note) for note in layer.notes)
 
 
 def test_yolo_keypoints_are_left_to_the_box(tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_cvat_shapes(tmp_path: Path) -> None:
         shapely.union_all([shapely.box(21, 10, 22, 11), shapely.box(21, 11, 23, 12)])
     )
     assert layer.columns["s"].tolist()[0] == "F"
-    assert "4 shapes left out" in layer.notes[-1]
+    assert "4 shapes left out" in str(layer.notes[-1])
 
 
 def test_cvat_tracks(tmp_path: Path) -> None:
@@ -507,8 +507,8 @@ def test_label_studio_shapes(tmp_path: Path) -> None:
     assert boxes(layer)[:3] == [[10, 15, 30, 21], [4, 15, 10, 35], [0, 0, 20, 15]]
     assert layer.geometry[3].area == pytest.approx(math.pi * 12)
     assert shapely.get_coordinates(layer.geometry[4]).tolist() == [[20, 15]]
-    assert "2 regions left out" in layer.notes[-1]
-    assert "brush" in layer.notes[-1]
+    assert "2 regions left out" in str(layer.notes[-1])
+    assert "brush" in str(layer.notes[-1])
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def test_label_studio_image_names(tmp_path: Path, image: str) -> None:
     other = task(region("rectangle", BOX), region("rectangle", BOX), image="other.tif")
     layer = read(tmp_path / "a.json", [task(region("rectangle", BOX), image=image), other])
     assert len(layer) == 1
-    assert "2 regions of other images left out (other.tif)" in layer.notes[0]
+    assert "2 regions of other images left out (other.tif)" in str(layer.notes[0])
 
 
 def test_label_studio_reads_one_annotation_of_a_task(tmp_path: Path) -> None:
@@ -541,7 +541,7 @@ def test_label_studio_reads_one_annotation_of_a_task(tmp_path: Path) -> None:
     several["annotations"] = []
     layer = read(tmp_path / "a.json", [several])
     assert len(layer) == 0
-    assert "predictions are not read" in layer.notes[0]
+    assert "predictions are not read" in str(layer.notes[0])
 
 
 def test_label_studio_labels_apart_from_their_shapes(tmp_path: Path) -> None:
@@ -612,7 +612,7 @@ def test_masks_have_one_object_per_connected_part(tmp_path: Path, value: int, ba
         picture = np.concatenate([picture, np.full((1, 30, 40), 255, np.uint8)])
     layer = formats.read(label(tmp_path / "a.png", picture), grid=GRID)
     assert [shape.area for shape in layer.geometry] == [8, 1]
-    assert "connected part" in layer.notes[0]
+    assert "connected part" in str(layer.notes[0])
 
 
 def test_label_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -638,7 +638,7 @@ def test_few_values_in_many_parts_are_classes(tmp_path: Path) -> None:
     layer = formats.read(label(tmp_path / "a.png", mask), grid=GRID)
     assert len(layer) == 8
     assert sorted(layer.columns["label"]) == ["1"] * 4 + ["2"] * 4
-    assert "values are classes" in layer.notes[0]
+    assert "values are classes" in str(layer.notes[0])
     assert len(formats.read(label(tmp_path / "a.tif", mask.astype(np.uint16)), grid=GRID)) == 2
 
 
@@ -657,7 +657,9 @@ def test_label_image_round_trip(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     written = formats.write(path, stream_of(shapes))
     assert written.features == 3
-    assert written.notes == ("1 object without a pixel: too small for a pixel's centre, or under others.",)
+    assert [note.text for note in written.notes] == [
+        "1 object without a pixel: too small for a pixel's centre, or under others."
+    ]
     back = formats.read(path, grid=None if suffix == ".tif" else GRID)
     assert back.grid is not None
     assert np.allclose(back.grid.transform, GRID.transform)
@@ -688,7 +690,7 @@ def test_points_are_refused_where_only_areas_fit(tmp_path: Path, suffix: str) ->
     assert not target.exists()
     written = formats.write(target, stream_of([shapely.Point(1, 1), shapely.box(1, 1, 2, 2)]))
     assert (written.features, written.dropped) == (1, 1)
-    assert "1 feature without area left out" in written.notes[0]
+    assert "1 feature without area left out" in str(written.notes[0])
 
 
 @pytest.mark.parametrize("suffix", [".json", ".xml", ".txt", ".tif"])

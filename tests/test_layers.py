@@ -26,7 +26,8 @@ LAYERS = [
     ["ecodetect.evaluation.judging"],
     ["ecodetect.evaluation.criterion", "ecodetect.evaluation.labels"],
     ["ecodetect.evaluation.pairing"],
-    ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.image_layers", "ecodetect.evaluation.plots"],
+    ["ecodetect.evaluation.common_plane", "ecodetect.evaluation.plots"],
+    ["ecodetect.annotation_files"],
     ["ecodetect.classifying"],
     ["ecodetect.converting", "ecodetect.describing", "ecodetect.exporting", "ecodetect.scanning"],
     ["ecodetect.results"],
@@ -72,7 +73,7 @@ LAYERS = [
     ["ecodetect.detectors.protocol"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
-    ["ecodetect.raster_header", "ecodetect.raster_opening"],
+    ["ecodetect.raster_header", "ecodetect.raster_opening", "ecodetect.input_spec"],
     [
         "ecodetect.bands",
         "ecodetect.georeference",

@@ -185,7 +185,7 @@ def test_without_a_model_the_one_that_fits_is_taken(
     bundle.write(shelf / "shrubs.safetensors", learned.bundle(metric(name="shrubs")))
     done = ecodetect("scan", sample_data / "dryland.tif", "-o", tmp_path / "a.geojson")
     assert done.code == 0, done.err
-    assert "searching with 'shrubs'" in done.err
+    assert "searched with 'shrubs'" in done.err
     done = ecodetect("scan", sample_data / "cells.png", "-o", tmp_path / "b.csv")
     assert done.code == 2
     assert "Say with -m" in done.err

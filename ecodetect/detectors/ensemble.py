@@ -21,10 +21,10 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Detector, Needs
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
+from ecodetect.input_spec import NEARLY
 from ecodetect.merging import overlap
 
 FUSED_IOU = 0.55  # of boxes that mean the same object, as in the paper
-_NEARLY = 0.02  # GSDs that differ by less are one
 # Axes along which a chip is turned over: none, x, y, both.
 _FLIPS = ((), (2,), (1,), (1, 2))
 
@@ -50,7 +50,7 @@ def of(members: Sequence[Detector], *, flips: bool) -> Detector:
             )
         one, other = (needs.gsd_m or needs.own_px for needs in (first.needs, each.needs))
         is_metric = {needs.gsd_m is None for needs in (first.needs, each.needs)}
-        if len(is_metric) > 1 or abs(math.log(one / other)) > _NEARLY:
+        if len(is_metric) > 1 or abs(math.log(one / other)) > NEARLY:  # one reads at the GSD of the other
             raise UserError(
                 f"{first.name} reads rasters at {_step(first.needs)}, {each.name} at {_step(each.needs)};"
                 " scan with each by itself."

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ecodetect import formats, metrics, models
+from ecodetect import metrics, models
+from ecodetect.annotation_files import check_labels, is_file
 from ecodetect.evaluation.criterion import Criterion, completed
 from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, Judged, judge
-from ecodetect.evaluation.labels import check_labels, class_names, is_ignored
+from ecodetect.evaluation.labels import class_names, is_ignored
 from ecodetect.evaluation.pairing import Asked, Pairs, paired
 from ecodetect.evaluation.pooling import (
     by_block,
@@ -77,7 +78,7 @@ def evaluate(
     UserError
         In one sentence, when something can't be read or brought together.
     """
-    files = [each for each in ignore if _is_file(each)]
+    files = [each for each in ignore if is_file(each)]
     images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
     asked = Asked(
         class_column, layer, tuple(files), None if area is None else os.fspath(area), gsd_m, empty_images
@@ -88,20 +89,17 @@ def evaluate(
         cells = [place for entry in card.trained_on for place in entry.get("places", ())]
         pairs = replace(pairs, model=card.name, trained_here=tuple(cells))
     labels = [each for each in ignore if each not in files]
-    check_labels(labels, pairs)
+    check_labels(labels, (label for pair in pairs for label in pair.truths.label))
     ignored = [is_ignored(pair, labels) for pair in pairs]
     chosen = completed(criterion, pairs)
     names = class_names(pairs, ignored)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
-    return _summed(judged, names, pairs, seed)
+    return _summed(judged, names, pairs, chosen, seed)
 
 
-def _is_file(text: str) -> bool:
-    known = formats.suffixes(writing=False)
-    return os.path.exists(text) or os.path.splitext(text)[1].lower() in known  # noqa: PTH110, PTH122 - a label may be no path
-
-
-def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed: int) -> Evaluation:
+def _summed(
+    judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, seed: int
+) -> Evaluation:
     """All images together."""
     are_plots = sum(len(each.pair.plots) for each in judged if each.pair.plots is not None) > 1
     units, unknown = by_unit(judged, are_plots=are_plots)
@@ -142,7 +140,7 @@ def _summed(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, seed
         ignored=sum(int(each.n_doubtful.sum()) for each in judged),
         absorbed=sum(int(np.count_nonzero(each.outcome == ABSORBED)) for each in judged),
         outside=sum(int(np.count_nonzero(each.outcome == OUTSIDE)) for each in judged),
-        notes=(*pairs.notes, *remarks(judged, names, pairs, has_ap=has_ap)),
+        notes=(*pairs.notes, *remarks(judged, names, pairs, criterion, has_ap=has_ap)),
         judged=tuple(judged),
     )
 

@@ -12,27 +12,11 @@ from ecodetect.errors import UserError
 from ecodetect.evaluation.pairing import Pair, Pairs
 from ecodetect.matching import Flags, Rows
 
-_YES = ("1", "true", "yes", "y", "ja", "t")
-
-
-def check_labels(labels: Sequence[str], pairs: Pairs) -> None:
-    """Raise UserError for a label to ignore that no annotation has."""
-    there = {str(label) for pair in pairs for label in pair.truths.label}
-    for label in labels:
-        if label not in there:
-            known = ", ".join(sorted(filter(None, there))) or "none"
-            raise UserError(
-                f"--ignore {label} is neither a file nor a class of the annotations, which are: {known}."
-            )
-
 
 def is_ignored(pair: Pair, labels: Sequence[str]) -> Flags:
     """Truths that are doubtful, or whose centre lies outside where the truth is complete."""
     truths = pair.truths
     flags = truths.ignore | np.isin(truths.label.astype(str), list(labels))
-    for name, values in truths.columns.items():
-        if name.casefold() in ("ignore", "iscrowd"):
-            flags |= np.array([str(value).casefold() in (*_YES, "1.0") for value in values.tolist()], bool)
     if pair.plots is not None:
         flags |= pair.plots.holding(matching.centres(truths.geometry)) < 0
     return flags

@@ -18,20 +18,24 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from ecodetect.annotation_files import (
+    AnnotationFile,
+    AnnotationFiles,
+    Found,
+    nothing_on,
+    opened,
+    touching,
+)
 from ecodetect.annotations import Annotations, on_raster
-from ecodetect.errors import UserError
+from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
-from ecodetect.evaluation.image_layers import LayerFile, LayerFolder, nothing_on, opened
 from ecodetect.evaluation.plots import Plots
-from ecodetect.formats.collecting import pixels_note
-from ecodetect.formats.image_matching import listed, meant
+from ecodetect.formats.image_matching import base_name, listed
 from ecodetect.grid import Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
-from ecodetect.notes import merged
+from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
-
-_IN_PIXELS = pixels_note(Path()).partition(":")[2]  # what readers say of every file without a raster
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,7 +69,7 @@ class Pairs:
     lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
     model : name of the model that the detections' file names.
     trained_here : cells where it was trained, as `places` has them; of those that the rasters meet.
-    notes : sentences for the user.
+    notes : for the user.
     """
 
     pairs: tuple[Pair, ...]
@@ -74,7 +78,7 @@ class Pairs:
     lowest_score: Any
     model: str
     trained_here: tuple[Any, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -112,12 +116,14 @@ def paired(
     images : rasters, folders or patterns; may be empty where the files say themselves where they lie.
     Raises UserError in one sentence where it can't be told what belongs together.
     """
-    found, there = opened(detections, None), opened(annotations, asked.layer)
+    found = opened(detections, are_detections=True, names_from=annotations)
+    there = opened(annotations, layer=asked.layer)
     rasters = expand(images)
     if len(rasters) == 1:
         name = rasters[0]
-        return _laid(found, there, [_Match(stem_of(name), name, name, name)], asked)
-    is_one = not rasters and isinstance(found, LayerFile) and isinstance(there, LayerFile)
+        is_unmarked = asked.empty_images and bool(there.names) and not there.meant(name)
+        return _laid(found, there, [_Match(stem_of(name), name, name, name, is_unmarked)], asked)
+    is_one = not rasters and isinstance(found, AnnotationFile) and isinstance(there, AnnotationFile)
     if is_one and len(found.names) < 2 and len(there.names) < 2:
         name = (*found.names, *there.names, stem_of(found.path.name))[0]
         return _laid(found, there, [_Match(name, None, None, None)], asked)
@@ -131,12 +137,13 @@ def paired(
         )
     matches, unjudged, unsearched = _by_name(found, there, rasters, asked)
     pairs = _laid(found, there, matches, asked, unjudged, unsearched)
-    bare = [match.name for match in matches if not meant(found.names, match.name, found.path)]
+    bare = [match.name for match in matches if not found.meant(match.found or match.name)]
     if bare and not found.lists_images:
-        note = (
-            f"{found.path.name} can't say whether images without a detection were searched:"
-            f" {len(bare)} annotated ones ({listed(bare)}) count as searched."
+        text = (
+            f"it can't say whether images without a detection were searched: {len(bare)} annotated ones"
+            f" ({listed(bare)}) count as searched."
         )
+        note = Note("search-unsure", text, about=found.path.name, kind="doubt")
         pairs = replace(pairs, notes=(*pairs.notes, note))
     return pairs
 
@@ -156,7 +163,7 @@ class _Match:
 
 
 def _by_name(
-    found: LayerFile | LayerFolder, there: LayerFile | LayerFolder, rasters: Sequence[str], asked: Asked
+    found: AnnotationFiles, there: AnnotationFiles, rasters: Sequence[str], asked: Asked
 ) -> tuple[list[_Match], tuple[str, ...], tuple[str, ...]]:
     """The images to judge, the names of those that only the detections know, and of those never searched."""
     matches: list[_Match] = []
@@ -166,7 +173,7 @@ def _by_name(
     for name in rasters or (*there.names, *found.names):
         if name in seen:
             continue
-        of_found, of_there = (meant(side.names, name, side.path) for side in (found, there))
+        of_found, of_there = found.meant(name), there.meant(name)
         if of_there and not of_found and found.lists_images:
             unsearched.append(name)
         elif of_there or (of_found and asked.empty_images):
@@ -185,28 +192,31 @@ def _by_name(
 
 
 def _laid(
-    found: LayerFile | LayerFolder,
-    there: LayerFile | LayerFolder,
+    found: AnnotationFiles,
+    there: AnnotationFiles,
     matches: Sequence[_Match],
     asked: Asked,
     unjudged: tuple[str, ...] = (),
     unsearched: tuple[str, ...] = (),
 ) -> Pairs:
     """The pairs, each in pixels of its grid."""
-    ignored = [LayerFile(Path(path), None) for path in asked.ignore]
-    area = None if asked.area is None else LayerFile(Path(asked.area), None)
+    ignored = [AnnotationFile(Path(path), None) for path in asked.ignore]
+    area = None if asked.area is None else AnnotationFile(Path(asked.area), None)
     pairs: list[Pair] = []
-    said: list[str] = []
+    said: list[Note] = []
     several = len(matches) > 1
     for match in matches:
         grid = None
         if match.image is not None:
             with open_raster(match.image, gsd_m=asked.gsd_m) as raster:
                 grid = raster.grid
-        own = found.of(match.found, grid, is_one_of_many=several)
-        true = nothing_on(grid) if match.is_unmarked else there.of(match.there, grid, is_one_of_many=several)
+        (own, own_file), (true, true_file) = (
+            _of(found, match.found, grid, is_one=not several, is_empty=several),
+            _of(there, match.there, grid, is_one=not several, is_empty=match.is_unmarked),
+        )
         has_pixels = True
-        said += [note for note in (*own.notes, *true.notes) if not note.endswith(_IN_PIXELS)]
+        # Readers say it of every file without a raster.
+        said += [note for note in (*own.notes, *true.notes) if note.code != "pixel-coordinates"]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
@@ -222,14 +232,16 @@ def _laid(
             match.image,
             grid,
             has_pixels,
-            on_raster(replace(own, notes=()), grid, name=found.path.name),
-            on_raster(replace(true, notes=()), grid, name=there.path.name, class_column=column),
+            on_raster(replace(own, notes=()), grid, name=own_file),
+            on_raster(replace(true, notes=()), grid, name=true_file, class_column=column),
             np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
         )
         if area is None or pair.plots:
             pairs.append(pair)
         said += [*pair.detections.notes, *pair.truths.notes]
+    rasters = [match.image for match in matches if match.image is not None]
+    said += [note for side in (found, there) for note in side.notes(rasters)]
     if not pairs:
         raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
     trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
@@ -239,7 +251,22 @@ def _laid(
     )  # fmt: skip
 
 
-def _raster_crs(found: LayerFile | LayerFolder) -> CRS | None:
+def _of(
+    side: AnnotationFiles, image: str | None, grid: Grid | None, *, is_one: bool, is_empty: bool
+) -> Found:
+    """The features of an image; none where nothing is said of it and that may be (`is_empty`)."""
+    found = None
+    if not is_empty or image is None or side.meant(image):
+        found = side.of(image, grid, is_one=is_one)
+    if found is None and not is_empty:
+        there = f"it is about {listed(side.names)}" if side.names else "it names no image"
+        raise LayerError(
+            f"{side.path.name} says nothing about {base_name(image or '')}: {there}; is it the right one?"
+        )
+    return found or Found(nothing_on(grid), side.path.name)
+
+
+def _raster_crs(found: AnnotationFiles) -> CRS | None:
     """That of the rasters which the detections are from, if it is said and one."""
     names = {each.get("crs") for each in found.rasters}
     name = names.pop() if len(names) == 1 else None
@@ -249,21 +276,23 @@ def _raster_crs(found: LayerFile | LayerFolder) -> CRS | None:
         return None
 
 
-def _stated(found: LayerFile | LayerFolder, name: str) -> Any:
+def _stated(found: AnnotationFiles, name: str) -> Any:
     """A setting of the scan that made the detections."""
     settings = found.metadata.get("settings")
     return settings.get(name) if isinstance(settings, dict) else None
 
 
-def _features(side: LayerFile, match: _Match, grid: Grid, is_one_of_many: bool) -> tuple[Geometries, Layer]:
+def _features(
+    side: AnnotationFile, match: _Match, grid: Grid, is_one_of_many: bool
+) -> tuple[Geometries, Layer]:
     """The features of a file that lie on the grid, in its pixels, and the same as they were read."""
-    layer = side.of(match.there or match.found, grid, is_one_of_many=is_one_of_many)
+    is_alike = match.image is None and not side.names  # without rasters it is about all images
+    found = side.of(match.there or match.found, grid, is_one=is_alike or not is_one_of_many)
+    layer = nothing_on(grid) if found is None else found.layer
     if layer.grid is None and layer.crs is None and grid.crs is None:
         layer = laid_on(layer, grid)
     shapes = layer.in_pixels(grid)
-    bounds = shapely.bounds(shapes).reshape(-1, 4)
-    meets = np.isfinite(bounds).all(axis=1) & (bounds[:, 2:] >= 0).all(axis=1)
-    meets &= (bounds[:, :2] <= (grid.width, grid.height)).all(axis=1)
+    meets = touching(shapes, grid)
     if match.image is None and meets.any():  # no raster's edge: the grid only spans what was found or marked
-        meets = np.isfinite(bounds).all(axis=1)
+        meets = np.isfinite(shapely.bounds(shapes)).all(axis=1)
     return shapes[meets], layer[meets]

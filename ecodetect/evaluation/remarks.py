@@ -7,39 +7,50 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import shapely
 
+from ecodetect.evaluation.criterion import Criterion
 from ecodetect.evaluation.judging import FALSE, Judged
 from ecodetect.evaluation.pairing import Pairs
+from ecodetect.formats.collecting import counted
 from ecodetect.formats.image_matching import base_name
+from ecodetect.notes import Note
 from ecodetect.places import known_there
 
 
-def remarks(judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, *, has_ap: bool) -> Iterator[str]:
-    """Sentences for the user, beside those of the files' readers."""
+def remarks(
+    judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, *, has_ap: bool
+) -> Iterator[Note]:
+    """Notes beside those of the files' readers."""
     found = {str(label) for each in judged for label in each.pair.detections.label} - {""}
     true = {str(label) for each in judged for label in each.pair.truths.label[each.counted]} - {""}
     if names == ("all",) and found and true:
-        yield (
-            f"Classes aren't compared: the detections are {_listed(found)}, the annotations {_listed(true)}."
-        )
+        own, there = _listed(found), _listed(true)
+        text = f"Classes aren't compared: the detections are {own}, the annotations {there}."
+        yield Note("classes-not-compared", text, kind="choice")
     if pairs.unjudged:
-        yield (
+        text = (
             f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"
             " if they are empty, say --empty-images."
         )
+        yield Note("images-unjudged", text, kind="doubt")
     if pairs.unsearched:
-        yield f"Not judged, because nothing was searched there: {_images(pairs.unsearched)} with annotations."
+        text = (
+            f"Not judged, because nothing was searched there: {_images(pairs.unsearched)} with annotations."
+        )
+        yield Note("images-unsearched", text, kind="doubt")
     if has_ap and pairs.lowest_score not in (None, 0, {}):
-        yield f"The detections were cut at a score of {pairs.lowest_score}, so AP is a lower bound."
+        text = f"The detections were cut at a score of {pairs.lowest_score}, so AP is a lower bound."
+        yield Note("scores-cut", text, kind="doubt")
     if not has_ap and any(len(each.score) for each in judged):
-        yield "Detections without a score have no AP."
+        yield Note("scores-missing", "Detections without a score have no AP.")
     yield from _trained(judged, pairs)
     yield from _beyond(judged)
     widened = sum(int(np.count_nonzero(each.pair.truths.accuracy_m[each.counted] > 0)) for each in judged)
-    if widened and judged[0].criterion.startswith("distance"):
-        yield f"For {widened:,} annotations with an accuracy the distance allowed is larger by it."
+    if widened and criterion.kind == "distance":
+        text = f"For {counted(widened, 'annotation')} with an accuracy the distance allowed is larger by it."
+        yield Note("distance-widened", text)
 
 
-def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[str]:
+def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[Note]:
     """Truth that lies where the model has learned: figures there say nothing of other places."""
     here = there = 0
     for each in judged:
@@ -49,13 +60,14 @@ def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[str]:
         there += len(each.counted)
     if here:
         who = f"the model '{pairs.model}'" if pairs.model else "the model"
-        yield (
+        text = (
             f"{here:,} of {there:,} individuals lie within about 1 km of where {who} was trained; expect"
             " worse elsewhere."
         )
+        yield Note("trained-here", text, kind="doubt")
 
 
-def _beyond(judged: Sequence[Judged]) -> Iterator[str]:
+def _beyond(judged: Sequence[Judged]) -> Iterator[Note]:
     """False detections where nobody may have looked for individuals."""
     false = beyond = 0
     for each in judged:
@@ -65,10 +77,11 @@ def _beyond(judged: Sequence[Judged]) -> Iterator[str]:
             false += len(xy)
             beyond += int(np.count_nonzero(~shapely.intersects_xy(hull, xy[:, 0], xy[:, 1])))
     if beyond > 0.5 * false:
-        yield (
+        text = (
             f"{beyond:,} of {false:,} false detections lie outside the hull of the annotations; if the truth"
             " is complete only somewhere, give its outline with --area."
         )
+        yield Note("false-beyond-truth", text, kind="doubt")
 
 
 def _images(names: Sequence[str]) -> str:

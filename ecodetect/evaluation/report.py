@@ -17,6 +17,7 @@ from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
 from ecodetect.evaluation.worst import draw_worst
 from ecodetect.layer import Stream, geometry_type
 from ecodetect.metrics import CountError, Interval, MeanAveragePrecision, PositionError, Presence, Rates
+from ecodetect.notes import Note
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,7 +37,7 @@ class Evaluation:
     merged : missed truths in whose place a detection belongs to another truth.
     ignored : truths that don't count.  absorbed : detections that match only those, neither right nor wrong.
     outside : detections outside the area where the truth is complete, not judged.
-    notes : sentences for the user.  judged : image by image.
+    notes : for the user.  judged : image by image.
     """
 
     criterion: str
@@ -57,7 +58,7 @@ class Evaluation:
     ignored: int
     absorbed: int
     outside: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     judged: tuple[Judged, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Evaluation:
         }  # fmt: skip
         for name in ("duplicates", "merged", "ignored", "absorbed", "outside"):
             table[name] = getattr(self, name)
-        return {**table, "notes": list(self.notes)}
+        return {**table, "notes": [note.to_json() for note in self.notes]}
 
     def errors(self) -> Stream:
         """Each detection and each missed truth as a feature, for `formats.write`.

@@ -3,6 +3,7 @@
 A format is a module in this folder and a line in `FORMATS`; modules are imported only when used. A module has
 
     read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer
+        and `names_from: Path | None` where its line in the table says so
     write(path: Path, stream: Stream) -> Written
     read_metadata(path: Path) -> dict[str, Any]      where `write` puts it into the file
     recognises(path: Path, head: bytes) -> bool      only where several modules read the same suffix
@@ -36,12 +37,16 @@ _HEAD_BYTES = 65_536  # what `recognises` sees of a file
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One line of the table: module, its name for people, suffixes it reads and writes ("/": a folder)."""
+    """One line of the table: module, its name for people, suffixes it reads and writes ("/": a folder).
+
+    takes_names : a file can speak of images and classes by numbers that another file explains.
+    """
 
     module: str
     title: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    takes_names: bool = False
 
 
 _GEOJSON = (".geojson", ".geojsonl", ".geojsons")
@@ -55,7 +60,11 @@ FORMATS = (
     Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",)),
     Format("kml", "KML", reads=(".kml", ".kmz")),
     Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
-    Format("coco", "COCO", reads=(".json",), writes=(".json",)),
+    Format("via", "VGG Image Annotator (VIA)", reads=(".json", ".csv")),
+    Format("labelme", "LabelMe", reads=(".json",)),
+    Format("megadetector", "MegaDetector", reads=(".json",)),
+    Format("dotdotgoose", "DotDotGoose", reads=(".pnt",)),
+    Format("coco", "COCO", reads=(".json",), writes=(".json",), takes_names=True),
     Format("label_studio", "Label Studio", reads=(".json",)),
     Format("cvat", "CVAT", reads=(".xml",)),
     Format("voc", "Pascal VOC", reads=(".xml", "/"), writes=(".xml",)),
@@ -63,6 +72,16 @@ FORMATS = (
     Format("table", "CSV", reads=(".csv", ".tsv", ".txt"), writes=(".csv", ".tsv")),
     Format("label_image", "label image", reads=_LABEL_IMAGES, writes=_LABEL_IMAGES),
 )
+
+
+_REFUSED = {
+    ".npy": "can hold a pickle of Python (Cellpose's _seg.npy does), which could run code when opened, and"
+    " isn't read; save the masks as PNG or TIFF (in Cellpose: its File menu, or --save_png).",
+    ".zip": "is packed; unpack it and give the folder or the file in it.",
+    ".xlsx": "is a spreadsheet; save it as .csv.",
+    ".xls": "is a spreadsheet; save it as .csv.",
+    ".ods": "is a spreadsheet; save it as .csv.",
+}
 
 
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
@@ -82,18 +101,22 @@ def read(
     layer: str | None = None,
     grid: Grid | None = None,
     image: str | None = None,
+    names_from: str | os.PathLike[str] | None = None,
 ) -> Layer:
     """Read a file (or folder) of features.
 
     layer : name of the layer, where the file has several.
     grid : grid of the raster that the features belong to; resolves coordinates that don't say where they are.
     image : name of that raster, where the file speaks of several images.
+    names_from : the file that says which images and classes the numbers in a list of COCO results are.
     Raises LayerError in one sentence for whatever can't be read.
     """
     source = Path(path)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
     suffix = source.suffix.lower()
+    if suffix in _REFUSED:
+        raise LayerError(f"{source} {_REFUSED[suffix]}")
     candidates = [entry for entry in FORMATS if suffix in entry.reads]
     if not candidates and source.is_dir():
         candidates = [entry for entry in FORMATS if "/" in entry.reads]
@@ -101,8 +124,9 @@ def read(
         known = ", ".join(suffixes(writing=False))
         raise LayerError(f"{source} has a suffix that isn't known; features are read from {known}.")
     with _one_sentence(source):
-        module = _chosen(source, candidates)
-        found: Layer = module.read(source, layer=layer, grid=grid, image=image)
+        entry = _chosen(source, candidates)
+        more = {"names_from": Path(names_from)} if entry.takes_names and names_from is not None else {}
+        found: Layer = _module(entry).read(source, layer=layer, grid=grid, image=image, **more)
     return found
 
 
@@ -139,17 +163,16 @@ def _one_sentence(source: Path) -> Iterator[None]:
         raise LayerError(f"{source} is damaged: it holds a text or a shape that can't be read.") from error
 
 
-def _chosen(source: Path, candidates: list[Format]) -> Any:
+def _chosen(source: Path, candidates: list[Format]) -> Format:
     if len(candidates) == 1:
-        return _module(candidates[0])
+        return candidates[0]
     head = b""
     if source.is_file():
         with source.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     for entry in candidates:
-        module = _module(entry)
-        if module.recognises(source, head):
-            return module
+        if _module(entry).recognises(source, head):
+            return entry
     titles = ", ".join(entry.title for entry in candidates)
     raise LayerError(f"{source} is none of what a {source.suffix or 'folder'} can be: {titles}.")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from ecodetect.formats.image_matching import (
     base_name,
     check_size,
     left_out,
+    listed,
     meant_or_refused,
     only_image,
     stated_size,
@@ -40,37 +42,48 @@ from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.notes import Note
 
 SUFFIXES = (".json",)
 
 
-def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
+def read(
+    path: Path, *, layer: str | None, grid: Grid | None, image: str | None, names_from: Path | None = None
+) -> Layer:
     """Annotations of `image` (or of all, with a column `source`) in pixels of `grid`.
 
     Columns: `label` (category name), `source`, `id`, `score`, `iscrowd` and scalar `attributes`, as far as
-    there are any. A list of detections (COCO results) is read too if it is about one image.
+    there are any. A list of detections (COCO results) speaks of images and categories by numbers: those of
+    the COCO file `names_from`, where it is given. Without it the number or text is the image's name.
     """
     content = read_json(path)
-    images, categories, annotations = _parts(content, path)
+    parts = _results(content, names_from, path) if isinstance(content, list) else _parts(content, path)
     collector = Collector(path, "annotation")
+    names = [name for name, _ in parts.images.values() if name]
     wanted = None
     if image is None:
-        collector.images = tuple(name for name, _ in images.values() if name)
-    elif images:
-        wanted = meant_or_refused([name for name, _ in images.values()], image, path)
-    for name, size in images.values():
+        collector.images = tuple(dict.fromkeys(names))
+        collector.sizes = {name: size for name, size in parts.images.values() if name and size is not None}
+    elif parts.has_names:
+        wanted = meant_or_refused(names, image, path)
+    elif len(names) > 1:
+        wanted = _numbered(names, image, path)
+    if isinstance(content, list) and not parts.has_names:
+        text = "it is a list of COCO results, which numbers its images and classes without naming them."
+        collector.note("results-unnamed", text, "doubt")
+    for name, size in parts.images.values():
         if wanted is None or name in wanted:
             check_size(size, grid, path)
-            if wanted is not None or len(images) == 1:
+            if wanted is not None or len(parts.images) == 1:
                 collector.size = size
     others: Counter[str] = Counter()
     crowds = 0
-    for index, annotation in enumerate(annotations):
+    for index, annotation in enumerate(parts.annotations):
         where = f"annotation {index + 1}"
         if not isinstance(annotation, dict):
             collector.leave_out("not an annotation", where)
             continue
-        source, _ = images.get(_key(annotation.get("image_id")), ("", None))
+        source, _ = parts.images.get(_key(annotation.get("image_id")), ("", None))
         if wanted is not None and source not in wanted:
             others[source or "unknown"] += 1
             continue
@@ -81,27 +94,33 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             continue
         crowds += annotation.get("iscrowd") in (1, True)
         named = source if image is None else base_name(image)
-        collector.add(shape, _attributes(annotation, categories, named))
+        collector.add(shape, _attributes(annotation, parts.categories, named))
     if others:
         collector.notes.append(left_out(others, path, "annotation"))
     if crowds:
-        collector.note(f"{counted(crowds, 'annotation')} with iscrowd 1 (a crowd) kept, with that column.")
+        text = f"{counted(crowds, 'annotation')} with iscrowd 1 (a crowd) kept, with that column."
+        collector.note("crowds", text)
     return collector.layer(grid)
 
 
 Images = dict[str, tuple[str, tuple[int, int] | None]]  # id: (name, size)
 
 
-def _parts(content: Any, path: Path) -> tuple[Images, dict[str, str], list[Any]]:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A COCO file taken apart.
+
+    has_names : the images' names are names of files, not numbers.
+    """
+
+    images: Images
+    categories: dict[str, str]  # id: name
+    annotations: list[Any]
+    has_names: bool = True
+
+
+def _parts(content: Any, path: Path) -> _Parts:
     """Images and category names by id, and the annotations."""
-    if isinstance(content, list):  # COCO results: no images, no categories
-        ids = {_key(entry.get("image_id")) for entry in content if isinstance(entry, dict)}
-        if len(ids) > 1:
-            raise LayerError(
-                f"{path.name} is a list of detections in {len(ids)} images that it doesn't name;"
-                " give the COCO file with its images."
-            )
-        return {}, {}, content
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise LayerError(f"{path.name} is not COCO: it has no list 'annotations'.")
     images: Images = {}
@@ -111,7 +130,62 @@ def _parts(content: Any, path: Path) -> tuple[Images, dict[str, str], list[Any]]
     categories = {
         _key(entry.get("id")): str(entry.get("name", "")) for entry in _entries(content, "categories")
     }
-    return images, categories, content["annotations"]
+    return _Parts(images, categories, content["annotations"], has_names=bool(images))
+
+
+def _results(entries: list[Any], names_from: Path | None, path: Path) -> _Parts:
+    """A list of detections, with the images and categories of the file that explains its numbers."""
+    ids: dict[str, str] = {}  # as in the list: name of the file, where an entry says it
+    for entry in entries:
+        if isinstance(entry, dict):
+            name = _file_name(entry)
+            ids.setdefault(_key(entry.get("image_id")), name)
+    known = None if names_from is None else _explained(names_from)
+    if known is None:
+        # Ultralytics and others write the stem of the file's name, as a number where it is one.
+        images: Images = {key: (name or key, None) for key, name in ids.items()}
+        has_names = any(name or not key.isdigit() for key, name in ids.items())
+        return _Parts(images, {}, entries, has_names=has_names)
+    images = dict(known.images)
+    if not ids.keys() <= images.keys():
+        by_stem = {PurePosixPath(base_name(name)).stem: (name, size) for name, size in images.values()}
+        by_stem |= {str(int(stem)): of for stem, of in by_stem.items() if stem.isascii() and stem.isdigit()}
+        images = {
+            **{f"image {key}": of for key, of in images.items()},  # known, but not by these ids
+            **{
+                key: by_stem.get(PurePosixPath(base_name(name or key)).stem, ("", None))
+                for key, name in ids.items()
+            },
+        }
+        lost = sum(not images[key][0] for key in ids)
+        if lost == len(ids):
+            raise LayerError(
+                f"{path.name} is about images {listed(ids)}, of which {names_from.name if names_from else ''}"
+                " has none; do they belong together?"
+            )
+    return _Parts(images, known.categories, entries)
+
+
+def _numbered(numbers: list[str], image: str, path: Path) -> frozenset[str]:
+    """The number that is the name of `image`; raises LayerError where there is none."""
+    stem = PurePosixPath(base_name(image)).stem
+    number = str(int(stem)) if stem.isascii() and stem.isdigit() else stem
+    if number not in numbers:
+        raise LayerError(
+            f"{path.name} is a list of detections in {len(numbers)} images that it numbers"
+            f" ({listed(numbers)}) and doesn't name; `evaluate` looks them up in the COCO annotations that it"
+            " is given."
+        )
+    return frozenset([number])
+
+
+def _explained(path: Path) -> _Parts | None:
+    """The COCO file that explains the numbers of results; None where it is none."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return None
+    content = read_json(path)
+    parts = _parts(content, path) if isinstance(content, dict) and "annotations" in content else None
+    return parts if parts is not None and parts.images else None
 
 
 def _entries(content: Mapping[str, Any], name: str) -> Iterable[dict[str, Any]]:
@@ -130,7 +204,9 @@ def _file_name(entry: Mapping[str, Any]) -> str:
 
 def _attributes(annotation: Mapping[str, Any], categories: Mapping[str, str], source: str) -> dict[str, Any]:
     category = _key(annotation.get("category_id"))
-    values: dict[str, Any] = {"label": categories.get(category) or f"category {category}", "source": source}
+    stated = annotation.get("category_name")  # as sahi writes it
+    label = stated if isinstance(stated, str) and stated else categories.get(category)
+    values: dict[str, Any] = {"label": label or f"category {category}", "source": source}
     for name in ("id", "score", "iscrowd"):
         value = scalar(annotation.get(name))
         if value is not None:
@@ -273,9 +349,11 @@ def write(path: Path, stream: Stream) -> Written:
             raise LayerError(
                 "COCO holds boxes and polygons, but the layer has points; write a .csv or .geojson."
             )
-        notes.append(f"{counted(dropped, 'feature')} without area left out: COCO holds boxes and polygons.")
+        text = f"{counted(dropped, 'feature')} without area left out: COCO holds boxes and polygons."
+        notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     if holes:
-        notes.append(f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes.")
+        text = f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes."
+        notes.append(Note("shapes-simplified", text, about=path.name))
     return Written(path, features, dropped, tuple(notes))
 
 

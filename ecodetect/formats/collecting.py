@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
-from ecodetect.layer import Layer
+from ecodetect.layer import Geometries, Layer
+from ecodetect.notes import Kind, Note
 
 Shape = Any  # a shapely geometry; shapely ships no types
 FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
@@ -105,14 +106,18 @@ class Collector:
     unit : what the file calls a feature: row, annotation, object.
     size : width and height of the one image that the file is about, where it states them.
     images : names of all images that the file lists, also those without features.
+    sizes : width and height of those whose size it states.
+    frame : what its coordinates are: "pixel", or "share" of the image's width and height.
     """
 
     def __init__(self, path: Path, unit: str) -> None:
         self.path = path
         self.unit = unit
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.size: tuple[int, int] | None = None
         self.images: tuple[str, ...] = ()
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.frame: Literal["pixel", "share"] = "pixel"
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
         self._reasons: dict[str, tuple[int, list[str]]] = {}
@@ -132,16 +137,16 @@ class Collector:
             places.append(where)
         self._reasons[str(reason)] = (count + 1, places)
 
-    def note(self, sentence: str) -> None:
+    def note(self, code: str, text: str, kind: Kind = "info") -> None:
         """Something the user should know, said once."""
-        text = f"{self.path.name}: {sentence}"
-        if text not in self.notes:
-            self.notes.append(text)
+        note = Note(code, text, about=self.path.name, kind=kind)
+        if note not in self.notes:
+            self.notes.append(note)
 
-    def summary(self) -> str:
-        """What was left out and why, in one sentence; empty when nothing was."""
+    def summary(self) -> Note | None:
+        """What was left out and why, in one sentence; None when nothing was."""
         if not self._reasons:
-            return ""
+            return None
         total = sum(count for count, _ in self._reasons.values())
         said = []
         for reason, (count, places) in list(self._reasons.items())[:5]:
@@ -149,32 +154,42 @@ class Collector:
             said.append(f"{reason} ({', '.join(places)}{more})")
         if len(self._reasons) > 5:
             said.append(f"{len(self._reasons) - 5} other reasons")
-        return f"{counted(total, self.unit)} left out: {'; '.join(said)}."
+        text = f"{counted(total, self.unit)} left out: {'; '.join(said)}."
+        return Note("features-unusable", text, about=self.path.name, kind="doubt")
 
     def layer(self, grid: Grid | None) -> Layer:
         """The features in pixels of `grid`.
 
         Without a grid they are in pixels of the image whose size the file states; where it states none, in
-        pixels of an image that isn't known (a layer without grid, `metadata["frame"]` is "pixel").
+        pixels or shares of an image that isn't known (a layer without grid, `metadata["frame"]` is "pixel" or
+        "share").
         Raises LayerError when there were features and none can be used.
         """
         summary = self.summary()
         if summary and not self._shapes:
-            raise LayerError(f"{self.path.name} has nothing usable; {summary}")
-        notes = list(self.notes)
-        if summary:
-            notes.append(f"{self.path.name}: {summary}")
+            raise LayerError(f"{self.path.name} has nothing usable; {summary.text}")
+        notes = [*self.notes, *([summary] if summary else [])]
         if grid is None:
-            notes.append(pixels_note(self.path))
+            notes.append(pixels_note(self.path) if self.frame == "pixel" else shares_note(self.path))
             grid = None if self.size is None else Grid(*self.size)
-        geometry = np.empty(len(self._shapes), dtype=object)
+        geometry: Geometries = np.empty(len(self._shapes), dtype=object)
         geometry[:] = self._shapes
+        if grid is not None and self.frame == "share":
+            geometry = of_size(geometry, grid)
         names = dict.fromkeys(name for row in self._rows for name in row)
         columns = {name: column([row.get(name) for row in self._rows]) for name in names}
-        metadata: dict[str, Any] = {"frame": "pixel"} if grid is None else {}
+        metadata: dict[str, Any] = {"frame": self.frame} if grid is None else {}
         if self.images:
             metadata["images"] = self.images
+        if self.sizes:
+            metadata["image_sizes"] = self.sizes
         return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
+
+
+def of_size(shares: Geometries, grid: Grid) -> Geometries:
+    """Geometries in shares of an image's width and height, in its pixels."""
+    pixels: Geometries = shapely.transform(shares, lambda xy: xy * (grid.width, grid.height))
+    return pixels
 
 
 def counted(count: int, unit: str) -> str:
@@ -182,9 +197,16 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
 
 
-def pixels_note(path: Path) -> str:
+def pixels_note(path: Path) -> Note:
     """What to say of pixel coordinates without a raster."""
-    return f"{path.name}: coordinates are pixels of the image; name it (--image) to place them on the map."
+    text = "coordinates are pixels of the image; name it (--image) to place them on the map."
+    return Note("pixel-coordinates", text, about=path.name)
+
+
+def shares_note(path: Path) -> Note:
+    """What to say of shares of an image's size without a raster."""
+    text = "coordinates are shares of the image's size; name it (--image) to place them."
+    return Note("share-coordinates", text, about=path.name)
 
 
 def column(values: Sequence[Any]) -> NDArray[Any]:

@@ -53,6 +53,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         check_size(size, grid, path)
         if wanted is not None or len(images) == 1:
             collector.size = size
+        elif size is not None:
+            collector.sizes[name] = size
         for child in element:
             _collect(child, child.get("label", ""), name if image is None else base_name(image), collector)
     if sum(others.values()):

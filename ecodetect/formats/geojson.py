@@ -2,6 +2,8 @@
 
 Without a CRS the coordinates are those of the raster's transform, or its pixels, and a member
 `ecodetect:frame` (`affine`, `pixel`) says so. The member `ecodetect` holds the layer's metadata.
+
+QuPath writes GeoJSON too, as a collection or a bare list: in pixels of the image, y down.
 """
 
 from __future__ import annotations
@@ -24,17 +26,20 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.antimeridian import cut
-from ecodetect.formats.collecting import counted
+from ecodetect.formats.collecting import counted, pixels_note
 from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.placing import frame_of, placed
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.notes import Note
 
 _METRES_PER_DEGREE = 111_320.0
 _SEQUENCES = (".geojsonl", ".geojsons")
 _MOST_BYTES = 2 << 30
 _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature has it
+_QUPATH_KINDS = {"annotation", "detection", "cell", "tile", "tma_core"}
+_QUPATH_IDS = {"PathAnnotationObject", "PathDetectionObject", "PathCellObject", "PathTileObject"}
 _CHUNK = 10_000  # features parsed before their geometries are made
 
 
@@ -86,7 +91,8 @@ def write(path: Path, stream: Stream) -> Written:
             file.write("\n]}\n")
     notes = []
     if dropped:
-        notes.append(f"{counted(dropped, 'feature')} without a place on the Earth left out.")
+        text = f"{counted(dropped, 'feature')} without a place on the Earth left out."
+        notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     return Written(path, features, dropped, tuple(notes))
 
 
@@ -155,9 +161,10 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
-    """Read a FeatureCollection, Feature, geometry, or a sequence of features.
+    """Read a FeatureCollection, Feature, geometry, a list or a sequence of features.
 
-    An old-style member `crs` is honoured. Coordinates that can't be longitude and latitude, without such a
+    Objects of QuPath are in pixels, with the name of their classification in that column. An
+    old-style member `crs` is honoured. Coordinates that can't be longitude and latitude, without such a
     member, are in the raster's CRS where they lie in the raster; otherwise the file is refused.
     """
     size = path.stat().st_size
@@ -165,18 +172,23 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         raise LayerError(
             f"{path} has {size / 1e9:.1f} GB of GeoJSON, more than 2 GB; convert it to GeoPackage."
         )
-    notes: list[str] = []
+    notes: list[Note] = []
     with path.open("rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         members, features = _parsed(path, encoding)
     except UnicodeError:
         # RFC 7946 says UTF-8, but older tools on Windows wrote what the system spoke.
-        notes.append(f"{path.name} isn't UTF-8; its text was read as Windows-1252.")
+        text = "it isn't UTF-8; its text was read as Windows-1252."
+        notes.append(Note("text-encoding", text, about=path.name, kind="choice"))
         members, features = _parsed(path, "cp1252")
     geometry, columns = features.finished()
     crs, is_assumed = _stated_crs(members, path)
     frame = members.get(metadata.FRAME_KEY)
+    if features.are_of_qupath and is_assumed and frame is None:
+        frame = "pixel"
+        if grid is None:
+            notes.append(pixels_note(path))
     return placed(
         geometry,
         columns,
@@ -214,6 +226,10 @@ def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
             for value in stream.sequence():
                 features.add(value)
             return {}, features
+        if stream.is_list:  # QuPath
+            for value in stream.elements():
+                features.add(value)
+            return {}, features
         members: dict[str, Any] = {}
         has_features = False
         for key, value in stream.members(in_parts="features"):
@@ -243,6 +259,7 @@ class _Features:
         self._texts: list[str] = []
         self._shapes: list[Geometries] = []
         self._columns: dict[str, list[Any]] = {}
+        self.are_of_qupath = False
 
     def add(self, feature: Any) -> None:
         feature = feature if isinstance(feature, dict) else {}
@@ -253,6 +270,11 @@ class _Features:
         own = dict(properties) if isinstance(properties, dict) else {}
         if feature.get("id") is not None:
             own.setdefault("id", feature["id"])
+        self.are_of_qupath |= _is_of_qupath(feature, own)
+        if isinstance(own.get("id"), str) and own["id"] in _QUPATH_IDS:  # a kind, not the name of an object
+            del own["id"]
+        if isinstance(own.get("classification"), dict):
+            own = _with_class(own)
         for name, value in own.items():
             column = self._columns.get(name)
             if column is None:
@@ -282,6 +304,22 @@ class _Features:
         for column in self._columns.values():
             column.extend([None] * (self._count - len(column)))
         return np.concatenate(self._shapes), {name: _typed(values) for name, values in self._columns.items()}
+
+
+def _is_of_qupath(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
+    """Whether QuPath wrote a feature: since version 0.3 it says its kind, before it was the feature's id."""
+    kind = properties.get("objectType", properties.get("object_type"))
+    words = [word for word in (kind, feature.get("id")) if isinstance(word, str)]
+    return any(word in _QUPATH_KINDS or word in _QUPATH_IDS for word in words)
+
+
+def _with_class(properties: dict[str, Any]) -> dict[str, Any]:
+    """Properties with the class by its name, and without QuPath's tables of measurements and colours."""
+    stated = properties["classification"]
+    names = stated.get("names")
+    name = " & ".join(map(str, names)) if isinstance(names, list) else stated.get("name")
+    kept = {key: value for key, value in properties.items() if not isinstance(value, (dict, list))}
+    return {"classification": str(name or ""), **kept}
 
 
 def _mended(geometry: Any) -> Any:

@@ -19,6 +19,7 @@ from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import counted
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
+from ecodetect.notes import Note
 
 # Columns in which people name the image, compared without case, blanks and underscores.
 _COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
@@ -29,14 +30,31 @@ def base_name(name: str) -> str:
     return (_parts(name) or [""])[-1]
 
 
+def without_code(name: str) -> str:
+    """A name without the eight hexadecimal digits that Label Studio puts before uploads: `1a2b3c4d-x.jpg`."""
+    base = base_name(name)
+    return name[: len(name) - len(base)] + re.sub(r"^[0-9a-f]{8}-(?=.)", "", base, flags=re.IGNORECASE)
+
+
 def meant(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
     """Those of `names` that mean `image`, written with more or fewer folders; empty if none does.
 
-    The same base name counts before the same but for case, then the same without suffix; of several folders
-    those that `image` shares. Raises LayerError when that leaves more than one image.
+    The same base name counts before the same but for case, then the same without suffix, then the same but
+    for the code that Label Studio puts before an upload's name; of several folders those that `image` shares.
+    Raises LayerError when that leaves more than one image.
     """
+    names = list(names)
     likeness = {name: _likeness(name, image) for name in names}
     best = max(likeness.values(), default=(0, 0))
+    if best[0] == 0:
+        likeness = {name: _likeness(without_code(name), without_code(image)) for name in names}
+        best = max(likeness.values(), default=(0, 0))
+        uploads = {base_name(name) for name, (rank, _) in likeness.items() if rank == best[0] > 0}
+        if len(uploads) > 1:
+            raise LayerError(
+                f"{path.name} has {len(uploads)} uploads of {base_name(image)}: {listed(sorted(uploads))};"
+                " keep the annotations of one."
+            )
     if best[0] == 0:
         return frozenset()
     alike = [name for name, (rank, _) in likeness.items() if rank == best[0]]
@@ -49,6 +67,15 @@ def meant(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
             f" {', '.join(nearest[:3])}; keep the rows of one."
         )
     return frozenset(name for name in alike if _fits(name, longest))
+
+
+def lookup_keys(name: str) -> frozenset[str]:
+    """What two names that `meant` may take for one image have in common: at least one of these.
+
+    So that among thousands of names only those that are alike are compared.
+    """
+    base = unicodedata.normalize("NFC", base_name(name)).casefold()
+    return frozenset(key for each in (base, without_code(base)) for key in (each, PurePosixPath(each).stem))
 
 
 def meant_or_refused(names: Iterable[str], image: str, path: Path) -> frozenset[str]:
@@ -96,9 +123,10 @@ def check_size(size: tuple[int, int] | None, grid: Grid | None, path: Path) -> N
     )
 
 
-def left_out(others: Mapping[str, int], path: Path, unit: str) -> str:
+def left_out(others: Mapping[str, int], path: Path, unit: str) -> Note:
     """The note for each `unit` (row, annotation, …) that belongs to other images: {image: how many}."""
-    return f"{path.name}: {counted(sum(others.values()), unit)} of other images left out ({listed(others)})."
+    text = f"{counted(sum(others.values()), unit)} of other images left out ({listed(others)})."
+    return Note("other-images", text, about=path.name)
 
 
 def only_image(metadata: Mapping[str, Any]) -> str:

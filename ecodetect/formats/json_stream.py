@@ -36,6 +36,17 @@ class JsonStream:
         while self._peek():
             yield self._value()
 
+    @property
+    def is_list(self) -> bool:
+        """Whether the text, at its start, is an array."""
+        return self._peek() == "["
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the array that the text is, one after the other."""
+        yield from self._elements()
+        if self._peek():
+            self._fail("something follows the end")
+
     def members(self, *, in_parts: str) -> Iterator[tuple[str, Any]]:
         """The members of the object that the text is, one after the other.
 

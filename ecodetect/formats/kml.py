@@ -20,6 +20,7 @@ from ecodetect.formats.protocol import reason
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import WGS84, Grid
 from ecodetect.layer import Layer
+from ecodetect.notes import Note
 
 _MOST_BYTES = 256 << 20  # of a .kml in a .kmz, unpacked
 _MOST_COLUMNS = 1_000
@@ -46,7 +47,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             counts[folders[-1] if folders else ""] = counts.get(folders[-1] if folders else "", 0) + 1
         if len(counts) > 1:
             listed = ", ".join(f"{name or 'no folder'} ({count})" for name, count in counts.items())
-            notes.append(f"{path.name}: all folders were read: {listed}; --layer takes one.")
+            text = f"all folders were read: {listed}; --layer takes one."
+            notes.append(Note("folders-together", text, about=path.name, kind="choice"))
     rows = [{**_fields(mark), "folder": folders[-1] if folders else ""} for folders, mark in marks]
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(names) > _MOST_COLUMNS:

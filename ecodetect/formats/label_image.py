@@ -30,6 +30,7 @@ from ecodetect.formats.masks import outlines
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid, transformed
 from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note
 
 MOST_PIXELS = 2**27  # held whole, with up to 12 bytes a pixel
 _MOST_CLASSES = 32  # of an 8-bit mask; more values are numbers of objects
@@ -51,7 +52,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     collector = Collector(path, "object")
     objects = _objects(values)
     if objects.note:
-        collector.note(objects.note)
+        collector.notes.append(objects.note.of(path.name))
     if grid is None and own.frame == "pixel":
         collector.notes.append(pixels_note(path))
     parts: dict[int, list[Any]] = {}
@@ -141,21 +142,22 @@ class _Objects:
     labels : (H, W) of a type that `outlines` takes, 0 for none.
     ids : what each label stands for; None: itself.
     classes : class of each label; None where there are none.
-    note : for the user.
+    note : for the user, without the file.
     """
 
     labels: NDArray[Any]
     ids: NDArray[Any] | None = None
     classes: list[int] | None = None
-    note: str = ""
+    note: Note | None = None
 
 
 def _objects(values: NDArray[Any]) -> _Objects:
     is_set = values != 0
     highest = values.max()
     if highest == values.min(where=is_set, initial=highest):
-        note = "all its pixels but the background have one value, so each connected part is an object."
-        return _Objects(_parts(is_set)[0], note=note if highest else "")
+        text = "all its pixels but the background have one value, so each connected part is an object."
+        note = Note("mask-parts", text, kind="choice")
+        return _Objects(_parts(is_set)[0], note=note if highest else None)
     if values.dtype == np.uint8 and highest <= _MOST_CLASSES:
         found = _of_classes(values)
         if found is not None:
@@ -179,8 +181,8 @@ def _of_classes(values: NDArray[np.uint8]) -> _Objects | None:
         class_of += [value] * count
     if len(class_of) - 1 < 3 * len(classes):
         return None
-    note = f"{len(classes)} values in {len(class_of) - 1} parts: values are classes, each part is an object."
-    return _Objects(labels, classes=class_of, note=note)
+    text = f"{len(classes)} values in {len(class_of) - 1} parts: values are classes, each part is an object."
+    return _Objects(labels, classes=class_of, note=Note("mask-parts", text, kind="choice"))
 
 
 def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
@@ -220,7 +222,8 @@ def write(path: Path, stream: Stream) -> Written:
     for row in labels:
         seen[row] = True
     hidden = features - int(np.count_nonzero(seen[1:]))
-    note = f"{counted(hidden, 'object')} without a pixel: too small for a pixel's centre, or under others."
+    text = f"{counted(hidden, 'object')} without a pixel: too small for a pixel's centre, or under others."
+    note = Note("features-dropped", text, about=path.name, kind="doubt")
     return Written(path, features - hidden, hidden, (note,) if hidden else ())
 
 

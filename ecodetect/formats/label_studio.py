@@ -72,6 +72,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             others[name] += len(regions)
             continue
         _collect(regions, name if image is None else base_name(image), grid, collector)
+        if wanted is None and collector.size is not None:
+            collector.sizes[name] = collector.size
     if len(tasks) > 1 and wanted is None:
         collector.size = None
     if sum(others.values()):
@@ -122,15 +124,15 @@ def _regions(task: Mapping[str, Any], name: str, collector: Collector) -> list[A
     done = [one for one in made if not one.get("was_cancelled") and not one.get("skipped")]
     if len(done) < len(made):
         cancelled = counted(len(made) - len(done), "cancelled annotation")
-        collector.note(f"{cancelled} of {base_name(name)} not read.")
+        collector.note("annotations-cancelled", f"{cancelled} of {base_name(name)} not read.")
     if not done:
         if task.get("predictions") and not made:
-            collector.note(f"{base_name(name)} has predictions but no annotation; predictions are not read.")
+            text = f"{base_name(name)} has predictions but no annotation; predictions are not read."
+            collector.note("predictions-unread", text, "doubt")
         return []
     if len(done) > 1:
-        collector.note(
-            f"{base_name(name)} has {len(done)} annotations; the ground truth, else the last, is read."
-        )
+        text = f"{base_name(name)} has {len(done)} annotations; the ground truth, else the last, is read."
+        collector.note("annotation-chosen", text, "choice")
     _, best = max(
         enumerate(done), key=lambda item: (item[1].get("ground_truth") is True, _changed(item[1]), item[0])
     )
@@ -196,9 +198,8 @@ def _shape(kind: str, region: Mapping[str, Any], grid: Grid | None, collector: C
         # Percent fit a smaller copy of the raster as well, but not another picture.
         if abs(stated[0] / stated[1] * height / width - 1) > 0.01:
             check_size(stated, grid, collector.path)
-        collector.note(
-            f"drawn on a copy of {stated[0]} x {stated[1]} px, laid over the raster's {width} x {height}."
-        )
+        text = f"drawn on a copy of {stated[0]} x {stated[1]} px, laid over the raster's {width} x {height}."
+        collector.note("drawn-on-a-copy", text, "choice")
     collector.size = stated
     if number(region.get("image_rotation") or 0) % 360:
         raise Unusable("drawn on a turned image")

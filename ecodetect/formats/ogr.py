@@ -28,6 +28,7 @@ from ecodetect.formats.protocol import Written, reason
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
+from ecodetect.notes import Note
 
 LAYER = "detections"
 _MOST_BYTES = 4 << 30
@@ -83,7 +84,7 @@ def read_layer(
     grid: Grid | None,
     content: bytes | None = None,
     encoding: str | None = None,
-    notes: tuple[str, ...] = (),
+    notes: tuple[Note, ...] = (),
 ) -> Layer:
     """Read one layer of a checked file with GDAL.
 

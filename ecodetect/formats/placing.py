@@ -14,6 +14,7 @@ from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.usable import usable
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
 from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.notes import Note
 
 
 def frame_of(stream: Stream, batch: Layer | None) -> str:
@@ -39,7 +40,7 @@ def placed(
     grid: Grid | None,
     frame: str | None = None,
     is_assumed: bool = False,
-    notes: Sequence[str] = (),
+    notes: Sequence[Note] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> Layer:
     """The usable features of a file as a Layer, in the frame that its coordinates are in.
@@ -54,13 +55,13 @@ def placed(
     stated = None if is_planar else crs
     in_degrees = stated is not None and stated.is_geographic
     shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
-    said = [*notes, *(f"{name}: {remark}" for remark in remarks)]
+    said = [*notes, *(remark.of(name) for remark in remarks)]
     pixels_of = grid if frame == "pixel" else None
     found: CRS | None = None
     if not is_planar:
         found, note = _resolved(_centres(shapes), name, stated, grid, is_assumed=is_assumed)
         if note:
-            said.append(f"{name} {note}")
+            said.append(note.of(name))
     if found is not None and found.is_geographic and grid is not None:
         shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
@@ -72,29 +73,33 @@ def placed(
 
 def _resolved(
     centres: Floats, name: str, crs: CRS | None, grid: Grid | None, *, is_assumed: bool
-) -> tuple[CRS | None, str | None]:
-    """The CRS of the coordinates and, where it was guessed or is missing, the rest of a sentence about it.
+) -> tuple[CRS | None, Note | None]:
+    """The CRS of the coordinates and, where it was guessed or is missing, a note about it.
 
     centres : (N, 2), of the features, as the file has them. The others as in `placed`.
     """
     if crs is not None and (not is_assumed or _is_lonlat(centres)):
         if is_assumed and grid is not None and grid.crs is None and len(centres) and _fits(centres, grid):
-            return None, "has no CRS, like the raster, whose coordinates its own were taken for."
+            text = "it has no CRS, like the raster, whose coordinates its own were taken for."
+            return None, Note("layer-crs-guessed", text, kind="choice")
         return _known(crs, grid), None
     if grid is None and is_assumed:
         raise LayerError(f"{name} {_contradiction(centres)}; give its CRS, or the raster it belongs to.")
     if not len(centres) or (grid is not None and grid.crs is None and not is_assumed):
         return None if grid is None else grid.crs, None
     if grid is None:
-        return None, "has no CRS."
+        return None, Note("layer-without-crs", "it has no CRS.")
     if _fits(centres, grid):
         where = describe_crs(grid.crs)
-        return grid.crs, f"has no CRS; its coordinates lie in the raster, whose CRS was taken: {where}."
+        text = f"it has no CRS; its coordinates lie in the raster, whose CRS was taken: {where}."
+        return grid.crs, Note("layer-crs-guessed", text, kind="choice")
     if is_assumed:
         raise LayerError(f"{name} {_contradiction(centres)}, nor do they lie in the raster; give its CRS.")
     if grid.crs is not None and _is_lonlat(centres) and _fits(_moved(centres, WGS84, grid.crs), grid):
-        return WGS84, "has no CRS; its coordinates lie in the raster as longitude and latitude."
-    return None, "has no CRS, and its coordinates don't lie in the raster."
+        text = "it has no CRS; its coordinates lie in the raster as longitude and latitude."
+        return WGS84, Note("layer-crs-guessed", text, kind="choice")
+    text = "it has no CRS, and its coordinates don't lie in the raster."
+    return None, Note("layer-without-crs", text, kind="doubt")
 
 
 def _contradiction(centres: Floats) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ecodetect.notes import Note
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -13,13 +15,13 @@ class Written:
     path : the file.
     features : features in it.
     dropped : features left out because the format can't hold them; `notes` says why.
-    notes : sentences for the user.
+    notes : for the user.
     """
 
     path: Path
     features: int
     dropped: int = 0
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def reason(error: Exception) -> str:

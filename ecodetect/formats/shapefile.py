@@ -14,6 +14,7 @@ from ecodetect.formats.arrow_stream import ArrowStream
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note
 
 SIDE_SUFFIXES = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj", ".shp.xml")
 _HEADER_BYTES = 100
@@ -32,10 +33,12 @@ def write(path: Path, stream: Stream) -> Written:
         texts={},
         options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": ogr.DATE[:10]},
     )
-    notes = [f"{path.name} has no place for metadata (model, settings, area); a .gpkg keeps it."]
+    text = "it has no place for metadata (model, settings, area); a .gpkg keeps it."
+    notes = [Note("metadata-lost", text, about=path.name)]
     cut = [f"{old} → {new}" for old, new in zip(stream.columns, names, strict=True) if old != new]
     if cut:
-        notes.append(f"{path.name} has shorter column names: {', '.join(cut)}.")
+        text = f"it has shorter column names: {', '.join(cut)}."
+        notes.append(Note("columns-shortened", text, about=path.name))
     return replace(written, notes=tuple(notes))
 
 
@@ -51,9 +54,10 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         raise LayerError(
             f"{path} comes without its .shx; put the files of a shapefile together in one folder."
         )
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if _beside(path, ".dbf") is None:
-        notes = (f"{path.name} comes without its .dbf, so its features have no attributes.",)
+        text = "it comes without its .dbf, so its features have no attributes."
+        notes = (Note("attributes-missing", text, about=path.name, kind="doubt"),)
     return ogr.read_layer(path, layer=layer, grid=grid, encoding=_encoding(path), notes=notes)
 
 

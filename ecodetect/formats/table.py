@@ -46,6 +46,7 @@ from ecodetect.formats.table_frames import Option, chosen, to_pixels
 from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.notes import Note
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -228,26 +229,29 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
             collector.leave_out("no position", f"line {table.lines[row]}")
     summary = collector.summary()
     if summary and not good:
-        raise LayerError(f"{path.name} has nothing usable; {summary}")
-    notes = [*collector.notes, *([f"{path.name}: {summary}"] if summary else [])]
+        raise LayerError(f"{path.name} has nothing usable; {summary.text}")
+
+    def note(code: str, text: str) -> None:
+        notes.append(Note(code, text, about=path.name, kind="choice"))
+
+    notes = [*collector.notes, *([summary] if summary else [])]
     geometry = _geometry([table.places[option.kind][row] for row in good], is_box=is_box)
     if option.frame == "pixel" and option.kind == "point" and good and table.are_whole:
         geometry = shapely.transform(geometry, lambda xy: xy + 0.5)
-        notes.append(
-            f"{path.name}: x, y are whole numbers, so they count pixels; the pixels' centres are meant."
-        )
+        note("whole-pixels", "x, y are whole numbers, so they count pixels; the pixels' centres are meant.")
     sizes = sizes_among(table.columns) if option.kind == "point" else []
     if good and sizes:
-        notes.append(
-            f"{path.name}: x, y are taken as points and {' and '.join(sizes)} as what is known of them; if "
-            "they are boxes, call the columns left, top, width, height."
+        note(
+            "points-with-sizes",
+            f"x, y are taken as points and {' and '.join(sizes)} as what is known of them; if they are boxes,"
+            " call the columns left, top, width, height.",
         )
     if option.frame == "share":
-        notes.append(f"{path.name}: its boxes lie from 0 to 1, so they are shares of the image's size.")
+        note("frame-guessed", "its boxes lie from 0 to 1, so they are shares of the image's size.")
     if option.frame == "map" and option.kind != "map":
-        notes.append(f"{path.name}: its coordinates lie on the raster's ground, so they are map coordinates.")
+        note("frame-guessed", "its coordinates lie on the raster's ground, so they are map coordinates.")
     if option.frame == "lonlat" and option.kind != "lonlat":
-        notes.append(f"{path.name}: its coordinates are longitude and latitude, by their values.")
+        note("frame-guessed", "its coordinates are longitude and latitude, by their values.")
     columns = _columns(table, good, image)
     metadata: dict[str, Any] = {}
     if image is None and table.images is not None:  # also those of rows that say "no object"
@@ -354,7 +358,8 @@ def write(path: Path, stream: Stream) -> Written:
             features += len(batch)
         if not features:
             writer.writerow(_header(names, is_points=is_points, has_lonlat=has_lonlat))
-    note = f"{counted(boxed, 'shape')} written as the box around: a table holds points or boxes."
+    text = f"{counted(boxed, 'shape')} written as the box around: a table holds points or boxes."
+    note = Note("shapes-simplified", text, about=path.name)
     return Written(path, features, notes=(note,) if boxed else ())
 
 

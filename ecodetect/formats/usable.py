@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from shapely import GeometryType
 
 from ecodetect.layer import Geometries
+from ecodetect.notes import Note
 
 _POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 _POLYGONS = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # broken files have coordinates near the end of float64
-def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArray[np.int64], list[str]]:
+def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArray[np.int64], list[Note]]:
     """The points and polygons among geometries, the rows they came from, and what was done to the others.
 
     geometry : (N,) shapely geometries of any kind, or None.
     in_degrees : whether the coordinates are longitude and latitude; tells rounding from width.
     Returns (M,) Points, Polygons and MultiPolygons without heights; the row of each in the input, ascending;
-    and sentences about what was left out or changed. A collection counts with its polygons, or its points
-    where it has none; several points in one feature become one feature each.
+    and notes, without the file, of what was left out or changed. A collection counts with its polygons, or
+    its points where it has none; several points in one feature become one feature each.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     rows = np.arange(len(geometry))
     found = shapely.force_2d(geometry)
 
@@ -37,7 +38,8 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
         nonlocal found, rows
         count = int(np.count_nonzero(bad))
         if count:
-            notes.append(f"{one if count == 1 else many.format(count)} left out.")
+            text = f"{one if count == 1 else many.format(count)} left out."
+            notes.append(Note("features-unusable", text, kind="doubt"))
             found, rows = found[~bad], rows[~bad]
 
     gone = shapely.is_missing(found) | shapely.is_empty(found)
@@ -60,7 +62,8 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
     flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
     repaired = len(crossing) - int(np.count_nonzero(flat[crossing]))
     if repaired:
-        notes.append(f"{repaired} self-crossing polygon{'s were' if repaired > 1 else ' was'} repaired.")
+        text = f"{repaired} self-crossing polygon{'s were' if repaired > 1 else ' was'} repaired."
+        notes.append(Note("polygons-repaired", text))
     leave_out(flat, "1 polygon without an area was", "{} polygons without an area were")
     found, rows = _single_points(found, rows, notes)
     return found, rows, notes
@@ -118,7 +121,7 @@ def _leaves(shape: Any) -> list[Any]:
 
 
 def _single_points(
-    found: Geometries, rows: NDArray[np.int64], notes: list[str]
+    found: Geometries, rows: NDArray[np.int64], notes: list[Note]
 ) -> tuple[Geometries, NDArray[np.int64]]:
     several = shapely.get_type_id(found) == GeometryType.MULTIPOINT
     if not several.any():
@@ -129,7 +132,6 @@ def _single_points(
     singles[is_point] = shapely.get_parts(found[several])
     split = int(np.count_nonzero(parts > 1))
     if split:
-        notes.append(
-            f"{split} feature{'s' if split > 1 else ''} of several points became one for each point."
-        )
+        text = f"{split} feature{'s' if split > 1 else ''} of several points became one for each point."
+        notes.append(Note("parts-counted", text, kind="choice"))
     return singles, np.repeat(rows, parts)

@@ -32,6 +32,7 @@ from ecodetect.formats.protocol import Written
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note
 
 _FLAGS = ("difficult", "truncated", "occluded")
 _VALUES = ("score", "area_m2", "diameter_m")
@@ -172,9 +173,11 @@ def write(path: Path, stream: Stream) -> Written:
     if dropped:
         if not features:
             raise LayerError("VOC holds boxes, but the layer has points; write a .csv or .geojson.")
-        notes.append(f"{counted(dropped, 'feature')} without area left out: VOC holds boxes.")
+        text = f"{counted(dropped, 'feature')} without area left out: VOC holds boxes."
+        notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     if shrunk:
-        notes.append(f"{counted(shrunk, 'shape')} written as the box around: VOC holds boxes.")
+        text = f"{counted(shrunk, 'shape')} written as the box around: VOC holds boxes."
+        notes.append(Note("shapes-simplified", text, about=path.name))
     return Written(path, features, dropped, tuple(notes))
 
 

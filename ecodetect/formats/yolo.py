@@ -25,6 +25,7 @@ from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import decoded, read_bytes, read_text
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note
 
 SIDE_SUFFIXES = (".names",)
 _YAML = (".yaml", ".yml")
@@ -81,7 +82,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         if file.is_file():
             _read_lines(file, base_name(name if image is None else image), grid, dataset, collector)
         elif path != file:
-            collector.note(f"{base_name(name)} has no label file, so it has no objects.")
+            collector.note("no-label-file", f"{base_name(name)} has no label file, so it has no objects.")
     return collector.layer(grid)
 
 
@@ -101,9 +102,8 @@ def _read_lines(file: Path, source: str, grid: Grid, dataset: _Dataset, collecto
             continue
         label = dataset.names.get(int(class_id))
         if label is None:
-            collector.note(
-                "it has class numbers without a name; a data.yaml or classes.txt near it can name them."
-            )
+            text = "it has class numbers without a name; a data.yaml or classes.txt near it can name them."
+            collector.note("classes-unnamed", text)
         collector.add(shape, {"label": label or str(int(class_id)), "source": source, "score": score})
 
 
@@ -308,13 +308,11 @@ def _write_both(
     if dropped:
         if not features:
             raise LayerError("YOLO files hold boxes or polygons, but the layer has points; write a .csv.")
-        notes.append(
-            f"{counted(dropped, 'feature')} without area left out: YOLO files hold boxes or polygons."
-        )
+        text = f"{counted(dropped, 'feature')} without area left out: YOLO files hold boxes or polygons."
+        notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     if changed:
-        notes.append(
-            f"{counted(changed, 'shape')} without holes and smaller parts now: a YOLO polygon is one ring."
-        )
+        text = f"{counted(changed, 'shape')} without holes and smaller parts now: a YOLO polygon is one ring."
+        notes.append(Note("shapes-simplified", text, about=path.name))
     return Written(path, features, dropped, tuple(notes)), list(classes), is_boxes
 
 

@@ -13,20 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from ecodetect.bundle import Bundle, Card
+from ecodetect.notes import Note
 from ecodetect.training.samples import TYPICAL_PX, Contract, contract
 from ecodetect.training.sources import Source
 
 
 def contract_for(
     card: Card, sources: Sequence[Source], gsd: float | None = None, *, typical_px: float = TYPICAL_PX
-) -> tuple[Contract, tuple[str, ...]]:
-    """How a model that starts from a bundle should see rasters, and sentences that say what was chosen.
+) -> tuple[Contract, tuple[Note, ...]]:
+    """How a model that starts from a bundle should see rasters, and notes of what was chosen.
 
     gsd : metres per pixel; chosen from the objects' sizes if not given.
     typical_px : width that usual objects shall have where the size of pixels is unknown.
     """
     own = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
-    notes: list[str] = []
+    notes: list[Note] = []
     if gsd is None and len(own) == len(sources):
         sizes = np.concatenate(
             [source.size_px[source.kept] * each for source, each in zip(sources, own, strict=True)]
@@ -41,17 +42,17 @@ def contract_for(
         elif card.unit == "m" and card.gsd is not None:
             gsd = card.gsd
         if gsd is not None:
-            notes.append(f"'{card.name}' is adapted to {gsd:g} m per pixel.")
+            text = f"'{card.name}' is adapted to {gsd:g} m per pixel."
+            notes.append(Note("adapted-gsd", text, kind="choice"))
     found, more = contract(sources, gsd=gsd, typical_px=typical_px)
     if set(found.bands) != set(card.bands):
-        notes.append(
-            f"'{card.name}' has learned {', '.join(card.bands)}; here it sees {', '.join(found.bands)}."
-        )
+        text = f"'{card.name}' has learned {', '.join(card.bands)}; here it sees {', '.join(found.bands)}."
+        notes.append(Note("adapted-bands", text, kind="choice"))
     return found, (*notes, *more)
 
 
-def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[str]:
-    """Fill a network for `card` with what fits of a bundle; sentences about what doesn't."""
+def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[Note]:
+    """Fill a network for `card` with what fits of a bundle; notes of what doesn't."""
     own = network.state_dict()
     first = next(name for name, each in own.items() if each.ndim == 4)
     new = []
@@ -68,12 +69,16 @@ def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[str]:
         value.copy_(there)
     network.load_state_dict(own)
     if new:
-        yield f"{len(new)} of {len(own)} parts of the network begin anew, for they don't fit: {new[0]}, …"
-    if start.card.classes != card.classes:
-        yield (
-            f"Classes were {', '.join(start.card.classes)} and are now {', '.join(card.classes)},"
-            " in this order."
+        share = sum(own[name].numel() for name in new) / sum(value.numel() for value in own.values())
+        text = (
+            f"{100 * (1 - share):.2g} % of the weights are those of '{start.card.name}'; the others, which"
+            " depend on the classes, the bands or the size of objects, are learned from the start."
         )
+        yield Note("weights-kept", text)
+    if start.card.classes != card.classes:
+        before, now = ", ".join(start.card.classes), ", ".join(card.classes)
+        text = f"Classes were {before} and are now {now}, in this order."
+        yield Note("classes-changed", text)
 
 
 def _by_band(weight: Tensor, there: Sequence[str], here: Sequence[str]) -> Tensor:

@@ -18,6 +18,7 @@ from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
+from ecodetect.notes import Note
 from ecodetect.onnx_file import OnnxModel
 from ecodetect.sizes import Length
 from ecodetect.training.adapting import contract_for
@@ -86,7 +87,7 @@ def begin(
     gsd: float | None,
     settings: Mapping[str, str] | None,
     command: str,
-    say: Callable[[str], None],
+    say: Callable[[Note], None],
 ) -> Case:
     """Gather, choose the detector and how rasters are seen, split; see `train`.
 
@@ -108,7 +109,8 @@ def begin(
         known = nearest(sources)
         start = models.opened(known) if known is not None else None
         if known is not None:
-            say(f"Training begins with what '{known}' has learned; -m heatmap begins with nothing.")
+            text = f"Training begins with what '{known}' has learned; -m heatmap begins with nothing."
+            say(Note("training-start", text, kind="choice"))
     kind = start.card.detector if start is not None else model or "heatmap"
     detector = _learned(kind)
     if is_patches and not hasattr(detector, "PATCH_PX"):
@@ -126,7 +128,7 @@ def begin(
     statistics = training.statistics()
     unseen = classes_unseen(statistics, validation.statistics())
     if unseen and split_by in ("auto", "blocks", "files", "none"):
-        say(f"{unseen}, so nothing learns it.")
+        say(Note("class-unlearned", f"{unseen}, so nothing learns it.", kind="doubt"))
     elif unseen:
         raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
     asked_of_card = {} if wished is None else {"training": wished, "patches": is_patches}
@@ -190,7 +192,7 @@ def _seen(
     wished: Any,
     *,
     is_patches: bool,
-) -> tuple[Contract, Sequence[str]]:
+) -> tuple[Contract, Sequence[Note]]:
     """How rasters are seen, and what to say of it."""
     typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
     if is_patches:

@@ -23,6 +23,7 @@ from torch import nn
 from ecodetect import bundle
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import UserError
+from ecodetect.notes import Note
 from ecodetect.sizes import Length
 from ecodetect.training import (
     report,
@@ -48,7 +49,7 @@ class Trained:
 
     path : of the bundle.  curves : of the picture.
     fitted : rates and history.  verdict : what figures of training and validation mean together.
-    notes : sentences for the user.
+    notes : all that was said, for the user.
     Without a network there are no curves and no history: None.
     """
 
@@ -57,7 +58,7 @@ class Trained:
     bundle: Bundle
     fitted: Fitted | None
     verdict: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def train(
@@ -81,7 +82,7 @@ def train(
     augmentations: Augmentations | None = None,
     settings: Mapping[str, str] | None = None,
     command: str = "",
-    say: Callable[[str], None] = lambda note: None,
+    say: Callable[[Note], None] = lambda note: None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Train a detector on annotated rasters and write it as a bundle.
@@ -126,7 +127,7 @@ def train(
     command : str
         What the card gives as the command.
     say, progress : callable, optional
-        For sentences while it runs, and after each step.
+        For notes while it runs, and after each step.
 
     Raises
     ------
@@ -139,21 +140,27 @@ def train(
         raise UserError(
             f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
         )
+    notes: list[Note] = []
+
+    def tell(note: Note) -> None:
+        notes.append(note)
+        say(note)
+
     case = begin(
-        paths, target.stem, model, asked, backbone, weights, split_by, seed, gsd, settings, command, say
+        paths, target.stem, model, asked, backbone, weights, split_by, seed, gsd, settings, command, tell
     )
     torch.manual_seed(seed)
     if case.is_taught:
         given = {"--freeze": freeze, "--epochs": epochs, "--within": within, "--resume": resume}
-        done, verdict = _taught(case, backbone, weights, seed, given, say)
+        done, verdict = _taught(case, backbone, weights, seed, given, tell)
         bundle.write(target, done)
-        return Trained(target, None, done, None, verdict, case.gathered.notes)
-    network = _network(case.detector, case.card, case.start, backbone, weights, say)
+        return Trained(target, None, done, None, verdict, tuple(notes))
+    network = _network(case.detector, case.card, case.start, backbone, weights, tell)
     plan = _planned(case, network, weights_are_learned(backbone, weights), epochs, freeze, within)
     plan = replace(plan, seed=seed, workers=workers or min(4, os.cpu_count() or 1))
     if augmentations is not None:
         plan = replace(plan, augmentations=augmentations)
-    say(_described(case.statistics, case.sides, network, plan, case.made))
+    tell(Note("training-plan", _described(case.statistics, case.sides, network, plan, case.made)))
     processes = joined(_device(device))
     fitted = fit(
         case.detector,
@@ -181,7 +188,7 @@ def train(
         report.draw_curves(fitted.history, curves, title=target.stem)
         shutil.rmtree(folder, ignore_errors=True)
     verdict = report.verdict(fitted, case.sides.method)
-    return Trained(target, curves, done, fitted, verdict, case.gathered.notes)
+    return Trained(target, curves, done, fitted, verdict, tuple(notes))
 
 
 def _taught(
@@ -190,7 +197,7 @@ def _taught(
     weights: str | None,
     seed: int,
     given: Mapping[str, Any],
-    say: Callable[[str], None],
+    say: Callable[[Note], None],
 ) -> tuple[Bundle, str]:
     """The bundle of a learner taught on the case's ground, and the verdict.
 
@@ -276,7 +283,7 @@ def _network(
     start: Bundle | None,
     backbone: str | None,
     weights: str | None,
-    say: Callable[[str], None],
+    say: Callable[[Note], None],
 ) -> nn.Module:
     if start is not None:
         if backbone is not None or weights is not None:
@@ -311,7 +318,7 @@ def _described(statistics: Statistics, sides: Split, network: nn.Module, plan: P
     return (
         f"{statistics.objects:,} individuals to train on and {sides.objects[1]:,} to validate with"
         f" ({sides.method}), bands {', '.join(made.bands)}{gsd}; {weights / 1e6:.2f} million weights, at most"
-        f" {plan.steps:,} steps of {plan.batch} chips of {plan.size_px} px"
+        f" {plan.steps:,} steps of {plan.batch} chips of {plan.size_px} px."
     )
 
 

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 from ecodetect.aoi import Area
 from ecodetect.bands import stand_ins
-from ecodetect.bundle import Card, Scaling
+from ecodetect.bundle import Card, Scaling, metres_per_pixel
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.input_spec import input_spec
+from ecodetect.notes import Note
 from ecodetect.raster import Raster
 from ecodetect.scaling import scaled, surveyed
 from ecodetect.training.sample import Objects, Sample
 from ecodetect.training.sources import Source, object_px, spacing
 
 OPEN_RASTERS = 16
-# Rasters of one survey differ so much on the ground (UTM's scale); making them equal would cost sharpness.
-NEARLY = 0.02
 KEPT_BYTES = 512 * 2**20  # pixels of small rasters that stay decoded
 _KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
 _SURVEYED = 256  # cells of 512 x 512 px looked at, in all rasters together
@@ -75,17 +75,10 @@ class Contract:
             classes=card.classes,
         )
 
-    def grid(self, native: Grid) -> Grid:
-        """The grid that a raster is read in; raises GridError where its GSD is needed and unknown."""
-        if self.gsd is None:
-            return native
-        if self.unit == "px":
-            return native.reduced(self.gsd)
-        gsd_m = self.gsd * (1e-6 if self.unit == "um" else 1.0)
-        own = native.gsd
-        if own is not None and all(abs(side / gsd_m - 1) < NEARLY for side in own):
-            return native
-        return native.resampled(gsd_m)
+    @property
+    def gsd_m(self) -> float | None:
+        """Metres per pixel that rasters are read at; None: their own, or `gsd` of them."""
+        return metres_per_pixel(self.unit, self.gsd)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -159,8 +152,8 @@ class Dataset:
         """
         self.sources, self.contract = tuple(sources), contract
         self._ground, self._is_shaped = ground, is_shaped
-        self.grids = tuple(_working_grid(source, contract) for source in self.sources)
-        self._read = [_bands_to_read(source, contract) for source in self.sources]
+        self._specs = [input_spec(contract, source) for source in self.sources]
+        self.grids = tuple(spec.grid for spec in self._specs)
         self._number = {name: number for number, name in enumerate(contract.classes)}
         self._laid: dict[int, _Laid] = {}
         self._half: float | None = None
@@ -331,12 +324,13 @@ class Dataset:
         """Pixels of a window; those of small rasters are read once and kept."""
         if os.getpid() != self._process:  # rasters opened before a fork can't be shared
             self._forget()
-        grid, bands = self.grids[source], self._read[source]
+        spec = self._specs[source]
+        grid, bands = spec.grid, spec.bands
         if grid.window.area > _KEPT_RASTER_PX:
-            return self._raster(source).read(window, _distinct(bands), grid).picked(bands)
+            return self._raster(source).read(window, spec.distinct, grid).picked(bands)
         whole = self._pixels.get(source)
         if whole is None:
-            whole = self._raster(source).read(grid.window, _distinct(bands), grid)
+            whole = self._raster(source).read(grid.window, spec.distinct, grid)
             self._pixels[source] = whole
             while sum(each.pixels.nbytes for each in self._pixels.values()) > KEPT_BYTES:
                 self._pixels.popitem(last=False)
@@ -355,11 +349,11 @@ class Dataset:
 
     def _scaling(self, source: int) -> Scaling:
         """That of a raster; percentiles are of the whole raster, as a scan takes them, on both sides."""
-        scaling = self.contract.scaling
-        if scaling.mode == "survey" and source not in self._scalings:
-            samples = self._raster(source).samples(self.grids[source], _distinct(self._read[source]))
-            self._scalings[source] = surveyed(scaling, samples)
-        return self._scalings.get(source, scaling)
+        spec = self._specs[source]
+        if spec.scaling.mode == "survey" and source not in self._scalings:
+            samples = self._raster(source).samples(spec.grid, spec.distinct)
+            self._scalings[source] = surveyed(spec.scaling, samples)
+        return self._scalings.get(source, spec.scaling)
 
     def _of(self, source: int) -> _Laid:
         if source not in self._laid:
@@ -490,29 +484,6 @@ def _edge(width: float, window: Window, grid: Grid) -> NDArray[np.bool_]:
 # -- pixels ------------------------------------------------------------------------------------------------
 
 
-def _working_grid(source: Source, contract: Contract) -> Grid:
-    """The grid that a source is read in."""
-    if contract.unit != "px" and source.grid.gsd is None:
-        raise UserError(
-            f"{source.name} has no CRS, so the size of its pixels is unknown, and the model works at"
-            f" {contract.gsd:g} {contract.unit}; state --gsd."
-        )
-    return contract.grid(source.grid)
-
-
-def _bands_to_read(source: Source, contract: Contract) -> tuple[str, ...]:
-    found = stand_ins(contract.bands, source.bands)
-    if found is None:
-        raise UserError(
-            f"{source.name} has bands {', '.join(source.bands)}, but {', '.join(contract.bands)} are needed."
-        )
-    return found
-
-
-def _distinct(bands: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(bands))
-
-
 def _cut(whole: Chip, window: Window, grid: Grid) -> Chip:
     """A window of a raster that is held whole; it may reach beyond."""
     inside = window.clipped(grid.window)
@@ -555,7 +526,7 @@ def contract(
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
     typical_px: float = TYPICAL_PX,
-) -> tuple[Contract, tuple[str, ...]]:
+) -> tuple[Contract, tuple[Note, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
     Parameters
@@ -572,7 +543,7 @@ def contract(
     UserError
         When the sources have no band in common, or the GSD is known of some only.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     chosen_bands = tuple(bands) if bands is not None else _common_bands(sources, notes)
     native = [source.grid.gsd for source in sources]
     if any(each is None for each in native) and any(each is not None for each in native):
@@ -618,7 +589,7 @@ def classes_of(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(sorted(found)) or ("object",)
 
 
-def _common_bands(sources: Sequence[Source], notes: list[str]) -> tuple[str, ...]:
+def _common_bands(sources: Sequence[Source], notes: list[Note]) -> tuple[str, ...]:
     """Bands that all rasters have or can show, in the order of the first that has them."""
     kinds = list(dict.fromkeys(source.bands for source in sources))
     most = max(kinds, key=len)
@@ -628,7 +599,8 @@ def _common_bands(sources: Sequence[Source], notes: list[str]) -> tuple[str, ...
         raise UserError(f"Rasters have no band in common: {texts[0]}, but {texts[1]}; choose with --bands.")
     if len(kinds) > 1:
         texts = [_bands_of(sources, bands) for bands in kinds[:3]]
-        notes.append(f"Bands differ: {'; '.join(texts)}; used are {', '.join(common)}.")
+        text = f"Bands differ: {'; '.join(texts)}; used are {', '.join(common)}."
+        notes.append(Note("bands-differ", text, kind="choice"))
     return common
 
 
@@ -637,7 +609,7 @@ def _bands_of(sources: Sequence[Source], bands: tuple[str, ...]) -> str:
     return f"{name} has {', '.join(bands)}"
 
 
-def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[str]) -> float:
+def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[Note]) -> float:
     """Metres per pixel at which objects are some `typical_px` wide, but hardly finer than the raster's."""
     own = [float(np.sqrt(np.prod(source.grid.gsd))) for source in sources if source.grid.gsd is not None]
     native = float(np.median(own))
@@ -660,15 +632,15 @@ def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[str]) 
     is_native = native / 1.25 < wanted < 1.3 * native
     chosen = float(f"{native:.3g}" if is_native else f"{max(wanted, native / FINER):.2g}")
     if not is_native:
-        notes.append(f"Rasters are read at {chosen:g} m per pixel instead of {native:.3g} m: {why}.")
+        text = f"Rasters are read at {chosen:g} m per pixel instead of {native:.3g} m: {why}."
+        notes.append(Note("read-at", text, kind="choice"))
     if max(own) > 1.05 * min(own):
-        notes.append(
-            f"Pixels are {min(own):.3g} to {max(own):.3g} m; all rasters are read at {chosen:.3g} m."
-        )
+        text = f"Pixels are {min(own):.3g} to {max(own):.3g} m; all rasters are read at {chosen:.3g} m."
+        notes.append(Note("read-at", text, kind="choice"))
     return chosen
 
 
-def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[str]) -> float | None:
+def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[Note]) -> float | None:
     """The same in the rasters' own pixels, where their size on the ground is unknown; None: as they are.
 
     Without sizes nothing is chosen: two pictures may show the same at any scale.
@@ -679,10 +651,11 @@ def _choose_step(sources: Sequence[Source], typical_px: float, notes: list[str])
     if 1 / 1.25 < wanted < 1.3:
         return None
     chosen = float(f"{max(wanted, 1 / FINER):.2g}")
-    notes.append(
+    text = (
         f"Pictures are read with pixels of {chosen:g} of their own, for objects are {np.median(sizes):.3g} px"
         " wide in the median."
     )
+    notes.append(Note("read-at", text, kind="choice"))
     return chosen
 
 
@@ -700,12 +673,12 @@ def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, .
     each = max(1, _SURVEYED // len(chosen))
     for source in chosen:
         with source.open() as raster:
-            grid, read = _working_grid(source, asked), _bands_to_read(source, asked)
-            samples = raster.samples(grid, _distinct(read), most=each)
-            own = asked.scaling if asked.scaling.mode == "fixed" else surveyed(asked.scaling, samples)
+            spec = input_spec(asked, source)
+            samples = raster.samples(spec.grid, spec.distinct, most=each)
+            own = spec.scaling if spec.scaling.mode == "fixed" else surveyed(spec.scaling, samples)
             offset, span = (own.offset or (0.0,))[0], (own.span or (1.0,))[0]
             for chip in samples:
-                values = chip.picked(read).pixels.astype(np.float64)
+                values = chip.picked(spec.bands).pixels.astype(np.float64)
                 good = np.isfinite(values).all(axis=0)
                 if chip.valid is not None:
                     good &= chip.valid

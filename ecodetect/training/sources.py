@@ -15,7 +15,6 @@ Where annotation is complete, empty ground is background; elsewhere it is unknow
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,15 +25,30 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import formats, matching
+from ecodetect import matching
+from ecodetect.annotation_files import (
+    PICTURES,
+    AnnotationFile,
+    AnnotationFiles,
+    Found,
+    check_labels,
+    features_in,
+    files_in,
+    is_file,
+    is_label_image,
+    names_images,
+    nothing_on,
+    opened,
+    touching,
+)
 from ecodetect.annotations import Annotations, on_raster
 from ecodetect.aoi import Area
-from ecodetect.errors import LayerError, UserError
-from ecodetect.formats.image_matching import base_name, image_column, listed, meant, meant_or_refused
+from ecodetect.errors import UserError
+from ecodetect.formats.image_matching import base_name, listed
 from ecodetect.grid import Floats, Grid
 from ecodetect.inputs import expand, stem_of
-from ecodetect.layer import Geometries, Layer
-from ecodetect.notes import merged
+from ecodetect.layer import Geometries
+from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
 from ecodetect.training.outlining import outlined
@@ -141,13 +155,13 @@ class Asked:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Gathered:
-    """All sources, and sentences for the user.
+    """All sources, and notes for the user.
 
     unmarked : names of images without annotations, which were left out.
     """
 
     sources: tuple[Source, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     unmarked: tuple[str, ...] = ()
 
 
@@ -168,13 +182,13 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     """
     asked = asked or Asked()
     given = [os.fspath(path) for path in paths]
-    notes: list[str] = []
-    pairs: list[tuple[list[str], _Marks]] = []
+    notes: list[Note] = []
+    pairs: list[tuple[list[str], AnnotationFiles]] = []
     if len(given) == 1:
         pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
     elif len(given) % 2 == 0 and given:
         for image, annotations in zip(given[::2], given[1::2], strict=True):
-            pairs.append((expand([image]), _marks(Path(annotations), asked)))
+            pairs.append((expand([image]), opened(annotations, layer=asked.layer)))
     else:
         raise UserError(
             "Training takes one folder, or images and annotations in turn (IMAGE ANNOTATIONS IMAGE …);"
@@ -193,14 +207,15 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
                 unmarked.append(names[image])
             else:
                 sources.append(found)
-        notes += marks.leftover(images)
+        notes += marks.notes(images)
     if not sources:
         raise UserError(f"None of the {len(unmarked)} images has annotations in {pairs[0][1].path}.")
     if unmarked:
-        notes.append(
+        text = (
             f"{len(unmarked)} of {len(names)} images have no annotations and are left out"
             f" ({listed(unmarked)}); an empty file says that there is nothing in an image."
         )
+        notes.append(Note("images-unmarked", text, kind="doubt"))
     outside.check()
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
@@ -218,7 +233,7 @@ def _sides(folder: Path) -> list[Path]:
     return found or [folder]
 
 
-def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str], _Marks]:
+def _in_folder(folder: Path, asked: Asked, notes: list[Note]) -> tuple[list[str], AnnotationFiles]:
     """Images and annotations of a folder of training data."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give a raster together with its annotations.")
@@ -227,15 +242,15 @@ def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str],
         images = expand([inner])
     else:
         inner = folder
-        images = [path for path in _rasters(folder) if not _is_label(Path(path))]
+        images = [path for path in _rasters(folder) if not is_label_image(Path(path))]
     if not images:
         raise UserError(f"The folder {folder} holds no images; they are looked for in it and in its images/.")
     stems = {stem_of(image).casefold() for image in images}
     folders = [folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()]
-    candidates: list[Path] = [path for path in folders if _features(path)]
-    if any(path.stem.casefold() in stems and path.suffix.lower() not in _PICTURES for path in _files(inner)):
+    candidates: list[Path] = [path for path in folders if features_in(path)]
+    if any(path.stem.casefold() in stems and path.suffix.lower() not in PICTURES for path in files_in(inner)):
         candidates.append(inner)
-    files = [path for path in dict.fromkeys([*_files(folder), *_files(inner)]) if _may_be_about_all(path)]
+    files = [path for path in dict.fromkeys([*files_in(folder), *files_in(inner)]) if _may_be_about_all(path)]
     named = [path for path in files if path.stem.casefold() in ANNOTATION_FOLDERS]
     rest = [path for path in files if path not in named and path.stem.casefold() not in stems]
     candidates += sorted(named, key=lambda path: ANNOTATION_FOLDERS.index(path.stem.casefold()))
@@ -252,11 +267,9 @@ def _in_folder(folder: Path, asked: Asked, notes: list[str]) -> tuple[list[str],
         )
     if len(candidates) > 1:
         others = listed(str(path) for path in candidates[1:])
-        notes.append(f"{folder.name}: annotations are those in {candidates[0].name}; not read: {others}.")
-    return images, _marks(candidates[0], asked)
-
-
-_PICTURES = (".tif", ".tiff", ".png")
+        text = f"annotations are those in {candidates[0].name}; not read: {others}."
+        notes.append(Note("annotations-chosen", text, about=folder.name, kind="choice"))
+    return images, opened(candidates[0], layer=asked.layer)
 
 
 def _rasters(folder: Path) -> list[str]:
@@ -266,209 +279,14 @@ def _rasters(folder: Path) -> list[str]:
         return []
 
 
-def _is_label(path: Path) -> bool:
-    """Whether a picture beside an image is its label image, as its name says."""
-    return re.search(r"[._-](mask|masks|label|labels|instances)$", path.stem.lower()) is not None
-
-
-def _files(folder: Path) -> list[Path]:
-    """Files directly in a folder that features can be read from, without lists and descriptions."""
-    known = formats.suffixes(writing=False)
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and path.suffix.lower() in known
-        and not path.name.startswith(".")
-        and path.stem.lower() not in ("classes", "obj", "readme", "license", "predefined_classes")
-        and path.suffix.lower() not in (".yaml", ".yml")
-    ]
-
-
-def _features(folder: Path) -> list[Path]:
-    """Files of features in a folder, also in its sub-folders."""
-    return [path for inner in [folder, *_folders(folder)] for path in _files(inner)]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_dir())
-
-
 def _may_be_about_all(path: Path) -> bool:
     """Whether a file beside images can hold the annotations of all of them."""
     suffix = path.suffix.lower()
-    if suffix in (".txt", *_PICTURES):
+    if suffix in (".txt", *PICTURES):
         return False
     if suffix not in (".csv", ".tsv"):
         return True
-    try:
-        layer = formats.read(path)
-    except LayerError:  # a table of something else
-        return False
-    return bool(_images_named(layer))
-
-
-# -- reading annotations -----------------------------------------------------------------------------------
-
-
-def _marks(path: Path, asked: Asked) -> _Marks:
-    if path.is_dir() and path.suffix.lower() not in formats.suffixes(writing=False):
-        return _Folder(path)
-    if not path.exists():
-        raise LayerError(f"{path} doesn't exist.")
-    return _File(path, asked.layer)
-
-
-class _Folder:
-    """A file of features for each image, with the image's name."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._by_stem: dict[str, list[Path]] = {}
-        for file in _features(path):
-            self._by_stem.setdefault(file.stem.casefold(), []).append(file)
-        if not self._by_stem:
-            raise LayerError(f"The folder {path} holds no file of features.")
-        self._used: set[Path] = set()
-
-    def of(self, image: str, grid: Grid, *, is_one: bool, is_empty: bool) -> tuple[Layer, str] | None:
-        """The features of an image and the name of their file; None where there is no file for it."""
-        stem = stem_of(image).casefold()
-        files = [file for file in self._by_stem.get(stem, ()) if file != Path(image)]
-        if not files:
-            files = [
-                file
-                for mark in ("mask", "label", "labels")
-                for file in self._by_stem.get(f"{stem}_{mark}", ())
-            ]
-        if len(files) > 1:
-            folder = PurePath(image).parent.name
-            files = [file for file in files if file.parent.name == folder] or files
-        if len({file.parent for file in files}) > 1:
-            raise LayerError(
-                f"{self.path} has {len(files)} files for {base_name(image)}:"
-                f" {', '.join(map(str, files[:3]))}; keep one."
-            )
-        if not files:
-            return (_nothing(grid), stem) if is_empty else None
-        # A shapefile's or label image's side files aside, geometry is preferred to a picture of it.
-        file = min(files, key=lambda path: path.suffix.lower() in _PICTURES)
-        self._used.add(file)
-        return formats.read(file, grid=grid, image=_if_named(file, image)), file.name
-
-    def leftover(self, images: Sequence[str]) -> Iterator[str]:
-        """A note about files without an image."""
-        files = [files for files in self._by_stem.values() if not set(files) & self._used]
-        if files and len(files) < len(self._by_stem):
-            names = listed(str(each[0]) for each in files)
-            yield f"{self.path.name}: {len(files)} files have no image of their name ({names})."
-
-
-def _if_named(file: Path, image: str) -> str | None:
-    """Name of the image where the format may speak of several; its own name in a file may be another."""
-    return image if file.suffix.lower() in (".json", ".xml") else None
-
-
-class _File:
-    """One file of features of one or many images."""
-
-    def __init__(self, path: Path, layer: str | None) -> None:
-        self.path, self.layer = path, layer
-        self._whole: Layer | None = None
-        self._names: tuple[str, ...] | None = None
-        self._by_stem: dict[str, list[str]] = {}
-
-    @property
-    def whole(self) -> Layer:
-        if self._whole is None:
-            self._whole = formats.read(self.path, layer=self.layer)
-        return self._whole
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The images that it speaks of."""
-        if self._names is None:
-            self._names = _images_named(self.whole)
-            for name in self._names:
-                self._by_stem.setdefault(stem_of(base_name(name)).casefold(), []).append(name)
-        return self._names
-
-    def _meant(self, image: str) -> frozenset[str]:
-        """Those of its images that are the one at hand; only names that are alike are compared."""
-        alike = self._by_stem.get(stem_of(base_name(image)).casefold(), []) if self.names else []
-        return meant(alike, image, self.path)
-
-    def of(self, image: str, grid: Grid, *, is_one: bool, is_empty: bool) -> tuple[Layer, str] | None:
-        """The features of an image; None where nothing is said about it."""
-        if is_one:
-            return self._alone(image, grid), self.path.name
-        if not self.names:
-            return self._by_place(grid, is_empty=is_empty)
-        wanted = self._meant(image)
-        if not wanted:
-            return (_nothing(grid), self.path.name) if is_empty else None
-        column = _names_of(self.whole)
-        if column is None:
-            return _nothing(grid), self.path.name
-        rows = self.whole[np.isin(column.astype(str), list(wanted))]
-        if rows.frame_crs is None and rows.grid is None:
-            rows = replace(rows, grid=grid)
-        return replace(rows, notes=()), self.path.name
-
-    def _alone(self, image: str, grid: Grid) -> Layer:
-        """The features of the only raster there is: all, unless the file names several images."""
-        layer = formats.read(self.path, layer=self.layer, grid=grid, image=image)
-        column = image_column(layer)
-        names = set() if column is None else set(column.astype(str).tolist())
-        if column is None or len(names) < 2:
-            return layer
-        return layer[np.isin(column.astype(str), list(meant_or_refused(names, image, self.path)))]
-
-    def _by_place(self, grid: Grid, *, is_empty: bool) -> tuple[Layer, str] | None:
-        """Of a file that names no images the features that lie on the raster."""
-        if self.whole.frame_crs is None:
-            raise UserError(
-                f"{self.path} doesn't say which image each feature belongs to; it needs a column 'image' with"
-                " their names."
-            )
-        bounds = shapely.bounds(self.whole.in_pixels(grid)).reshape(-1, 4)
-        with np.errstate(invalid="ignore"):
-            inside = (bounds[:, 2:] >= 0).all(axis=1) & (bounds[:, 0] <= grid.width)
-            inside &= bounds[:, 1] <= grid.height
-        if not inside.any() and not is_empty:
-            return None
-        return replace(self.whole[inside], notes=()), self.path.name
-
-    def leftover(self, images: Sequence[str]) -> Iterator[str]:
-        """A note about images that aren't there."""
-        if len(images) < 2 or not self.names:
-            yield from ()
-            return
-        known = {stem_of(image).casefold() for image in images}
-        others = [name for name in self.names if stem_of(base_name(name)).casefold() not in known]
-        if others:
-            yield f"{self.path.name}: {len(others)} of its images aren't there ({listed(others)})."
-
-
-_Marks = _Folder | _File
-
-
-def _images_named(layer: Layer) -> tuple[str, ...]:
-    column = _names_of(layer)
-    rasters = layer.metadata.get("rasters")
-    sources = [each.get("source") for each in rasters or () if isinstance(each, dict)]
-    own = [str(name) for name in [*layer.metadata.get("images", ()), *sources] if name]
-    return tuple(dict.fromkeys([*own, *([] if column is None else filter(None, column.tolist()))]))
-
-
-def _names_of(layer: Layer) -> NDArray[np.object_] | None:
-    """The column with the images' names, also without suffixes where the reader knows which it is."""
-    column = image_column(layer)
-    return layer.columns.get("source") if column is None and layer.metadata.get("images") else column
-
-
-def _nothing(grid: Grid) -> Layer:
-    return Layer(np.empty(0, dtype=object), grid=grid)
+    return names_images(path)
 
 
 # -- one source --------------------------------------------------------------------------------------------
@@ -477,10 +295,10 @@ def _nothing(grid: Grid) -> Layer:
 def _source(
     image: str,
     name: str,
-    marks: _Marks,
+    marks: AnnotationFiles,
     asked: Asked,
     outside: _Outside,
-    notes: list[str],
+    notes: list[Note],
     *,
     is_one: bool,
     is_set: bool,
@@ -491,11 +309,11 @@ def _source(
     """
     with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
-        notes += [f"{raster.name}: {note}" for note in raster.notes if "coordinates are pixels" not in note]
-    found = marks.of(image, grid, is_one=is_one, is_empty=asked.empty_images)
-    if found is None:
+        notes += [note for note in raster.notes if note.code != "no-transform"]  # training needs no place
+    found = marks.of(image, grid, is_one=is_one)
+    if found is None and not asked.empty_images:
         return None
-    layer, file = found
+    layer, file = found or Found(nothing_on(grid), marks.path.name)
     column = asked.class_column if len(layer) else None
     radius = None if asked.radius == "contour" else asked.radius
     marked = on_raster(layer, grid, name=file, class_column=column, radius=radius)
@@ -517,7 +335,7 @@ def _source(
     return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge)
 
 
-def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[str]) -> Annotations:
+def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[Note]) -> Annotations:
     """Annotations whose points without a size are boxes where there is a clear outline around them."""
     bare = (shapely.area(marked.geometry) == 0) & ~np.isfinite(marked.radius_px)
     if not bare.any():
@@ -526,9 +344,8 @@ def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: l
     near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
     with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
         shapes, found = outlined(raster, marked.geometry[bare], near[bare])
-    notes.append(
-        f"{name}: {int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
-    )
+    text = f"{int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
+    notes.append(Note("outlines-taken", text, about=name, kind="choice"))
     geometry = marked.geometry.copy()
     geometry[bare] = shapes
     return replace(marked, geometry=geometry)
@@ -542,7 +359,7 @@ def _area(shape: shapely.Geometry, grid: Grid) -> Area:
 class _Outside:
     """The files beside the annotations: where these are complete, and what is ignored."""
 
-    def __init__(self, complete: _File | None, ignore: list[_File]) -> None:
+    def __init__(self, complete: AnnotationFile | None, ignore: list[AnnotationFile]) -> None:
         self._complete, self._ignore = complete, ignore
         self._met: set[Path] = set()
 
@@ -551,7 +368,7 @@ class _Outside:
         complete = None
         if asked.complete not in (None, "image"):
             complete = _existing(asked.complete, "--complete", asked.complete_layer)
-        return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if _is_file(text)])
+        return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if is_file(text)])
 
     def complete(self, image: str, grid: Grid, *, is_set: bool) -> Area | None:
         """The part of a raster inside the polygons; None where there is none."""
@@ -572,15 +389,11 @@ class _Outside:
         found = [self._shapes(file, image, grid, is_set=is_set) for file in self._ignore]
         return np.concatenate([np.empty(0, dtype=object), *found])
 
-    def _shapes(self, file: _File, image: str, grid: Grid, *, is_set: bool) -> Geometries:
-        found = file.of(image, grid, is_one=not is_set, is_empty=False)
-        shapes: Geometries = np.empty(0, dtype=object) if found is None else found[0].in_pixels(grid)
-        bounds = shapely.bounds(shapes).reshape(-1, 4)
-        with np.errstate(invalid="ignore"):
-            meets = (bounds[:, 2:] >= 0).all(axis=1) & (bounds[:, :2] <= (grid.width, grid.height)).all(
-                axis=1
-            )
-        if meets.any() or (found is not None and not len(found[0])):  # an empty file is meant so
+    def _shapes(self, file: AnnotationFile, image: str, grid: Grid, *, is_set: bool) -> Geometries:
+        found = file.of(image, grid, is_one=not is_set)
+        shapes: Geometries = np.empty(0, dtype=object) if found is None else found.layer.in_pixels(grid)
+        meets = touching(shapes, grid)
+        if meets.any() or (found is not None and not len(found.layer)):  # an empty file is meant so
             self._met.add(file.path)
         inside: Geometries = shapes[meets]
         return inside
@@ -592,34 +405,25 @@ class _Outside:
                 raise UserError(f"{file.path} lies on none of the rasters; does it belong to them?")
 
 
-def _is_file(text: str) -> bool:
-    return Path(text).exists() or "/" in text or "\\" in text or Path(text).suffix.lower() in _VECTORS
-
-
-_VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}
-
-
-def _existing(text: str | None, flag: str, layer: str | None = None) -> _File:
+def _existing(text: str | None, flag: str, layer: str | None = None) -> AnnotationFile:
     path = Path(text or "")
     if not path.exists():
         raise UserError(f"{flag}: {path} doesn't exist.")
-    return _File(path, layer)
+    return AnnotationFile(path, layer)
 
 
 # -- all together ------------------------------------------------------------------------------------------
 
 
-def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[str]) -> list[Source]:
+def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
     """Annotations of an ignored class, and those without a class where others have one, are ignored."""
-    classes = [text for text in asked.ignore if not _is_file(text)]
+    classes = [text for text in asked.ignore if not is_file(text)]
     labels = Counter(str(label) for source in sources for label in source.annotations.label)
-    for text in classes:
-        if text not in labels:
-            known = ", ".join(sorted(filter(None, labels))[:12]) or "none"
-            raise UserError(f"--ignore: no annotation has the class '{text}'; there are: {known}.")
+    check_labels(classes, labels)
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
-        notes.append(f"{labels['']} of {labels.total()} annotations have no class and are ignored.")
+        text = f"{labels['']} of {labels.total()} annotations without a class are ignored."
+        notes.append(Note("class-missing", text, kind="doubt"))
     if not drop:
         return sources
     made = []
@@ -629,16 +433,17 @@ def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[str]) 
     return made
 
 
-def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[str]) -> list[Source]:
+def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
     """One class for all where the column found by itself holds names of individuals, not classes."""
     labels = Counter(str(label) for source in sources for label in source.annotations.label[source.kept])
     total, many = labels.total(), len(labels)
     if asked.class_column is not None or many <= 2 or not (many > _MOST_GUESSED_CLASSES or 2 * many > total):
         return sources
-    notes.append(
+    text = (
         f"{many} different names for {total} annotations are no classes: all are taken as one; say which"
         " column has the class with --class-column."
     )
+    notes.append(Note("classes-as-one", text, kind="doubt"))
     return [
         replace(
             source,

@@ -21,6 +21,7 @@ from ecodetect import learners
 from ecodetect.bundle import Bundle, Card
 from ecodetect.learners import Kind, Learner
 from ecodetect.metrics import Rates
+from ecodetect.notes import Note
 from ecodetect.training import selection
 from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Found, Judged
@@ -91,7 +92,7 @@ def learn(
     validation: Sequence[Sample],
     card: Card,
     seed: int,
-    say: Callable[[str], None],
+    say: Callable[[Note], None],
 ) -> Chosen:
     """Fit learners, and keep the one with the highest average precision.
 
@@ -125,7 +126,7 @@ def learn(
     fixed = getattr(detector, "thresholds", lambda card: None)(card)
     thresholds = fixed or selection.choose(_told(judged, crossed, background), otherwise=0.5)
     each = ", ".join(f"{_SAID[one]} {score:.3f}" for one, score in reached.items())
-    say(f"Average precision by which the learner is chosen: {each}.")
+    say(Note("learner-chosen", f"Average precision by which the learner is chosen: {each}."))
     versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
     made = detector.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
     cut = thresholds["f1"]
@@ -151,13 +152,14 @@ def _pieces(
     cut: Sequence[Sample],
     card: Card,
     rng: np.random.Generator,
-    say: Callable[[str], None],
+    say: Callable[[Note], None],
 ) -> list[_Piece]:
     """All pieces of a side; of very many large ones some, drawn by chance."""
     chosen = np.arange(len(cut))
     if len(cut) > _MOST_PIECES and not card.options.get("patches", False):
         chosen = np.sort(rng.choice(len(cut), _MOST_PIECES, replace=False))
-        say(f"Of {len(cut):,} pieces of ground {_MOST_PIECES} are looked at, drawn by chance.")
+        text = f"Of {len(cut):,} pieces of ground {_MOST_PIECES} are looked at, drawn by chance."
+        say(Note("pieces-drawn", text, kind="choice"))
     found = []
     side = _BLOCK * float(card.options["typical_px"])
     for number in chosen.tolist():

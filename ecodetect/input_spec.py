@@ -1,0 +1,112 @@
+"""How a model sees a raster: which bands, on which grid, and how values become the network's input.
+
+Training, scanning, classifying, checking and explaining all make an `InputSpec` here, so that what a model
+has learned from is what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Scaling
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid
+
+# A raster whose pixels are this near to the GSD asked for is read as it is. Rasters of one survey differ so
+# much on the ground (UTM's scale); making them equal would cost sharpness.
+NEARLY = 0.02
+
+
+class Seen(Protocol):
+    """The part of a card, or of what is to become one, that says how rasters are seen."""
+
+    @property
+    def bands(self) -> tuple[str, ...]: ...
+
+    @property
+    def gsd(self) -> float | None: ...
+
+    @property
+    def gsd_m(self) -> float | None: ...
+
+    @property
+    def scaling(self) -> Scaling: ...
+
+    @property
+    def fill(self) -> float: ...
+
+
+class Shown(Protocol):
+    """A raster, open or not."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bands(self) -> tuple[str, ...]: ...
+
+    @property
+    def grid(self) -> Grid: ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class InputSpec:
+    """How a model sees one raster.
+
+    bands : of the raster, to be read for those of the model, in its order; one may stand for several.
+    grid : that is read; the raster's own, or made of it by `Grid.resampled` or `Grid.reduced`.
+    scaling : from the raster's values to the network's input; of mode "survey" where percentiles of the
+        raster are still to be taken.
+    fill : network input where there are no data.
+    """
+
+    bands: tuple[str, ...]
+    grid: Grid
+    scaling: Scaling
+    fill: float
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """The bands, each once: what is to be decoded."""
+        return tuple(dict.fromkeys(self.bands))
+
+
+def input_spec(seen: Seen, raster: Shown, *, widened: float = 1.0) -> InputSpec:
+    """How a model sees a raster.
+
+    widened : how many of the model's own pixels a pixel is to be wide.
+    Raises UserError where the raster lacks a band, or its GSD is needed and unknown.
+    """
+    bands = stand_ins(seen.bands, raster.bands)
+    if bands is None:
+        raise UserError(
+            f"{raster.name} has bands {', '.join(raster.bands)}, but {', '.join(seen.bands)} are needed."
+        )
+    gsd_m, own_px = seen.gsd_m, 1.0
+    if gsd_m is None:
+        own_px = (seen.gsd or 1.0) * widened
+    elif raster.grid.gsd is None:
+        raise UserError(
+            f"{raster.name} has no CRS, so the size of its pixels is unknown, and the model works at"
+            f" {gsd_m:g} m; state --gsd."
+        )
+    else:
+        gsd_m *= widened
+    return InputSpec(bands, working_grid(raster.grid, gsd_m, own_px), seen.scaling, seen.fill)
+
+
+def working_grid(native: Grid, gsd_m: float | None, own_px: float = 1.0) -> Grid:
+    """The grid on which a raster is looked at: its own, where that is within 2 % of what is asked for.
+
+    gsd_m : metres per pixel; None: `own_px` of the raster's pixels along each side.
+    Raises GridError where the raster's GSD is needed and unknown.
+    """
+    if gsd_m is None:
+        return native if abs(own_px - 1) < NEARLY else native.reduced(own_px)
+    own: Sequence[float] | None = native.gsd
+    if own is not None and all(abs(side / gsd_m - 1) < NEARLY for side in own):
+        return native
+    return native.resampled(gsd_m)
