@@ -1,35 +1,38 @@
 """Which epoch and which thresholds: each training once, judged again by two rules, in five splits.
 
-    python selecting.py train FOLDER SET TRAINING     once for each training of a set; goes on where it stopped
-    python selecting.py judge FOLDER                  the table of docs/benchmarks.md
+    python selecting.py train RUN SET        once for each training of a set; goes on where it stopped
+    python selecting.py judge RUN…           the table of docs/benchmarks.md
 
 SET is a folder with `training/images`, `training/points`, `judged/images` and `judged/points` (CSV of x, y in
 pixels, the stems of the images). Names of judged images begin with their place and two underscores
 (`riverside__….tif`). `prepare` lays out the three sets of the page:
 
-    python selecting.py prepare trees-naip|oil-palms|nuclei|elephant-seals DATA FOLDER
+    python selecting.py prepare trees-naip|oil-palms|nuclei DATA FOLDER
 
-After each epoch of a training FOLDER gets a file with what the network finds on all judged ground, so a rule
-costs no training. Ground is then dealt out anew five times, by place: on one side epoch and thresholds are
-chosen, on the other what was chosen is measured. No judged ground has a say in training: false detections
-aren't mined, and no training stops early.
+After each epoch of a training RUN gets a file with what the network finds on all judged ground, so a rule
+costs no training. No judged ground has a say in training: false detections aren't mined, and no training
+stops early. Then ground is dealt out anew, five times by place: one place is left out, on whole images (or
+strips of one) of the others, drawn until they hold 120 individuals, epoch and thresholds are chosen, and what
+was chosen is measured on the place left out. Of palms the half region that wasn't trained on is what is drawn
+from, each time without another fifth, and the other region is left out. Each split is drawn 20 times.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import click
 import numpy as np
 import rasterio
 import torch
+from measuring import table
 from rasterio.windows import Window
 
 from ecodetect.training import loop, recipe, selection
@@ -116,11 +119,14 @@ class _Kept(loop._Training):
         with loop._borrowed(self.network, self.average) as network:
             for number, sample in enumerate(self.data.validation):
                 found = self._found(network, sample)
-                arrays |= {f"{number}/{name}": each for name, each in _facts(found, sample, self.plan).items()}
+                arrays |= {
+                    f"{number}/{name}": each for name, each in _facts(found, sample, self.plan).items()
+                }
         target = self.folder / f"epoch-{self.step:06d}.npz"
-        np.savez_compressed(target.with_suffix(".part.npz"), **arrays)
-        os.replace(target.with_suffix(".part.npz"), target)
-        return Judged(np.empty(0), np.empty(0, int), np.empty(0, bool), np.zeros(1, int))
+        part = target.with_suffix(".part.npz")
+        np.savez_compressed(part, **arrays)
+        part.replace(target)
+        return selection.pooled([], 1)
 
     def _finished(self, stopped: bool) -> None:  # type: ignore[override]
         """Nothing is chosen here."""
@@ -141,6 +147,168 @@ def _facts(found: Found, sample: Sample, plan: loop.Plan) -> dict[str, np.ndarra
         "is_true": judged.is_true,
         "truths": sample.objects.xy[counted].astype(np.float32),
     }
+
+
+# -- judging, again and again --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """What an epoch's network finds on a piece of ground.
+
+    place : by which ground is left out.  strip : of its image, where few images are judged.
+    """
+
+    place: str
+    strip: int
+    xy: np.ndarray
+    score: np.ndarray
+    is_true: np.ndarray
+    truths: np.ndarray
+
+    def judged(self, parts: int) -> Judged:
+        """As `selection.judge` gives it."""
+        low = np.minimum(self.xy.min(axis=0, initial=np.inf), self.truths.min(axis=0, initial=np.inf))
+        high = np.maximum(self.xy.max(axis=0, initial=1), self.truths.max(axis=0, initial=1)) + 1
+        low = np.minimum(low, high - 1)
+        shape = tuple((high - low)[::-1])
+        counts = np.zeros((parts * parts, 1), np.int64)
+        np.add.at(counts, (selection._places(self.truths - low, shape, parts), 0), 1)
+        label = np.zeros(len(self.score), np.int64)
+        place = selection._places(self.xy - low, shape, parts)
+        return Judged(self.score, label, self.is_true, place, counts)
+
+
+def pieces(run: Path, epoch: Path, names: Sequence[str]) -> list[Piece]:
+    """Those of an epoch; the images of palms in strips from west to east."""
+    found = []
+    with np.load(epoch) as arrays:
+        for number, name in enumerate(names):
+            xy, score, is_true, truths = (
+                arrays[f"{number}/{key}"] for key in ("xy", "score", "is_true", "truths")
+            )
+            place = Path(name).name.partition("__")[0]
+            if not run.name.startswith("palms"):
+                found.append(Piece(place, 0, xy, score, is_true, truths))
+                continue
+            edges = np.linspace(64, 64 + _wide(arrays, number), 11)[1:-1]
+            here, there = np.digitize(xy[:, 0], edges), np.digitize(truths[:, 0], edges)
+            found += [
+                Piece(place, k, xy[here == k], score[here == k], is_true[here == k], truths[there == k])
+                for k in range(10)
+            ]
+    return found
+
+
+def _wide(arrays: np.lib.npyio.NpzFile, number: int) -> float:
+    """How wide a piece is, from its individuals: palms are planted up to its edges."""
+    return float(arrays[f"{number}/truths"][:, 0].max()) - 64
+
+
+def dealt(
+    run: Path, ground: Sequence[Piece], rng: np.random.Generator
+) -> Iterator[tuple[str, list[int], list[int]]]:
+    """(name of the split, pieces that choose, pieces that measure), five times."""
+    places = list(dict.fromkeys(piece.place for piece in ground))
+    n = np.array([len(piece.truths) for piece in ground])
+    where = np.array([piece.place for piece in ground])
+    if run.name.startswith("palms"):
+        mine, other = (next(each for each in places if each.startswith(word)) for word in ("east", "region"))
+        strips = np.array([piece.strip for piece in ground])
+        for fifth in range(5):
+            kept = (where == mine) & (strips // 2 != fifth)
+            drawn = rng.permutation(np.flatnonzero(kept))[:7]
+            yield f"without fifth {fifth + 1}", sorted(drawn), list(np.flatnonzero(where == other))
+        return
+    for left_out in [place for place in places if n[where == place].sum() >= 120][-5:]:
+        order = rng.permutation(np.flatnonzero(where != left_out))
+        enough = int(np.searchsorted(np.cumsum(n[order]), 120)) + 1
+        yield left_out, sorted(order[:enough]), list(np.flatnonzero(where == left_out))
+
+
+def old_epoch(judged: Sequence[Judged]) -> int:
+    """The rule until 2026-11: the last whose F1 at its best threshold is the best but for one individual."""
+    f1s = [each.rates(old_thresholds(each)["f1"]).f1 for each in judged]
+    good = max(f1s) - 1.001 / max(int(judged[0].n_truths.sum()), 1)
+    return max(row for row, f1 in enumerate(f1s) if f1 >= good)
+
+
+def old_thresholds(judged: Judged) -> dict[str, tuple[float, ...]]:
+    """The rule until 2026-11: the middle of those with nearly the best F1; as many detections as truths."""
+    order = np.argsort(-judged.score, kind="stable")
+    score, hits, n = judged.score[order], np.cumsum(judged.is_true[order]), int(judged.n_truths.sum())
+    if not n or not len(score) or not hits[-1]:
+        return {"f1": (0.5,), "count": (0.5,)}
+    f1 = 2 * hits / (np.arange(1, len(score) + 1) + n)
+    f1[:-1][score[:-1] == score[1:]] = -1.0
+    good = np.flatnonzero(f1 >= f1.max() - 0.004)
+    below = np.append(score[1:], 0.9 * score[-1])
+    middles = (score + below) / 2
+    return {"f1": (middles[good[len(good) // 2]],), "count": (middles[min(n, len(score)) - 1],)}
+
+
+def new_epoch(judged: Sequence[Judged]) -> int:
+    """That of `ecodetect train`."""
+    return selection.last_as_good([selection.drawn_precision(each) for each in judged])
+
+
+def new_thresholds(judged: Judged) -> dict[str, tuple[float, ...]]:
+    """Those of `ecodetect train`."""
+    return selection.choose(judged, otherwise=0.5)
+
+
+RULES: dict[str, tuple[Callable[..., int], Callable[..., dict[str, tuple[float, ...]]]]] = {
+    "before": (old_epoch, old_thresholds),
+    "new epoch only": (new_epoch, old_thresholds),
+    "new thresholds only": (old_epoch, new_thresholds),
+    "now": (new_epoch, new_thresholds),
+}
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--draws", type=int, default=20, show_default=True, help="Of each split.")
+def judge(runs: tuple[Path, ...], draws: int) -> None:
+    """Choose by each rule, measure on ground left out, and print tables."""
+    for run in runs:
+        names = json.loads((run / "facts.json").read_text())["names"]
+        epochs = [pieces(run, path, names) for path in sorted(run.glob("epoch-??????.npz"))]
+        # rule -> split -> (F1, count's error, epoch) of each draw
+        found: dict[str, dict[str, list[tuple[float, float, float]]]] = {rule: {} for rule in RULES}
+        chosen_n, left_n = [], []
+        rng = np.random.default_rng(0)
+        for _ in range(draws):
+            for split, choosing, measuring in dealt(run, epochs[0], rng):
+                parts = selection.parts_of(len(choosing))
+                seen = [_pooled(each, choosing, parts) for each in epochs]
+                rest = [_pooled(each, measuring, 1) for each in epochs]
+                chosen_n.append(int(seen[0].n_truths.sum()))
+                left_n.append(int(rest[0].n_truths.sum()))
+                taken = {rule: rule(seen) for rule in (old_epoch, new_epoch)}
+                for name, (which, thresholds) in RULES.items():
+                    epoch = taken[which]
+                    cuts = thresholds(seen[epoch])
+                    f1 = rest[epoch].rates(cuts["f1"]).f1
+                    counts = rest[epoch].rates(cuts["count"])
+                    off = counts.n_detections / counts.n_truths - 1
+                    found[name].setdefault(split, []).append((f1, off, epoch + 1))
+        n = f"{min(chosen_n)} to {max(chosen_n)} choose, {min(left_n)} to {max(left_n)} measure"
+        click.echo(f"\n{run.name}: {len(epochs)} epochs; {n}; {draws} draws of each split")
+        rows = [[rule, *_figures(list(chain(*by.values())))] for rule, by in found.items()]
+        click.echo(table(["rule", "F1", "count off by (mean, absolute)", "epoch"], rows))
+        before, now = found["before"], found["now"]
+        rows = [[split, *_figures(before[split]), *_figures(now[split])] for split in now]
+        header = ["left out", "F1 before", "count before", "epoch before", "F1 now", "count now", "epoch now"]
+        click.echo("\n" + table(header, rows))
+
+
+def _pooled(ground: Sequence[Piece], rows: Sequence[int], parts: int) -> Judged:
+    return selection.pooled((ground[row].judged(parts) for row in rows), 1)
+
+
+def _figures(each: Sequence[tuple[float, float, float]]) -> list[str]:
+    f1, off, epoch = np.array(each).T
+    return [f"{f1.mean():.4f}", f"{off.mean():+.1%}, {np.abs(off).mean():.1%}", f"{epoch.mean():.1f}"]
 
 
 # -- the sets ------------------------------------------------------------------------------------------------
@@ -182,7 +350,7 @@ def _points(image: Path) -> list[tuple[float, float]]:
 
 
 def _palms(data: Path, folder: Path) -> None:
-    """Two sets, each trained on the western half of a region; judged are its other half and the other region."""
+    """Two sets, each trained on the west of a region; judged are its east and the other region."""
     for number in (1, 2):
         for region in (1, 2):
             image = data / f"region{region}.tif"
@@ -221,7 +389,7 @@ def _cut(image: Path, window: Window, target: Path) -> Path:
 
 
 def _nuclei(data: Path, folder: Path) -> None:
-    """Two sets, each trained on 8 to 14 pictures in each of three kinds; judged are 3 to 12 in each of six."""
+    """Two sets, each trained on 4 to 14 pictures of each of three kinds; judged are 3 to 12 of six."""
     with (data / "kinds.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     kinds: dict[str, dict[str, list[Path]]] = {}

@@ -48,7 +48,7 @@ def verdict(fitted: Fitted, method: str) -> str:
         told = "both agree, so it should do as well on ground that looks the same."
     if n < FEW:
         told = told.rstrip(".") + f"; {n} individuals are few to measure with, so this is rough."
-    return figures + told
+    return f"{figures}{told} {fitted.counted or ''}".rstrip()
 
 
 def _still_rises(history: Sequence[Epoch]) -> bool:
