@@ -5,9 +5,10 @@
 
 SET is a folder with `training/images`, `training/points`, `judged/images` and `judged/points` (CSV of x, y in
 pixels, the stems of the images). Names of judged images begin with their place and two underscores
-(`riverside__….tif`). `prepare` lays out the three sets of the page:
+(`riverside__….tif`). `prepare` lays out the three
+sets of the page, and the one that the rules were chosen on:
 
-    python selecting.py prepare trees-naip|oil-palms|nuclei DATA FOLDER
+    python selecting.py prepare trees-naip|oil-palms|nuclei|elephant-seals DATA FOLDER
 
 After each epoch of a training RUN gets a file with what the network finds on all judged ground, so a rule
 costs no training. No judged ground has a say in training: false detections aren't mined, and no training
