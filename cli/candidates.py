@@ -17,21 +17,21 @@ from .scan import Bar, report
 @click.option(
     "--side", metavar="LENGTH", help="Side of every patch: 64px, 8m. Default: the object and a fifth more."
 )
-@options.bands
+@options.raster
 @options.aoi
-@options.aoi_layer
-@options.gsd
 @options.settings
+@options.device
 @options.max_memory
 @options.overwrite
-@options.allow_vrt
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@options.strict
 def candidates(
     images: tuple[str, ...],
     model: str,
     out: str | None,
     side: str | None,
     settings: tuple[str, ...],
+    device: str,
     max_memory: str | None,
     overwrite: bool,
     quiet: bool,
@@ -53,11 +53,13 @@ def candidates(
     asked = Settings(
         model=model,
         options=options.pairs(settings),
+        device=device,
         max_memory=None if max_memory is None else read_size(max_memory),
         bands=raster["bands"],
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
+        nodata=raster["nodata"],
         allow_vrt=raster["allow_vrt"],
     )
     patches = Patches(None if side is None else Length.parse(side, name="--side"))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecodetect.wording import counted
+
 from . import options
 
 if TYPE_CHECKING:
@@ -47,13 +49,12 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 )
 @click.option("--top", type=int, metavar="N", help="Answers given of each. Default: 3, or all there are.")
 @click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
-@options.bands
-@options.gsd
+@options.raster
 @options.device
-@options.allow_vrt
 @options.overwrite
 @click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
 @click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")
+@options.strict
 def classify(
     detections: str,
     image: str | None,
@@ -84,11 +85,10 @@ def classify(
 
     gsd = how.pop("gsd")
     done = run(detections, image, models, out, gsd_m=gsd, **how)
+    options.tell(done.notes, shown=not as_json)
     if as_json:
         click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
         return
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
     for name, count in done.counts.items():
         click.echo(f"{name}: {count:,}")
     click.echo(f"written to {done.path}")
@@ -108,18 +108,17 @@ def _of_pictures(
         writable(out, overwrite=how["overwrite"])
     if sheet is not None:
         pictures.writable(sheet)
-    asked = {name: how[name] for name in ("vote", "views", "top", "bands", "device")}
+    asked = {name: how[name] for name in ("vote", "views", "top", "bands", "nodata", "device")}
     with _Bar() as bar:
         done = answer_pictures(folder, models, gsd_m=how["gsd"], progress=bar.show, **asked)
     if sheet is not None:
         done.draw_errors(sheet)
     if out is not None:
         done.write(out)
+    options.tell(done.notes, shown=not as_json)
     if as_json:
         click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
         return
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
     if done.judged is not None:
         click.echo("\n".join(lines(done.judged)))
     elif out is None:
@@ -138,8 +137,8 @@ def lines(done: Judged) -> Iterator[str]:
         else f" ({interval.level:.0%} {interval.low:.3f} to {interval.high:.3f})"
     )
     yield (
-        f"{done.n:,} pictures: {done.accuracy:.3f} right{span},"
-        f" {done.accuracy_top:.3f} within {done.top} answers"
+        f"{counted(done.n, 'picture')}: {done.accuracy:.3f} right{span},"
+        f" {done.accuracy_top:.3f} within {counted(done.top, 'answer')}"
     )
     yield (
         f"mean of the classes' producer's accuracies {done.macro_recall:.3f};"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from . import options
@@ -12,8 +14,10 @@ from . import options
 @click.argument("target", metavar="OUT")
 @click.option("--image", metavar="RASTER", help="The raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
+@options.place
 @options.overwrite
-def convert(source: str, target: str, image: str | None, layer: str | None, overwrite: bool) -> None:
+@options.strict
+def convert(source: str, target: str, **how: Any) -> None:
     """Convert a layer or annotations to another format; the suffix of OUT names it.
 
     CSV, COCO, Pascal VOC, YOLO, CVAT, Label Studio and label images are in pixels of a raster: with --image
@@ -23,15 +27,14 @@ def convert(source: str, target: str, image: str | None, layer: str | None, over
     ecodetect convert crowns.gpkg crowns.csv --image ortho.tif --layer crowns
     ecodetect convert labels/ortho.txt trees.geojson --image ortho.tif
     """
-    say_converted(source, target, image=image, layer=layer, overwrite=overwrite)
+    say_converted(source, target, gsd_m=how.pop("gsd"), **how)
 
 
-def say_converted(source: str, target: str, *, image: str | None, layer: str | None, overwrite: bool) -> None:
-    """Convert, and say what came of it."""
+def say_converted(source: str, target: str, **how: Any) -> None:
+    """Convert, and say what came of it; `how` is what `converting.convert` takes."""
     from ecodetect.converting import convert as run
 
-    done = run(source, target, image=image, layer=layer, overwrite=overwrite)
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    done = run(source, target, **how)
+    options.tell(done.notes)
     unit = "feature" if done.features == 1 else "features"
     click.echo(f"{done.features} {unit} written to {done.path}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecodetect.wording import counted, figure, signed, signed_percent
+
 from . import options
 
 if TYPE_CHECKING:
@@ -27,46 +29,33 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--within", metavar="LENGTH", help="Match positions at most so far apart: 3m, 10px.")
 @click.option("--iou", type=float, metavar="IOU", help="Match shapes by intersection over union (0.5).")
 @click.option("--inside", is_flag=True, help="Match what lies inside: points in polygons.")
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="FILE|LABEL",
-    help="Neither right nor wrong: a class of the annotations, or a file of shapes. May be repeated.",
-)
-@click.option(
-    "--area", metavar="VECTOR", help="Where the annotations are complete; several polygons are plots."
-)
-@click.option(
-    "--empty-images", is_flag=True, help="Images that the annotations don't name are empty, not unknown."
-)
-@click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
-@click.option("--layer", metavar="NAME", help="Which layer, where ANNOTATIONS has several.")
-@options.gsd
+@options.annotations_as("area", "complete")
+@options.place
 @click.option(
     "-m", "--model", metavar="BUNDLE", help="What made DETECTIONS, if these don't say where it was trained."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the intervals' bootstrap.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed: of the intervals' bootstrap."
+)
 @click.option("-o", "--out", metavar="OUT", help="Write true, false and missed ones as a layer.")
 @click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+@options.strict
 def evaluate(
     detections: str,
     annotations: str,
     images: tuple[str, ...],
-    ignore: tuple[str, ...],
-    area: str | None,
-    empty_images: bool,
-    class_column: str | None,
-    layer: str | None,
-    gsd: float | None,
     model: str | None,
     seed: int,
     out: str | None,
     sheet: str | None,
     overwrite: bool,
     as_json: bool,
-    **criterion: Any,
+    within: str | None,
+    iou: float | None,
+    inside: bool,
+    **given: Any,
 ) -> None:
     """Compare detections with annotations: what is right, what is false, what was missed.
 
@@ -80,34 +69,38 @@ def evaluate(
     """
     from ecodetect import formats, pictures
     from ecodetect.evaluation import evaluate as run
+    from ecodetect.sizes import Length
 
     if out is not None:
         formats.writable(out)
     if sheet is not None:
         pictures.writable(sheet)
+    radius, edge = given.pop("radius"), given.pop("ignore_edge")
+    if radius == "contour":
+        raise click.UsageError("--radius contour takes outlines from a raster, to train; give a length.")
     done = run(
         detections,
         annotations,
         image=images,
-        criterion=_criterion(**criterion),
-        ignore=ignore,
-        class_column=class_column,
-        layer=layer,
-        area=area,
-        gsd_m=gsd,
-        empty_images=empty_images,
+        criterion=_criterion(within, iou, inside),
+        radius=None if radius is None else Length.parse(radius, name="--radius"),
+        edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
+        area=given.pop("complete"),
+        area_layer=given.pop("complete_layer"),
+        gsd_m=given.pop("gsd"),
         model=model,
         seed=seed,
+        **given,
     )
     written = []
     if out is not None:
         file = formats.write(out, done.errors(), overwrite=overwrite)
-        written = [*(f"note: {note}" for note in file.notes), f"errors written to {file.path}"]
+        options.tell(file.notes)
+        written = [f"errors written to {file.path}"]
     if sheet is not None:
         done.draw_errors(sheet)
         written.append(f"worst errors drawn in {sheet}")
-    for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+    options.tell(done.notes)
     for line in written:
         click.echo(line, err=True)
     click.echo(json_module.dumps(done.to_dict(), indent=1) if as_json else "\n".join(lines(done)))
@@ -143,12 +136,13 @@ def lines(done: Evaluation) -> Iterator[str]:
     for name, rates in rows:
         yield _row(name.ljust(width), rates)
     if len(done.units) > _MOST_UNITS > 1:
-        yield f"… and {len(done.units) - _MOST_UNITS} more {done.unit}s (all with --json)"
+        yield f"… and {counted(len(done.units) - _MOST_UNITS, f'more {done.unit}')} (all with --json)"
     known = {name: each for name, each in done.intervals.items() if math.isfinite(each.low)}
     if known:
         first = next(iter(known.values()))
+        drawn = counted(first.n, done.drawn)
         shown = [f"{_TITLES[name]} {_interval(name, each)}" for name, each in known.items()]
-        yield f"{first.level:.0%} intervals: {', '.join(shown)} (bootstrap over {first.n} {done.drawn}s)"
+        yield f"{first.level:.0%} intervals: {', '.join(shown)} (bootstrap over {drawn})"
     if done.ap is not None and done.ap.n_classes:
         mean = f", mean of {done.ap.n_classes} classes" if done.ap.n_classes > 1 else ""
         yield f"AP: {done.ap.coco:.3f} (101 points, as COCO), {done.ap.all_point:.3f} (whole curve){mean}"
@@ -157,8 +151,8 @@ def lines(done: Evaluation) -> Iterator[str]:
         p = done.position
         axes = ("east", "north") if p.unit == "m" else ("right", "down")
         yield (
-            f"position: RMSE {p.rmse:.3g} {p.unit} (n = {p.n:,});"
-            f" mean shift {p.shift_x:+.3g} {p.unit} {axes[0]}, {p.shift_y:+.3g} {p.unit} {axes[1]}"
+            f"position: RMSE {figure(p.rmse)} {p.unit} (n = {p.n:,});"
+            f" mean shift {signed(p.shift_x)} {p.unit} {axes[0]}, {signed(p.shift_y)} {p.unit} {axes[1]}"
         )
     if done.presence is not None:
         t = done.presence
@@ -169,15 +163,15 @@ def lines(done: Evaluation) -> Iterator[str]:
         )
     if done.duplicates or done.merged:
         yield (
-            f"{done.duplicates:,} false ones fit an individual that another detection has already (split);"
-            f" {done.merged:,} missed ones fit a detection that another individual has (merged)"
+            f"false, but on an individual that another detection has already (split): {done.duplicates:,};"
+            f" missed, but under a detection that another individual has (merged): {done.merged:,}"
         )
     for (found, true), n in done.confusions.items():
-        yield f"{n:,} found as {found} are {true}"
+        yield f"found as {found}, but {true}: {n:,}"
     apart = {"ignored annotations": done.ignored, "detections that fit only those": done.absorbed}
     apart["detections outside the area"] = done.outside
     if any(apart.values()):
-        yield "not judged: " + ", ".join(f"{n:,} {what}" for what, n in apart.items() if n)
+        yield "not judged: " + ", ".join(f"{what} {n:,}" for what, n in apart.items() if n)
 
 
 _TITLES = {
@@ -196,17 +190,19 @@ def _count_lines(done: Evaluation) -> Iterator[str]:
     if done.count.n > 1:
         named += [(f"count {_size(each.low, each.high, each.unit)}", each.count) for each in done.sizes]
     for name, c in named:
-        share = "" if math.isnan(c.relative_error) else f" ({c.relative_error:+.1%})"
+        share = "" if math.isnan(c.relative_error) else f" ({signed_percent(c.relative_error)})"
         text = f"{name}: {c.detected:,} detected, {c.true:,} there: {c.error:+,}{share}"
         if c.n > 1:
-            text += f"; per {done.unit} mean absolute error {c.mae:.3g}, bias {c.bias:+.3g} (n = {c.n})"
+            text += (
+                f"; per {done.unit} mean absolute error {figure(c.mae)}, bias {signed(c.bias)} (n = {c.n})"
+            )
         yield text
 
 
 def _interval(name: str, each: Interval) -> str:
     if name == "relative_count_error":
-        return f"{each.low:+.1%} to {each.high:+.1%}"
-    return f"{each.low:.3g} to {each.high:.3g}"
+        return f"{signed_percent(each.low)} to {signed_percent(each.high)}"
+    return f"{figure(each.low)} to {figure(each.high)}"
 
 
 def _row(name: str, rates: Rates) -> str:

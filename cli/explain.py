@@ -20,10 +20,8 @@ from . import options
 @click.option("--crs", metavar="CRS", help="In which --at is given: EPSG:4326 for longitude,latitude.")
 @click.option("-o", "--out", required=True, metavar="PNG", help="The picture.")
 @click.option("--examples", metavar="FOLDER", help="Show the most similar pictures of a folder (by class).")
-@options.bands
-@options.gsd
+@options.raster
 @options.device
-@options.allow_vrt
 @options.overwrite
 def explain(
     image: str, model: str, at: str | None, crs: str | None, out: str, overwrite: bool, **how: Any
@@ -37,8 +35,8 @@ def explain(
 
     \b
     ecodetect explain ortho.tif -m species.safetensors --at 512,300 -o why.png
-    ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why.png
-    ecodetect explain oak/17.jpg -m species.safetensors -o why.png --examples training/
+    ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why-there.png
+    ecodetect explain oak/17.jpg -m species.safetensors -o why-oak.png --examples training/
     """
     from ecodetect.explaining import explain as run
     from ecodetect.explaining import writable

@@ -19,7 +19,9 @@ from . import options
 )
 @click.option("--image", metavar="RASTER", help="Of a layer: the raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Of a layer: which one, where the file has several.")
+@options.place
 @options.overwrite
+@options.strict
 def export(
     source: str,
     out: str,
@@ -27,6 +29,8 @@ def export(
     tile: int | None,
     image: str | None,
     layer: str | None,
+    gsd: float | None,
+    allow_vrt: bool,
     overwrite: bool,
 ) -> None:
     """Export a model to ONNX, for `scan` without torch and for other programs.
@@ -43,7 +47,9 @@ def export(
     if not out.lower().endswith(".onnx") and not source.lower().endswith(SUFFIXES):
         from .convert import say_converted
 
-        say_converted(source, out, image=image, layer=layer, overwrite=overwrite)
+        say_converted(
+            source, out, image=image, layer=layer, gsd_m=gsd, allow_vrt=allow_vrt, overwrite=overwrite
+        )
         return
     from ecodetect.exporting import export as run
 

@@ -13,23 +13,25 @@ from . import options
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--layer", metavar="NAME", help="Which layer, where a file has several.")
-@options.gsd
-@options.allow_vrt
+@options.raster
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def info(file: str, layer: str | None, gsd: float | None, allow_vrt: bool, as_json: bool) -> int:
+@options.strict
+def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
     import json
 
     from ecodetect.describing import describe
     from ecodetect.notes import Note
 
-    facts = describe(file, gsd_m=gsd, layer=layer, allow_vrt=allow_vrt)
+    facts = describe(file, layer=layer, gsd_m=raster.pop("gsd"), **raster)
+    notes = [Note(**note) for note in facts["notes"]]
+    options.tell(notes, shown=False)  # they are among the lines
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         return 0
     click.echo(f"{facts['file']}")
     lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
-    for name, text in [*lines, *(("note", Note(**note).text) for note in facts["notes"])]:
+    for name, text in [*lines, *(("note", note.text) for note in notes)]:
         click.echo(f"  {name:<11} {text}")
     return 0
 
@@ -52,13 +54,14 @@ def _raster(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "no data", _no_data(facts)
     yield "file", _layout(facts)
     for name, answer in facts["detectors"].items():
-        if answer["fits"]:
+        if answer["meant"]:
             yield (
                 name,
                 f"would read {', '.join(answer['bands'])}, and find what is up to {_largest(facts, answer)}",
             )
         else:
-            yield name, f"can't be used: {answer['why']}"
+            able = "not offered" if answer["fits"] else "can't be used"
+            yield name, f"{able}: {answer['why']}"
 
 
 def _pixel(facts: dict[str, Any]) -> str:
@@ -264,7 +267,7 @@ def _source(source: Mapping[str, Any]) -> str:
     objects, rasters = rest.pop("objects", None), rest.pop("rasters", None)
     classes = rest.pop("per_class", None)
     parts = [str(rest.pop("name", "") or "rasters without a name")]
-    parts += [] if objects is None else [f"{_count(objects)} individuals"]
+    parts += [] if objects is None else [f"{_count(objects)} individual{'s' * (objects != 1)}"]
     parts += [] if rasters is None else [f"{_count(rasters)} raster{'s' * (rasters != 1)}"]
     if isinstance(classes, Mapping) and len(classes) > 1:
         parts.append(", ".join(f"{name} {_count(value)}" for name, value in classes.items()))
@@ -305,6 +308,8 @@ def _flat(facts: Mapping[str, Any]) -> str:
 def _length(metres: float) -> str:
     if metres >= 10_000:
         return f"{metres / 1000:.4g} km"
+    if metres < 0.001:
+        return f"{metres * 1e6:.4g} µm"
     return f"{metres:.4g} m" if metres >= 1 else f"{metres * 100:.4g} cm"
 
 
@@ -316,6 +321,8 @@ def _percent(share: float) -> str:
 
 
 def _hectares(area: float) -> str:
+    if area < 1e-8:  # a square centimetre: a micrograph
+        return f"{area * 1e10:.4g} mm²"
     return f"{area / 100:.4g} km²" if area >= 10_000 else f"{area:.4g} ha"
 
 

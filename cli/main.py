@@ -1,7 +1,8 @@
 """The `ecodetect` command: runs the one named, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 130 interrupted. A command is
-imported when it is called and imports what is heavy inside its function, so that `--help` stays quick.
+Exit codes: 0 done; 1 a fault of ours; 2 the user's input can't be used; 3 done, but doubtful (with --strict);
+130 interrupted. A command is imported when it is called and imports what is heavy inside its function, so
+that `--help` stays quick.
 Flags that several commands share are in `options`.
 """
 
@@ -11,16 +12,21 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 
 import click
 
 from ecodetect import __version__
 from ecodetect.errors import UserError
+from ecodetect.extras import import_failure
 
+_STOPPED = "Stopped; the same command begins anew."
 DEBUG_VARIABLE = "ECODETECT_DEBUG"
 
 COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the order of that help
@@ -91,6 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         What follows `ecodetect`; those of the process if not given.
     """
     _quiet_libraries()
+    with _Interrupts() as interrupts:
+        return _run(arguments, interrupts)
+
+
+def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
     try:
         code = cli.main(arguments, prog_name="ecodetect", standalone_mode=False)
     except UserError as error:
@@ -105,7 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cause = error.__cause__ or error
         if isinstance(cause, EOFError):
             return _say_internal(cause)
-        return _say(str(cause) or "interrupted", 130)
+        return _say(str(cause) or _STOPPED, 130)
+    except ImportError as error:
+        if interrupts.seen:
+            return _say(_STOPPED, 130)
+        missing = import_failure(error)
+        return _say_internal(error) if missing is None else _say(f"error: {missing}", 2)
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a traceback
         return _say_internal(error)
     return code if isinstance(code, int) else 0  # `ctx.exit(2)` and `return 2` in a command both say 2
@@ -127,6 +143,28 @@ def _one_line(text: str) -> str:
     """`text` without line breaks and without the control characters that a file name may smuggle in."""
     line = " ".join(part.strip() for part in text.splitlines())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+class _Interrupts:
+    """Remembers that Ctrl-C was pressed: a library that is being imported makes another error of it."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: object = None
+
+    def __enter__(self) -> _Interrupts:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)
 
 
 class _OneLineHandler(logging.Handler):

@@ -1,36 +1,38 @@
-"""Flags that several commands share, each defined once.
+"""Flags that several commands share, each defined once; those of one subject in one decorator.
 
-flag              commands
---bands           scan, candidates, check, classify, explain
---aoi             scan, candidates
---aoi-layer       scan, candidates
---gsd             scan, candidates, check, evaluate, classify, explain
---set             scan, candidates, export
---max-memory      scan, candidates
---device          scan, classify, explain
---overwrite       scan, candidates, classify, explain, convert, evaluate, export
---allow-vrt       scan, candidates, classify, explain, info
+An option that exists in one command exists, with the same meaning, in every command that reads the same
+thing: docs/options.md says which does, and why where one doesn't; a test holds it against the commands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from ecodetect.notes import Note
     from ecodetect.sizes import Length
+    from ecodetect.training.sources import Asked
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+DOUBTFUL = 3  # exit code of a command that has done its work with --strict, and told a doubt
+_DOUBTS = "ecodetect.doubts"  # how many were told in this call
 
 bands = click.option(
     "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
 )
-aoi = click.option(
-    "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
-)
-aoi_layer = click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several.")
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
+)
+nodata = click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Value that stands for no data, where the raster declares none or another (nan: none but NaN).",
 )
 settings = click.option(
     "--set",
@@ -55,6 +57,138 @@ allow_vrt = click.option(
 )
 
 
+def together(*given: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """Several options as one decorator, in this order in the help."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for each in reversed(given):
+            command = each(command)
+        return command
+
+    return decorate
+
+
+# Which part of a raster is searched.
+aoi = together(
+    click.option(
+        "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
+    ),
+    click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several."),
+)
+# How a raster is opened: in every command that looks at its pixels.
+raster = together(bands, gsd, nodata, allow_vrt)
+# Where a raster lies, in commands that look at no pixel of it.
+place = together(gsd, allow_vrt)
+
+class_column = click.option(
+    "--class-column", metavar="NAME", help="Column with the class; found by its name if not given."
+)
+
+
+def annotations_as(*complete: str) -> Callable[[Decorated], Decorated]:
+    """What annotations mean, in every command that reads them as the truth.
+
+    complete : what the option about the ground that is annotated all over is called, without dashes.
+    """
+    return together(
+        click.option("--layer", metavar="NAME", help="Layer of the annotations, if their file has several."),
+        class_column,
+        click.option(
+            "--radius",
+            metavar="LENGTH",
+            help="Radius of individuals marked by a point: 1.5m, 10px. To train, also `contour`: boxes from"
+            " the outline around each.",
+        ),
+        click.option(
+            *(f"--{name}" for name in complete),
+            "complete",
+            metavar="VECTOR|image",
+            help="Polygons in which every individual is annotated; `image`: everywhere.",
+        ),
+        click.option(
+            *(f"--{name}-layer" for name in complete),
+            "complete_layer",
+            metavar="NAME",
+            help=f"Layer of the --{complete[0]} file, if it has several.",
+        ),
+        click.option(
+            "--ignore",
+            multiple=True,
+            metavar="FILE|LABEL",
+            help="Not learned and not judged: a file of shapes, or a class. May be repeated.",
+        ),
+        click.option(
+            "--ignore-edge", metavar="LENGTH", help="Learn and judge nothing so near a raster's edge: 10px."
+        ),
+        click.option(
+            "--empty-images",
+            is_flag=True,
+            help="Images that the annotations don't name are empty, not unknown.",
+        ),
+    )
+
+
+annotation = annotations_as("complete")
+# What a training begins with, and the ground that it keeps for validation.
+beginning = together(
+    click.option(
+        "-m",
+        "--model",
+        metavar="KIND|BUNDLE",
+        help="Kind of detector (heatmap), or a model to start from (a file or a name). Default: a heat map"
+        " that begins with what the nearest of our models has learned.",
+    ),
+    click.option("--backbone", metavar="NAME", help="A torchvision network as encoder: resnet18, …"),
+    click.option(
+        "--weights",
+        metavar="imagenet|coco|none|FILE",
+        help="Of the backbone, to begin with. Default: imagenet.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Of the kind's training: window=8m, smoothing=0.1; see its page. May be repeated.",
+    ),
+    click.option(
+        "--split",
+        "split_by",
+        default="auto",
+        show_default=True,
+        metavar="blocks|files|PATTERN|COLUMN|none",
+        help="What ground is for validation; none: train on all, once you know how good that gets.",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Random seed: of the split, and of all chance in training.",
+    ),
+)
+
+
+def asked(given: dict[str, Any]) -> Asked:
+    """What `annotation` and `raster` say, taken out of a command's arguments."""
+    from ecodetect.sizes import Length
+    from ecodetect.training.sources import Asked
+
+    edge, gsd_m = given.pop("ignore_edge"), given.pop("gsd")
+    if gsd_m is not None and not gsd_m > 0:
+        raise click.UsageError(f"--gsd must be above 0; got {gsd_m:g}.")
+    names = ("layer", "class_column", "complete", "complete_layer", "ignore", "empty_images")
+    return Asked(
+        radius=radius_of(given.pop("radius")),
+        edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
+        gsd_m=gsd_m,
+        bands=given.pop("bands"),
+        nodata=given.pop("nodata"),
+        allow_vrt=given.pop("allow_vrt"),
+        **{name: given.pop(name) for name in names},
+    )
+
+
 def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
     """`name=value` texts as a mapping; a UsageError for anything else."""
     found: dict[str, str] = {}
@@ -75,3 +209,32 @@ def radius_of(text: str | None) -> Length | Literal["contour"] | None:
     if text == "contour":
         return "contour"
     return Length.parse(text, name="--radius")
+
+
+def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
+    """Print notes on stderr, and remember those of doubt for --strict.
+
+    shown : False where they are told otherwise, or nothing is to be said.
+    """
+    told = list(notes)
+    meta = click.get_current_context().find_root().meta
+    meta[_DOUBTS] = meta.get(_DOUBTS, 0) + sum(note.kind == "doubt" for note in told)
+    for note in told if shown else ():
+        click.echo(f"note: {note}", err=True)
+
+
+def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """--strict: a command that told a doubt ends with `DOUBTFUL`, its work done all the same."""
+
+    @click.option(
+        "--strict",
+        is_flag=True,
+        help=f"End with exit code {DOUBTFUL} where a note says that the answer may be wrong.",
+    )
+    @functools.wraps(command)
+    def run(*arguments: Any, strict: bool, **given: Any) -> int | None:
+        code = command(*arguments, **given)
+        doubts = click.get_current_context().find_root().meta.get(_DOUBTS, 0)
+        return DOUBTFUL if strict and doubts and not code else code
+
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_module
 import sys
 import time
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecodetect.wording import counted, duration, figure
+
 from . import options
 
 if TYPE_CHECKING:
     from ecodetect.errors import UserError
     from ecodetect.results import Summary
+
+
+_MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square millimetres
 
 
 @click.command()
@@ -33,10 +39,8 @@ if TYPE_CHECKING:
     metavar="OUT",
     help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
 )
-@options.bands
+@options.raster
 @options.aoi
-@options.aoi_layer
-@options.gsd
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
 )
@@ -79,10 +83,10 @@ if TYPE_CHECKING:
 @options.max_memory
 @click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
 @options.overwrite
-@options.allow_vrt
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@options.strict
 def scan(
     images: tuple[str, ...],
     models: tuple[str, ...],
@@ -142,11 +146,13 @@ def scan(
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
+        nodata=raster["nodata"],
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:
-        for line in plan_files(images, asked, out, is_mapped=score_map is not None):
-            click.echo(line)
+        lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None)
+        options.tell(notes)
+        click.echo("\n".join(lines))
         return 0
     output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     with Bar(hidden=quiet or as_json) as bar:
@@ -160,19 +166,17 @@ def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: boo
     """The model meant where none is named."""
     from ecodetect.scanning import fitting_model
 
-    given = {"bands": raster["bands"], "gsd_m": raster["gsd"], "allow_vrt": raster["allow_vrt"]}
+    given = {name: raster[name] for name in ("bands", "nodata", "allow_vrt")} | {"gsd_m": raster["gsd"]}
     model, note = fitting_model(images, **given)
-    if not quiet:
-        click.echo(f"note: {note}", err=True)
+    options.tell([note], shown=not quiet)
     return model
 
 
 def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, quiet: bool) -> int:
     """Print what was found and what failed; the exit code."""
-    if not quiet:
-        for summary in summaries:
-            for note in summary.notes:
-                click.echo(f"note: {note}", err=True)
+    for summary in summaries:
+        options.tell(summary.notes, shown=not quiet)
+        if not quiet:
             click.echo("\n".join(_lines(summary)))
     for _, error in failures:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -203,13 +207,19 @@ def _scores(texts: tuple[str, ...]) -> float | Mapping[str, float] | None:
 
 def _lines(summary: Summary) -> list[str]:
     """The summary for people."""
+    if summary.in_work:
+        return [f"{summary.path}: skipped."]
     if summary.already_done:
-        return [f"{summary.path}: already done.", *_map_line(summary)]
+        there = ", ".join(f"{count:,} {label}" for label, count in summary.counts.items())
+        return [f"{summary.path}: already done ({there or 'nothing found'}).", *_map_line(summary)]
     lines = []
     for label, count in summary.counts.items():
         density = ""
         if summary.area_ha:
-            density = f", {count / summary.area_ha:.3g} per hectare"
+            hectares, unit = (summary.area_ha, "hectare")
+            if hectares < _MICROGRAPH_HA:
+                hectares, unit = hectares * 1e10, "mm²"
+            density = f", {figure(count / hectares)} per {unit}"
         lines.append(f"{label}: {count:,}{density}")
     if summary.species is not None:
         each = (f"{name} {count:,}" for name, count in summary.species.items())
@@ -218,23 +228,25 @@ def _lines(summary: Summary) -> list[str]:
         several = len(summary.expected) > 1
         each = (f"{number:,.0f}{f' {name}' if several else ''}" for name, number in summary.expected.items())
         lines.append(f"by the density, in which those that can't be told apart count too: {', '.join(each)}")
-    ground = f"{summary.megapixels:,.2f} Mpx"
+    ground = f"{figure(summary.megapixels)} Mpx"
     if summary.area_ha is not None:
-        ground += (
-            f" = {summary.area_ha:,.4g} ha"
-            if summary.area_ha < 1e4
-            else f" = {summary.area_ha / 100:,.4g} km²"
-        )
-    rate = f"{summary.megapixels / summary.seconds:.3g} Mpx/s" if summary.seconds > 0 else ""
+        if summary.area_ha < _MICROGRAPH_HA:
+            ground += f" = {summary.area_ha * 1e10:,.4g} mm²"
+        elif summary.area_ha < 1e4:
+            ground += f" = {summary.area_ha:,.4g} ha"
+        else:
+            ground += f" = {summary.area_ha / 100:,.4g} km²"
+    rate = f" ({figure(summary.megapixels / summary.seconds)} Mpx/s)" if summary.seconds > 0 else ""
     again = ", going on from before" if summary.resumed else ""
-    lines.append(f"searched {ground} in {summary.seconds:.1f} s ({rate}){again}")
+    took = f"{summary.seconds:.1f} s" if summary.seconds < 90 else duration(summary.seconds)
+    lines.append(f"searched {ground} in {took}{rate}{again}")
     if summary.too_large:
         lines.append(f"left out {summary.too_large:,} wider than the largest object of {summary.model}")
     if summary.dropped:
         lines.append(f"left out {summary.dropped:,} that the file can't hold")
     if summary.verified is not None:
         share, n = summary.verified
-        lines.append(f"verified: {share:.1%} of {n:,} detections found again on shifted tiles")
+        lines.append(f"verified: {share:.1%} of {counted(n, 'detection')} found again on shifted tiles")
     return [*lines, f"written to {summary.path}", *_map_line(summary)]
 
 
@@ -246,8 +258,11 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     share = None if summary.verified is None else {"share": summary.verified[0], "n": summary.verified[1]}
     return {
         "path": str(summary.path), "sources": list(summary.sources), "model": summary.model,
-        "already_done": summary.already_done, "counts": dict(summary.counts), "area_ha": summary.area_ha,
-        "megapixels": summary.megapixels, "too_large": summary.too_large, "dropped": summary.dropped,
+        "already_done": summary.already_done, "in_work": summary.in_work,
+        "counts": dict(summary.counts), "area_ha": summary.area_ha,
+        "megapixels": summary.megapixels,
+        "rasters": [dataclasses.asdict(each) for each in summary.rasters],
+        "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
         "resumed": summary.resumed, "verified": share, "notes": [note.to_json() for note in summary.notes],
         "score_map": None if summary.score_map is None else str(summary.score_map),
@@ -274,8 +289,9 @@ class Bar:
             return
         self._said = now
         rate = done / (now - start) if now > start else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate else ""
-        text = f"{name}: {done / total:.0%} of {total:,.0f} Mpx, {rate:.3g} Mpx/s{left}"
+        pace = f", {figure(rate)} Mpx/s" if rate else ""
+        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
+        text = f"{name}: {min(done / total, 1):.0%} of {figure(total)} Mpx{pace}{left}"
         if self._live:
             click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
             self._wide = len(text)

@@ -6,11 +6,12 @@ import math
 import shlex
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+from ecodetect.wording import counted, duration, figure
 
 from . import options
 
@@ -20,62 +21,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="(IMAGE ANNOTATIONS)... | FOLDER")
-@click.option(
-    "-m",
-    "--model",
-    metavar="KIND|BUNDLE",
-    help="Kind of detector (heatmap), or a model to start from (a file or a name). Default: a heat map that"
-    " begins with what the nearest of our models has learned.",
-)
+@options.beginning
 @click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
-@click.option("--class-column", metavar="NAME", help="Column of the annotations with the class.")
-@click.option(
-    "--radius",
-    metavar="LENGTH",
-    help="Of individuals marked by a point: 1.5m, 10px; contour: from the outline around each.",
-)
-@click.option(
-    "--complete",
-    metavar="VECTOR|image",
-    help="Polygons in which every individual is annotated; `image`: everywhere.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="FILE|LABEL",
-    help="Neither learned nor background: a class, or a file of shapes. May be repeated.",
-)
-@options.gsd
-@click.option("--backbone", metavar="NAME", help="A torchvision network as encoder: resnet18, …")
-@click.option(
-    "--weights", metavar="imagenet|coco|none|FILE", help="Of the backbone, to begin with. Default: imagenet."
-)
+@options.annotation
+@options.raster
 @click.option(
     "--freeze",
     default="0",
     metavar="N|all",
     help="Keep the encoder's first N stages; all: only what follows it learns.",
 )
-@click.option(
-    "--split",
-    "split_by",
-    default="auto",
-    show_default=True,
-    metavar="blocks|files|PATTERN|COLUMN|none",
-    help="What ground is for validation; none: train on all, once you know how good that gets.",
-)
 @click.option("--epochs", type=int, metavar="N", help="Chosen from the data.")
 @click.option(
     "--within", metavar="LENGTH", help="How far off a position may be in validation. Default: a radius."
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Of the kind's training: window=8m, smoothing=0.1; see its page. May be repeated.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all chance.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
@@ -87,28 +46,19 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.strict
 def train(
     paths: tuple[str, ...],
-    model: str | None,
     out: str,
-    class_column: str | None,
-    radius: str | None,
-    complete: str | None,
-    ignore: tuple[str, ...],
-    gsd: float | None,
-    backbone: str | None,
-    weights: str | None,
     freeze: str,
-    split_by: str,
     epochs: int | None,
     within: str | None,
-    settings: tuple[str, ...],
-    seed: int,
     device: str,
     workers: int | None,
     resume: bool,
     overwrite: bool,
     quiet: bool,
+    **given: Any,
 ) -> None:
     """Learn to find individuals from annotations on rasters.
 
@@ -121,44 +71,33 @@ def train(
     ecodetect train plots/ -m trees -o my-trees.safetensors --complete plots.gpkg
     """
     frozen = _stages(freeze)
-    _check(freeze=0 if frozen == "all" else frozen, epochs=epochs, workers=workers, gsd=gsd)
-    if find_spec("torch") is None:
-        raise click.ClickException(
-            "Training needs torch, which isn't installed: pip install 'ecodetect[learn]'."
-        )
+    _check(freeze=0 if frozen == "all" else frozen, epochs=epochs, workers=workers)
+    from ecodetect.extras import check_installed
     from ecodetect.sizes import Length
+
+    check_installed("Training", "torch")
     from ecodetect.training.processes import leads
     from ecodetect.training.recipe import train as run
-    from ecodetect.training.sources import Asked
 
-    asked = Asked(
-        class_column=class_column,
-        radius=options.radius_of(radius),
-        complete=complete,
-        ignore=ignore,
-        gsd_m=gsd,
-    )
+    asked = options.asked(given)
+    settings = options.pairs(given.pop("settings"))
     quiet = quiet or not leads()
     with Line(hidden=quiet) as line:
         done = run(
             paths,
             out,
-            model=model,
             asked=asked,
-            backbone=backbone,
-            weights=weights,
             freeze=frozen,
-            split_by=split_by,
             epochs=epochs,
             within=None if within is None else Length.parse(within, name="--within"),
-            settings=options.pairs(settings),
-            seed=seed,
+            settings=settings,
+            **given,
             device=device,
             workers=workers,
             resume=resume,
             overwrite=overwrite,
             command=_command(),
-            say=lambda note: None if quiet else click.echo(f"note: {note}", err=True),
+            say=lambda note: options.tell([note], shown=not quiet),
             progress=line.show,
         )
     if not leads():
@@ -167,8 +106,8 @@ def train(
     counts = done.fitted
     if counts is not None:
         click.echo(
-            f"{len(counts.history)} epochs{', stopped early' if counts.stopped else ''}; waited for data"
-            f" {counts.waited:.0%} of the time; curves in {done.curves}"
+            f"{counted(len(counts.history), 'epoch')}{', stopped early' if counts.stopped else ''};"
+            f" waited for data {counts.waited:.0%} of the time; curves in {done.curves}"
         )
     click.echo(f"written to {done.path}")
 
@@ -183,12 +122,10 @@ def _stages(text: str) -> int | Literal["all"]:
         raise click.UsageError(f"--freeze takes a number of stages, or all; got '{text}'.") from None
 
 
-def _check(*, freeze: int, epochs: int | None, workers: int | None, gsd: float | None) -> None:
+def _check(*, freeze: int, epochs: int | None, workers: int | None) -> None:
     for name, value, least in (("--freeze", freeze, 0), ("--epochs", epochs, 1), ("--workers", workers, 1)):
         if value is not None and value < least:
             raise click.UsageError(f"{name} must be at least {least}; got {value}.")
-    if gsd is not None and not gsd > 0:
-        raise click.UsageError(f"--gsd must be above 0; got {gsd:g}.")
 
 
 def _command() -> str:
@@ -225,11 +162,11 @@ class Line:
         ):
             return
         self._said = now
+        left = f", {duration(progress.seconds_left)} left" if progress.step < progress.steps else ""
         score = "" if math.isnan(progress.f1) else f", F1 {progress.f1:.3f} (best {progress.best:.3f})"
         text = (
             f"step {progress.step:,} of {progress.steps:,}: loss {progress.loss:.4g}{score},"
-            f" {progress.per_second:.3g} chips/s, {progress.seconds_left:.0f} s left,"
-            f" waited {progress.waited:.0%}"
+            f" {figure(progress.per_second)} chips/s{left}, waited for data {progress.waited:.0%} of the time"
         )
         if self._live:
             click.echo("\r" + text.ljust(self._wide), nl=False, err=True)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ecodetect import formats
 from ecodetect.errors import LayerError, UserError
-from ecodetect.formats.collecting import counted
 from ecodetect.formats.image_matching import (
     base_name,
     image_column,
@@ -29,16 +28,22 @@ from ecodetect.formats.image_matching import (
     lookup_keys,
     meant,
     meant_or_refused,
+    without_code,
 )
 from ecodetect.grid import Grid
 from ecodetect.inputs import OUR_MARKS, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 # Suffixes of label images, which images have too.
 PICTURES = (".tif", ".tiff", ".png")
 # Ends of the stems of files that lie beside an image of the stem's beginning.
-MARKS = ("mask", "masks", "label", "labels", "instances")
+MARKS = ("cp_masks", "mask", "masks", "label", "labels", "instances")
+# Ends of the stems of pictures that Cellpose puts beside an image and that are neither images nor masks.
+_BY_PRODUCTS = ("cp_outlines", "outlines", "flows", "cp_output")
+_IMAGE_MARKS = ("img", "image")  # Cellpose's `x_img.png` has its masks in `x_masks.png`
+WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
 _LISTS = ("classes", "obj", "readme", "license", "predefined_classes")  # stems of files without features
 
 
@@ -55,15 +60,19 @@ def opened(
     layer: str | None = None,
     are_detections: bool = False,
     names_from: str | os.PathLike[str] | None = None,
-) -> AnnotationFile | AnnotationFolder:
-    """A file of features, or a folder with a file for each image.
+) -> AnnotationFiles:
+    """A file of features, or a folder with a file (or masks) for each image.
 
     layer : which layer, in a file with several.
     are_detections : in a folder that holds both, the outputs of scans are meant, not annotations.
     names_from : as `formats.read` takes it.
     Raises LayerError where there is nothing, or nothing with features.
     """
-    source = Path(path)
+    source, layer = formats.source_of(path, layer)
+    if source.is_dir() and ObjectMasks.are_in(source):
+        return ObjectMasks(source)
+    if source.is_dir() and len(files := sorted(source.glob("instances_*.json"))) == 1:
+        return AnnotationFile(files[0], layer, names_from=names_from)
     if source.is_dir() and source.suffix.lower() not in formats.suffixes(writing=False):
         return AnnotationFolder(source, are_detections=are_detections)
     if not source.exists():
@@ -87,7 +96,7 @@ class AnnotationFolder:
         self.metadata: dict[str, Any] = {}
         self.rasters: list[dict[str, Any]] = []
         self._files: dict[str, list[Path]] = {}  # by key of the image with the file's stem
-        self._marked: dict[str, list[Path]] = {}  # by key of the image with the stem but for its mark
+        self._marked: dict[str, list[Path]] = {}  # by key of the image with the stem but for its mark or code
         files = _meant_files(features_in(path), are_detections=are_detections)
         if not files:
             raise LayerError(
@@ -96,7 +105,7 @@ class AnnotationFolder:
         for file in files:
             stem = _own_stem(file)
             self._files.setdefault(_key(stem), []).append(file)
-            if (plain := _without_mark(stem)) != stem:
+            for plain in {_without_mark(stem), without_code(stem)} - {stem}:
                 self._marked.setdefault(_key(plain), []).append(file)
         self._used: dict[Path, str] = {}  # by whom
         self._notes: list[Note] = []
@@ -132,17 +141,20 @@ class AnnotationFolder:
         yield from dict.fromkeys(self._notes)
         if not images:
             return
-        files = [files for files in self._files.values() if not self._used.keys() & files]
+        used = self._used.keys() | {Path(image) for image in images}
+        files = [files for files in self._files.values() if not used & {*files}]
         if files and len(files) < len(self._files):
             names = listed(str(each[0]) for each in files)
             text = f"{counted(len(files), 'file')} without an image of that name ({names})."
             yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
     def _file(self, image: str) -> Path | None:
-        """The file for an image: of its stem, else of its whole name, else of its stem with a mark."""
+        """The file for an image: of its stem, else of its whole name, else of its stem with mark or code."""
         stem, base = stem_of(base_name(image)), base_name(image)
         files: list[Path] = []
-        for among, name in ((self._files, stem), (self._files, base), (self._marked, stem)):
+        names = ((self._files, stem), (self._files, base), (self._marked, stem))
+        more = ((self._files, without_code(stem)), (self._marked, _without(stem, _IMAGE_MARKS)))
+        for among, name in (*names, *more):
             files = files or [file for file in among.get(_key(name), ()) if not _is_same(file, image)]
         # Of names that differ in case the one written as the image; of folders those that it shares.
         files = [file for file in files if _own_stem(file) in (stem, base)] or files
@@ -275,7 +287,7 @@ class AnnotationFile:
         """What is to be said of the file, once all images (their rasters) have been asked for."""
         if len(images) < 2:  # its reader has said it, of the only image
             return
-        yield from (note for note in self.whole.notes if note.code != "pixel-coordinates")
+        yield from (note for note in self.whole.notes if note.code not in WITHOUT_RASTER)
         if not self.names:
             return
         known = {key for image in images for key in lookup_keys(image)}
@@ -314,11 +326,66 @@ class AnnotationFile:
         size = (grid.width, grid.height)
         if any(sizes.get(name, size) != size for name in wanted):
             return True
+        if grid.orientation != 1:  # a photograph that viewers turn
+            return True
         is_pixel = self.whole.grid is not None or self.whole.metadata.get("frame") == "pixel"
         return self.whole.frame_crs is None and not is_pixel
 
 
-AnnotationFiles = AnnotationFile | AnnotationFolder
+class ObjectMasks:
+    """Folders with a mask for each object, as of the Data Science Bowl 2018: `X/images/X.png`, `X/masks/…`.
+
+    path : the folder of one image, or of such folders.
+    names : of the images.  images : their paths.
+    """
+
+    has_crs = False
+    is_empty = False
+    lists_images = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, Any] = {}
+        self.rasters: list[dict[str, Any]] = []
+        self._masks = {image.as_posix(): folder / "masks" for folder, image in self._pairs(path)}
+        self.images = list(self._masks)
+        self.names = tuple(self.images)
+
+    @classmethod
+    def are_in(cls, path: Path) -> bool:
+        """Whether a folder is laid out so."""
+        return next(cls._pairs(path), None) is not None
+
+    @staticmethod
+    def _pairs(path: Path) -> Iterator[tuple[Path, Path]]:
+        """Each folder of one image, and the image."""
+        one = path.parent if path.name == "masks" else path
+        inner = [each for each in sorted(path.iterdir()) if each.is_dir()] if one == path else []
+        for folder in (one, *inner):
+            images, masks = (_shown(folder / name) for name in ("images", "masks"))
+            # One mask beside one image can be a label image of all objects.
+            is_one_each = len(images) == 1 and len(masks) >= (2 if folder == one else 1)
+            if is_one_each and formats.is_folder_of("object_masks", folder / "masks"):
+                yield folder, images[0]
+
+    def meant(self, image: str) -> frozenset[str]:
+        """Those of `names` that are this image."""
+        return frozenset([image]) & self._masks.keys() or meant(self.names, image, self.path)
+
+    def of(self, image: str | None, grid: Grid | None, *, is_one: bool) -> Found | None:
+        """The objects of an image; None where there are no masks for it."""
+        wanted = frozenset(self.names[:1]) if image is None else self.meant(image)
+        if not wanted:
+            return None
+        folder = self._masks[min(wanted)]
+        return Found(formats.read(folder, grid=grid, image=image), f"{folder.parent.name}/masks")
+
+    def notes(self, images: Sequence[str]) -> Iterator[Note]:
+        """What is to be said of the files: nothing that their reader doesn't say."""
+        yield from ()
+
+
+AnnotationFiles = AnnotationFile | AnnotationFolder | ObjectMasks
 
 
 # -- files of shapes, and labels, to ignore ----------------------------------------------------------------
@@ -326,7 +393,19 @@ AnnotationFiles = AnnotationFile | AnnotationFolder
 
 def is_file(text: str) -> bool:
     """Whether what may be a file or a class means a file."""
-    return Path(text).exists() or "/" in text or "\\" in text or Path(text).suffix.lower() in _VECTORS
+    path, _ = formats.source_of(text)
+    return path.exists() or "/" in text or "\\" in text or path.suffix.lower() in _VECTORS
+
+
+def opened_shapes(text: str, parameter: str, layer: str | None = None) -> AnnotationFile:
+    """A file of shapes beside the annotations: where they are complete, or what is ignored.
+
+    parameter : what names it, for messages.
+    """
+    path, layer = formats.source_of(text, layer)
+    if not path.exists():
+        raise UserError(f"{parameter}: {path} doesn't exist.")
+    return AnnotationFile(path, layer)
 
 
 _VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}
@@ -367,6 +446,7 @@ def files_in(folder: Path) -> list[Path]:
         and path.suffix.lower() in known
         and not path.name.startswith(".")
         and path.stem.lower() not in _LISTS
+        and not _is_by_product(path)
         and path.suffix.lower() not in (".yaml", ".yml")
     ]
 
@@ -379,7 +459,11 @@ def features_in(folder: Path) -> list[Path]:
 
 def is_label_image(path: Path) -> bool:
     """Whether a picture beside an image is its label image, as its name says."""
-    return _without_mark(path.stem) != path.stem
+    return _without_mark(path.stem) != path.stem or _is_by_product(path)
+
+
+def _is_by_product(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES and _without(path.stem, _BY_PRODUCTS) != path.stem
 
 
 def names_images(path: Path) -> bool:
@@ -406,6 +490,11 @@ def _names_of(layer: Layer) -> NDArray[np.object_] | None:
     return layer.columns.get("source") if column is None and layer.metadata.get("images") else column
 
 
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder, hidden files aside; nothing where it isn't there."""
+    return [file for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
+
+
 def _key(name: str) -> str:
     # macOS stores umlauts decomposed, the others composed.
     return unicodedata.normalize("NFC", name).casefold()
@@ -420,7 +509,12 @@ def _own_stem(path: Path) -> str:
 
 
 def _without_mark(stem: str) -> str:
-    return re.sub(rf"[._-]({'|'.join(MARKS)})$", "", stem, flags=re.IGNORECASE)
+    return _without(stem, MARKS)
+
+
+def _without(stem: str, marks: Sequence[str]) -> str:
+    """A stem without one of these marks at its end."""
+    return re.sub(rf"[._-]({'|'.join(marks)})$", "", stem, flags=re.IGNORECASE)
 
 
 def _meant_files(files: Sequence[Path], *, are_detections: bool) -> list[Path]:

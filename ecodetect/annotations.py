@@ -170,9 +170,8 @@ def placed(layer: Layer, grid: Grid, *, name: str) -> tuple[Geometries, NDArray[
 
 def _all_outside(name: str, bounds: Floats, count: int, grid: Grid) -> str:
     if not len(bounds):
-        return (
-            f"{name}: none of its {count} features has a place in the raster's CRS, {describe_crs(grid.crs)}."
-        )
+        crs = describe_crs(grid.crs)
+        return f"{name}: none of its features ({count}) has a place in the raster's CRS, {crs}."
     low, high = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
     there, here = np.array([low, high]), np.array([(0.0, 0.0), (grid.width, grid.height)])
     where = "pixels"

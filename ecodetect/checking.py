@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 
-from ecodetect import models
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
@@ -23,8 +22,9 @@ from ecodetect.grid import Floats
 from ecodetect.notes import Note
 from ecodetect.pictures import draw_map
 from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
-from ecodetect.training.samples import Contract, Dataset, class_of, contract
-from ecodetect.training.sources import Asked, Gathered, Source, gather, object_px
+from ecodetect.training.beginning import Beginning, begin, check_classes
+from ecodetect.training.samples import Contract, Dataset, class_of
+from ecodetect.training.sources import Asked, Gathered, Source, object_px
 from ecodetect.training.splits import Split, split
 
 CHIP_PX = 256  # the chips that are counted; training chooses its own
@@ -39,6 +39,9 @@ def check(
     asked: Asked | None = None,
     *,
     model: str | os.PathLike[str] | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+    settings: Mapping[str, str] | None = None,
     split_by: str = "auto",
     seed: int = 0,
     picture: str | os.PathLike[str] | None = None,
@@ -48,8 +51,8 @@ def check(
     Parameters
     ----------
     paths, asked : as in `training.sources.gather`.
-    model : bundle that would be trained further; its card is compared with the data.
-    split_by, seed : as in `training.splits.split`.
+    model, backbone, weights, settings, split_by, seed : as `training.recipe.train` takes them. The card of a
+        bundle that would be trained further is compared with the data.
     picture : PNG or JPEG to draw the annotations into, of the raster that has most of them.
 
     Returns
@@ -62,31 +65,40 @@ def check(
     UserError
         Where nothing can be said: files that can't be read, annotations off the raster.
     """
-    card = None if model is None else models.card(model)
-    gathered = gather(paths, asked)
+    notes: list[Note] = []
+    named = None if model is None else os.fspath(model)
+    begun = begin(
+        paths, asked, model=named, backbone=backbone, weights=weights, settings=settings, say=notes.append
+    )
+    gathered = begun.gathered
     sources = gathered.sources
+    card = None if model is None or begun.start is None else begun.start.card
     problems: list[str] = []
-    notes = list(gathered.notes)
-    seen, found = None, None
+    data, found = None, None
     try:
-        if card is None:
-            seen, chosen = contract(sources)
-            notes += chosen
-        else:
-            seen = _adapted(card, sources, notes)
+        seen, chosen = begun.contract()
+        notes += chosen
+        data = begun.dataset(seen)
     except UserError as error:
         problems.append(str(error))
     try:
         found = split(sources, by=split_by, seed=seed)
     except UserError as error:
         problems.append(str(error))
-    data = None if seen is None else Dataset(sources, seen)
+    if data is not None:
+        try:
+            notes += _unlearnable(begun, data, found, split_by)
+        except UserError as error:
+            problems.append(str(error))
+    if card is not None and not _is_seen_as_is(card, sources):
+        text = "The model doesn't fit these rasters as it is; training would adapt it."
+        notes.append(Note("model-misfit", text))
     facts: dict[str, Any] = {
         "rasters": _rasters(sources, gathered),
         "annotations": _annotations(sources),
         "sizes": _sizes(sources),
         "complete": _complete(sources),
-        "seen_at": None if seen is None or data is None else _seen(seen, data),
+        "seen_at": None if data is None else _seen(data),
         "split": None if found is None else _split(found),
         "cost": None if data is None else _cost(data, found),
         "model": None if card is None else _compared(card, sources),
@@ -99,18 +111,24 @@ def check(
     return facts
 
 
-def _adapted(card: Card, sources: Sequence[Source], notes: list[Note]) -> Contract:
-    """How the model sees the rasters: as it is, or with what training would choose anew."""
-    adapted, chosen = contract(sources)
+def _unlearnable(begun: Beginning, data: Dataset, found: Split | None, split_by: str) -> Iterator[Note]:
+    """Notes of what can't be learned; raises UserError where training would refuse."""
+    sizes = [np.sqrt(np.prod(data.objects(number).size, axis=1)) for number in data.used]
+    begun.card_options(np.concatenate(sizes), data)
+    if found is None:
+        return
+    sides = (data.limited(found.training), data.limited(found.validation))
+    note = check_classes(sides[0].statistics(), sides[1].statistics(), split_by)
+    if note is not None:
+        yield note
+
+
+def _is_seen_as_is(card: Card, sources: Sequence[Source]) -> bool:
+    """Whether a model can look at all rasters without being adapted."""
     own = Contract.of(card)
-    if all(stand_ins(own.bands, source.bands) is not None for source in sources) and (
+    return all(stand_ins(own.bands, source.bands) is not None for source in sources) and (
         own.unit == "px" or all(source.grid.gsd is not None for source in sources)
-    ):
-        return own
-    text = "The model doesn't fit these rasters as it is; training would adapt it."
-    notes.append(Note("model-misfit", text))
-    notes += chosen
-    return adapted
+    )
 
 
 # -- facts -------------------------------------------------------------------------------------------------
@@ -187,7 +205,7 @@ def _complete(sources: Sequence[Source]) -> dict[str, Any]:
     ]
     outside = 0
     for source in sources:
-        xy = source.xy[source.kept]
+        xy = source.xy
         outside += len(xy) if source.complete is None else int((~source.complete.contains(xy)).sum())
     return {
         "by": dict(Counter(source.complete_by for source in sources)),
@@ -197,12 +215,15 @@ def _complete(sources: Sequence[Source]) -> dict[str, Any]:
     }
 
 
-def _seen(seen: Contract, data: Dataset) -> dict[str, Any]:
-    statistics = data.statistics()
+def _seen(data: Dataset) -> dict[str, Any]:
+    seen, statistics = data.contract, data.statistics()
+    own = [gsd for grid in data.grids if (gsd := grid.gsd) is not None]
+    sides = [float(np.sqrt(gsd[0] * gsd[1])) for gsd in own]
     return {
         "bands": list(seen.bands),
         "unit": seen.unit,
         "gsd": seen.gsd,
+        "read_at_m": [min(sides), max(sides)] if len(sides) == len(data.grids) else None,
         "scaling": seen.scaling.mode,
         "size_px": statistics.size_px,
         "spacing_px": statistics.spacing_px,
@@ -240,7 +261,7 @@ def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
     for source in sources:
         if stand_ins(card.bands, source.bands) is None:
             misfits.append(
-                f"It needs bands {', '.join(card.bands)}; {source.name} has {', '.join(source.bands)}."
+                f"It needs bands {', '.join(card.bands)}; {source.name} {lacking(card.bands, source.bands)}"
             )
             break
     gsds = [float(np.sqrt(gsd[0] * gsd[1])) for source in sources if (gsd := source.grid.gsd) is not None]
@@ -315,7 +336,7 @@ _INFO = {
     "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
     "image": "Annotation counts as complete all over: empty ground is background.",
     "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
-    "nothing": "Annotation counts as complete nowhere: only the annotations themselves are learned.",
+    "nothing": "Annotation counts as complete nowhere: nothing is learned here.",
 }
 
 

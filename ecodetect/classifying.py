@@ -68,6 +68,7 @@ def classify(
     top: int | None = None,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
     overwrite: bool = False,
@@ -90,7 +91,7 @@ def classify(
     vote, views : see `Classifier` and `Member`.
     top : int, optional
         How many answers are written, 3 if there are as many.
-    bands, gsd_m, allow_vrt : see `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : see `open_raster`.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def classify(
         raise LayerError(f"{target} exists; say --overwrite to replace it.")
     classifier = open_classifier(models, vote=vote, views=views, device=device)
     count = classifier.top(top)
-    with open_raster(image, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
@@ -136,7 +137,7 @@ def classify(
     written = formats.write(target, stream, overwrite=overwrite)
     unknown = int(np.count_nonzero(~answers.known))
     if unknown:
-        text = f"{unknown} of {len(found)} have no species: it shows nothing there."
+        text = f"no species for {unknown} of {len(found)}: it shows nothing there."
         notes.append(Note("nothing-to-see", text, about=name, kind="doubt"))
     counts = Counter(answers.first().tolist())
     return Classified(

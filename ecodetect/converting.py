@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecodetect import formats
 from ecodetect.annotations import read_annotations
-from ecodetect.errors import LayerError
+from ecodetect.errors import LayerError, UserError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream, geometry_type
 from ecodetect.notes import Note
@@ -44,6 +45,8 @@ def convert(
     *,
     image: str | os.PathLike[str] | None = None,
     layer: str | None = None,
+    gsd_m: float | None = None,
+    allow_vrt: bool = False,
     overwrite: bool = False,
 ) -> Converted:
     """Convert a layer or annotations to another format.
@@ -58,6 +61,7 @@ def convert(
         the raster is left out.
     layer : str, optional
         Which layer, where `source` has several.
+    gsd_m, allow_vrt : see `open_raster`.
     overwrite : bool
         Replace an existing target.
 
@@ -83,17 +87,40 @@ def convert(
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
     else:
-        with open_raster(image) as raster:
+        with open_raster(image, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
             grid, name = raster.grid, raster.name
         # The whole path tells apart two images of one name in different folders.
         found = read_annotations(source, grid, image=os.fspath(image), layer=layer).to_layer()
         if "source" not in found.columns:
             named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
             found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
-    # COCO and VOC name the image even where it has no features.
-    facts = {"rasters": [{"source": name}]} if name and suffix in PIXEL_FORMATS else {}
+    facts = _stated(source, found, name)
+    if name and suffix in PIXEL_FORMATS:  # COCO and VOC name the image even where it has no features
+        facts.setdefault("rasters", [{"source": name}])
     written = formats.write(target, stream_of(replace(found, metadata=facts)), overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))
+
+
+def _stated(source: str | os.PathLike[str], found: Layer, name: str) -> dict[str, Any]:
+    """What the file says of the scan that it came from, as far as that is true of the converted one.
+
+    Its key isn't: by it a scan knows the very file that it would write.
+
+    name : of the only raster whose features are converted; "": all are.
+    """
+    stated = dict(found.metadata)
+    if "settings" not in stated:
+        with contextlib.suppress(UserError):  # most files aren't ours
+            stated = dict(formats.read_metadata(source))
+    if "settings" not in stated:
+        return {}
+    facts = {key: value for key, value in stated.items() if key not in ("key", "frame", "images")}
+    rasters = [each for each in facts.get("rasters") or () if isinstance(each, dict)]
+    if name and len(rasters) > 1:
+        rasters = [each for each in rasters if each.get("source") == name] or [{"source": name}]
+        areas = [each.get("searched", {}).get("area_ha") for each in rasters]
+        facts |= {"rasters": rasters, "area_ha": areas[0] if len(areas) == 1 else None}
+    return facts
 
 
 def stream_of(layer: Layer) -> Stream:

@@ -31,17 +31,21 @@ _PICTURES = {".tif", ".tiff", ".png", "/"}
 def describe(
     path: str | os.PathLike[str],
     *,
+    bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
     """Facts about a raster, a file of features or a model; `kind` says which it is.
 
     path : a file, or the name of a model that comes with ecodetect.
-    gsd_m, allow_vrt : as in `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : as in `open_raster`.
     layer : which one, in a file of several layers.
     Raises UserError when it is none of them, or can't be read.
     """
+    if "|" in os.fspath(path):
+        path, layer = formats.source_of(path, layer)
     suffix = Path(path).suffix.lower()
     inside = None if Path(path).exists() else models.shipped(os.fspath(path))
     if inside is not None:
@@ -55,14 +59,14 @@ def describe(
             if suffix != ".gpkg":  # which may hold rasters too
                 raise
             try:
-                raster = open_raster(path)
+                raster = open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata)
             except UserError:
                 raster = None
             if raster is None:
                 raise
             with raster:
                 return describe_raster(raster)
-    with open_raster(path, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         return describe_raster(raster)
 
 
@@ -151,17 +155,20 @@ def _centre(raster: Raster) -> list[float] | None:
 def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
     """What each detector would make of the raster with its defaults: the bands it reads, or why it can't.
 
-    Models that come with ecodetect are among them; detectors that have to be trained first aren't.
+    Models that come with ecodetect are among them, those that are meant for such a raster first; detectors
+    that have to be trained first aren't.  meant : whether it makes sense here; `why` not, in words.
     """
     scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
     found: dict[str, dict[str, Any]] = {}
     for name, card in models.known().items():
         why = models.misfit(card, scene, source=raster.name)
         found[name] = (
-            {"fits": False, "why": why}
+            {"fits": False, "meant": False, "why": why}
             if why is not None
             else {
                 "fits": True,
+                "meant": (unmeant := models.unmeant(card, scene)) is None,
+                **({} if unmeant is None else {"why": f"The model '{name}' {unmeant}."}),
                 "bands": list(card.bands),
                 "largest_px": card.largest / (card.gsd or 1.0),
                 "gsd_m": card.gsd_m,
@@ -171,15 +178,16 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
         try:
             needs = detectors.build(name, scene).needs
         except UserError as error:
-            found[name] = {"fits": False, "why": str(error)}
+            found[name] = {"fits": False, "meant": False, "why": str(error)}
         else:
             found[name] = {
                 "fits": True,
+                "meant": True,
                 "bands": list(needs.bands),
                 "largest_px": needs.largest_px,
                 "gsd_m": needs.gsd_m,
             }
-    return found
+    return dict(sorted(found.items(), key=lambda each: (not each[1]["meant"], not each[1]["fits"])))
 
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -4,7 +4,9 @@
     └── UserError             the input can't be used as asked; one sentence; exit code 2
         ├── RasterError       a raster can't be opened or read
         ├── LayerError        a vector layer, table or annotation file can't be read or written
-        └── GridError         two grids, frames or coordinate systems don't fit together
+        ├── GridError         two grids, frames or coordinate systems don't fit together
+        ├── InUseError        another process is at work on the same output
+        └── PackageError      a package that not every installation has is missing
     Interrupted               Ctrl-C after which the work can be resumed; exit code 130
 
 A message is one sentence: subject (the file), rule, value got, remedy.
@@ -31,6 +33,14 @@ class LayerError(UserError):
 
 class GridError(UserError):
     """Two grids, frames or coordinate systems don't fit together."""
+
+
+class InUseError(UserError):
+    """Another process is at work on the same output."""
+
+
+class PackageError(UserError):
+    """A package is missing, whatever the rasters: said once, not for each of them."""
 
 
 class Interrupted(KeyboardInterrupt):

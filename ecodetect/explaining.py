@@ -8,9 +8,10 @@ pictures it holds for the most similar. None of them is a proof: they show what 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ class Explanation:
     fall: NDArray[np.float32]
     activation: NDArray[np.float32]
     examples: tuple[Example, ...]
-    opened: tuple[str | None, float | None]
+    opened: Mapping[str, Any]
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw it into a PNG or JPEG."""
@@ -109,6 +110,7 @@ def explain(
     examples: str | os.PathLike[str] | None = None,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
 ) -> Explanation:
@@ -127,7 +129,7 @@ def explain(
         In which `at` is given: "EPSG:4326" for longitude and latitude.
     examples : str or path-like, optional
         A folder of pictures, by class or not, of which the most similar are shown.
-    bands, gsd_m, allow_vrt : see `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : see `open_raster`.
 
     Raises
     ------
@@ -135,8 +137,8 @@ def explain(
         In one sentence: a model that is no classifier, a place outside the raster, bands it lacks.
     """
     member = open_classifier([model], device=device).members[0]
-    asked = Asked(bands=bands, gsd_m=gsd_m)
-    with open_raster(image, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata)
+    with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         if at is None:
             _check_picture(raster, member)
             seen, there = images_of(member, [(Path(image), "")], asked)
@@ -208,7 +210,7 @@ def _explained(
         fall=fall[rows],
         activation=spoken[: seen.shape[1], : seen.shape[2]][rows],
         examples=() if examples is None else tuple(_similar(member, seen, Path(examples), own, asked)),
-        opened=(asked.bands, asked.gsd_m),
+        opened=asked.opened_with,
     )
 
 

@@ -7,7 +7,6 @@ reads (https://qgis-plugin-deepness.readthedocs.io, "Adding metadata to ONNX mod
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -25,6 +24,7 @@ from ecodetect import detectors, models
 from ecodetect.bundle import KEY, Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
+from ecodetect.extras import check_installed
 from ecodetect.onnx_file import STRIDE_KEY, OnnxModel
 from ecodetect.whole_file import write_whole
 
@@ -105,8 +105,9 @@ def export(
         STRIDE_KEY: str(network.stride),
         **_for_deepness(card, detector, network, tile_px),
     }
-    content = _in_onnx(network, len(card.bands), tile_px, facts)
-    difference, relative = _difference(content, network, card, tile_px)
+    shown = len(card.classes) if "reg_output_scaling" in facts else None
+    content = _in_onnx(network, len(card.bands), tile_px, facts, shown)
+    difference, relative = _difference(content, network, card, tile_px, shown)
     if not relative <= _MOST_OFF:
         raise UserError(
             f"'{card.name}' can't be exported: ONNX Runtime's answers differ from torch's by {relative:.2g}"
@@ -129,12 +130,7 @@ def _check_place(path: Path, overwrite: bool) -> None:
 
 
 def _check_packages() -> None:
-    for extra, names in (("learn", ["torch"]), ("onnx", ["onnx", "onnxruntime"])):
-        lacking = [name for name in names if importlib.util.find_spec(name) is None]
-        if lacking:
-            raise UserError(
-                f"To export a model needs {' and '.join(lacking)}: pip install ecodetect[{extra}]."
-            )
+    check_installed("To export a model", "torch", "onnx", "onnxruntime")
 
 
 def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Network]:
@@ -158,8 +154,13 @@ def _names(network: Network) -> list[str]:
     return list(network.outputs) or ["output"]
 
 
-def _in_onnx(network: Network, bands: int, tile_px: int | None, facts: Mapping[str, str]) -> bytes:
+def _in_onnx(
+    network: Network, bands: int, tile_px: int | None, facts: Mapping[str, str], shown: int | None
+) -> bytes:
     """The file's content.
+
+    shown : number of maps to draw: the first ones, clipped to 0 to 1, as Deepness keeps them in 8 bits. None:
+        all outputs as they are.
 
     torch's exporter by tracing: the one by `torch.export` takes a hundred times as long (trees: 166 s against
     2) and gives the same graph. What tracing may get wrong, sizes that become constants, shows in the check,
@@ -179,8 +180,9 @@ def _in_onnx(network: Network, bands: int, tile_px: int | None, facts: Mapping[s
             warnings.simplefilter("ignore")
             file = Path(folder) / "model.onnx"
             torch.onnx.export(
-                _listed(network.module), (torch.zeros(1, bands, side, side),), file, input_names=[_INPUT],
-                output_names=names, dynamic_axes=sides, opset_version=_OPSET, dynamo=False,
+                _listed(network.module, shown), (torch.zeros(1, bands, side, side),), file,
+                input_names=[_INPUT], output_names=names, dynamic_axes=sides,
+                opset_version=_OPSET, dynamo=False,
             )  # fmt: skip
             model = onnx.load(file)
     except Exception as error:  # as many kinds as there are networks that it can't follow
@@ -192,8 +194,11 @@ def _in_onnx(network: Network, bands: int, tile_px: int | None, facts: Mapping[s
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _listed(module: nn.Module) -> nn.Module:
-    """A module whose answer is a tuple, in usual memory order; the exporter can't take a traced one."""
+def _listed(module: nn.Module, shown: int | None) -> nn.Module:
+    """A module whose answer is a tuple, in usual memory order; the exporter can't take a traced one.
+
+    shown : as in `_in_onnx`.
+    """
     import copy
 
     import torch
@@ -206,12 +211,15 @@ def _listed(module: nn.Module) -> nn.Module:
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
             out = self.network(image)
-            return (out,) if isinstance(out, torch.Tensor) else tuple(out)
+            maps = (out,) if isinstance(out, torch.Tensor) else tuple(out)
+            return maps if shown is None else tuple(each[:, :shown].clamp(0.0, 1.0) for each in maps)
 
     return Listed().eval()
 
 
-def _difference(content: bytes, network: Network, card: Card, tile_px: int | None) -> tuple[float, float]:
+def _difference(
+    content: bytes, network: Network, card: Card, tile_px: int | None, shown: int | None
+) -> tuple[float, float]:
     """The largest difference between ONNX Runtime and torch on noise, and as a share of the largest value."""
     from ecodetect.onnx_runtime import open_session
 
@@ -220,6 +228,8 @@ def _difference(content: bytes, network: Network, card: Card, tile_px: int | Non
     noise = np.random.default_rng(0).normal(0.5, 0.5, (shape[0], len(card.bands), *shape[1:]))
     batch = noise.astype(np.float32)
     wanted = network.run(batch)
+    if shown is not None:
+        wanted = [np.clip(each[:, :shown], 0.0, 1.0) for each in wanted]
     session, _ = open_session(content, card.name, device="cpu")
     try:
         found = session.run(None, {_INPUT: batch})
@@ -243,16 +253,15 @@ def _off(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
 def _for_deepness(card: Card, detector: Detector, network: Network, tile_px: int | None) -> dict[str, str]:
     """What is true of the model, under the names that Deepness reads; values are JSON.
 
-    One map per class is its "Regressor". Our boxes come out raw, which is none of the forms that its
-    "Detector" knows, so no model_type is given for them.
+    One map per class is its "Regressor", which wants one image of a fixed side and draws 0 to 255. Our boxes
+    come out raw, which is none of the forms that its "Detector" knows, so no model_type is given for them.
     """
-    needs, names = detector.needs, list(card.classes)
+    needs = detector.needs
     facts: dict[str, Any] = {}
     outputs = list(network.outputs.values())
-    if len(outputs) == 1 and outputs[0][1] == 1 and detector.kind == "point":
-        names += [f"map {number}" for number in range(len(names), outputs[0][0])]
-        facts |= {"model_type": "Regressor", "reg_output_scaling": 1.0}
-    facts["class_names"] = {str(number): name for number, name in enumerate(names)}
+    if tile_px is not None and len(outputs) == 1 and outputs[0][1] == 1 and detector.kind == "point":
+        facts |= {"model_type": "Regressor", "reg_output_scaling": 255.0}
+    facts["class_names"] = {str(number): name for number, name in enumerate(card.classes)}
     if card.gsd_m is not None:
         facts["resolution"] = float(f"{100 * card.gsd_m:.9g}")  # centimetres per pixel
     if card.scaling.mode == "fixed":  # Deepness first divides by 255

@@ -83,6 +83,9 @@ class Grid:
     transform : (a, b, c, d, e, f) with X = a·x + b·y + c and Y = d·x + e·y + f, as in `affine.Affine`.
     crs : horizontal CRS in x, y order (easting/northing, lon/lat), or None.
     stated_gsd : metres per pixel as the user states them, where the raster doesn't say; None otherwise.
+    orientation : of a whole photograph, how viewers turn it (EXIF, 1 to 8; 1: as stored). Its pixels stay as
+        they are stored, and grids that differ in this alone are equal; annotations made on what is shown go
+        by it.
     """
 
     width: int
@@ -90,6 +93,7 @@ class Grid:
     transform: Affine6 = IDENTITY
     crs: CRS | None = None
     stated_gsd: tuple[float, float] | None = None
+    orientation: int = field(default=1, compare=False, repr=False)
     _gsd: list[tuple[float, float] | None] = field(default_factory=list, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -155,9 +159,9 @@ class Grid:
         stated = (self.stated_gsd[0] * factor, self.stated_gsd[1] * factor) if self.stated_gsd else None
         return Grid(width, height, (a * factor, b * factor, c, d * factor, e * factor, f), self.crs, stated)
 
-    def with_gsd(self, gsd_m: float) -> Grid:
-        """This grid with a stated size of its pixels on the ground, in metres."""
-        return replace(self, stated_gsd=(gsd_m, gsd_m), _gsd=[])
+    def with_gsd(self, gsd_m: float, height_m: float | None = None) -> Grid:
+        """This grid with a stated size of its pixels on the ground, in metres; square unless stated."""
+        return replace(self, stated_gsd=(gsd_m, height_m or gsd_m), _gsd=[])
 
     # -- pixels and world ----------------------------------------------------------------------------------
 

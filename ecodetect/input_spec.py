@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Scaling
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
@@ -83,7 +83,7 @@ def input_spec(seen: Seen, raster: Shown, *, widened: float = 1.0) -> InputSpec:
     bands = stand_ins(seen.bands, raster.bands)
     if bands is None:
         raise UserError(
-            f"{raster.name} has bands {', '.join(raster.bands)}, but {', '.join(seen.bands)} are needed."
+            f"Bands {', '.join(seen.bands)} are needed; {raster.name} {lacking(seen.bands, raster.bands)}"
         )
     gsd_m, own_px = seen.gsd_m, 1.0
     if gsd_m is None:

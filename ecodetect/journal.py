@@ -7,9 +7,11 @@ whole units only; they are read back sorted by place, so that the output doesn't
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,14 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.detections import Detections, Kind
-from ecodetect.errors import UserError
+from ecodetect.errors import InUseError, UserError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.score_maps import Piece
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file in use can't be removed
+    fcntl = None  # type: ignore[assignment]
 
 _SCHEMA = 4
 _BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
@@ -43,8 +50,12 @@ class Journal:
     """The journal of one output; open it once, close it, `discard` it when the output is written."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create.  Raises UserError when another scan holds it or the folder can't be written."""
+        """Open or create.
+
+        Raises InUseError when another scan holds it, UserError where the folder can't be written.
+        """
         self.path = path
+        self._lock = _locked(path)
         try:
             self._db = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
             # The exclusive lock lasts while the journal is open and dies with the process.
@@ -57,6 +68,7 @@ class Journal:
             self._prepare()
             self._db.execute("COMMIT")
         except sqlite3.DatabaseError as error:
+            self.close()
             raise _as_user_error(path, error) from error
 
     def _prepare(self) -> None:
@@ -79,6 +91,10 @@ class Journal:
             self._db.execute("INSERT OR IGNORE INTO rasters (key, cuts) VALUES (?, ?)", (key, cuts))
             found = self._db.execute("SELECT id, cuts FROM rasters WHERE key = ?", (key,)).fetchone()
             return int(found[0]), str(found[1])
+
+    def is_of(self, keys: Collection[str]) -> bool:
+        """Whether all its rasters have one of these keys."""
+        return all(key in keys for (key,) in self._db.execute("SELECT key FROM rasters"))
 
     def forget_all_but(self, rasters: list[int]) -> int:
         """Drop what belongs to other keys: other settings, other rasters. Returns the number of units."""
@@ -203,11 +219,13 @@ class Journal:
     def close(self) -> None:
         """Close, keeping what is done."""
         self._db.close()
+        os.close(self._lock)
 
     def discard(self) -> None:
         """Close and remove: the output is written, or there is nothing to keep."""
-        self.close()
-        remove(self.path)
+        self._db.close()
+        remove(self.path)  # before another process can have the lock, and what it writes is lost
+        os.close(self._lock)
 
 
 def _batches(cursor: sqlite3.Cursor, most: int) -> Iterator[list[tuple[Any, ...]]]:
@@ -222,6 +240,32 @@ def _batches(cursor: sqlite3.Cursor, most: int) -> Iterator[list[tuple[Any, ...]
             rows, size = [], 0
     if rows:
         yield rows
+
+
+def _locked(path: Path) -> int:
+    """The descriptor of a journal that no other process has, from before it is opened until it is removed.
+
+    SQLite's own lock ends when a journal is closed, so that another process might open what is being removed.
+    Raises InUseError, and UserError where the folder can't be written to.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _cannot_write(path) from error
+        if fcntl is None:
+            return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise _in_use(path) from error
+        except OSError:
+            return descriptor  # a file system without such locks: SQLite's own has to do
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # the other process has removed it meanwhile
 
 
 def remove(path: Path) -> None:
@@ -244,18 +288,24 @@ class _said:
             raise _as_user_error(self._path, error) from error
 
 
+def _in_use(path: Path) -> InUseError:
+    return InUseError(f"Another scan is writing this output ({path.name} is locked); wait for it or stop it.")
+
+
+def _cannot_write(path: Path) -> UserError:
+    return UserError(f"{path.parent} can't be written to; choose another place with -o.")
+
+
 def _as_user_error(path: Path, error: sqlite3.DatabaseError) -> UserError:
     text = str(error)
     if "locked" in text or "busy" in text:
-        return UserError(
-            f"Another scan is writing this output ({path.name} is locked); wait for it or stop it."
-        )
+        return _in_use(path)
     if "full" in text:
         return UserError(
             f"The disk is full ({path}); free some space and run the same command again to go on."
         )
     if "unable to open" in text or "readonly" in text:
-        return UserError(f"{path.parent} can't be written to; choose another place with -o.")
+        return _cannot_write(path)
     if "not a database" in text or "malformed" in text:
         return UserError(f"{path} is not a journal of ecodetect or is damaged; remove it and run again.")
     return UserError(f"The journal {path} can't be used ({text}); remove it and run again.")

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect import extras
 from ecodetect.bundle import BundleError
 from ecodetect.errors import UserError
 
@@ -265,13 +266,8 @@ def _scikit_learn(part: str) -> Any:
     """A module of scikit-learn, which only learning needs."""
     from importlib import import_module
 
-    try:
-        return import_module(f"sklearn.{part}")
-    except ImportError as error:
-        raise UserError(
-            "Learning without a network needs scikit-learn, which isn't installed: pip install"
-            " 'ecodetect[learn]'."
-        ) from error
+    extras.check_installed("Learning without a network", "sklearn")
+    return import_module(f"sklearn.{part}")
 
 
 def _folds(place: Labels, seed: int) -> Labels:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle import Bundle
+from ecodetect.extras import check_installed
 from ecodetect.onnx_file import OnnxModel
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def open_network(
         # Arrays of 100 MB come and go with each layer: in pages of 2 MB instead of 4 kB that takes half the
         # time of the system (Linux; torch reads this at its first array).
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        check_installed(
+            f"The model '{bundle.card.name}'",
+            "torch",
+            otherwise="; the detectors threshold and blobs need nothing more",
+        )
         from ecodetect import runtime
 
         opened = runtime.open_network(bundle, build, outputs=outputs, device=device, threads=threads)

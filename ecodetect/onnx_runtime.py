@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle import BundleError
 from ecodetect.errors import UserError
+from ecodetect.extras import check_installed
 from ecodetect.onnx_file import OnnxModel
 
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
@@ -98,10 +99,9 @@ def open_session(
     content: bytes, name: str, *, device: str = "auto", threads: int | None = None
 ) -> tuple[Any, str]:
     """A session of ONNX Runtime for a file's content, and the device that it runs on."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("Models in ONNX need ONNX Runtime: pip install ecodetect[onnx].") from error
+    check_installed(f"The model '{name}'", "onnxruntime")
+    import onnxruntime
+
     onnxruntime.set_default_logger_severity(_FATAL)
     there = [
         place for place, provider in _PROVIDERS.items() if provider in onnxruntime.get_available_providers()

@@ -40,7 +40,7 @@ class PictureAnswers:
     truth : (N,), their classes; None where no folders say them.
     answers : of the classifier.  top : how many of each are given.
     judged : answers against truth; None without one.
-    opened : how the pictures were opened: bands, metres per pixel.
+    opened : how the pictures were opened, as `open_raster` takes it.
     notes : for the user.
     """
 
@@ -51,7 +51,7 @@ class PictureAnswers:
     top: int
     judged: Judged | None
     models: Mapping[str, Any]
-    opened: tuple[str | None, float | None]
+    opened: Mapping[str, Any]
     notes: tuple[Note, ...]
 
     @property
@@ -135,6 +135,7 @@ def answer_pictures(
     top: int | None = None,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PictureAnswers:
@@ -142,7 +143,7 @@ def answer_pictures(
 
     folder : pictures in folders by class (also in its `train`, `val`, `test`), or any pictures, or one.
     models, vote, views, top : as in `classifying.classify`.
-    bands, gsd_m : see `open_raster`.
+    bands, gsd_m, nodata : see `open_raster`.
     progress : told how many pictures of how many each member has seen.
     Raises UserError, in one sentence: no picture, one that can't be read or lacks bands, a class that the
     classifier doesn't know.
@@ -162,7 +163,7 @@ def answer_pictures(
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([place])]
     paths = tuple(path for path, _ in named)
-    asked = Asked(bands=bands, gsd_m=gsd_m)
+    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata)
     answers = _answered(classifier, named, asked, progress)
     notes = []
     parts = sorted({path.parent.parent.name for path in paths if by_class and path.parent.parent != place})
@@ -174,7 +175,7 @@ def answer_pictures(
         notes.append(Note("parts-together", text, about=str(folder), kind="doubt"))
     blank = int(np.count_nonzero(~answers.known))
     if blank:
-        text = f"{blank} of {len(paths)} pictures show nothing, so they have no answer and aren't judged."
+        text = f"Nothing to see in {blank} of {len(paths)} pictures: no answer, and nothing to judge."
         notes.append(Note("nothing-to-see", text, kind="doubt"))
     truth, judged = None, None
     if by_class:
@@ -187,7 +188,15 @@ def answer_pictures(
         judged = judge(answers.names, right, ranked, sure, top=count)
     folder_of = place if place.is_dir() else place.parent
     return PictureAnswers(
-        folder_of, paths, truth, answers, count, judged, classifier.described(), (bands, gsd_m), tuple(notes)
+        folder_of,
+        paths,
+        truth,
+        answers,
+        count,
+        judged,
+        classifier.described(),
+        asked.opened_with,
+        tuple(notes),
     )
 
 
@@ -236,7 +245,7 @@ def images_of(
 
 def _middle(member: Member, path: Path, asked: Asked) -> tuple[NDArray[np.float32], bool]:
     """The window about the middle of a picture, and whether it shows anything."""
-    with open_raster(path, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+    with open_raster(path, **asked.opened_with) as raster:
         middle = np.array([[raster.grid.width / 2, raster.grid.height / 2]])
         ((_, images, seen),) = Sight.of(member, raster).windows(raster, middle)
     return images[0], bool(seen[0])

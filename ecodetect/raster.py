@@ -18,6 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
@@ -31,25 +32,45 @@ from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import CELL_PX, Samples, lattice
+from ecodetect.notes import Note
+from ecodetect.raster_bands import descriptions
 from ecodetect.raster_blocks import Blocks
 from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
     common_dtype,
-    descriptions,
     item_bytes,
     read_header,
 )
 from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
+from ecodetect.raster_rim import FILLS, NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
+from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
 
+_SMALL_BYTES = 2**23  # decoded: so much is read whole to tell what a raster is
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
+_MOST_INDEXED = 256  # bands whose blocks are looked up one by one
 # Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
 _RAW = ("EHdr", "ENVI", "RST", "SAGA")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rim:
+    """What lies along the edge of a raster.
+
+    fill : a value without data that nobody declared.
+    has_seam : whether nearly the nodata value counts as no data where it lies beside it.
+    is_at_edge : whether the nodata value lies at the edge.
+    """
+
+    fill: Fill | None = None
+    has_seam: bool = False
+    is_at_edge: bool = False
 
 
 def open_raster(
@@ -57,6 +78,7 @@ def open_raster(
     *,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     allow_vrt: bool = False,
 ) -> Raster:
     """Open a raster for reading.
@@ -70,14 +92,18 @@ def open_raster(
         Which bands, as the user says: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
         All but the mask if not given.
     gsd_m : float, optional
-        Metres per pixel, for a raster that doesn't say; one that does keeps its own.
+        Metres per pixel, for a raster that doesn't say. One that does keeps its own, if that is the same
+        within 2 %.
+    nodata : float, optional
+        Value that stands for no data in all bands, instead of the one that the raster declares; NaN: none but
+        NaN does.
     allow_vrt : bool
         Trust a VRT that points outside its folder.
 
     Raises
     ------
     RasterError
-        When it can't be opened, in one sentence.
+        When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
     def check_source(name: str, shown: str) -> None:
@@ -86,7 +112,8 @@ def open_raster(
             check_dataset(dataset, shown)
             check_files(dataset.files, Path(name), source)
 
-    return Raster(locate(path, allow_vrt=allow_vrt, check_source=check_source), bands=bands, gsd_m=gsd_m)
+    source = locate(path, allow_vrt=allow_vrt, check_source=check_source)
+    return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
 
 
 class Raster:
@@ -100,26 +127,35 @@ class Raster:
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
     block_shape : rows and columns that are unpacked together.
-    notes : for the user, to be said once.
     """
 
-    def __init__(self, source: Source, *, bands: str | None, gsd_m: float | None) -> None:
+    def __init__(
+        self, source: Source, *, bands: str | None, gsd_m: float | None, nodata: float | None = None
+    ) -> None:
         self.path = source.shown
         self.name = PurePath(source.shown.rstrip("/")).name or source.shown
         self._source = source
         self._overviews: dict[int, Any] = {}
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
+        self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
+        self._pages = plan_of(source)
         with self._options(), quiet():
-            self._dataset = opened(source)
+            self._dataset = self._opened()
             try:
                 check_dataset(self._dataset, self.path)
-                self._blocks = Blocks(self._dataset)
+                self._blocks = Blocks(self._dataset, is_known=self._dataset.count <= _MOST_INDEXED)
                 self._check_files()
                 self._stored = common_dtype(self._dataset)
                 self._header = read_header(
-                    self._dataset, self.path, bands=bands, gsd_m=gsd_m, is_mask=self._is_mask
+                    self._dataset,
+                    self.path,
+                    bands=bands,
+                    gsd_m=gsd_m,
+                    nodata=nodata,
+                    is_mask=self._is_mask,
+                    pages=self._pages,
                 )
             except BaseException:
                 self._dataset.close()
@@ -129,7 +165,20 @@ class Raster:
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
-        self.notes = tuple(note.of(self.name) for note in self._header.notes)
+
+    def reading(self, bands: Sequence[str]) -> dict[str, Any]:
+        """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
+
+        bands : name -> number in the file, from 1; of a palette, of its colours.  nodata : value by band of
+        the file that stands for no data, as a text; None where there is none.
+        """
+        header = self._header
+        nodata = None if header.nodata is None else [repr(value) for value in header.nodata.tolist()]
+        return {
+            "bands": {name: header.bands[name] + 1 for name in dict.fromkeys(bands) if name in header.bands},
+            **({} if nodata is None else {"nodata": nodata}),
+            **({} if header.palette is None else {"palette": True}),
+        }
 
     @property
     def header(self) -> Header:
@@ -137,8 +186,15 @@ class Raster:
         return self._header
 
     @property
+    def notes(self) -> tuple[Note, ...]:
+        """For the user, to be said once. Reads some pixels at the edge when first asked for."""
+        return tuple(note.of(self.name) for note in (*self._header.notes, *self._rim_notes()))
+
+    @property
     def bytes_per_pixel(self) -> int:
         """Bytes that a pixel takes decoded, with all bands of the file that are decoded together."""
+        if isinstance(self._dataset, PagedDataset):
+            return len(self.bands) * item_bytes(self._dataset.dtypes[0])
         return sum(item_bytes(dtype) for dtype in self._dataset.dtypes)
 
     @property
@@ -185,13 +241,19 @@ class Raster:
                 return
             held, held_overviews = self._dataset, self._overviews
             try:
-                self._dataset, self._overviews = opened(self._source), {}
+                self._dataset, self._overviews = self._opened(), {}
                 try:
                     yield
                 finally:
                     self.close()
             finally:
                 self._dataset, self._overviews = held, held_overviews
+
+    def _opened(self) -> Any:
+        """The dataset anew: the file's own, or one with its pages as bands."""
+        if self._pages is None or self._pages.is_alone:
+            return opened(self._source)
+        return PagedDataset(self._source, self._pages)
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""
@@ -255,7 +317,27 @@ class Raster:
         return Chip(pixels, valid, names, window, grid.crop(window))
 
     def _data(self, dataset: Any, window: Window, names: tuple[str, ...]) -> tuple[Pixels, Mask | None]:
-        """Pixels and mask of a window inside `dataset`, which is the raster or one of its overviews."""
+        """Pixels and mask of a window inside `dataset`, which is the raster or one of its overviews.
+
+        Where compression has left a seam along what is no data, that isn't data either.
+        """
+        if not self._has_seam:
+            return self._as_stored(dataset, window, names)
+        reach = max(1, math.ceil(REACH_PX * dataset.width / self.grid.width))
+        margin = reach + 2 * SOLID_PX
+        x, y = max(0, window.x - margin), max(0, window.y - margin)
+        right, bottom = min(dataset.width, window.right + margin), min(dataset.height, window.bottom + margin)
+        pixels, valid = self._as_stored(dataset, Window(x, y, right - x, bottom - y), names)
+        rows = slice(window.y - y, window.bottom - y)
+        columns = slice(window.x - x, window.right - x)
+        if valid is not None and self._header.nodata is not None:
+            nodata = self._header.nodata[[self._header.bands[name] for name in names]]
+            valid = grown(pixels, nodata, valid, reach)[rows, columns]
+            valid = None if valid.all() else valid
+        return pixels[:, rows, columns], valid
+
+    def _as_stored(self, dataset: Any, window: Window, names: tuple[str, ...]) -> tuple[Pixels, Mask | None]:
+        """The same as the file's values and masks say it."""
         header = self._header
         data = self._decoded(dataset, window, [file + 1 for file in bands_to_decode(header, names)])
         pixels, valid = interpreted(data, header, names)
@@ -378,6 +460,93 @@ class Raster:
         rounding = 1.0 if np.dtype(self.dtype).kind in "iu" else 0.0
         return _rms(difference) <= 0.4 * float(np.sqrt(np.concatenate(spreads).mean())) + rounding
 
+    # -- what fills its edge -------------------------------------------------------------------------------
+
+    @property
+    def fill(self) -> Fill | None:
+        """A value that fills the raster from its edge inwards, without being declared as no data."""
+        return self._looked_at().fill
+
+    @property
+    def _has_seam(self) -> bool:
+        """Whether compression has left nearly the nodata value beside it; asked of 8-bit rasters only."""
+        header = self._header
+        if header.nodata is None or header.palette is not None or self.dtype != "uint8":
+            return False
+        return self._looked_at().has_seam
+
+    def surely(self, chip: Chip) -> Mask | None:
+        """Which pixels of a chip of this raster are data by all that is known; None: all of them.
+
+        Not those of a value that fills the raster's edge undeclared, nor of one that programs write where
+        there is nothing (-9999, the lowest of a type, the highest of 16 bits): for what is taken from a
+        raster's values, such as their unit, where a few pixels too few do no harm.
+        """
+        values = [] if self.fill is None else [self.fill.value]
+        values += [value for value in FILLS if self.dtype not in ("uint8", "int8")]
+        valid = chip.valid
+        for value in values:
+            valid = both(valid, ~(chip.pixels == value).all(axis=0))
+        return valid
+
+    def _looked_at(self) -> _Rim:
+        """What lies along the edge; looked at once."""
+        if self._rim is not None:
+            return self._rim
+        header, names = self._header, self.bands[:8]
+        if header.palette is not None or header.value_range == (0.0, 1.0):
+            self._rim = _Rim()
+            return self._rim
+
+        def read(window: Window) -> tuple[Pixels, Mask | None]:
+            if self._blocks.is_empty(window):
+                nothing = np.zeros((window.height, window.width), bool)
+                return np.zeros((len(names), *nothing.shape), self.dtype), nothing
+            return self._as_stored(self._dataset, window, names)
+
+        wide, high = self.grid.width, self.grid.height
+        nodata = None if header.nodata is None else header.nodata[header.bands[names[0]]]
+        has_seam = is_at_edge = False
+        with self._options(), quiet():
+            if nodata is not None and self.dtype == "uint8" and (header.nodata == nodata).all():
+                is_at_edge = touches(read, wide, high, float(nodata))
+                has_seam = self._is_lossy or (
+                    is_at_edge and has_seam_of(read, wide, high, self.block_shape, float(nodata))
+                )
+            highest = header.value_range[1] if header.value_range else math.inf
+            fill = undeclared(read, wide, high, self.block_shape, self.dtype, highest)
+        self._rim = _Rim(fill, has_seam, is_at_edge)
+        return self._rim
+
+    @property
+    def _is_lossy(self) -> bool:
+        structure = self._header.structure
+        packed = structure.get("COMPRESSION", ""), structure.get("COMPRESSION_REVERSIBILITY", "")
+        return "JPEG" in packed[0] or packed[1] == "LOSSY" or self.driver == "JPEG"
+
+    def _rim_notes(self) -> list[Note]:
+        if self._rim is None and self._dataset.closed:
+            return []
+        rim = self._looked_at()
+        fill = rim.fill
+        notes = []
+        if fill is not None:
+            about = "" if fill.is_counted else "about "
+            value, nodata = f"{fill.value:.10g}", self._header.nodata
+            other = "" if nodata is None else f", as {nodata[0]:.10g} is"
+            text = (
+                f"{value} fills {about}{100 * fill.share:.2g} % of it from the edge inwards and isn't "
+                f"declared as no data{other}: it counts as ground; if nothing is there, say --nodata {value}."
+            )
+            notes.append(Note("nodata-undeclared", text, kind="doubt"))
+        if rim.has_seam and rim.is_at_edge:
+            text = (
+                f"pixels within {NEAR} of its nodata value and {REACH_PX} px of it count as no data too: "
+                "compression has left them."
+            )
+            notes.append(Note("nodata-seam", text))
+        return notes
+
     # -- what is there -------------------------------------------------------------------------------------
 
     def is_empty(self, window: Window) -> bool:
@@ -425,9 +594,10 @@ class Raster:
 
     @property
     def fingerprint(self) -> str:
-        """What the raster is, whatever its path: hex digest of size, place, bands and some pixels.
+        """What the raster is, whatever its path: hex digest of size, place, bands and pixels.
 
-        Of a compressed GeoTIFF the size of each block counts too, which most changes of its pixels change.
+        All pixels of a small raster. Of a larger one some; of a compressed GeoTIFF then also the size of each
+        block, which most changes of its pixels change.
         """
         if self._fingerprint is None:
             with self._options():
@@ -441,9 +611,13 @@ class Raster:
             [dataset.width, dataset.height, list(dataset.dtypes), descriptions(dataset)],
             [repr(number) for number in self.grid.transform],
             None if crs is None else crs.to_wkt(),
+            # Stated by the user too: what is no data is part of the question.
             None if header.nodata is None else [repr(value) for value in header.nodata.tolist()],
         ]
         digest = hashlib.sha256(json.dumps(facts).encode())
+        if dataset.width * dataset.height * self.bytes_per_pixel <= _SMALL_BYTES:
+            self._digest_all(digest)
+            return digest.hexdigest()
         sizes = self._blocks.sizes if "COMPRESSION" in header.structure else None
         if sizes is not None:
             digest.update(sizes.astype("<i8").tobytes())
@@ -455,6 +629,16 @@ class Raster:
             data = self._decoded(dataset, corner.clipped(self.grid.window), indexes)
             digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
+
+    def _digest_all(self, digest: Any) -> None:
+        """Add all pixels and the mask, a few rows of blocks at a time."""
+        dataset = self._dataset
+        rows = self.block_shape[0] * max(1, 256 // self.block_shape[0])
+        for top in range(0, dataset.height, rows):
+            window = Window(0, top, dataset.width, rows).clipped(self.grid.window)
+            for indexes in (list(range(1, dataset.count + 1)), *([None] if self._header.has_mask else [])):
+                data = self._decoded(dataset, window, indexes)
+                digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
 
     def _is_mask(self, index: int) -> bool | None:
         """Whether a band (0-based) holds 0 and one other value, but for soft edges; None: only 0 was seen.

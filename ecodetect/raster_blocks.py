@@ -21,18 +21,19 @@ _MOST = 4_000_000
 class Blocks:
     """The index of blocks of an open dataset; of formats other than GeoTIFF nothing is known.
 
+    is_known : False where looking is not worth it.
     sizes : bytes of each block in the file, int64 (bands, rows, columns) of blocks, 0 where it is absent; one
         "band" where the file holds all bands of a pixel together. None when unknown.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, *, is_known: bool = True) -> None:
         self._high, self._wide = dataset.block_shapes[0]
         rows, columns = -(-dataset.height // self._high), -(-dataset.width // self._wide)
         is_planar = dataset.interleaving is not None and dataset.interleaving.name == "band"
         bands = dataset.count if is_planar else 1
         self.sizes: NDArray[np.int64] | None = None
         self._ends = np.empty(0, np.int64)
-        if dataset.driver != "GTiff" or bands * rows * columns > _MOST:
+        if not is_known or dataset.driver != "GTiff" or bands * rows * columns > _MOST:
             return
         sizes = np.zeros((bands, rows, columns), np.int64)
         ends = np.zeros_like(sizes)

@@ -6,7 +6,7 @@ Everything that is read once, when a raster is opened; `raster` reads the pixels
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from rasterio.errors import RasterioError
 from ecodetect.bands import RGB, Naming, choose, name_bands
 from ecodetect.errors import RasterError
 from ecodetect.georeference import place
-from ecodetect.grid import Grid
+from ecodetect.grid import IDENTITY, Grid
 from ecodetect.notes import Note
+from ecodetect.raster_bands import described_bands, sensor_of, tags
+from ecodetect.raster_pages import PagePlan
 
+_NEARLY = 0.02  # sizes of pixels that differ by less are the same
 BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
 
 
@@ -53,19 +56,32 @@ class Header:
 
 
 def read_header(
-    dataset: Any, shown: str, *, bands: str | None, gsd_m: float | None, is_mask: Callable[[int], bool | None]
+    dataset: Any,
+    shown: str,
+    *,
+    bands: str | None,
+    gsd_m: float | None,
+    nodata: float | None,
+    is_mask: Callable[[int], bool | None],
+    pages: PagePlan | None,
 ) -> Header:
     """The header of an open dataset.
 
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
-    gsd_m : metres per pixel for a raster that doesn't say.
+    gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
+    nodata : the user's value for no data, instead of the file's; NaN: none but NaN is.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
+    pages : of a TIFF on this machine.
     """
     structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
     grid, notes = _placed(dataset)
+    grid = replace(grid, orientation=_orientation(dataset))
+    if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
+        grid, said = _sized(grid, pages, gsd_m)
+        notes += said
     if gsd_m is not None:
-        grid, said = _stated(grid, gsd_m)
+        grid, said = _stated(grid, gsd_m, shown)
         notes += said
     stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
     if len(set(dataset.dtypes)) > 1:
@@ -79,7 +95,17 @@ def read_header(
         notes.append(Note("low-is-bright", text, kind="doubt"))
     bits = _bits(structure, dtype)
     interpretations = _interpretations(dataset)
-    naming = name_bands(descriptions(dataset), interpretations, dtype, is_mask)
+    are_channels = pages is not None and not pages.is_alone
+    texts, waves = (dataset.descriptions, ()) if are_channels else described_bands(dataset)
+    naming = name_bands(
+        texts,
+        interpretations,
+        dtype,
+        is_mask,
+        wavelengths_nm=waves,
+        sensor=lambda: sensor_of(dataset, Path(shown).name),
+        are_channels=are_channels,
+    )
     alpha = naming.alpha
     palette = None
     as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
@@ -102,23 +128,28 @@ def read_header(
         chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
         if not chosen:
             raise RasterError(f"{shown} holds nothing but a mask.")
+        if pages is not None and are_channels:
+            chosen = chosen[: pages.usual]
     else:
         chosen = choose(naming, bands, shown)
     if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
         text = "its values are used as stored: its scale and offset are not applied."
         notes.append(Note("scale-unused", text))
+    tagged = None if pages is None else pages.nodata
+    stated, said = _nodata(dataset, stored, nodata, shown, tagged)
+    notes += said
     flags = dataset.mask_flag_enums[0]
     return Header(
         grid=grid,
         bands=dict(chosen),
         alpha=alpha,
-        nodata=_nodata(dataset, stored),
+        nodata=stated,
         has_mask=MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags),
         palette=palette,
         dtype=dtype,
         value_range=_value_range(dtype, bits),
         structure=structure,
-        notes=(*notes, *_remarks(dataset)),
+        notes=(*notes, *_remarks(dataset, pages)),
     )
 
 
@@ -157,22 +188,6 @@ def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
         raise RasterError(
             f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it anew."
         )
-
-
-def tags(dataset: Any, *band: int, ns: str | None = None) -> dict[str, str]:
-    """What a file says in one domain of its metadata; nothing if its text isn't UTF-8."""
-    try:
-        return dict(dataset.tags(*band, ns=ns))
-    except UnicodeDecodeError:
-        return {}
-
-
-def descriptions(dataset: Any) -> tuple[str | None, ...]:
-    """What a file says of its bands; nothing if its text isn't UTF-8."""
-    try:
-        return tuple(dataset.descriptions)
-    except UnicodeDecodeError:
-        return (None,) * int(dataset.count)
 
 
 def item_bytes(dtype: str) -> int:
@@ -223,12 +238,31 @@ def _wkt(crs: Any) -> str | None:
         return str(crs.to_wkt())
 
 
-def _stated(grid: Grid, gsd_m: float) -> tuple[Grid, list[Note]]:
+def _sized(grid: Grid, pages: PagePlan, gsd_m: float | None) -> tuple[Grid, list[Note]]:
+    """The grid with pixels as large as a microscope says, unless the user states another size."""
+    if pages.gsd_m is None:
+        return grid, []
+    x, y = pages.gsd_m
+    size = f"{x * 1e6:.4g} µm" if abs(x - y) < _NEARLY * x else f"{x * 1e6:.4g} x {y * 1e6:.4g} µm"
+    if gsd_m is None:
+        text = f"a pixel is {size} wide by its {pages.says}; if that is wrong, state it with --gsd."
+        return grid.with_gsd(x, y), [Note("pixel-size-read", text)]
+    if max(abs(gsd_m - x), abs(gsd_m - y)) <= _NEARLY * gsd_m:
+        return grid, []
+    text = f"by its {pages.says} a pixel is {size} wide; the stated {gsd_m * 1e6:.4g} µm are used."
+    return grid, [Note("pixel-size-overruled", text, kind="choice")]
+
+
+def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
     if grid.gsd is None:
         return grid.with_gsd(gsd_m), []
     own = " x ".join(f"{size:.4g}" for size in grid.gsd)
-    text = f"it says itself that a pixel is {own} m; the stated {gsd_m:g} m are not used."
-    return grid, [Note("gsd-unused", text, kind="doubt")]
+    if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
+        raise RasterError(
+            f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
+            " rasters that don't say, or mend the raster's georeference."
+        )
+    return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
 
 
 def _interpretations(dataset: Any) -> list[str]:
@@ -253,6 +287,12 @@ def _value_range(dtype: str, bits: int | None) -> tuple[float, float] | None:
     return (float(info.min), float(info.max))
 
 
+def _orientation(dataset: Any) -> int:
+    """How viewers turn a photograph, as EXIF numbers it; 1: not at all."""
+    stated = tags(dataset).get("EXIF_Orientation", "1").strip()
+    return int(stated) if stated in ("2", "3", "4", "5", "6", "7", "8") else 1
+
+
 def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     """Colours by value: brightness where all of them are grey, else red, green, blue; opacity last."""
     try:
@@ -269,35 +309,57 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     return table[:, [0, 3]] if is_grey else table
 
 
-def _nodata(dataset: Any, stored: str) -> NDArray[Any] | None:
+def _nodata(
+    dataset: Any, stored: str, asked: float | None, shown: str, tagged: float | None
+) -> tuple[NDArray[Any] | None, list[Note]]:
     """The nodata value of each band in the dtype `stored`; None unless every band has one that it can hold.
 
     A pixel is no data where all chosen bands have their value, so a band without one makes all of them valid.
     NaN needs no mention: what is not finite is never data.
+    asked : the user's value for all bands.  Raises RasterError where the type can't hold it.
+    tagged : what a TIFF's tag says; rasterio keeps silent about a value that the type can't hold.
     """
+    dtype = np.dtype(stored)
+    if asked is not None:
+        if not np.isfinite(asked):
+            return None, []
+        if not _holds(dtype, asked):
+            raise RasterError(f"--nodata {asked:.10g} is no value of {shown}: its pixels are {stored}.")
+        return np.full(dataset.count, dtype.type(asked)), []
     values = list(dataset.nodatavals)
     together = tags(dataset).get("NODATA_VALUES", "").split()
     if len(together) == dataset.count:
         values = [float(value) for value in together]
-    dtype = np.dtype(stored)
-    for value in values:
-        if value is None or not np.isfinite(value):
-            return None
-        if dtype.kind in "iu" and not (
-            float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-        ):
-            return None
-    return np.array([dtype.type(value) for value in values])
+    if values[:1] == [None] and tagged is not None:
+        values = [tagged] * len(values)
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if wrong := [value for value in known if not _holds(dtype, value)]:
+        text = (
+            f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't "
+            "used; if another one stands for no data, say --nodata VALUE."
+        )
+        return None, [Note("nodata-unusable", text, kind="choice")]
+    if len(known) < len(values):
+        return None, []
+    return np.array([dtype.type(value) for value in values]), []
 
 
-def _remarks(dataset: Any) -> list[Note]:
-    notes = []
-    if dataset.subdatasets:
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a type has a value."""
+    if dtype.kind not in "iu":
+        return True
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
+def _remarks(dataset: Any, pages: PagePlan | None) -> list[Note]:
+    notes: list[Note] = []
+    if pages is not None:
+        notes += pages.notes
+    elif dataset.subdatasets:
         what = "pages" if dataset.driver == "GTiff" else "rasters"
         text = f"it holds {len(dataset.subdatasets)} {what}; the first is read."
         notes.append(Note("first-of-several", text, kind="choice"))
-    orientation = tags(dataset).get("EXIF_Orientation", "1").strip()
-    if orientation not in ("", "0", "1"):
+    if (orientation := _orientation(dataset)) != 1:
         text = (
             f"viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "
             "pixels as stored."

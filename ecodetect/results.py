@@ -8,24 +8,37 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ecodetect import __version__, formats, score_maps
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Bundle
 from ecodetect.candidates import Patches
 from ecodetect.classifiers import Answers, Classifier, column_kinds
 from ecodetect.errors import UserError
+from ecodetect.formats.content import Tally
 from ecodetect.grid import Floats, Grid, authority_of, describe_crs
 from ecodetect.journal import Journal
 from ecodetect.layer import Layer, Stream
 from ecodetect.memory import give_back
 from ecodetect.notes import Note, merged
 from ecodetect.places import cells_on
-from ecodetect.raster import open_raster
+from ecodetect.raster import Raster, open_raster
 from ecodetect.searching import Job, Progress, Settings, identities, searched, survivors
 
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
 SIZES = {True: ("area_m2", "diameter_m"), False: ("area_px", "diameter_px")}  # with a known GSD, or without
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSummary:
+    """What a scan gave of one raster; as in `Summary`."""
+
+    source: str
+    counts: Mapping[str, int]
+    area_ha: float | None
+    megapixels: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +49,15 @@ class Summary:
     area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known
         size.
     megapixels : pixels searched, in millions.
-    too_large : objects wider than the detector's largest, left out.
-    dropped : detections that the format can't hold (no place on the Earth), left out.
+    rasters : the same of each raster.
+    too_large : objects wider than the detector's largest, left out; None where the file doesn't say.
+    dropped : detections that the format can't hold (no place on the Earth), left out; None as before.
     expected : individuals per class by the sum of the detector's density, which also counts those too close
         to each other to be told apart; None where it has no density.
     score_map : file of the map of scores that was written too; None if not asked.
     species : answers of the classifier that looked at the detections, and how many; None where none did.
     verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
+    in_work : another process is at work on it, so it was skipped.
     """
 
     path: Path
@@ -51,8 +66,9 @@ class Summary:
     counts: Mapping[str, int]
     area_ha: float | None
     megapixels: float
-    too_large: int = 0
-    dropped: int = 0
+    rasters: tuple[RasterSummary, ...] = ()
+    too_large: int | None = 0
+    dropped: int | None = 0
     expected: Mapping[str, float] | None = None
     seconds: float = 0.0
     resumed: bool = False
@@ -61,16 +77,58 @@ class Summary:
     verified: tuple[float, int] | None = None
     species: Mapping[str, int] | None = None
     notes: tuple[Note, ...] = ()
+    in_work: bool = False
 
     @property
     def total(self) -> int:
         return sum(self.counts.values())
 
     @classmethod
-    def known(cls, path: Path, images: Sequence[str], model: str) -> Summary:
-        """Of a file that was there already as the answer to just this question."""
-        sources = tuple(Path(image).name for image in images)
-        return cls(path, sources, model, {}, None, 0.0, already_done=True)
+    def skipped(cls, path: Path, images: Sequence[str], model: str) -> Summary:
+        """Of an output that another process is at work on."""
+        note = Note("in-work", "another scan is at work on it, so it is skipped here.", about=path.name)
+        sources = tuple(PurePath(image).name for image in images)
+        return cls(path, sources, model, {}, None, 0.0, notes=(note,), in_work=True)
+
+    @classmethod
+    def known(
+        cls,
+        path: Path,
+        stated: Mapping[str, Any],
+        tally: Tally,
+        classes: Sequence[str],
+        answers: Sequence[str],
+    ) -> Summary:
+        """Of a file that was there already as the answer to just this question.
+
+        stated : its metadata.  tally : what is in it.  classes : of the detector.  answers : that a
+        classifier may give, for a scan with one.
+        """
+        rasters, expected = [], []
+        for each in stated["rasters"]:
+            there = tally.of(each["source"], each["fingerprint"])
+            counts = {**dict.fromkeys(classes, 0), **there}
+            searched = each.get("searched", {})
+            megapixels = searched.get("pixels", 0) / 1e6
+            rasters.append(RasterSummary(each["source"], counts, searched.get("area_ha"), megapixels))
+            expected.append(each.get("expected", {}))
+        total: Counter[str] = Counter(dict.fromkeys(classes, 0))
+        for one in rasters:
+            total.update(one.counts)
+        return cls(
+            path=path,
+            sources=tuple(one.source for one in rasters),
+            model=str(stated["model"]),
+            counts=dict(total),
+            area_ha=stated["area_ha"],
+            megapixels=sum(one.megapixels for one in rasters),
+            rasters=tuple(rasters),
+            too_large=None,
+            dropped=None,
+            expected=_sum_of(expected),
+            species={n: tally.species[n] for n in answers if tally.species[n]} if answers else None,
+            already_done=True,
+        )
 
 
 def write_results(
@@ -91,15 +149,14 @@ def write_results(
     first = jobs[0][0]
     detector = first.work.detector
     facts = [searched(job, journal, number) for job, number in jobs]
-    area_ha = _total([area for _, area, _ in facts])
+    by_raster: list[Counter[str]] = [Counter(dict.fromkeys(detector.classes, 0)) for _ in jobs]
     expected = [_expected(job, journal, number) for job, number in jobs]
     is_metric = any(job.grid.gsd is not None for job, _ in jobs)
-    counts: Counter[str] = Counter(dict.fromkeys(detector.classes, 0))
     species: Counter[str] = Counter()
     top = 0 if classifier is None else classifier.top(None)
 
     def batches() -> Generator[Layer, None, None]:
-        for job, number in jobs:
+        for (job, number), counts in zip(jobs, by_raster, strict=True):
             name = identities(job.fingerprint)
             with _looking(job, asked, classifier) as answered:
                 for found in survivors(job, journal, number):
@@ -129,16 +186,20 @@ def write_results(
             grid=first.grid if len(jobs) == 1 else None,
             crs=first.grid.crs,
             classes=detector.classes,
-            metadata=_metadata(jobs, asked, patches, area_ha, expected, classifier),
+            metadata=_metadata(jobs, asked, patches, facts, expected, classifier),
         )
-        written = formats.write(path, stream, overwrite=True)
+        written = formats.write(path, stream, overwrite=True, keep_unknown=True)
     return Summary(
         path=path,
         sources=tuple(job.source for job, _ in jobs),
         model=detector.name,
-        counts=dict(counts),
-        area_ha=area_ha,
+        counts={name: sum(each[name] for each in by_raster) for name in detector.classes},
+        area_ha=_total([area for _, area, _ in facts]),
         megapixels=sum(pixels for pixels, _, _ in facts) / 1e6,
+        rasters=tuple(
+            RasterSummary(job.source, dict(found), area, pixels / 1e6)
+            for (job, _), found, (pixels, area, _) in zip(jobs, by_raster, facts, strict=True)
+        ),
         too_large=sum(left_out for _, _, left_out in facts),
         dropped=written.dropped,
         expected=_sum_of(expected),
@@ -156,8 +217,8 @@ def write_scores(
     """
     work, needs = job.work, job.work.detector.needs
     assert needs.map_px is not None
-    _, area_ha, _ = searched(job, journal, number)
-    metadata = _metadata([(job, number)], asked, None, area_ha, [{}], None)
+    facts = [searched(job, journal, number)]
+    metadata = _metadata([(job, number)], asked, None, facts, [{}], None)
     grid = work.grid.reduced(needs.map_px)
     with closing(journal.pieces(number)) as pieces:
         score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress)
@@ -171,7 +232,9 @@ def _looking(
     if classifier is None:
         yield None
         return
-    with open_raster(job.image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+    with open_raster(
+        job.image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
+    ) as raster:
         seeing = classifier.seeing(raster)
 
         def answered(xy: Floats) -> Answers:
@@ -209,29 +272,34 @@ def _metadata(
     jobs: Sequence[tuple[Job, int]],
     asked: Settings,
     patches: Patches | None,
-    area_ha: float | None,
+    facts: Sequence[tuple[int, float | None, int]],
     expected: Sequence[Mapping[str, float]],
     classifier: Classifier | None,
 ) -> dict[str, Any]:
+    """facts : of each raster, as `searched` gives them."""
+    bundles = [] if classifier is None else [member.bundle for member in classifier.members]
+    looks = [classifier_facts(bundles, job.work.raster) for job, _ in jobs]
     return {
         "ecodetect": __version__,
         "model": jobs[0][0].work.detector.name,
         **_hash(jobs[0][0].work.detector.settings),
         "settings": asked.described(),
-        "key": result_key([job.key for job, _ in jobs], patches, _hashes(classifier)),
+        "key": result_key([job.key for job, _ in jobs], patches, [each for look in looks for each in look]),
         **({} if classifier is None else {"classified": classifier.described()}),
         "rasters": [
             {
                 "source": job.source,
                 "fingerprint": job.fingerprint,
                 **_crs(job),
+                **job.work.raster.reading(job.work.detector.needs.bands),
+                "searched": {"area_ha": area_ha, "pixels": pixels},
                 "settings": dict(job.work.detector.settings),
                 **_trained(job),
                 **({"expected": dict(by_density)} if by_density else {}),
             }
-            for (job, _), by_density in zip(jobs, expected, strict=True)
+            for (job, _), by_density, (pixels, area_ha, _) in zip(jobs, expected, facts, strict=True)
         ],
-        "area_ha": area_ha,
+        "area_ha": _total([area_ha for _, area_ha, _ in facts]),
     }
 
 
@@ -253,34 +321,36 @@ def _hash(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"model_hash": settings["model_hash"]} if "model_hash" in settings else {}
 
 
-def _hashes(classifier: Classifier | None) -> list[str]:
-    return [] if classifier is None else [member.bundle.hash for member in classifier.members]
+def classifier_facts(bundles: Sequence[Bundle], raster: Raster) -> list[str]:
+    """What determines the species that classifiers give on a raster: who they are, and the pixels seen."""
+    return [
+        f"{each.hash} {raster.reading(stand_ins(each.card.bands, raster.bands) or ())}" for each in bundles
+    ]
 
 
 def result_key(keys: Sequence[str], patches: Patches | None, classifiers: Sequence[str] = ()) -> str:
     """Hash of all that determines an output: the keys of its rasters, in their order, and its shape.
 
-    classifiers : hashes of the models that give species.
+    classifiers : of each raster, what gives species; see `classifier_facts`.
     """
     return hashlib.sha256(" ".join([*keys, repr(patches), *classifiers]).encode()).hexdigest()[:32]
-
-
-def key_in(path: Path) -> str | None:
-    """The key that an existing file carries; None where it isn't one of ours or has no place for it."""
-    try:
-        return formats.read_metadata(path).get("key")
-    except UserError:
-        return None
 
 
 def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
     """Raise UserError when `path` can't hold detections of all these rasters (name -> grid) in one layer."""
     if formats.needs_lonlat(path):
+        title = "KML" if formats.needs_crs(path) else "GeoJSON"
         for name, grid in grids.items():
             if grid.crs is not None and not grid.has_lonlat:
                 raise UserError(
-                    f"{name} can't become GeoJSON: its CRS, {describe_crs(grid.crs)}, has no longitude and "
+                    f"{name} can't become {title}: its CRS, {describe_crs(grid.crs)}, has no longitude and "
                     f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                )
+    if formats.needs_crs(path):
+        for name, grid in grids.items():
+            if grid.crs is None:
+                raise UserError(
+                    f"{name} has no CRS, and {path.name} holds longitude and latitude; write .gpkg."
                 )
     if path.suffix.lower() in (".csv", ".tsv") or len(grids) == 1:
         return

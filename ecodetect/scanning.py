@@ -6,11 +6,10 @@ or one for all. What happens to one raster is in `searching`; what goes into the
 
 from __future__ import annotations
 
-import filecmp
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,20 +18,38 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect import detectors, formats, models, pictures, score_maps
+from ecodetect import __version__, detectors, formats, models, pictures, score_maps
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
-from ecodetect.classifiers import check_fits, open_classifier, read_classifiers
+from ecodetect.classifiers import answers_of, check_fits, open_classifier, read_classifiers
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, UserError
+from ecodetect.errors import Interrupted, InUseError, PackageError, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal, remove
-from ecodetect.notes import Note
+from ecodetect.notes import Note, merged
+from ecodetect.overlaps import Footprint, overlap_note
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
-from ecodetect.results import Summary, check_frames, key_in, result_key, write_results, write_scores
-from ecodetect.searching import Job, Progress, Settings, prepare, question, search, survivors, verify
+from ecodetect.results import (
+    Summary,
+    check_frames,
+    classifier_facts,
+    result_key,
+    write_results,
+    write_scores,
+)
+from ecodetect.searching import (
+    Job,
+    Progress,
+    Settings,
+    journal_key,
+    prepare,
+    question,
+    search,
+    survivors,
+    verify,
+)
 
 _PICTURE_CACHE_BYTES = 64_000_000
 _ONLY_LABELS = (".xml", ".txt", ".tif", ".tiff", ".png")  # formats of one class for each object, or none
@@ -164,19 +181,32 @@ def scan_files(
     if output.score_map:
         score_maps.writable(output.score_map)
         _check_apart(output.score_map, rasters, list(groups))
-    summaries: list[Summary] = []
+    done: dict[Path, Summary] = {}
     failures: list[tuple[str, UserError]] = []
-    for path, members in groups.items():
+
+    def scan_group(path: Path) -> None:
         try:
-            summary, failed = _scan_group(members, path, asked, output, progress)
+            summary, failed = _scan_group(groups[path], path, asked, output, progress)
+        except PackageError:
+            raise
+        except InUseError:
+            if len(groups) == 1:
+                raise
+            summary, failed = Summary.skipped(path, groups[path], asked.model), []
         except UserError as error:
             if len(groups) == 1:
                 raise
-            summary, failed = None, [(members[0], error)]
-        failures += failed
+            summary, failed = None, [(groups[path][0], error)]
+        failures.extend(failed)
+        before = done.pop(path, None)
         if summary is not None:
-            summaries.append(summary)
-    return summaries, failures
+            done[path] = replace(summary, notes=merged([*(before.notes if before else ()), *summary.notes]))
+
+    for path in groups:
+        scan_group(path)
+    for path in [path for path, summary in done.items() if summary.in_work]:
+        scan_group(path)  # the other process may have stopped, or be done with it
+    return [done[path] for path in groups if path in done], failures
 
 
 def fitting_model(
@@ -184,6 +214,7 @@ def fitting_model(
     *,
     bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     allow_vrt: bool = False,
 ) -> tuple[str, Note]:
     """The one model that comes with ecodetect and fits the first raster, and a note why.
@@ -191,7 +222,7 @@ def fitting_model(
     Raises UserError, naming what there is, where none fits, or several do.
     """
     first = expand(images)[0]
-    with open_raster(first, bands=bands, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
+    with open_raster(first, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         name, why = models.fitting(Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range))
         if name is None:
             there = ", ".join(sorted({*models.known(), *detectors.unlearned()}))
@@ -209,24 +240,29 @@ def plan_files(
     out: str | None = None,
     *,
     is_mapped: bool = False,
-) -> list[str]:
-    """What `scan_files` would do, a line per raster; nothing is searched or written.
+) -> tuple[list[str], tuple[Note, ...]]:
+    """What `scan_files` would do, a line per raster, and what is to be known beforehand.
 
-    is_mapped : with a map of scores.
+    Nothing is searched or written.  is_mapped : with a map of scores.
     Raises UserError for the first raster or setting that can't be used.
     """
     lines = []
+    notes: list[Note] = []
+    footprints: dict[Path, list[Footprint]] = {}
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
             job = prepare(image, raster, asked, is_mapped=is_mapped)
+        notes += job.notes
+        footprints.setdefault(path, []).append(Footprint(job.source, job.grid, job.work.area))
         plan = job.layout.plan
         lines.append(
             f"{job.source}: {job.work.grid.describe()}; "
             f"tiles of {plan.tile_px} px with {plan.halo_px} px around, {job.layout.workers} at once, "
             f"at most {job.layout.peak_bytes / 1e6:.0f} MB; {asked.model} -> {path}"
         )
-    return lines
+    overlapping = (overlap_note(members) for members in footprints.values())
+    return lines, merged([*notes, *(note for note in overlapping if note is not None)])
 
 
 def _scan_group(
@@ -239,18 +275,28 @@ def _scan_group(
     has_map = map_path is not None and _is_map_of(map_path, images[0], asked)
     if map_path is not None and map_path.exists() and not (has_map or output.overwrite):
         raise UserError(f"{map_path} exists; say --overwrite to replace it.")
-    # Where there is a journal, the scan that it belongs to has been allowed to write this file.
-    if path.exists() and (output.restart or not journal.exists()):
-        if not output.restart and not output.verified and _is_answered(path, images, asked, output):
-            if map_path is None or has_map:
-                return Summary.known(path, images, asked.model), []
-            return _map_alone(images, path, map_path, asked, progress)
-        if not output.overwrite:
+    if path.exists() and not output.overwrite:
+        if output.restart or output.verified:
             raise UserError(f"{path} exists; say --overwrite to replace it.")
-    run_of = partial(
-        _Run, restart=output.restart, progress=progress, verified=output.verified, classify=output.classify
+        summary, failures = _known(path, images, asked, output)
+        if map_path is None or has_map:
+            return summary, failures
+        return _map_alone(images, path, map_path, asked, progress, summary)
+    run = _Run(
+        images,
+        asked,
+        journal,
+        path,
+        restart=output.restart,
+        progress=progress,
+        verified=output.verified,
+        is_mapped=map_path is not None,
+        classify=output.classify,
+        is_new=not path.exists(),
     )
-    with run_of(images, asked, journal, path, is_mapped=map_path is not None) as run:
+    with run:
+        if run.is_outrun:
+            return _scan_group(images, path, asked, output, progress)
         if not run.jobs:
             return None, run.failures
         if map_path is not None:
@@ -264,19 +310,23 @@ def _scan_group(
 
 
 def _map_alone(
-    images: list[str], path: Path, map_path: Path, asked: Settings, progress: Progress | None
+    images: list[str],
+    path: Path,
+    map_path: Path,
+    asked: Settings,
+    progress: Progress | None,
+    known: Summary,
 ) -> tuple[Summary | None, list[tuple[str, UserError]]]:
     """Search a raster whose detections are there already for its map of scores.
 
-    The journal lies beside the map: one beside the detections would allow to replace them.
+    The journal lies beside the map.  known : of the detections.
     """
     started = time.monotonic()
     with _Run(images, asked, _journal_path(map_path), map_path, progress=progress, is_mapped=True) as run:
         if not run.jobs:
             return None, run.failures
         run.write_map(map_path, is_all=True)
-    summary = Summary.known(path, images, asked.model)
-    return replace(summary, seconds=time.monotonic() - started, score_map=map_path), []
+    return replace(known, seconds=time.monotonic() - started, score_map=map_path), []
 
 
 def _is_map_of(path: Path, image: str, asked: Settings) -> bool:
@@ -297,48 +347,83 @@ def _check_apart(score_map: str, rasters: Sequence[str], outputs: Sequence[Path]
             raise UserError(f"--score-map {score_map} would overwrite {other}; give it another name.")
 
 
-def _is_same_again(path: Path, images: list[str], asked: Settings, output: Output) -> bool:
-    """Whether a search gives the bytes that are there already: for formats that can't say what they answer.
+def _known(
+    path: Path, images: list[str], asked: Settings, output: Output
+) -> tuple[Summary, list[tuple[str, UserError]]]:
+    """What an existing output says, if it answers just this question; pictures asked for are drawn from it.
 
-    Tried only where the file names objects of these very rasters, so that nobody waits for a mere refusal.
+    Returns also the rasters that can't be opened: they are in no output.
+    Raises UserError where the file is anything else, or isn't as it was written any more.
     """
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    for image in images:
-        with _opened(image, asked) as raster:
-            if f"{raster.fingerprint[:8]}-".encode() not in head:
-                return False
-    with tempfile.TemporaryDirectory(prefix="ecodetect-") as folder:
-        again = Path(folder) / path.name
-        with _Run(images, asked, Path(folder) / "journal", None, classify=output.classify) as run:
-            if run.failures:
-                return False
-            run.write(again, output.patches)
-        return filecmp.cmp(again, path, shallow=False)
-
-
-def _is_answered(path: Path, images: list[str], asked: Settings, output: Output) -> bool:
-    """Whether an existing output answers just this question; pictures asked for are drawn from it."""
-    known = key_in(path)
-    if known is None:
-        try:
-            return not output.overwrite and _is_same_again(path, images, asked, output)
-        except UserError:
-            return False
-    keys = []
+    try:
+        stated = formats.read_metadata(path)
+    except UserError:
+        stated = {}
+    keys, looks, footprints, failures, notes = [], [], [], [], []
+    classes: tuple[str, ...] = ()
+    bundles = read_classifiers(output.classify)
     for image in images:
         try:
             with _opened(image, asked) as raster:
-                keys.append(question(raster, asked).key)
-        except UserError:
-            return False
-    hashes = [each.hash for each in read_classifiers(output.classify)]
-    if known != result_key(keys, output.patches, hashes):
-        return False
+                plain = question(raster, asked)
+                looks += classifier_facts(bundles, raster)
+        except PackageError:
+            raise
+        except UserError as error:
+            failures.append((image, error))
+            continue
+        keys.append(plain.key)
+        classes = plain.detector.classes
+        footprints.append(Footprint(raster.name, raster.grid, plain.area))
+        notes += [note.of(raster.name) for note in raster.notes]
+    if not keys or stated.get("key") != result_key(keys, output.patches, looks):
+        raise UserError(f"{path} exists; say --overwrite to replace it: it {_other_answer(stated)}.")
+    held = formats.held_by(path)
+    if not held.is_as_written:
+        raise UserError(
+            f"{path} exists; say --overwrite to replace it: it has been edited since it was written (which"
+            f" is then kept as {formats.kept_name(path).name})."
+        )
+    _tidy(path, [journal_key(key, asked, is_mapped=mapped) for key in keys for mapped in (False, True)])
     if output.picture or output.sheet:
         with _opened(images[0], asked) as raster:
             _draw(raster, asked, output, partial(_as_written, path, raster), None)
-    return True
+    answers = answers_of(bundles[0].card) if bundles else ()
+    assert held.tally is not None
+    summary = Summary.known(path, stated, held.tally, classes, answers)
+    overlapping = overlap_note(footprints)
+    said = [*notes, *([] if overlapping is None else [overlapping])]
+    return replace(summary, notes=merged(said)), failures
+
+
+def _other_answer(stated: Mapping[str, Any]) -> str:
+    """What an existing output is instead of the answer.  stated : its metadata."""
+    if "key" not in stated:
+        return "doesn't say what it answers"
+    version, model = stated.get("ecodetect"), stated.get("model")
+    if version != __version__:
+        return f"is the answer of ecodetect {version} (this is {__version__})"
+    sources = [str(each.get("source")) for each in stated.get("rasters", ()) if isinstance(each, dict)]
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return f"answers another question ({model} on {sources[0] if sources else 'no raster'}{more})"
+
+
+def _tidy(path: Path, keys: list[str]) -> None:
+    """Remove the journal of a scan that was killed between writing its output and tidying up.
+
+    keys : of the rasters in it. Another scan's journal stays.
+    """
+    place = _journal_path(path)
+    if not place.exists():
+        return
+    try:
+        journal = Journal(place)
+    except UserError:
+        return  # in use, or not ours
+    if journal.is_of(keys):
+        journal.discard()
+    else:
+        journal.close()
 
 
 def _as_written(path: Path, raster: Raster) -> list[Detections]:
@@ -347,13 +432,14 @@ def _as_written(path: Path, raster: Raster) -> list[Detections]:
     if not len(layer):
         return []
     geometry = layer.in_pixels(raster.grid)
-    names, label = np.unique(layer.columns["label"].astype(str), return_inverse=True)
-    score = np.asarray(layer.columns["score"], np.float64)
+    labels = layer.columns.get("label", np.full(len(layer), "object", dtype=object))  # none in a label image
+    names, label = np.unique(labels.astype(str), return_inverse=True)
+    score = np.asarray(layer.columns.get("score", np.ones(len(layer))), np.float64)
     classes = tuple(names.tolist())
     if (shapely.get_type_id(geometry) != 0).all():
         return [Detections(raster.grid, "polygon", geometry, score, label.astype(np.int64), classes)]
     sizes, gsd = layer.columns.get("diameter_px"), raster.grid.gsd
-    if gsd is not None:
+    if gsd is not None and "diameter_m" in layer.columns:
         sizes = np.asarray(layer.columns["diameter_m"], np.float64) / np.sqrt(gsd[0] * gsd[1])
     xy = shapely.get_coordinates(shapely.centroid(geometry))
     return [Detections(raster.grid, "point", xy, score, label.astype(np.int64), classes, sizes)]
@@ -380,7 +466,9 @@ def _draw(
 
 
 def _opened(image: str, asked: Settings) -> Raster:
-    return open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt)
+    return open_raster(
+        image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
+    )
 
 
 class _Run:
@@ -388,6 +476,7 @@ class _Run:
 
     jobs : the rasters that were searched, with their numbers in the journal.
     failures : those that couldn't be.
+    is_outrun : nothing was searched, for another process has written the output meanwhile.
     """
 
     def __init__(
@@ -402,7 +491,9 @@ class _Run:
         verified: bool = False,
         is_mapped: bool = False,
         classify: Sequence[str] = (),
+        is_new: bool = False,
     ) -> None:
+        """is_new : the output wasn't there when this was decided."""
         self.jobs: list[tuple[Job, int]] = []
         self.failures: list[tuple[str, UserError]] = []
         self._images, self._asked, self._path, self._out = images, asked, journal, out
@@ -411,7 +502,15 @@ class _Run:
         self._resumed = False
         self._shares: list[tuple[float, int]] = []
         self._is_written = False
-        if restart:
+        self._footprints: list[Footprint] = []
+        self._is_new, self.is_outrun = is_new, False
+        if restart and journal.exists():
+            try:
+                Journal(journal).close()
+            except InUseError:
+                raise
+            except UserError:
+                pass  # what is damaged goes, too
             remove(journal)
 
     def __enter__(self) -> _Run:
@@ -419,14 +518,13 @@ class _Run:
             self._check_frames()
         self.journal = Journal(self._path)
         try:
-            for image in self._images:
+            self.is_outrun = self._is_new and self._out is not None and self._out.exists()
+            for image in () if self.is_outrun else self._images:
                 self._search(image)
             if len(self._images) == 1 and self.jobs:
                 self.journal.forget_all_but([number for _, number in self.jobs])
         except BaseException as error:
             self.__exit__(type(error), error, None)
-            if isinstance(error, KeyboardInterrupt) and self._out is not None and self._path.exists():
-                raise self._stopped() from error
             raise
         return self
 
@@ -435,11 +533,9 @@ class _Run:
             self.journal.discard()
         else:
             self.journal.close()
-
-    def _stopped(self) -> Interrupted:
-        return Interrupted(
-            f"Stopped; what is done is kept in {self._path}: run the same command again to go on."
-        )
+        if isinstance(error, KeyboardInterrupt) and self._out is not None:
+            kept = f"what is done is kept in {self._path}: " if self._path.exists() else ""
+            raise Interrupted(f"Stopped; {kept}run the same command again to go on.") from error
 
     def _check_frames(self) -> None:
         """Refuse, before any search, rasters that one layer can't hold together."""
@@ -465,6 +561,9 @@ class _Run:
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
                 self.jobs.append((job, number))
+                self._footprints.append(Footprint(raster.name, raster.grid, job.work.area))
+        except PackageError:
+            raise
         except UserError as error:
             if not self.journal.is_blank and len(self._images) == 1:
                 error = type(error)(
@@ -483,17 +582,14 @@ class _Run:
         if self._shares:
             n = sum(count for _, count in self._shares)
             share = (sum(part * count for part, count in self._shares) / n if n else 1.0, n)
-        return replace(summary, resumed=self._resumed, verified=share)
+        overlapping = overlap_note(self._footprints)
+        notes = summary.notes if overlapping is None else (*summary.notes, overlapping)
+        return replace(summary, resumed=self._resumed, verified=share, notes=notes)
 
     def write_map(self, path: Path, *, is_all: bool = False) -> None:
         """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
         job, number = self.jobs[0]
-        try:
-            write_scores(job, self.journal, number, path, self._asked, self._progress)
-        except KeyboardInterrupt as error:  # of a large raster it takes minutes
-            if self._out is None:
-                raise
-            raise self._stopped() from error
+        write_scores(job, self.journal, number, path, self._asked, self._progress)
         self._is_written = is_all
 
 

@@ -51,6 +51,7 @@ class Settings:
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
     gsd_m : metres per pixel, where the raster doesn't say.
+    nodata : value that stands for no data, where the raster declares none or another; see `open_raster`.
     diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
         those it has learned.
     score : lowest score kept, for all classes or by class name.
@@ -66,6 +67,7 @@ class Settings:
     aoi: str | None = None
     aoi_layer: str | None = None
     gsd_m: float | None = None
+    nodata: float | None = None
     diameter: Length | None = None
     score: float | Mapping[str, float] | None = None
     device: str = "auto"
@@ -98,6 +100,8 @@ class Settings:
             "options": dict(self.options),
             "bands": self.bands,
             "gsd_m": self.gsd_m,
+            # JSON knows no NaN.
+            "nodata": None if self.nodata is None else f"{self.nodata:.10g}",
             "diameter": None if self.diameter is None else str(self.diameter),
             "score": self.score,
         }
@@ -122,16 +126,21 @@ class Job:
 
         How cuts are chosen depends on what memory and cores there are; units of other cuts can't be mixed.
         """
-        stated = (self.key, asked.tile_px, asked.batch, asked.max_memory, self.work.is_mapped)
         plan = self.layout.plan
         number, cuts = journal.raster(
-            hashlib.sha256(repr(stated).encode()).hexdigest()[:32],
+            journal_key(self.key, asked, is_mapped=self.work.is_mapped),
             json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit, plan.offset_px]),
         )
         tile, halo, per_unit, offset = json.loads(cuts)
         plan = replace(plan, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit, offset_px=offset)
         layout = replace(self.layout, plan=plan)
         return replace(self, layout=layout, work=replace(self.work, plan=plan)), number
+
+
+def journal_key(key: str, asked: Settings, *, is_mapped: bool = False) -> str:
+    """The key of a raster in a journal: that of the question, and what its units are cut by."""
+    stated = (key, asked.tile_px, asked.batch, asked.max_memory, is_mapped)
+    return hashlib.sha256(repr(stated).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -173,9 +182,10 @@ def question(raster: Raster, asked: Settings) -> Question:
         "ecodetect": __version__,
         "raster": raster.fingerprint,
         "source": raster.name,
-        "bands": list(raster.bands),
+        # How stored numbers become the pixels that the detector sees: what else is done to them goes here.
+        "pixels": raster.reading(detector.needs.bands),
         "gsd": raster.grid.stated_gsd,
-        "diameter": None if asked.diameter is None else str(asked.diameter),
+        "size": [grid.width, grid.height, f"{grid.pixels_from(raster.grid)[0]:.9g}"],  # as it is read
         "model": detector.name,
         "settings": dict(detector.settings),
         "area": None if area is None else area.fingerprint,

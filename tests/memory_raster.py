@@ -39,6 +39,9 @@ class MemoryRaster:
     def bytes_per_pixel(self) -> int:
         return int(self.pixels.shape[0] * self.pixels.itemsize)
 
+    def reading(self, bands: Any) -> dict[str, Any]:
+        return {"bands": {name: self.bands.index(name) + 1 for name in bands}}
+
     def env(self, *, cache_bytes: int, threads: int = 1) -> Any:
         return contextlib.nullcontext()
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ecodetect.bands import Naming, choose, described, name_bands
+from ecodetect.band_words import Sensor
+from ecodetect.bands import Naming, choose, lacking, name_bands
 from ecodetect.errors import RasterError
 
 RGB = ["red", "green", "blue"]
@@ -25,39 +26,6 @@ def named(
     return name_bands(descriptions, interpretations or ["undefined"] * len(descriptions), dtype, is_mask)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("Red", "red"),
-        ("R", "red"),
-        ("band 3: Blue", "blue"),
-        ("NIR", "nir"),
-        ("Near-Infrared", "nir"),
-        ("near infrared 1", "nir"),
-        ("nir2", "nir2"),
-        ("band 4 - nir", "nir"),
-        ("N", "nir"),
-        ("infrared", "nir"),
-        ("Red Edge", "red_edge"),
-        ("rededge", "red_edge"),
-        ("RED_EDGE_2", "red_edge2"),
-        ("Shortwave Infrared 1", "swir"),
-        ("SWIR2", "swir2"),
-        ("thermal infrared", "thermal"),
-        ("LWIR", "thermal"),
-        ("Panchromatic", "grey"),
-        ("Gray", "grey"),
-        ("coastal aerosol", "coastal"),
-        ("red - green", None),
-        ("altered", None),
-        ("ndvi", None),
-        ("", None),
-    ],
-)
-def test_words_for_bands(text: str, name: str | None) -> None:
-    assert described(text) == name
-
-
 def test_words_count_before_colours() -> None:
     naming = named(["blue", "green", "red", "nir"], ["red", "green", "blue", "undefined"])
     assert naming.names == ("blue", "green", "red", "nir")
@@ -71,8 +39,39 @@ def test_sentinel_2_by_its_codes() -> None:
     assert named(["B2", "B4", "B8", "B8A"]).names == ("blue", "red", "nir", "nir2")
 
 
-def test_landsat_by_its_codes() -> None:
-    assert named(["SR_B2", "SR_B4", "SR_B5", "ST_B10"]).names == ("blue", "red", "nir", "thermal")
+def test_sentinel_2_by_its_files() -> None:
+    assert named(["T32TQM_20200101_B04_10m", "T32TQM_20200101_B08_10m"]).names == ("red", "nir")
+    plain = [f"B{n}" for n in range(1, 13)]
+    assert named(list(plain)).names[1:4] == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected", "is_told"),
+    [
+        (["SR_B2", "SR_B4", "SR_B5", "ST_B10"], ("blue", "red", "nir", "thermal"), False),
+        ([f"SR_B{n}" for n in (2, 3, 4, 5, 6, 7)], ("blue", "green", "red", "nir", "swir", "swir2"), False),
+        ([f"SR_B{n}" for n in (1, 2, 3, 4, 5, 7)], ("blue", "green", "red", "nir", "swir", "swir2"), True),
+        (["SR_B1", "SR_B3", "SR_B4", "ST_B6"], ("blue", "red", "nir", "thermal"), False),
+        (["SR_B2", "SR_B3", "SR_B4"], ("blue", "green", "red"), True),
+    ],
+)
+def test_landsat_by_its_codes(codes: list[str | None], expected: tuple[str, ...], is_told: bool) -> None:
+    naming = named(codes)
+    assert naming.names == expected
+    assert [note.code for note in naming.notes] == ["band-numbers"] * is_told
+
+
+@pytest.mark.parametrize(
+    ("sensor", "name"), [("sentinel2", "red"), ("landsat8", "red"), ("landsat7", "nir"), (None, "band2")]
+)
+@pytest.mark.parametrize("code", ["B4", "Band 4", "band4", "4"])
+def test_plain_numbers_count_where_the_satellite_is_known(
+    sensor: Sensor | None, name: str, code: str
+) -> None:
+    naming = name_bands(
+        ["B2" if code == "B4" else "2", code], ["gray"] * 2, "uint16", never, sensor=lambda: sensor
+    )
+    assert naming.names[1] == name
 
 
 def test_plain_numbers_are_no_codes() -> None:
@@ -86,6 +85,51 @@ def test_worldview_names() -> None:
     )  # fmt: skip
 
 
+def test_planetscope_has_two_greens() -> None:
+    words = ["coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir"]
+    assert named(list(words)).names == (
+        "coastal", "blue", "green_i", "green", "yellow", "red", "red_edge", "nir",
+    )  # fmt: skip
+
+
+def test_cameras_with_two_bands_of_a_colour() -> None:
+    words = ["Blue-444", "Blue", "Green-531", "Green", "Red-650", "Red", "Red edge-705", "Red edge"]
+    assert named(list(words)).names == (
+        "444nm", "blue", "531nm", "green", "650nm", "red", "705nm", "red_edge",
+    )  # fmt: skip
+
+
+def test_names_by_wavelength() -> None:
+    words = [f"Band {n:02}: {nm} Nanometers" for n, nm in enumerate((475, 560, 668.0, 717, 842), 1)]
+    expected = ("blue", "green", "red", "red_edge", "nir")
+    assert named(list(words)).names == expected
+    assert named(["475", "560", "668", "717", "842"]).names == expected
+    stated = name_bands(
+        [None] * 5, ["gray"] * 5, "float32", never, wavelengths_nm=(475.0, 560.0, 668.0, 717.0, 842.0)
+    )
+    assert stated.names == expected
+
+
+def test_of_many_bands_of_a_colour_the_most_usual_one_has_its_name() -> None:
+    waves = tuple(float(nm) for nm in range(400, 1000, 10))
+    naming = name_bands([None] * 60, ["undefined"] * 60, "uint16", never, wavelengths_nm=waves)
+    place = {name: waves[naming.names.index(name)] for name in ("blue", "green", "red", "red_edge", "nir")}
+    assert place == {"blue": 480, "green": 560, "red": 660, "red_edge": 720, "nir": 840}
+    assert naming.names[1] == "410nm"
+
+
+def test_a_name_at_odds_with_its_wavelength_is_doubtful() -> None:
+    naming = named(["red (842 nm)", "green (560 nm)"])
+    assert naming.names == ("red", "green")
+    assert [note.kind for note in naming.notes] == ["doubt"]
+
+
+def test_channels_of_a_microscope_are_no_colours_by_their_laser() -> None:
+    naming = name_bands(["GFP 488 nm", "Cy5"], ["gray"] * 2, "uint16", never, are_channels=True)
+    assert naming.names == ("GFP 488 nm", "Cy5")
+    assert choose(naming, "cy5", "a.tif") == [("Cy5", 1)]
+
+
 def test_a_single_band_is_grey_unless_it_says_more() -> None:
     assert named([None], ["gray"]).names == ("grey",)
     assert named(["hillshade"], ["undefined"]).names == ("grey",)
@@ -96,16 +140,24 @@ def test_a_single_band_is_grey_unless_it_says_more() -> None:
 def test_three_bands_without_names_are_red_green_blue_and_it_is_said() -> None:
     naming = named([None] * 3, ["gray", "undefined", "undefined"])
     assert naming.names == ("red", "green", "blue")
-    assert "taken as red, green and blue" in str(naming.notes[0])
+    assert "taken as red, green and blue" in naming.notes[0].text
     assert named([None] * 3, dtype="float32").names == ("band1", "band2", "band3")
     assert named([None] * 4).names == ("band1", "band2", "band3", "band4")
+
+
+def test_a_fourth_band_of_0_and_255_beside_three_without_names_is_a_mask() -> None:
+    naming = named([None] * 4, ["gray", *["undefined"] * 3], "uint8", is_mask=lambda index: index == 3)
+    assert naming.names == ("red", "green", "blue", "alpha")
+    assert [note for note in naming.notes if "mask" in note.text]
+    plain = named([None] * 4, dtype="uint8", is_mask=lambda index: False)
+    assert plain.names == ("band1", "band2", "band3", "band4")
 
 
 def test_near_infrared_is_never_taken_for_alpha() -> None:
     naming = named([None] * 4, [*RGB, "alpha"], is_mask=lambda index: False)
     assert naming.names == (*RGB, "nir")
     assert naming.alpha is None
-    assert "flagged as alpha" in str(naming.notes[0])
+    assert "flagged as alpha" in naming.notes[0].text
 
 
 @pytest.mark.parametrize("seen", [True, None])
@@ -179,3 +231,25 @@ def test_a_band_by_its_description() -> None:
 def test_bands_that_are_not_there(text: str, message: str) -> None:
     with pytest.raises(RasterError, match=message):
         choose(NAIP, text, "a.tif")
+
+
+# -- what a model lacks
+
+
+@pytest.mark.parametrize(
+    ("have", "said"),
+    [
+        (
+            ["band1", "band2", "band3"],
+            "has band1, band2, band3: say which is which (--bands red=1,green=2,blue=3).",
+        ),
+        (
+            ["red", "band2", "band3", "nir"],
+            "(--bands red,green=2,blue=3, with those that they are in it).",
+        ),
+        (["grey"], "has grey."),
+        (["red", "green", "nir"], "has red, green, nir."),
+    ],
+)
+def test_what_to_say_where_bands_have_no_names(have: list[str], said: str) -> None:
+    assert lacking(["red", "green", "blue"], have).endswith(said)

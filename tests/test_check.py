@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,7 +137,9 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
         (["--split", "files"], "can't be split by file"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--picture", "a.gif"], "a.gif"),
-        (["-m", "heatmap"], "heatmap is a kind of detector"),
+        (["-m", "threshold"], "'threshold' has nothing to learn"),
+        (["--gsd", "0"], "--gsd must be above 0"),
+        (["-m", "heatmap", "--set", "nothing=1"], "nothing"),
         (["-m", "gone.safetensors"], "There is no model gone.safetensors."),
     ],
 )
@@ -172,3 +175,45 @@ def test_files_that_do_not_belong_together(tmp_path: Path, ecodetect: Run) -> No
     done = ecodetect("check", tmp_path)
     assert done.code == 2
     assert "no band in common" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size_m"),
+    [
+        ({}, 0.5004),
+        ({"model": "heatmap"}, 0.5004),
+        ({"model": "faster_rcnn"}, 0.5004),
+        ({"model": "sliding_window", "settings": {"window": "20m"}}, 0.5004),
+        ({"model": "shrubs"}, 0.2),
+        ({"backbone": "resnet18", "weights": "none"}, 0.5004),
+    ],
+    ids=str,
+)
+def test_rasters_are_seen_as_training_sees_them(
+    tmp_path: Path, arguments: dict[str, Any], size_m: float
+) -> None:
+    """The same detector, pixel size, bands and classes, whatever is asked for."""
+    pytest.importorskip("torch")
+    from ecodetect.training.case import begin
+
+    image = write_raster(tmp_path / "scene.tif", noise(3, 256, 256), gsd_m=size_m)
+    truth = write_boxes(tmp_path / "shrubs.csv", BOXES)
+    asked = Asked(bands="3,2,1")
+    facts = check([image, truth], asked, **arguments)
+    assert facts["problems"] == []
+    said: list[Any] = []
+    given = {"model": None, "backbone": None, "weights": None, "settings": None} | arguments
+    case = begin(
+        [image, truth], "m", given["model"], asked, given["backbone"], given["weights"], "auto", 0, None,
+        given["settings"], "", said.append,
+    )  # fmt: skip
+    seen = facts["seen_at"]
+    assert seen["gsd"] == case.made.gsd
+    assert tuple(seen["bands"]) == case.made.bands
+    reads = [float(np.sqrt(np.prod(grid.gsd))) for grid in case.whole.grids if grid.gsd is not None]
+    assert seen["read_at_m"] == [min(reads), max(reads)]
+    assert facts["split"]["training"]["annotations"] == case.sides.objects[0]
+    assert [note.to_json() for note in said] == [
+        note for note in facts["notes"] if note["code"] != "model-misfit"
+    ]
+    case.close()

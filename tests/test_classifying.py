@@ -340,7 +340,7 @@ def test_where_the_raster_shows_nothing_there_is_no_species(
     found = formats.read(done.path)
     assert (done.unknown, found.columns["species"][1]) == (1, "")
     assert np.isnan(found.columns["species_score"][1])
-    assert any("1 of 2 have no species" in str(note) for note in done.notes)
+    assert any("no species for 1 of 2" in str(note) for note in done.notes)
 
 
 def test_classifying_twice_gives_the_same_bytes(raster: Path, species: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,8 +119,8 @@ def raising(error: BaseException) -> Callable[[], object]:
         (UserError("a\x1b[31m.tif"), 2, "error: a\N{REPLACEMENT CHARACTER}[31m.tif"),
         (UserError("Bäume 木.tif ≥ 3"), 2, "error: Bäume 木.tif ≥ 3"),
         (click.FileError("a.tif", "gone"), 2, "error: Could not open file 'a.tif': gone"),
-        (click.Abort(), 130, "interrupted"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.Abort(), 130, "Stopped; the same command begins anew."),
+        (KeyboardInterrupt(), 130, "Stopped; the same command begins anew."),
         (Interrupted("Stopped; the same command goes on."), 130, "Stopped; the same command goes on."),
     ],
 )
@@ -131,6 +132,21 @@ def test_an_error_is_one_line_and_a_code(
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.strip() == line  # click ends the line of a terminal's ^C first
     assert outcome.err.endswith("\n")
+
+
+def test_ctrl_c_that_a_library_makes_another_error_of_is_one(
+    ecodetect: Run, failing: Callable[..., None]
+) -> None:
+    def action() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy failed to import") from None
+
+    failing(action)
+    outcome = ecodetect("doctor")
+    assert (outcome.code, outcome.err) == (130, "Stopped; the same command begins anew.\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), EOFError("by zero"), OSError("by zero")])

@@ -87,7 +87,7 @@ def test_what_lies_outside_is_left_out_with_an_image_only(tmp_path: Path, plot: 
 def test_pixels_stay_pixels_without_an_image(tmp_path: Path, boxes: Path) -> None:
     done = convert(boxes, tmp_path / "a.geojson")
     text = (tmp_path / "a.geojson").read_text(encoding="utf-8")
-    assert '"ecodetect:frame":"pixel"' in text
+    assert '"ecodetect:frame":"pixel_up"' in text
     assert any("--image" in str(note) for note in done.notes)
     convert(boxes, tmp_path / "a.csv")
     assert shapely.bounds(formats.read(tmp_path / "a.csv").geometry).tolist() == [

@@ -39,6 +39,24 @@ def test_a_picture_without_place(sample_data: Path) -> None:
     assert describe(sample_data / "cells.png", gsd_m=1e-6)["gsd_m"] == [1e-6, 1e-6]
 
 
+def test_the_models_that_make_sense_are_offered_and_of_the_others_is_said_why(
+    sample_data: Path, ecodetect: Run
+) -> None:
+    """An orthophoto isn't a micrograph, though both have red, green and blue."""
+    found = describe(sample_data / "dryland.tif")["detectors"]
+    meant = [name for name, answer in found.items() if answer["meant"]]
+    assert meant == list(found)[: len(meant)]  # first
+    assert {"shrubs", "threshold"} <= set(meant)
+    assert not {"nuclei", "blood-cells", "seals", "trees"} & set(meant)
+    assert "makes sense only if they are 1.55 m to 8.65 m wide here" in found["nuclei"]["why"]
+    assert "per pixel (the raster has 20 cm)" in found["trees"]["why"]
+    cells = describe(sample_data / "cells.png")["detectors"]
+    assert cells["nuclei"]["meant"]
+    assert not cells["shrubs"]["fits"]
+    said = ecodetect("info", sample_data / "dryland.tif").out
+    assert "nuclei      not offered: The model 'nuclei' has learned nucleus 7.75 to 43.2 px wide" in said
+
+
 def test_a_layer_without_features(tmp_path: Path) -> None:
     (tmp_path / "a.geojson").write_text('{"type":"FeatureCollection","features":[]}')
     facts = describe(tmp_path / "a.geojson")

@@ -120,6 +120,34 @@ def test_commands_and_scripts_on_sample_data_do_what_the_page_says(
                 assert printed.getvalue() == after.text
 
 
+def outputs(words: list[str]) -> Iterator[str]:
+    """What a command writes, by its words; a scan without -o writes beside its raster."""
+    command, *rest = words
+    given = [rest[rest.index(flag) + 1] for flag in ("-o", "--out", "--score-map", "--sheet") if flag in rest]
+    yield from (name for name in given if not name.endswith("/"))
+    if command in ("scan", "candidates") and "-o" not in rest:
+        yield f"{rest[0]}, {command}"
+    if command == "convert":
+        yield rest[1]
+
+
+@pytest.mark.parametrize("words_of", [*PAGES, *COMMANDS], ids=lambda each: str(getattr(each, "name", each)))
+def test_commands_can_be_run_one_after_another(words_of: Path | str) -> None:
+    """None writes what another on the page, or in the help of a command, has written to another question."""
+    if isinstance(words_of, Path):
+        commands = command_lines(words_of)
+    else:
+        found = cli.get_command(click.Context(cli), words_of)
+        assert found is not None
+        lines = (found.help or "").splitlines()
+        commands = [shlex.split(line)[1:] for line in lines if line.strip().startswith("ecodetect ")]
+    by_output: dict[str, list[str]] = {}
+    for words in commands:
+        if words and words[0] in COMMANDS and not {"--dry-run", "--overwrite", "--resume"} & set(words):
+            for name in outputs(words):
+                assert by_output.setdefault(name, words) == words, name
+
+
 @each_page
 def test_commands_exist_with_their_flags(page: Path) -> None:
     for words in command_lines(page):
@@ -137,18 +165,58 @@ def assert_is_option(setting: str, detector: str) -> None:
     read_options(importlib.import_module(TABLE[detector]).Options, {name: value}, detector)
 
 
+def flags_of(command: str) -> set[str]:
+    """The options of a command, as they are written."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    return {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+# Commands that a page is about beside those that its name and its paragraphs name.
+ABOUT = {"docs/formats.md": ("check", "convert", "scan"), "README.md": ("scan",)}
+
+
+def passages(text: str) -> Iterator[str]:
+    """Paragraphs, items of lists and rows of tables, each by itself."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        yield from re.split(r"\n(?=\s*(?:[-*|]|\d+\.) ?)", paragraph)
+
+
+def misplaced(page: Path, text: str, elsewhere: set[str]) -> Iterator[str]:
+    """Options that the command beside them doesn't have: `code: option`.
+
+    A span that begins with a command is held against it, another against the commands that its passage or the
+    page is about; where there are none, some command must have it.
+
+    elsewhere : options of scripts, and of all commands.
+    """
+    about = {name for name in COMMANDS if page.stem == name} | set(ABOUT.get(page_name(page), ()))
+    for passage in passages(text):
+        spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", passage)]
+        first = {span: span.removeprefix("ecodetect ").split()[:1] for span in spans}
+        named = {words[0] for words in first.values() if words and words[0] in COMMANDS}
+        for span in spans:
+            if span.startswith("python "):
+                continue
+            own = {word for word in first[span] if word in COMMANDS}
+            for flag in FLAG.findall(span):
+                commands = own or named | about
+                there = set().union(*map(flags_of, commands)) if commands else elsewhere
+                if flag not in there | {"--help"} and (own or flag not in elsewhere - ALL_FLAGS):
+                    yield f"{span}: {flag}"
+
+
+ALL_FLAGS = {flag for name in COMMANDS for flag in flags_of(name)}
+
+
 @each_page
 def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    flags = {"--help"}
+    elsewhere = set(ALL_FLAGS)
     for script in (ROOT / "benchmarks").rglob("*.py"):
-        flags |= set(re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8")))
-    for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
-        flags |= {
-            flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)
-        }
+        elsewhere |= set(re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8")))
+    assert list(misplaced(page, text, elsewhere)) == []
     options = {name for detector in TABLE for name in describe(detector).options}
     options |= {
         field.name
@@ -157,8 +225,6 @@ def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
         for field in dataclasses.fields(training)
     }
     for code in re.findall(r"`([^`\n]+)`", text):
-        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
-            assert flag in flags, code
         for name in re.findall(r"^(?:--set )?([a-z_]+)=(?!…)\S+$", code):
             assert name in options, code
     for command_name in re.findall(r"`ecodetect ([a-z]+)", text):

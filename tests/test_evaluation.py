@@ -20,9 +20,11 @@ from command_line import Run
 from PIL import Image
 from pyproj import CRS
 from scipy.optimize import linear_sum_assignment
+from training_sets import noise, write_raster
 
 from ecodetect import bundle, formats
-from ecodetect.evaluation import Criterion, evaluate
+from ecodetect.evaluation import Criterion, evaluate, worst
+from ecodetect.pictures import Panel
 from ecodetect.pictures.colours import PALETTE
 from ecodetect.sizes import Length
 
@@ -244,6 +246,36 @@ def test_several_polygons_are_plots(tmp_path: Path) -> None:
     assert (done.count.mae, done.count.n) == (0.5, 4)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_annotations_mean_is_said_as_to_train(tmp_path: Path, ecodetect: Run) -> None:
+    """The options that `check` and `train` have: radius, the raster's edge, ground that is complete."""
+    image = write_raster(tmp_path / "a.tif", noise(3, 64, 64), gsd_m=None)
+    found = table(tmp_path / "f.csv", "x,y", [(3.5, 30.5), (30.5, 30.5), (40.5, 50.5)])
+    there = table(tmp_path / "t.csv", "x,y", [(1.5, 9.5), (30.5, 33.5), (60.5, 40.5)])
+    arguments = ("evaluate", found, there, "--image", image, "--radius", "4px")
+
+    def counts(*more: object) -> tuple[int, int, int]:
+        done = ecodetect(*arguments, *more, "--json")
+        assert done.code == 0, done.err
+        rates = json.loads(done.out)
+        return rates["true_positives"], rates["false_positives"], rates["false_negatives"]
+
+    assert counts() == (1, 2, 2)
+    assert counts("--ignore-edge", "5px") == (1, 1, 0)
+    plot = tmp_path / "plot.geojson"
+    ring = [[20, 20], [50, 20], [50, 45], [20, 45], [20, 20]]
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    plot.write_text(
+        json.dumps({"type": "FeatureCollection", "ecodetect:frame": "pixel", "features": [
+            {"type": "Feature", "properties": {}, "geometry": shape}]}),
+        encoding="utf-8",
+    )  # fmt: skip
+    assert counts("--area", plot) == counts("--complete", plot)
+    assert "2 of 3 annotations lie outside" in ecodetect(*arguments, "--complete", plot).err
+    assert counts("--complete", "image") == (1, 2, 2)
+    assert "give a length" in ecodetect(*arguments[:5], "--radius", "contour").err
+
+
 # -- images ------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +449,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, ecodetect: Run) -> None:
     elsewhere = layer(tmp_path / "e.gpkg", [shapely.Point(103.6, 1.4)], crs="EPSG:4326", label=["a"])
     far = layer(tmp_path / "far.gpkg", [shapely.box(X0 + 9e4, Y0, X0 + 9.1e4, Y0 + 9)])
     cases: list[tuple[list[object], str]] = [
-        ([found, there], "neither a radius nor an accuracy"),
+        ([found, there], "Neither radius nor accuracy"),
         ([found, there, "--within", "3"], "unit"),
         ([found, there, "--within", "3px"], "--image"),
         ([found, there, "--within", "3m", "--inside"], "give one"),
@@ -462,7 +494,7 @@ def test_truth_where_the_model_was_trained_is_warned_of(tmp_path: Path, ecodetec
     there = layer(tmp_path / "t.gpkg", at((0, 0), (10, 0), (60_000, 0)))
     done = ecodetect("evaluate", found, there, "--within", "3m", "-m", tmp_path / "m.safetensors")
     assert done.code == 0, done.err
-    assert "2 of 3 individuals lie within about 1 km of where the model 'shrubs' was trained" in done.err
+    assert "Within about 1 km of where the model 'shrubs' was trained: 2 of 3 individuals" in done.err
     other = evaluate(found, there, criterion=within("3m"), model=tmp_path / "far.safetensors")
     assert not any("was trained" in str(note) for note in other.notes)
 
@@ -537,6 +569,24 @@ def test_a_sheet_of_errors_from_many_images(tmp_path: Path, ecodetect: Run) -> N
     assert {PALETTE[0], PALETTE[1]} <= colours  # a false one and a missed one
     bare = ecodetect(*asked)
     assert (bare.code, "--image" in bare.err) == (2, True)
+
+
+@pytest.mark.parametrize(("size", "least"), [("", 24), ("40", 40)])
+def test_a_cutout_of_individuals_of_unknown_size_shows_them_and_their_surroundings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, least: float
+) -> None:
+    """Points on points: a detection next to its truth says nothing of how large an individual is."""
+    image = raster(tmp_path / "a.tif", size=400, crs=None)
+    places = [(x + 0.5, y + 0.5) for x in range(30, 400, 90) for y in range(30, 400, 90)]
+    there = table(tmp_path / "t.csv", "x,y", places)
+    own = [(x + 0.7, y + 0.3, size) for x, y in places[1:]] + [(390.2, 5.7, size)]
+    found = table(tmp_path / "f.csv", "x,y,diameter_px", own)
+    panels: list[Panel] = []
+    monkeypatch.setattr(worst, "draw_panels", lambda shown, *_, **__: panels.extend(shown))
+    evaluate(found, there, image=image, criterion=within("9px")).draw_errors(tmp_path / "s.png")
+    widths = [float(np.ptp(cut.one.bounds()[0][[0, 2]])) for panel in panels for cut in panel.cuts]
+    assert len(widths) == 2  # one missed, one false
+    assert all(least * 0.95 <= width <= 90 for width in widths)
 
 
 # -- against others, from file to number -------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_deepness_is_told_what_is_true(pair: tuple[Path, Path], tmp_path: Path) 
         return {key: json.loads(value) for key, value in facts.items() if key != "ecodetect.stride"}
 
     facts = told(pair[1])
-    assert facts["model_type"] == "Regressor"
+    assert "model_type" not in facts  # images of any side are nothing for Deepness
     assert facts["class_names"] == {"0": "object"}
     assert facts["resolution"] == 40
     assert facts["standardization_mean"] == [10 / 255] * 4
@@ -136,13 +136,33 @@ def test_deepness_is_told_what_is_true(pair: tuple[Path, Path], tmp_path: Path) 
     assert "tile_size" not in facts
     exporting.export(pair[0], tmp_path / "fixed.onnx", tile_px=64)
     facts = told(tmp_path / "fixed.onnx")
-    assert facts["tile_size"] == 64
+    assert (facts["tile_size"], facts["model_type"], facts["reg_output_scaling"]) == (64, "Regressor", 255)
     (image,) = onnx.load(tmp_path / "fixed.onnx").graph.input
     assert [dim.dim_value for dim in image.type.tensor_type.shape.dim] == [1, 4, 64, 64]
     with pytest.raises(BundleError, match="for tiles of 64 px only"):
         models.build(
             tmp_path / "fixed.onnx", Scene(("red", "green", "blue", "nir"), (0.4, 0.4), "uint8", None)
         )
+
+
+def test_deepness_draws_the_map_of_the_network(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its steps, written out: values by 255, standardised, answers times the scaling, kept in 8 bits."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    exporting.export(pair[0], tmp_path / "fixed.onnx", tile_px=64)
+    session = onnxruntime.InferenceSession(tmp_path / "fixed.onnx", providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    tile = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    mean, deviation = (json.loads(told[f"standardization_{name}"]) for name in ("mean", "std"))
+    image = ((tile / 255 - mean) / deviation).astype(np.float32).transpose(2, 0, 1)[None]
+    (maps,) = session.run(None, {session.get_inputs()[0].name: image})
+    drawn = (maps * json.loads(told["reg_output_scaling"])).astype(np.uint8)
+    assert drawn.shape[1:] == (len(json.loads(told["class_names"])), 64, 64)
+    assert 0 <= maps.min() < maps.max() <= 1
+    assert drawn.max() > 20  # not black
+    assert np.abs(drawn.astype(int) - maps * 255).max() <= 1  # and nothing wraps around
+    whole = onnxruntime.InferenceSession(pair[1], providers=["CPUExecutionProvider"])
+    (wanted,) = whole.run(None, {whole.get_inputs()[0].name: image})
+    assert np.abs(maps - np.clip(wanted[:, :1], 0, 1)).max() < 1e-5
 
 
 def test_the_command(pair: tuple[Path, Path], ecodetect: Run, tmp_path: Path, sample_data: Path) -> None:
@@ -188,14 +208,11 @@ def test_other_answers_are_not_written(
 def test_packages_that_are_missing_are_named(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = exporting.importlib.util.find_spec
-    monkeypatch.setattr(
-        exporting.importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name)
-    )
-    with pytest.raises(UserError, match=r"needs onnx: pip install ecodetect\[onnx\]"):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r'needs onnx, .*: pip install "ecodetect\[onnx\]"'):
         exporting.export(pair[0], tmp_path / "never.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"pip install ecodetect\[onnx\]"):
+    with pytest.raises(UserError, match=r'pip install "ecodetect\[onnx\]"'):
         models.build(pair[1], Scene(("red", "green", "blue", "nir"), (0.4, 0.4), "uint8", None))
 
 

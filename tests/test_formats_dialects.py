@@ -169,6 +169,25 @@ def test_megadetector_shares_need_an_image_to_be_converted(tmp_path: Path) -> No
         convert(written(tmp_path / "md.json", MEGADETECTOR), tmp_path / "out.csv")
 
 
+def test_megadetector_is_compared_with_pixels_of_images_of_a_known_size(tmp_path: Path) -> None:
+    content = truth()
+    detections = [
+        {"category": "1", "conf": 0.9, "bbox": [x / 40, y / 30, (x1 - x) / 40, (y1 - y) / 30], "image": n}
+        for n, (x, y, x1, y1) in ((7, (1, 2, 6, 8)), (7, (10, 10, 14, 14)), (8, (20, 5, 26, 11)))
+    ]
+    images = [
+        {"file": f"cam/plot{n}.jpg", "detections": [each for each in detections if each["image"] == n]}
+        for n in (7, 8, 9)
+    ]
+    made = {"detection_categories": {"1": "animal"}, "images": images}
+    done = evaluate(written(tmp_path / "md.json", made), written(tmp_path / "t.json", content))
+    assert (done.rates.n_detections, done.rates.f1) == (3, 1)
+    for image in content["images"]:
+        del image["width"]
+    with pytest.raises(UserError, match="shares of the image's size; name the image with --image"):
+        evaluate(tmp_path / "md.json", written(tmp_path / "t.json", content))
+
+
 def test_megadetector_short_form_is_in_pixels(tmp_path: Path) -> None:
     found = [{"file": "plot.jpg", "detections": [{"category": "animal", "confidence": 0.9, "bbox": BOX}]}]
     assert bounds(read(tmp_path / "md.json", found)) == [BOX]

@@ -32,8 +32,8 @@ from ecodetect.formats.antimeridian import cut
 from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
 
-SUFFIXES = (".geojson", ".geojsonl", ".gpkg", ".parquet", ".fgb", ".shp")
-WITH_METADATA = (".geojson", ".gpkg", ".parquet", ".fgb")
+SUFFIXES = (".geojson", ".geojsonl", ".gpkg", ".parquet", ".fgb", ".shp", ".kml")
+WITH_METADATA = (".geojson", ".gpkg", ".parquet", ".fgb", ".kml")
 COLUMNS = {
     "id": "str",
     "label": "str",
@@ -161,9 +161,10 @@ def test_objects_lie_in_their_place_for_other_readers(name: str, kind: str, tmp_
         written = formats.write(path, made_stream(layer))
         assert (written.path, written.features, written.dropped) == (path, len(layer), 0)
         geometry, frame = seen_by_others(path) if suffix != ".geojsonl" else _lines(path)
-        crs = CRS.from_epsg(4326) if "geojson" in suffix else frame.crs
+        is_lonlat = "geojson" in suffix or suffix == ".kml"
+        crs = CRS.from_epsg(4326) if is_lonlat else frame.crs
         assert crs is not None
-        if "geojson" not in suffix:
+        if not is_lonlat:
             assert CRS(crs) == grid.crs or suffix == ".shp"  # ESRI's words for a CRS say no axis order
         assert_same_place(back_in_pixels(geometry, crs, grid), layer.geometry, 1e-6)
         again = formats.read(path, grid=grid)
@@ -205,10 +206,12 @@ def test_a_raster_without_crs(suffix: str, transform: Affine6, tmp_path: Path) -
     path = tmp_path / f"out{suffix}"
     formats.write(path, made_stream(layer))
     geometry, frame = seen_by_others(path)
+    if grid.frame == "pixel":  # a GIS lays such a raster below y = 0
+        geometry = shapely.transform(geometry, lambda xy: xy * (1, -1))
     assert_same_place(back_in_pixels(geometry, None, grid), layer.geometry, 1e-6)
     if suffix == ".geojson":
         text = json.loads(path.read_text("utf-8"))
-        assert text["ecodetect:frame"] == grid.frame
+        assert text["ecodetect:frame"] == {"pixel": "pixel_up"}.get(grid.frame, grid.frame)
     elif suffix == ".gpkg":
         with sqlite3.connect(path) as database:
             assert database.execute("SELECT srs_id FROM gpkg_geometry_columns").fetchall() == [(-1,)]
@@ -507,7 +510,7 @@ def test_a_shapefile_takes_its_old_side_files_with_it(tmp_path: Path) -> None:
     (tmp_path / "out.qix").write_bytes(b"index of the old one")
     plane = Grid(500, 400)
     formats.write(path, made_stream(made_layer(shapes_px("boxes", plane), plane)), overwrite=True)
-    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".cpg", ".dbf", ".shp", ".shx"]
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".cpg", ".dbf", ".qml", ".shp", ".shx"]
 
 
 def test_what_cant_be_written_is_said_before(tmp_path: Path) -> None:
@@ -579,7 +582,7 @@ def test_geopackage_is_valid_and_carries_a_style(kind: str, classes: tuple[str, 
         entries = list(renderer.iter("category"))
         assert [entry.get("value") for entry in entries] == [*classes, ""]
     else:
-        assert (renderer.get("type"), renderer.get("attr")) == ("graduatedSymbol", "score")
+        assert (renderer.get("type"), renderer.get("attr")) == ("graduatedSymbol", 'coalesce("score", -1)')
         entries = list(renderer.iter("range"))
     assert [entry.get("symbol") for entry in entries] == list(symbols)
 
@@ -734,7 +737,8 @@ def test_pixels_without_a_crs_belong_to_a_raster_without_one(tmp_path: Path) -> 
 
 BROKEN = {
     "": "is empty",
-    "[]": "isn't JSON: '{' is missing at line 1, column 1",
+    "[1]": "a list of something else",
+    '[{"type": "Feature", "geometry": null}': "ends too early at line 1",
     "{}": "no features",
     '{"type": "Topology", "objects": {}}': "no features",
     '{"type": "FeatureCollection",\n "features": [{"type": "Fea': "ends too early at line 2",
@@ -747,6 +751,29 @@ BROKEN = {
     + "}}]}": "digits",
     "\0" * 100: "isn't JSON",
 }
+
+
+def test_an_empty_list_of_features_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"  # QuPath's export of an image without objects
+    path.write_text("[]")
+    assert len(formats.read(path)) == 0
+
+
+EXCHANGED = Grid(400, 300, (0.1, 0.0, 404_000.0, 0.0, -0.1, 3_285_000.0), CRS.from_epsg(32617))
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:4326"])
+def test_exchanged_coordinates_of_a_layer_are_said_and_taken(tmp_path: Path, crs: str | None) -> None:
+    lon, lat = EXCHANGED.to_lonlat([(10.0, 20.0)])[0].tolist()
+    point = {"type": "Point", "coordinates": [lat, lon]}
+    layer = {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": point}]}
+    if crs is not None:
+        layer["crs"] = {"type": "name", "properties": {"name": crs}}  # type: ignore[assignment]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(layer))
+    found = formats.read(path, grid=EXCHANGED)
+    assert shapely.distance(found.in_pixels(EXCHANGED)[0], shapely.Point(10, 20)) < 1e-3
+    assert [note.code for note in found.notes] == ["coordinates-exchanged"]
 
 
 @pytest.mark.parametrize("text", BROKEN)

@@ -399,3 +399,90 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_no_features_leave_a_header(tmp_path: Path) -> None:
     formats.write(tmp_path / "t.csv", Stream([], "Point", {"label": "str"}, grid=GRID))
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "source,x,y,label,lon,lat\n"
+
+
+# -- numbers and headings as people write them ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "x", "y"),
+    [
+        ("Latitud;Longitud", "{lat}", "{lon}"),
+        ("lat;long", "{lat}", "{lon}"),
+        ("Längengrad;Breitengrad", "{lon}", "{lat}"),
+        ("Longitudine;Latitudine", "{lon}", "{lat}"),
+        ("Este (m);Norte (m)", "{east}", "{north}"),
+        ("Norte;Este", "{north}", "{east}"),
+        ("X_UTM;Y_UTM", "{east}", "{north}"),
+        ("Rechtswert;Hochwert", "{east}", "{north}"),
+        ("Coordenada X;Coordenada Y", "{east}", "{north}"),
+    ],
+)
+@pytest.mark.parametrize("comma", [".", ","])
+def test_headings_in_other_languages(tmp_path: Path, header: str, x: str, y: str, comma: str) -> None:
+    (east, north), (lon, lat) = GRID.to_world([(10.0, 20.0)])[0], GRID.to_lonlat([(10.0, 20.0)])[0]
+    values = {"east": f"{east:.4f}", "north": f"{north:.4f}", "lon": f"{lon:.9f}", "lat": f"{lat:.9f}"}
+    row = f"{x};{y}".format(**values).replace(".", comma)
+    layer = read(tmp_path, f"{header}\n{row}\n")
+    assert np.abs(np.array(xy(layer)) - [10, 20]).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("404.005,0;3.284.990,0", "404.005;3284990"),
+        ("404.005;3.284.990", "404.005;3.284.990"),
+        ("404,005;3,284,990", "404,005;3,284,990"),
+        ("404,005.0;3,284,990.00", "404,005;3284990.0"),
+        ("404 005,0;3 284 990,0", "404005;3284990,00"),
+        ("404'005.0;3'284'990.0", "404\u2019005;3\u2019284\u2019990"),
+    ],
+)
+def test_grouped_thousands(tmp_path: Path, first: str, second: str) -> None:
+    layer = read(tmp_path, f"este;norte\n{first}\n{second}\n")
+    assert xy(layer) == [[50, 100], [50, 100]]
+
+
+def test_degrees_minutes_and_seconds(tmp_path: Path) -> None:
+    grid = Grid(100, 100, (0.0001, 0, -3.6, 0, -0.0001, 37.21), CRS.from_epsg(4326))
+    rows = [
+        "37°12'30\"N;3°35'48\"W",
+        "37° 12.5' N;3° 35.8' O",
+        "N 37 12 30;W 3 35 48",
+        "37:12:30;-3:35:48",
+        "37.2083333333 N;3.5966666667 W",
+        "37º12′30,0″N;−3,5966666667",
+    ]
+    layer = read(tmp_path, "latitud;longitud\n" + "\n".join(rows) + "\n", grid=grid)
+    assert np.abs(np.array(xy(layer)) - [33.333, 16.667]).max() < 0.01
+    assert len(layer) == len(rows)
+    assert [note.code for note in layer.notes] == ["letter-o"]
+
+
+def test_letter_of_the_other_axis_is_no_position(tmp_path: Path) -> None:
+    with pytest.raises(LayerError, match=r"a latitude \(N\) in the column of longitudes: they may be exch"):
+        read(tmp_path, "lat,lon\n3.5 W,37.2 N\n")
+
+
+@pytest.mark.parametrize("header", ["lat,lon", "x,y", "este,norte"])
+def test_exchanged_coordinates_are_said_and_taken(tmp_path: Path, header: str) -> None:
+    place = GRID.to_world([(10.0, 20.0)]) if header == "este,norte" else GRID.to_lonlat([(10.0, 20.0)])
+    first, second = (place[0][::-1] if header != "lat,lon" else place[0]).tolist()
+    layer = read(tmp_path, f"{header}\n{first:.9f},{second:.9f}\n")
+    assert np.abs(np.array(xy(layer)) - [10, 20]).max() < 0.01
+    assert any(note.code == "coordinates-exchanged" and note.kind == "doubt" for note in layer.notes)
+
+
+def test_latitudes_beyond_90_degrees_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LayerError, match="seem to be exchanged"):
+        read(tmp_path, "lat,lon\n-120.5,37.2\n", grid=None, image=None)
+
+
+def test_herdnet_and_dotdotgoose_tables(tmp_path: Path) -> None:
+    layer = read(tmp_path, "images,x,y,labels\nplot.jpg,152,63,1\nb.jpg,1,2,2\n", grid=None, image=None)
+    assert layer.metadata["images"] == ("plot.jpg", "b.jpg")
+    assert layer.columns["label"].tolist() == ["1", "2"]
+    layer = read(tmp_path, "survey id,image,class,x,y\ns,plot.jpg,goose,1.5,2.5\n", grid=None, image=None)
+    assert (xy(layer), layer.columns["label"].tolist()) == ([[1.5, 2.5]], ["goose"])
+    with pytest.raises(LayerError, match="export DotDotGoose's points"):
+        read(tmp_path, "survey id,image,goose,duck,x,y\ns,plot.jpg,3,1,,\n", grid=None, image=None)

@@ -71,7 +71,8 @@ class Scan:
         result = subprocess.run(self.command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert self.out.read_bytes() == self.right
-        assert [entry.name for entry in self.out.parent.iterdir()] == [self.out.name]
+        beside = {self.out.name, self.out.with_suffix(".qml").name}  # the layer and its style
+        assert {entry.name for entry in self.out.parent.iterdir()} == beside
         self.out.unlink()
 
 

@@ -59,6 +59,6 @@ def test_training_takes_outlines_for_points_and_says_for_how_many(tmp_path: Path
     assert not np.isfinite(plain.size_px).any()
     made = gather(pair, Asked(radius="contour"))
     assert 45 <= np.isfinite(made.sources[0].size_px).sum() < 80
-    assert any("of 80 points have a clear outline" in str(note) for note in made.notes)
+    assert any("of 80 points, taken as their box" in str(note) for note in made.notes)
     fixed = gather(pair, Asked(radius=Length.parse("2m", name="radius"))).sources[0]
     assert np.isfinite(fixed.size_px).all()

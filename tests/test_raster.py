@@ -277,9 +277,12 @@ def test_a_stated_gsd_helps_where_the_file_says_none(tmp_path: Path) -> None:
     with open_raster(write(tmp_path / "a.png", noise(), driver="PNG", place=False), gsd_m=0.25) as raster:
         assert raster.grid.gsd == (0.25, 0.25)
         assert raster.grid.frame == "pixel"
-    with open_raster(write(tmp_path / "a.tif", noise(), photometric="rgb"), gsd_m=0.25) as raster:
+    placed = write(tmp_path / "a.tif", noise(), photometric="rgb")
+    with open_raster(placed, gsd_m=0.1015) as raster:
         assert raster.grid.gsd == pytest.approx((0.1, 0.1), rel=1e-3)
-        assert any("0.25 m are not used" in str(note) for note in raster.notes)
+        assert [note.code for note in raster.notes] == ["gsd-unused"]
+    with pytest.raises(RasterError, match=r"a.tif says itself that a pixel is 0.1 x 0.1 m, not 0.25 m"):
+        open_raster(placed, gsd_m=0.25)
 
 
 def test_a_world_file_places(tmp_path: Path) -> None:
@@ -445,3 +448,7 @@ def test_a_fingerprint_tells_rasters_apart_and_not_paths(tmp_path: Path) -> None
         fingerprint("f.tif", pixels[:, :-1], compress="deflate"),
     ]
     assert len({first, *others}) == 5
+    one = pixels.copy()
+    one[1, 77, 3] ^= 1  # one pixel of a small raster, in whatever format
+    for options in ({}, {"compress": "deflate"}, {"driver": "PNG", "place": False}):
+        assert fingerprint("g", pixels, **options) != fingerprint("g", one, **options)

@@ -376,7 +376,7 @@ def test_bands_that_differ(tmp_path: Path) -> None:
     )
     grey = Dataset(sources, plain(unit="px", gsd=None)).chip(Place(1, Window(0, 0, 32, 32)))
     assert np.array_equal(grey.image[0], grey.image[2])
-    with pytest.raises(UserError, match=r"b\.tif has bands grey, but nir, red are needed\."):
+    with pytest.raises(UserError, match=r"Bands nir, red are needed; b\.tif has grey\."):
         Dataset(sources[1:], plain(("nir", "red"), unit="px"))
     write_raster(tmp_path / "images" / "c.tif", noise(5, 32, 32), gsd_m=None)
     write_points(tmp_path / "points" / "c.csv", [(9.5, 9.5)])
@@ -492,3 +492,29 @@ def test_small_objects_are_read_finer_and_large_ones_coarser(
     made, notes = contract(sources)
     assert made.gsd == chosen
     assert bool(notes) == (chosen != 0.5)
+
+
+def test_outside_the_complete_ground_nothing_is_learned(scene: tuple[Path, Path], tmp_path: Path) -> None:
+    """As `evaluate` judges nothing outside its area; a raster that the polygons don't meet is left alone."""
+    image, boxes = scene
+    grid = open_raster(image).grid
+    plot = Layer(np.array([shapely.box(0, 0, 64, 64)]), grid=grid)
+    formats.write(tmp_path / "plot.gpkg", Stream([plot], "Polygon", {}, grid=grid))
+    asked = Asked(complete=str(tmp_path / "plot.gpkg"))
+    gathered = gather([image, boxes], asked)
+    (source,) = gathered.sources
+    assert source.kept.tolist() == [True, False, False, False]
+    (note,) = [note for note in gathered.notes if note.code == "outside-complete"]
+    assert note.text.startswith("3 of 4 annotations lie outside")
+    sample = Dataset([source], plain()).chip(Place(0, Window(0, 0, 128, 128)))
+    assert sample.objects.xy.tolist() == [[20.0, 18.0]]
+    assert not sample.known[90:, 70:].any()
+
+    far = write_raster(tmp_path / "far.tif", noise(3, 128, 128), shift_m=(500.0, 0.0))
+    both = gather([image, boxes, far, write_boxes(tmp_path / "b.csv", BOXES)], asked).sources
+    assert [int(each.kept.sum()) for each in both] == [1, 0]
+    assert both[1].complete_by == "nothing"
+
+    other = write_boxes(tmp_path / "c.csv", BOXES[1:])
+    with pytest.raises(UserError, match=r"None of the 3 annotations lies inside the polygons"):
+        gather([image, other], asked)

@@ -14,7 +14,7 @@ import shapely
 from rasterio.transform import Affine, from_origin
 
 import ecodetect
-from ecodetect import formats
+from ecodetect import formats, scanning
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.journal import Journal
 from ecodetect.scanning import Output, scan, scan_files
@@ -57,7 +57,11 @@ def test_the_default_output_lies_beside_the_image_and_is_not_made_twice(tmp_path
     with pytest.raises(UserError, match="--overwrite"):
         scan_files([path], Settings(model="threshold", options={"largest": "50px"}))
     assert summary.path.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.detections.geojson", "a.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.detections.geojson",
+        "a.detections.qml",  # its style for QGIS
+        "a.tif",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["geojson", "csv", "gpkg", "fgb", "parquet"])
@@ -82,6 +86,20 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(tmp_path, suffix):
     assert summary.total == len(scan(path, model="threshold", options={"largest": "60px"}))
 
 
+def test_a_scan_stopped_while_it_writes_says_how_to_go_on(tmp_path, monkeypatch):
+    path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.geojson"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning, "write_results", killed)
+        with pytest.raises(Interrupted, match=r"kept in .*out.geojson.journal: run the same command again"):
+            scan_files([path], ASKED, str(out))
+    ((summary,), _) = scan_files([path], ASKED, str(out))
+    assert summary.resumed
+
+
 def test_a_scan_killed_between_writing_and_tidying_up_can_be_run_again(tmp_path):
     path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.csv"
     scan_files([path], ASKED, str(out))
@@ -93,8 +111,7 @@ def test_a_scan_killed_between_writing_and_tidying_up_can_be_run_again(tmp_path)
     assert out.read_bytes() == finished
 
 
-def test_a_table_that_is_there_already_is_left_if_a_search_gives_the_same(tmp_path):
-    """A table can't say what it is the answer to, so the search tells."""
+def test_a_table_that_is_there_already_says_by_a_side_file_what_it_answers(tmp_path):
     path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.csv"
     scan_files([path], ASKED, str(out))
     before = out.read_bytes()
@@ -106,7 +123,7 @@ def test_a_table_that_is_there_already_is_left_if_a_search_gives_the_same(tmp_pa
     out.write_text("somebody's notes")
     with pytest.raises(UserError, match="--overwrite"):
         scan_files([path], ASKED, str(out))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.csv", "out.csv.ecodetect"]
 
 
 def test_other_settings_start_over_but_never_mix(tmp_path):
@@ -338,3 +355,53 @@ def test_objects_lie_where_they_were_put_whatever_the_grid(tmp_path, crs, transf
         ]
         got = sorted(tuple(np.round(g.bounds, 6)) for g in pixels)
         assert got == sorted((x, y, x + 14, y + 14) for x, y in places)
+
+
+def test_two_processes_share_a_folder(tmp_path, ecodetect):
+    """Each skips what the other is at work on, with a note, and both end well."""
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    for name in "ab":
+        write_scene(folder / f"{name}.tif")
+    held = Journal(folder / "a.detections.geojson.journal")
+    held.raster("another process")
+    done = ecodetect("scan", folder, "-m", "threshold", "--json")
+    assert done.code == 0, done.err
+    first, second = json.loads(done.out)
+    assert [first["in_work"], second["in_work"]] == [True, False]
+    assert [note["code"] for note in first["notes"]] == ["in-work"]
+    assert not (folder / "a.detections.geojson").exists()
+    held.close()
+    done = ecodetect("scan", folder, "-m", "threshold")
+    assert done.code == 0
+    assert (folder / "a.detections.geojson").exists()
+
+
+def test_what_the_other_process_finished_meanwhile_is_not_searched_again(tmp_path, monkeypatch):
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    paths = [write_scene(folder / f"{name}.tif") for name in "ab"]
+    opened, first = Journal.__init__, folder / "a.detections.geojson"
+
+    def outrun(self, path):
+        if path.name.startswith("a.") and not first.exists():
+            monkeypatch.setattr(Journal, "__init__", opened)
+            scan_files([paths[0]], ASKED)
+        opened(self, path)
+
+    monkeypatch.setattr(Journal, "__init__", outrun)
+    summaries, failures = scan_files(paths, ASKED)
+    assert not failures
+    assert [summary.already_done for summary in summaries] == [True, False]
+    assert not list(folder.glob("*.journal*"))
+
+
+def test_restart_leaves_the_journal_of_a_scan_at_work(tmp_path, ecodetect):
+    path, place = write_scene(tmp_path / "a.tif"), tmp_path / "out.gpkg.journal"
+    held = Journal(place)
+    done = ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart")
+    assert (done.code, place.exists()) == (2, True)
+    assert "Another scan" in done.err
+    held.close()
+    place.write_text("damaged")
+    assert ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart").code == 0

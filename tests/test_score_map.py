@@ -240,7 +240,9 @@ def test_an_interrupted_scan_goes_on_to_the_same_map(model: str, tmp_path: Path)
     assert (summary.resumed, summary.score_map) == (True, out)
     assert out.read_bytes() == whole.read_bytes()
     assert Path(layer).read_bytes() == whole.with_suffix(".geojson").read_bytes()
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".geojson"] * 2 + [".tif"] * 3
+    assert (
+        sorted(path.suffix for path in tmp_path.iterdir()) == [".geojson"] * 2 + [".qml"] * 2 + [".tif"] * 3
+    )
 
 
 def test_a_scan_killed_between_map_and_detections_can_be_run_again(
@@ -258,7 +260,7 @@ def test_a_scan_killed_between_map_and_detections_can_be_run_again(
     before = out.read_bytes()
     mapped(image, model, out)
     assert out.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "map.geojson", "map.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "map.geojson", "map.qml", "map.tif"]
 
 
 def test_where_detections_are_there_already_only_the_map_is_made(model: str, tmp_path: Path) -> None:
@@ -278,7 +280,12 @@ def test_where_detections_are_there_already_only_the_map_is_made(model: str, tmp
     (summary,), _ = scan_files([image], asked, str(layer), wanted)
     assert (summary.already_done, summary.score_map) == (True, None)
     assert out.stat().st_mtime_ns == made
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "found.geojson", "map.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.tif",
+        "found.geojson",
+        "found.qml",
+        "map.tif",
+    ]
 
 
 def test_a_map_is_of_the_grid_that_was_scanned_and_of_the_area_of_interest(

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from ecodetect import bundle, formats, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import Interval, Rates  # noqa: E402
-from ecodetect.training import case, checkpoint, loop, planning, report  # noqa: E402
+from ecodetect.training import beginning, checkpoint, loop, planning, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.samples import Statistics  # noqa: E402
@@ -50,7 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MOST_STEPS", 24)
     monkeypatch.setattr(planning, "STEP_PX", 1)
     monkeypatch.setitem(heatmap.DEFAULTS, "network", TINY)  # type: ignore[arg-type]
-    monkeypatch.setattr(case, "nearest", lambda sources: None)
+    monkeypatch.setattr(beginning, "nearest", lambda sources: None)
 
 
 @pytest.mark.usefixtures("small")
@@ -131,11 +131,11 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
         size = None if gsd is None else (gsd, gsd)
         return cast(Source, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
 
-    assert case.nearest([source(0.12)]) == "shrubs"
-    assert case.nearest([source(0.5)]) == "trees-rgb"
-    assert case.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
-    assert case.nearest([source(None), source(None, ("grey",))]) == "nuclei"
-    assert case.nearest([source(0.6, ("thermal",))]) is None
+    assert beginning.nearest([source(0.12)]) == "shrubs"
+    assert beginning.nearest([source(0.5)]) == "trees-rgb"
+    assert beginning.nearest([source(0.1, (*rgb, "nir"))]) == "trees"
+    assert beginning.nearest([source(None), source(None, ("grey",))]) == "nuclei"
+    assert beginning.nearest([source(0.6, ("thermal",))]) is None
 
 
 def test_bands_go_by_their_names() -> None:
@@ -245,14 +245,21 @@ def test_an_interrupted_training_is_gone_on_with(
 
     from ecodetect_cli.train import Line
 
-    def stop(self: Line, progress: loop.Progress) -> None:
-        if progress.step == 2:
-            raise KeyboardInterrupt
+    def stopped(after: int) -> str:
+        def stop(self: Line, progress: loop.Progress) -> None:
+            if progress.step == after:
+                raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Line, "show", stop)
-        assert ecodetect("train", *pair, "-o", killed, *flags).code == 130
-    assert not killed.exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(Line, "show", stop)
+            done = ecodetect("train", *pair, "-o", killed, *flags)
+        assert done.code == 130
+        assert not killed.exists()
+        return done.err
+
+    assert "begins anew" in stopped(after=1)
+    assert list(killed.parent.iterdir()) == []  # so that the same command does
+    assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
     assert refused.code == 2
     assert "--resume" in refused.err
@@ -337,7 +344,7 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
         (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
         (fitted_of(0.95, 0.6), "by heart"),
         (fitted_of(0.85, 0.83), "both agree"),
-        (fitted_of(0.85, 0.83, 20), "20 individuals are few"),
+        (fitted_of(0.85, 0.83, 20), "n = 20 is little"),
         (fitted_of(0.85, 0.0, 0), "nobody knows"),
     ],
 )
@@ -380,5 +387,7 @@ def test_which_classes_only_validation_has() -> None:
             spacing_px=None, known_px=0.0,
         )  # fmt: skip
 
-    assert case.classes_unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith("none of: 'b' (2)")
-    assert case.classes_unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""
+    assert beginning.classes_unseen(counted(a=3, b=0, c=0), counted(a=1, b=2, c=0)).endswith(
+        "none of: 'b' (2)"
+    )
+    assert beginning.classes_unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""

@@ -24,7 +24,7 @@ from typing import (
     runtime_checkable,
 )
 
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Card
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
@@ -156,7 +156,8 @@ def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
     bands = stand_ins(card.bands, scene.bands)
     if bands is None:
         raise UserError(
-            f"The model '{card.name}' needs bands {', '.join(card.bands)}, of {', '.join(scene.bands)}."
+            f"The model '{card.name}' needs bands {', '.join(card.bands)}; the raster "
+            f"{lacking(card.bands, scene.bands)}"
         )
     return bands
 

@@ -10,6 +10,8 @@ import shapely
 from pyproj import CRS
 
 from ecodetect.errors import UserError
+from ecodetect.formats.collecting import of_size
+from ecodetect.formats.placing import upended
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Layer
 
@@ -24,6 +26,7 @@ def common_plane(
     raster_crs : of the raster that the detections are from, where their file says it. In it their boxes lie
         straight; in longitude and latitude they are turned.
     """
+    own, true = _of_size(own, true, found), _of_size(true, own, there)
     stated = next((layer.grid for layer in (own, true) if layer.grid is not None), None)
     if stated is not None:  # a label image with its place, or a file that states the image's size
         fixed = [
@@ -42,7 +45,10 @@ def common_plane(
     if frame_crs is not None:
         projected = (crs for crs in (raster_crs, *(each.crs for each in known)) if crs and crs.is_projected)
         frame_crs = next(projected, frame_crs)
-    has_pixels = frame_crs is None and all(layer.metadata.get("frame") == "pixel" for layer in known)
+    if frame_crs is None and any(_is_in_pixels(layer) for layer in known):
+        own, true = (_upright(layer) for layer in (own, true))
+        known = [layer for layer in (own, true) if len(layer)]
+    has_pixels = frame_crs is None and all(_is_in_pixels(layer) for layer in known)
     grid = Grid(1, 1, crs=frame_crs)
     whole = [np.asarray(shapely.bounds(layer.in_pixels(grid)), np.float64).reshape(-1, 4) for layer in known]
     bounds = np.concatenate([np.empty((0, 4)), *whole])
@@ -65,6 +71,40 @@ def common_plane(
         has_pixels,
         own if len(own) else laid_on(own, grid),
         true if len(true) else laid_on(true, grid),
+    )
+
+
+def _is_in_pixels(layer: Layer) -> bool:
+    return layer.metadata.get("frame") == "pixel"
+
+
+def _upright(layer: Layer) -> Layer:
+    """A layer beside one in pixels: one that a GIS drew on the same raster, with y upwards, is turned."""
+    if _is_in_pixels(layer) or not len(layer):
+        return layer
+    bounds = shapely.bounds(layer.geometry).reshape(-1, 4)
+    if not (bounds[:, 3] <= 0).all():
+        return layer
+    return replace(layer, geometry=upended(layer.geometry), metadata={**layer.metadata, "frame": "pixel"})
+
+
+def _of_size(layer: Layer, other: Layer, path: Path) -> Layer:
+    """A layer in shares of its image's size in pixels, where the other file states that size.
+
+    Raises UserError where it doesn't, unless both have shares or one has nothing.
+    """
+    frames = [each.metadata.get("frame") for each in (layer, other)]
+    if frames[0] != "share" or frames[1] == "share" or not len(layer) or not len(other):
+        return layer
+    grid = other.grid
+    if grid is None:
+        sizes = other.metadata.get("image_sizes", {})
+        known = {sizes.get(name) for name in set(other.columns.get("source", np.empty(0)).tolist())}
+        grid = Grid(*next(iter(known))) if len(known) == 1 and None not in known else None
+    if grid is None:
+        raise UserError(f"{path.name} holds shares of the image's size; name the image with --image.")
+    return replace(
+        layer, geometry=of_size(layer.geometry, grid), metadata={**layer.metadata, "frame": "pixel"}
     )
 
 

@@ -110,7 +110,7 @@ def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Float
     without = int(np.count_nonzero(~(own[counted] > 0)))
     if without:
         raise UserError(
-            f"{without} of {len(counted)} annotations of {pair.name} have neither a radius nor an accuracy;"
+            f"Neither radius nor accuracy is known of {without} of {len(counted)} annotations of {pair.name};"
             " say with --within how far a detection may be off (3m, 10px)."
         )
     return "px" if gsd is None else "m", own

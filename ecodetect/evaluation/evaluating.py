@@ -27,6 +27,9 @@ from ecodetect.evaluation.pooling import (
 )
 from ecodetect.evaluation.remarks import remarks
 from ecodetect.evaluation.report import Evaluation
+from ecodetect.matching import centres
+from ecodetect.notes import Note
+from ecodetect.sizes import Length
 
 _FEWEST_UNITS = 10  # files or plots below which ground is cut into blocks to draw from
 
@@ -40,8 +43,12 @@ def evaluate(
     ignore: Sequence[str] = (),
     class_column: str | None = None,
     layer: str | None = None,
+    radius: Length | None = None,
+    edge: Length | None = None,
     area: str | os.PathLike[str] | None = None,
+    area_layer: str | None = None,
     gsd_m: float | None = None,
+    allow_vrt: bool = False,
     empty_images: bool = False,
     model: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -62,10 +69,16 @@ def evaluate(
         a column `ignore` or `iscrowd`.
     class_column, layer : str, optional
         Column of the class, and layer, of the annotations.
+    radius : Length, optional
+        Of individuals that the annotations mark by a point, where they don't say it row by row.
+    edge : Length, optional
+        Width of a strip along each raster's edge in which nothing is judged.
     area : str or path-like, optional
-        Polygons inside of which the truth is complete; several are plots. Outside nothing is judged.
-    gsd_m : float, optional
-        Metres per pixel, where the raster doesn't say.
+        Polygons inside of which the truth is complete; several are plots. Outside nothing is judged. "image":
+        everywhere, as without it.
+    area_layer : str, optional
+        Its layer, in a file with several.
+    gsd_m, allow_vrt : see `open_raster`.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
     model : str or path-like, optional
@@ -81,7 +94,16 @@ def evaluate(
     files = [each for each in ignore if is_file(each)]
     images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
     asked = Asked(
-        class_column, layer, tuple(files), None if area is None else os.fspath(area), gsd_m, empty_images
+        class_column=class_column,
+        layer=layer,
+        radius=radius,
+        edge=edge,
+        ignore=tuple(files),
+        area=None if area in (None, "image") else os.fspath(area),
+        area_layer=area_layer,
+        gsd_m=gsd_m,
+        allow_vrt=allow_vrt,
+        empty_images=empty_images,
     )
     card = None if model is None else models.card(model)
     pairs = paired(detections, annotations, images, asked)
@@ -91,10 +113,23 @@ def evaluate(
     labels = [each for each in ignore if each not in files]
     check_labels(labels, (label for pair in pairs for label in pair.truths.label))
     ignored = [is_ignored(pair, labels) for pair in pairs]
+    pairs = _with_outside(pairs)
     chosen = completed(criterion, pairs)
     names = class_names(pairs, ignored)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
     return _summed(judged, names, pairs, chosen, seed)
+
+
+def _with_outside(pairs: Pairs) -> Pairs:
+    """Pairs with a note of the annotations that lie outside where the truth is complete."""
+    outside = [
+        pair.plots.holding(centres(pair.truths.geometry)) < 0 for pair in pairs if pair.plots is not None
+    ]
+    count, total = (sum(map(each, outside)) for each in (np.count_nonzero, len))
+    if not count:
+        return pairs
+    text = f"{count} of {total} annotations lie outside where the truth is complete and aren't judged."
+    return replace(pairs, notes=(*pairs.notes, Note("outside-complete", text, kind="choice")))
 
 
 def _summed(

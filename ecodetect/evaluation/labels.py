@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ecodetect import matching
@@ -14,11 +15,13 @@ from ecodetect.matching import Flags, Rows
 
 
 def is_ignored(pair: Pair, labels: Sequence[str]) -> Flags:
-    """Truths that are doubtful, or whose centre lies outside where the truth is complete."""
+    """Truths that are doubtful, or whose centre lies outside where the truth is complete, or at the edge."""
     truths = pair.truths
     flags = truths.ignore | np.isin(truths.label.astype(str), list(labels))
     if pair.plots is not None:
         flags |= pair.plots.holding(matching.centres(truths.geometry)) < 0
+    if pair.edge is not None:
+        flags |= shapely.intersects(shapely.points(matching.centres(truths.geometry)), pair.edge)
     return flags
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,13 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.annotation_files import (
+    WITHOUT_RASTER,
     AnnotationFile,
     AnnotationFiles,
     Found,
     nothing_on,
     opened,
+    opened_shapes,
     touching,
 )
 from ecodetect.annotations import Annotations, on_raster
@@ -36,6 +37,7 @@ from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
+from ecodetect.sizes import Length
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,6 +50,8 @@ class Pair:
     detections, truths : in pixels of `grid`.
     ignored : shapes in pixels of `grid` that are neither right nor wrong.
     plots : where the truth is complete; None: everywhere.
+    edge : strip along the raster's edge, one of `ignored`, in which no truth counts; None: there is none.
+    allow_vrt : as the raster was opened.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Pair:
     truths: Annotations
     ignored: Geometries
     plots: Plots | None
+    edge: shapely.Geometry | None = None
+    allow_vrt: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -92,16 +98,22 @@ class Asked:
     """How two files are laid upon each other.
 
     class_column : column of the annotations with their class.  layer : layer of the annotations.
+    radius : of individuals that they mark by a point, where they don't say it row by row.
+    edge : width of a strip along each raster's edge in which nothing is judged.
     ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
-    truth is complete.  gsd_m : metres per pixel where the raster doesn't say.
+    truth is complete.  area_layer : its layer.  gsd_m, allow_vrt : see `open_raster`.
     empty_images : images that the annotations don't name are empty, not unknown.
     """
 
     class_column: str | None = None
     layer: str | None = None
+    radius: Length | None = None
+    edge: Length | None = None
     ignore: tuple[str, ...] = ()
     area: str | None = None
+    area_layer: str | None = None
     gsd_m: float | None = None
+    allow_vrt: bool = False
     empty_images: bool = False
 
 
@@ -200,15 +212,15 @@ def _laid(
     unsearched: tuple[str, ...] = (),
 ) -> Pairs:
     """The pairs, each in pixels of its grid."""
-    ignored = [AnnotationFile(Path(path), None) for path in asked.ignore]
-    area = None if asked.area is None else AnnotationFile(Path(asked.area), None)
+    ignored = [opened_shapes(path, "--ignore") for path in asked.ignore]
+    area = None if asked.area is None else opened_shapes(asked.area, "--area", asked.area_layer)
     pairs: list[Pair] = []
     said: list[Note] = []
     several = len(matches) > 1
     for match in matches:
         grid = None
         if match.image is not None:
-            with open_raster(match.image, gsd_m=asked.gsd_m) as raster:
+            with open_raster(match.image, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
                 grid = raster.grid
         (own, own_file), (true, true_file) = (
             _of(found, match.found, grid, is_one=not several, is_empty=several),
@@ -216,7 +228,7 @@ def _laid(
         )
         has_pixels = True
         # Readers say it of every file without a raster.
-        said += [note for note in (*own.notes, *true.notes) if note.code != "pixel-coordinates"]
+        said += [note for note in (*own.notes, *true.notes) if note.code not in WITHOUT_RASTER]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
@@ -227,15 +239,22 @@ def _laid(
             own, true = (side if side.grid is None else laid_on(side, grid) for side in (own, true))
         column = asked.class_column if len(true) else None
         doubtful = [_features(each, match, grid, several)[0] for each in ignored]
+        edge = None if asked.edge is None else _edge(asked.edge, match, grid)
+        if edge is not None:
+            doubtful.append(np.array([edge], dtype=object))
         pair = Pair(
             match.name,
             match.image,
             grid,
             has_pixels,
             on_raster(replace(own, notes=()), grid, name=own_file),
-            on_raster(replace(true, notes=()), grid, name=true_file, class_column=column),
+            on_raster(
+                replace(true, notes=()), grid, name=true_file, class_column=column, radius=asked.radius
+            ),
             np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
+            edge,
+            asked.allow_vrt,
         )
         if area is None or pair.plots:
             pairs.append(pair)
@@ -249,6 +268,17 @@ def _laid(
         tuple(pairs), unjudged, unsearched, _stated(found, "score"), str(found.metadata.get("model", "")),
         tuple(trained), merged(said),
     )  # fmt: skip
+
+
+def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
+    """The strip along a raster's edge."""
+    if match.image is None:
+        raise UserError(
+            f"{match.name}: the edge of a raster is only known with the raster; give --image too."
+        )
+    side = width.pixels(grid.gsd, name="--ignore-edge")
+    whole = shapely.box(0, 0, grid.width, grid.height)
+    return whole.difference(whole.buffer(-side, join_style="mitre"))
 
 
 def _of(

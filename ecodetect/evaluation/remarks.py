@@ -10,10 +10,10 @@ import shapely
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.evaluation.judging import FALSE, Judged
 from ecodetect.evaluation.pairing import Pairs
-from ecodetect.formats.collecting import counted
 from ecodetect.formats.image_matching import base_name
 from ecodetect.notes import Note
 from ecodetect.places import known_there
+from ecodetect.wording import counted
 
 
 def remarks(
@@ -61,8 +61,8 @@ def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[Note]:
     if here:
         who = f"the model '{pairs.model}'" if pairs.model else "the model"
         text = (
-            f"{here:,} of {there:,} individuals lie within about 1 km of where {who} was trained; expect"
-            " worse elsewhere."
+            f"Within about 1 km of where {who} was trained: {here:,} of {there:,} individuals; expect worse"
+            " elsewhere."
         )
         yield Note("trained-here", text, kind="doubt")
 
@@ -78,8 +78,8 @@ def _beyond(judged: Sequence[Judged]) -> Iterator[Note]:
             beyond += int(np.count_nonzero(~shapely.intersects_xy(hull, xy[:, 0], xy[:, 1])))
     if beyond > 0.5 * false:
         text = (
-            f"{beyond:,} of {false:,} false detections lie outside the hull of the annotations; if the truth"
-            " is complete only somewhere, give its outline with --area."
+            f"Outside the hull of the annotations: {beyond:,} of {false:,} false detections; if the truth is"
+            " complete only somewhere, give its outline with --area."
         )
         yield Note("false-beyond-truth", text, kind="doubt")
 

@@ -6,16 +6,18 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import shapely
 
 from ecodetect import __version__
 from ecodetect.evaluation.judging import Judged
 from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
 from ecodetect.evaluation.worst import draw_worst
 from ecodetect.layer import Stream, geometry_type
+from ecodetect.matching import centres
 from ecodetect.metrics import CountError, Interval, MeanAveragePrecision, PositionError, Presence, Rates
 from ecodetect.notes import Note
 
@@ -97,19 +99,25 @@ class Evaluation:
         """Each detection and each missed truth as a feature, for `formats.write`.
 
         Columns: `label` (true, false, missed or unjudged), `class`, `score`, `why` (duplicate, merged, other
-        class; ignored or outside), `value` (what the criterion compared, of pairs), `id` and `source`.
+        class; ignored or outside), `value` (what the criterion compared, of pairs), `id` and `source`. Where
+        points meet shapes all are points, in the middles: a GIS draws a layer of one kind in one style.
         """
         first = self.judged[0].pair.grid
         one = len(self.judged) == 1
         geometry = np.concatenate(
             [side.geometry for each in self.judged for side in (each.pair.detections, each.pair.truths)]
         )
+        kind = geometry_type(geometry)
         columns = {"id": "str", "label": "str", "score": "float", "class": "str", "why": "str",
                    "value": "float", "source": "str"}  # fmt: skip
+        layers = (each.errors() for each in self.judged)
+        if kind == "Unknown":
+            kind = "Point"
+            layers = (replace(layer, geometry=shapely.points(centres(layer.geometry))) for layer in layers)
         metadata = {"ecodetect": __version__, "criterion": self.criterion}
         return Stream(
-            (each.errors() for each in self.judged),
-            geometry_type(geometry),
+            layers,
+            kind,
             columns,
             grid=first if one else None,
             crs=first.crs,

@@ -25,6 +25,7 @@ from ecodetect.raster import Raster, open_raster
 _FALSE, _MISSED, _UNJUDGED, _TRUE, _ITS_TRUTH = 0, 1, 2, 4, 7
 _CLASSES = ("false", "missed", "not judged", "", "true", "", "", "its annotation")
 _GROUND = 1.5  # times as much of it as on a sheet of what was found: one wants to see why
+_UNSIZED_PX = (12.0, 60.0)  # least and largest radius for individuals of unknown size
 _KEYS = [(n, _CLASSES[n]) for n in (_FALSE, _MISSED, _TRUE, _ITS_TRUTH, _UNJUDGED)]
 
 
@@ -58,11 +59,12 @@ def draw_worst(
     facts = [f"{n_true:,} true, {len(false):,} false, {len(missed):,} missed ({rule})"]
     title = f"Errors in {len(judged)} images" if several else f"Errors in {Path(_image(judged[0])).name}"
     paths = {spot.name: _image(spot.judged) for spot in spots}
-    gsds = {spot.name: spot.judged.pair.grid.stated_gsd for spot in spots}
+    pairs = {spot.name: spot.judged.pair for spot in spots}
 
     def opened(name: str) -> AbstractContextManager[Raster]:
-        stated = gsds[name]
-        return open_raster(paths[name], gsd_m=None if stated is None else stated[0])
+        stated = pairs[name].grid.stated_gsd
+        gsd_m = None if stated is None else stated[0]
+        return open_raster(paths[name], gsd_m=gsd_m, allow_vrt=pairs[name].allow_vrt)
 
     shown = [panel for panel in panels if panel.cuts]
     draw_panels(shown, path, title=title, facts=facts, opened=opened, keys=_KEYS, ground=_GROUND)
@@ -119,7 +121,7 @@ class _Spots:
         )
         self.why: NDArray[np.object_] = np.concatenate([judged.why, judged.why_missed, blank])
         radius = np.concatenate([pair.detections.radius_px, pair.truths.radius_px[judged.counted], nothing])
-        shapes = _drawn(np.concatenate([pair.detections.geometry, there, doubtful]), radius)
+        shapes = _drawn((pair.detections.geometry, there, doubtful), radius)
         self.all = Detections(pair.grid, "polygon", shapes, np.zeros(len(shapes)), label, _CLASSES)
 
     def value(self, what: str) -> Floats:
@@ -139,17 +141,39 @@ class _Spots:
         return Cut(self.name, pair.grid, one, left, str(self.why[row]) or right, below, self.all)
 
 
-def _drawn(shapes: Geometries, radius: Floats) -> Geometries:
-    """Polygons as they are; points as circles of their size, or a third of their spacing."""
-    is_point = shapely.area(shapes) == 0
-    if is_point.any():
-        xy = shapely.get_coordinates(shapely.centroid(shapes[is_point]))
-        usual = 8.0
-        if len(xy) > 2:
-            spaces = cKDTree(xy).query(xy, k=2)[0][:, 1]
-            spaces = spaces[np.isfinite(spaces) & (spaces > 0)]
-            usual = float(np.clip(np.median(spaces) / 3, 3.0, 60.0)) if len(spaces) else usual
-        own = np.where(np.isfinite(radius[is_point]) & (radius[is_point] > 0), radius[is_point], usual)
-        shapes = shapes.copy()
-        shapes[is_point] = shapely.buffer(shapely.centroid(shapes[is_point]), own)
+def _drawn(sides: Sequence[Geometries], radius: Floats) -> Geometries:
+    """Polygons of all sides as they are; points as circles of their size, or of what is usual here.
+
+    sides : detections, truths, and what is neither; `radius` is of all of them, one after the other.
+    """
+    shapes: Geometries = np.concatenate(sides)
+    area = shapely.area(shapes)
+    own = np.where(area > 0, np.sqrt(area / np.pi), radius)
+    is_known = np.isfinite(own) & (own > 0)
+    if is_known.all():
+        usual = 0.0
+    elif is_known.any():
+        usual = float(np.median(own[is_known]))
+    else:
+        usual = _radius_of_spacing(sides)
+    is_point = area == 0
+    shapes[is_point] = shapely.buffer(
+        shapely.centroid(shapes[is_point]), np.where(is_known, own, usual)[is_point]
+    )
     return shapes
+
+
+def _radius_of_spacing(sides: Sequence[Geometries]) -> float:
+    """Of individuals whose sizes nobody knows: a third of the way to their neighbours.
+
+    A neighbour is of the same side: a detection lies on its truth. The radius is one with which a cut-out
+    shows an individual and what is around it, if neighbours are very near or very far, too.
+    """
+    spaces = []
+    for side in sides:
+        xy = shapely.get_coordinates(shapely.centroid(side))
+        if len(xy) > 2:
+            near = cKDTree(xy).query(xy, k=2)[0][:, 1]
+            spaces.append(near[np.isfinite(near) & (near > 0)])
+    every = np.concatenate([np.empty(0), *spaces])
+    return float(np.clip(np.median(every) / 3, *_UNSIZED_PX)) if len(every) else _UNSIZED_PX[0]

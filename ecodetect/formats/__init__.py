@@ -6,10 +6,14 @@ A format is a module in this folder and a line in `FORMATS`; modules are importe
         and `names_from: Path | None` where its line in the table says so
     write(path: Path, stream: Stream) -> Written
     read_metadata(path: Path) -> dict[str, Any]      where `write` puts it into the file
+    content(path: Path) -> Content                   where it has metadata: the features it holds as one hash
+    seal(path: Path, digest: str) -> None            puts that hash beside the metadata of a file just written
+    read_seal(path: Path) -> str | None              that hash
     recognises(path: Path, head: bytes) -> bool      only where several modules read the same suffix
 
 `write` is given a path in a folder of its own beside the target and may put more files and folders next to
 it; they are moved into place together, the file itself last. `recognises` is asked in the order of the table.
+What a format without `read_metadata` can't hold lies in a side file; see `content`.
 """
 
 from __future__ import annotations
@@ -21,24 +25,48 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import shapely
 
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats import content
+from ecodetect.formats.collecting import OF_IMAGE
 from ecodetect.formats.protocol import Written as Written
 from ecodetect.formats.protocol import reason
+from ecodetect.formats.qgis_source import source_of as source_of
+from ecodetect.formats.qgis_style import is_ours, style, write_beside
+from ecodetect.formats.shown_upright import read_turned
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note
 
 _HEAD_BYTES = 65_536  # what `recognises` sees of a file
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a file holds that `write` wrote.
+
+    tally : individuals in it, by raster and class; None where it says nothing of itself.
+    is_edited : whether its features aren't those that were written.
+    """
+
+    tally: content.Tally | None = None
+    is_edited: bool = False
+
+    @property
+    def is_as_written(self) -> bool:
+        return self.tally is not None and not self.is_edited
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """One line of the table: module, its name for people, suffixes it reads and writes ("/": a folder).
 
+    has_qml : a GIS opens it as a layer, and finds its style in a file beside it.
     takes_names : a file can speak of images and classes by numbers that another file explains.
     """
 
@@ -46,19 +74,21 @@ class Format:
     title: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    has_qml: bool = False
     takes_names: bool = False
 
 
 _GEOJSON = (".geojson", ".geojsonl", ".geojsons")
+_PARQUET = (".parquet", ".geoparquet")
 _LABEL_IMAGES = (".tif", ".tiff", ".png")
 
 FORMATS = (
-    Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON),
+    Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON, has_qml=True),
     Format("geopackage", "GeoPackage", reads=(".gpkg",), writes=(".gpkg",)),
-    Format("geoparquet", "GeoParquet", reads=(".parquet", ".geoparquet"), writes=(".parquet", ".geoparquet")),
-    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",)),
-    Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",)),
-    Format("kml", "KML", reads=(".kml", ".kmz")),
+    Format("geoparquet", "GeoParquet", reads=_PARQUET, writes=_PARQUET, has_qml=True),
+    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",), has_qml=True),
+    Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",), has_qml=True),
+    Format("kml", "KML", reads=(".kml", ".kmz"), writes=(".kml",)),
     Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
     Format("via", "VGG Image Annotator (VIA)", reads=(".json", ".csv")),
     Format("labelme", "LabelMe", reads=(".json",)),
@@ -69,6 +99,7 @@ FORMATS = (
     Format("cvat", "CVAT", reads=(".xml",)),
     Format("voc", "Pascal VOC", reads=(".xml", "/"), writes=(".xml",)),
     Format("yolo", "YOLO", reads=(".txt", ".yaml", ".yml", "/"), writes=(".txt",)),
+    Format("object_masks", "folder of masks", reads=("/",)),
     Format("table", "CSV", reads=(".csv", ".tsv", ".txt"), writes=(".csv", ".tsv")),
     Format("label_image", "label image", reads=_LABEL_IMAGES, writes=_LABEL_IMAGES),
 )
@@ -86,7 +117,18 @@ _REFUSED = {
 
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
     """Whether the format of `path` can't hold a CRS that has no way to longitude and latitude."""
-    return Path(path).suffix.lower() in _GEOJSON
+    return Path(path).suffix.lower() in (*_GEOJSON, ".kml")
+
+
+def is_folder_of(module: str, folder: Path) -> bool:
+    """Whether a folder is one that this module reads."""
+    entry = next(entry for entry in FORMATS if entry.module == module)
+    return bool(_module(entry).recognises(folder, b""))
+
+
+def needs_crs(path: str | os.PathLike[str]) -> bool:
+    """Whether the format of `path` holds nothing without a CRS."""
+    return Path(path).suffix.lower() == ".kml"
 
 
 def suffixes(*, writing: bool) -> tuple[str, ...]:
@@ -105,13 +147,14 @@ def read(
 ) -> Layer:
     """Read a file (or folder) of features.
 
+    path : may name the layer as QGIS does: `trees.gpkg|layername=crowns`.
     layer : name of the layer, where the file has several.
     grid : grid of the raster that the features belong to; resolves coordinates that don't say where they are.
     image : name of that raster, where the file speaks of several images.
     names_from : the file that says which images and classes the numbers in a list of COCO results are.
     Raises LayerError in one sentence for whatever can't be read.
     """
-    source = Path(path)
+    source, layer = source_of(path, layer)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
     suffix = source.suffix.lower()
@@ -126,21 +169,63 @@ def read(
     with _one_sentence(source):
         entry = _chosen(source, candidates)
         more = {"names_from": Path(names_from)} if entry.takes_names and names_from is not None else {}
-        found: Layer = _module(entry).read(source, layer=layer, grid=grid, image=image, **more)
-    return found
+        module = _module(entry)
+
+        def read_on(grid: Grid | None) -> Layer:
+            found: Layer = module.read(source, layer=layer, grid=grid, image=image, **more)
+            return found
+
+        is_turned = grid is not None and grid.orientation != 1
+        found = read_turned(read_on, grid, source) if grid is not None and is_turned else read_on(grid)
+    facts = {name: value for name, value in found.metadata.items() if name != OF_IMAGE}
+    return replace(found, metadata=facts)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The metadata that `write` put into a file, without its features.
+    """The metadata that `write` put into a file, or into its side file, without its features.
 
-    Empty where the format has no place for it. Raises LayerError where the file can't be read.
+    Empty where there are none, and where a side file is of another content. Raises LayerError where the file
+    can't be read.
+    """
+    source, _ = source_of(path)
+    module = _module(_writer(source))
+    if not _has_place(module, source):
+        side = content.read_side(source)
+        is_of_it = side is not None and side.digest == content.digest_of_bytes(source, _beside(module))
+        return side.metadata if side is not None and is_of_it else {}
+    with _one_sentence(source):
+        found: dict[str, Any] = module.read_metadata(source)
+    return found
+
+
+def held_by(path: str | os.PathLike[str]) -> Held:
+    """What a file holds, and whether somebody has edited it; its features are gone through one by one.
+
+    Raises LayerError where the file can't be read.
     """
     source = Path(path)
     module = _module(_writer(source))
-    if not hasattr(module, "read_metadata"):
-        return {}
+    if not _has_place(module, source):
+        side = content.read_side(source)
+        if side is None:
+            return Held()
+        return Held(side.tally, side.digest != content.digest_of_bytes(source, _beside(module)))
     with _one_sentence(source):
-        found: dict[str, Any] = module.read_metadata(source)
+        stated = module.read_seal(source)
+        if stated is None:
+            return Held()
+        found = module.content(source)
+        return Held(found.tally, found.digest != stated)
+
+
+def _has_place(module: Any, path: Path) -> bool:
+    """Whether a file has a place for metadata."""
+    return hasattr(module, "seal") and path.suffix.lower() not in getattr(module, "WITHOUT_METADATA", ())
+
+
+def _beside(module: Any) -> tuple[str, ...]:
+    """Suffixes of the side files in which a format keeps features."""
+    found: tuple[str, ...] = getattr(module, "CONTENT_SUFFIXES", ())
     return found
 
 
@@ -199,10 +284,14 @@ def writable(path: str | os.PathLike[str]) -> None:
         pass
 
 
-def write(path: str | os.PathLike[str], stream: Stream, *, overwrite: bool = False) -> Written:
+def write(
+    path: str | os.PathLike[str], stream: Stream, *, overwrite: bool = False, keep_unknown: bool = False
+) -> Written:
     """Write a stream of features whole or not at all; the suffix names the format.
 
-    overwrite : replace an existing file. It stays as it is until the new one is complete.
+    overwrite : replace an existing file. It stays as it is until the new one is complete, and it is kept
+        under another name, which `notes` says, where somebody has edited it since it was written.
+    keep_unknown : keep it also where it doesn't say what was written.
     Raises LayerError in one sentence: unknown suffix, file exists, a frame it can't hold, disk full.
     """
     target = Path(path)
@@ -213,9 +302,64 @@ def write(path: str | os.PathLike[str], stream: Stream, *, overwrite: bool = Fal
         raise LayerError(f"{target} exists; say --overwrite to replace it.")
     module = _module(entry)
     with _staging(target) as stage:
-        written: Written = module.write(stage / target.name, stream)
-        _move(stage, target, stale=getattr(module, "SIDE_SUFFIXES", ()))
-    return replace(written, path=target)
+        written = _written(stage / target.name, stream, module)
+        if entry.has_qml and stream.geometry_type != "Unknown":
+            _place_style(stage / target.name, target, stream)
+        stale = getattr(module, "SIDE_SUFFIXES", ())
+        kept = _keep(target, stale, keep_unknown=keep_unknown) if target.exists() else None
+        _move(stage, target, stale=stale)
+    notes = written.notes
+    if kept is not None:
+        text = f"it isn't as it was written any more, so it is kept as {kept.name} beside the new one."
+        notes = (*notes, Note("edits-kept", text, about=target.name))
+    return replace(written, path=target, notes=notes)
+
+
+def _written(path: Path, stream: Stream, module: Any) -> Written:
+    """Write a stream with the hash of its features, or with a side file that has it."""
+    written: Written
+    if _has_place(module, path):
+        written = module.write(path, stream)
+        if stream.metadata:
+            # Of the file, not of the stream: what a database makes of a value on the way doesn't matter then.
+            module.seal(path, module.content(path).digest)
+        return written
+    tally = content.Tally()
+    written = module.write(path, replace(stream, batches=tally.through(stream)))
+    if "key" in stream.metadata:
+        content.write_side(path, stream.metadata, _beside(module), tally)
+    return written
+
+
+def _keep(target: Path, beside: tuple[str, ...], *, keep_unknown: bool) -> Path | None:
+    """Give an edited file, and what belongs to it, another name, which is returned; None: it isn't edited.
+
+    beside : suffixes of its side files.
+    """
+    try:
+        held = held_by(target)
+        is_kept = held.is_edited or (keep_unknown and not held.is_as_written)
+    except LayerError:
+        is_kept = True  # so much changed that it can't be read
+    if not is_kept:
+        return None
+    kept = kept_name(target)
+    for suffix in beside:
+        with contextlib.suppress(FileNotFoundError):
+            target.with_name(target.stem + suffix).rename(kept.with_name(kept.stem + suffix))
+    with contextlib.suppress(FileNotFoundError):
+        content.side_of(target).rename(content.side_of(kept))
+    target.rename(kept)
+    return kept
+
+
+def kept_name(target: Path) -> Path:
+    """The name under which an edited file is kept: `x.edited.gpkg`, or `x.edited2.gpkg`, … if it is taken."""
+    for number in count(1):
+        kept = target.with_name(f"{target.stem}.edited{number if number > 1 else ''}{target.suffix}")
+        if not kept.exists():
+            return kept
+    raise AssertionError("numbers don't end")
 
 
 @contextlib.contextmanager
@@ -244,6 +388,15 @@ def _staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
+def _place_style(staged: Path, target: Path, stream: Stream) -> None:
+    """Put a style for QGIS beside `target`, unless the user has saved one there."""
+    place = target.with_suffix(".qml")
+    if place.exists() and not is_ours(place):
+        return
+    write_beside(staged, style(stream.geometry_type, tuple(stream.columns), stream.classes))
+    staged.with_suffix(".qml").replace(place)  # of its own: without the layer it harms nobody
+
+
 def _is_full(error: OSError, folder: Path) -> bool:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return True
@@ -265,6 +418,8 @@ def _move(stage: Path, target: Path, *, stale: tuple[str, ...]) -> None:
         target.unlink(missing_ok=True)
         for suffix in stale:
             target.with_name(target.stem + suffix).unlink(missing_ok=True)
+    if not content.side_of(stage / target.name).exists():
+        content.side_of(target).unlink(missing_ok=True)  # of what was there before
     for file in others:
         place = target.parent / file.relative_to(stage)
         place.parent.mkdir(parents=True, exist_ok=True)

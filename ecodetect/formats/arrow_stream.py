@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.placing import frame_of
+from ecodetect.formats.placing import frame_of, upended
 from ecodetect.grid import describe_crs
 from ecodetect.layer import Layer, Stream
 
@@ -26,8 +26,8 @@ _TYPES = {"str": pa.string(), "float": pa.float64(), "int": pa.int64(), "bool": 
 class ArrowStream:
     """Record batches of a stream, all of one size, so that the file doesn't depend on how the stream was cut.
 
-    Columns keep their names and order, the last one is the geometry in world coordinates as WKB. Numbers that
-    aren't finite become null.
+    Columns keep their names and order, the last one is the geometry in world coordinates as WKB, or in pixels
+    with y upwards (`metadata.PIXEL_UP`). Numbers that aren't finite become null.
 
     schema : Arrow schema.
     crs : CRS of the geometry; None where there is none.
@@ -86,6 +86,8 @@ class ArrowStream:
                 f" {describe_crs(batch.frame_crs)}; write one file each."
             )
         geometry = batch.in_world()
+        if self.frame == "pixel":
+            geometry = upended(geometry)
         self.features += len(batch)
         self.shapes += int(np.count_nonzero(~(shapely.is_missing(geometry) | shapely.is_empty(geometry))))
         if len(batch):

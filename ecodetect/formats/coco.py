@@ -17,17 +17,9 @@ import numpy as np
 import shapely
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import (
-    Collector,
-    Shape,
-    Unusable,
-    areal,
-    box,
-    counted,
-    number,
-    polygon,
-    scalar,
-)
+from ecodetect.formats import metadata
+from ecodetect.formats.collecting import Collector, Shape, Unusable, areal, box, number, polygon, scalar
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.image_matching import (
     base_name,
     check_size,
@@ -37,14 +29,17 @@ from ecodetect.formats.image_matching import (
     only_image,
     stated_size,
 )
+from ecodetect.formats.json_stream import JsonStream
 from ecodetect.formats.masks import from_runs, outline
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 SUFFIXES = (".json",)
+_DESCRIPTION = "ecodetect"
 
 
 def read(
@@ -59,6 +54,8 @@ def read(
     content = read_json(path)
     parts = _results(content, names_from, path) if isinstance(content, list) else _parts(content, path)
     collector = Collector(path, "annotation")
+    info = content.get("info") if isinstance(content, dict) else None
+    collector.are_ours = isinstance(info, dict) and info.get("description") == "ecodetect"
     names = [name for name, _ in parts.images.values() if name]
     wanted = None
     if image is None:
@@ -306,7 +303,9 @@ def write(path: Path, stream: Stream) -> Written:
     images: dict[str, tuple[int, Grid]] = {}
     features = dropped = holes = 0
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        info = {"description": "ecodetect", **stream.metadata}
+        info = {"description": _DESCRIPTION, **stream.metadata}
+        if stream.metadata:
+            info[metadata.SEAL_KEY] = metadata.BLANK
         file.write('{\n"info": ' + _text(info) + ',\n"annotations": [')
         for batch in stream:
             grid = batch.grid
@@ -355,6 +354,79 @@ def write(path: Path, stream: Stream) -> Written:
         text = f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes."
         notes.append(Note("shapes-simplified", text, about=path.name))
     return Written(path, features, dropped, tuple(notes))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata that `write` put into `info`, in front of the annotations."""
+    return {
+        name: each for name, each in _info(path).items() if name not in ("description", metadata.SEAL_KEY)
+    }
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put there."""
+    found = _info(path).get(metadata.SEAL_KEY)
+    return found if isinstance(found, str) else None
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """What a file of ours has in `info`; nothing in others, where `info` follows the annotations or is
+    somebody else's.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="annotations"):
+            if key == "annotations":
+                break
+            if key == "info" and isinstance(value, dict) and value.get("description") == _DESCRIPTION:
+                return value
+    return {}
+
+
+def content(path: Path) -> Content:
+    """The annotations, gone through one by one, with images and categories."""
+    found = Content()
+    images, names, rows = {}, {}, []
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="annotations"):
+            if key == "annotations" and isinstance(value, Iterator):
+                for each in value:
+                    found.add_json(each)
+                    rows.append(_row(each))
+            elif key in ("images", "categories"):
+                found.add_json({key: value})
+                entries = (
+                    [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+                )
+                if key == "images":
+                    images = {_key(each.get("id")): _file_name(each) for each in entries}
+                else:
+                    names = {_key(each.get("id")): str(each.get("name", "")) for each in entries}
+    columns = {
+        "source": [images.get(image, "") for image, _, _, _ in rows],
+        "label": [names.get(category, "") for _, category, _, _ in rows],
+        "id": [name for _, _, name, _ in rows],
+        "species": [species for _, _, _, species in rows],
+    }
+    found.tally.add(columns, len(rows))
+    return found
+
+
+def _row(annotation: Any) -> tuple[str, str, str, str]:
+    """Keys of image and category, our own id, and the species of an annotation."""
+    annotation = annotation if isinstance(annotation, dict) else {}
+    own = annotation.get("attributes")
+    own = own if isinstance(own, dict) else {}
+    of_both = (_key(annotation.get("image_id")), _key(annotation.get("category_id")))
+    return (*of_both, str(own.get("id", "")), str(own.get("species", "")))
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the annotations into the metadata, which come before them."""
+    head = b""
+    with path.open("rb") as file:
+        while b'"annotations": [' not in head and (block := file.read(1 << 16)):
+            head += block
+    seal_in_place(path, digest, 0, len(head))
 
 
 def _with_holes(geometry: Geometries) -> int:

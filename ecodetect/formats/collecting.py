@@ -15,7 +15,11 @@ from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Kind, Note
+from ecodetect.wording import counted
 
+OF_IMAGE = (
+    "of_image"  # in a layer's metadata: its file is in pixels of an image, whose size it states, or None
+)
 Shape = Any  # a shapely geometry; shapely ships no types
 FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
 
@@ -107,6 +111,7 @@ class Collector:
     size : width and height of the one image that the file is about, where it states them.
     images : names of all images that the file lists, also those without features.
     sizes : width and height of those whose size it states.
+    are_ours : we wrote the file, in pixels as they are stored.
     frame : what its coordinates are: "pixel", or "share" of the image's width and height.
     """
 
@@ -118,6 +123,7 @@ class Collector:
         self.images: tuple[str, ...] = ()
         self.sizes: dict[str, tuple[int, int]] = {}
         self.frame: Literal["pixel", "share"] = "pixel"
+        self.are_ours = False
         self._shapes: list[Shape] = []
         self._rows: list[Mapping[str, Any]] = []
         self._reasons: dict[str, tuple[int, list[str]]] = {}
@@ -179,6 +185,8 @@ class Collector:
         names = dict.fromkeys(name for row in self._rows for name in row)
         columns = {name: column([row.get(name) for row in self._rows]) for name in names}
         metadata: dict[str, Any] = {"frame": self.frame} if grid is None else {}
+        if not self.are_ours:
+            metadata[OF_IMAGE] = self.size
         if self.images:
             metadata["images"] = self.images
         if self.sizes:
@@ -192,11 +200,6 @@ def of_size(shares: Geometries, grid: Grid) -> Geometries:
     return pixels
 
 
-def counted(count: int, unit: str) -> str:
-    """`1 row`, `4 rows`."""
-    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
-
-
 def pixels_note(path: Path) -> Note:
     """What to say of pixel coordinates without a raster."""
     text = "coordinates are pixels of the image; name it (--image) to place them on the map."
@@ -207,6 +210,13 @@ def shares_note(path: Path) -> Note:
     """What to say of shares of an image's size without a raster."""
     text = "coordinates are shares of the image's size; name it (--image) to place them."
     return Note("share-coordinates", text, about=path.name)
+
+
+def exchanged_note(name: str, *, in_degrees: bool) -> Note:
+    """What to say of a file whose x and y are taken the other way round."""
+    what = "latitude and longitude" if in_degrees else "x and y"
+    text = f"{what} are exchanged: only the other way round they lie in the raster, and so they are taken."
+    return Note("coordinates-exchanged", text, about=name, kind="doubt")
 
 
 def column(values: Sequence[Any]) -> NDArray[Any]:

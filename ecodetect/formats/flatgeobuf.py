@@ -7,9 +7,12 @@ from typing import Any
 
 from ecodetect.formats import metadata, ogr
 from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
+
+_MAGIC_BYTES = 8
 
 
 def write(path: Path, stream: Stream) -> Written:
@@ -36,3 +39,22 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of the layer `detections`."""
     ogr.check_beginning(path, b"fgb\x03fgb")
     return ogr.read_metadata(path)
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put in."""
+    ogr.check_beginning(path, b"fgb\x03fgb")
+    return ogr.read_seal(path)
+
+
+def content(path: Path) -> Content:
+    """The features of the layer `detections`."""
+    ogr.check_beginning(path, b"fgb\x03fgb")
+    return ogr.content(path)
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata, which lie in the file's header."""
+    start = _MAGIC_BYTES + 4
+    size = int.from_bytes(ogr.beginning(path, start)[_MAGIC_BYTES:], "little")
+    seal_in_place(path, digest, start, start + size)

@@ -1,7 +1,7 @@
 """GeoJSON (RFC 7946) and GeoJSON text sequences: one feature per line, longitude and latitude on WGS 84.
 
-Without a CRS the coordinates are those of the raster's transform, or its pixels, and a member
-`ecodetect:frame` (`affine`, `pixel`) says so. The member `ecodetect` holds the layer's metadata.
+Without a CRS the coordinates are those of the raster's transform, or its pixels with y upwards, and a member
+`ecodetect:frame` (`affine`, `pixel_up`) says so. The member `ecodetect` holds the layer's metadata.
 
 QuPath writes GeoJSON too, as a collection or a bare list: in pixels of the image, y down.
 """
@@ -23,19 +23,21 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from ecodetect.errors import GridError, LayerError
+from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.antimeridian import cut
-from ecodetect.formats.collecting import counted, pixels_note
+from ecodetect.formats.collecting import OF_IMAGE, pixels_note
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.json_stream import JsonStream
-from ecodetect.formats.placing import frame_of, placed
+from ecodetect.formats.on_earth import on_earth, place_of
+from ecodetect.formats.placing import frame_of, placed, upended
 from ecodetect.formats.protocol import Written
-from ecodetect.grid import WGS84, Grid, describe_crs
-from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.grid import WGS84, Grid
+from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
-_METRES_PER_DEGREE = 111_320.0
-_SEQUENCES = (".geojsonl", ".geojsons")
+_SEAL_KEY = "ecodetect:content"
+_SEQUENCES = WITHOUT_METADATA = (".geojsonl", ".geojsons")
 _MOST_BYTES = 2 << 30
 _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature has it
 _QUPATH_KINDS = {"annotation", "detection", "cell", "tile", "tma_core"}
@@ -63,24 +65,16 @@ def write(path: Path, stream: Stream) -> Written:
         for batch in chain([] if first is None else [first], batches):
             if frame_of(stream, batch) != frame:
                 raise LayerError(f"{path.name} can't hold features with and without a CRS; write two files.")
-            try:
-                if frame == "crs":
-                    geometry = batch.in_lonlat(decimals=_decimals(batch.grid))
-                else:
-                    geometry = batch.in_world()
-            except GridError as error:
-                crs = describe_crs(batch.frame_crs)
-                raise LayerError(
-                    f"{path.name} can't be GeoJSON: {crs} has no longitude and latitude; write a .gpkg."
-                ) from error
-            has_place = _has_place(geometry)
-            if not has_place.all():
+            if frame == "crs":
+                batch, geometry, lost = on_earth(batch, name=path.name, title="GeoJSON")
+                dropped += lost
+            else:
+                geometry = upended(batch.in_world()) if frame == "pixel" else batch.in_world()
+                has_place = place_of(geometry)
                 dropped += int(np.count_nonzero(~has_place))
                 batch, geometry = batch[has_place], geometry[has_place]
             if not len(batch):
                 continue
-            if frame == "crs":
-                geometry = cut(geometry)
             lines = _features(shapely.orient_polygons(geometry), batch.columns)
             if is_sequence:
                 file.write("\n".join(lines) + "\n")
@@ -99,28 +93,10 @@ def write(path: Path, stream: Stream) -> Written:
 def _opening(frame: str, stated: Mapping[str, Any]) -> str:
     members = ['{"type":"FeatureCollection"', '"name":"detections"']
     if frame != "crs":
-        members.append(f'"{metadata.FRAME_KEY}":"{frame}"')
+        members.append(f'"{metadata.FRAME_KEY}":"{metadata.frame_in_file(frame)}"')
     if stated:
-        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)}')
+        members.append(f'"{metadata.KEY}":{metadata.to_json(stated)},"{_SEAL_KEY}":"{metadata.BLANK}"')
     return ",\n".join([*members, '"features":['])
-
-
-def _has_place(geometry: Geometries) -> NDArray[np.bool_]:
-    if np.isfinite(shapely.get_coordinates(geometry)).all():
-        return np.asarray(~(shapely.is_empty(geometry) | shapely.is_missing(geometry)))
-    xy, owner = shapely.get_coordinates(geometry, return_index=True)
-    lost = np.bincount(owner, weights=~np.isfinite(xy).all(axis=1), minlength=len(geometry)) > 0
-    return np.asarray(~lost & (np.bincount(owner, minlength=len(geometry)) > 0))
-
-
-def _decimals(grid: Grid | None) -> int | None:
-    """As many decimals of a degree as 1e-6 pixel needs, at least 8; None: all that there are."""
-    gsd = None if grid is None else grid.gsd
-    if gsd is None:
-        return None
-    # Rounding moves a coordinate by half a unit: by 2e-7 pixel at most, a fifth of the precision promised.
-    decimals = max(8, math.ceil(-math.log10(4e-7 * min(gsd) / _METRES_PER_DEGREE)))
-    return None if decimals > 13 else decimals  # 180 in steps of 1e-14 is finer than float64
 
 
 def _features(geometry: Geometries, columns: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -185,8 +161,9 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     geometry, columns = features.finished()
     crs, is_assumed = _stated_crs(members, path)
     frame = members.get(metadata.FRAME_KEY)
+    facts = metadata.from_json(members.get(metadata.KEY))
     if features.are_of_qupath and is_assumed and frame is None:
-        frame = "pixel"
+        frame, facts[OF_IMAGE] = "pixel", None
         if grid is None:
             notes.append(pixels_note(path))
     return placed(
@@ -198,21 +175,62 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         frame=frame if isinstance(frame, str) else None,
         is_assumed=is_assumed,
         notes=notes,
-        metadata=metadata.from_json(members.get(metadata.KEY)),
+        metadata=facts,
     )
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata that `write` put in front of the features; a sequence has none."""
-    if path.suffix.lower() in _SEQUENCES:
-        return {}
+    """The metadata that `write` put in front of the features."""
+    return metadata.from_json(_stated(path, metadata.KEY))
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put there."""
+    found = _stated(path, _SEAL_KEY)
+    return found if isinstance(found, str) else None
+
+
+def _stated(path: Path, wanted: str) -> Any:
+    """A member in front of the features; None where there is none."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for key, value in JsonStream(file, path.name).members(in_parts="features"):
-            if key == metadata.KEY:
-                return metadata.from_json(value)
+            if key == wanted:
+                return value
             if key == "features":
                 break
-    return {}
+    return None
+
+
+def content(path: Path) -> Content:
+    """The features of a collection, gone through one by one, and what says where they lie."""
+    found = Content()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for key, value in JsonStream(file, path.name).members(in_parts="features"):
+            if key == "features" and isinstance(value, Iterator):
+                for feature in value:
+                    _count(feature, found)
+            elif key in ("crs", metadata.FRAME_KEY):
+                found.add_json({key: value})
+    return found
+
+
+def _count(feature: Any, found: Content) -> None:
+    feature = feature if isinstance(feature, dict) else {}
+    properties = feature.get("properties")
+    columns = dict(properties) if isinstance(properties, dict) else {}
+    if feature.get("id") is not None:
+        columns.setdefault("id", feature["id"])  # GDAL, which writes an edited file anew, leaves it out
+    found.add_json([columns, feature.get("geometry")])
+    found.tally.add({name: [value] for name, value in columns.items()}, 1)
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata, which come before them."""
+    head = b""
+    with path.open("rb") as file:
+        while b'"features":[' not in head and (block := file.read(1 << 16)):
+            head += block
+    seal_in_place(path, digest, 0, len(head))
 
 
 def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
@@ -228,6 +246,8 @@ def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
             return {}, features
         if stream.is_list:  # QuPath
             for value in stream.elements():
+                if not isinstance(value, dict) or "geometry" not in value:
+                    raise LayerError(f"{path} is JSON but not GeoJSON: it is a list of something else.")
                 features.add(value)
             return {}, features
         members: dict[str, Any] = {}
@@ -303,7 +323,9 @@ class _Features:
         self._make_shapes()
         for column in self._columns.values():
             column.extend([None] * (self._count - len(column)))
-        return np.concatenate(self._shapes), {name: _typed(values) for name, values in self._columns.items()}
+        return np.concatenate(self._shapes), {
+            name: _typed(values, name in NUMBERS) for name, values in self._columns.items()
+        }
 
 
 def _is_of_qupath(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
@@ -345,15 +367,18 @@ def _mended(geometry: Any) -> Any:
     return {**geometry, "coordinates": mended(geometry.get("coordinates"))}
 
 
-def _typed(values: list[Any]) -> NDArray[Any]:
-    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "")."""
+def _typed(values: list[Any], is_number: bool) -> NDArray[Any]:
+    """A column of bool, int64, float64 (null: NaN) or, where that doesn't hold everything, str (null: "").
+
+    is_number : what a column of nothing but null is.
+    """
     kinds = {type(value) for value in values}
     try:
         if kinds == {bool}:
             return np.array(values, np.bool_)
         if kinds == {int}:
             return np.array(values, np.int64)
-        if kinds & {int, float} and kinds <= {int, float, type(None)}:
+        if (kinds & {int, float} or is_number) and kinds <= {int, float, type(None)}:
             return np.array([math.nan if value is None else value for value in values], np.float64)
     except OverflowError:
         pass  # a number longer than the type: kept as text

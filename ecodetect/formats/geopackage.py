@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ecodetect.errors import LayerError
-from ecodetect.formats import metadata, ogr
+from ecodetect.formats import metadata, ogr, qgis_metadata
 from ecodetect.formats.arrow_stream import ArrowStream
+from ecodetect.formats.content import Content
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.qgis_style import style
 from ecodetect.grid import Grid
@@ -18,6 +19,8 @@ from ecodetect.layer import Layer, Stream
 
 # What SQLite leaves beside a file in use; left over from an older output it would be applied to the new one.
 SIDE_SUFFIXES = (".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
+# GDAL writes 1.4 by now, and QGIS 3.22 warns of what is later than 1.3; nothing here needs more than 1.2.
+_VERSION = "1.2"
 _UNDEFINED_PLANE = "-1"  # srs_id that the standard keeps for a plane without CRS
 
 
@@ -31,7 +34,7 @@ def write(path: Path, stream: Stream) -> Written:
         driver="GPKG",
         geometry_type=stream.geometry_type,
         texts=metadata.to_texts(stream.metadata, arrow.frame, frame_key=metadata.OGR_FRAME_KEY),
-        options={"SRID": _UNDEFINED_PLANE} if arrow.crs is None else {},
+        options={"VERSION": _VERSION, **({"SRID": _UNDEFINED_PLANE} if arrow.crs is None else {})},
     )
     try:
         with contextlib.closing(sqlite3.connect(path)) as database, database:
@@ -43,6 +46,8 @@ def write(path: Path, stream: Stream) -> Written:
                 _declare_mixed(database)
             if stream.geometry_type != "Unknown":
                 _add_style(database, style(stream.geometry_type, tuple(names), stream.classes))
+            if (said := qgis_metadata.described(stream.metadata, stream.classes)) is not None:
+                _add_description(database, said)
     except sqlite3.Error as error:
         raise ogr.failure(error, path, arrow.bytes) from error
     return written
@@ -81,6 +86,19 @@ def _add_style(database: sqlite3.Connection, qml: str) -> None:
     database.execute("INSERT INTO gpkg_ogr_contents VALUES ('layer_styles', 1)")
 
 
+def _add_description(database: sqlite3.Connection, text: str) -> None:
+    """The row of metadata that QGIS shows in a layer's properties, beside the one that GDAL wrote."""
+    [number] = database.execute("SELECT max(id) + 1 FROM gpkg_metadata").fetchone()
+    database.execute(
+        "INSERT INTO gpkg_metadata VALUES (?, 'dataset', ?, 'text/xml', ?)",
+        (number, qgis_metadata.STANDARD, text),
+    )
+    database.execute(
+        "INSERT INTO gpkg_metadata_reference VALUES ('table', ?, NULL, NULL, ?, ?, NULL)",
+        (ogr.LAYER, ogr.DATE, number),
+    )
+
+
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read one layer; tables without geometry are none."""
     ogr.check_beginning(path, b"SQLite format 3\0")
@@ -110,3 +128,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
     ogr.check_beginning(path, b"SQLite format 3\0")
     _check(path)
     return ogr.read_metadata(path)
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put in."""
+    ogr.check_beginning(path, b"SQLite format 3\0")
+    _check(path)
+    return ogr.read_seal(path)
+
+
+def content(path: Path) -> Content:
+    """The features of the layer `detections`."""
+    ogr.check_beginning(path, b"SQLite format 3\0")
+    _check(path)
+    return ogr.content(path)
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata."""
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "UPDATE gpkg_metadata SET metadata = replace(metadata, ?, ?)", (metadata.BLANK, digest)
+        )

@@ -16,7 +16,8 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
-from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
+from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
+from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.ogr import distinct
 from ecodetect.formats.placing import placed
 from ecodetect.formats.protocol import Written, reason
@@ -25,6 +26,7 @@ from ecodetect.layer import Layer, Stream
 
 _GROUP_BATCHES = 4  # 65,536 rows in a row group, which is what a reader takes at a time
 _MOST_BYTES = 4 << 30  # unpacked
+_TAIL_BYTES = 8  # the footer's size and four letters
 
 
 def write(path: Path, stream: Stream) -> Written:
@@ -82,11 +84,43 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of the layer."""
+    return metadata.from_json(_stated(path, metadata.KEY))
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash that `seal` put in."""
+    return _stated(path, metadata.SEAL_KEY) or None
+
+
+def _stated(path: Path, key: str) -> str:
     try:
         texts = pq.read_metadata(path).metadata or {}
     except pa.ArrowException as error:
         raise LayerError(f"{path} can't be read as Parquet: {reason(error)}.") from error
-    return metadata.from_json(texts.get(metadata.KEY.encode(), b"").decode(errors="replace"))
+    return str(texts.get(key.encode(), b"").decode(errors="replace"))
+
+
+def content(path: Path) -> Content:
+    """The features, gone through in batches."""
+    found = Content()
+    try:
+        with pq.ParquetFile(path) as file:
+            texts = {key.decode(): value for key, value in (file.metadata.metadata or {}).items()}
+            name, _ = _described(path, texts)
+            for batch in file.iter_batches(BATCH_ROWS):
+                found.add_arrow(batch, name)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise LayerError(f"{path} can't be read as Parquet: {reason(error)}.") from error
+    return found
+
+
+def seal(path: Path, digest: str) -> None:
+    """Put the hash of the features into the metadata, which lie in the file's footer."""
+    stop = path.stat().st_size - _TAIL_BYTES
+    with path.open("rb") as file:
+        file.seek(stop)
+        size = int.from_bytes(file.read(4), "little")
+    seal_in_place(path, digest, stop - size, stop)
 
 
 def _described(path: Path, texts: dict[str, bytes]) -> tuple[str, CRS | None]:

@@ -16,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import counted
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 # Columns in which people name the image, compared without case, blanks and underscores.
 _COLUMNS = ("source", "image", "imagepath", "imagename", "filename", "file")
+
+
+class OtherSize(LayerError):
+    """A file states another size of its image than the raster has."""
 
 
 def base_name(name: str) -> str:
@@ -114,10 +118,10 @@ def stated_size(width: object, height: object) -> tuple[int, int] | None:
 
 
 def check_size(size: tuple[int, int] | None, grid: Grid | None, path: Path) -> None:
-    """Raise LayerError when a file states another size of the image than the raster has."""
+    """Raise OtherSize when a file states another size of the image than the raster has."""
     if grid is None or size is None or size == (grid.width, grid.height):
         return
-    raise LayerError(
+    raise OtherSize(
         f"Sizes differ: {path.name} was made on an image of {size[0]} x {size[1]} px, but the raster has"
         f" {grid.width} x {grid.height} px; give the raster it was made on."
     )

@@ -24,13 +24,14 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 
 from ecodetect.errors import GridError, LayerError
-from ecodetect.formats.collecting import Collector, counted, pixels_note
+from ecodetect.formats.collecting import Collector, pixels_note
 from ecodetect.formats.image_matching import check_size
 from ecodetect.formats.masks import outlines
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid, transformed
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 MOST_PIXELS = 2**27  # held whole, with up to 12 bytes a pixel
 _MOST_CLASSES = 32  # of an 8-bit mask; more values are numbers of objects
@@ -45,11 +46,12 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     Columns: `id` (int64), the value or the number of the part; `label`, the value of a class. Raises
     LayerError when its size is not that of the raster, when it is a colour picture or has fractions.
     """
-    values, own = _read_band(path)
+    values, own = read_band(path)
     check_size((own.width, own.height), grid, path)
     if grid is not None:
         _check_place(own, grid, path)
     collector = Collector(path, "object")
+    collector.size = (own.width, own.height)
     objects = _objects(values)
     if objects.note:
         collector.notes.append(objects.note.of(path.name))
@@ -68,7 +70,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return collector.layer(own if grid is None else grid)
 
 
-def _read_band(path: Path) -> tuple[NDArray[Any], Grid]:
+def read_band(path: Path) -> tuple[NDArray[Any], Grid]:
     """The values, background 0, of a type that holds whole numbers; and their place."""
     with path.open("rb") as head:
         # One driver, by content: another could be a VRT or its like, which read other files.

@@ -17,17 +17,7 @@ from urllib.parse import unquote
 import shapely
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import (
-    Collector,
-    Shape,
-    Unusable,
-    counted,
-    ellipse,
-    number,
-    polygon,
-    scalar,
-    turned,
-)
+from ecodetect.formats.collecting import Collector, Shape, Unusable, ellipse, number, polygon, scalar, turned
 from ecodetect.formats.image_matching import (
     base_name,
     check_size,
@@ -39,6 +29,7 @@ from ecodetect.formats.image_matching import (
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
+from ecodetect.wording import counted
 
 _KINDS = ("rectangle", "polygon", "ellipse", "keypoint", "brush")
 _IMAGE_FIELDS = ("image", "img", "url", "image_url", "ocr", "captioning")

@@ -46,6 +46,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     size = stated_size(content.get("imageWidth"), content.get("imageHeight"))
     check_size(size, grid, path)
     collector.size = size
+    if size is not None:
+        collector.sizes[base_name(name)] = size
     for index, shape in enumerate(content["shapes"], start=1):
         if not isinstance(shape, dict):
             collector.leave_out("not a shape", f"shape {index}")

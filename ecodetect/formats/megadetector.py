@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import Collector, Shape, Unusable, box, counted, number, scalar
+from ecodetect.formats.collecting import Collector, Shape, Unusable, box, number, scalar
 from ecodetect.formats.image_matching import base_name, left_out, meant_or_refused
 from ecodetect.formats.text_reading import read_json
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
+from ecodetect.wording import counted
 
 
 def recognises(path: Path, head: bytes) -> bool:

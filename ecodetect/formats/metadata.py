@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 
 KEY = "ecodetect"
-FRAME_KEY = "ecodetect:frame"  # `pixel` or `affine`, where there is no CRS
+FRAME_KEY = "ecodetect:frame"  # `pixel_up` or `affine`, where there is no CRS
+# Pixels as a GIS lays a raster without a place: x to the right, y upwards from its upper left corner, so that
+# y is negative. Earlier files say `pixel`: y downwards.
+PIXEL_UP = "pixel_up"
 # The same in files that GDAL writes: it takes a colon for the end of the name, and our two keys for one.
 OGR_FRAME_KEY = "ecodetect_frame"
+SEAL_KEY = "ecodetect_content"  # the hash of the features, see `content`; beside the metadata, not among them
+BLANK = "0" * 64  # stands in its place while the features are written
 
 
 def to_json(metadata: Mapping[str, Any]) -> str:
@@ -30,9 +35,17 @@ def from_json(text: object) -> dict[str, Any]:
 
 
 def to_texts(metadata: Mapping[str, Any], frame: str, *, frame_key: str = FRAME_KEY) -> dict[str, str]:
-    """Keys and texts for a format that has such a place: the metadata, and the frame where it isn't a CRS."""
-    texts = {KEY: to_json(metadata)} if metadata else {}
-    return texts if frame == "crs" else {**texts, frame_key: frame}
+    """Keys and texts for a format that has such a place.
+
+    The metadata, with room for the hash of the features, and the frame where it isn't a CRS.
+    """
+    texts = {KEY: to_json(metadata), SEAL_KEY: BLANK} if metadata else {}
+    return texts if frame == "crs" else {**texts, frame_key: frame_in_file(frame)}
+
+
+def frame_in_file(frame: str) -> str:
+    """What a layer for a GIS says of its frame (`Grid.frame`)."""
+    return PIXEL_UP if frame == "pixel" else frame
 
 
 def _plain(value: Any) -> Any:

@@ -22,9 +22,11 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
-from ecodetect.formats.arrow_stream import GEOMETRY, ArrowStream
+from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
+from ecodetect.formats.content import Content
 from ecodetect.formats.placing import placed
 from ecodetect.formats.protocol import Written, reason
+from ecodetect.formats.qgis_source import BY_NUMBER
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
@@ -125,6 +127,12 @@ def _layer_name(path: Path, source: Path | bytes, wanted: str | None) -> str:
         return next(iter(found))
     if wanted in found:
         return wanted
+    if wanted is not None and wanted.startswith(BY_NUMBER):
+        names = [str(name) for name in pyogrio.list_layers(source)[:, 0]]
+        number = int(wanted.removeprefix(BY_NUMBER))
+        if number < len(names) and names[number] in found:
+            return names[number]
+        wanted = f"number {number}"
     counts = {
         name: pyogrio.read_info(source, layer=name, force_feature_count=True)["features"] for name in found
     }
@@ -135,7 +143,10 @@ def _layer_name(path: Path, source: Path | bytes, wanted: str | None) -> str:
     filled = [name for name, count in counts.items() if count and "LineString" not in found[name]]
     if len(filled) == 1:
         return filled[0]
-    raise LayerError(f"{path} has several layers: {choice}; name one with --layer.")
+    example = (filled or list(found))[0]
+    raise LayerError(
+        f'{path} has several layers: {choice}; name one, as in "{path.name}|layername={example}".'
+    )
 
 
 def crs_of(stated: str | None) -> CRS | None:
@@ -164,10 +175,32 @@ def _spoken_once(path: Path) -> Iterator[None]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of the layer that `write_layer` wrote; empty in other files."""
+    return metadata.from_json(_stated(path).get(metadata.KEY))
+
+
+def read_seal(path: Path) -> str | None:
+    """The hash of the features that `write_layer` wrote; None in other files."""
+    return _stated(path).get(metadata.SEAL_KEY)
+
+
+def _stated(path: Path) -> dict[str, str]:
+    """Keys and texts of the layer `detections`."""
     with _spoken_once(path):
         names = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
         stated = pyogrio.read_info(path, layer=LAYER)["layer_metadata"] if LAYER in names else None
-    return metadata.from_json((stated or {}).get(metadata.KEY))
+    return dict(stated or {})
+
+
+def content(path: Path) -> Content:
+    """The features of the layer `detections`, gone through in batches."""
+    found = Content()
+    with (
+        _spoken_once(path),
+        pyogrio.raw.open_arrow(path, layer=LAYER, batch_size=BATCH_ROWS, use_pyarrow=True) as (meta, reader),
+    ):
+        for batch in reader:
+            found.add_arrow(batch, meta["geometry_name"] or "wkb_geometry")
+    return found
 
 
 def write_layer(

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from ecodetect.errors import GridError, LayerError
+from ecodetect.formats.collecting import exchanged_note
+from ecodetect.formats.metadata import PIXEL_UP
 from ecodetect.formats.usable import usable
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
 from ecodetect.layer import Geometries, Layer, Stream
@@ -31,6 +33,12 @@ def frame_of(stream: Stream, batch: Layer | None) -> str:
     return "affine" if batch is not None and batch.crs is None else "crs"
 
 
+def upended(geometry: Geometries) -> Geometries:
+    """Pixels with y downwards as pixels with y upwards, and back: as a GIS lays a raster without a place."""
+    turned: Geometries = shapely.transform(geometry, lambda xy: xy * (1.0, -1.0))
+    return turned
+
+
 def placed(
     geometry: Geometries,
     columns: Mapping[str, NDArray[Any]],
@@ -48,16 +56,32 @@ def placed(
     name : of the file, for messages.
     crs : what the file says, or what its format lays down (`is_assumed`); None where it says nothing.
     grid : of the raster that the features belong to. Decides where the file says nothing, or what can't be.
-    frame : what a file of ours says where there is no CRS.
+    frame : what a file of ours says where there is no CRS: `pixel_up`, `pixel` or `affine`.
     Raises LayerError for an assumed CRS that the coordinates contradict and that the raster doesn't resolve.
     """
+    is_upwards = frame == PIXEL_UP
+    frame = "pixel" if is_upwards else frame
     is_planar = frame in ("pixel", "affine")
     stated = None if is_planar else crs
     in_degrees = stated is not None and stated.is_geographic
     shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
     said = [*notes, *(remark.of(name) for remark in remarks)]
+    if is_upwards:
+        shapes = upended(shapes)
+    elif not is_planar and grid is not None and _is_drawn_on(_centres(shapes), stated, grid):
+        shapes, is_planar, frame = upended(shapes), True, "pixel"
+        text = "its y are negative, as a GIS draws on a raster without a place; they were taken for pixels."
+        said.append(Note("y-upwards", text, about=name, kind="choice"))
     pixels_of = grid if frame == "pixel" else None
     found: CRS | None = None
+    if (
+        not is_planar
+        and stated is not None
+        and grid is not None
+        and _are_exchanged(_centres(shapes), stated, grid)
+    ):
+        shapes = shapely.transform(shapes, lambda xy: xy[:, ::-1])
+        said.append(exchanged_note(name, in_degrees=in_degrees))
     if not is_planar:
         found, note = _resolved(_centres(shapes), name, stated, grid, is_assumed=is_assumed)
         if note:
@@ -102,6 +126,15 @@ def _resolved(
     return None, Note("layer-without-crs", text, kind="doubt")
 
 
+def _are_exchanged(centres: Floats, crs: CRS, grid: Grid) -> bool:
+    """Whether nothing lies in the raster as it stands, but at least half does with x and y exchanged."""
+    if grid.crs is None or not len(centres):
+        return False
+    if _inside(centres, grid) or _inside(_moved(centres, crs, grid.crs), grid):
+        return False
+    return _fits(_moved(centres[:, ::-1], crs, grid.crs), grid)
+
+
 def _contradiction(centres: Floats) -> str:
     x, y = centres[0]
     return f"has no CRS and its coordinates can't be longitude and latitude (the first is {x:.10g}, {y:.10g})"
@@ -112,6 +145,19 @@ def _centres(shapes: Geometries) -> Floats:
     return np.asarray((bounds[:, :2] + bounds[:, 2:]) / 2, np.float64)
 
 
+def _is_drawn_on(centres: Floats, crs: CRS | None, grid: Grid) -> bool:
+    """Whether features were drawn in a GIS on a raster without a place, which lies below y = 0 there.
+
+    Whatever CRS the layer was given then, it isn't that of the raster; but longitudes and latitudes that can
+    be such stay what they say.
+    """
+    if grid.frame != "pixel" or not len(centres) or _fits(centres, grid):
+        return False
+    if crs is not None and crs.is_geographic and _is_lonlat(centres):
+        return False
+    return _fits(centres * (1.0, -1.0), grid)
+
+
 def _is_lonlat(centres: Floats) -> bool:
     # Some tools write longitudes of 0 to 360°.
     return bool((np.abs(centres) <= (360, 90)).all())
@@ -119,9 +165,13 @@ def _is_lonlat(centres: Floats) -> bool:
 
 def _fits(xy_world: Floats, grid: Grid) -> bool:
     """Whether at least half of the positions lie in the raster."""
+    return _inside(xy_world, grid) * 2 >= len(xy_world)
+
+
+def _inside(xy_world: Floats, grid: Grid) -> int:
+    """How many of the positions lie in the raster."""
     x, y = grid.to_pixel(xy_world).T
-    inside = (x >= 0) & (x <= grid.width) & (y >= 0) & (y <= grid.height)
-    return bool(np.count_nonzero(inside) * 2 >= len(xy_world))
+    return int(np.count_nonzero((x >= 0) & (x <= grid.width) & (y >= 0) & (y <= grid.height)))
 
 
 def _on_the_same_turn(shapes: Geometries, grid: Grid) -> Geometries:

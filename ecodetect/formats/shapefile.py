@@ -17,6 +17,7 @@ from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
 
 SIDE_SUFFIXES = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj", ".shp.xml")
+CONTENT_SUFFIXES = (".dbf",)  # with the features, beside the .shp
 _HEADER_BYTES = 100
 
 

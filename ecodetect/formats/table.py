@@ -12,7 +12,7 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.collecting import (
     FARTHEST,
+    OF_IMAGE,
     Collector,
     Shape,
     Unusable,
     areal,
     check_box,
-    counted,
+    exchanged_note,
     pixels_note,
 )
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
@@ -37,16 +38,18 @@ from ecodetect.formats.protocol import Written
 from ecodetect.formats.table_columns import (
     Kind,
     Roles,
-    continental_number,
+    counts_of,
     dialect,
     roles_of,
     sizes_among,
 )
 from ecodetect.formats.table_frames import Option, chosen, to_pixels
+from ecodetect.formats.table_numbers import Separator, is_odd, read_degrees, read_number, separator_shown
 from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
-from ecodetect.layer import Geometries, Layer, Stream
+from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -63,8 +66,12 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     """
     text = read_text(path)
     delimiter, header, start = dialect(text, path)
+    if counts_of(header):
+        raise LayerError(f"{path.name} has counts of images, no places; export DotDotGoose's points instead.")
     roles = roles_of(header)
-    table = _parsed(text, path, delimiter, header, start, roles)
+    table = _parsed(text, path, delimiter, header, start, roles, {})
+    if table.separators:  # numbers that only the others of their columns explain
+        table = _parsed(text, path, delimiter, header, start, roles, table.separators)
     if image is not None and not _names_images(table, image):
         table.columns, table.images = _with_images_as_column(table, roles), None
     kept = _of_image(table, image, path)
@@ -87,9 +94,21 @@ class _Table:
     labels: list[str] | None = None
     columns: dict[str, list[str]] = field(default_factory=dict)
     are_whole: bool = True  # each x, y is written without a decimal
+    separators: dict[Kind, Separator] = field(default_factory=dict)  # of coordinates that may need one
+    has_o: bool = False  # a longitude has the letter O, which is west or, in German, east
+    is_german: bool = False
 
 
-def _parsed(text: str, path: Path, delimiter: str, header: Sequence[str], start: int, roles: Roles) -> _Table:
+def _parsed(
+    text: str,
+    path: Path,
+    delimiter: str,
+    header: Sequence[str],
+    start: int,
+    roles: Roles,
+    separators: Mapping[Kind, Separator],
+) -> _Table:
+    """The rows, their numbers read with these separators; `separators` of the result are those they show."""
     table = _Table(
         path, places={kind: [] for kind in roles.places}, columns={name: [] for name in roles.others}
     )
@@ -97,6 +116,11 @@ def _parsed(text: str, path: Path, delimiter: str, header: Sequence[str], start:
     table.labels = None if roles.label is None else []
     known: dict[str, str] = {}  # equal texts are kept once
     width = len(header)
+    shown: dict[Kind, set[Separator]] = {
+        kind: set() for kind in roles.places if kind not in ("shape", "lonlat")
+    }
+    odd: set[Kind] = set()
+    table.is_german = is_german = roles.has_german_degrees
     reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
     seen = 0
     try:
@@ -111,8 +135,17 @@ def _parsed(text: str, path: Path, delimiter: str, header: Sequence[str], start:
             table.lines.append(reader.line_num)
             for kind, positions in roles.places.items():
                 cells = [row[position] for position in positions]
-                place = Unusable(f"more than {width} fields") if extra else _place(kind, cells)
+                place = (
+                    Unusable(f"more than {width} fields")
+                    if extra
+                    else _place(kind, cells, separators.get(kind, ""), is_german=is_german)
+                )
                 table.places[kind].append(place)
+                if kind in shown:
+                    shown[kind].update(map(separator_shown, cells))
+                    if any(map(is_odd, cells)):
+                        odd.add(kind)
+                table.has_o |= kind == "lonlat" and any("O" in cell.upper() for cell in cells)
                 if kind == "point" and table.are_whole and isinstance(place, tuple):
                     table.are_whole = all(re.fullmatch(r"\s*[-+]?\d+\s*", cell) for cell in cells)
             if table.images is not None and roles.image is not None:
@@ -126,6 +159,10 @@ def _parsed(text: str, path: Path, delimiter: str, header: Sequence[str], start:
                 table.columns[name].append(known.setdefault(cell, cell))
     except csv.Error as error:
         raise LayerError(f"{path.name} can't be read at line {reader.line_num}: {error}.") from error
+    for kind in odd:
+        shown[kind].discard("")
+        if len(shown[kind]) == 1:
+            table.separators[kind] = shown[kind].pop()
     return table
 
 
@@ -139,14 +176,23 @@ def _lines(text: str) -> Iterator[str]:
         yield text[position:]
 
 
-def _place(kind: Kind, cells: Sequence[str]) -> Any:
-    """Numbers of a point or box, or a shape; None where nothing is said; an Unusable where it is no place."""
+def _place(kind: Kind, cells: Sequence[str], separator: Separator, *, is_german: bool) -> Any:
+    """Numbers of a point or box, or a shape; None where nothing is said; an Unusable where it is no place.
+
+    separator, is_german : as `read_number` and `read_degrees` take them.
+    """
     if not any(cell.strip() for cell in cells):
         return None
     try:
         if kind == "shape":
             return _shape(cells[0])
-        values = tuple(continental_number(cell, "a coordinate") for cell in cells)
+        if kind == "lonlat":
+            longitude, latitude = cells
+            return (
+                read_degrees(longitude, "longitude", is_east=is_german),
+                read_degrees(latitude, "latitude"),
+            )
+        values = tuple(read_number(cell, "a coordinate", separator) for cell in cells)
         if kind == "sized box":
             x, y, width, height = values
             values = (x, y, x + width, y + height)
@@ -252,8 +298,16 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         note("frame-guessed", "its coordinates lie on the raster's ground, so they are map coordinates.")
     if option.frame == "lonlat" and option.kind != "lonlat":
         note("frame-guessed", "its coordinates are longitude and latitude, by their values.")
+    if option.is_exchanged:
+        geometry = shapely.transform(geometry, lambda xy: xy[:, ::-1])
+        notes.append(exchanged_note(path.name, in_degrees=option.frame == "lonlat"))
+    if option.kind == "lonlat" and good and table.has_o:
+        sense = "east (Ost)" if table.is_german else "west (oeste, ouest, ovest)"
+        note("letter-o", f"the letter O in its longitudes is read as {sense}.")
     columns = _columns(table, good, image)
     metadata: dict[str, Any] = {}
+    if option.frame in ("pixel", "share") and not _is_ours(table):
+        metadata[OF_IMAGE] = None
     if image is None and table.images is not None:  # also those of rows that say "no object"
         metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
     if grid is None and option.frame == "lonlat":
@@ -264,6 +318,15 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
     return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
+
+
+def _is_ours(table: _Table) -> bool:
+    """Whether we wrote a table, by the ids that we give; its pixels are those that are stored."""
+    ids = table.columns.get("id", [])
+    return table.images is not None and bool(ids) and all(map(_OUR_ID, ids))
+
+
+_OUR_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]+(-[0-9a-f]+)*").fullmatch
 
 
 def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:
@@ -286,7 +349,7 @@ def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str,
         named = (table.images[row] if image is None else base_name(image) for row in rows)
         columns["source"] = _texts(list(named))
     for name, values in table.columns.items():
-        columns[name] = _typed([values[row] for row in rows])
+        columns[name] = _typed([values[row] for row in rows], name in NUMBERS)
     return columns
 
 
@@ -301,11 +364,16 @@ _IS_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*|(?=[.,]\d))([.,]\d*)?([eE][-+]?\d{1,3
 _BLANKS = {"", "nan", "NaN", "NAN", "NA", "null", "NULL"}
 
 
-def _typed(values: Sequence[str]) -> NDArray[Any]:
-    """A column of whole numbers, of numbers (NaN where blank), or of texts as they are."""
+def _typed(values: Sequence[str], is_number: bool) -> NDArray[Any]:
+    """A column of whole numbers, of numbers (NaN where blank), or of texts as they are.
+
+    is_number : what a column of nothing but blanks is.
+    """
     if values and all(map(_IS_WHOLE, values)):
         return np.array([int(value) for value in values], np.int64)
-    if any(not _IS_NUMBER(value) and value not in _BLANKS for value in values) or _BLANKS.issuperset(values):
+    if any(not _IS_NUMBER(value) and value not in _BLANKS for value in values):
+        return _texts(values)
+    if _BLANKS.issuperset(values) and not is_number:
         return _texts(values)
     return np.array([math.nan if value in _BLANKS else _float(value) for value in values], np.float64)
 

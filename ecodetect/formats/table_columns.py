@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import Unusable, number
+from ecodetect.formats.collecting import Unusable
+from ecodetect.formats.table_numbers import read_number
 
 # Names of columns, lower case, without blanks, units and signs (see `_plain`); the first one found is taken.
 _IMAGE = (
     "imagepath", "source", "image", "imagename", "imagefile", "imagefilename", "filename", "file", "img",
-    "imgpath", "imgname", "imageid", "path", "filepath", "raster",
+    "imgpath", "imgname", "imageid", "path", "filepath", "raster", "images",
 )  # fmt: skip
-_LABEL = ("label", "labelname", "class", "classname", "category", "categoryname")
+_LABEL = ("label", "labelname", "class", "classname", "category", "categoryname", "labels")
 _BOXES = (
     ("xmin", "ymin", "xmax", "ymax"),
     ("minx", "miny", "maxx", "maxy"),
@@ -42,6 +44,9 @@ _POINTS = (
     ("pixelx", "pixely"),
     ("xcoord", "ycoord"),
     ("coordx", "coordy"),
+    ("coordenadax", "coordenaday"),
+    ("xcoordinata", "ycoordinata"),
+    ("coordonneex", "coordonneey"),
     ("xcoordinate", "ycoordinate"),
     ("xcenter", "ycenter"),
     ("xcentre", "ycentre"),
@@ -52,28 +57,36 @@ _POINTS = (
     ("column", "row"),
     ("col", "row"),
 )
-_MAP = (
-    ("easting", "northing"),
-    ("eastings", "northings"),
-    ("east", "north"),
-    ("utmeasting", "utmnorthing"),
-    ("utme", "utmn"),
-    ("utmx", "utmy"),
-    ("xutm", "yutm"),
-    ("mapx", "mapy"),
-    ("xmap", "ymap"),
-    ("rechtswert", "hochwert"),
-    ("ostwert", "nordwert"),
-    ("e", "n"),
-)
+_EAST = (
+    "easting", "eastings", "east", "este", "coordeste", "coordenadaeste", "leste", "est", "ost", "oost",
+    "utmeasting", "utmeast", "eastutm", "utme", "utmeste", "esteutm", "utmx", "xutm", "mapx", "xmap",
+    "estex", "xeste", "rechtswert", "ostwert", "e",
+)  # fmt: skip
+_NORTH = (
+    "northing", "northings", "north", "norte", "coordnorte", "coordenadanorte", "nord", "noord",
+    "utmnorthing", "utmnorth", "northutm", "utmn", "utmnorte", "norteutm", "utmy", "yutm", "mapy", "ymap",
+    "nortey", "ynorte", "hochwert", "nordwert", "n",
+)  # fmt: skip
+_MAP = tuple((east, north) for north in _NORTH for east in _EAST)
+# English, Spanish, Portuguese, Italian, French, German, Dutch, Nordic, Polish, Turkish, Indonesian, Russian,
+# Chinese, Japanese.
 _LON = (
     "lon", "long", "lng", "longitude", "decimallongitude", "locationlong", "locationlon", "gpslongitude",
-    "gpslon", "gpslong", "londd", "longdd", "laengengrad", "längengrad",
+    "gpslon", "gpslong", "londd", "longdd", "lonwgs84", "longwgs84", "longitudewgs84", "longitudedecimal",
+    "longitud", "longituddecimal", "longitudwgs84", "gpslongitud", "coordlongitud", "longitudine", "longit",
+    "longitudgms", "longitudedms", "londms", "longdms", "laengengrad", "langengrad", "lange", "laenge",
+    "geolange", "geolaenge", "lengtegraad", "lengdegrad", "lengde", "pituusaste", "dlugosc",
+    "dlugoscgeograficzna", "boylam", "bujur", "garisbujur", "долгота", "经度", "經度", "経度",
 )  # fmt: skip
 _LAT = (
-    "lat", "latitude", "decimallatitude", "locationlat", "gpslatitude", "gpslat", "latdd", "breitengrad",
+    "lat", "latitude", "decimallatitude", "locationlat", "gpslatitude", "gpslat", "latdd", "latwgs84",
+    "latitudewgs84", "latitudedecimal", "latitud", "latituddecimal", "latitudwgs84", "gpslatitud",
+    "coordlatitud", "latitudine", "latit", "latitudgms", "latitudedms", "latdms", "breitengrad", "breite",
+    "geobreite", "breedtegraad", "breddegrad", "bredde", "latituddecimales", "leveysaste", "szerokosc",
+    "szerokoscgeograficzna", "enlem", "lintang", "garislintang", "широта", "纬度", "緯度",
 )  # fmt: skip
 _LONLAT = tuple((lon, lat) for lat in _LAT for lon in _LON)
+_GERMAN = ("laengengrad", "langengrad", "lange", "laenge", "geolange", "geolaenge")  # where O is Ost
 _WKT = ("geometry", "geom", "wkt", "wktgeom", "thegeom", "shape")
 
 _DELIMITERS = "\t;|,"  # a comma last: it may be the decimal sign of a table with another one
@@ -95,6 +108,18 @@ class Roles:
     header: Sequence[str]
     others: dict[str, int]  # name -> position, columns to keep
 
+    @property
+    def has_german_degrees(self) -> bool:
+        """Whether longitudes stand under a German name, so that the letter O is east."""
+        position = self.places.get("lonlat", (-1,))[0]
+        return position >= 0 and _plain(self.header[position]) in _GERMAN
+
+
+def counts_of(header: Sequence[str]) -> bool:
+    """Whether these are columns of DotDotGoose's table of counts, whose x, y are places of photographs."""
+    plain = [_plain(name) for name in header]
+    return plain[:2] == ["surveyid", "image"] and "class" not in plain
+
 
 def sizes_among(names: Iterable[str]) -> list[str]:
     """A width and a height, which may be those of boxes or of trees; empty without both."""
@@ -106,9 +131,10 @@ def sizes_among(names: Iterable[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A column's name without what people and programs vary: case, blanks, signs, a unit in brackets."""
-    name = re.sub(r"[\[(].*?[\])]", "", name.strip().casefold())
-    return re.sub(r"[\W_]+", "", name)
+    """A column's name without what people and programs vary: case, accents, blanks, signs, a unit."""
+    name = re.sub(r"[\[(].*?[\])]", "", name.strip().casefold()).replace("ł", "l").replace("ø", "o")
+    bare = "".join(char for char in unicodedata.normalize("NFD", name) if not unicodedata.combining(char))
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", bare))
 
 
 def dialect(text: str, path: Path) -> tuple[str, list[str], int]:
@@ -179,9 +205,9 @@ def _fits_order(row: Sequence[str], order: Sequence[str]) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Whether `continental_number` reads it."""
+    """Whether `read_number` reads it."""
     try:
-        continental_number(text, "")
+        read_number(text, "")
     except Unusable:
         return False
     return True
@@ -219,20 +245,3 @@ def roles_of(header: Sequence[str]) -> Roles:
         if position not in taken and name and name not in ("label", "source"):
             others.setdefault(name, position)
     return Roles(places, image, label, header, others)
-
-
-def continental_number(text: str, name: str) -> float:
-    """A number in English or continental writing: 1234.5, 1234,5, 1.234,5."""
-    text = text.strip()
-    if "," not in text and text:
-        return number(text, name)
-    if text:
-        whole, _, fraction = text.rpartition(",")
-        if (
-            "," in whole
-            or not re.fullmatch(r"[-+]?[\d.]*", whole)
-            or not re.fullmatch(r"\d*([eE][-+]?\d+)?", fraction)
-        ):
-            raise Unusable(f"'{text[:20]}' is not a number")
-        return number(f"{whole.replace('.', '')}.{fraction}", name)
-    raise Unusable(f"{name} is missing")

@@ -7,7 +7,7 @@ columns. What lies in the raster is meant; where that leaves a choice, pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,20 +25,27 @@ Places = Mapping[Kind, Sequence[Any]]  # of each row: numbers, a shape, None (bl
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One reading of the table: these columns, in that frame."""
+    """One reading of the table: these columns, in that frame.
+
+    is_exchanged : x stands where y should, and y where x should.
+    """
 
     kind: Kind
     frame: Frame
+    is_exchanged: bool = False
 
 
 def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
     """The reading by which most rows lie in the raster; of equally good ones the first.
 
-    Raises LayerError where there is more than one and by none of them anything lies in the raster.
+    Where by none of them anything does, but half of the rows do with x and y (longitude and latitude) the
+    other way round, that is taken. Raises LayerError where there is more than one reading and by none of them
+    anything lies in the raster, and for latitudes beyond 90 degrees that no raster explains.
     """
     kinds = [kind for kind, found in places.items() if any(map(_is_usable, found))] or list(places)
     if grid is None:
         if "lonlat" in kinds and not {"shape", "box", "sized box"} & set(kinds):
+            _check_latitudes(places["lonlat"], path)
             return Option("lonlat", "lonlat")
         if kinds[0] == "map":
             raise LayerError(
@@ -60,6 +67,10 @@ def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
             f"{path.name} has longitude and latitude, but the raster has no CRS to place them in."
         )
     counts = [_count_inside(places[option.kind], option.frame, grid) for option in options]
+    if not any(counts):
+        for option in options:
+            if option.frame in ("map", "lonlat") and _fit_exchanged(places[option.kind], option.frame, grid):
+                return replace(option, is_exchanged=True)
     if len(options) > 1 and not any(counts):
         usable = [place for place in places[kinds[0]] if _is_usable(place)]
         if usable:
@@ -100,11 +111,28 @@ def _centre(place: Any) -> tuple[float, float]:
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
-def _count_inside(places: Sequence[Any], frame: Frame, grid: Grid) -> int:
+def _check_latitudes(places: Sequence[Any], path: Path) -> None:
+    usable = np.array([_centre(place) for place in places if _is_usable(place)]).reshape(-1, 2)
+    if (np.abs(usable[:, 1]) > 90).any():
+        said = " They seem to be exchanged with the longitudes." if (np.abs(usable[:, 0]) <= 90).all() else ""
+        raise LayerError(
+            f"{path.name} has latitudes of {usable[:, 1].min():.6g} to {usable[:, 1].max():.6g}, beyond 90"
+            f" degrees; mend the columns.{said}"
+        )
+
+
+def _fit_exchanged(places: Sequence[Any], frame: Frame, grid: Grid) -> bool:
+    """Whether at least half of the places lie in the raster with x for y."""
+    usable = sum(map(_is_usable, places))
+    return usable > 0 and 2 * _count_inside(places, frame, grid, is_exchanged=True) >= usable
+
+
+def _count_inside(places: Sequence[Any], frame: Frame, grid: Grid, *, is_exchanged: bool = False) -> int:
     usable = [place for place in places if _is_usable(place)]
     if not usable:
         return 0
-    xy = to_pixels(frame, grid)(np.array([_centre(place) for place in usable]))
+    centres = np.array([_centre(place) for place in usable])
+    xy = to_pixels(frame, grid)(centres[:, ::-1] if is_exchanged else centres)
     inside = (xy[:, 0] >= 0) & (xy[:, 0] <= grid.width) & (xy[:, 1] >= 0) & (xy[:, 1] <= grid.height)
     return int(np.count_nonzero(inside))
 

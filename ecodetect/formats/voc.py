@@ -12,13 +12,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
-from xml.sax.saxutils import escape
 
 import numpy as np
 import shapely
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import Collector, Shape, Unusable, box, counted, number, turned
+from ecodetect.formats.collecting import Collector, Shape, Unusable, box, number, turned
 from ecodetect.formats.image_matching import (
     base_name,
     check_size,
@@ -30,9 +29,11 @@ from ecodetect.formats.image_matching import (
 )
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.xml_reading import read_xml
+from ecodetect.formats.xml_writing import escaped
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 _FLAGS = ("difficult", "truncated", "occluded")
 _VALUES = ("score", "area_m2", "diameter_m")
@@ -77,7 +78,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         stated = None if size is None else stated_size(_text(size, "width"), _text(size, "height"))
         check_size(stated, grid, file)
         seen.append(name)
-        collector.size = stated if len(files) == 1 else None
+        collector.size = stated if len(files) == 1 or image is not None else None
         _read_objects(
             root, collector, base_name(image or name or file.stem), "" if file == path else f"{file.name} "
         )
@@ -189,27 +190,18 @@ def _source(batch: Layer, stream: Stream) -> str:
 
 def _opening(source: str, grid: Grid) -> str:
     return (
-        f"<annotation>\n  <filename>{_escaped(source)}</filename>\n"
+        f"<annotation>\n  <filename>{escaped(source)}</filename>\n"
         f"  <size><width>{grid.width}</width><height>{grid.height}</height></size>\n"
     )
 
 
 def _object(corners: list[float], values: dict[str, Any]) -> str:
     names = ("xmin", "ymin", "xmax", "ymax")
-    label = _escaped(str(values.get("label", "") or "object"))
+    label = escaped(str(values.get("label", "") or "object"))
     lines = [f"  <object>\n    <name>{label}</name>"]
     for name in ("id", *_VALUES, *_FLAGS):
         value = values.get(name)
         if value not in (None, "") and value == value:
-            lines.append(f"    <{name}>{_escaped(str(value))}</{name}>")
+            lines.append(f"    <{name}>{escaped(str(value))}</{name}>")
     drawn = "".join(f"<{name}>{value:.6f}</{name}>" for name, value in zip(names, corners, strict=True))
     return "\n".join([*lines, f"    <bndbox>{drawn}</bndbox>", "  </object>\n"])
-
-
-def _escaped(text: str) -> str:
-    # XML 1.0 has no way to write most control characters and no surrogates.
-    kept = (
-        char if char >= " " and not "\ud800" <= char <= "\udfff" else "\N{REPLACEMENT CHARACTER}"
-        for char in text
-    )
-    return escape("".join(kept))

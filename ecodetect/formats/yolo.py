@@ -19,15 +19,17 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
-from ecodetect.formats.collecting import Collector, Shape, Unusable, box, counted, number, polygon
+from ecodetect.formats.collecting import Collector, Shape, Unusable, box, number, polygon
 from ecodetect.formats.image_matching import base_name, meant_or_refused
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.text_reading import decoded, read_bytes, read_text
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 SIDE_SUFFIXES = (".names",)
+CONTENT_SUFFIXES = (".names",)  # which says what the class numbers mean
 _YAML = (".yaml", ".yml")
 _DATASETS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecodetect import bundle, detectors, onnx_file
-from ecodetect.bands import stand_ins
+from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
@@ -21,6 +21,7 @@ _FOLDER = Path(__file__).parent
 # beyond that an object of 4 px has less than 2 left.
 _COARSER = 1.05
 _COARSER_UNSTATED = 2.0
+_FINEST = 1000  # times finer than a model reads a raster, it shows other things
 
 
 def known() -> dict[str, Card]:
@@ -127,7 +128,7 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
     who = f"The model '{card.name}'"
     if stand_ins(card.bands, scene.bands) is None:
-        return f"{who} needs bands {', '.join(card.bands)}; {source} has {', '.join(scene.bands)}."
+        return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
     if card.gsd_m is None:
         return None
     if scene.gsd is None:
@@ -137,6 +138,8 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     if card.gsd_range is not None:
         coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
     here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if here < card.gsd_m / _FINEST:
+        return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
     if here > coarsest:
         return (
             f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "
@@ -182,6 +185,26 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
 def _is_surpassed(card: Card, fits: Mapping[str, Card]) -> bool:
     return any(
         card.classes == other.classes and set(card.bands) < set(other.bands) for other in fits.values()
+    )
+
+
+def unmeant(card: Card, scene: Scene) -> str | None:
+    """Why a model that can be used on a raster isn't meant for it, as the rest of a sentence; None if it is.
+
+    A model of pictures whose scale is unknown is meant for such pictures only: what it would find on a raster
+    of a known scale is said.
+    """
+    if card.gsd_m is not None:
+        return _not_meant(card, scene)
+    if scene.gsd is None:
+        return None
+    if card.diameter_range is None:
+        return "is for pictures whose scale is unknown"
+    scale = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    low, high = card.diameter_range
+    return (
+        f"has learned {', '.join(card.classes)} {low:.3g} to {high:.3g} px wide, so it makes sense only if"
+        f" they are {_length(low * scale)} to {_length(high * scale)} wide here"
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ def draw_explanation(
     scores: Sequence[tuple[str, float]],
     heats: Sequence[Heat],
     examples: Sequence[Thumbnail],
-    opened: tuple[str | None, float | None] = (None, None),
+    opened: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw it into a PNG or JPEG.
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ecodetect.raster import Raster
 
 CUTOUT_PX, _COLUMNS = 144, 12  # 144 is a multiple of most small enlargements
+_LEAST_PX = 24.0  # of the raster in a cut-out: what is smaller says nothing of the surroundings
+UNSIZED_PX = 48.0  # points of unknown size are shown with the surroundings of individuals as wide as this
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,8 +202,10 @@ def _cutout(raster: Raster, look: Look, cut: Cut, scale: float) -> tuple[Pixels,
 def _common_scale(sizes: Sequence[Floats]) -> float:
     """Raster pixels per picture pixel at which most objects fill about half of their cut-out."""
     every = np.concatenate(sizes) if sizes else np.empty(0)
-    every = np.where(every > 0, every, 24.0)  # points: some surroundings
-    needed = max(2.0 * float(np.median(every)), 1.3 * float(np.percentile(every, 90))) if len(every) else 1.0
+    every = np.where(every > 0, every, UNSIZED_PX)
+    needed = _LEAST_PX
+    if len(every):
+        needed = max(needed, 2.0 * float(np.median(every)), 1.3 * float(np.percentile(every, 90)))
     wholes = (1 / 12, 1 / 9, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1.0)
     fitting = [scale for scale in wholes if CUTOUT_PX * scale >= needed]
     return fitting[0] if fitting else math.ceil(2 * needed / CUTOUT_PX) / 2

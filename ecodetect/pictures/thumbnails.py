@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -38,11 +39,11 @@ def draw_thumbnails(
     *,
     title: str,
     heading: str,
-    opened: tuple[str | None, float | None] = (None, None),
+    opened: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw pictures with words under each into a PNG or JPEG.
 
-    opened : bands and metres per pixel that the pictures are opened with.
+    opened : how the pictures are opened, as `open_raster` takes it.
     Raises UserError for an unknown suffix or a folder that can't be written to.
     """
     writable(path)
@@ -67,7 +68,7 @@ def paste(
     pen: ImageDraw.ImageDraw,
     shown: Thumbnail,
     corner: tuple[int, int],
-    opened: tuple[str | None, float | None] = (None, None),
+    opened: Mapping[str, Any] | None = None,
 ) -> None:
     """Put a thumbnail with its words onto a sheet.  corner : the upper left, in pixels of the sheet."""
     x, y = corner
@@ -81,10 +82,9 @@ def paste(
         pen.text(place, text, font=font, fill=TEXT if row == 0 else FAINT)
 
 
-def thumbnail(path: Path, opened: tuple[str | None, float | None] = (None, None)) -> Pixels:
+def thumbnail(path: Path, opened: Mapping[str, Any] | None = None) -> Pixels:
     """A picture as RGB (H, W, 3) no larger than `SIDE_PX`; a small one is enlarged by a whole factor."""
-    bands, gsd_m = opened
-    with open_raster(path, bands=bands, gsd_m=gsd_m) as raster:
+    with open_raster(path, **(opened or {})) as raster:
         longer = max(raster.grid.width, raster.grid.height)
         grid = raster.grid.reduced(max(1.0, longer / SIDE_PX))
         look = Look.of(raster, None)

@@ -101,7 +101,7 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
 
 def picture(path: Path, label: str, asked: Asked) -> Source:
     """A picture of one individual of the class `label` as a source."""
-    with open_raster(path, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+    with open_raster(path, **asked.opened_with) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
     whole = shapely.box(0, 0, grid.width, grid.height)
     one = np.array([whole], dtype=object)
@@ -110,8 +110,7 @@ def picture(path: Path, label: str, asked: Asked) -> Source:
     none = np.empty(0, dtype=object)
     area = Area(whole, grid)
     name = f"{path.parent.name}/{path.name}"
-    opened = (asked.bands, asked.gsd_m)
-    return Source(str(path), name, grid, bands, dtype, opened, marked, area, "image", none)
+    return Source(str(path), name, grid, bands, dtype, asked.opened_with, marked, area, "image", none)
 
 
 class Patches(Sequence[Sample]):

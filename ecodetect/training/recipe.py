@@ -11,7 +11,8 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from torch import nn
 
 from ecodetect import bundle
 from ecodetect.bundle import Bundle, Card
-from ecodetect.errors import UserError
+from ecodetect.errors import Interrupted, UserError
 from ecodetect.notes import Note
 from ecodetect.sizes import Length
 from ecodetect.training import (
@@ -41,6 +42,7 @@ from ecodetect.training.processes import joined
 from ecodetect.training.samples import Contract, Statistics
 from ecodetect.training.sources import Asked, Source
 from ecodetect.training.splits import Split
+from ecodetect.wording import counted
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -162,31 +164,32 @@ def train(
         plan = replace(plan, augmentations=augmentations)
     tell(Note("training-plan", _described(case.statistics, case.sides, network, plan, case.made)))
     processes = joined(_device(device))
-    fitted = fit(
-        case.detector,
-        network,
-        case.card,
-        _drawn(case, plan),
-        plan,
-        folder=folder,
-        processes=processes,
-        resume=resume,
-        key=_fingerprint(case.gathered.sources),
-        progress=progress,
-    )
-    grounds = case.grounds
-    if hasattr(case.detector, "answers"):
-        fitted = rejudged(fitted, case.detector, *grounds)
-    unit = case.made.unit if case.made.gsd is not None else "px"
-    near = f"distance ≤ {plan.within_px * (case.made.gsd or 1.0):.3g} {unit}, one to one"
-    criterion = getattr(case.detector, "CRITERION", near) if case.statistics.sized else near
-    done = completed(finished(fitted, case, criterion), case.detector, network, *grounds)
-    case.close()
-    curves = target.with_name(f"{target.stem}.curves.png")
-    if processes.leads:
-        bundle.write(target, done)
-        report.draw_curves(fitted.history, curves, title=target.stem)
-        shutil.rmtree(folder, ignore_errors=True)
+    with _resumable(folder):
+        fitted = fit(
+            case.detector,
+            network,
+            case.card,
+            _drawn(case, plan),
+            plan,
+            folder=folder,
+            processes=processes,
+            resume=resume,
+            key=_fingerprint(case.gathered.sources),
+            progress=progress,
+        )
+        grounds = case.grounds
+        if hasattr(case.detector, "answers"):
+            fitted = rejudged(fitted, case.detector, *grounds)
+        unit = case.made.unit if case.made.gsd is not None else "px"
+        near = f"distance ≤ {plan.within_px * (case.made.gsd or 1.0):.3g} {unit}, one to one"
+        criterion = getattr(case.detector, "CRITERION", near) if case.statistics.sized else near
+        done = completed(finished(fitted, case, criterion), case.detector, network, *grounds)
+        case.close()
+        curves = target.with_name(f"{target.stem}.curves.png")
+        if processes.leads:
+            bundle.write(target, done)
+            report.draw_curves(fitted.history, curves, title=target.stem)
+            shutil.rmtree(folder, ignore_errors=True)
     verdict = report.verdict(fitted, case.sides.method)
     return Trained(target, curves, done, fitted, verdict, tuple(notes))
 
@@ -245,6 +248,21 @@ def _drawn(case: Case, plan: Plan) -> Drawn | DrawnPatches:
     if case.is_patches:
         return DrawnPatches(case.training, case.validation, plan.size_px, read_px)
     return Drawn(case.training, case.validation, read_px)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say after Ctrl-C how to go on; a folder with nothing to go on from is removed."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if (folder / "last.safetensors").is_file():
+            kept = f"what is learned so far is kept in {folder}"
+            raise Interrupted(f"Stopped; {kept}: run the same command with --resume to go on.") from error
+        (folder / "best.safetensors").unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+        raise Interrupted("Stopped before anything was learned; the same command begins anew.") from error
 
 
 def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -316,9 +334,9 @@ def _described(statistics: Statistics, sides: Split, network: nn.Module, plan: P
     weights = sum(each.numel() for each in network.parameters())
     gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None and made.unit != "px" else ""
     return (
-        f"{statistics.objects:,} individuals to train on and {sides.objects[1]:,} to validate with"
+        f"{counted(statistics.objects, 'individual')} to train on and {sides.objects[1]:,} to validate with"
         f" ({sides.method}), bands {', '.join(made.bands)}{gsd}; {weights / 1e6:.2f} million weights, at most"
-        f" {plan.steps:,} steps of {plan.batch} chips of {plan.size_px} px."
+        f" {counted(plan.steps, 'step')} of {counted(plan.batch, 'chip')} of {plan.size_px} px."
     )
 
 

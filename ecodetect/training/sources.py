@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import matching
+from ecodetect import formats, matching
 from ecodetect.annotation_files import (
     PICTURES,
     AnnotationFile,
@@ -39,6 +39,7 @@ from ecodetect.annotation_files import (
     names_images,
     nothing_on,
     opened,
+    opened_shapes,
     touching,
 )
 from ecodetect.annotations import Annotations, on_raster
@@ -51,7 +52,9 @@ from ecodetect.layer import Geometries
 from ecodetect.notes import Note, merged
 from ecodetect.raster import Raster, open_raster
 from ecodetect.sizes import Length
+from ecodetect.training import layouts
 from ecodetect.training.outlining import outlined
+from ecodetect.wording import counted
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
 # Names of folders and files with annotations in a folder of training data, those that say most first.
@@ -71,7 +74,7 @@ class Source:
     grid : native Grid; all shapes here are in its pixels.
     bands : names of the raster's bands.
     dtype : numpy name of its pixels.
-    opened_with : (bands, gsd_m) to open it with, as `open_raster` takes them.
+    opened_with : how it is opened, as `open_raster` takes it.
     annotations : of this raster; those with `ignore` are neither individuals nor background.
     complete : where all individuals are annotated; None: nowhere.
     complete_by : what says so.
@@ -85,7 +88,7 @@ class Source:
     grid: Grid
     bands: tuple[str, ...]
     dtype: str
-    opened_with: tuple[str | None, float | None]
+    opened_with: Mapping[str, Any]
     annotations: Annotations
     complete: Area | None
     complete_by: CompleteBy
@@ -94,8 +97,7 @@ class Source:
 
     def open(self) -> Raster:
         """The raster, opened anew."""
-        bands, gsd_m = self.opened_with
-        return open_raster(self.image, bands=bands, gsd_m=gsd_m)
+        return open_raster(self.image, **self.opened_with)
 
     @property
     def kept(self) -> NDArray[np.bool_]:
@@ -136,7 +138,7 @@ class Asked:
     ignore : files of shapes, or classes, from which nothing is learned.
     edge : width of a strip along each raster's edge from which nothing is learned.
     gsd_m : metres per pixel where rasters don't say.
-    bands : which bands of the rasters, as `open_raster` takes them.
+    bands, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
     """
@@ -149,8 +151,20 @@ class Asked:
     edge: Length | None = None
     gsd_m: float | None = None
     bands: str | None = None
+    nodata: float | None = None
+    allow_vrt: bool = False
     layer: str | None = None
     empty_images: bool = False
+
+    @property
+    def opened_with(self) -> Mapping[str, Any]:
+        """What `open_raster` takes beside the path."""
+        return {
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            "nodata": self.nodata,
+            "allow_vrt": self.allow_vrt,
+        }
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -185,14 +199,17 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     notes: list[Note] = []
     pairs: list[tuple[list[str], AnnotationFiles]] = []
     if len(given) == 1:
-        pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
+        known = layouts.parts_of(Path(given[0]))
+        pairs += [(images, opened(annotations, layer=asked.layer)) for images, annotations in known]
+        if not known:
+            pairs += [_in_folder(folder, asked, notes) for folder in _sides(Path(given[0]))]
     elif len(given) % 2 == 0 and given:
         for image, annotations in zip(given[::2], given[1::2], strict=True):
             pairs.append((expand([image]), opened(annotations, layer=asked.layer)))
     else:
         raise UserError(
             "Training takes one folder, or images and annotations in turn (IMAGE ANNOTATIONS IMAGE …);"
-            f" got {len(given)} names."
+            f" got {counted(len(given), 'name')}."
         )
     names = _short_names([image for images, _ in pairs for image in images])
     is_set = len(names) > 1
@@ -209,16 +226,17 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
                 sources.append(found)
         notes += marks.notes(images)
     if not sources:
-        raise UserError(f"None of the {len(unmarked)} images has annotations in {pairs[0][1].path}.")
+        raise UserError(f"{pairs[0][1].path} has no annotations of {listed(unmarked)}.")
     if unmarked:
         text = (
-            f"{len(unmarked)} of {len(names)} images have no annotations and are left out"
-            f" ({listed(unmarked)}); an empty file says that there is nothing in an image."
+            f"Left out, for want of annotations: {len(unmarked)} of {len(names)} images ({listed(unmarked)});"
+            " an empty file says that there is nothing in an image."
         )
         notes.append(Note("images-unmarked", text, kind="doubt"))
     outside.check()
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
+    sources = _without_outside(sources, notes)
     return Gathered(tuple(_with_hulls(sources)), merged(notes), tuple(unmarked))
 
 
@@ -248,17 +266,23 @@ def _in_folder(folder: Path, asked: Asked, notes: list[Note]) -> tuple[list[str]
     stems = {stem_of(image).casefold() for image in images}
     folders = [folder / name for name in ANNOTATION_FOLDERS if (folder / name).is_dir()]
     candidates: list[Path] = [path for path in folders if features_in(path)]
-    if any(path.stem.casefold() in stems and path.suffix.lower() not in PICTURES for path in files_in(inner)):
-        candidates.append(inner)
-    files = [path for path in dict.fromkeys([*files_in(folder), *files_in(inner)]) if _may_be_about_all(path)]
+    beside = files_in(inner)
+    is_by_image = any(
+        path.stem.casefold() in stems if path.suffix.lower() not in PICTURES else is_label_image(path)
+        for path in beside
+    )
+    candidates += [inner] if is_by_image else []
+    files = [path for path in dict.fromkeys([*files_in(folder), *beside]) if _may_be_about_all(path)]
     named = [path for path in files if path.stem.casefold() in ANNOTATION_FOLDERS]
     rest = [path for path in files if path not in named and path.stem.casefold() not in stems]
     candidates += sorted(named, key=lambda path: ANNOTATION_FOLDERS.index(path.stem.casefold()))
     candidates += rest if not candidates else []
     if not candidates:
+        for path in sorted(inner.glob("*_seg.npy"))[:1]:
+            formats.read(path)  # says why not
         raise UserError(
-            f"The folder {folder} has {len(images)} images but no annotations: they are looked for in folders"
-            f" {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
+            f"The folder {folder} has images ({len(images)}) but no annotations: these are looked for in"
+            f" folders {', '.join(ANNOTATION_FOLDERS[:5])}, beside the images, and in one file about all."
         )
     if len(candidates) > 1 and candidates[0] in rest:
         raise UserError(
@@ -307,7 +331,7 @@ def _source(
 
     is_one : the marks are about this raster alone.  is_set : there are other rasters.
     """
-    with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+    with open_raster(image, **asked.opened_with) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
         notes += [note for note in raster.notes if note.code != "no-transform"]  # training needs no place
     found = marks.of(image, grid, is_one=is_one)
@@ -330,9 +354,8 @@ def _source(
     elif not len(layer) or (not is_one and grid.window.area <= WHOLE_PX):
         complete, by = _area(whole, grid), "image"
     ignored = outside.ignored(image, grid, is_set=is_set)
-    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--edge")
-    opened = (asked.bands, asked.gsd_m)
-    return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge)
+    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--ignore-edge")
+    return Source(image, name, grid, bands, dtype, asked.opened_with, marked, complete, by, ignored, edge)
 
 
 def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[Note]) -> Annotations:
@@ -342,9 +365,9 @@ def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: l
         return marked
     every = matching.centres(marked.geometry)
     near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
-    with open_raster(image, bands=asked.bands, gsd_m=asked.gsd_m) as raster:
+    with open_raster(image, **asked.opened_with) as raster:
         shapes, found = outlined(raster, marked.geometry[bare], near[bare])
-    text = f"{int(found.sum())} of {len(found)} points have a clear outline, taken as their box."
+    text = f"a clear outline around {int(found.sum())} of {len(found)} points, taken as their box."
     notes.append(Note("outlines-taken", text, about=name, kind="choice"))
     geometry = marked.geometry.copy()
     geometry[bare] = shapes
@@ -366,9 +389,9 @@ class _Outside:
     @classmethod
     def of(cls, asked: Asked) -> _Outside:
         complete = None
-        if asked.complete not in (None, "image"):
-            complete = _existing(asked.complete, "--complete", asked.complete_layer)
-        return cls(complete, [_existing(text, "--ignore") for text in asked.ignore if is_file(text)])
+        if asked.complete is not None and asked.complete != "image":
+            complete = opened_shapes(asked.complete, "--complete", asked.complete_layer)
+        return cls(complete, [opened_shapes(text, "--ignore") for text in asked.ignore if is_file(text)])
 
     def complete(self, image: str, grid: Grid, *, is_set: bool) -> Area | None:
         """The part of a raster inside the polygons; None where there is none."""
@@ -405,13 +428,6 @@ class _Outside:
                 raise UserError(f"{file.path} lies on none of the rasters; does it belong to them?")
 
 
-def _existing(text: str | None, flag: str, layer: str | None = None) -> AnnotationFile:
-    path = Path(text or "")
-    if not path.exists():
-        raise UserError(f"{flag}: {path} doesn't exist.")
-    return AnnotationFile(path, layer)
-
-
 # -- all together ------------------------------------------------------------------------------------------
 
 
@@ -422,7 +438,7 @@ def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[Note])
     check_labels(classes, labels)
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
-        text = f"{labels['']} of {labels.total()} annotations without a class are ignored."
+        text = f"Ignored, for want of a class: {labels['']} of {labels.total()} annotations."
         notes.append(Note("class-missing", text, kind="doubt"))
     if not drop:
         return sources
@@ -453,6 +469,37 @@ def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[
         )
         for source in sources
     ]
+
+
+def _without_outside(sources: list[Source], notes: list[Note]) -> list[Source]:
+    """Annotations outside the polygons in which annotation is complete are ignored, as `evaluate` does.
+
+    Raises UserError where none is left.
+    """
+    made: list[Source] = []
+    outside, total = 0, 0
+    for source in sources:
+        if source.complete_by == "polygons":
+            inside = np.zeros(len(source.annotations), np.bool_)
+            if source.complete is not None:
+                inside = source.complete.contains(source.xy)
+            total += int(source.kept.sum())
+            outside += int((source.kept & ~inside).sum())
+            ignore = source.annotations.ignore | ~inside
+            source = replace(source, annotations=replace(source.annotations, ignore=ignore))
+        made.append(source)
+    if outside and outside == total == sum(int(source.kept.sum()) for source in sources):
+        raise UserError(
+            f"None of the {total} annotations lies inside the polygons of --complete; do they belong"
+            " together?"
+        )
+    if outside:
+        text = (
+            f"{outside} of {total} annotations lie outside the polygons of --complete and aren't learned"
+            " from."
+        )
+        notes.append(Note("outside-complete", text, kind="choice"))
+    return made
 
 
 def _with_hulls(sources: list[Source]) -> Iterator[Source]:

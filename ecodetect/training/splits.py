@@ -273,7 +273,7 @@ def _folders(sources: Sequence[Source]) -> list[bool] | None:
     """Which rasters lie in a folder for validation; None unless folders say it of all, and of both sides."""
     said = []
     for source in sources:
-        parts = {part.casefold() for part in Path(source.image).parts[-4:-1]}
+        parts = {part.casefold().rstrip("0123456789_-") for part in Path(source.image).parts[-4:-1]}
         held, learned = (not parts.isdisjoint(words) for words in (VALIDATION_WORDS, TRAINING_WORDS))
         if held == learned:
             return None
@@ -331,7 +331,7 @@ def _by_blocks(
             break
     if not chosen:
         raise UserError(
-            f"The {len(centres)} annotations lie too close together to be split into blocks of ground; mark"
+            f"The annotations ({len(centres)}) lie too close together to be split into blocks of ground; mark"
             " more of them, or name a column with --split."
         )
     buffer = min(buffer, side / 4)

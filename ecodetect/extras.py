@@ -1,0 +1,52 @@
+"""Packages that not every installation has: which extra brings them, and what to say where one is missing."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from ecodetect.errors import PackageError
+
+_EXTRA_OF = {
+    "torch": "learn",
+    "torchvision": "learn",
+    "sklearn": "learn",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+}
+_CALLED = {"sklearn": "scikit-learn"}  # where pip knows a package by another name than Python
+
+
+def check_installed(who: str, *packages: str, otherwise: str = "") -> None:
+    """Raise PackageError where `who` (the beginning of the sentence) needs a package that isn't there.
+
+    packages : names as Python imports them.
+    otherwise : what to do without them; the end of the sentence.
+    """
+    lacking = [name for name in packages if find_spec(name) is None]
+    if lacking:
+        raise PackageError(_sentence(who, lacking, otherwise))
+
+
+def import_failure(error: ImportError) -> PackageError | None:
+    """What to say of a package that can't be imported; None where the fault is ours."""
+    name = (error.name or "").partition(".")[0]
+    if not name or name in ("ecodetect", "ecodetect_cli") or name in sys.stdlib_module_names:
+        return None
+    if find_spec(name) is None:
+        return PackageError(_sentence("This", [name]))
+    if name in _EXTRA_OF:
+        called = _CALLED.get(name, name)
+        return PackageError(
+            f"{called} is installed, but can't be loaded ({error}); install it anew: pip install"
+            f" --force-reinstall {called}."
+        )
+    return None
+
+
+def _sentence(who: str, lacking: list[str], otherwise: str = "") -> str:
+    extras = sorted({_EXTRA_OF[name] for name in lacking if name in _EXTRA_OF})
+    wanted = f'"ecodetect[{",".join(extras)}]"' if extras else "ecodetect"  # quotes for every shell
+    listed = " and ".join(_CALLED.get(name, name) for name in lacking)
+    verb = "isn't" if len(lacking) == 1 else "aren't"
+    return f"{who} needs {listed}, which {verb} installed: pip install {wanted}{otherwise}."

@@ -1,0 +1,243 @@
+"""What a training begins with: rasters, the kind of detector, what it goes on from, how rasters are seen.
+
+`train` goes on from here (`case`); `check` says what there is and stops. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ecodetect import detectors, models
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Bundle, Card
+from ecodetect.detectors.protocol import read_options
+from ecodetect.errors import UserError
+from ecodetect.grid import Floats
+from ecodetect.notes import Note
+from ecodetect.onnx_file import OnnxModel
+from ecodetect.sizes import Length
+from ecodetect.training.class_folders import are_classes, gather_classes
+from ecodetect.training.samples import TYPICAL_PX, Contract, Dataset, Statistics, contract
+from ecodetect.training.sources import Asked, Gathered, Source, gather, spacing
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Beginning:
+    """What is to be trained, and on which rasters.
+
+    kind, detector : its name and module.  start : the bundle that it goes on from, if any.
+    wished : the detector's `Training`; None where there is nothing to set.
+    backbone : name of a torchvision network as encoder.
+    is_patches : whether the ground is pictures in folders by class.
+    """
+
+    kind: str
+    detector: Any
+    start: Bundle | None
+    wished: Any
+    backbone: str | None
+    gathered: Gathered
+    is_patches: bool
+
+    def contract(self, gsd: float | None = None) -> tuple[Contract, Sequence[Note]]:
+        """How rasters are seen, and what to say of it.
+
+        gsd : metres per pixel; chosen from the objects' sizes if not given.
+        """
+        detector, sources = self.detector, self.gathered.sources
+        typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
+        if self.is_patches:
+            typical = detector.WINDOW_PX if self.backbone is None else detector.PATCH_PX
+        if self.start is None:
+            scaling: Literal["auto", "fixed"] = "fixed" if self.is_patches else "auto"
+            made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
+        else:
+            made, notes = contract_for(self.start.card, sources, gsd, typical_px=typical)
+        window: Length | None = getattr(self.wished, "window", None)
+        if window is not None:
+            made = _seen_through(window, detector, made, sources)
+        return made, notes
+
+    def dataset(self, made: Contract) -> Dataset:
+        """All rasters, seen so."""
+        return Dataset(self.gathered.sources, made, is_shaped=getattr(self.detector, "NEEDS_SHAPES", False))
+
+    def card_options(self, sizes: Floats, whole: Dataset) -> dict[str, Any]:
+        """What the detector chooses for these objects, for the card.
+
+        sizes : of all objects, in pixels that the network sees.
+        Raises UserError where the detector can't learn from them.
+        """
+        spaces = np.concatenate([spacing(whole.objects(number).xy) for number in whole.used])
+        asked: dict[str, Any] = {}
+        if self.wished is not None:
+            asked = {"training": self.wished, "patches": self.is_patches}
+        if self.start is not None:
+            # How fine its map must be depends on these objects, not on those it has learned.
+            network = self.start.card.options.get("network", {})
+            kept = getattr(self.detector, "KEPT", ("kind", "width", "depth"))
+            asked["network"] = {key: network[key] for key in kept if key in network}
+        elif self.backbone is not None:
+            asked["network"] = {"kind": self.backbone, "depth": 4}
+        found: dict[str, Any] = self.detector.card_options(sizes, spaces[spaces > 0], asked)
+        return found
+
+
+def begin(
+    paths: Sequence[str | os.PathLike[str]],
+    asked: Asked | None,
+    *,
+    model: str | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    say: Callable[[Note], None],
+) -> Beginning:
+    """Gather, and choose the detector and what it goes on from; the parameters are those of `recipe.train`.
+
+    Raises UserError in one sentence, when something can't be read, brought together or trained.
+    """
+    start = models.opened(model) if model is not None else None  # None: the name of a detector
+    if isinstance(start, OnnxModel):
+        raise UserError(
+            f"{model} was exported, so it can't be trained; say the .safetensors file it is from."
+        )
+    is_patches = are_classes(paths)
+    gathered = gather_classes(paths[0], asked) if is_patches else gather(paths, asked)
+    for note in gathered.notes:
+        say(note)
+    if model is None and is_patches:
+        model = "sliding_window"
+    elif model is None and backbone is None and weights is None:
+        known = nearest(gathered.sources)
+        start = models.opened(known) if known is not None else None
+        if known is not None:
+            text = f"Training begins with what '{known}' has learned; -m heatmap begins with nothing."
+            say(Note("training-start", text, kind="choice"))
+    assert not isinstance(start, OnnxModel)
+    kind = start.card.detector if start is not None else model or "heatmap"
+    detector = _learned(kind)
+    if is_patches and not hasattr(detector, "PATCH_PX"):
+        raise UserError(
+            f"{paths[0]} holds pictures in folders by class, which {kind} can't learn from; train -m"
+            " sliding_window."
+        )
+    wished = _wished(detector, kind, settings or {})
+    return Beginning(kind, detector, start, wished, backbone, gathered, is_patches)
+
+
+def nearest(sources: Sequence[Source]) -> str | None:
+    """The model that comes with ecodetect from which to learn the objects of these rasters; None: none.
+
+    One that sees pixels of a known size if theirs is known, else one that doesn't; then the one that sees
+    most of their bands; then the one whose pixels are nearest in size.
+    """
+    gsds = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
+    found = []
+    for name, card in models.known().items():
+        if card.detector != "heatmap" or (card.gsd_m is None) != (not gsds):
+            continue
+        if any(stand_ins(card.bands, bands) is None for bands in {source.bands for source in sources}):
+            continue
+        apart = 0.0 if card.gsd_m is None else abs(math.log(float(np.median(gsds)) / card.gsd_m))
+        found.append((-len(card.bands), apart, name))
+    return min(found)[2] if found else None
+
+
+def contract_for(
+    card: Card, sources: Sequence[Source], gsd: float | None = None, *, typical_px: float = TYPICAL_PX
+) -> tuple[Contract, tuple[Note, ...]]:
+    """How a model that starts from a bundle should see rasters, and notes of what was chosen.
+
+    gsd : metres per pixel; chosen from the objects' sizes if not given.
+    typical_px : width that usual objects shall have where the size of pixels is unknown.
+    """
+    own = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
+    notes: list[Note] = []
+    if gsd is None and len(own) == len(sources):
+        sizes = np.concatenate(
+            [source.size_px[source.kept] * each for source, each in zip(sources, own, strict=True)]
+        )
+        sizes = sizes[np.isfinite(sizes)]
+        typical = card.options.get("typical_px")
+        if len(sizes) and typical:
+            native = float(np.median(own))
+            wanted = float(np.median(sizes)) / float(typical)
+            # Finer than the raster there is nothing to see; half again as large an object is still known.
+            gsd = native if wanted < 1.3 * native else float(f"{wanted:.2g}")
+        elif card.unit == "m" and card.gsd is not None:
+            gsd = card.gsd
+        if gsd is not None:
+            text = f"'{card.name}' is adapted to {gsd:g} m per pixel."
+            notes.append(Note("adapted-gsd", text, kind="choice"))
+    found, more = contract(sources, gsd=gsd, typical_px=typical_px)
+    if set(found.bands) != set(card.bands):
+        text = f"'{card.name}' has learned {', '.join(card.bands)}; here it sees {', '.join(found.bands)}."
+        notes.append(Note("adapted-bands", text, kind="choice"))
+    return found, (*notes, *more)
+
+
+def _seen_through(window: Length, detector: Any, made: Contract, sources: Sequence[Source]) -> Contract:
+    """The contract with pixels so large that a network's window is as wide as stated."""
+    if made.unit == "px":
+        return replace(made, gsd=window.pixels(None, name="window") / detector.WINDOW_PX)
+    native = [source.grid.gsd for source in sources if source.grid.gsd is not None]
+    per_px = float(np.median([np.sqrt(np.prod(gsd)) for gsd in native]))
+    metres = window.value if window.unit == "m" else window.value * per_px
+    return replace(made, gsd=_round(metres / detector.WINDOW_PX))
+
+
+def check_classes(training: Statistics, validation: Statistics, split_by: str) -> Note | None:
+    """A note of classes that only validation has; raises UserError where the user has said how to split."""
+    unseen = classes_unseen(training, validation)
+    if not unseen:
+        return None
+    if split_by in ("auto", "blocks", "files", "none"):
+        return Note("class-unlearned", f"{unseen}, so nothing learns it.", kind="doubt")
+    raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
+
+
+def classes_unseen(training: Statistics, validation: Statistics) -> str:
+    """Which classes are only in validation, in words; empty: none."""
+    counts = {
+        name: count
+        for name, count in validation.per_class.items()
+        if count and not training.per_class.get(name, 0)
+    }
+    each = ", ".join(f"'{name}' ({count})" for name, count in sorted(counts.items()))
+    return f"Validation has annotations of a class that training has none of: {each}" if counts else ""
+
+
+def _is_learned(kind: str) -> bool:
+    return bool(
+        getattr(importlib.import_module(detectors.known()[kind].partition(":")[0]), "IS_LEARNED", False)
+    )
+
+
+def _learned(kind: str) -> Any:
+    if kind not in detectors.known():
+        raise UserError(f"The bundle's detector is '{kind}', which isn't installed.")
+    if not _is_learned(kind):
+        raise UserError(f"'{kind}' has nothing to learn; train a detector such as heatmap.")
+    return importlib.import_module(detectors.known()[kind].partition(":")[0])
+
+
+def _wished(detector: Any, kind: str, settings: Mapping[str, str]) -> Any:
+    """What a user wants of a detector's training; None for one that has nothing to set."""
+    known = getattr(detector, "Training", None)
+    if known is not None:
+        return read_options(known, settings, kind)
+    if settings:
+        raise UserError(f"Training {kind} has nothing to set with --set; got {', '.join(sorted(settings))}.")
+    return None
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")

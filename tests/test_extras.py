@@ -1,0 +1,109 @@
+"""What a package that isn't installed costs: one sentence with the command that installs it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from command_line import Run
+from ecodetect_cli import main as main_module
+
+from ecodetect.errors import PackageError
+from ecodetect.extras import check_installed, import_failure
+
+LEARN = 'pip install "ecodetect[learn]"'
+
+
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "torchvision", "sklearn", "onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def scene(sample_data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(sample_data / "dryland.tif", tmp_path))
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize("flags", [["-m", "shrubs"], ["-m", "shrubs", "--dry-run"], ["--picture", "map.png"]])
+def test_a_scan_with_a_model_says_what_to_install(ecodetect: Run, scene: Path, flags: list[str]) -> None:
+    done = ecodetect("scan", scene, *flags)
+    assert done.code == 2
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error")]
+    assert "'shrubs' needs torch, which isn't installed" in line
+    assert LEARN in line
+    assert "threshold" in line  # what to do without
+    assert list(scene.parent.iterdir()) == [scene]
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_it_is_said_once_for_many_rasters(ecodetect: Run, scene: Path) -> None:
+    shutil.copy(scene, scene.with_name("other.tif"))
+    done = ecodetect("scan", scene.parent, "-m", "shrubs")
+    assert (done.code, done.err.count("torch")) == (2, 1)
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_other_commands_say_it_too(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+    pair = (sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson")
+    for words in (
+        ("train", *pair, "-o", tmp_path / "m.safetensors"),
+        ("export", "shrubs", "-o", tmp_path / "m.onnx"),
+    ):
+        done = ecodetect(*words)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "which isn't installed" in done.err or "which aren't installed" in done.err
+        assert "pip install" in done.err
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_what_needs_no_network_works_without(ecodetect: Run, sample_data: Path) -> None:
+    pair = (sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson")
+    for words in (("check", *pair, "-m", "shrubs"), ("info", "shrubs"), ("info", pair[0]), ("models",)):
+        assert ecodetect(*words).code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), LEARN),
+        (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), LEARN),
+        (ModuleNotFoundError("No module named 'rasterio'", name="rasterio"), "pip install ecodetect."),
+    ],
+)
+def test_an_import_that_fails_anywhere_is_such_a_sentence(
+    ecodetect: Run, monkeypatch: pytest.MonkeyPatch, error: ImportError, said: str
+) -> None:
+    def action() -> None:
+        raise error
+
+    monkeypatch.setattr(
+        main_module.LazyGroup, "get_command", lambda *_: click.Command("doctor", callback=action)
+    )
+    monkeypatch.setitem(sys.modules, str(error.name).partition(".")[0], None)
+    done = ecodetect("doctor")
+    assert done.code == 2
+    assert said in done.err
+    assert "internal" not in done.err
+
+
+def test_a_package_that_is_there_but_broken_is_to_be_installed_anew() -> None:
+    failed = import_failure(ImportError("libc10.so: cannot open", name="torch._C"))
+    assert failed is not None
+    assert "torch is installed, but can't be loaded (libc10.so: cannot open)" in str(failed)
+
+
+@pytest.mark.parametrize("name", ["ecodetect.nowhere", "json.nowhere", None])
+def test_a_fault_of_ours_stays_one(name: str | None) -> None:
+    assert import_failure(ImportError("no", name=name)) is None
+
+
+def test_several_packages_are_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(PackageError, match=r'^It needs torch and onnx, .* "ecodetect\[learn,onnx\]"\.$'):
+        check_installed("It", "torch", "onnx")
