@@ -47,13 +47,8 @@ def verdict(fitted: Fitted, method: str) -> str:
     else:
         told = "both agree, so it should do as well on ground that looks the same."
     if n < FEW:
-<<<<<<< HEAD
-        told = told.rstrip(".") + f"; {n} individuals are few to measure with, so this is rough."
-    return f"{figures}{told} {fitted.counted or ''}".rstrip()
-=======
         told = told.rstrip(".") + f"; n = {n} is little to measure with, so this is rough."
-    return figures + told
->>>>>>> main
+    return f"{figures}{told} {fitted.counted or ''}".rstrip()
 
 
 def _still_rises(history: Sequence[Epoch]) -> bool:

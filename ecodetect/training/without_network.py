@@ -146,14 +146,9 @@ def verdict(chosen: Chosen, method: str) -> str:
             f"F1 {crossed}, by {learner}; nothing was left to validate with, so nobody knows how good it is"
             " elsewhere: annotate another place and compare with `ecodetect evaluate`."
         )
-<<<<<<< HEAD
-    few = f"; {n} individuals are few to measure with, so this is rough" if n < selection.FEW else ""
+    few = f"; n = {n} is little to measure with, so this is rough" if n < selection.FEW else ""
     figures = f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method})"
     return f"{figures}, {crossed}, by {learner}{few}. {chosen.counted or ''}".rstrip()
-=======
-    few = f"; n = {n} is little to measure with, so this is rough" if n < selection.FEW else ""
-    return f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method}), {crossed}, by {learner}{few}."
->>>>>>> main
 
 
 def _pieces(
