@@ -276,31 +276,35 @@ def judge(runs: tuple[Path, ...], draws: int) -> None:
         epochs = [pieces(run, path, names) for path in sorted(run.glob("epoch-??????.npz"))]
         # rule -> split -> (F1, count's error, epoch) of each draw
         found: dict[str, dict[str, list[tuple[float, float, float]]]] = {rule: {} for rule in RULES}
-        chosen_n, left_n = [], []
+        chosen_n, left_n, width, held = [], [], [], []
         rng = np.random.default_rng(0)
         for _ in range(draws):
             for split, choosing, measuring in dealt(run, epochs[0], rng):
                 parts = selection.parts_of(len(choosing))
                 seen = [_pooled(each, choosing, parts) for each in epochs]
-                rest = [_pooled(each, measuring, 1) for each in epochs]
+                rest = _pooled(epochs[0], measuring, 1)
                 chosen_n.append(int(seen[0].n_truths.sum()))
-                left_n.append(int(rest[0].n_truths.sum()))
+                left_n.append(int(rest.n_truths.sum()))
                 taken = {rule: rule(seen) for rule in (old_epoch, new_epoch)}
                 for name, (which, thresholds) in RULES.items():
                     epoch = taken[which]
-                    cuts = thresholds(seen[epoch])
-                    f1 = rest[epoch].rates(cuts["f1"]).f1
-                    counts = rest[epoch].rates(cuts["count"])
+                    cuts, rest = thresholds(seen[epoch]), _pooled(epochs[epoch], measuring, 1)
+                    f1, counts = rest.rates(cuts["f1"]).f1, rest.rates(cuts["count"])
                     off = counts.n_detections / counts.n_truths - 1
                     found[name].setdefault(split, []).append((f1, off, epoch + 1))
+                told = selection.counted(seen[epoch], cuts["count"])  # of the last rule, that of now
+                assert told is not None
+                width.append(told.interval.high - told.interval.low)
+                held.append(told.interval.low <= off <= told.interval.high)
         n = f"{min(chosen_n)} to {max(chosen_n)} choose, {min(left_n)} to {max(left_n)} measure"
         click.echo(f"\n{run.name}: {len(epochs)} epochs; {n}; {draws} draws of each split")
         rows = [[rule, *_figures(list(chain(*by.values())))] for rule, by in found.items()]
         click.echo(table(["rule", "F1", "count off by (mean, absolute)", "epoch"], rows))
+        click.echo(f"\ninterval of counts: {np.mean(width):.0%} wide, held {np.mean(held):.0%} of the time\n")
         before, now = found["before"], found["now"]
         rows = [[split, *_figures(before[split]), *_figures(now[split])] for split in now]
         header = ["left out", "F1 before", "count before", "epoch before", "F1 now", "count now", "epoch now"]
-        click.echo("\n" + table(header, rows))
+        click.echo(table(header, rows))
 
 
 def _pooled(ground: Sequence[Piece], rows: Sequence[int], parts: int) -> Judged:
