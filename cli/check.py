@@ -19,6 +19,7 @@ from . import options
 @options.beginning
 @options.annotation
 @options.raster
+@options.values
 @click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
 @options.strict

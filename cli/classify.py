@@ -50,6 +50,7 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 @click.option("--top", type=int, metavar="N", help="Answers given of each. Default: 3, or all there are.")
 @click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
 @options.raster
+@options.values
 @options.device
 @options.overwrite
 @click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
@@ -83,8 +84,8 @@ def classify(
         raise click.UsageError("--sheet shows misclassified pictures of folders by class; leave out IMAGE.")
     from ecodetect.classifying import classify as run
 
-    gsd = how.pop("gsd")
-    done = run(detections, image, models, out, gsd_m=gsd, **how)
+    gsd, values = how.pop("gsd"), options.unit_of(how.pop("values"))
+    done = run(detections, image, models, out, gsd_m=gsd, values=values, **how)
     options.tell(done.notes, shown=not as_json)
     if as_json:
         click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
@@ -109,8 +110,9 @@ def _of_pictures(
     if sheet is not None:
         pictures.writable(sheet)
     asked = {name: how[name] for name in ("vote", "views", "top", "bands", "nodata", "device")}
+    values = options.unit_of(how["values"])
     with _Bar() as bar:
-        done = answer_pictures(folder, models, gsd_m=how["gsd"], progress=bar.show, **asked)
+        done = answer_pictures(folder, models, gsd_m=how["gsd"], values=values, progress=bar.show, **asked)
     if sheet is not None:
         done.draw_errors(sheet)
     if out is not None:

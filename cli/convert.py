@@ -14,6 +14,7 @@ from . import options
 @click.argument("target", metavar="OUT")
 @click.option("--image", metavar="RASTER", help="The raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
+@options.class_column
 @options.place
 @options.overwrite
 @options.strict

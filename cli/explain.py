@@ -21,6 +21,7 @@ from . import options
 @click.option("-o", "--out", required=True, metavar="PNG", help="The picture.")
 @click.option("--examples", metavar="FOLDER", help="Show the most similar pictures of a folder (by class).")
 @options.raster
+@options.values
 @options.device
 @options.overwrite
 def explain(
@@ -44,8 +45,10 @@ def explain(
     if at is None and crs is not None:
         raise click.UsageError("--crs says in which CRS --at is, but there is no --at.")
     writable(out, overwrite=overwrite)
-    gsd = how.pop("gsd")
-    done = run(image, model, at=None if at is None else _place(at), crs=crs, gsd_m=gsd, **how)
+    gsd, values = how.pop("gsd"), options.unit_of(how.pop("values"))
+    place = None if at is None else _place(at)
+    done = run(image, model, at=place, crs=crs, gsd_m=gsd, values=values, **how)
+    options.tell(done.notes)
     done.draw(out)
     for name, score in done.scores[:3]:
         click.echo(f"{score:.3f} {name}")

@@ -19,6 +19,7 @@ from . import options
 )
 @click.option("--image", metavar="RASTER", help="Of a layer: the raster that the features belong to.")
 @click.option("--layer", metavar="NAME", help="Of a layer: which one, where the file has several.")
+@options.class_column
 @options.place
 @options.overwrite
 @options.strict
@@ -29,6 +30,7 @@ def export(
     tile: int | None,
     image: str | None,
     layer: str | None,
+    class_column: str | None,
     gsd: float | None,
     allow_vrt: bool,
     overwrite: bool,
@@ -48,7 +50,14 @@ def export(
         from .convert import say_converted
 
         say_converted(
-            source, out, image=image, layer=layer, gsd_m=gsd, allow_vrt=allow_vrt, overwrite=overwrite
+            source,
+            out,
+            image=image,
+            layer=layer,
+            class_column=class_column,
+            gsd_m=gsd,
+            allow_vrt=allow_vrt,
+            overwrite=overwrite,
         )
         return
     from ecodetect.exporting import export as run

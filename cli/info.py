@@ -9,6 +9,8 @@ import click
 
 from . import options
 
+_MOST_CLASSES = 20  # all are in --json
+
 
 @click.command()
 @click.argument("file", metavar="FILE")
@@ -137,7 +139,10 @@ def _layer(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     without = f", {facts['without_geometry']} without geometry" if facts["without_geometry"] else ""
     yield "features", f"{facts['features']}" + (f" ({kinds}{without})" if kinds or without else "")
     if facts["classes"]:
-        yield "classes", ", ".join(f"{name or '(none)'} {count}" for name, count in facts["classes"].items())
+        listed = [f"{name or '(none)'} {count}" for name, count in facts["classes"].items()]
+        more = f" and {len(listed) - _MOST_CLASSES} more" if len(listed) > _MOST_CLASSES else ""
+        column = "" if facts["class_column"] == "label" else f" (of column {facts['class_column']})"
+        yield "classes", ", ".join(listed[:_MOST_CLASSES]) + more + column
     yield "place", facts["crs"] or "no CRS: coordinates are pixels or of an unknown frame"
     if facts["extent"]:
         x0, y0, x1, y1 = facts["extent"]
@@ -175,6 +180,7 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             low, high = card["gsd_range"]
             text += f"; meant for rasters of {low:.3g} to {high:.3g} {unit}"
         yield "", text
+    yield "values", _learned(card)
     if card["reach_px"] is not None:
         text = f"{card['reach_px']} px around a place"
         if card["reach_px"] == "whole image":
@@ -247,6 +253,28 @@ def _counting(metric: dict[str, Any]) -> list[str]:
         return []
     within = "" if None in (low, high) else f" (95 %: {low:+.1%} to {high:+.1%}, n = {places} places)"
     return [f"unbiased count off by {off:+.1%}{within}"]
+
+
+def _learned(card: dict[str, Any]) -> str:
+    """Which pixel values the model has learned."""
+    learned = card["learned"]
+    if learned is None:
+        return "not said which it has learned"
+    unit = "of no known unit"
+    if learned["low"] is not None:
+        from ecodetect.values import Unit
+
+        unit = str(Unit(learned["low"], learned["high"]))
+    text = f"learned from {', '.join(learned['dtypes'])}, {unit}"
+    if card["scaling"]["mode"] == "survey":
+        text += "; scaled by each raster's own percentiles"
+    middle = [f"{name} {each[1]:.3g} to {each[-2]:.3g}" for name, each in _by_band(card, "quantiles")]
+    return f"{text}; 90 % are {', '.join(middle)}" if middle else text
+
+
+def _by_band(card: dict[str, Any], table: str) -> list[tuple[str, tuple[float, ...]]]:
+    """Of what was learned, band by band."""
+    return [(name, card["learned"][table][name]) for name in card["bands"] if card["learned"][table]]
 
 
 def _agreement(agreement: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
+    from ecodetect.values import Unit
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -27,6 +28,11 @@ bands = click.option(
 )
 gsd = click.option(
     "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
+)
+values = click.option(
+    "--values",
+    metavar="LOW:HIGH",
+    help="What counts as black and white in the raster (0:4095); told by its values if not given.",
 )
 nodata = click.option(
     "--nodata",
@@ -93,6 +99,11 @@ def annotations_as(*complete: str) -> Callable[[Decorated], Decorated]:
     return together(
         click.option("--layer", metavar="NAME", help="Layer of the annotations, if their file has several."),
         class_column,
+        click.option(
+            "--keep-spelling",
+            is_flag=True,
+            help="Classes that differ in case, blanks or the coding of accents stay apart.",
+        ),
         click.option(
             "--radius",
             metavar="LENGTH",
@@ -170,14 +181,14 @@ beginning = together(
 
 
 def asked(given: dict[str, Any]) -> Asked:
-    """What `annotation` and `raster` say, taken out of a command's arguments."""
+    """What `annotation`, `raster` and `values` say, taken out of a command's arguments."""
     from ecodetect.sizes import Length
     from ecodetect.training.sources import Asked
 
     edge, gsd_m = given.pop("ignore_edge"), given.pop("gsd")
     if gsd_m is not None and not gsd_m > 0:
         raise click.UsageError(f"--gsd must be above 0; got {gsd_m:g}.")
-    names = ("layer", "class_column", "complete", "complete_layer", "ignore", "empty_images")
+    names = ("layer", "class_column", "complete", "complete_layer", "ignore", "empty_images", "keep_spelling")
     return Asked(
         radius=radius_of(given.pop("radius")),
         edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
@@ -185,6 +196,7 @@ def asked(given: dict[str, Any]) -> Asked:
         bands=given.pop("bands"),
         nodata=given.pop("nodata"),
         allow_vrt=given.pop("allow_vrt"),
+        values=unit_of(given.pop("values")),
         **{name: given.pop(name) for name in names},
     )
 
@@ -198,6 +210,13 @@ def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
             raise click.UsageError(f"--set takes NAME=VALUE; got '{text}'.")
         found[name.strip()] = value.strip()
     return found
+
+
+def unit_of(text: str | None) -> Unit | None:
+    """What --values says; raises UserError for no range."""
+    from ecodetect.values import Unit
+
+    return None if text is None else Unit.parse(text)
 
 
 def radius_of(text: str | None) -> Length | Literal["contour"] | None:

@@ -40,6 +40,7 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
     help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
 )
 @options.raster
+@options.values
 @options.aoi
 @click.option(
     "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
@@ -147,6 +148,7 @@ def scan(
         aoi_layer=raster["aoi_layer"],
         gsd_m=raster["gsd"],
         nodata=raster["nodata"],
+        values=options.unit_of(raster["values"]),
         allow_vrt=raster["allow_vrt"],
     )
     if dry_run:

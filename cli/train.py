@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
 @options.annotation
 @options.raster
+@options.values
 @click.option(
     "--freeze",
     default="0",

@@ -20,6 +20,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import formats
+from ecodetect.class_names import key as class_key
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats.image_matching import (
     base_name,
@@ -31,7 +32,7 @@ from ecodetect.formats.image_matching import (
     without_code,
 )
 from ecodetect.grid import Grid
-from ecodetect.inputs import OUR_MARKS, stem_of
+from ecodetect.inputs import OUR_MARKS, is_kept, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note
 from ecodetect.wording import counted
@@ -276,9 +277,11 @@ class AnnotationFile:
         if grid is not None and self._needs_raster(grid, wanted):
             rows = self._read(grid, image)
             if (column := image_column(rows)) is not None:
-                rows = rows[np.isin(column.astype(str), list(meant(column.astype(str), image, self.path)))]
+                named = np.isin(column.astype(str), list(meant(column.astype(str), image, self.path)))
+                rows = rows[named | _by_place_alone(rows, column, grid)]
         else:
-            rows = self.whole[np.isin(column.astype(str), list(wanted))]
+            named = np.isin(column.astype(str), list(wanted))
+            rows = self.whole[named | _by_place_alone(self.whole, column, grid)]
             if rows.frame_crs is None and rows.grid is None and grid is not None:
                 rows = replace(rows, grid=grid)
         return Found(replace(rows, notes=()), self.path.name)
@@ -305,10 +308,11 @@ class AnnotationFile:
         """The features of the only raster there is: all, unless the file names several images."""
         layer = self._read(grid, image)
         column = image_column(layer)
-        names = set() if column is None else set(column.astype(str).tolist())
+        names = set() if column is None else set(column.astype(str).tolist()) - {""}
         if column is None or len(names) < 2:
             return layer
-        return layer[np.isin(column.astype(str), list(meant_or_refused(names, image, self.path)))]
+        named = np.isin(column.astype(str), list(meant_or_refused(names, image, self.path)))
+        return layer[named | _by_place_alone(layer, column, grid)]
 
     def _by_place(self, grid: Grid | None) -> Found | None:
         """Of a file that names no images the features that lie on the raster."""
@@ -318,7 +322,19 @@ class AnnotationFile:
                 " with the images' names."
             )
         inside = touching(self.whole.in_pixels(grid), grid)
-        return Found(replace(self.whole[inside], notes=()), self.path.name) if inside.any() else None
+        if not inside.any():
+            return self._exchanged(grid)
+        return Found(replace(self.whole[inside], notes=()), self.path.name)
+
+    def _exchanged(self, grid: Grid) -> Found | None:
+        """The features that lie on the raster with x for y; its reader decides whether that is meant."""
+        geometry = shapely.transform(self.whole.in_world(), lambda xy: xy[:, ::-1])
+        flipped = Layer(geometry, crs=self.whole.frame_crs)
+        if not touching(flipped.in_pixels(grid), grid).any():
+            return None
+        found = self._read(grid, None)
+        inside = touching(found.in_pixels(grid), grid)
+        return Found(found[inside], self.path.name) if inside.any() else None
 
     def _needs_raster(self, grid: Grid, wanted: Iterable[str]) -> bool:
         """Whether only the raster says where features lie: of another size than stated, or without a CRS."""
@@ -411,14 +427,15 @@ def opened_shapes(text: str, parameter: str, layer: str | None = None) -> Annota
 _VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}
 
 
-def check_labels(labels: Iterable[str], there: Iterable[object]) -> None:
+def check_labels(labels: Iterable[str], there: Iterable[object], *, keep_spelling: bool) -> None:
     """Raise UserError for a class to ignore that no annotation has.
 
-    there : the annotations' classes.
+    there : the annotations' classes.  keep_spelling : those written otherwise are others.
     """
     known = {str(label) for label in there}
+    keys = set() if keep_spelling else {class_key(label) for label in known}
     for label in labels:
-        if label not in known:
+        if label not in known and class_key(label) not in keys:
             named = ", ".join(sorted(filter(None, known))[:12]) or "none"
             raise UserError(
                 f"--ignore: '{label}' is neither a file nor a class of the annotations, which are: {named}."
@@ -447,6 +464,7 @@ def files_in(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.stem.lower() not in _LISTS
         and not _is_by_product(path)
+        and not is_kept(path)
         and path.suffix.lower() not in (".yaml", ".yml")
     ]
 
@@ -482,6 +500,18 @@ def rasters_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 def nothing_on(grid: Grid | None) -> Layer:
     """A layer without features."""
     return Layer(np.empty(0, dtype=object), grid=grid)
+
+
+def _by_place_alone(layer: Layer, column: NDArray[np.object_], grid: Grid | None) -> NDArray[np.bool_]:
+    """Which features without the name of an image lie on a raster: somebody drew them on a map.
+
+    column : names of the features' images.
+    """
+    found = column.astype(str) == ""
+    if layer.frame_crs is None or grid is None or not found.any():
+        return np.zeros(len(layer), np.bool_)
+    found[found] = touching(layer[found].in_pixels(grid), grid)
+    return np.asarray(found)
 
 
 def _names_of(layer: Layer) -> NDArray[np.object_] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import formats
+from ecodetect import formats, matching, parts
+from ecodetect.column_roles import class_column, class_names, plain, score_column, scores
 from ecodetect.errors import LayerError
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer
@@ -78,6 +79,44 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.geometry)
 
+    @property
+    def score(self) -> Floats:
+        """How sure each detection is, float64 (N,); NaN where no column says it."""
+        name = score_column(self.columns)
+        return np.full(len(self), np.nan) if name is None else scores(self.columns[name])
+
+    @property
+    def xy(self) -> Floats:
+        """Positions, (N, 2) pixels: centroids."""
+        return matching.centres(self.geometry)
+
+    @property
+    def boxes(self) -> Floats:
+        """Bounding boxes, (N, 4) pixels; of a point its size where known."""
+        boxes: Floats = shapely.bounds(self.geometry).reshape(-1, 4)
+        is_point = shapely.area(self.geometry) == 0
+        grow = np.where(is_point & np.isfinite(self.radius_px), self.radius_px, 0.0)[:, None]
+        return boxes + grow * (-1.0, -1.0, 1.0, 1.0)
+
+    @property
+    def size_px(self) -> Floats:
+        """Width of each in pixels: root of width times height; NaN where unknown."""
+        boxes = self.boxes
+        size = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+        return np.where(size > 0, size, np.nan)
+
+    def __getitem__(self, rows: NDArray[np.bool_]) -> Annotations:
+        """Those of a boolean mask."""
+        return replace(
+            self,
+            geometry=self.geometry[rows],
+            label=self.label[rows],
+            radius_px=self.radius_px[rows],
+            accuracy_m=self.accuracy_m[rows],
+            ignore=self.ignore[rows],
+            columns={name: values[rows] for name, values in self.columns.items()},
+        )
+
     def to_layer(self) -> Layer:
         """The annotations as a layer in pixels of the raster, with the columns of the file."""
         return Layer(self.geometry, self.columns, grid=self.grid, notes=self.notes)
@@ -127,18 +166,20 @@ def on_raster(
 
     name : what messages call the layer.
     """
+    layer, separated = parts.separated(layer, name)
     geometry, inside, has_place = placed(layer, grid, name=name)
     reasons = {"outside the raster": has_place & ~inside, "without a place in the raster's CRS": ~has_place}
     dropped = {reason: int(np.count_nonzero(rows)) for reason, rows in reasons.items() if rows.any()}
     notes = [
         *layer.notes,
+        *separated,
         *(
             Note("features-outside", f"{count} of {len(layer)} left out: {reason}.", about=name, kind="doubt")
             for reason, count in dropped.items()
         ),
     ]
     kept = layer[inside]
-    labels = _labels(kept, name, class_column)
+    labels = labels_of(kept, name, class_column)
     return Annotations(
         grid,
         geometry[inside],
@@ -192,21 +233,21 @@ def _extent(corners: Floats) -> str:
 
 def _first(layer: Layer, names: tuple[str, ...]) -> NDArray[Any] | None:
     """The column with the first of these names."""
-    plain = {
-        name.casefold().replace("_", "").replace(" ", ""): name for name in reversed(list(layer.columns))
-    }
-    return next((layer.columns[plain[name]] for name in names if name in plain), None)
+    known = {plain(name): name for name in reversed(list(layer.columns))}
+    return next((layer.columns[known[name]] for name in names if name in known), None)
 
 
-def _labels(layer: Layer, name: str, class_column: str | None) -> NDArray[np.object_]:
-    if class_column is not None and class_column not in layer.columns:
+def labels_of(layer: Layer, name: str, asked: str | None = None) -> NDArray[np.object_]:
+    """The class of each feature, (N,) str; "" where none is given.
+
+    name : of the file.  asked : the column that the user names; found by its name if not given.
+    Raises LayerError, naming the columns, where there is no such one.
+    """
+    if asked is not None and asked not in layer.columns:
         known = ", ".join(layer.columns) or "none"
-        raise LayerError(f"{name} has no column '{class_column}'; its columns are: {known}.")
-    values = layer.columns[class_column] if class_column is not None else _first(layer, _CLASS)
-    labels = np.full(len(layer), "", dtype=object)
-    if values is not None:
-        labels[:] = ["" if value is None or value != value else str(value) for value in values.tolist()]
-    return labels
+        raise LayerError(f"{name} has no column '{asked}'; its columns are: {known}.")
+    column = class_column(layer.columns) if asked is None else asked
+    return np.full(len(layer), "", dtype=object) if column is None else class_names(layer.columns[column])
 
 
 def _are_ignored(layer: Layer) -> NDArray[np.bool_]:

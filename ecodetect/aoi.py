@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ecodetect import formats
 from ecodetect.errors import GridError, UserError
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.parts import united
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,7 +83,7 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
     Raises UserError when the file has no polygon, or none that meets the raster (saying where both lie).
     """
     found = formats.read(path, layer=layer, grid=grid, image=image)
-    shapes = found.in_pixels(grid)
+    shapes = united(found.in_pixels(grid))
     polygons = shapes[np.isin(shapely.get_type_id(shapes), (3, 6))]
     if not len(polygons):
         raise UserError(f"{path} has no polygon, so it can't be an area of interest; draw its outline.")

@@ -27,6 +27,7 @@ from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect"
 SCHEMA = 1
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -52,6 +53,29 @@ class Scaling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Learned:
+    """Which pixel values a model has learned from.
+
+    dtypes : numpy names of the rasters' pixels.
+    low, high : what counts as black and as white in the values below; None: they are of no known unit.
+    quantiles : band -> `PERCENTILES` of the pixels; with a scaling of mode "survey" after it, so that 0 and 1
+        are its percentiles.
+    least, most : band -> between which these lie in single pieces of the ground, but for 1 % of the pieces.
+    contrast : band -> between which the distance from the 5th to the 95th percentile lies in them.
+    colour : band -> between which the median of its difference from the mean of all bands lies in them.
+    """
+
+    dtypes: tuple[str, ...]
+    low: float | None
+    high: float | None
+    quantiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    least: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    most: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    contrast: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    colour: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
     """What a model is, what it needs, and how good it was measured to be.
 
@@ -72,6 +96,7 @@ class Card:
     trained_on : for each source: name, licence, places as cells of about 1 km (or exact), rasters, objects.
     metrics : for each measurement: split, how it was chosen, n, and the figures.
     agreement : what tests of locality measured: largest shift in px and change in score between tilings.
+    learned : which pixel values it has learned from; None: the card doesn't say.
     reach_px : how far from a pixel the network's answer depends on others, in pixels of its input, as
         `runtime.reach` found it; "whole image" if it depends on all. None: to be found out at each start.
     licence, description, command : in words; the command that made the bundle.
@@ -97,6 +122,7 @@ class Card:
     metrics: tuple[Mapping[str, Any], ...] = ()
     agreement: Mapping[str, float] = field(default_factory=dict)
     reach_px: int | Literal["whole image"] | None = None
+    learned: Learned | None = None
     licence: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -109,6 +135,8 @@ class Card:
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, no NaN."""
         text = dataclasses.asdict(self)
+        if self.learned is None:  # as cards were before they could say it: their hashes stay
+            del text["learned"]
         return json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -126,7 +154,10 @@ class Card:
         try:
             facts["scaling"] = Scaling(**{k: _frozen(v) for k, v in facts["scaling"].items()})
             known = {f.name for f in dataclasses.fields(cls)}
-            facts = {name: value if name == "scaling" else _frozen(value) for name, value in facts.items()}
+            if facts.get("learned") is not None:
+                facts["learned"] = Learned(**{k: _frozen(v) for k, v in facts["learned"].items()})
+            made = ("scaling", "learned")
+            facts = {name: value if name in made else _frozen(value) for name, value in facts.items()}
             if set(facts) - known:
                 raise TypeError(f"unknown: {', '.join(sorted(set(facts) - known))}")
             card = cls(**facts)
@@ -175,6 +206,7 @@ def _check(card: Card) -> None:
         "agreement": isinstance(card.agreement, dict) and all(map(_is_number, card.agreement.values())),
         "reach_px": card.reach_px in (None, "whole image")
         or (_is_number(card.reach_px) and isinstance(card.reach_px, int) and 0 <= card.reach_px <= 4096),
+        "learned": card.learned is None or _is_learned(card.learned, card.bands),
         "options": isinstance(card.options, dict),
         "versions": isinstance(card.versions, dict),
         "trained_on": _are(card.trained_on, _is_mapping)
@@ -185,6 +217,24 @@ def _check(card: Card) -> None:
         if not is_right:
             text = repr(getattr(card, name))
             raise ValueError(f"{name} can't be {text if len(text) <= 60 else text[:59] + '…'}")
+
+
+def _is_learned(learned: Learned, bands: tuple[str, ...]) -> bool:
+    """Whether these can be the values that a model of these bands has learned."""
+    ends = (learned.low, learned.high)
+    is_unit = ends == (None, None) or (all(map(_is_number, ends)) and ends[0] < ends[1])  # type: ignore[operator]
+    tables = ((learned.quantiles, 7), (learned.least, 7), (learned.most, 7))
+    pairs = ((learned.contrast, 2), (learned.colour, 2))
+    return (
+        is_unit
+        and _are(learned.dtypes, _is_text)
+        and all(
+            isinstance(table, dict)
+            and set(table) in (set(), set(bands))
+            and all(_are(values, _is_number, count) for values in table.values())
+            for table, count in (*tables, *pairs)
+        )
+    )
 
 
 def _is_text(value: Any) -> bool:

@@ -16,6 +16,7 @@ import shapely
 
 from ecodetect.bands import lacking, stand_ins
 from ecodetect.bundle import Card
+from ecodetect.class_names import key
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -276,11 +277,12 @@ def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
                 + (f" to {max(gsds):.3g} m." if max(gsds) > 1.02 * min(gsds) else " m.")
             )
     labels = {class_of(str(label)) for source in sources for label in source.annotations.label[source.kept]}
-    strange = sorted(labels - set(card.classes))
+    known = {key(name) for name in card.classes}
+    strange = sorted(label for label in labels if key(label) not in known)
     if strange:
         misfits.append(
             f"It knows {', '.join(card.classes)}; the annotations have {', '.join(strange[:8])} too."
-            if set(card.classes) & labels
+            if len(strange) < len(labels)
             else f"It knows {', '.join(card.classes)}; the annotations have {', '.join(strange[:8])}."
         )
     sizes = _sizes(sources)["px" if unit_m is None else "m"]

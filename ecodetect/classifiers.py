@@ -22,7 +22,10 @@ from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window
 from ecodetect.input_spec import InputSpec, input_spec
+from ecodetect.notes import Note
+from ecodetect.raster_values import seen_unit, survey
 from ecodetect.scaling import continued, scaled, surveyed
+from ecodetect.values import Unit, remarks
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -214,9 +217,12 @@ class Classifier:
                 votes[np.arange(len(mine)), mine.argmax(axis=1)] += 1
         return Answers(self.names, total / np.float32(len(self.members)), votes, known)
 
-    def seeing(self, raster: Raster) -> OnRaster:
-        """The same on a raster; raises UserError, in one sentence, for a member that doesn't fit it."""
-        return OnRaster(self, raster, tuple(Sight.of(each, raster) for each in self.members))
+    def seeing(self, raster: Raster, values: Unit | None = None) -> OnRaster:
+        """The same on a raster; raises UserError, in one sentence, for a member that doesn't fit it.
+
+        values : what counts as black and white in it; None: told by its values.
+        """
+        return OnRaster(self, raster, tuple(Sight.of(each, raster, values) for each in self.members))
 
 
 def open_classifier(
@@ -290,18 +296,26 @@ class Sight:
     """A member before a raster.
 
     spec : how it sees it, with what a survey of this raster found.
+    notes : what there is to say of the raster's values.
     """
 
     member: Member
     spec: InputSpec
+    notes: tuple[Note, ...]
 
     @classmethod
-    def of(cls, member: Member, raster: Raster) -> Sight:
-        """Raises UserError where a model and a raster don't fit together."""
+    def of(cls, member: Member, raster: Raster, values: Unit | None = None) -> Sight:
+        """Raises UserError where a model and a raster don't fit together; see `Classifier.seeing`."""
         check_fits([member.bundle], raster)
-        spec = input_spec(member.card, raster, widened=_widened(member.card))
+        card = member.card
+        choice, found = seen_unit(card, raster, stated=values)
+        unit = None if choice is None else choice.unit
+        spec = input_spec(card, raster, unit, is_stated=values is not None, widened=_widened(card))
+        if found is None and card.learned is not None:
+            found = survey(raster, spec.bands)
+        notes = tuple(remarks(raster.name, card, choice, found))
         scaling = surveyed(spec.scaling, raster.samples(spec.grid, spec.distinct))
-        return cls(member, replace(spec, scaling=scaling))
+        return cls(member, replace(spec, scaling=scaling), notes)
 
     def places(self, raster: Raster, xy: Floats) -> Floats:
         """Pixels of the raster's own grid in pixels of the one that is read, (N, 2)."""
@@ -362,6 +376,11 @@ class OnRaster:
     classifier: Classifier
     raster: Raster
     sights: tuple[Sight, ...]
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What there is to say of the raster's values."""
+        return tuple(dict.fromkeys(note for sight in self.sights for note in sight.notes))
 
     def at(self, xy: Floats) -> Answers:
         """What is at places, (N, 2) in pixels of the raster's own grid; NaN is nowhere, so unknown."""

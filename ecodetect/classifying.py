@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import __version__, formats
-from ecodetect.annotations import placed
+from ecodetect.annotations import labels_of, placed
 from ecodetect.classifiers import Answers, Views, Vote, open_classifier
 from ecodetect.converting import PIXEL_FORMATS, stream_of
 from ecodetect.errors import LayerError
@@ -22,6 +22,7 @@ from ecodetect.grid import Floats
 from ecodetect.layer import Layer
 from ecodetect.notes import Note, merged
 from ecodetect.raster import open_raster
+from ecodetect.values import Unit
 
 _CACHE_BYTES = 64_000_000  # as pictures: a row of windows from a file of strips
 _ONLY_LABELS = (".xml", ".txt")  # formats with one class for each object and no other columns
@@ -69,6 +70,7 @@ def classify(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
+    values: Unit | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
     overwrite: bool = False,
@@ -92,6 +94,7 @@ def classify(
     top : int, optional
         How many answers are written, 3 if there are as many.
     bands, gsd_m, nodata, allow_vrt : see `open_raster`.
+    values : what counts as black and white in the raster; None: told by its values.
 
     Raises
     ------
@@ -111,12 +114,13 @@ def classify(
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
-            answers = classifier.seeing(raster).at(centres(geometry))
+            seeing = classifier.seeing(raster, values)
+            answers = seeing.at(centres(geometry))
         grid, name, fingerprint = raster.grid, raster.name, raster.fingerprint
-        notes = [*raster.notes, *found.notes]
+        notes = [*raster.notes, *seeing.notes, *found.notes]
     written_in = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
-        written_in["label"] = _as_labels(answers, found.columns.get("label"))
+        written_in["label"] = _as_labels(answers, labels_of(found, Path(detections).name))
         text = "it holds one class for each object, so species stand as labels."
         notes.append(Note("labels-replaced", text, about=target.name))
     facts = {key: value for key, value in found.metadata.items() if key not in ("key", "frame")}
@@ -156,9 +160,8 @@ def centres(geometry: NDArray[np.object_]) -> Floats:
     return middle
 
 
-def _as_labels(answers: Answers, before: NDArray[Any] | None) -> NDArray[np.object_]:
+def _as_labels(answers: Answers, before: NDArray[np.object_]) -> NDArray[np.object_]:
     """The first answers; where there is none, what the label was."""
     label = answers.first()
-    if before is not None:
-        label[~answers.known] = before[~answers.known]
+    label[~answers.known] = before[~answers.known]
     return label

@@ -13,8 +13,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import formats
-from ecodetect.annotations import read_annotations
+from ecodetect import __version__, formats, parts
+from ecodetect.annotations import labels_of, read_annotations
+from ecodetect.column_roles import class_column as class_column_of
+from ecodetect.column_roles import score_column, scores, text_columns
 from ecodetect.errors import LayerError, UserError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream, geometry_type
@@ -45,6 +47,7 @@ def convert(
     *,
     image: str | os.PathLike[str] | None = None,
     layer: str | None = None,
+    class_column: str | None = None,
     gsd_m: float | None = None,
     allow_vrt: bool = False,
     overwrite: bool = False,
@@ -61,6 +64,9 @@ def convert(
         the raster is left out.
     layer : str, optional
         Which layer, where `source` has several.
+    class_column : str, optional
+        Column of `source` with the class; found by its name if not given. Formats in pixels hold it as the
+        class; on a map the columns stay as they are, unless this one is asked for: then it is `label` too.
     gsd_m, allow_vrt : see `open_raster`.
     overwrite : bool
         Replace an existing target.
@@ -75,14 +81,19 @@ def convert(
     suffix = Path(target).suffix.lower()
     if image is None:
         found = formats.read(source, layer=layer)
+        if suffix in PIXEL_FORMATS:
+            found, separated = parts.separated(found, Path(source).name)
+            found = replace(found, notes=(*found.notes, *separated))
         grid = found.grid
         if found.metadata.get("frame") == "share":
             raise LayerError(
-                f"{Path(source).name} holds shares of the image's size; name the image with --image."
+                f"{Path(source).name} holds shares of the image's size; name the image.", parameter="image"
             )
         is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
         if not is_pixel and suffix in PIXEL_FORMATS:
-            raise LayerError(f"{Path(target).name} is in pixels of a raster; name the raster with --image.")
+            raise LayerError(
+                f"{Path(target).name} is in pixels of a raster; name the raster.", parameter="image"
+            )
         if grid is None and found.metadata.get("frame") == "pixel" and suffix not in PIXEL_FORMATS:
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
             found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
@@ -95,10 +106,47 @@ def convert(
             named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
             found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
     facts = _stated(source, found, name)
+    found = _with_class(found, Path(source).name, class_column, is_own_place=suffix in PIXEL_FORMATS)
     if name and suffix in PIXEL_FORMATS:  # COCO and VOC name the image even where it has no features
         facts.setdefault("rasters", [{"source": name}])
+    if suffix not in PIXEL_FORMATS and found.are_parts is None and _has_pieces(found):
+        facts.setdefault("ecodetect", __version__)  # so readers know that features in pieces are one each
     written = formats.write(target, stream_of(replace(found, metadata=facts)), overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))
+
+
+def _has_pieces(layer: Layer) -> bool:
+    return bool(np.any(shapely.get_type_id(layer.geometry) == shapely.GeometryType.MULTIPOLYGON))
+
+
+def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: bool) -> Layer:
+    """The layer with its class as `label` and its score as `score`, with notes of what they were.
+
+    name : of its file.  asked : the column that the user names.
+    is_own_place : the format written has a place of its own for class and score; otherwise columns stay.
+    """
+    if not is_own_place and asked is None:
+        return layer
+    column = class_column_of(layer.columns) if asked is None else asked
+    others = text_columns(layer.columns, without=(column,))
+    columns, notes = dict(layer.columns), list(layer.notes)
+    listed = ", ".join(f"{each} ({count})" for each, count in others.items())
+    if column is not None:
+        columns["label"] = labels_of(layer, name, asked)
+        if is_own_place and column != "label":
+            del columns[column]
+        if asked is None and column != "label":
+            text = f"the class written is that of column {column}; --class-column takes another."
+            notes.append(Note("class-column", text, about=name, kind="choice"))
+    elif others:
+        text = f"no class is written; texts (values) are in {listed}; --class-column takes one."
+        notes.append(Note("class-column", text, about=name, kind="choice"))
+    score = score_column(layer.columns)
+    if is_own_place and score not in (None, "score"):
+        columns["score"] = scores(columns.pop(score))
+        text = f"the score written is that of column {score}."
+        notes.append(Note("score-column", text, about=name, kind="choice"))
+    return replace(layer, columns=columns, notes=tuple(notes))
 
 
 def _stated(source: str | os.PathLike[str], found: Layer, name: str) -> dict[str, Any]:

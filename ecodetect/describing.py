@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ecodetect import bundle, detectors, formats, models, onnx_file
+from ecodetect.column_roles import class_column, class_names
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import GridError, LayerError, UserError
 from ecodetect.grid import describe_crs
@@ -211,7 +212,8 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
     """Facts about features: how many of which kind and class, where, and what the file says of itself."""
     world = layer.in_world()
     types = Counter(str(geometry.geom_type) for geometry in world if geometry is not None)
-    labels = layer.columns.get("label")
+    column = class_column(layer.columns)
+    names = [] if column is None else class_names(layer.columns[column]).tolist()
     crs = layer.frame_crs
     return {
         "kind": "layer",
@@ -219,7 +221,8 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
         "features": len(layer),
         "without_geometry": len(layer) - sum(types.values()),
         "geometry_types": dict(sorted(types.items())),
-        "classes": {} if labels is None else dict(sorted(Counter(str(label) for label in labels).items())),
+        "class_column": column,
+        "classes": dict(sorted(Counter(names).items())),
         "crs": None if crs is None else describe_crs(crs),
         "extent": _extent(world),
         "extent_lonlat": _extent_lonlat(layer),

@@ -20,7 +20,14 @@ class EcodetectError(Exception):
 
 
 class UserError(EcodetectError, ValueError):
-    """The user's input can't be used as asked; the message is one sentence with the remedy."""
+    """The user's input can't be used as asked; the message is one sentence with the remedy.
+
+    parameter : what would help, as functions call it; the command line says its option, where there is one.
+    """
+
+    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class RasterError(UserError, OSError):

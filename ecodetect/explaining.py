@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from ecodetect.detectors import window_networks
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.inputs import expand
+from ecodetect.notes import Note
 from ecodetect.picture_answers import images_of
 from ecodetect.pictures import Heat, Thumbnail, draw_explanation
 from ecodetect.pictures.colours import Pixels
 from ecodetect.raster import Raster, open_raster
+from ecodetect.raster_values import seen_unit
 from ecodetect.training import class_folders
 from ecodetect.training.sources import Asked
+from ecodetect.values import Unit, remarks
 
 _COVERED = 1 / 6  # of the window's side, what is covered at a time
 _SHOWN = 2  # windows along a side that are shown of a chip, of which the middle counts
@@ -62,6 +65,7 @@ class Explanation:
         the squares that cover it; below 0 it rises.
     activation : (S, S), Grad-CAM of the first answer, 0 to 1.
     examples : the most similar pictures, the most similar first.
+    notes : what there is to say of the raster's values.
     """
 
     place: str
@@ -72,6 +76,7 @@ class Explanation:
     activation: NDArray[np.float32]
     examples: tuple[Example, ...]
     opened: Mapping[str, Any]
+    notes: tuple[Note, ...] = ()
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw it into a PNG or JPEG."""
@@ -111,6 +116,7 @@ def explain(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
+    values: Unit | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
 ) -> Explanation:
@@ -130,6 +136,7 @@ def explain(
     examples : str or path-like, optional
         A folder of pictures, by class or not, of which the most similar are shown.
     bands, gsd_m, nodata, allow_vrt : see `open_raster`.
+    values : what counts as black and white in the raster; None: told by its values.
 
     Raises
     ------
@@ -137,7 +144,7 @@ def explain(
         In one sentence: a model that is no classifier, a place outside the raster, bands it lacks.
     """
     member = open_classifier([model], device=device).members[0]
-    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata)
+    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
     with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         if at is None:
             _check_picture(raster, member)
@@ -145,11 +152,13 @@ def explain(
             place = raster.name
         else:
             xy = _pixel(raster, at, crs)
-            ((_, seen, there),) = Sight.of(member, raster).windows(raster, xy)
+            ((_, seen, there),) = Sight.of(member, raster, values).windows(raster, xy)
             place = f"{raster.name}, x {xy[0, 0]:.1f}, y {xy[0, 1]:.1f} px"
+        choice, found = seen_unit(member.card, raster, stated=values)
+        notes = tuple(remarks(raster.name, member.card, choice, found))
     if not there[0]:
         raise UserError(f"{place} shows nothing to explain: no pixel around it holds data.")
-    return _explained(member, seen[0], place, Path(image), examples, asked)
+    return replace(_explained(member, seen[0], place, Path(image), examples, asked), notes=notes)
 
 
 def _check_picture(raster: Raster, member: Member) -> None:

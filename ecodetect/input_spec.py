@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ecodetect.bands import lacking, stand_ins
-from ecodetect.bundle import Scaling
+from ecodetect.bundle import Learned, Scaling
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
+from ecodetect.values import EIGHT_BIT, Unit, mapped, stretched, unit_of
 
 # A raster whose pixels are this near to the GSD asked for is read as it is. Rasters of one survey differ so
 # much on the ground (UTM's scale); making them equal would cost sharpness.
@@ -22,6 +23,9 @@ NEARLY = 0.02
 
 class Seen(Protocol):
     """The part of a card, or of what is to become one, that says how rasters are seen."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def bands(self) -> tuple[str, ...]: ...
@@ -37,6 +41,9 @@ class Seen(Protocol):
 
     @property
     def fill(self) -> float: ...
+
+    @property
+    def learned(self) -> Learned | None: ...
 
 
 class Shown(Protocol):
@@ -74,9 +81,13 @@ class InputSpec:
         return tuple(dict.fromkeys(self.bands))
 
 
-def input_spec(seen: Seen, raster: Shown, *, widened: float = 1.0) -> InputSpec:
+def input_spec(
+    seen: Seen, raster: Shown, unit: Unit | None = None, *, is_stated: bool = False, widened: float = 1.0
+) -> InputSpec:
     """How a model sees a raster.
 
+    unit : of the raster's values; None: not known, so they are taken as they are.
+    is_stated : whether a user says so, which takes the place of percentiles too.
     widened : how many of the model's own pixels a pixel is to be wide.
     Raises UserError where the raster lacks a band, or its GSD is needed and unknown.
     """
@@ -95,7 +106,23 @@ def input_spec(seen: Seen, raster: Shown, *, widened: float = 1.0) -> InputSpec:
         )
     else:
         gsd_m *= widened
-    return InputSpec(bands, working_grid(raster.grid, gsd_m, own_px), seen.scaling, seen.fill)
+    scaling = scaling_for(seen, unit, is_stated=is_stated)
+    return InputSpec(bands, working_grid(raster.grid, gsd_m, own_px), scaling, seen.fill)
+
+
+def scaling_for(seen: Seen, unit: Unit | None, *, is_stated: bool = False) -> Scaling:
+    """The model's scaling for values in this unit; see `input_spec`.
+
+    A model that doesn't say what it has learned has a fixed scaling only if it learned from 8 bits.
+    """
+    if unit is None:
+        return seen.scaling
+    if seen.scaling.mode == "survey":
+        return stretched(seen.scaling, unit) if is_stated else seen.scaling
+    learned = unit_of(seen.learned)
+    if learned is None:
+        return mapped(seen.scaling, unit, EIGHT_BIT) if is_stated else seen.scaling
+    return mapped(seen.scaling, unit, learned)
 
 
 def working_grid(native: Grid, gsd_m: float | None, own_px: float = 1.0) -> Grid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -43,6 +44,8 @@ RASTER_SUFFIXES = frozenset(
 )
 _SOFTWARE = 305  # tag of a TIFF
 OUR_MARKS = (".detections", ".candidates")  # ends of the stems of what we write
+# Edited outputs that a scan has kept beside the new ones.
+_KEPT = re.compile(rf"({'|'.join(map(re.escape, OUR_MARKS))})\.edited\d*$")
 
 
 def is_remote(path: str) -> bool:
@@ -78,8 +81,13 @@ def expand(images: Sequence[str | os.PathLike[str]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def is_kept(path: Path) -> bool:
+    """Whether a file is an edited output that was kept beside the new one: nothing takes it unasked."""
+    return _KEPT.search(path.stem) is not None
+
+
 def _is_raster_name(path: Path) -> bool:
-    if path.suffix.lower() not in RASTER_SUFFIXES or path.name.startswith("."):
+    if is_kept(path) or path.suffix.lower() not in RASTER_SUFFIXES or path.name.startswith("."):
         return False
     return not any(path.stem.endswith(mark) for mark in OUR_MARKS) and not path.name.lower().endswith(
         ".aux.xml"

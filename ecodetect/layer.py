@@ -37,6 +37,8 @@ class Layer:
     crs : CRS of the geometry when `grid` is None.
     notes : for the user: rows skipped and why, guesses made.
     metadata : what the file carried beside the features.
+    are_parts : bool (N,), features whose polygons are as many individuals, if they are individuals and no
+        areas, as a GIS stores what was dissolved or drawn as one; None: each feature is one.
     """
 
     geometry: Geometries
@@ -45,6 +47,7 @@ class Layer:
     crs: CRS | None = None
     notes: tuple[Note, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    are_parts: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():
@@ -57,7 +60,8 @@ class Layer:
     def __getitem__(self, rows: NDArray[Any] | slice) -> Layer:
         """The features of a boolean mask, an index array or a slice."""
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return Layer(self.geometry[rows], columns, self.grid, self.crs, self.notes, self.metadata)
+        are_parts = None if self.are_parts is None else self.are_parts[rows]
+        return Layer(self.geometry[rows], columns, self.grid, self.crs, self.notes, self.metadata, are_parts)
 
     @property
     def frame_crs(self) -> CRS | None:

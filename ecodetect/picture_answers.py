@@ -17,19 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.class_names import key
 from ecodetect.classifiers import Answers, Classifier, Member, Sight, Views, Vote, open_classifier
 from ecodetect.confusion import Judged, judge
 from ecodetect.errors import UserError
 from ecodetect.inputs import expand
-from ecodetect.notes import Note
+from ecodetect.notes import Note, merged
 from ecodetect.pictures import Thumbnail, draw_thumbnails
 from ecodetect.raster import open_raster
+from ecodetect.raster_values import seen_unit
 from ecodetect.training.class_folders import Patches, picture, pictures
 from ecodetect.training.samples import Contract, Dataset
-from ecodetect.training.sources import Asked
+from ecodetect.training.sources import Asked, with_units
+from ecodetect.values import Unit, remarks
 from ecodetect.whole_file import write_whole
 
 _AT_ONCE = 128  # pictures held together
+_LOOKED_AT = 64  # pictures whose values are told before the work
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -126,6 +130,15 @@ class PictureAnswers:
         }
 
 
+def _as_known(by_class: Mapping[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
+    """Pictures by class, spelt as the classifier spells it where folders differ in case or blanks only."""
+    spelt = {key(name): name for name in reversed(names)}
+    found: dict[str, list[Path]] = {}
+    for name, paths in by_class.items():
+        found.setdefault(name if name in names else spelt.get(key(name), name), []).extend(paths)
+    return found
+
+
 def answer_pictures(
     folder: str | os.PathLike[str],
     models: Sequence[str | os.PathLike[str]],
@@ -136,6 +149,7 @@ def answer_pictures(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
+    values: Unit | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PictureAnswers:
@@ -144,6 +158,7 @@ def answer_pictures(
     folder : pictures in folders by class (also in its `train`, `val`, `test`), or any pictures, or one.
     models, vote, views, top : as in `classifying.classify`.
     bands, gsd_m, nodata : see `open_raster`.
+    values : what counts as black and white in the raster; None: told by its values.
     progress : told how many pictures of how many each member has seen.
     Raises UserError, in one sentence: no picture, one that can't be read or lacks bands, a class that the
     classifier doesn't know.
@@ -154,6 +169,7 @@ def answer_pictures(
     by_class = pictures(place)
     classifier = open_classifier(models, vote=vote, views=views, device=device)
     count = classifier.top(top)
+    by_class = _as_known(by_class, classifier.names)
     unknown = sorted(set(by_class) - set(classifier.names))
     if unknown:
         raise UserError(
@@ -163,9 +179,9 @@ def answer_pictures(
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([place])]
     paths = tuple(path for path, _ in named)
-    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata)
+    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
+    notes = list(_said_of_values(classifier, paths, asked))
     answers = _answered(classifier, named, asked, progress)
-    notes = []
     parts = sorted({path.parent.parent.name for path in paths if by_class and path.parent.parent != place})
     if parts:
         text = (
@@ -200,6 +216,17 @@ def answer_pictures(
     )
 
 
+def _said_of_values(classifier: Classifier, paths: Sequence[Path], asked: Asked) -> tuple[Note, ...]:
+    """What there is to say of the values of the first pictures before models see them."""
+    notes: list[Note] = []
+    for path in paths[:_LOOKED_AT]:
+        with open_raster(path, **asked.opened_with) as raster:
+            for member in classifier.members:
+                choice, _ = seen_unit(member.card, raster, stated=asked.values)
+                notes += remarks(raster.name, member.card, choice, None)
+    return merged(notes)
+
+
 def _answered(
     classifier: Classifier,
     named: Sequence[tuple[Path, str]],
@@ -232,7 +259,8 @@ def images_of(
     if not member.card.options["patches"]:
         seen = [_middle(member, path, asked) for path, _ in named]
         return np.stack([image for image, _ in seen]), np.array([there for _, there in seen], np.bool_)
-    ground = Dataset([picture(path, name, asked) for path, name in named], Contract.of(member.card))
+    sources = with_units([picture(path, name, asked) for path, name in named], asked)
+    ground = Dataset(sources, Contract.of(member.card))
     try:
         whole = Patches(ground, member.side)
         s = member.shift  # crops off the middle see mirrored ground, as turned ones did in training
@@ -247,7 +275,7 @@ def _middle(member: Member, path: Path, asked: Asked) -> tuple[NDArray[np.float3
     """The window about the middle of a picture, and whether it shows anything."""
     with open_raster(path, **asked.opened_with) as raster:
         middle = np.array([[raster.grid.width / 2, raster.grid.height / 2]])
-        ((_, images, seen),) = Sight.of(member, raster).windows(raster, middle)
+        ((_, images, seen),) = Sight.of(member, raster, asked.values).windows(raster, middle)
     return images[0], bool(seen[0])
 
 

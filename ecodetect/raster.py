@@ -46,7 +46,7 @@ from ecodetect.raster_header import (
 from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
-from ecodetect.raster_rim import FILLS, NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
+from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
@@ -126,6 +126,7 @@ class Raster:
     bands : names of the bands, in the chosen order.
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
+    scale : what the file says that its values are to be multiplied with and added to; it isn't applied.
     block_shape : rows and columns that are unpacked together.
     """
 
@@ -164,6 +165,7 @@ class Raster:
         self.bands = tuple(self._header.bands)
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
+        self.scale = self._header.scale
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
@@ -474,20 +476,6 @@ class Raster:
         if header.nodata is None or header.palette is not None or self.dtype != "uint8":
             return False
         return self._looked_at().has_seam
-
-    def surely(self, chip: Chip) -> Mask | None:
-        """Which pixels of a chip of this raster are data by all that is known; None: all of them.
-
-        Not those of a value that fills the raster's edge undeclared, nor of one that programs write where
-        there is nothing (-9999, the lowest of a type, the highest of 16 bits): for what is taken from a
-        raster's values, such as their unit, where a few pixels too few do no harm.
-        """
-        values = [] if self.fill is None else [self.fill.value]
-        values += [value for value in FILLS if self.dtype not in ("uint8", "int8")]
-        valid = chip.valid
-        for value in values:
-            valid = both(valid, ~(chip.pixels == value).all(axis=0))
-        return valid
 
     def _looked_at(self) -> _Rim:
         """What lies along the edge; looked at once."""

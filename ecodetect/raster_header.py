@@ -39,6 +39,7 @@ class Header:
     palette : uint8 (256 or 65536, C): brightness or red, green, blue, and opacity last; None: no palette.
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype, or its number of bits, can hold; None for floats.
+    scale : what the file says that its values are to be multiplied with and added to: (1, 0) where nothing.
     structure : GDAL's words for layout and compression.
     notes : for the user; they don't name the raster.
     """
@@ -51,6 +52,7 @@ class Header:
     palette: NDArray[np.uint8] | None
     dtype: str
     value_range: tuple[float, float] | None
+    scale: tuple[float, float]
     structure: dict[str, str]
     notes: tuple[Note, ...]
 
@@ -148,6 +150,7 @@ def read_header(
         palette=palette,
         dtype=dtype,
         value_range=_value_range(dtype, bits),
+        scale=(float(dataset.scales[0]), float(dataset.offsets[0])),
         structure=structure,
         notes=(*notes, *_remarks(dataset, pages)),
     )

@@ -34,7 +34,7 @@ SOLID_PX = 5
 _SURELY_NEAR = 12  # differences that make evidence: dark ground differs more, or for longer than `REACH_PX`
 _LEAST_EVIDENCE, _LEAST_ENDS = 0.5, 3
 # What programs write where there is nothing, beside 0 and the highest value of a type.
-FILLS = (
+_FILLS = (
     -9999.0, -32768.0, -32767.0, -2147483648.0, 65535.0, 1e20, -1e20,
     float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), float(np.finfo(np.float64).min),
 )  # fmt: skip
@@ -87,7 +87,9 @@ def undeclared(
     value = max(found, key=lambda each: (found[each], -abs(each)))
     even = _evenness(value, dtype)
     is_usual = (
-        value in (0.0, highest, *FILLS) or abs(value) > 1e30 or (np.dtype(dtype).kind == "i" and value < -999)
+        value in (0.0, highest, *_FILLS)
+        or abs(value) > 1e30
+        or (np.dtype(dtype).kind == "i" and value < -999)
     )
     if not is_usual and (len(middle) < 3 or found[value] < 2):
         return None  # one band of classes may well have one of them along an edge

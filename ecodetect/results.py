@@ -235,7 +235,7 @@ def _looking(
     with open_raster(
         job.image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
     ) as raster:
-        seeing = classifier.seeing(raster)
+        seeing = classifier.seeing(raster, asked.values)
 
         def answered(xy: Floats) -> Answers:
             # Not for as long as the raster is open: between two batches the layer is written.

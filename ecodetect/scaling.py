@@ -51,9 +51,9 @@ def surveyed(scaling: Scaling, samples: Iterable[Chip]) -> Scaling:
     )
 
 
-def from_survey(stated: Scaling, used: Scaling) -> dict[str, Any]:
-    """What a survey has added to a stated scaling, for an output's metadata; without one nothing."""
-    if stated.mode != "survey" or used.mode != "fixed":
+def as_read(stated: Scaling, used: Scaling) -> dict[str, Any]:
+    """What a raster's survey or unit has made of a stated scaling, for an output's metadata; else nothing."""
+    if used == stated or used.mode != "fixed":
         return {}
     return {"offset": used.offset, "span": used.span}
 

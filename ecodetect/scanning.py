@@ -31,6 +31,7 @@ from ecodetect.notes import Note, merged
 from ecodetect.overlaps import Footprint, overlap_note
 from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.raster import Raster, open_raster
+from ecodetect.raster_values import Companions
 from ecodetect.results import (
     Summary,
     check_frames,
@@ -167,6 +168,7 @@ def scan_files(
     for name in (asked.model, *asked.others):
         models.opened(name)  # a model that can't be used is said once, not for each raster
     read_classifiers(output.classify)
+    asked = _together(rasters, asked)
     if output.classify and asked.max_memory is not None:
         raise UserError(
             "--max-memory can't be kept with --classify, whose memory isn't planned; scan first, then give"
@@ -249,6 +251,7 @@ def plan_files(
     lines = []
     notes: list[Note] = []
     footprints: dict[Path, list[Footprint]] = {}
+    asked = _together(expand(images), asked)
     for image, path in targets(expand(images), out, suffix=DETECTIONS_SUFFIX).items():
         formats.writable(path)
         with _opened(image, asked) as raster:
@@ -463,6 +466,11 @@ def _draw(
             draw_map(raster, found(), output.picture, title=raster.name, area=area, info=info)
         if output.sheet:
             draw_sheet(raster, found(), output.sheet)
+
+
+def _together(images: Sequence[str], asked: Settings) -> Settings:
+    """The same settings, of rasters that share a unit where they lie in one folder."""
+    return replace(asked, companions=Companions(images, partial(_opened, asked=asked)))
 
 
 def _opened(image: str, asked: Settings) -> Raster:

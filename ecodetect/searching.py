@@ -17,6 +17,8 @@ import numpy as np
 
 from ecodetect import __version__, detectors, models
 from ecodetect.aoi import Area, read_area
+from ecodetect.bands import stand_ins
+from ecodetect.bundle import Card
 from ecodetect.detections import Detections
 from ecodetect.detectors import ensemble
 from ecodetect.detectors.protocol import Detector, Scene
@@ -29,9 +31,11 @@ from ecodetect.merging import Settler
 from ecodetect.notes import Note
 from ecodetect.pipeline import Found, Work, run, worth_cutting, worth_reading
 from ecodetect.raster import Raster
+from ecodetect.raster_values import Companions, choice_of, survey
 from ecodetect.score_maps import cut
 from ecodetect.sizes import Length
 from ecodetect.tiling import in_cells
+from ecodetect.values import Choice, Measured, Unit, check_mappable, is_mapped, remarks
 
 Progress = Callable[[str, float, float], None]  # raster name, megapixels done, megapixels in all
 _VERIFIED_SHARE = 0.03  # of the units
@@ -54,6 +58,8 @@ class Settings:
     nodata : value that stands for no data, where the raster declares none or another; see `open_raster`.
     diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
         those it has learned.
+    values : what counts as black and white in the rasters; None: told by their values.
+    companions : rasters that are searched together, so that those of one folder share a unit.
     score : lowest score kept, for all classes or by class name.
     device : where a network runs: auto, cpu, cuda or mps.
     tile_px, batch, workers, max_memory : None: chosen for detector, machine and raster. max_memory in bytes.
@@ -69,6 +75,8 @@ class Settings:
     gsd_m: float | None = None
     nodata: float | None = None
     diameter: Length | None = None
+    values: Unit | None = None
+    companions: Companions | None = field(default=None, compare=False)
     score: float | Mapping[str, float] | None = None
     device: str = "auto"
     tile_px: int | None = None
@@ -103,6 +111,7 @@ class Settings:
             # JSON knows no NaN.
             "nodata": None if self.nodata is None else f"{self.nodata:.10g}",
             "diameter": None if self.diameter is None else str(self.diameter),
+            "values": None if self.values is None else f"{self.values.low:g}:{self.values.high:g}",
             "score": self.score,
         }
         return {name: value for name, value in stated.items() if value not in (None, {})}
@@ -145,21 +154,36 @@ def journal_key(key: str, asked: Settings, *, is_mapped: bool = False) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Question:
-    """What is asked of one raster: the detector before any survey, grid, area, and the hash of it all."""
+    """What is asked of one raster: the detector before any survey, grid, area, and the hash of it all.
+
+    unit : of the raster's values, where a model is to see them.
+    values : what was surveyed for it, with the raster's bands; None: nothing was.
+    """
 
     detector: Detector
     grid: Grid
     area: Area | None
     score: tuple[float, ...]
+    unit: Choice | None
+    values: Measured | None
     key: str
 
 
 def question(raster: Raster, asked: Settings) -> Question:
-    """What `asked` means for this raster; no pixels are read but the fingerprint's.
+    """What `asked` means for this raster; pixels are read for the fingerprint and, where its type leaves that
+    open, for the unit of its values.
 
     Raises UserError when raster and settings don't fit together.
     """
-    scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
+    unit, values = _unit(raster, asked)
+    scene = Scene(
+        raster.bands,
+        raster.grid.gsd,
+        raster.dtype,
+        raster.value_range,
+        None if unit is None else unit.unit,
+        asked.values is not None,
+    )
     members = [
         models.build(
             name, scene, asked.options, source=raster.name, device=asked.device, threads=asked.workers
@@ -192,7 +216,43 @@ def question(raster: Raster, asked: Settings) -> Question:
         "score": score,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return Question(detector, grid, area, score, key)
+    return Question(detector, grid, area, score, unit, values, key)
+
+
+def _cards(asked: Settings) -> list[Card]:
+    """Of the models that are asked; detectors without one have none."""
+    found = [models.opened(name) for name in (asked.model, *asked.others)]
+    return [each.card for each in found if each is not None]
+
+
+def _unit(raster: Raster, asked: Settings) -> tuple[Choice | None, Measured | None]:
+    """The unit of a raster's values where a model is to see them, and what was surveyed for it."""
+    cards = _cards(asked)
+    if not cards:
+        if asked.values is not None:
+            raise UserError(
+                f"{asked.model} takes what is dark and bright from the raster; leave out --values."
+            )
+        return None, None
+    bands = tuple(dict.fromkeys(band for card in cards for band in card.bands))
+    if asked.values is None and not any(is_mapped(card) for card in cards):
+        return None, None
+    unit, values = choice_of(raster, bands, stated=asked.values, companions=asked.companions)
+    if unit is not None:
+        for card in cards:
+            check_mappable(raster.name, card, unit)
+    return unit, values
+
+
+def _said_of_values(raster: Raster, plain: Question, asked: Settings) -> list[Note]:
+    """What is to be said of a raster's values before models see them."""
+    notes: list[Note] = []
+    for card in _cards(asked):
+        bands = stand_ins(card.bands, raster.bands)
+        assert bands is not None, "the detector is built"
+        found = survey(raster, bands) if card.learned is not None else None
+        notes += remarks(raster.name, card, plain.unit, found)
+    return notes
 
 
 def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
@@ -227,7 +287,7 @@ def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = Fa
     detector, grid, area = plain.detector, plain.grid, plain.area
     if is_mapped and detector.needs.map_px is None:
         raise UserError(_mapless(detector))
-    notes = list(raster.notes)
+    notes = [*raster.notes, *_said_of_values(raster, plain, asked)]
     native = raster.grid.gsd
     gsd_m = detector.needs.gsd_m
     if gsd_m is not None and native is not None and max(native) > 2 * gsd_m:

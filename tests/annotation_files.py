@@ -97,6 +97,8 @@ TEXTS = {
         'a/plot.tif,0,0,0,0,,\nplot.tif,5.5,6,7e0,8,"Föhre, alt",\nother.tif,1,2,3,4,Tree,1\n'
     ),
     "points.csv": "id;x;y;Art\n1;1,5;2,5;Föhre\n2;3;4;\n3;;;x\n",
+    "degrees.csv": "lat;long;x;y\n37°12'30\"N;3 35 48 O;1;2\n-37,5;3.5 E;3,5;4\n",
+    "thousands.csv": "este;norte;x;y\n404.005,5;3.284.990;1,5;2\n404.005;3284990;1.000;3\n",
     "wkt.csv": 'wkt\tlabel\n"POLYGON ((1 1, 5 1, 5 5, 1 1))"\ta\nPOINT (3 4)\tb\n',
     "coco.json": json.dumps(_COCO),
     "label_studio.json": json.dumps(_LABEL_STUDIO),

@@ -23,6 +23,7 @@ class MemoryRaster:
     name: str = "memory.tif"
     path: str = "memory.tif"
     notes: tuple[str, ...] = ()
+    scale: tuple[float, float] = (1.0, 0.0)
     block_shape: tuple[int, int] = (64, 64)
     fingerprint: str = "0123456789abcdef"
     reads: list[Window] = field(default_factory=list)

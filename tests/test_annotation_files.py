@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
+from pyproj import CRS
 from training_sets import noise, write_coco, write_points, write_raster
 
 from ecodetect.annotation_files import AnnotationFolder, opened
@@ -168,3 +171,25 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("shrub\n", encoding="utf-8")
     with pytest.raises(LayerError, match="holds no file of features"):
         AnnotationFolder(tmp_path)
+
+
+def test_exchanged_coordinates_are_said_of_several_rasters(tmp_path: Path) -> None:
+    grids = [
+        Grid(SIDE, SIDE, (0.1, 0.0, 404_000.0 + 10 * step, 0.0, -0.1, 3_285_000.0), CRS.from_epsg(32617))
+        for step in range(2)
+    ]
+    points = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": grid.to_lonlat([AT[0]])[0, ::-1].tolist()},
+        }
+        for grid in grids
+    ]
+    path = tmp_path / "field.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": points}))
+    there = opened(path)
+    for grid in grids:
+        found = there.of("ortho.tif", grid, is_one=False)
+        assert found is not None
+        assert shapely.distance(found.layer.in_pixels(grid), shapely.Point(AT[0])).max() < 1e-3
+        assert [note.code for note in found.layer.notes] == ["coordinates-exchanged"]

@@ -641,10 +641,11 @@ def test_files_give_the_numbers_of_pycocotools_and_scipy(tmp_path: Path, case: s
     lucky = 1 if case == "one of many has something" else images
 
     def some(count: int, of: int) -> Boxes:
-        sides = rng.integers(8, 40, (count, 2))
-        corners = rng.integers(0, 150, (count, 2))
+        sides = 2 * rng.integers(4, 20, (count, 2))
+        cells = rng.permutation(max(count, 100))[:count]  # no two with one centre: they would count once
+        centres = 20 + 15 * np.stack([cells % 10, cells // 10], axis=1)
         places = rng.integers(0, of, count)
-        rows = zip(places.tolist(), np.hstack([corners, sides]).tolist(), strict=True)
+        rows = zip(places.tolist(), np.hstack([centres - sides // 2, sides]).tolist(), strict=True)
         return [(place, [float(v) for v in box], 0.0) for place, box in rows]
 
     truths = some(real + crowds, lucky)

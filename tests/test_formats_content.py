@@ -199,3 +199,15 @@ def test_side_files_are_taken_for_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no raster"):
         expand([tmp_path])
     assert not any("ecodetect" in name for name in opened(tmp_path).names)
+
+
+def test_edited_outputs_that_were_kept_are_taken_for_nothing_unasked(tmp_path: Path) -> None:
+    for name in ("a.detections.tif", "a.detections.geojson"):
+        for _ in range(2):
+            write(tmp_path / name, overwrite=True)
+            edit(tmp_path / name)
+        write(tmp_path / name, overwrite=True)
+        assert (tmp_path / name.replace(".tif", ".edited2.tif").replace(".geo", ".edited2.geo")).exists()
+    with pytest.raises(UserError, match="holds no raster"):
+        expand([tmp_path])
+    assert not any("edited" in name for name in opened(tmp_path).names)

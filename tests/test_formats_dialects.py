@@ -165,7 +165,7 @@ def test_megadetector_image_that_could_not_be_read_is_not_empty(tmp_path: Path) 
 
 
 def test_megadetector_shares_need_an_image_to_be_converted(tmp_path: Path) -> None:
-    with pytest.raises(LayerError, match="name the image with --image"):
+    with pytest.raises(LayerError, match="name the image"):
         convert(written(tmp_path / "md.json", MEGADETECTOR), tmp_path / "out.csv")
 
 
@@ -309,6 +309,12 @@ def test_label_studio_yolo_files_go_by_the_upload(tmp_path: Path) -> None:
     written(tmp_path / "labels" / "00ff00ff-b.txt", "1 0.5 0.5 0.5 0.5\n")
     written(tmp_path / "classes.txt", "oak\npine\n")
     assert labels(formats.read(tmp_path / "labels", grid=GRID, image="plot.jpg")) == ["oak"]
+
+
+def test_projects_of_via_3_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    project = {"project": {"pid": "x"}, "file": {"1": {"fname": "a.jpg"}}, "view": {"1": {"fid_list": ["1"]}}}
+    with pytest.raises(LayerError, match="of VIA 3 export COCO"):
+        read(tmp_path / "a.json", {**project, "metadata": {"1_x": {"vid": "1", "xy": [2, 1, 2, 3, 4]}}})
 
 
 # -- what is none of them ------------------------------------------------------------------------------------

@@ -96,6 +96,25 @@ def test_coco_polygons_boxes_and_their_columns(tmp_path: Path) -> None:
     assert layer.columns["score"][0] == 0.5
 
 
+def test_a_turned_box_of_cvat_is_the_same_in_coco_as_in_its_xml(tmp_path: Path) -> None:
+    element = '<box label="a" xtl="5" ytl="10" xbr="15" ybr="14" rotation="{}"/>'
+    upright = [5, 10, 15, 10, 15, 14, 5, 14]
+    for degrees in (0.0, 30.0, 90.0, 348.5):
+        there = read(tmp_path / "a.xml", cvat(element.format(degrees))).geometry[0]
+        turn = {"occluded": False, "rotation": degrees}
+        for drawn in ([], [upright], None):
+            entry = {"bbox": [5, 10, 10, 4], "segmentation": drawn, "attributes": turn}
+            found = read(tmp_path / "a.json", coco(entry))
+            assert shapely.equals_exact(found.geometry[0].normalize(), there.normalize(), 1e-9)
+            assert "rotation" not in found.columns
+    # A ring that is turned already stays.
+    ring = [5, 12, 8, 9, 11, 12, 8, 15]
+    entry = {"bbox": [5, 9, 6, 6], "segmentation": [ring], "attributes": {"rotation": 45.0}}
+    assert boxes(read(tmp_path / "a.json", coco(entry))) == [[5, 9, 11, 15]]
+    with pytest.raises(LayerError, match="rotation is not a number"):
+        read(tmp_path / "a.json", coco({"bbox": [5, 10, 10, 4], "attributes": {"rotation": []}}))
+
+
 def test_coco_leaves_out_what_is_no_area_and_says_why(tmp_path: Path) -> None:
     layer = read(
         tmp_path / "a.json",
@@ -348,7 +367,7 @@ def test_yolo_dataset(tmp_path: Path, names: str) -> None:
     assert folder.columns["label"].tolist() == ["Tree", "Snag"]
     with pytest.raises(LayerError, match=r"nothing about no\.tif"):
         formats.read(path, grid=GRID, image="no.tif")
-    with pytest.raises(LayerError, match="--image"):
+    with pytest.raises(LayerError, match=r"name the (image|raster)"):
         formats.read(path)
 
 
@@ -696,7 +715,7 @@ def test_points_are_refused_where_only_areas_fit(tmp_path: Path, suffix: str) ->
 @pytest.mark.parametrize("suffix", [".json", ".xml", ".txt", ".tif"])
 def test_the_size_of_the_image_must_be_known(tmp_path: Path, suffix: str) -> None:
     shapes = np.array([shapely.box(1, 1, 2, 2)])
-    with pytest.raises(LayerError, match="--image"):
+    with pytest.raises(LayerError, match=r"name the (image|raster)"):
         formats.write(tmp_path / f"a{suffix}", Stream([Layer(shapes)], "Polygon", {}))
 
 

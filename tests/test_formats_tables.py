@@ -11,6 +11,7 @@ import shapely
 from pyproj import CRS
 
 from ecodetect import formats
+from ecodetect.annotations import labels_of
 from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
@@ -170,7 +171,7 @@ def test_whole_numbers_count_pixels_and_that_is_said(tmp_path: Path) -> None:
 def test_boxes(tmp_path: Path, text: str) -> None:
     layer = read(tmp_path, text)
     assert boxes(layer) == [[1, 2, 3, 4]]
-    assert layer.columns["label"].tolist() == ["Tree"]
+    assert labels_of(layer, "a").tolist() == ["Tree"]
 
 
 def test_points_with_a_width_and_a_height_may_be_boxes_and_that_is_said(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_boxes_in_shares_of_the_image(tmp_path: Path) -> None:
     layer = read(tmp_path, text)
     assert boxes(layer) == [[40, 150, 80, 300]]
     assert any("shares" in str(note) for note in layer.notes)
-    with pytest.raises(LayerError, match="--image"):
+    with pytest.raises(LayerError, match=r"name the (image|raster)"):
         read(tmp_path, text, grid=None)
 
 
@@ -391,7 +392,7 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LayerError, match="points or boxes"):
         formats.write(tmp_path / "t.csv", stream_of([shapely.box(0, 0, 1, 1), shapely.Point(1, 1)], GRID))
     layer = Layer(shapely.points([[404_000.0, 3_285_000.0]]), crs=UTM)
-    with pytest.raises(LayerError, match="--image"):
+    with pytest.raises(LayerError, match=r"name the (image|raster)"):
         formats.write(tmp_path / "t.csv", Stream([layer], "Point", {}, crs=UTM))
     assert list(tmp_path.iterdir()) == []
 
@@ -481,8 +482,8 @@ def test_latitudes_beyond_90_degrees_are_refused(tmp_path: Path) -> None:
 def test_herdnet_and_dotdotgoose_tables(tmp_path: Path) -> None:
     layer = read(tmp_path, "images,x,y,labels\nplot.jpg,152,63,1\nb.jpg,1,2,2\n", grid=None, image=None)
     assert layer.metadata["images"] == ("plot.jpg", "b.jpg")
-    assert layer.columns["label"].tolist() == ["1", "2"]
+    assert labels_of(layer, "a").tolist() == ["1", "2"]
     layer = read(tmp_path, "survey id,image,class,x,y\ns,plot.jpg,goose,1.5,2.5\n", grid=None, image=None)
-    assert (xy(layer), layer.columns["label"].tolist()) == ([[1.5, 2.5]], ["goose"])
+    assert (xy(layer), labels_of(layer, "a").tolist()) == ([[1.5, 2.5]], ["goose"])
     with pytest.raises(LayerError, match="export DotDotGoose's points"):
         read(tmp_path, "survey id,image,goose,duck,x,y\ns,plot.jpg,3,1,,\n", grid=None, image=None)

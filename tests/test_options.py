@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import click
+from command_line import Run
 from ecodetect_cli.main import COMMANDS, cli
 
-PAGE = Path(__file__).parents[1] / "docs" / "options.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "options.md"
 ROW = re.compile(r"^\| [^|]+ \| ((?:`--[a-z-]+` ?)+) \| ([a-z, ]+) \|$", re.MULTILINE)
 # Options that say what is done or written, not how something is read.
 DEEDS = {
@@ -82,3 +86,127 @@ def test_aliases_are_one_option() -> None:
     options = options_of("evaluate")
     for alias, name in ALIASES.items():
         assert options[alias] is options[name]
+
+
+# -- hints -------------------------------------------------------------------------------------------------
+
+# Messages with an option that a command which reaches the module lacks, and why it never says them.
+UNSAID = {
+    "agreement": "said to commands in which classes can be chosen",
+    "annotation_files": "files to ignore are read by the commands that have the option",
+    "annotations": "a radius is only read where it is said",
+    "bands": "evaluate, convert and export open no bands by name, and tell no notes of a raster",
+    "class_names": "said where annotations are the truth",
+    "classifiers": "about the number of answers that was asked for",
+    "converting": "classify only takes a layer apart with it",
+    "detectors.boxes": "said when the card of a training is made",
+    "detectors.ensemble": "about several models in one scan",
+    "detectors.intensity": "evaluate and export search nothing",
+    "detectors.sliding_window": "said when the card of a training is made",
+    "extras": "an option of pip",
+    "formats": "said when a file is written; --save_png is Cellpose's",
+    "networks.backbones": "said when a training begins",
+    "onnx_runtime": "about the device or the options that were asked for, of export and scan",
+    "picture_answers": "explain only looks at the pictures",
+    "raster": "evaluate, convert and export tell no notes of a raster",
+    "raster_header": "evaluate, convert and export tell no notes of a raster",
+    "raster_pages": "evaluate, convert and export tell no notes of a raster",
+    "runtime": "about the device that was asked for",
+    "scanning": "about what a scan was asked for; candidates asks for none of it",
+    "searching": "about what a scan was asked for; candidates asks for none of it",
+    "tiling": "about the side that was asked for",
+    "training.sources": "annotations are gathered by check and train",
+    "grid": "`models` reads no raster",
+    "input_spec": "`models` reads no raster",
+    "models": "`models` reads no raster",
+    "sizes": "`models` reads no raster",
+}
+
+
+def path_of(module: str) -> Path | None:
+    base = module.replace("ecodetect_cli", "cli").replace(".", "/")
+    return next((path for path in (ROOT / f"{base}.py", ROOT / base / "__init__.py") if path.exists()), None)
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    path = path_of(module)
+    assert path is not None
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """Our modules that a module imports, at its top or in a function, but not only for types."""
+    tree = tree_of(module)
+    types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in types:
+            base = ".".join(filter(None, ["ecodetect_cli" if node.level else "", node.module]))
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    if module in ("ecodetect.formats", "ecodetect.detectors"):  # tables of modules that are imported by name
+        folder = ROOT / module.replace(".", "/")
+        found |= {f"{module}.{path.stem}" for path in folder.glob("*.py")}
+    return frozenset(
+        name
+        for name in found
+        if name.startswith("ecodetect") and not name.endswith("__init__") and path_of(name) is not None
+    )
+
+
+def reached(module: str) -> set[str]:
+    seen, waiting = set[str](), [module]
+    while waiting:
+        each = waiting.pop()
+        if each not in seen:
+            seen.add(each)
+            waiting += imported(each)
+    return seen
+
+
+@cache
+def hints(module: str) -> tuple[str, ...]:
+    """The options that messages of a module name, but for `command --option`, which says whose it is."""
+    tree = tree_of(module)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    said = [
+        re.sub(rf"`({'|'.join(COMMANDS)}) --[a-z-]+`", "", node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        if "--" in node.value
+    ]
+    return tuple(flag for text in said for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+
+
+def test_a_hint_names_an_option_that_the_command_has() -> None:
+    wrong = []
+    for command, (module, _, _) in COMMANDS.items():
+        own = options_of(command)
+        for each in sorted(reached(module)):
+            name = each.removeprefix("ecodetect.")
+            if name not in UNSAID and not each.startswith("ecodetect_cli"):
+                wrong += [f"{command}: {each} says {flag}" for flag in hints(each) if flag not in own]
+    assert wrong == []
+
+
+def test_no_reason_is_left_over() -> None:
+    named = {name for name in UNSAID if any(hints(f"ecodetect.{name}"))}
+    assert named == set(UNSAID)
+
+
+def test_what_would_help_is_said_as_the_commands_option(tmp_path: Path, ecodetect: Run) -> None:
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n", encoding="utf-8")
+    assert "name the image (--image)." in ecodetect("convert", tmp_path / "a.txt", tmp_path / "a.geojson").err
+    assert ecodetect("info", tmp_path / "a.txt").err.endswith("name the image.\n")

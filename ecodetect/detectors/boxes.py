@@ -22,7 +22,7 @@ from ecodetect.detectors.protocol import Needs, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.merging import settle
-from ecodetect.scaling import from_survey, network_input, surveyed
+from ecodetect.scaling import as_read, network_input, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -185,7 +185,7 @@ class BoxDetector:
             **self.own_settings,
             "device": self.network.device,
             "bands": self.bands,
-            **from_survey(self.card.scaling, self.scaling),
+            **as_read(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> BoxDetector:

@@ -37,9 +37,9 @@ from ecodetect.bundle import Bundle, Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import peaks
-from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
+from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats
-from ecodetect.scaling import continued, from_survey, network_input, surveyed
+from ecodetect.scaling import as_read, continued, network_input, surveyed
 
 if TYPE_CHECKING:
     import torch
@@ -430,7 +430,8 @@ def build(
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
     card = bundle.card
     bands = bands_of(card, scene)
-    return Heatmap(options, card, bundle.hash, _opened(bundle, device, threads), bands, card.scaling)
+    opened = _opened(bundle, device, threads)
+    return Heatmap(options, card, bundle.hash, opened, bands, scaling_of(card, scene))
 
 
 @lru_cache(maxsize=4)
@@ -501,7 +502,7 @@ class Heatmap:
             "threshold": self.options.threshold,
             "device": self.network.device,
             "bands": self.bands,
-            **from_survey(self.card.scaling, self.scaling),
+            **as_read(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Heatmap:

@@ -29,10 +29,10 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import boxes, outlines, segments, splitting
 from ecodetect.detectors.boxes import Outlined, check_sizes
-from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of
+from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.learners import Learner
-from ecodetect.scaling import from_survey, scaled, surveyed
+from ecodetect.scaling import as_read, scaled, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.training.sample import Objects, Sample
@@ -287,7 +287,7 @@ def build(
         hash=bundle.hash,
         learner=_opened_learner(bundle),
         bands=bands_of(card, scene),
-        scaling=card.scaling,
+        scaling=scaling_of(card, scene),
         threshold=options.threshold,
     )
 
@@ -376,7 +376,7 @@ class Obia:
             "model_hash": self.hash,
             "threshold": self.threshold,
             "bands": self.bands,
-            **from_survey(self.card.scaling, self.scaling),
+            **as_read(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Obia:

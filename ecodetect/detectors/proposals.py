@@ -26,12 +26,12 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import sliding_window
 from ecodetect.detectors.boxes import CRITERION, check_sizes
-from ecodetect.detectors.protocol import Detector, Needs, Scene, Settling, bands_of, read_options
+from ecodetect.detectors.protocol import Detector, Needs, Scene, Settling, bands_of, read_options, scaling_of
 from ecodetect.detectors.sliding_window import chip_px, losses, targets, weighted
 from ecodetect.detectors.window_networks import network, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.scaling import from_survey, scaled, surveyed
+from ecodetect.scaling import as_read, scaled, surveyed
 
 if TYPE_CHECKING:
     from ecodetect.network_opening import Network
@@ -126,7 +126,7 @@ def build(
     card = bundle.card
     opened = open_classifier(_alone(bundle), device, threads)
     bands = bands_of(card, scene)
-    return Proposals(options, card, bundle.hash, opened, bands, card.scaling, _proposer(card))
+    return Proposals(options, card, bundle.hash, opened, bands, scaling_of(card, scene), _proposer(card))
 
 
 def _alone(bundle: Bundle) -> Bundle:
@@ -225,7 +225,7 @@ class Proposals:
             "device": self.classifier.device,
             "bands": self.bands,
             "proposer": {"name": self.proposer.name, **self.proposer.settings},
-            **from_survey(self.card.scaling, self.scaling),
+            **as_read(self.card.scaling, self.scaling),
         }
 
     def surveyed(self, samples: Iterable[Chip]) -> Proposals:

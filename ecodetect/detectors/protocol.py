@@ -25,11 +25,13 @@ from typing import (
 )
 
 from ecodetect.bands import lacking, stand_ins
-from ecodetect.bundle import Card
+from ecodetect.bundle import Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
+from ecodetect.input_spec import scaling_for
 from ecodetect.sizes import Area, Length
+from ecodetect.values import Unit
 
 T = TypeVar("T")
 
@@ -105,12 +107,16 @@ class Scene:
     gsd : metres per pixel along x and y, or None.
     dtype : numpy dtype name of the pixels.
     value_range : lowest and highest value that the dtype (or NBITS) can hold; None for floats.
+    unit : what counts as black and white in its values; None: not known, so they are taken as they are.
+    is_stated : whether a user says so.
     """
 
     bands: tuple[str, ...]
     gsd: tuple[float, float] | None
     dtype: str
     value_range: tuple[float, float] | None
+    unit: Unit | None = None
+    is_stated: bool = False
 
 
 @runtime_checkable
@@ -160,6 +166,11 @@ def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
             f"{lacking(card.bands, scene.bands)}"
         )
     return bands
+
+
+def scaling_of(card: Card, scene: Scene) -> Scaling:
+    """The card's scaling for values of the scene's unit."""
+    return scaling_for(card, scene.unit, is_stated=scene.is_stated)
 
 
 def read_options(kind: type[T], given: Mapping[str, str], detector: str) -> T:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes
 from ecodetect.detectors.boxes import BoxDetector, Boxes, Outlined
-from ecodetect.detectors.protocol import Scene, bands_of
+from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _told(outputs: Sequence[NDArray[np.float32]], card: Card, told: list[bool]) 
         told.append(True)
         _log.warning(
             "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
-            " smaller tiles with --tile, or a higher --score.",
+            " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
             card.name,
             outputs[0].shape[1],
         )
@@ -161,7 +161,7 @@ def build(
         hash=bundle.hash,
         network=_opened(bundle, network, device, threads),
         bands=bands_of(card, scene),
-        scaling=card.scaling,
+        scaling=scaling_of(card, scene),
         threshold=options.threshold,
         find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
         own_settings={},

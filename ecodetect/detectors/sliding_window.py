@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes, map_boxes, window_networks
 from ecodetect.detectors.boxes import BoxDetector
-from ecodetect.detectors.protocol import Scene, bands_of
+from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.detectors.window_networks import TAUGHT, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -413,7 +413,7 @@ def build(
         hash=bundle.hash,
         network=opened,
         bands=bands_of(card, scene),
-        scaling=card.scaling,
+        scaling=scaling_of(card, scene),
         threshold=options.threshold if is_own else f"{way}_{options.threshold}",
         find=partial(decode, card=card, way=way),
         own_settings={

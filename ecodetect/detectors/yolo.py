@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes
 from ecodetect.detectors.boxes import BoxDetector, Boxes, check_sizes, targets
-from ecodetect.detectors.protocol import Scene, bands_of
+from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ def build(
         hash=bundle.hash,
         network=_opened(bundle, head, device, threads),
         bands=bands_of(card, scene),
-        scaling=card.scaling,
+        scaling=scaling_of(card, scene),
         threshold=options.threshold if head == head_of(card) else f"{head}_{options.threshold}",
         find=partial(decode, card=card, head=head, suppression=options.suppression),
         own_settings={"head": head, **({"suppression": options.suppression} if head == "many" else {})},

@@ -50,6 +50,7 @@ def evaluate(
     gsd_m: float | None = None,
     allow_vrt: bool = False,
     empty_images: bool = False,
+    keep_spelling: bool = False,
     model: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -81,6 +82,9 @@ def evaluate(
     gsd_m, allow_vrt : see `open_raster`.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
+    keep_spelling : bool
+        Classes are as they are written; otherwise those that differ in case, blanks or the way accents are
+        stored are one.
     model : str or path-like, optional
         The bundle that made the detections, where their file doesn't say where it was trained.
     seed : int
@@ -104,6 +108,7 @@ def evaluate(
         gsd_m=gsd_m,
         allow_vrt=allow_vrt,
         empty_images=empty_images,
+        keep_spelling=keep_spelling,
     )
     card = None if model is None else models.card(model)
     pairs = paired(detections, annotations, images, asked)
@@ -111,11 +116,12 @@ def evaluate(
         cells = [place for entry in card.trained_on for place in entry.get("places", ())]
         pairs = replace(pairs, model=card.name, trained_here=tuple(cells))
     labels = [each for each in ignore if each not in files]
-    check_labels(labels, (label for pair in pairs for label in pair.truths.label))
-    ignored = [is_ignored(pair, labels) for pair in pairs]
+    there = [label for pair in pairs for label in pair.truths.label.tolist()]
+    check_labels(labels, there, keep_spelling=keep_spelling)
+    ignored = [is_ignored(pair, labels, keep_spelling=keep_spelling) for pair in pairs]
     pairs = _with_outside(pairs)
     chosen = completed(criterion, pairs)
-    names = class_names(pairs, ignored)
+    names = class_names(pairs, ignored, keep_spelling=keep_spelling)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
     return _summed(judged, names, pairs, chosen, seed)
 

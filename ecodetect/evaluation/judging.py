@@ -34,7 +34,8 @@ class Judged:
     counted : (M,), rows of the truths that count.  missed : bool (M,).
     partner : (N,), position among `counted`; -1 without.  value : (N,), what the criterion compared of them.
     why, why_missed : (N,) and (M,), "duplicate", "merged", "other class", "ignored", "outside" or "".
-    found_class, true_class : (N,) and (M,), positions in `names`.
+    found_class, true_class : (N,) and (M,), positions in `names`; a truth of unknown class has that of the
+        detection it belongs to, -1 where it was missed.
     score : (N,), NaN where there is none.
     on_curve, hit : (N,), which detections are on the curve of precision over recall, and are true there.
     confused : (K, 2), found and true class of pairs that fit but for their class.
@@ -121,10 +122,16 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     possible, absorbable = candidates(pair, criterion, counted)
     found_class = class_numbers(own.label, names)
     true_class = class_numbers(truths.label[counted], names)
-    same = possible[found_class[possible.detection] == true_class[possible.truth]]
+    # Truths of unknown class are compared by place alone.
+    is_unknown = np.asarray(truths.label[counted] == "") & (names != ("all",))
+    true_class[is_unknown] = -1
+    same = possible[
+        (found_class[possible.detection] == true_class[possible.truth]) | is_unknown[possible.truth]
+    ]
     best = matching.assign(same)
     partner, value = np.full(len(own), -1, np.int64), np.full(len(own), np.nan)
     partner[best.detection], value[best.detection] = best.truth, best.value
+    true_class[best.truth] = found_class[best.detection]
     plot = _plot_of(pair, own.geometry)
     true_plot = _plot_of(pair, truths.geometry[counted])
     outside = plot < 0
@@ -141,7 +148,7 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     left = possible[is_false[possible.detection] & missed[possible.truth]]
     other = matching.assign(left)
     why[other.detection] = why_missed[other.truth] = "other class"
-    score = _scores(own)
+    score = own.score
     hit = matching.ranked(same, np.nan_to_num(score)).is_true
     in_plot = _plot_of(pair, np.concatenate([truths.geometry[ignored], pair.ignored]))
     n_plots = 1 if pair.plots is None else len(pair.plots)
@@ -158,14 +165,6 @@ def _plot_of(pair: Pair, shapes: Geometries) -> Rows:
     if pair.plots is None:
         return np.zeros(len(shapes), np.int64)
     return pair.plots.holding(matching.centres(shapes))
-
-
-def _scores(own: Annotations) -> Floats:
-    """The column `score`; NaN where there is none."""
-    values = own.columns.get("score")
-    if values is None or values.dtype.kind not in "fiu":
-        return np.full(len(own), np.nan)
-    return values.astype(np.float64)
 
 
 def _diameters(some: Annotations) -> Floats:

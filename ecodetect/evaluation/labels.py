@@ -8,34 +8,39 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import matching
+from ecodetect.agreement import means_one_of
+from ecodetect.class_names import key
 from ecodetect.errors import UserError
 from ecodetect.evaluation.pairing import Pair, Pairs
 from ecodetect.matching import Flags, Rows
 
 
-def is_ignored(pair: Pair, labels: Sequence[str]) -> Flags:
+def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False) -> Flags:
     """Truths that are doubtful, or whose centre lies outside where the truth is complete, or at the edge."""
     truths = pair.truths
-    flags = truths.ignore | np.isin(truths.label.astype(str), list(labels))
+    flags = truths.ignore | means_one_of(truths.label, labels, keep_spelling=keep_spelling)
     if pair.plots is not None:
-        flags |= pair.plots.holding(matching.centres(truths.geometry)) < 0
+        flags |= pair.plots.holding(truths.xy) < 0
     if pair.edge is not None:
-        flags |= shapely.intersects(shapely.points(matching.centres(truths.geometry)), pair.edge)
+        flags |= shapely.intersects(shapely.points(truths.xy), pair.edge)
     return flags
 
 
-def class_names(pairs: Pairs, ignored: Sequence[Flags]) -> tuple[str, ...]:
-    """Names of the classes to compare; one, "all", where classes can't or needn't be compared."""
+def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool = False) -> tuple[str, ...]:
+    """Names of the classes to compare; one, "all", where classes can't or needn't be compared.
+
+    Truths without a class are compared by place alone.
+    """
+    as_one = str if keep_spelling else key
     true: dict[str, str] = {}
     for pair, flags in zip(pairs, ignored, strict=True):
-        for label in pair.truths.label[~flags].tolist():
-            true.setdefault(_key(label), label)
+        for label in filter(None, pair.truths.label[~flags].tolist()):
+            true.setdefault(as_one(label), label)
     found: dict[str, str] = {}
     for pair in pairs:
         for label in pair.detections.label.tolist():
-            found.setdefault(_key(label), label)
-    if true.keys() & found.keys() - {""}:
+            found.setdefault(as_one(label), label)
+    if true.keys() & found.keys():
         return tuple(
             dict.fromkeys([*sorted(true.values()), *(found[k] for k in sorted(found) if k not in true)])
         )
@@ -51,9 +56,7 @@ def class_numbers(labels: NDArray[np.object_], names: tuple[str, ...]) -> Rows:
     """Position of each label (N,) in `names`, as `class_names` gives them; -1 for others."""
     if names == ("all",):
         return np.zeros(len(labels), np.int64)
-    number = {_key(name): index for index, name in enumerate(names)}
-    return np.array([number.get(_key(label), -1) for label in labels.tolist()], np.int64)
-
-
-def _key(label: object) -> str:
-    return str(label).strip().casefold()
+    # As it is written first: with spellings kept apart several names have one key.
+    exact = {name: index for index, name in enumerate(names)}
+    alike = {key(name): index for index, name in enumerate(names)}
+    return np.array([exact.get(label, alike.get(key(label), -1)) for label in labels.tolist()], np.int64)

@@ -17,6 +17,7 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from ecodetect.agreement import agreed, repeated_said, score_said, without_repeated
 from ecodetect.annotation_files import (
     WITHOUT_RASTER,
     AnnotationFile,
@@ -32,10 +33,11 @@ from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
 from ecodetect.evaluation.plots import Plots
 from ecodetect.formats.image_matching import base_name, listed
-from ecodetect.grid import Grid
+from ecodetect.grid import Grid, describe_crs
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
+from ecodetect.parts import united
 from ecodetect.raster import open_raster
 from ecodetect.sizes import Length
 
@@ -103,6 +105,8 @@ class Asked:
     ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
     truth is complete.  area_layer : its layer.  gsd_m, allow_vrt : see `open_raster`.
     empty_images : images that the annotations don't name are empty, not unknown.
+    keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
+        accents are stored are one.
     """
 
     class_column: str | None = None
@@ -115,6 +119,7 @@ class Asked:
     gsd_m: float | None = None
     allow_vrt: bool = False
     empty_images: bool = False
+    keep_spelling: bool = False
 
 
 def paired(
@@ -215,6 +220,7 @@ def _laid(
     ignored = [opened_shapes(path, "--ignore") for path in asked.ignore]
     area = None if asked.area is None else opened_shapes(asked.area, "--area", asked.area_layer)
     pairs: list[Pair] = []
+    files: list[tuple[str, str]] = []
     said: list[Note] = []
     several = len(matches) > 1
     for match in matches:
@@ -232,6 +238,11 @@ def _laid(
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
         gsd_m = asked.gsd_m
+        if gsd_m is not None and match.image is None and grid.crs is not None:
+            raise UserError(
+                f"{found.path.name} lies in {describe_crs(grid.crs)}, which has metres of its own; leave out"
+                " --gsd, which is for pixels."
+            )
         if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
             gsd_m = float(stated)  # as the scan was told
         if gsd_m is not None and grid.crs is None and grid.gsd is None:
@@ -258,9 +269,12 @@ def _laid(
         )
         if area is None or pair.plots:
             pairs.append(pair)
+            files.append((own_file, true_file))
         said += [*pair.detections.notes, *pair.truths.notes]
     rasters = [match.image for match in matches if match.image is not None]
     said += [note for side in (found, there) for note in side.notes(rasters)]
+    pairs, more = _agreed(pairs, files, asked)
+    said += more
     if not pairs:
         raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
     trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
@@ -268,6 +282,25 @@ def _laid(
         tuple(pairs), unjudged, unsearched, _stated(found, "score"), str(found.metadata.get("model", "")),
         tuple(trained), merged(said),
     )  # fmt: skip
+
+
+def _agreed(
+    pairs: Sequence[Pair], files: Sequence[tuple[str, str]], asked: Asked
+) -> tuple[list[Pair], tuple[Note, ...]]:
+    """Pairs whose classes come from one column, in one spelling, and whose truths are there once."""
+    names, true_names = [own for own, _ in files], [true for _, true in files]
+    keep = asked.keep_spelling
+    found, said = agreed([pair.detections for pair in pairs], names, keep_spelling=keep, can_choose=False)
+    truths, more = agreed(
+        [pair.truths for pair in pairs], true_names, column=asked.class_column, keep_spelling=keep
+    )
+    twice = (*score_said(found, names), *repeated_said(found, names))
+    truths, once = without_repeated(truths, true_names)
+    made = [
+        replace(pair, detections=own, truths=true)
+        for pair, own, true in zip(pairs, found, truths, strict=True)
+    ]
+    return made, (*said, *more, *twice, *once)
 
 
 def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
@@ -321,7 +354,7 @@ def _features(
     layer = nothing_on(grid) if found is None else found.layer
     if layer.grid is None and layer.crs is None and grid.crs is None:
         layer = laid_on(layer, grid)
-    shapes = layer.in_pixels(grid)
+    shapes = united(layer.in_pixels(grid))
     meets = touching(shapes, grid)
     if match.image is None and meets.any():  # no raster's edge: the grid only spans what was found or marked
         meets = np.isfinite(shapely.bounds(shapes)).all(axis=1)

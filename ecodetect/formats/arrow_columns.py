@@ -12,13 +12,30 @@ import pyarrow.types as kinds
 import shapely
 from numpy.typing import NDArray
 
+from ecodetect.formats.curves import from_wkb, is_curved
 from ecodetect.layer import Geometries
 
 
 def geometries_of(wkb: Any) -> Geometries:
-    """shapely geometries of a column of WKB; None where there is none or none that can be read."""
-    values = np.array(wkb.to_pylist(), dtype=object)
-    return np.asarray(shapely.from_wkb(values, on_invalid="ignore"), dtype=object).reshape(-1)
+    """shapely geometries of a column of WKB, curves made straight.
+
+    None where there is none or none that can be read.
+    """
+    values = np.empty(len(wkb), dtype=object)
+    values[:] = wkb.to_pylist()
+    curved = [row for row, value in enumerate(values) if value is not None and is_curved(value)]
+    straight = [_straight(value) for value in values[curved]]
+    values[curved] = None
+    found = np.asarray(shapely.from_wkb(values, on_invalid="ignore"), dtype=object).reshape(-1)
+    found[curved] = straight
+    return found
+
+
+def _straight(wkb: bytes) -> Any:
+    try:
+        return from_wkb(wkb)
+    except ValueError:
+        return None
 
 
 def columns_of(table: Any, without: tuple[str, ...]) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,7 @@
 """COCO JSON: polygons, run-length masks (plain and compressed) and boxes in pixels, for one or many images.
 
 Coordinates are continuous, (0, 0) the outer corner of the first pixel, as ours. Masks run down the columns.
+CVAT's export of a turned box has the upright one and an attribute `rotation`: it is turned as in CVAT's XML.
 Not read: keypoints. Holes can't be written: COCO's polygons have none.
 """
 
@@ -18,7 +19,18 @@ import shapely
 
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
-from ecodetect.formats.collecting import Collector, Shape, Unusable, areal, box, number, polygon, scalar
+from ecodetect.formats.collecting import (
+    Collector,
+    Shape,
+    Unusable,
+    areal,
+    box,
+    check_box,
+    number,
+    polygon,
+    scalar,
+    turned,
+)
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.image_matching import (
     base_name,
@@ -211,7 +223,11 @@ def _attributes(annotation: Mapping[str, Any], categories: Mapping[str, str], so
     extra = annotation.get("attributes")
     if isinstance(extra, dict):  # where CVAT and we keep what COCO has no member for
         values.update(
-            {name: scalar(value) for name, value in extra.items() if name not in ("label", "source")}
+            {
+                name: scalar(value)
+                for name, value in extra.items()
+                if name not in ("label", "source", "rotation")  # the shape is turned by it
+            }
         )
     return values
 
@@ -220,16 +236,37 @@ def _shape(annotation: Mapping[str, Any], grid: Grid | None) -> Shape:
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         return _mask(segmentation, grid)
+    drawn = None
     if isinstance(segmentation, list) and segmentation:
         rings = segmentation if isinstance(segmentation[0], list) else [segmentation]
         parts = [_ring(ring) for ring in rings]
         # Parts that overlap are one area; parts apart are one object in pieces.
-        return parts[0] if len(parts) == 1 else areal(shapely.union_all(parts))
-    corners = annotation.get("bbox")
-    if not isinstance(corners, list) or len(corners) != 4:
+        drawn = parts[0] if len(parts) == 1 else areal(shapely.union_all(parts))
+    degrees = _rotation(annotation)
+    if drawn is not None and (not degrees or drawn.area < (1 - 1e-3) * drawn.envelope.area):
+        return drawn  # turned already, or no box
+    x0, y0, x1, y1 = _corners(annotation) if drawn is None else drawn.bounds
+    if degrees:
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        return turned(corners, degrees, ((x0 + x1) / 2, (y0 + y1) / 2))
+    return box(x0, y0, x1, y1)
+
+
+def _rotation(annotation: Mapping[str, Any]) -> float:
+    """Degrees by which CVAT has turned a box clockwise about its centre; its `bbox` is the upright one."""
+    extra = annotation.get("attributes")
+    stated = extra.get("rotation") if isinstance(extra, dict) else None
+    return 0.0 if stated in (None, "") else number(stated, "rotation") % 360
+
+
+def _corners(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the box."""
+    stated = annotation.get("bbox")
+    if not isinstance(stated, list) or len(stated) != 4:
         raise Unusable("neither a segmentation nor a box")
-    x, y, width, height = (number(value) for value in corners)
-    return box(x, y, x + width, y + height)
+    x, y, width, height = (number(value) for value in stated)
+    check_box(x, y, x + width, y + height)
+    return x, y, x + width, y + height
 
 
 def _ring(flat: Any) -> Shape:
@@ -310,7 +347,9 @@ def write(path: Path, stream: Stream) -> Written:
         for batch in stream:
             grid = batch.grid
             if grid is None:
-                raise LayerError("COCO is in pixels of an image of known size; name the raster with --image.")
+                raise LayerError(
+                    "COCO is in pixels of an image of known size; name the raster.", parameter="image"
+                )
             has_area = np.isin(shapely.get_type_id(batch.geometry), (3, 6)) & ~shapely.is_empty(
                 batch.geometry
             )
@@ -385,39 +424,38 @@ def _info(path: Path) -> dict[str, Any]:
 def content(path: Path) -> Content:
     """The annotations, gone through one by one, with images and categories."""
     found = Content()
-    images, names, rows = {}, {}, []
+    images: dict[str, str] = {}
+    names: dict[str, str] = {}
+    rows: Counter[tuple[str, str, str, str]] = Counter()
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for key, value in JsonStream(file, path.name).members(in_parts="annotations"):
             if key == "annotations" and isinstance(value, Iterator):
                 for each in value:
                     found.add_json(each)
-                    rows.append(_row(each))
+                    rows.update(_row(each))
             elif key in ("images", "categories"):
                 found.add_json({key: value})
-                entries = (
-                    [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-                )
+                entries = list(_entries({key: value}, key))
                 if key == "images":
                     images = {_key(each.get("id")): _file_name(each) for each in entries}
                 else:
                     names = {_key(each.get("id")): str(each.get("name", "")) for each in entries}
-    columns = {
-        "source": [images.get(image, "") for image, _, _, _ in rows],
-        "label": [names.get(category, "") for _, category, _, _ in rows],
-        "id": [name for _, _, name, _ in rows],
-        "species": [species for _, _, _, species in rows],
-    }
-    found.tally.add(columns, len(rows))
+    for (image, category, beginning, species), n in rows.items():  # images and names come last in the file
+        found.tally.counts[images.get(image, ""), beginning, names.get(category, "")] += n
+        if species:
+            found.tally.species[species] += n
     return found
 
 
-def _row(annotation: Any) -> tuple[str, str, str, str]:
-    """Keys of image and category, our own id, and the species of an annotation."""
+def _row(annotation: Any) -> list[tuple[str, str, str, str]]:
+    """Keys of image and category, beginning of our own id, and species; nothing for a candidate's square."""
     annotation = annotation if isinstance(annotation, dict) else {}
     own = annotation.get("attributes")
     own = own if isinstance(own, dict) else {}
+    if own.get("shape") == "patch":
+        return []
     of_both = (_key(annotation.get("image_id")), _key(annotation.get("category_id")))
-    return (*of_both, str(own.get("id", "")), str(own.get("species", "")))
+    return [(*of_both, str(own.get("id", "")).partition("-")[0], str(own.get("species", "")))]
 
 
 def seal(path: Path, digest: str) -> None:

@@ -209,7 +209,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
             counts[folders[-1] if folders else ""] = counts.get(folders[-1] if folders else "", 0) + 1
         if len(counts) > 1:
             listed = ", ".join(f"{name or 'no folder'} ({count})" for name, count in counts.items())
-            text = f"all folders were read: {listed}; --layer takes one."
+            text = f'all folders were read: {listed}; "{path.name}|layername=FOLDER" is one.'
             notes.append(Note("folders-together", text, about=path.name, kind="choice"))
     is_foreign = not any(
         _tag(each) == "Schema" and each.get("id") == _SCHEMA for part in root for each in part

@@ -216,7 +216,7 @@ def write(path: Path, stream: Stream) -> Written:
             rasterize(drawable, out=labels)
         features += len(batch)
     if grid is None:
-        raise LayerError("A label image has the size of its raster; name the raster with --image.")
+        raise LayerError("A label image has the size of its raster; name the raster.", parameter="image")
     if labels is None:
         labels = _blank(grid)
     write_labels(path, labels, grid, metadata=dict(stream.metadata))

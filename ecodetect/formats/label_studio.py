@@ -183,7 +183,7 @@ def _shape(kind: str, region: Mapping[str, Any], grid: Grid | None, collector: C
         raise Unusable("a brush stroke; export polygons, or masks as label images")
     stated = stated_size(region.get("original_width"), region.get("original_height"))
     if grid is None and stated is None:
-        raise Unusable("percent of an image whose size isn't stated; name it with --image")
+        raise Unusable("percent of an image whose size isn't stated; name it")
     width, height = (grid.width, grid.height) if grid is not None else stated or (1, 1)
     if stated is not None and stated != (width, height):
         # Percent fit a smaller copy of the raster as well, but not another picture.

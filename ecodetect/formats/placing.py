@@ -64,7 +64,7 @@ def placed(
     is_planar = frame in ("pixel", "affine")
     stated = None if is_planar else crs
     in_degrees = stated is not None and stated.is_geographic
-    shapes, rows, remarks = usable(geometry, in_degrees=in_degrees)
+    shapes, rows, are_parts, remarks = usable(geometry, in_degrees=in_degrees)
     said = [*notes, *(remark.of(name) for remark in remarks)]
     if is_upwards:
         shapes = upended(shapes)
@@ -86,13 +86,15 @@ def placed(
         found, note = _resolved(_centres(shapes), name, stated, grid, is_assumed=is_assumed)
         if note:
             said.append(note.of(name))
+    facts = dict(metadata or {})
     if found is not None and found.is_geographic and grid is not None:
         shapes = _on_the_same_turn(shapes, grid)
     kept = {column: values[rows] for column, values in columns.items()}
-    facts = dict(metadata or {})
     if frame == "pixel" and grid is None:  # as other readers say it of pixels of an image that isn't known
         facts["frame"] = "pixel"
-    return Layer(shapes, kept, pixels_of, found, tuple(said), facts)
+    # What we have written ourselves is one individual in pieces.
+    separate = None if metadata else are_parts
+    return Layer(shapes, kept, pixels_of, found, tuple(said), facts, separate)
 
 
 def _resolved(

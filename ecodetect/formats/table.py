@@ -33,6 +33,7 @@ from ecodetect.formats.collecting import (
     exchanged_note,
     pixels_note,
 )
+from ecodetect.formats.curves import from_wkt
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.table_columns import (
@@ -49,6 +50,7 @@ from ecodetect.formats.text_reading import read_text
 from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.parts import several
 from ecodetect.wording import counted
 
 
@@ -91,7 +93,6 @@ class _Table:
     lines: list[int] = field(default_factory=list)
     places: dict[Kind, list[Any]] = field(default_factory=dict)  # numbers, a shape, None (blank), or a reason
     images: list[str] | None = None
-    labels: list[str] | None = None
     columns: dict[str, list[str]] = field(default_factory=dict)
     are_whole: bool = True  # each x, y is written without a decimal
     separators: dict[Kind, Separator] = field(default_factory=dict)  # of coordinates that may need one
@@ -113,7 +114,6 @@ def _parsed(
         path, places={kind: [] for kind in roles.places}, columns={name: [] for name in roles.others}
     )
     table.images = None if roles.image is None else []
-    table.labels = None if roles.label is None else []
     known: dict[str, str] = {}  # equal texts are kept once
     width = len(header)
     shown: dict[Kind, set[Separator]] = {
@@ -151,9 +151,6 @@ def _parsed(
             if table.images is not None and roles.image is not None:
                 cell = row[roles.image].strip()
                 table.images.append(known.setdefault(cell, cell))
-            if table.labels is not None and roles.label is not None:
-                cell = row[roles.label].strip()
-                table.labels.append(known.setdefault(cell, cell))
             for name, position in roles.others.items():
                 cell = row[position].strip()
                 table.columns[name].append(known.setdefault(cell, cell))
@@ -205,12 +202,20 @@ def _place(kind: Kind, cells: Sequence[str], separator: Separator, *, is_german:
     return values
 
 
+def _straight(text: str) -> Shape:
+    """The geometry in WKT, curves made straight; raises ValueError."""
+    try:
+        return shapely.from_wkt(text)
+    except (shapely.errors.GEOSException, NotImplementedError):
+        return from_wkt(text)
+
+
 def _shape(text: str) -> Shape:
     text = re.sub(r"^SRID=\d+;", "", text.strip(), flags=re.IGNORECASE)
     try:
         with np.errstate(invalid="ignore"):  # numpy would warn of NaN, which is refused below
-            shape = shapely.force_2d(shapely.from_wkt(text))
-    except (shapely.errors.GEOSException, ValueError):
+            shape = shapely.force_2d(_straight(text))
+    except ValueError:
         raise Unusable(f"'{text[:20]}' is not a geometry in WKT") from None
     if shape.is_empty:
         return None
@@ -222,6 +227,10 @@ def _shape(text: str) -> Shape:
         return shape
     if "Polygon" not in shape.geom_type and shape.geom_type != "GeometryCollection":
         raise Unusable(f"a {shape.geom_type}, which is not the place of one object")
+    if shape.geom_type == "MultiPolygon":
+        return shapely.MultiPolygon(
+            [polygon for part in shape.geoms for polygon in shapely.get_parts(areal(part))]
+        )
     return areal(shape)
 
 
@@ -310,14 +319,16 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
         metadata[OF_IMAGE] = None
     if image is None and table.images is not None:  # also those of rows that say "no object"
         metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
+    are_parts = several(geometry, in_degrees=option.frame == "lonlat") if option.kind == "shape" else None
     if grid is None and option.frame == "lonlat":
-        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata)
+        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
     if grid is None:
         notes.append(pixels_note(path))
-        return Layer(geometry, columns, notes=tuple(notes), metadata={**metadata, "frame": "pixel"})
+        metadata["frame"] = "pixel"
+        return Layer(geometry, columns, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
-    return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
+    return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
 
 
 def _is_ours(table: _Table) -> bool:
@@ -343,13 +354,12 @@ def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:
 
 def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
-    if table.labels is not None:
-        columns["label"] = _texts([table.labels[row] for row in rows])
     if table.images is not None:
         named = (table.images[row] if image is None else base_name(image) for row in rows)
         columns["source"] = _texts(list(named))
     for name, values in table.columns.items():
-        columns[name] = _typed([values[row] for row in rows], name in NUMBERS)
+        cells = [values[row] for row in rows]
+        columns[name] = _texts(cells) if name == "label" else _typed(cells, name in NUMBERS)
     return columns
 
 
@@ -408,7 +418,7 @@ def write(path: Path, stream: Stream) -> Written:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         for batch in stream:
             if batch.grid is None and stream.crs is not None:
-                raise LayerError(f"{path.name} is in pixels of a raster; name the raster with --image.")
+                raise LayerError(f"{path.name} is in pixels of a raster; name the raster.", parameter="image")
             if not len(batch):
                 continue
             if not features:

@@ -19,7 +19,6 @@ _IMAGE = (
     "imagepath", "source", "image", "imagename", "imagefile", "imagefilename", "filename", "file", "img",
     "imgpath", "imgname", "imageid", "path", "filepath", "raster", "images",
 )  # fmt: skip
-_LABEL = ("label", "labelname", "class", "classname", "category", "categoryname", "labels")
 _BOXES = (
     ("xmin", "ymin", "xmax", "ymax"),
     ("minx", "miny", "maxx", "maxy"),
@@ -104,7 +103,6 @@ class Roles:
 
     places: dict[Kind, tuple[int, ...]]
     image: int | None
-    label: int | None
     header: Sequence[str]
     others: dict[str, int]  # name -> position, columns to keep
 
@@ -237,11 +235,10 @@ def roles_of(header: Sequence[str]) -> Roles:
     plain = [_plain(name) for name in header]
     places = _places(plain)
     image = next((plain.index(name) for name in _IMAGE if name in plain), None)
-    label = next((plain.index(name) for name in _LABEL if name in plain), None)
-    taken = {position for positions in places.values() for position in positions} | {image, label}
+    taken = {position for positions in places.values() for position in positions} | {image}
     others: dict[str, int] = {}
     for position, name in enumerate(header):
         name = name.strip()
-        if position not in taken and name and name not in ("label", "source"):
+        if position not in taken and name and name != "source":
             others.setdefault(name, position)
-    return Roles(places, image, label, header, others)
+    return Roles(places, image, header, others)

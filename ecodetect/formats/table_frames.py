@@ -49,16 +49,19 @@ def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
             return Option("lonlat", "lonlat")
         if kinds[0] == "map":
             raise LayerError(
-                f"{path.name} has map coordinates without a CRS; name the raster they lie in (--image)."
+                f"{path.name} has map coordinates without a CRS; name the raster they lie in.",
+                parameter="image",
             )
         usable = [_centre(place) for place in places[kinds[0]] if _is_usable(place)]
         if usable and np.abs(usable).max() > _MOST_PIXELS:
             raise LayerError(
-                f"{path.name} has coordinates too large for pixels; name the raster they lie in (--image)."
+                f"{path.name} has coordinates too large for pixels; name the raster they lie in.",
+                parameter="image",
             )
         if _are_shares(kinds[0], places[kinds[0]]):
             raise LayerError(
-                f"{path.name} has boxes in shares of the image's size; name the image with --image."
+                f"{path.name} has boxes in shares of the image's size; name the image.",
+                parameter="image",
             )
         return Option(kinds[0], "pixel")
     options = [Option(kind, frame) for kind in kinds for frame in _frames(kind, grid)]

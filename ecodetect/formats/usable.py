@@ -15,32 +15,37 @@ from shapely import GeometryType
 
 from ecodetect.layer import Geometries
 from ecodetect.notes import Note
+from ecodetect.parts import several
 
 _POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 _POLYGONS = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # broken files have coordinates near the end of float64
-def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArray[np.int64], list[Note]]:
+def usable(
+    geometry: Geometries, *, in_degrees: bool
+) -> tuple[Geometries, NDArray[np.int64], NDArray[np.bool_], list[Note]]:
     """The points and polygons among geometries, the rows they came from, and what was done to the others.
 
     geometry : (N,) shapely geometries of any kind, or None.
     in_degrees : whether the coordinates are longitude and latitude; tells rounding from width.
     Returns (M,) Points, Polygons and MultiPolygons without heights; the row of each in the input, ascending;
-    and notes, without the file, of what was left out or changed. A collection counts with its polygons, or
-    its points where it has none; several points in one feature become one feature each.
+    which of them the file has as several polygons, as in `parts.several`; and notes, without the file, of
+    what was left out or changed. A collection counts with its polygons, or its points where it has none;
+    several points in one feature become one feature each. Polygons of one feature may overlap: each is whole.
     """
     notes: list[Note] = []
     rows = np.arange(len(geometry))
+    are_parts = np.zeros(len(geometry), np.bool_)
     found = shapely.force_2d(geometry)
 
     def leave_out(bad: NDArray[np.bool_], one: str, many: str) -> None:
-        nonlocal found, rows
+        nonlocal found, rows, are_parts
         count = int(np.count_nonzero(bad))
         if count:
             text = f"{one if count == 1 else many.format(count)} left out."
             notes.append(Note("features-unusable", text, kind="doubt"))
-            found, rows = found[~bad], rows[~bad]
+            found, rows, are_parts = found[~bad], rows[~bad], are_parts[~bad]
 
     gone = shapely.is_missing(found) | shapely.is_empty(found)
     leave_out(
@@ -55,8 +60,11 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
         found[position] = _of_collection(found[position])
     kinds = shapely.get_type_id(found)
     leave_out(~np.isin(kinds, (*_POINTS, *_POLYGONS)), "1 line or curve was", "{} lines or curves were")
+    are_parts = several(
+        found, in_degrees=in_degrees
+    )  # an outline that crosses itself has several, but is one
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
-    crossing = np.flatnonzero(is_polygon & ~shapely.is_valid(found))
+    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
     if len(crossing):
         found[crossing] = [_repaired(shape) for shape in found[crossing]]
     flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
@@ -65,8 +73,9 @@ def usable(geometry: Geometries, *, in_degrees: bool) -> tuple[Geometries, NDArr
         text = f"{repaired} self-crossing polygon{'s were' if repaired > 1 else ' was'} repaired."
         notes.append(Note("polygons-repaired", text))
     leave_out(flat, "1 polygon without an area was", "{} polygons without an area were")
-    found, rows = _single_points(found, rows, notes)
-    return found, rows, notes
+    are_parts &= shapely.get_num_geometries(found) > 1
+    found, rows, are_parts = _single_points(found, rows, are_parts, notes)
+    return found, rows, are_parts, notes
 
 
 def _not_finite(geometry: Geometries) -> NDArray[np.bool_]:
@@ -95,10 +104,20 @@ def _of_collection(collection: Any) -> Any:
     return shapely.MultiPoint(points) if points else collection
 
 
+def _is_valid(geometry: Geometries) -> NDArray[np.bool_]:
+    """Which shapes have valid polygons only, whether these overlap or not."""
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    bad = np.zeros(len(geometry), np.bool_)
+    bad[owner[~shapely.is_valid(parts)]] = True
+    return ~bad
+
+
 def _repaired(shape: Any) -> Any:
     """The areas that a self-crossing outline encloses; empty where nothing can be made of it."""
     try:
-        return _polygons_of(shapely.make_valid(shape))
+        if shape.geom_type == "MultiPolygon":  # polygon by polygon: they may be individuals that overlap
+            return _polygons_of(shapely.GeometryCollection([_repaired(part) for part in shape.geoms]))
+        return shape if shape.is_valid else _polygons_of(shapely.make_valid(shape))
     except shapely.errors.GEOSException:
         return shapely.Polygon()
 
@@ -121,17 +140,16 @@ def _leaves(shape: Any) -> list[Any]:
 
 
 def _single_points(
-    found: Geometries, rows: NDArray[np.int64], notes: list[Note]
-) -> tuple[Geometries, NDArray[np.int64]]:
-    several = shapely.get_type_id(found) == GeometryType.MULTIPOINT
-    if not several.any():
-        return found, rows
-    parts = np.where(several, shapely.get_num_geometries(found), 1)
+    found: Geometries, rows: NDArray[np.int64], are_parts: NDArray[np.bool_], notes: list[Note]
+) -> tuple[Geometries, NDArray[np.int64], NDArray[np.bool_]]:
+    are_points = shapely.get_type_id(found) == GeometryType.MULTIPOINT
+    if not are_points.any():
+        return found, rows, are_parts
+    parts = np.where(are_points, shapely.get_num_geometries(found), 1)
     singles = np.repeat(found, parts)
-    is_point = np.repeat(several, parts)
-    singles[is_point] = shapely.get_parts(found[several])
+    singles[np.repeat(are_points, parts)] = shapely.get_parts(found[are_points])
     split = int(np.count_nonzero(parts > 1))
     if split:
         text = f"{split} feature{'s' if split > 1 else ''} of several points became one for each point."
         notes.append(Note("parts-counted", text, kind="choice"))
-    return singles, np.repeat(rows, parts)
+    return singles, np.repeat(rows, parts), np.repeat(are_parts, parts)

@@ -35,7 +35,7 @@ def recognises(path: Path, head: bytes) -> bool:
     text = head.replace(b"\0", b"")  # UTF-16
     if path.suffix.lower() == ".csv":
         return _CSV_HEAD.search(text) is not None
-    if any(name in text for name in (b'"shape_attributes"', b'"_via_')):
+    if any(name in text for name in (b'"shape_attributes"', b'"_via_', b'"fid_list"')):  # the last: VIA 3
         return True
     return all(name in text for name in (b'"filename"', b'"regions"'))
 
@@ -96,7 +96,9 @@ def _from_json(path: Path) -> tuple[Regions, list[str]]:
             shape, attributes = (region.get(key) for key in ("shape_attributes", "region_attributes"))
             regions.append((name, shape, attributes, f"{base_name(name)[:60]} region {index}"))
     if not images:
-        raise LayerError(f"{path.name} is not of VIA 1 or 2: it has no files with regions; export COCO.")
+        raise LayerError(
+            f"{path.name} has no files with regions as VIA 1 and 2 write them; of VIA 3 export COCO."
+        )
     return regions, images
 
 

@@ -147,7 +147,9 @@ def write(path: Path, stream: Stream) -> Written:
             if grid is None:
                 grid = batch.grid
             if batch.grid is None or grid is None:
-                raise LayerError("VOC is in pixels of an image of known size; name the raster with --image.")
+                raise LayerError(
+                    "VOC is in pixels of an image of known size; name the raster.", parameter="image"
+                )
             if batch.grid != grid:
                 raise LayerError("VOC holds one image per file; write one file for each (-o FOLDER/).")
             if not body_started:
@@ -167,7 +169,9 @@ def write(path: Path, stream: Stream) -> Written:
             features += len(batch)
         if not body_started:
             if grid is None:
-                raise LayerError("VOC is in pixels of an image of known size; name the raster with --image.")
+                raise LayerError(
+                    "VOC is in pixels of an image of known size; name the raster.", parameter="image"
+                )
             file.write(_opening(only_image(stream.metadata), grid))
         file.write("</annotation>\n")
     notes = []

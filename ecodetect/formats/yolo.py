@@ -65,7 +65,8 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     """
     if grid is None:
         raise LayerError(
-            f"{path.name} holds shares of the image's width and height; name the image with --image."
+            f"{path.name} holds shares of the image's width and height; name the image.",
+            parameter="image",
         )
     if path.suffix.lower() in _YAML:
         dataset = _from_yaml(path)
@@ -285,7 +286,9 @@ def _write_both(
     is_boxes = True
     for batch in stream:
         if batch.grid is None:
-            raise LayerError("YOLO files hold shares of the image's size; name the raster with --image.")
+            raise LayerError(
+                "YOLO files hold shares of the image's size; name the raster.", parameter="image"
+            )
         if batch.grid != (grid or batch.grid):
             raise LayerError("A YOLO file holds one image; write one file for each (-o FOLDER/).")
         grid = batch.grid

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,12 +20,16 @@ from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.notes import Note
+from ecodetect.notes import Note, merged
 from ecodetect.onnx_file import OnnxModel
+from ecodetect.raster_values import survey
 from ecodetect.sizes import Length
 from ecodetect.training.class_folders import are_classes, gather_classes
 from ecodetect.training.samples import TYPICAL_PX, Contract, Dataset, Statistics, contract
 from ecodetect.training.sources import Asked, Gathered, Source, gather, spacing
+from ecodetect.values import remarks, unit_of
+
+_LOOKED_AT = 32  # rasters whose values are compared with a model's
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,7 +63,8 @@ class Beginning:
             scaling: Literal["auto", "fixed"] = "fixed" if self.is_patches else "auto"
             made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
         else:
-            made, notes = contract_for(self.start.card, sources, gsd, typical_px=typical)
+            made, chosen = contract_for(self.start.card, sources, gsd, typical_px=typical)
+            notes = (*merged(_said_of_values(self.start.card, sources)), *chosen)
         window: Length | None = getattr(self.wished, "window", None)
         if window is not None:
             made = _seen_through(window, detector, made, sources)
@@ -151,6 +156,15 @@ def nearest(sources: Sequence[Source]) -> str | None:
     return min(found)[2] if found else None
 
 
+def _said_of_values(card: Card, sources: Sequence[Source]) -> Iterator[Note]:
+    """What there is to say of the values of the first rasters, beside those that a model has learned."""
+    for source in sources[:_LOOKED_AT]:
+        bands = stand_ins(card.bands, source.bands)
+        if bands is not None:
+            with source.open() as raster:
+                yield from remarks(source.name, card, source.unit, survey(raster, bands))
+
+
 def contract_for(
     card: Card, sources: Sequence[Source], gsd: float | None = None, *, typical_px: float = TYPICAL_PX
 ) -> tuple[Contract, tuple[Note, ...]]:
@@ -177,7 +191,8 @@ def contract_for(
         if gsd is not None:
             text = f"'{card.name}' is adapted to {gsd:g} m per pixel."
             notes.append(Note("adapted-gsd", text, kind="choice"))
-    found, more = contract(sources, gsd=gsd, typical_px=typical_px)
+    onto = unit_of(card.learned) if card.scaling.mode == "fixed" and _have_units(sources) else None
+    found, more = contract(sources, gsd=gsd, typical_px=typical_px, onto=onto)
     if set(found.bands) != set(card.bands):
         text = f"'{card.name}' has learned {', '.join(card.bands)}; here it sees {', '.join(found.bands)}."
         notes.append(Note("adapted-bands", text, kind="choice"))
@@ -241,3 +256,11 @@ def _wished(detector: Any, kind: str, settings: Mapping[str, str]) -> Any:
 
 def _round(value: float) -> float:
     return float(f"{value:.4g}")
+
+
+def _have_units(sources: Sequence[Source]) -> bool:
+    """Whether the values of all rasters are of known units, and the size of their pixels is known."""
+    return all(
+        source.unit is not None and source.unit.unit is not None and source.grid.gsd is not None
+        for source in sources
+    )

@@ -131,6 +131,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
         options=options,
         bands=made.bands,
         scaling=made.scaling,
+        learned=made.learned,
         fill=made.fill,
         unit=made.unit,
         gsd=made.gsd,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from ecodetect.annotations import Annotations
 from ecodetect.aoi import Area
+from ecodetect.class_names import joined
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 from ecodetect.inputs import expand
+from ecodetect.notes import Note
 from ecodetect.raster import open_raster
 from ecodetect.training.sample import Objects, Sample
 from ecodetect.training.samples import Dataset, Place
@@ -31,6 +33,7 @@ from ecodetect.training.sources import (
     Asked,
     Gathered,
     Source,
+    with_units,
 )
 
 _LEAST = 2  # pictures of a class: one to learn from, one to be judged by
@@ -88,7 +91,7 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
     Raises UserError, naming the class, where it has too few pictures to learn from.
     """
     asked = asked or Asked()
-    known = pictures(folder)
+    known, notes = spelt_once(pictures(folder), Path(folder).name, keep_spelling=asked.keep_spelling)
     for name, paths in known.items():
         if len(paths) < _LEAST:
             raise UserError(
@@ -96,7 +99,23 @@ def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -
                 " some 50 for a classifier that is of use."
             )
     sources = [picture(path, name, asked) for name, paths in known.items() for path in paths]
-    return Gathered(tuple(sources), ())
+    return Gathered(with_units(sources, asked), notes)
+
+
+def spelt_once(
+    known: Mapping[str, list[Path]], folder: str, *, keep_spelling: bool = False
+) -> tuple[dict[str, list[Path]], tuple[Note, ...]]:
+    """Class -> its pictures, where several folders write one class in several ways; and what to say of it.
+
+    folder : what messages call the folder of all.
+    """
+    labels = np.array([name for name, paths in known.items() for _ in paths], dtype=object)
+    (names,), notes = joined([labels], keep_spelling=keep_spelling)
+    found: dict[str, list[Path]] = {}
+    every = [path for paths in known.values() for path in paths]
+    for name, path in zip(names.tolist(), every, strict=True):
+        found.setdefault(name, []).append(path)
+    return dict(sorted(found.items())), tuple(note.of(folder) for note in notes)
 
 
 def picture(path: Path, label: str, asked: Asked) -> Source:

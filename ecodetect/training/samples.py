@@ -8,9 +8,9 @@ some rasters stay open, and of small ones the pixels are kept up to a limit.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 
 from ecodetect.aoi import Area
 from ecodetect.bands import stand_ins
-from ecodetect.bundle import Card, Scaling, metres_per_pixel
+from ecodetect.bundle import Card, Learned, Scaling, metres_per_pixel
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.input_spec import input_spec
+from ecodetect.input_spec import InputSpec, input_spec
 from ecodetect.notes import Note
 from ecodetect.raster import Raster
+from ecodetect.raster_values import survey
 from ecodetect.scaling import scaled, surveyed
 from ecodetect.training.sample import Objects, Sample
 from ecodetect.training.sources import Source, object_px, spacing
+from ecodetect.values import Measured, Unit, learned_from, unit_of
 
 OPEN_RASTERS = 16
 KEPT_BYTES = 512 * 2**20  # pixels of small rasters that stay decoded
@@ -62,6 +64,8 @@ class Contract:
     scaling: Scaling
     fill: float
     classes: tuple[str, ...]
+    learned: Learned | None = None
+    name: str = "the model"
 
     @classmethod
     def of(cls, card: Card) -> Contract:
@@ -73,6 +77,8 @@ class Contract:
             scaling=card.scaling,
             fill=card.fill,
             classes=card.classes,
+            learned=card.learned,
+            name=card.name,
         )
 
     @property
@@ -152,7 +158,7 @@ class Dataset:
         """
         self.sources, self.contract = tuple(sources), contract
         self._ground, self._is_shaped = ground, is_shaped
-        self._specs = [input_spec(contract, source) for source in self.sources]
+        self._specs = [_spec(contract, source) for source in self.sources]
         self.grids = tuple(spec.grid for spec in self._specs)
         self._number = {name: number for number, name in enumerate(contract.classes)}
         self._laid: dict[int, _Laid] = {}
@@ -484,6 +490,13 @@ def _edge(width: float, window: Window, grid: Grid) -> NDArray[np.bool_]:
 # -- pixels ------------------------------------------------------------------------------------------------
 
 
+def _spec(contract: Contract, source: Source) -> InputSpec:
+    """How a source is seen."""
+    unit = None if source.unit is None else source.unit.unit
+    is_stated = source.unit is not None and source.unit.by == "stated"
+    return input_spec(contract, source, unit, is_stated=is_stated)
+
+
 def _cut(whole: Chip, window: Window, grid: Grid) -> Chip:
     """A window of a raster that is held whole; it may reach beyond."""
     inside = window.clipped(grid.window)
@@ -526,6 +539,7 @@ def contract(
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
     typical_px: float = TYPICAL_PX,
+    onto: Unit | None = None,
 ) -> tuple[Contract, tuple[Note, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
@@ -537,6 +551,7 @@ def contract(
         of each raster, for pictures whose brightness means nothing. "auto": fixed if all rasters have 8 bits
         and their GSD is known, else survey.
     typical_px : width that usual objects shall have.
+    onto : unit that a model has learned already: values are mapped to it, with a fixed scaling.
 
     Raises
     ------
@@ -562,25 +577,43 @@ def contract(
     mode = scaling
     if mode == "auto":
         eight = all(source.dtype == "uint8" for source in sources)
-        mode = "fixed" if eight and unit == "m" else "survey"
+        mode = "fixed" if onto is not None or (eight and unit == "m") else "survey"
     first = Contract(
         bands=chosen_bands,
         unit=unit,
         gsd=chosen_gsd,
-        scaling=Scaling(mode=mode),
+        scaling=Scaling(mode=mode, offset=(0.0,), span=(1.0,)) if mode == "fixed" else Scaling(mode=mode),
         fill=0.0,
         classes=names,
+        learned=_unit_learned(sources, mode, notes)
+        if onto is None
+        else Learned(dtypes=(), low=onto.low, high=onto.high),
     )
-    mean, deviation = _moments(sources, first)
-    made = Contract(
-        bands=chosen_bands,
-        unit=unit,
-        gsd=chosen_gsd,
-        scaling=Scaling(mode=mode, offset=mean, span=deviation),
-        fill=0.0,
-        classes=names,
-    )
-    return made, tuple(notes)
+    (mean, deviation), learned = _moments(sources, first)
+    made = Scaling(mode=mode, offset=mean, span=deviation)
+    return replace(first, scaling=made, learned=learned), tuple(notes)
+
+
+def _unit_learned(sources: Sequence[Source], mode: Literal["fixed", "survey"], notes: list[Note]) -> Learned:
+    """The unit that a model is to learn: that of most rasters; the others are mapped to it."""
+    units = [source.unit.unit for source in sources if source.unit is not None]
+    counts = Counter(unit for unit in units if unit is not None)
+    strange = next((source for source in sources if source.unit is not None and source.unit.is_strange), None)
+    if not counts or strange is not None:
+        if counts and mode == "fixed" and strange is not None and strange.unit is not None:
+            raise UserError(
+                f"{strange.name} has values of no known unit ({strange.unit.evidence}), where other rasters"
+                " have one; state with --values LOW:HIGH what is black and white in them."
+            )
+        return Learned(dtypes=(), low=None, high=None)
+    (unit, _), *others = counts.most_common()
+    for other, number in others if mode == "fixed" else ():
+        first = next(source for source in sources if source.unit is not None and source.unit.unit == other)
+        more = f" and {number - 1} more" if number > 1 else ""
+        evidence = "" if first.unit is None else first.unit.evidence
+        text = f"its values ({evidence}) are taken for {other} and mapped to {unit}, which most rasters have"
+        notes.append(Note("values-mapped", f"{text}.", about=f"{first.name}{more}", kind="choice"))
+    return Learned(dtypes=(), low=unit.low, high=unit.high)
 
 
 def classes_of(sources: Sequence[Source]) -> tuple[str, ...]:
@@ -665,15 +698,22 @@ def _wanted(sizes: Floats, typical_px: float) -> float:
     return min(float(np.median(sizes)) / typical_px, float(np.percentile(sizes, 10)) / least_px)
 
 
-def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each band, after the percentiles of the raster for mode "survey"."""
+def _moments(
+    sources: Sequence[Source], asked: Contract
+) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], Learned]:
+    """Mean and standard deviation of each band, after the percentiles of the raster for mode "survey"; and
+    which values there are to learn.
+    """
     bands = len(asked.bands)
+    surveys: list[tuple[Measured, Unit | None]] = []
     count, total, squares = 0, np.zeros(bands), np.zeros(bands)
     chosen = sources if len(sources) <= _SURVEYED else sources[:: -(-len(sources) // _SURVEYED)]
     each = max(1, _SURVEYED // len(chosen))
     for source in chosen:
         with source.open() as raster:
-            spec = input_spec(asked, source)
+            spec = _spec(asked, source)
+            own_unit = None if source.unit is None else source.unit.unit
+            surveys.append((survey(raster, spec.bands, most=each), own_unit))
             samples = raster.samples(spec.grid, spec.distinct, most=each)
             own = spec.scaling if spec.scaling.mode == "fixed" else surveyed(spec.scaling, samples)
             offset, span = (own.offset or (0.0,))[0], (own.span or (1.0,))[0]
@@ -692,4 +732,5 @@ def _moments(sources: Sequence[Source], asked: Contract) -> tuple[tuple[float, .
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     # A band that hardly varies (an unused one) isn't blown up to as much noise as others have signal.
     deviation = np.maximum(deviation, 0.1 * deviation.max()) if deviation.max() > 0 else np.ones(bands)
-    return tuple(float(f"{v:.6g}") for v in mean), tuple(float(f"{v:.6g}") for v in deviation)
+    moments = tuple(float(f"{v:.6g}") for v in mean), tuple(float(f"{v:.6g}") for v in deviation)
+    return moments, learned_from(surveys, asked.bands, unit_of(asked.learned), asked.scaling)

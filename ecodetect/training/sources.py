@@ -26,6 +26,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import formats, matching
+from ecodetect.agreement import agreed, means_one_of, without_repeated
 from ecodetect.annotation_files import (
     PICTURES,
     AnnotationFile,
@@ -50,10 +51,13 @@ from ecodetect.grid import Floats, Grid
 from ecodetect.inputs import expand, stem_of
 from ecodetect.layer import Geometries
 from ecodetect.notes import Note, merged
+from ecodetect.parts import united
 from ecodetect.raster import Raster, open_raster
+from ecodetect.raster_values import shared
 from ecodetect.sizes import Length
 from ecodetect.training import layouts
 from ecodetect.training.outlining import outlined
+from ecodetect.values import Choice, Unit
 from ecodetect.wording import counted
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
@@ -81,6 +85,8 @@ class Source:
     ignored : shapes in which nothing is learned.
     edge_px : width of the strip along the raster's edge in which nothing is learned; as far inside again as
         half a large individual only what is annotated is.
+    file : name of the file that the annotations are from, for messages.
+    unit : of its values; None: nobody has looked.
     """
 
     image: str
@@ -94,6 +100,8 @@ class Source:
     complete_by: CompleteBy
     ignored: Geometries
     edge_px: float = 0.0
+    file: str = ""
+    unit: Choice | None = None
 
     def open(self) -> Raster:
         """The raster, opened anew."""
@@ -107,23 +115,17 @@ class Source:
     @property
     def boxes(self) -> Floats:
         """Bounding boxes of all annotations, (N, 4) native pixels; of a point its size where known."""
-        boxes: Floats = shapely.bounds(self.annotations.geometry).reshape(-1, 4)
-        radius = self.annotations.radius_px
-        is_point = shapely.area(self.annotations.geometry) == 0
-        grow = np.where(is_point & np.isfinite(radius), radius, 0.0)[:, None]
-        return boxes + grow * (-1.0, -1.0, 1.0, 1.0)
+        return self.annotations.boxes
 
     @property
     def size_px(self) -> Floats:
-        """Width of each annotation in native pixels: root of width times height; NaN where unknown."""
-        boxes = self.boxes
-        size = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-        return np.where(size > 0, size, np.nan)
+        """Width of each annotation in native pixels; NaN where unknown."""
+        return self.annotations.size_px
 
     @property
     def xy(self) -> Floats:
         """Positions of all annotations, (N, 2) native pixels: their centroids."""
-        return matching.centres(self.annotations.geometry)
+        return self.annotations.xy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +143,9 @@ class Asked:
     bands, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
+    keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
+        accents are stored are one.
+    values : what counts as black and white in the rasters; None: told by their values.
     """
 
     class_column: str | None = None
@@ -155,6 +160,8 @@ class Asked:
     allow_vrt: bool = False
     layer: str | None = None
     empty_images: bool = False
+    keep_spelling: bool = False
+    values: Unit | None = None
 
     @property
     def opened_with(self) -> Mapping[str, Any]:
@@ -234,10 +241,19 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
         )
         notes.append(Note("images-unmarked", text, kind="doubt"))
     outside.check()
+    sources = _agreed(sources, asked, notes)
     sources = _with_ignored_labels(sources, asked, notes)
+    sources = _without_repeated(sources, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
     sources = _without_outside(sources, notes)
-    return Gathered(tuple(_with_hulls(sources)), merged(notes), tuple(unmarked))
+    return Gathered(with_units(list(_with_hulls(sources)), asked), merged(notes), tuple(unmarked))
+
+
+def with_units(sources: Sequence[Source], asked: Asked) -> tuple[Source, ...]:
+    """Sources with the units of their values; those of one folder, type and bands share one."""
+    facts = [(source.image, source.dtype, source.bands) for source in sources]
+    units = shared(facts, lambda number: sources[number].open(), asked.values)
+    return tuple(replace(source, unit=unit) for source, unit in zip(sources, units, strict=True))
 
 
 # -- finding files -----------------------------------------------------------------------------------------
@@ -355,7 +371,8 @@ def _source(
         complete, by = _area(whole, grid), "image"
     ignored = outside.ignored(image, grid, is_set=is_set)
     edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--ignore-edge")
-    return Source(image, name, grid, bands, dtype, asked.opened_with, marked, complete, by, ignored, edge)
+    opened = asked.opened_with
+    return Source(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge, file)
 
 
 def _outlined(image: str, name: str, marked: Annotations, asked: Asked, notes: list[Note]) -> Annotations:
@@ -414,7 +431,9 @@ class _Outside:
 
     def _shapes(self, file: AnnotationFile, image: str, grid: Grid, *, is_set: bool) -> Geometries:
         found = file.of(image, grid, is_one=not is_set)
-        shapes: Geometries = np.empty(0, dtype=object) if found is None else found.layer.in_pixels(grid)
+        shapes: Geometries = np.empty(0, dtype=object)
+        if found is not None:
+            shapes = united(found.layer.in_pixels(grid))
         meets = touching(shapes, grid)
         if meets.any() or (found is not None and not len(found.layer)):  # an empty file is meant so
             self._met.add(file.path)
@@ -431,11 +450,36 @@ class _Outside:
 # -- all together ------------------------------------------------------------------------------------------
 
 
+def _agreed(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
+    """Sources whose annotations have their classes from one column and in one spelling."""
+    made, said = agreed(
+        [source.annotations for source in sources],
+        [source.file for source in sources],
+        column=asked.class_column,
+        keep_spelling=asked.keep_spelling,
+    )
+    notes += said
+    return _with_annotations(sources, made)
+
+
+def _without_repeated(sources: list[Source], notes: list[Note]) -> list[Source]:
+    """Sources with each individual once."""
+    made, said = without_repeated(
+        [source.annotations for source in sources], [source.file for source in sources]
+    )
+    notes += said
+    return _with_annotations(sources, made)
+
+
+def _with_annotations(sources: list[Source], made: Sequence[Annotations]) -> list[Source]:
+    return [replace(source, annotations=each) for source, each in zip(sources, made, strict=True)]
+
+
 def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
     """Annotations of an ignored class, and those without a class where others have one, are ignored."""
     classes = [text for text in asked.ignore if not is_file(text)]
     labels = Counter(str(label) for source in sources for label in source.annotations.label)
-    check_labels(classes, labels)
+    check_labels(classes, labels, keep_spelling=asked.keep_spelling)
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
         text = f"Ignored, for want of a class: {labels['']} of {labels.total()} annotations."
@@ -444,9 +488,10 @@ def _with_ignored_labels(sources: list[Source], asked: Asked, notes: list[Note])
         return sources
     made = []
     for source in sources:
-        ignore = source.annotations.ignore | np.isin(source.annotations.label.astype(str), list(drop))
-        made.append(replace(source, annotations=replace(source.annotations, ignore=ignore)))
-    return made
+        marked = source.annotations
+        ignore = marked.ignore | means_one_of(marked.label, drop, keep_spelling=asked.keep_spelling)
+        made.append(replace(marked, ignore=ignore))
+    return _with_annotations(sources, made)
 
 
 def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[Note]) -> list[Source]:
@@ -460,15 +505,9 @@ def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[
         " column has the class with --class-column."
     )
     notes.append(Note("classes-as-one", text, kind="doubt"))
-    return [
-        replace(
-            source,
-            annotations=replace(
-                source.annotations, label=np.full(len(source.annotations), "object", dtype=object)
-            ),
-        )
-        for source in sources
-    ]
+    marked = [source.annotations for source in sources]
+    one = [replace(each, label=np.full(len(each), "object", dtype=object)) for each in marked]
+    return _without_repeated(_with_annotations(sources, one), notes)
 
 
 def _without_outside(sources: list[Source], notes: list[Note]) -> list[Source]:

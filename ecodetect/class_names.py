@@ -1,0 +1,92 @@
+"""One class, written in several ways: which spellings mean the same, and which of them is kept.
+
+The same are names that differ in case, in blanks (at the ends, doubled, non-breaking, underscores), in how
+accents are stored (one character or two) and in characters that can't be seen. Names with and without an
+accent, with a hyphen, a dot or another word are different classes.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.notes import Note
+
+_MOST_LISTED = 5
+
+
+def key(name: object) -> str:
+    """What all spellings of a class have in common."""
+    text = unicodedata.normalize("NFKC", str(name)).replace("_", " ").casefold()
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in "\u200c\u200d")
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def tidied(name: str) -> str:
+    """A name without blanks at its ends or doubled, its accents as one character each."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def joined(
+    labels: Sequence[NDArray[np.object_]], *, keep_spelling: bool = False
+) -> tuple[list[NDArray[np.object_]], tuple[Note, ...]]:
+    """Arrays of class names, each class in one spelling, and what to say of it.
+
+    The commonest spelling wins, in all arrays together; of equally common ones the first in the alphabet.
+    "" is no class. keep_spelling : leave the names as they are.
+    """
+    if keep_spelling:
+        return list(labels), ()
+    counts: Counter[str] = Counter(str(name) for each in labels for name in each.tolist())
+    chosen, several = spelt(counts)
+    made = []
+    for each in labels:
+        names = np.empty(len(each), dtype=object)
+        names[:] = [chosen[str(name)] for name in each.tolist()]
+        made.append(names)
+    return made, tuple(_said(several))
+
+
+def spelt(counts: Counter[str]) -> tuple[dict[str, str], dict[str, Counter[str]]]:
+    """Spelling -> the one that is kept; and of each class with several ways of writing how often each is."""
+    groups: dict[str, Counter[str]] = {}
+    for name, count in counts.items():
+        groups.setdefault(key(name), Counter())[name] += count
+    chosen: dict[str, str] = {}
+    several: dict[str, Counter[str]] = {}
+    for spellings in groups.values():
+        tidy: Counter[str] = Counter()
+        for name, count in spellings.items():
+            tidy[tidied(name)] += count
+        winner = min(tidy, key=lambda name: (-tidy[name], name))
+        chosen.update(dict.fromkeys(spellings, winner))
+        if len(spellings) > 1 and winner:
+            several[winner] = spellings
+    return chosen, several
+
+
+def _said(several: dict[str, Counter[str]]) -> Iterable[Note]:
+    if not several:
+        return
+    shown = []
+    for winner, spellings in sorted(several.items())[:_MOST_LISTED]:
+        ways = sorted(spellings.items(), key=lambda entry: (-entry[1], entry[0]))
+        more = f" and {len(ways) - _MOST_LISTED} more" if len(ways) > _MOST_LISTED else ""
+        listed = ", ".join(f"'{name}' {count}" for name, count in ways[:_MOST_LISTED])
+        shown.append(f"{winner} ({listed}{more})")
+    rest = f" and {len(several) - _MOST_LISTED} more" if len(several) > _MOST_LISTED else ""
+    one = len(several) == 1
+    classes = (
+        "1 class is written in several ways and counts as one"
+        if one
+        else (f"{len(several)} classes are written in several ways and count as one each")
+    )
+    yield Note(
+        "spellings-joined",
+        f"{classes}: {', '.join(shown)}{rest}; --keep-spelling keeps them apart.",
+        kind="choice",
+    )
