@@ -116,6 +116,7 @@ UNSAID = {
     "searching": "about what a scan was asked for; candidates asks for none of it",
     "tiling": "about the side that was asked for",
     "training.sources": "annotations are gathered by check and train",
+    "values": "said where a raster is shown to a model",
     "grid": "`models` reads no raster",
     "input_spec": "`models` reads no raster",
     "models": "`models` reads no raster",
