@@ -81,7 +81,7 @@ def evaluate(
         everywhere, as without it.
     area_layer : str, optional
         Its layer, in a file with several.
-    bands, gsd_m, nodata, allow_vrt : see `open_raster`; a sheet of errors shows the bands, and not the nodata.
+    bands, gsd_m, nodata, allow_vrt : see `open_raster`; of the pixels only a sheet of errors shows any.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
     keep_spelling : bool
