@@ -238,9 +238,21 @@ def _metric(metric: Mapping[str, Any]) -> str:
     note = str(rest.pop("note", "") or "")
     known = {_FIGURES[name]: rest.pop(name) for name in _FIGURES if name in rest}
     figures = [f"{name} {value:.3f}" for name, value in known.items() if isinstance(value, int | float)]
+    figures += _counting(rest)
     figures += [_flat({name: value}) for name, value in rest.items() if value not in (None, "")]
     text = f"{where} ({'; '.join(filter(None, facts))}): {', '.join(figures) or 'no figure'}"
     return f"{text}; {note}" if note else text
+
+
+def _counting(metric: dict[str, Any]) -> list[str]:
+    """How far counts are off, taken out of a measurement."""
+    off, low, high, places = (
+        metric.pop(name, None) for name in ("count_off", "count_low", "count_high", "places")
+    )
+    if off is None:
+        return []
+    within = "" if None in (low, high) else f" (95 %: {low:+.1%} to {high:+.1%}, n = {places} places)"
+    return [f"unbiased count off by {off:+.1%}{within}"]
 
 
 def _learned(card: dict[str, Any]) -> str:
