@@ -16,7 +16,7 @@ from ecodetect.matching import Flags, Rows, centred_in
 
 
 def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False) -> Flags:
-    """Truths that are doubtful, or whose centre lies on doubtful ground, at the edge or outside what is complete."""
+    """Truths that are doubtful or on doubtful ground, at the edge, or outside where the truth is complete."""
     truths = pair.truths
     flags = truths.ignore | means_one_of(truths.label, labels, keep_spelling=keep_spelling)
     if pair.plots is not None:
