@@ -27,7 +27,7 @@ from ecodetect.evaluation.pooling import (
 )
 from ecodetect.evaluation.remarks import remarks
 from ecodetect.evaluation.report import Evaluation
-from ecodetect.matching import centres
+from ecodetect.matching import centred_in, centres
 from ecodetect.notes import Note
 from ecodetect.sizes import Length
 
@@ -123,7 +123,7 @@ def evaluate(
     there = [label for pair in pairs for label in pair.truths.label.tolist()]
     check_labels(labels, there, keep_spelling=keep_spelling)
     ignored = [is_ignored(pair, labels, keep_spelling=keep_spelling) for pair in pairs]
-    pairs = _with_outside(pairs)
+    pairs = _with_doubtful(_with_outside(pairs))
     chosen = completed(criterion, pairs)
     names = class_names(pairs, ignored, keep_spelling=keep_spelling)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
@@ -140,6 +140,18 @@ def _with_outside(pairs: Pairs) -> Pairs:
         return pairs
     text = f"{count} of {total} annotations lie outside where the truth is complete and aren't judged."
     return replace(pairs, notes=(*pairs.notes, Note("outside-complete", text, kind="choice")))
+
+
+def _with_doubtful(pairs: Pairs) -> Pairs:
+    """Pairs with a note of the annotations that lie in shapes of --ignore."""
+    # The strip along a raster's edge is the last of the ignored shapes.
+    shapes = [pair.ignored if pair.edge is None else pair.ignored[:-1] for pair in pairs]
+    inside = [centred_in(pair.truths.geometry, each) for pair, each in zip(pairs, shapes, strict=True)]
+    count, total = (sum(map(each, inside)) for each in (np.count_nonzero, len))
+    if not count:
+        return pairs
+    text = f"{count} of {total} annotations lie in shapes of --ignore and aren't judged."
+    return replace(pairs, notes=(*pairs.notes, Note("inside-ignored", text, kind="choice")))
 
 
 def _summed(
