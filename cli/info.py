@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ecodetect.wording import percent
+
 from . import options
 
 _MOST_CLASSES = 20  # all are in --json
@@ -98,7 +100,7 @@ def _values(facts: dict[str, Any]) -> str:
         low, high = facts["value_range"]
         text += f", which can hold {_number(low)} to {_number(high)}"
     if facts["sampled_share"] < 1:
-        text += f"; ranges and nodata are estimated from {_percent(facts['sampled_share'])} of the raster"
+        text += f"; ranges and nodata are estimated from {percent(facts['sampled_share'])} of the raster"
     return text
 
 
@@ -108,7 +110,7 @@ def _no_data(facts: dict[str, Any]) -> str:
     if facts["nodata"] is not None:
         by = by.replace("nodata value", f"nodata value {_number(facts['nodata'])}")
     guess = "" if facts["sampled_share"] == 1 else "about "
-    amount = "none" if share == 0 else guess + _percent(share)
+    amount = "none" if share == 0 else guess + percent(share)
     if share == 0 and guess:
         amount = "none seen"
     return f"{amount}; told by {by}" if by else amount
@@ -238,9 +240,21 @@ def _metric(metric: Mapping[str, Any]) -> str:
     note = str(rest.pop("note", "") or "")
     known = {_FIGURES[name]: rest.pop(name) for name in _FIGURES if name in rest}
     figures = [f"{name} {value:.3f}" for name, value in known.items() if isinstance(value, int | float)]
+    figures += _counting(rest)
     figures += [_flat({name: value}) for name, value in rest.items() if value not in (None, "")]
     text = f"{where} ({'; '.join(filter(None, facts))}): {', '.join(figures) or 'no figure'}"
     return f"{text}; {note}" if note else text
+
+
+def _counting(metric: dict[str, Any]) -> list[str]:
+    """How far counts are off, taken out of a measurement."""
+    off, low, high, places = (
+        metric.pop(name, None) for name in ("count_off", "count_low", "count_high", "places")
+    )
+    if off is None:
+        return []
+    within = "" if None in (low, high) else f" (95 %: {low:+.1%} to {high:+.1%}, n = {places} places)"
+    return [f"unbiased count off by {off:+.1%}{within}"]
 
 
 def _learned(card: dict[str, Any]) -> str:
@@ -327,13 +341,6 @@ def _length(metres: float) -> str:
     if metres < 0.001:
         return f"{metres * 1e6:.4g} µm"
     return f"{metres:.4g} m" if metres >= 1 else f"{metres * 100:.4g} cm"
-
-
-def _percent(share: float) -> str:
-    """With as many digits as tell it from none and from all."""
-    if share >= 1:
-        return "100 %"
-    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 - 100 * max(1 - share, 1e-6):.6g} %"
 
 
 def _hectares(area: float) -> str:

@@ -91,8 +91,8 @@ class Card:
     diameter_range : diameters of objects seen in training, in `unit`.
     largest : width of the largest object that it can report, in `unit`.
     classes : names, 0-based.
-    thresholds : purpose -> one score per class: "f1" (best F1) and "count" (unbiased count), from validation;
-        NAME_f1 and NAME_count of another way to read the network, where its detector knows several.
+    thresholds : purpose -> one score per class: "f1" (best F1) and "count" (counts nearly unbiased), from
+        validation; NAME_f1 and NAME_count of another way to read the network, where there are several.
     trained_on : for each source: name, licence, places as cells of about 1 km (or exact), rasters, objects.
     metrics : for each measurement: split, how it was chosen, n, and the figures.
     agreement : what tests of locality measured: largest shift in px and change in score between tilings.

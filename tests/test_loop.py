@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 from ecodetect import bundle  # noqa: E402
 from ecodetect.bundle import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.metrics import average_precision  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
 from ecodetect.training.processes import Processes  # noqa: E402
@@ -285,9 +286,21 @@ def test_frozen_stages_stay(tmp_path: Path) -> None:
 
 
 def judged_of(scores: Sequence[float], hits: Sequence[bool], truths: int) -> Judged:
-    return Judged(
-        np.array(scores, float), np.zeros(len(scores), np.int64), np.array(hits, bool), np.array([truths])
-    )
+    """Detections and truths of one place."""
+    n = len(scores)
+    place, there = np.zeros(n, np.int64), np.array([[truths]])
+    return Judged(np.array(scores, float), np.zeros(n, np.int64), np.array(hits, bool), place, there)
+
+
+def detector(rng: np.random.Generator, apart: float, n: int = 120, per_place: int = 6) -> Judged:
+    """What a made detector finds of about `n` individuals: scores of true and false ones lie `apart`."""
+    places = n // per_place
+    true, false = rng.poisson(per_place, places), rng.poisson(per_place, places)
+    place = np.concatenate([np.repeat(np.arange(places), true), np.repeat(np.arange(places), false)])
+    is_true = np.arange(len(place)) < true.sum()
+    raw = np.where(is_true, apart, -apart) + rng.normal(0, 0.4, places)[place] + rng.normal(0, 1, len(place))
+    label = np.zeros(len(place), np.int64)
+    return Judged(1 / (1 + np.exp(-raw)), label, is_true, place, true[:, None])
 
 
 def test_thresholds_for_f1_and_for_counts() -> None:
@@ -300,9 +313,87 @@ def test_thresholds_for_f1_and_for_counts() -> None:
     # Without anything to choose from.
     assert selection.choose(judged_of([], [], 3), otherwise=0.3)["f1"] == (0.3,)
     assert selection.choose(judged_of([0.4], [False], 0), otherwise=0.3)["count"] == (0.3,)
+    assert selection.counted(judged_of([0.4], [False], 0), (0.3,)) is None
     # Equal scores can't be told apart by a threshold.
     even = judged_of([0.5] * 4, [True, False, True, False], 2)
     assert even.rates(selection.choose(even, otherwise=0.9)["f1"]).n_detections == 4
+
+
+def test_thresholds_of_few_individuals_do_well_elsewhere() -> None:
+    """Of 120 individuals: F1 on other ground is higher than with the threshold of the best F1 among them."""
+    rng = np.random.default_rng(0)
+    rest = detector(rng, 0.9, 6000)
+    now, plain, offs = [], [], []
+    for _ in range(40):
+        seen = detector(rng, 0.9)
+        order = np.argsort(-seen.score)
+        f1 = 2 * np.cumsum(seen.is_true[order]) / (np.arange(1, len(order) + 1) + seen.n_truths[0])
+        plain.append(rest.rates((seen.score[order][f1.argmax()],)).f1)
+        chosen = selection.choose(seen, otherwise=0.5)
+        now.append(rest.rates(chosen["f1"]).f1)
+        rates = rest.rates(chosen["count"])
+        offs.append(rates.n_detections / rates.n_truths - 1)
+    assert np.mean(now) > np.mean(plain)
+    assert abs(np.mean(offs)) < 0.05
+
+
+def test_the_interval_of_counts_holds_what_other_ground_shows() -> None:
+    """With thresholds chosen on the same individuals, in 95 % of the cases; here at least in 90 %."""
+    rng = np.random.default_rng(1)
+    rest = detector(rng, 1.2, 12_000)
+    held = 0
+    for _ in range(100):
+        seen = detector(rng, 1.2)
+        cut = selection.choose(seen, otherwise=0.5)["count"]
+        told = selection.counted(seen, cut)
+        rates = rest.rates(cut)
+        assert told is not None
+        assert told.interval.n == 20
+        held += told.interval.low <= rates.n_detections / rates.n_truths - 1 <= told.interval.high
+    assert held >= 90
+
+
+def test_counts_of_many_individuals_stay_unbiased() -> None:
+    """Of a detector whose best F1 lies at many more detections than individuals, counts are right."""
+    seen = detector(np.random.default_rng(2), 0.4, 6000)
+    chosen = selection.choose(seen, otherwise=0.5)
+    assert seen.rates(chosen["f1"]).n_detections > 1.2 * seen.n_truths[0]
+    assert seen.rates(chosen["count"]).n_detections == pytest.approx(seen.n_truths[0], rel=0.02)
+
+
+def drawn(rng: np.random.Generator, quality: Sequence[float], n: int = 120) -> list[tuple[float, ...]]:
+    """Precision of epochs on the same ground: each finds the same individuals, more or less clearly."""
+    ground = detector(rng, 0.0, n)
+    raw = np.log(ground.score / (1 - ground.score))
+    found = []
+    for apart in quality:
+        moved = np.where(ground.is_true, apart, -apart) + raw + rng.normal(0, 0.5, len(raw))
+        found.append(selection.drawn_precision(replace(ground, score=1 / (1 + np.exp(-moved)))))
+    return found
+
+
+def test_the_epoch_kept_is_good_elsewhere_not_the_best_by_chance() -> None:
+    rising, falling = [0.2, 0.6, 0.9, 1.0, 1.05, 1.06], [0.2, 1.0, 1.0, 0.9, 0.7, 0.5]
+    rng = np.random.default_rng(3)
+    late = [selection.last_as_good(drawn(rng, rising)) for _ in range(20)]
+    assert np.mean(late) > 4.3
+    assert min(late) >= 2
+    early = [selection.last_as_good(drawn(rng, falling)) for _ in range(20)]
+    assert 1 <= np.mean(early) <= 2.7
+    assert max(early) <= 3
+
+
+def test_without_a_truth_the_last_epoch_is_kept_and_ties_go_to_the_later() -> None:
+    assert selection.last_as_good([(), (), ()]) == 2
+    one = selection.drawn_precision(detector(np.random.default_rng(4), 1.0))
+    assert selection.last_as_good([one, one, one]) == 2
+    assert selection.drawn_precision(judged_of([0.4], [False], 0)) == ()
+
+
+def test_precision_as_measured_is_the_area_under_the_curve() -> None:
+    judged = judged_of([0.9, 0.8, 0.7, 0.6], [True, False, True, False], 4)
+    exact = average_precision(judged.score, judged.is_true, 4).all_point
+    assert selection.drawn_precision(judged)[0] == pytest.approx(exact)
 
 
 def test_what_does_not_count_is_not_judged() -> None:
@@ -324,10 +415,13 @@ def test_what_does_not_count_is_not_judged() -> None:
         ]
     )
     found = Found(places, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64))
-    judged = selection.judge(found, sample, 11.5, 1)
+    judged = selection.judge(found, sample, 11.5, 1, parts=2)
     assert judged.n_truths.tolist() == [2]
     assert int(judged.is_true.sum()) == 2
     assert len(judged.score) == 3
+    # Of two rows and columns of places: what is there, and what was found.
+    assert judged.truths[:, 0].tolist() == [0, 0, 1, 1]
+    assert judged.place.tolist() == [2, 3, 3]
 
 
 def test_boxes_are_judged_by_their_overlap() -> None:
@@ -355,7 +449,11 @@ def test_boxes_are_judged_by_their_overlap() -> None:
 
 def test_a_class_without_a_truth_takes_the_middle_of_the_others() -> None:
     judged = Judged(
-        np.array([0.8, 0.6, 0.9]), np.array([0, 0, 1]), np.array([True, False, False]), np.array([1, 0, 0])
+        np.array([0.8, 0.6, 0.9]),
+        np.array([0, 0, 1]),
+        np.array([True, False, False]),
+        np.zeros(3, np.int64),
+        np.array([[1, 0, 0]]),
     )
     chosen = selection.choose(judged, otherwise=0.1)
     assert chosen["f1"][1] == chosen["f1"][2] == chosen["f1"][0]

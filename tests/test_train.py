@@ -20,11 +20,12 @@ torch = pytest.importorskip("torch")
 
 from ecodetect import bundle, formats, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.metrics import Rates  # noqa: E402
+from ecodetect.metrics import Interval, Rates  # noqa: E402
 from ecodetect.training import beginning, checkpoint, loop, planning, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.samples import Statistics  # noqa: E402
+from ecodetect.training.selection import Counted  # noqa: E402
 from ecodetect.training.sources import Source  # noqa: E402
 
 
@@ -67,6 +68,11 @@ def test_a_bundle_is_written_that_scan_and_evaluate_take(
     assert card.classes == ("object",)
     assert set(card.thresholds) == {"f1", "count"}
     assert card.metrics[0]["n"] > 5
+    # How far counts are off, and the interval of that, in card, report and `info`.
+    assert card.metrics[0]["count_low"] <= card.metrics[0]["count_off"] <= card.metrics[0]["count_high"]
+    assert card.metrics[0]["places"] >= 20
+    assert "Counts there with --set threshold=count are off by " in done.out
+    assert "unbiased count off by " in ecodetect("info", out).out
     assert card.trained_on[0]["objects"] > 50
     assert card.command == "ecodetect train cells.png cells.csv --epochs 3 --device cpu"
     assert str(tmp_path) not in card.to_json()
@@ -328,7 +334,8 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
         return Rates(true, n - true, n - true)
 
     history = tuple(Epoch(10 * i, 1 / (i + 1), unseen, unseen, 1e-3) for i in range(8))
-    return Fitted(None, rates(unseen, n), rates(seen, 300), unseen, history, False, 0.0)  # type: ignore[arg-type]
+    counted = Counted(0.02, Interval(-0.07, 0.12, 0.95, 25)) if n else None
+    return Fitted(None, rates(unseen, n), rates(seen, 300), unseen, counted, history, False, 0.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -344,6 +351,7 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
 def test_the_closing_line_says_what_figures_mean(fitted: Fitted, says: str) -> None:
     line = report.verdict(fitted, "blocks of 20 m")
     assert says in line
+    assert ("off by +2% (95 %: -7% to +12%, n = 25 places)" in line) == bool(fitted.counted)
     assert "\n" not in line
 
 

@@ -15,7 +15,7 @@ from ecodetect.bundle import Bundle
 from ecodetect.training.case import Case
 from ecodetect.training.loop import Fitted
 from ecodetect.training.sample import Sample
-from ecodetect.training.selection import FEW, Found, Judged, choose, judge, pooled
+from ecodetect.training.selection import FEW, Found, Judged, choose, counted, judge, parts_of, pooled
 from ecodetect.training.splits import places
 from ecodetect.training.without_network import Chosen
 
@@ -51,6 +51,14 @@ def finished(fitted: Fitted | Chosen, case: Case, criterion: str) -> Bundle:
         if rates.n_truths
         else "nothing to validate with",
     }
+    if fitted.counted is not None:
+        interval = fitted.counted.interval
+        metric |= {
+            "count_off": _figure(fitted.counted.off),
+            "count_low": _figure(interval.low),
+            "count_high": _figure(interval.high),
+            "places": interval.n,
+        }
     return Bundle(replace(card, trained_on=(entry,), metrics=(metric,)), fitted.bundle.weights)
 
 
@@ -63,8 +71,8 @@ def rejudged(
 
     def judged(samples: Sequence[Sample]) -> Judged:
         found = (Found(*each) for each in detector.answers(done, samples))
-        pairs = zip(found, samples, strict=True)
-        return pooled((judge(each, sample, 0.0, classes) for each, sample in pairs), classes)
+        pairs, parts = zip(found, samples, strict=True), parts_of(len(samples))
+        return pooled((judge(each, sample, 0.0, classes, parts) for each, sample in pairs), classes)
 
     unseen, seen = judged(validation), judged(training)
     few = unseen.n_truths.sum() < FEW
@@ -76,6 +84,7 @@ def rejudged(
         validation=unseen.rates(thresholds["f1"]),
         training=seen.rates(thresholds["f1"]),
         ap=unseen.ap().coco,
+        counted=counted(unseen, thresholds["count"]),
     )
 
 

@@ -34,7 +34,7 @@ from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
 from ecodetect.training.sample import Sample
-from ecodetect.training.selection import Found, Judged
+from ecodetect.training.selection import Counted, Found, Judged
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -124,13 +124,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One line of the history: training loss and validation F1 at the end of an epoch (NaN: no truth)."""
+    """One line of the history: training loss and validation F1 at the end of an epoch (NaN: no truth).
+
+    drawn : precision on validation, by which epochs are compared; see `selection.drawn_precision`.
+    """
 
     step: int
     loss: float
     f1: float
     ap: float
     rate: float
+    drawn: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ class Fitted:
     bundle : the best network with its thresholds.
     validation, training : rates at the threshold "f1"; the latter on chips that it was trained on.
     ap : on validation.
+    counted : how good counts are on validation; None where the threshold isn't chosen there.
     history : epoch by epoch.
     stopped : whether validation had stopped improving.
     waited : share of the time spent waiting for data.
@@ -167,6 +172,7 @@ class Fitted:
     validation: Rates
     training: Rates
     ap: float
+    counted: Counted | None
     history: tuple[Epoch, ...]
     stopped: bool
     waited: float
@@ -263,7 +269,6 @@ class _Training:
         self.step = 0
         self.history: list[Epoch] = []
         self.hard: list[tuple[int, int]] = []
-        self.truths = 0  # individuals of validation
         facts = {"card": card.to_json(), "plan": {**asdict(plan), "workers": 0}, "data": key}
         self.key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.light = Light.of((self._chip((3, index)) for index in range(LIGHT_FROM)), card.bands)
@@ -284,9 +289,13 @@ class _Training:
             thresholds = getattr(self.detector, "thresholds", lambda card: None)(self.card)
             thresholds = thresholds or selection.choose(judged, otherwise=0.5)
             now = Epoch(
-                self.step, loss, judged.rates(thresholds["f1"]).f1, judged.ap().coco, self._rate_at(self.step)
+                self.step,
+                loss,
+                judged.rates(thresholds["f1"]).f1,
+                judged.ap().coco,
+                self._rate_at(self.step),
+                selection.drawn_precision(judged),
             )
-            self.truths = int(judged.n_truths.sum())
             self.history.append(now)
             if self._best() == len(self.history) - 1 and self.processes.leads:
                 bundle.write(self._made(self.folder), self._bundle(thresholds))
@@ -309,13 +318,8 @@ class _Training:
         return len(self.history) - 1 - self._best() >= self.plan.patience
 
     def _best(self) -> int:
-        """The epoch to keep: the last of those that are as good as the best but for one individual.
-
-        Few individuals tell epochs apart by chance, and later weights are calmer.
-        """
-        f1s = [-1.0 if math.isnan(epoch.f1) else epoch.f1 for epoch in self.history]
-        good = max(f1s) - 1.001 / max(self.truths, 1)
-        return max(row for row, f1 in enumerate(f1s) if f1 >= good)
+        """The epoch to keep."""
+        return selection.last_as_good([epoch.drawn for epoch in self.history])
 
     def _epoch(self, until: int, progress: Callable[[Progress], None] | None) -> float:
         """Train up to a step; the mean loss."""
@@ -466,13 +470,14 @@ class _Training:
     def _validate(self) -> Judged:
         with _borrowed(self.network, self.average) as network:
             samples = self.data.validation
+            cut = selection.parts_of(len(samples))
             mine = self.processes.share(range(len(samples)))
-            parts = [self._judge(network, samples[index]) for index in mine]
+            parts = [self._judge(network, samples[index], cut) for index in mine]
         return selection.pooled(self.processes.gathered(parts), len(self.card.classes))
 
-    def _judge(self, network: nn.Module, sample: Sample) -> Judged:
+    def _judge(self, network: nn.Module, sample: Sample, parts: int = 1) -> Judged:
         found = self._found(network, sample)
-        return selection.judge(found, sample, self.plan.within_px, len(self.card.classes))
+        return selection.judge(found, sample, self.plan.within_px, len(self.card.classes), parts)
 
     @torch.inference_mode()
     def _found(self, network: nn.Module, sample: Sample) -> Found:
@@ -501,7 +506,6 @@ class _Training:
             "step": self.step,
             "history": [asdict(epoch) for epoch in self.history],
             "hard": [list(place) for place in self.hard],
-            "truths": self.truths,
         }
         checkpoint.write(path, replace(state, facts=facts))
 
@@ -509,7 +513,6 @@ class _Training:
         found = checkpoint.read(path, key=self.key)
         checkpoint.restore(found, self.network, self.average, self.optimizer)
         self.step = int(found.facts["step"])
-        self.truths = int(found.facts["truths"])
         self.history = [Epoch(**each) for each in found.facts["history"]]
         self.hard = [(int(number), int(index)) for number, index in found.facts["hard"]]
 
@@ -520,6 +523,8 @@ class _Training:
         for name, value in self.average.items():
             value.copy_(weights[name])
         judged, seen, thresholds = self._weighed()
+        is_chosen = getattr(self.detector, "thresholds", lambda card: None)(self.card) is None
+        counted = selection.counted(judged, thresholds["count"]) if is_chosen else None
         best = Bundle(replace(self.card, thresholds=thresholds), best.weights)
         self.processes.wait()  # until all have read the file
         if self.processes.leads:
@@ -529,6 +534,7 @@ class _Training:
             judged.rates(thresholds["f1"]),
             seen.rates(thresholds["f1"]),
             judged.ap().coco,
+            counted,
             tuple(self.history),
             stopped,
             self.waited / max(time.monotonic() - self.began, 1e-9),

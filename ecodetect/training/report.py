@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ecodetect.errors import UserError
 from ecodetect.training.loop import Epoch, Fitted
-from ecodetect.training.selection import FEW
+from ecodetect.training.selection import FEW, last_as_good
 from ecodetect.whole_file import write_whole
 
 _GAP = 0.1  # between F1 of training and validation: more is learning by heart
@@ -48,7 +48,7 @@ def verdict(fitted: Fitted, method: str) -> str:
         told = "both agree, so it should do as well on ground that looks the same."
     if n < FEW:
         told = told.rstrip(".") + f"; n = {n} is little to measure with, so this is rough."
-    return figures + told
+    return f"{figures}{told} {fitted.counted or ''}".rstrip()
 
 
 def _still_rises(history: Sequence[Epoch]) -> bool:
@@ -58,7 +58,7 @@ def _still_rises(history: Sequence[Epoch]) -> bool:
 
 
 def draw_curves(history: Sequence[Epoch], path: str | os.PathLike[str], *, title: str) -> None:
-    """Loss (logarithmic) and validation F1 over steps, as PNG."""
+    """Loss (logarithmic) and validation F1 over steps, with a ring at the epoch that is kept, as PNG."""
     sheet = Image.new("RGB", (_WIDTH, _HEIGHT), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
     small, large = ImageFont.load_default(13), ImageFont.load_default(17)
@@ -93,7 +93,7 @@ def draw_curves(history: Sequence[Epoch], path: str | os.PathLike[str], *, title
             )
     _curve(pen, x, bottom - f1 * (bottom - _TOP), _F1)
     if np.isfinite(f1).any():
-        best = int(np.nanargmax(f1))
+        best = last_as_good([epoch.drawn for epoch in history])
         at = (x[best], bottom - f1[best] * (bottom - _TOP))
         pen.ellipse([at[0] - 5, at[1] - 5, at[0] + 5, at[1] + 5], outline=_F1, width=2)
         pen.text((at[0], at[1] - 10), f"{f1[best]:.3f}", font=small, fill=_F1, anchor="ms")

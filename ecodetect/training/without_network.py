@@ -24,7 +24,7 @@ from ecodetect.metrics import Rates
 from ecodetect.notes import Note
 from ecodetect.training import selection
 from ecodetect.training.sample import Sample
-from ecodetect.training.selection import Found, Judged
+from ecodetect.training.selection import Counted, Found, Judged
 
 _FOLDS = 4  # of training ground
 _BLOCK = 4.0  # side of a block of ground, in usual objects
@@ -62,6 +62,7 @@ class Chosen:
 
     bundle : with its thresholds.  kind : of the learner.
     validation : rates at the threshold "f1".  ap : there.
+    counted : how good counts are there; None where the threshold isn't chosen there.
     crossed : rates on training ground, each block answered by a learner that hasn't seen it.
     """
 
@@ -69,6 +70,7 @@ class Chosen:
     kind: Kind
     validation: Rates
     ap: float
+    counted: Counted | None
     crossed: Rates
 
 
@@ -130,7 +132,8 @@ def learn(
     versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
     made = detector.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
     cut = thresholds["f1"]
-    return Chosen(made, kind, judged.rates(cut), judged.ap().coco, crossed.rates(cut))
+    counted = None if fixed else selection.counted(judged, thresholds["count"])
+    return Chosen(made, kind, judged.rates(cut), judged.ap().coco, counted, crossed.rates(cut))
 
 
 def verdict(chosen: Chosen, method: str) -> str:
@@ -144,7 +147,8 @@ def verdict(chosen: Chosen, method: str) -> str:
             " elsewhere: annotate another place and compare with `ecodetect evaluate`."
         )
     few = f"; n = {n} is little to measure with, so this is rough" if n < selection.FEW else ""
-    return f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method}), {crossed}, by {learner}{few}."
+    figures = f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method})"
+    return f"{figures}, {crossed}, by {learner}{few}. {chosen.counted or ''}".rstrip()
 
 
 def _pieces(
@@ -222,11 +226,11 @@ def _judged(
 ) -> Judged:
     """What is found on pieces, against what is there; boxes against boxes, as for outlines of networks."""
     classes = len(card.classes)
-    parts = []
+    parts, cut = [], selection.parts_of(len(pieces))
     for piece, answer in zip(pieces, answers, strict=True):
         shapes, score, label = detector.decode(piece.look, answer, card)
         boxes = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
-        parts.append(selection.judge(Found(boxes, score, label), piece.sample, 0.0, classes))
+        parts.append(selection.judge(Found(boxes, score, label), piece.sample, 0.0, classes, cut))
     return selection.pooled(parts, classes)
 
 
