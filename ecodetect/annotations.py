@@ -25,18 +25,6 @@ from ecodetect.notes import Note
 from ecodetect.sizes import Length
 
 # Names that people give these columns, in order of preference; compared without case, blanks and underscores.
-_CLASS = (
-    "label",
-    "class",
-    "classname",
-    "species",
-    "category",
-    "classification",
-    "taxon",
-    "art",
-    "type",
-    "name",
-)
 _ACCURACY = (
     "accuracym",
     "accuracy",

@@ -22,6 +22,7 @@ _MOST_LISTED = 5
 def key(name: object) -> str:
     """What all spellings of a class have in common."""
     text = unicodedata.normalize("NFKC", str(name)).replace("_", " ").casefold()
+    text = text.replace("i\u0307", "i")  # of the Turkish capital with a dot
     text = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in "\u200c\u200d")
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
@@ -72,21 +73,36 @@ def spelt(counts: Counter[str]) -> tuple[dict[str, str], dict[str, Counter[str]]
 def _said(several: dict[str, Counter[str]]) -> Iterable[Note]:
     if not several:
         return
-    shown = []
-    for winner, spellings in sorted(several.items())[:_MOST_LISTED]:
-        ways = sorted(spellings.items(), key=lambda entry: (-entry[1], entry[0]))
-        more = f" and {len(ways) - _MOST_LISTED} more" if len(ways) > _MOST_LISTED else ""
-        listed = ", ".join(f"'{name}' {count}" for name, count in ways[:_MOST_LISTED])
-        shown.append(f"{winner} ({listed}{more})")
-    rest = f" and {len(several) - _MOST_LISTED} more" if len(several) > _MOST_LISTED else ""
     one = len(several) == 1
     classes = (
         "1 class is written in several ways and counts as one"
         if one
-        else (f"{len(several)} classes are written in several ways and count as one each")
+        else f"{len(several)} classes are written in several ways and count as one each"
     )
-    yield Note(
-        "spellings-joined",
-        f"{classes}: {', '.join(shown)}{rest}; --keep-spelling keeps them apart.",
-        kind="choice",
+    text = f"{classes}: {spellings_shown(several)}; --keep-spelling keeps them apart."
+    yield Note("spellings-joined", text, kind="choice")
+
+
+def spellings_shown(several: dict[str, Counter[str]]) -> str:
+    """Classes with their spellings, as `spelt` gives them, for messages."""
+    shown = []
+    for winner, spellings in sorted(several.items())[:_MOST_LISTED]:
+        ways = sorted(spellings.items(), key=lambda entry: (-entry[1], entry[0]))
+        more = f" and {len(ways) - _MOST_LISTED} more" if len(ways) > _MOST_LISTED else ""
+        named = ", ".join(f"'{_shown(name)}' {count}" for name, count in ways[:_MOST_LISTED])
+        shown.append(f"{winner} ({named}{more})")
+    rest = f" and {len(several) - _MOST_LISTED} more" if len(several) > _MOST_LISTED else ""
+    return f"{', '.join(shown)}{rest}"
+
+
+def _shown(name: str) -> str:
+    """A spelling with the number of each character that looks like another, or like nothing."""
+    composed = unicodedata.normalize("NFC", name)
+    return "".join(
+        f"\\u{ord(char):04x}"
+        if unicodedata.category(char) == "Cf"
+        or (char.isspace() and char != " ")
+        or (unicodedata.combining(char) and char not in composed)
+        else char
+        for char in name
     )

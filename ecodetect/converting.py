@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ecodetect import __version__, formats, parts
 from ecodetect.annotations import labels_of, read_annotations
+from ecodetect.class_names import spellings_shown, spelt
 from ecodetect.column_roles import class_column as class_column_of
 from ecodetect.column_roles import score_column, scores, text_columns
 from ecodetect.errors import LayerError, UserError
@@ -24,7 +26,8 @@ from ecodetect.notes import Note
 from ecodetect.raster import open_raster
 
 _BATCH = 10_000  # features handed to the writer at once
-PIXEL_FORMATS = (".csv", ".tsv", ".json", ".xml", ".txt", ".tif", ".tiff", ".png")
+_LABEL_IMAGES = (".tif", ".tiff", ".png")
+PIXEL_FORMATS = (".csv", ".tsv", ".json", ".xml", ".txt", *_LABEL_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,10 @@ def convert(
             named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
             found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
     facts = _stated(source, found, name)
+    said = found.notes
     found = _with_class(found, Path(source).name, class_column, is_own_place=suffix in PIXEL_FORMATS)
+    if suffix in _LABEL_IMAGES:  # which hold neither class nor score
+        found = replace(found, notes=said)
     if name and suffix in PIXEL_FORMATS:  # COCO and VOC name the image even where it has no features
         facts.setdefault("rasters", [{"source": name}])
     if suffix not in PIXEL_FORMATS and found.are_parts is None and _has_pieces(found):
@@ -133,6 +139,10 @@ def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: boo
     listed = ", ".join(f"{each} ({count})" for each, count in others.items())
     if column is not None:
         columns["label"] = labels_of(layer, name, asked)
+        _, several = spelt(Counter(filter(None, columns["label"].tolist())))
+        if several and is_own_place:
+            text = f"classes written in several ways stay apart: {spellings_shown(several)}."
+            notes.append(Note("spellings-apart", text, about=name, kind="doubt"))
         if is_own_place and column != "label":
             del columns[column]
         if asked is None and column != "label":

@@ -257,6 +257,15 @@ def within(detections: Geometries, ignored: Geometries) -> Flags:
     return flags
 
 
+def centred_in(truths: Geometries, ignored: Geometries) -> Flags:
+    """Which truths have their centre in an ignored shape: whether they count is as doubtful as that is."""
+    flags = np.zeros(len(truths), np.bool_)
+    areas = ignored[shapely.area(ignored) > 0]
+    if len(truths) and len(areas):
+        flags[shapely.STRtree(areas).query(shapely.points(centres(truths)), predicate="within")[0]] = True
+    return flags
+
+
 # -- picking -----------------------------------------------------------------------------------------------
 
 

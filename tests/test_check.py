@@ -78,8 +78,19 @@ def test_the_sample_scene(ecodetect: Run, sample_data: Path, tmp_path: Path) -> 
 def test_ignored_ones_are_counted_and_drawn(scene: tuple[Path, Path], tmp_path: Path) -> None:
     doubtful = write_boxes(tmp_path / "doubtful.csv", [(30, 30, 38, 38)])
     facts = check(scene, Asked(ignore=(str(doubtful),)), picture=tmp_path / "a.png")
-    assert facts["annotations"]["ignored_shapes"] == 1
+    marked = facts["annotations"]
+    assert (marked["ignored_shapes"], marked["ignored"], marked["kept"]) == (1, 0, 36)
     assert facts["picture"]["raster"] == "scene.tif"
+
+
+def test_annotations_in_a_shape_to_ignore_are_not_learned_and_that_is_said(
+    scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ground = write_boxes(tmp_path / "shade.csv", [(0, 0, 80, 45)])
+    facts = check(scene, Asked(ignore=(str(ground),)))
+    assert (facts["annotations"]["kept"], facts["annotations"]["ignored"]) == (34, 2)
+    (note,) = (note for note in facts["notes"] if note["code"] == "inside-ignored")
+    assert note["text"].startswith("2 of 36 annotations lie in shapes of --ignore")
 
 
 def test_a_model_that_fits_and_one_that_does_not(
@@ -140,6 +151,8 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
         (["-m", "threshold"], "'threshold' has nothing to learn"),
         (["--gsd", "0"], "--gsd must be above 0"),
         (["-m", "heatmap", "--set", "nothing=1"], "nothing"),
+        (["--weights", "imagenet"], "--weights are those of a --backbone; name it too."),
+        (["-m", "shrubs", "--backbone", "resnet18"], "leave out --backbone and --weights"),
         (["-m", "gone.safetensors"], "There is no model gone.safetensors."),
     ],
 )

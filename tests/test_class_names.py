@@ -37,6 +37,17 @@ def test_accents_in_another_normal_form_make_no_other_class() -> None:
     assert joined([names(decomposed, decomposed, composed)])[0][0].tolist() == [composed] * 3
 
 
+def test_a_turkish_capital_with_a_dot_makes_no_other_class() -> None:
+    assert joined([names("iğde", "iğde", "İğde", "IĞDE")])[0][0].tolist() == ["iğde"] * 4
+
+
+def test_spellings_that_look_alike_are_told_apart_in_the_note() -> None:
+    spellings = ["Ibéris", unicodedata.normalize("NFD", "Ibéris"), "Ibéris\u00a0", "\u200bIbéris"]
+    (note,) = joined([names(*spellings)])[1]
+    for shown in ("'Ibéris' 1", r"'Ibe\u0301ris' 1", r"'Ibéris\u00a0' 1", r"'\u200bIbéris' 1"):
+        assert shown in note.text
+
+
 @pytest.mark.parametrize("other", ["Iberis", "Ibéris sp.", "Ibéris-1", "Ibéri"])
 def test_other_words_are_other_classes(other: str) -> None:
     labels, notes = joined([names("Ibéris", other)])

@@ -184,3 +184,16 @@ def test_a_layer_in_pixels_keeps_what_it_says_of_itself(
         assert facts["model"] == "blobs"
         assert facts["settings"]["gsd_m"] == 0.5
     assert formats.read(out).metadata["frame"] == "pixel"
+
+
+def test_spellings_that_become_classes_of_their_own_are_said(tmp_path: Path, plot: Path, boxes: Path) -> None:
+    boxes.write_text(boxes.read_text(encoding="utf-8").replace("Snag", "tree "), encoding="utf-8")
+    assert "spellings-apart" in [note.code for note in convert(boxes, tmp_path / "a.json", image=plot).notes]
+    assert "spellings-apart" not in [note.code for note in convert(boxes, tmp_path / "a.gpkg").notes]
+
+
+def test_a_label_image_says_that_it_holds_no_classes(tmp_path: Path, plot: Path, boxes: Path) -> None:
+    notes = convert(boxes, tmp_path / "a.png", image=plot).notes
+    assert [note.code for note in notes] == ["classes-lost"]
+    one = convert(boxes, tmp_path / "b.gpkg", image=plot)
+    assert "classes-lost" not in [note.code for note in one.notes]

@@ -370,6 +370,27 @@ def test_all_doubtful(tmp_path: Path) -> None:
     assert math.isnan(done.rates.recall)
 
 
+def test_truths_in_a_doubtful_shape_are_doubtful(tmp_path: Path) -> None:
+    found = layer(tmp_path / "f.gpkg", at((0, 0), (50, 0)))
+    there = layer(tmp_path / "t.gpkg", at((0, 0), (50, 0), (52, 3)))
+    shade = layer(tmp_path / "d.gpkg", [shapely.box(X0 + 40, Y0 - 10, X0 + 60, Y0 + 10)])
+    done = evaluate(found, there, criterion=within("1m"), ignore=[str(shade)])
+    assert (done.rates.true_positives, done.rates.false_positives, done.rates.n_truths) == (1, 0, 1)
+    (note,) = (note for note in done.notes if note.code == "inside-ignored")
+    assert note.text.startswith("2 of 3 annotations")
+
+
+def test_what_has_no_class_is_compared_by_place_on_either_side(tmp_path: Path) -> None:
+    places = at((0, 0), (20, 0), (40, 0))
+    named = layer(tmp_path / "a.gpkg", places, label=["oak", "ash", "oak"])
+    partly = layer(tmp_path / "b.gpkg", places, label=["oak", "ash", None])
+    for found, there in ((named, partly), (partly, named)):
+        done = evaluate(found, there, criterion=within("1m"))
+        assert (done.rates.true_positives, done.rates.false_positives) == (3, 0)
+        assert {each.name: each.rates.true_positives for each in done.classes} == {"ash": 1, "oak": 2}
+        assert [note.code for note in done.notes].count("class-unknown") == 1
+
+
 def test_a_layer_cut_at_a_score_says_so(tmp_path: Path, ecodetect: Run) -> None:
     image = raster(tmp_path / "a.tif")
     asked = ("scan", image, "-m", "threshold", "--set", "min_area=1px", "--score", "0.2")
@@ -569,6 +590,12 @@ def test_a_sheet_of_errors_from_many_images(tmp_path: Path, ecodetect: Run) -> N
     assert {PALETTE[0], PALETTE[1]} <= colours  # a false one and a missed one
     bare = ecodetect(*asked)
     assert (bare.code, "--image" in bare.err) == (2, True)
+    with Image.open(tmp_path / "s.png") as sheet:
+        ground = (np.asarray(sheet.convert("RGB")) == 120).all(axis=2).mean()
+    assert ecodetect(*asked, "--image", pictures, "--nodata", 120, "--overwrite").code == 0
+    with Image.open(tmp_path / "s.png") as sheet:
+        # Paper shows where there is no data.
+        assert (np.asarray(sheet.convert("RGB")) == 120).all(axis=2).mean() < 0.1 * ground
 
 
 @pytest.mark.parametrize(("size", "least"), [("", 24), ("40", 40)])

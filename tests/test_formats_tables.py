@@ -195,6 +195,17 @@ def test_rows_without_an_image_among_rows_with_one_are_counted(tmp_path: Path) -
     assert tuple(map(str, layer.notes)) == ("t.csv: 1 row left out: no image named (line 3).",)
 
 
+def test_a_row_added_by_hand_to_a_table_of_ours_about_one_image_is_of_that_image(tmp_path: Path) -> None:
+    header, row = "source,x,y,label,score,id\n", "plot.tif,1.5,2.5,shrub,0.9,8486d778-2c4-80\n"
+    layer = read(tmp_path, f"{header}{row},10.5,12.5,,,\n")
+    assert len(layer) == 2
+    assert not layer.notes
+    other = row.replace("plot.tif", "other.tif")
+    layer = read(tmp_path, f"{header}{row}{other},10.5,12.5,,,\n")
+    assert len(layer) == 1
+    assert any("no image named (line 4)" in str(note) for note in layer.notes)
+
+
 def test_an_image_without_objects_is_no_bad_row(tmp_path: Path) -> None:
     layer = read(tmp_path, BOX_HEADER + "plot.tif,0,0,0,0,Tree\nplot.tif,,,,,\n")
     assert len(layer) == 0

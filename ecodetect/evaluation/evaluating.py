@@ -27,7 +27,7 @@ from ecodetect.evaluation.pooling import (
 )
 from ecodetect.evaluation.remarks import remarks
 from ecodetect.evaluation.report import Evaluation
-from ecodetect.matching import centres
+from ecodetect.matching import centred_in, centres
 from ecodetect.notes import Note
 from ecodetect.sizes import Length
 
@@ -47,7 +47,9 @@ def evaluate(
     edge: Length | None = None,
     area: str | os.PathLike[str] | None = None,
     area_layer: str | None = None,
+    bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     allow_vrt: bool = False,
     empty_images: bool = False,
     keep_spelling: bool = False,
@@ -79,7 +81,7 @@ def evaluate(
         everywhere, as without it.
     area_layer : str, optional
         Its layer, in a file with several.
-    gsd_m, allow_vrt : see `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : see `open_raster`; of the pixels only a sheet of errors shows any.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
     keep_spelling : bool
@@ -105,7 +107,9 @@ def evaluate(
         ignore=tuple(files),
         area=None if area in (None, "image") else os.fspath(area),
         area_layer=area_layer,
+        bands=bands,
         gsd_m=gsd_m,
+        nodata=nodata,
         allow_vrt=allow_vrt,
         empty_images=empty_images,
         keep_spelling=keep_spelling,
@@ -119,7 +123,7 @@ def evaluate(
     there = [label for pair in pairs for label in pair.truths.label.tolist()]
     check_labels(labels, there, keep_spelling=keep_spelling)
     ignored = [is_ignored(pair, labels, keep_spelling=keep_spelling) for pair in pairs]
-    pairs = _with_outside(pairs)
+    pairs = _with_doubtful(_with_outside(pairs))
     chosen = completed(criterion, pairs)
     names = class_names(pairs, ignored, keep_spelling=keep_spelling)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
@@ -136,6 +140,18 @@ def _with_outside(pairs: Pairs) -> Pairs:
         return pairs
     text = f"{count} of {total} annotations lie outside where the truth is complete and aren't judged."
     return replace(pairs, notes=(*pairs.notes, Note("outside-complete", text, kind="choice")))
+
+
+def _with_doubtful(pairs: Pairs) -> Pairs:
+    """Pairs with a note of the annotations that lie in shapes of --ignore."""
+    # The strip along a raster's edge is the last of the ignored shapes.
+    shapes = [pair.ignored if pair.edge is None else pair.ignored[:-1] for pair in pairs]
+    inside = [centred_in(pair.truths.geometry, each) for pair, each in zip(pairs, shapes, strict=True)]
+    count, total = (sum(map(each, inside)) for each in (np.count_nonzero, len))
+    if not count:
+        return pairs
+    text = f"{count} of {total} annotations lie in shapes of --ignore and aren't judged."
+    return replace(pairs, notes=(*pairs.notes, Note("inside-ignored", text, kind="choice")))
 
 
 def _summed(

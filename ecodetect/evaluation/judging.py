@@ -122,16 +122,19 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     possible, absorbable = candidates(pair, criterion, counted)
     found_class = class_numbers(own.label, names)
     true_class = class_numbers(truths.label[counted], names)
-    # Truths of unknown class are compared by place alone.
-    is_unknown = np.asarray(truths.label[counted] == "") & (names != ("all",))
-    true_class[is_unknown] = -1
-    same = possible[
-        (found_class[possible.detection] == true_class[possible.truth]) | is_unknown[possible.truth]
-    ]
+    # What is of unknown class is compared by place alone.
+    is_unnamed, is_unknown = (
+        np.asarray(labels == "") & (names != ("all",)) for labels in (own.label, truths.label[counted])
+    )
+    found_class[is_unnamed], true_class[is_unknown] = -1, -1
+    is_same = found_class[possible.detection] == true_class[possible.truth]
+    same = possible[is_same | is_unnamed[possible.detection] | is_unknown[possible.truth]]
     best = matching.assign(same)
     partner, value = np.full(len(own), -1, np.int64), np.full(len(own), np.nan)
     partner[best.detection], value[best.detection] = best.truth, best.value
-    true_class[best.truth] = found_class[best.detection]
+    is_named = ~is_unnamed[best.detection]
+    true_class[best.truth[is_named]] = found_class[best.detection[is_named]]
+    found_class[best.detection] = true_class[best.truth]
     plot = _plot_of(pair, own.geometry)
     true_plot = _plot_of(pair, truths.geometry[counted])
     outside = plot < 0

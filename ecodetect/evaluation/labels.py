@@ -12,24 +12,24 @@ from ecodetect.agreement import means_one_of
 from ecodetect.class_names import key
 from ecodetect.errors import UserError
 from ecodetect.evaluation.pairing import Pair, Pairs
-from ecodetect.matching import Flags, Rows
+from ecodetect.matching import Flags, Rows, centred_in
 
 
 def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False) -> Flags:
-    """Truths that are doubtful, or whose centre lies outside where the truth is complete, or at the edge."""
+    """Truths that are doubtful or on doubtful ground, at the edge, or outside where the truth is complete."""
     truths = pair.truths
     flags = truths.ignore | means_one_of(truths.label, labels, keep_spelling=keep_spelling)
     if pair.plots is not None:
         flags |= pair.plots.holding(truths.xy) < 0
     if pair.edge is not None:
         flags |= shapely.intersects(shapely.points(truths.xy), pair.edge)
-    return flags
+    return flags | centred_in(truths.geometry, pair.ignored)
 
 
 def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool = False) -> tuple[str, ...]:
     """Names of the classes to compare; one, "all", where classes can't or needn't be compared.
 
-    Truths without a class are compared by place alone.
+    What has no class, on either side, is compared by place alone.
     """
     as_one = str if keep_spelling else key
     true: dict[str, str] = {}
@@ -38,7 +38,7 @@ def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool =
             true.setdefault(as_one(label), label)
     found: dict[str, str] = {}
     for pair in pairs:
-        for label in pair.detections.label.tolist():
+        for label in filter(None, pair.detections.label.tolist()):
             found.setdefault(as_one(label), label)
     if true.keys() & found.keys():
         return tuple(

@@ -27,9 +27,11 @@ def remarks(
         text = f"Classes aren't compared: the detections are {own}, the annotations {there}."
         yield Note("classes-not-compared", text, kind="choice")
     unknown = sum(int(np.count_nonzero(each.pair.truths.label[each.counted] == "")) for each in judged)
-    if unknown and names != ("all",):
-        text = f"{counted(unknown, 'annotation')} without a class: compared by place, not by class."
-        yield Note("class-unknown", text, kind="choice")
+    unnamed = sum(int(np.count_nonzero(each.pair.detections.label == "")) for each in judged)
+    for count, what in ((unknown, "annotation"), (unnamed, "detection")):
+        if count and names != ("all",):
+            text = f"{counted(count, what)} without a class: compared by place, not by class."
+            yield Note("class-unknown", text, kind="choice")
     if pairs.unjudged:
         text = (
             f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"

@@ -225,8 +225,11 @@ def write(path: Path, stream: Stream) -> Written:
         seen[row] = True
     hidden = features - int(np.count_nonzero(seen[1:]))
     text = f"{counted(hidden, 'object')} without a pixel: too small for a pixel's centre, or under others."
-    note = Note("features-dropped", text, about=path.name, kind="doubt")
-    return Written(path, features - hidden, hidden, (note,) if hidden else ())
+    notes = [Note("features-dropped", text, about=path.name, kind="doubt")] if hidden else []
+    if len(stream.classes) > 1:
+        text = f"it holds numbers of objects, not their classes ({len(stream.classes)})."
+        notes.append(Note("classes-lost", text, about=path.name, kind="doubt"))
+    return Written(path, features - hidden, hidden, tuple(notes))
 
 
 def _blank(grid: Grid) -> NDArray[np.uint32]:

@@ -250,11 +250,16 @@ def _with_images_as_column(table: _Table, roles: Roles) -> dict[str, list[str]]:
 
 
 def _of_image(table: _Table, image: str | None, path: Path) -> list[int]:
-    """Rows that belong to `image`, by position; all where the table or the caller names none."""
+    """Rows that belong to `image`, by position; all where the table or the caller names none.
+
+    In a table of ours about one image so do the rows that somebody added, without a name.
+    """
     rows = range(len(table.lines))
     if image is None or table.images is None or not any(table.images):
         return list(rows)
     wanted = meant_or_refused([name for name in table.images if name], image, path)
+    if len(set(filter(None, table.images))) == 1 and _is_ours(table):
+        wanted |= {""}
     return [row for row in rows if table.images[row] in wanted]
 
 
@@ -332,8 +337,11 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
 
 
 def _is_ours(table: _Table) -> bool:
-    """Whether we wrote a table, by the ids that we give; its pixels are those that are stored."""
-    ids = table.columns.get("id", [])
+    """Whether we wrote a table, by the ids that we give; its pixels are those that are stored.
+
+    Rows without an id were added by hand.
+    """
+    ids = list(filter(None, table.columns.get("id", [])))
     return table.images is not None and bool(ids) and all(map(_OUR_ID, ids))
 
 

@@ -114,6 +114,7 @@ def begin(
         raise UserError(
             f"{model} was exported, so it can't be trained; say the .safetensors file it is from."
         )
+    _check_network(start, backbone, weights)
     is_patches = are_classes(paths)
     gathered = gather_classes(paths[0], asked) if is_patches else gather(paths, asked)
     for note in gathered.notes:
@@ -136,6 +137,14 @@ def begin(
         )
     wished = _wished(detector, kind, settings or {})
     return Beginning(kind, detector, start, wished, backbone, gathered, is_patches)
+
+
+def _check_network(start: Bundle | None, backbone: str | None, weights: str | None) -> None:
+    """Raise UserError where a network and weights are asked for that don't go together."""
+    if start is not None and (backbone is not None or weights is not None):
+        raise UserError("A bundle brings its own network and weights: leave out --backbone and --weights.")
+    if start is None and backbone is None and weights not in (None, "none"):
+        raise UserError("--weights are those of a --backbone; name it too.")
 
 
 def nearest(sources: Sequence[Source]) -> str | None:

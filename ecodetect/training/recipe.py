@@ -304,17 +304,11 @@ def _network(
     say: Callable[[Note], None],
 ) -> nn.Module:
     if start is not None:
-        if backbone is not None or weights is not None:
-            raise UserError(
-                "A bundle brings its own network and weights: leave out --backbone and --weights."
-            )
         network: nn.Module = detector.network(card)
         for note in adapted(network, start, card):
             say(note)
         return network
     if backbone is None:
-        if weights not in (None, "none"):
-            raise UserError("--weights are those of a --backbone; name it too.")
         scratch: nn.Module = detector.network(card)
         return scratch
     from ecodetect.networks import backbones

@@ -245,6 +245,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: Asked | None = None) 
     sources = _with_ignored_labels(sources, asked, notes)
     sources = _without_repeated(sources, notes)
     sources = _without_ambiguous_classes(sources, asked, notes)
+    sources = _without_doubtful(sources, notes)
     sources = _without_outside(sources, notes)
     return Gathered(with_units(list(_with_hulls(sources)), asked), merged(notes), tuple(unmarked))
 
@@ -508,6 +509,21 @@ def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[
     marked = [source.annotations for source in sources]
     one = [replace(each, label=np.full(len(each), "object", dtype=object)) for each in marked]
     return _without_repeated(_with_annotations(sources, one), notes)
+
+
+def _without_doubtful(sources: list[Source], notes: list[Note]) -> list[Source]:
+    """Annotations that lie in shapes of --ignore are ignored, as `evaluate` does."""
+    inside = [matching.centred_in(each.annotations.geometry, each.ignored) for each in sources]
+    count = sum(int((each.kept & rows).sum()) for each, rows in zip(sources, inside, strict=True))
+    if not count:
+        return sources
+    total = sum(int(each.kept.sum()) for each in sources)
+    text = f"{count} of {total} annotations lie in shapes of --ignore and aren't learned from."
+    notes.append(Note("inside-ignored", text, kind="choice"))
+    return [
+        replace(each, annotations=replace(each.annotations, ignore=each.annotations.ignore | rows))
+        for each, rows in zip(sources, inside, strict=True)
+    ]
 
 
 def _without_outside(sources: list[Source], notes: list[Note]) -> list[Source]:
