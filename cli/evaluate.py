@@ -30,7 +30,7 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--iou", type=float, metavar="IOU", help="Match shapes by intersection over union (0.5).")
 @click.option("--inside", is_flag=True, help="Match what lies inside: points in polygons.")
 @options.annotations_as("area", "complete")
-@options.place
+@options.raster
 @click.option(
     "-m", "--model", metavar="BUNDLE", help="What made DETECTIONS, if these don't say where it was trained."
 )

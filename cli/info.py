@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ecodetect.wording import percent
+
 from . import options
 
 _MOST_CLASSES = 20  # all are in --json
@@ -98,7 +100,7 @@ def _values(facts: dict[str, Any]) -> str:
         low, high = facts["value_range"]
         text += f", which can hold {_number(low)} to {_number(high)}"
     if facts["sampled_share"] < 1:
-        text += f"; ranges and nodata are estimated from {_percent(facts['sampled_share'])} of the raster"
+        text += f"; ranges and nodata are estimated from {percent(facts['sampled_share'])} of the raster"
     return text
 
 
@@ -108,7 +110,7 @@ def _no_data(facts: dict[str, Any]) -> str:
     if facts["nodata"] is not None:
         by = by.replace("nodata value", f"nodata value {_number(facts['nodata'])}")
     guess = "" if facts["sampled_share"] == 1 else "about "
-    amount = "none" if share == 0 else guess + _percent(share)
+    amount = "none" if share == 0 else guess + percent(share)
     if share == 0 and guess:
         amount = "none seen"
     return f"{amount}; told by {by}" if by else amount
@@ -339,13 +341,6 @@ def _length(metres: float) -> str:
     if metres < 0.001:
         return f"{metres * 1e6:.4g} µm"
     return f"{metres:.4g} m" if metres >= 1 else f"{metres * 100:.4g} cm"
-
-
-def _percent(share: float) -> str:
-    """With as many digits as tell it from none and from all."""
-    if share >= 1:
-        return "100 %"
-    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 - 100 * max(1 - share, 1e-6):.6g} %"
 
 
 def _hectares(area: float) -> str:

@@ -50,6 +50,7 @@ from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches,
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
 from ecodetect.resampling import axis, resample
+from ecodetect.wording import percent
 
 _SMALL_BYTES = 2**23  # decoded: so much is read whole to tell what a raster is
 _STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
@@ -523,7 +524,7 @@ class Raster:
             value, nodata = f"{fill.value:.10g}", self._header.nodata
             other = "" if nodata is None else f", as {nodata[0]:.10g} is"
             text = (
-                f"{value} fills {about}{100 * fill.share:.2g} % of it from the edge inwards and isn't "
+                f"{value} fills {about}{percent(fill.share)} of it from the edge inwards and isn't "
                 f"declared as no data{other}: it counts as ground; if nothing is there, say --nodata {value}."
             )
             notes.append(Note("nodata-undeclared", text, kind="doubt"))

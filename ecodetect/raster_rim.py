@@ -33,6 +33,7 @@ NEAR = 32
 SOLID_PX = 5
 _SURELY_NEAR = 12  # differences that make evidence: dark ground differs more, or for longer than `REACH_PX`
 _LEAST_EVIDENCE, _LEAST_ENDS = 0.5, 3
+_MOST_FADING = 0.5
 # What programs write where there is nothing, beside 0 and the highest value of a type.
 _FILLS = (
     -9999.0, -32768.0, -32767.0, -2147483648.0, 65535.0, 1e20, -1e20,
@@ -58,11 +59,14 @@ class _Ends:
 
     first, last : lengths of the filling from both ends of each line, in pixels.
     evidence : of each end on ground, whether a narrow seam of nearly the same values lies there.
+    fading : of each, whether nothing else than nearly the same values lies there (8 bit), or the same value
+        once more.
     """
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
     evidence: list[bool]
+    fading: list[bool]
 
 
 def undeclared(
@@ -93,10 +97,16 @@ def undeclared(
     )
     if not is_usual and (len(middle) < 3 or found[value] < 2):
         return None  # one band of classes may well have one of them along an edge
+    across, down = (
+        _ends(read, width, height, block, value, even, is_across=is_across) for is_across in (True, False)
+    )
+    fading = across.fading + down.fading
+    if len(fading) >= _LEAST_ENDS and float(np.mean(fading)) >= _MOST_FADING:
+        return None  # a dark background, as of fluorescence: what was recorded there is as dark
     if width * height <= _WHOLE_PX:
         share, is_counted = _counted(read, width, height, value, even), True
     else:
-        share, is_counted = _estimated(read, width, height, block, value, even), False
+        share, is_counted = _estimated(across, down, width, height), False
     return Fill(value, share, is_counted) if _LEAST_SHARE < share < 1 else None
 
 
@@ -170,11 +180,10 @@ def _of_edge(
     low, high = float(line.min()), float(line.max())
     if low == high:
         return low
-    if pixels.dtype == np.uint8:  # as compression leaves a filling
-        if high <= _EVEN:
-            return 0.0
-        if low >= highest - _EVEN and highest == 255:
-            return 255.0
+    if pixels.dtype == np.uint8:  # as compression leaves a filling: a dark background has all values alike
+        for value in (0, 255) if highest == 255 else (0,):
+            if abs(value - low) <= _EVEN and abs(value - high) <= _EVEN and (line == value).mean() > 0.5:
+                return float(value)
     return None
 
 
@@ -204,10 +213,8 @@ def _counted(read: Read, width: int, height: int, value: float, even: int) -> fl
     return float(wanted[labels].mean())
 
 
-def _estimated(read: Read, width: int, height: int, block: tuple[int, int], value: float, even: int) -> float:
+def _estimated(across: _Ends, down: _Ends, width: int, height: int) -> float:
     """The same, estimated from rows and columns: what both cover counts once."""
-    across = _ends(read, width, height, block, value, even, is_across=True)
-    down = _ends(read, width, height, block, value, even, is_across=False)
     # Lines that are filled from end to end say nothing of how wide the filling is beside the others.
     rows, columns = across.first + across.last < width, down.first + down.last < height
     if not rows.any():
@@ -235,6 +242,7 @@ def _ends(
     length, lines = (width, _lines(height)) if is_across else (height, _lines(width))
     step = max(block[1 if is_across else 0], -(-length // _STEPS))
     evidence: list[bool] = []
+    fading: list[bool] = []
 
     def line(at: int, start: int, stop: int) -> tuple[NDArray[Any], Mask | None]:
         window = Window(start, at, stop - start, 1) if is_across else Window(at, start, 1, stop - start)
@@ -275,7 +283,10 @@ def _ends(
                 pixels, _ = line(int(lines[index]), *place)
                 near = np.abs(pixels[:, 0].astype(np.float64) - value).max(axis=0) <= _SURELY_NEAR
                 evidence.append(bool(near[-1 if is_last else 0]) and not bool(near.all()))
+                # What 12 is of other types nobody knows; there the value itself comes back.
+                is_byte = pixels.dtype == np.uint8
+                fading.append(bool(near.all() if is_byte else _is_filled(pixels, value, even).any()))
         return reached
 
     first, last = run(False), run(True)
-    return _Ends(first, np.minimum(last, length - first), evidence)
+    return _Ends(first, np.minimum(last, length - first), evidence, fading)

@@ -43,3 +43,13 @@ def signed(value: float, digits: int = 3) -> str:
 def signed_percent(share: float) -> str:
     """`+3.8%`, `-12.5%`; a share that rounds to nothing has no minus."""
     return f"{round(share, 3) + 0.0:+.1%}"
+
+
+def percent(share: float) -> str:
+    """`1.2 %`, `99.87 %`: with as many digits as tell it from none and from all."""
+    if share >= 1:
+        return "100 %"
+    if share < 0.995:
+        return f"{100 * share:.2g} %"
+    rest = max(100 * (1 - share), 1e-4)
+    return f"{100 - rest:.{1 - math.floor(math.log10(rest))}f} %"

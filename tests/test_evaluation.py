@@ -590,6 +590,12 @@ def test_a_sheet_of_errors_from_many_images(tmp_path: Path, ecodetect: Run) -> N
     assert {PALETTE[0], PALETTE[1]} <= colours  # a false one and a missed one
     bare = ecodetect(*asked)
     assert (bare.code, "--image" in bare.err) == (2, True)
+    with Image.open(tmp_path / "s.png") as sheet:
+        ground = (np.asarray(sheet.convert("RGB")) == 120).all(axis=2).mean()
+    assert ecodetect(*asked, "--image", pictures, "--nodata", 120, "--overwrite").code == 0
+    with Image.open(tmp_path / "s.png") as sheet:
+        # Paper shows where there is no data.
+        assert (np.asarray(sheet.convert("RGB")) == 120).all(axis=2).mean() < 0.1 * ground
 
 
 @pytest.mark.parametrize(("size", "least"), [("", 24), ("40", 40)])

@@ -139,6 +139,20 @@ def test_fillings_are_found_with_their_share(
             assert raster.fill.share == pytest.approx(share, abs=tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [("uint8", 1.5), ("uint16", 40), ("float32", 0.001)])
+@pytest.mark.parametrize("background", [0, 1.5])
+def test_a_dark_background_is_no_filling(tmp_path: Path, dtype: str, scale: float, background: float) -> None:
+    """Fluorescence: cells on next to nothing, whose noise is cut at 0."""
+    random = np.random.default_rng(1)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    light = background + random.normal(size=(HEIGHT, WIDTH))
+    for cx, cy in random.uniform((20, 20), (WIDTH - 20, HEIGHT - 20), (12, 2)):
+        light += 60 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 60)
+    pixels = (scale * light).clip(0, 250 if dtype == "uint8" else None)
+    with open_raster(write(tmp_path / "a.tif", pixels[None].astype(dtype))) as raster:
+        assert raster.fill is None
+
+
 def test_a_wrong_tag_and_a_rim_of_another_value(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", filled(255, footprint()), nodata=0)
     with open_raster(path) as raster:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ecodetect.wording import counted, duration, figure, signed, signed_percent
+from ecodetect.wording import counted, duration, figure, percent, signed, signed_percent
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,11 @@ def test_a_figure_has_its_digits_and_no_exponent(value: float, said: str) -> Non
 def test_nothing_has_no_sign() -> None:
     assert [signed(value) for value in (1.5, -1.5, 1e-12, -1e-12)] == ["+1.5", "-1.5", "0", "0"]
     assert [signed_percent(share) for share in (0.038, -0.125, -0.0001)] == ["+3.8%", "-12.5%", "+0.0%"]
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.012, "1.2 %"), (0.5, "50 %"), (0.9963, "99.63 %"), (1 - 1e-9, "99.99990 %"), (1, "100 %")],
+)
+def test_a_share_is_told_from_all(share: float, said: str) -> None:
+    assert percent(share) == said

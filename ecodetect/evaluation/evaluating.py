@@ -47,7 +47,9 @@ def evaluate(
     edge: Length | None = None,
     area: str | os.PathLike[str] | None = None,
     area_layer: str | None = None,
+    bands: str | None = None,
     gsd_m: float | None = None,
+    nodata: float | None = None,
     allow_vrt: bool = False,
     empty_images: bool = False,
     keep_spelling: bool = False,
@@ -79,7 +81,7 @@ def evaluate(
         everywhere, as without it.
     area_layer : str, optional
         Its layer, in a file with several.
-    gsd_m, allow_vrt : see `open_raster`.
+    bands, gsd_m, nodata, allow_vrt : see `open_raster`; of the pixels only a sheet of errors shows any.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
     keep_spelling : bool
@@ -105,7 +107,9 @@ def evaluate(
         ignore=tuple(files),
         area=None if area in (None, "image") else os.fspath(area),
         area_layer=area_layer,
+        bands=bands,
         gsd_m=gsd_m,
+        nodata=nodata,
         allow_vrt=allow_vrt,
         empty_images=empty_images,
         keep_spelling=keep_spelling,

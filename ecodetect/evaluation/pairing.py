@@ -8,8 +8,8 @@ else a grid laid over the coordinates of both.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Pair:
     ignored : shapes in pixels of `grid` that are neither right nor wrong.
     plots : where the truth is complete; None: everywhere.
     edge : strip along the raster's edge, one of `ignored`, in which no truth counts; None: there is none.
-    allow_vrt : as the raster was opened.
+    opened_with : how the raster is opened, as `open_raster` takes it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Pair:
     ignored: Geometries
     plots: Plots | None
     edge: shapely.Geometry | None = None
-    allow_vrt: bool = False
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,7 +103,8 @@ class Asked:
     radius : of individuals that they mark by a point, where they don't say it row by row.
     edge : width of a strip along each raster's edge in which nothing is judged.
     ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
-    truth is complete.  area_layer : its layer.  gsd_m, allow_vrt : see `open_raster`.
+    truth is complete.  area_layer : its layer.
+    bands, gsd_m, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     empty_images : images that the annotations don't name are empty, not unknown.
     keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
         accents are stored are one.
@@ -116,10 +117,22 @@ class Asked:
     ignore: tuple[str, ...] = ()
     area: str | None = None
     area_layer: str | None = None
+    bands: str | None = None
     gsd_m: float | None = None
+    nodata: float | None = None
     allow_vrt: bool = False
     empty_images: bool = False
     keep_spelling: bool = False
+
+    @property
+    def opened_with(self) -> Mapping[str, Any]:
+        """What `open_raster` takes beside the path."""
+        return {
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            "nodata": self.nodata,
+            "allow_vrt": self.allow_vrt,
+        }
 
 
 def paired(
@@ -227,7 +240,7 @@ def _laid(
     for match in matches:
         grid = None
         if match.image is not None:
-            with open_raster(match.image, gsd_m=asked.gsd_m, allow_vrt=asked.allow_vrt) as raster:
+            with open_raster(match.image, **asked.opened_with) as raster:
                 grid = raster.grid
         (own, own_file), (true, true_file) = (
             _of(found, match.found, grid, is_one=not several, is_empty=several),
@@ -266,7 +279,8 @@ def _laid(
             np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
             edge,
-            asked.allow_vrt,
+            # A size that only the scan was told holds for its raster too.
+            {**asked.opened_with, "gsd_m": None if grid.stated_gsd is None else grid.stated_gsd[0]},
         )
         if area is None or pair.plots:
             pairs.append(pair)

@@ -62,9 +62,7 @@ def draw_worst(
     pairs = {spot.name: spot.judged.pair for spot in spots}
 
     def opened(name: str) -> AbstractContextManager[Raster]:
-        stated = pairs[name].grid.stated_gsd
-        gsd_m = None if stated is None else stated[0]
-        return open_raster(paths[name], gsd_m=gsd_m, allow_vrt=pairs[name].allow_vrt)
+        return open_raster(paths[name], **pairs[name].opened_with)
 
     shown = [panel for panel in panels if panel.cuts]
     draw_panels(shown, path, title=title, facts=facts, opened=opened, keys=_KEYS, ground=_GROUND)
