@@ -294,7 +294,7 @@ def test_what_cannot_be_found_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="got 3 names"):
         gather([tmp_path, tmp_path, tmp_path])
     write_points(tmp_path / "points" / "z.csv", [(1, 1)])
-    with pytest.raises(UserError, match="has no annotations of a.tif, b.tif, c.tif"):
+    with pytest.raises(UserError, match=r"points has no annotations of a\.tif, b\.tif, c\.tif"):
         gather([tmp_path])
 
 
