@@ -45,7 +45,8 @@ MARKS = ("cp_masks", "mask", "masks", "label", "labels", "instances")
 _BY_PRODUCTS = ("cp_outlines", "outlines", "flows", "cp_output")
 _IMAGE_MARKS = ("img", "image")  # Cellpose's `x_img.png` has its masks in `x_masks.png`
 WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
-_LISTS = ("classes", "obj", "readme", "license", "predefined_classes")  # stems of files without features
+# Stems of files without features.
+_LISTS = ("classes", "notes", "obj", "readme", "license", "predefined_classes")
 
 
 class Found(NamedTuple):
@@ -75,6 +76,9 @@ def opened(
     if source.is_dir() and len(files := sorted(source.glob("instances_*.json"))) == 1:
         return AnnotationFile(files[0], layer, names_from=names_from)
     if source.is_dir() and source.suffix.lower() not in formats.suffixes(writing=False):
+        files = [file for file in features_in(source) if file.suffix.lower() not in PICTURES]
+        if len(files) == 1 and _is_of_several(files[0]):
+            return AnnotationFile(files[0], layer, names_from=names_from)
         return AnnotationFolder(source, are_detections=are_detections)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
@@ -103,6 +107,8 @@ class AnnotationFolder:
             raise LayerError(
                 f"The folder {path} holds no file of features; name one with a file for each image."
             )
+        photographs = _photographs(files)
+        files = [file for file in files if file not in photographs]
         for file in files:
             stem = _own_stem(file)
             self._files.setdefault(_key(stem), []).append(file)
@@ -191,6 +197,7 @@ class AnnotationFile:
     ) -> None:
         self.path, self.layer = path, layer
         self._names_from = names_from
+        self._is_said = True  # until it is asked for one image among several
         self._whole: Layer | None = None
         self._names: tuple[str, ...] | None = None
         self._alike: dict[str, list[str]] = {}  # lookup key -> names
@@ -262,6 +269,7 @@ class AnnotationFile:
         is_one : whether there is no other raster: a file that names at most one image is about this one.
         Raises LayerError where features can't be told apart by image.
         """
+        self._is_said = image is None or is_one  # by the reader, whose notes come with the features
         if image is None:
             return Found(self._read(grid, None), self.path.name)
         if is_one:
@@ -288,10 +296,10 @@ class AnnotationFile:
 
     def notes(self, images: Sequence[str]) -> Iterator[Note]:
         """What is to be said of the file, once all images (their rasters) have been asked for."""
-        if len(images) < 2:  # its reader has said it, of the only image
+        if self._is_said:
             return
         yield from (note for note in self.whole.notes if note.code not in WITHOUT_RASTER)
-        if not self.names:
+        if not self.names or not images:
             return
         known = {key for image in images for key in lookup_keys(image)}
         others = [name for name in self.names if not known & lookup_keys(name)]
@@ -481,7 +489,8 @@ def is_label_image(path: Path) -> bool:
 
 
 def _is_by_product(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and _without(path.stem, _BY_PRODUCTS) != path.stem
+    is_text = path.suffix.lower() == ".txt" and path.stem.lower().endswith("_cp_outlines")
+    return is_text or (path.suffix.lower() in PICTURES and _without(path.stem, _BY_PRODUCTS) != path.stem)
 
 
 def names_images(path: Path) -> bool:
@@ -489,6 +498,14 @@ def names_images(path: Path) -> bool:
     try:
         return bool(AnnotationFile(path).names)
     except LayerError:  # a table of something else
+        return False
+
+
+def _is_of_several(path: Path) -> bool:
+    """Whether a file names several images, as what CVAT and Label Studio export."""
+    try:
+        return len(AnnotationFile(path).names) > 1
+    except LayerError:
         return False
 
 
@@ -563,6 +580,16 @@ def _without_photographs(files: Sequence[Path]) -> list[Path]:
     if not any(_key(file.stem) in shapes for file in plain):
         return list(files)
     return [file for file in files if file not in set(plain)]
+
+
+def _photographs(files: Sequence[Path]) -> set[Path]:
+    """Pictures that are images: where label images, with a mark in their names, lie beside some of them."""
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    plain = [file for file in pictures if not is_label_image(file)]
+    marked = {(file.parent, _key(_without_mark(file.stem))) for file in {*pictures} - {*plain}}
+    stems = ((file.parent, (file.stem, _without(file.stem, _IMAGE_MARKS))) for file in plain)
+    has_masks = any((folder, _key(stem)) in marked for folder, both in stems for stem in both)
+    return set(plain) if has_masks else set()
 
 
 def _is_same(file: Path, image: str) -> bool:

@@ -45,7 +45,7 @@ _SCORE = (
 )  # fmt: skip
 # Texts that tell one feature or one file from another, not one class from another.
 _OTHER_MEANING = frozenset({
-    "id", "fid", "uuid", "guid", "globalid", "objectid", "geometry", "geom", "wkt",
+    "id", "fid", "uuid", "guid", "globalid", "objectid", "objecttype", "geometry", "geom", "wkt",
     "source", "image", "images", "imagepath", "imagename", "imagefile", "imagefilename", "imageid",
     "filename", "filepath", "file", "img", "path", "raster",
 })  # fmt: skip

@@ -46,7 +46,7 @@ def in_sub_folders(folder: Path) -> Path:
 
 
 def masks(folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, count in MARKED.items():
         labels = np.zeros((SIDE, SIDE), np.uint8)
         for number, (x, y) in enumerate(AT[:count], start=1):
@@ -75,6 +75,19 @@ def beside_scans(folder: Path) -> Path:
     return folder
 
 
+def masks_beside_images(folder: Path) -> Path:
+    """As Cellpose leaves a folder: the images too, and outlines as text."""
+    masks(images(folder))
+    (folder / "a_cp_outlines.txt").write_text("1,1,5,1,5,5\n", encoding="utf-8")
+    return folder
+
+
+def coco_in_a_folder(folder: Path) -> Path:
+    folder.mkdir()
+    coco(folder).rename(folder / "annotations.json")
+    return folder
+
+
 def coco(folder: Path) -> Path:
     boxes = [(x - 3.0, y - 3.0, 6.0, 6.0) for x, y in AT]
     path = folder.with_suffix(".json")
@@ -83,7 +96,9 @@ def coco(folder: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-@pytest.mark.parametrize("layout", [tables, in_sub_folders, masks, yolo, beside_scans, coco])
+@pytest.mark.parametrize(
+    "layout", [tables, in_sub_folders, masks, masks_beside_images, yolo, beside_scans, coco, coco_in_a_folder]
+)
 @pytest.mark.parametrize("are_empty", [False, True], ids=["unknown", "empty_images"])
 def test_check_and_evaluate_answer_the_same_of_the_same_files(
     tmp_path: Path, layout: Callable[[Path], Path], are_empty: bool

@@ -275,6 +275,28 @@ def test_coco_results_about_other_images_are_refused(tmp_path: Path) -> None:
         evaluate(written(tmp_path / "r.json", results), written(tmp_path / "t.json", truth()))
 
 
+def test_coco_results_of_more_images_than_the_annotations_are_judged_where_these_know(tmp_path: Path) -> None:
+    results = [{"image_id": n, "category_id": 1, "bbox": BOX, "score": 0.5} for n in (7, 99)]
+    done = evaluate(written(tmp_path / "r.json", results), written(tmp_path / "t.json", truth()))
+    assert (done.rates.true_positives, done.rates.false_positives, done.rates.n_truths) == (1, 0, 3)
+    (note,) = (note for note in done.notes if note.code == "images-unjudged")
+    assert "(99)" in note.text
+
+
+def test_coco_results_with_a_class_that_nothing_explains_are_doubtful(tmp_path: Path) -> None:
+    results = [{"image_id": 7, "category_id": n, "bbox": BOX, "score": 0.5} for n in (0, 1)]
+    done = evaluate(written(tmp_path / "r.json", results), written(tmp_path / "t.json", truth()))
+    (note,) = (note for note in done.notes if note.code == "results-unnamed")
+    assert "class number 0 (1)" in note.text
+    assert "1 oak, 2 pine" in note.text
+
+
+def test_coco_results_without_a_detection_miss_all(tmp_path: Path) -> None:
+    done = evaluate(written(tmp_path / "r.json", []), written(tmp_path / "t.json", truth()))
+    assert (done.rates.n_detections, done.rates.n_truths) == (0, 3)
+    assert "results-unnamed" not in [note.code for note in done.notes]
+
+
 def test_coco_results_of_one_image_among_several(tmp_path: Path) -> None:
     results = [{"image_id": n, "category_id": 1, "bbox": BOX, "score": 0.5} for n in (12, 13)]
     assert len(read(tmp_path / "r.json", results, image="0012.jpg")) == 1

@@ -169,9 +169,10 @@ def paired(
     pairs = _laid(found, there, matches, asked, unjudged, unsearched)
     bare = [match.name for match in matches if not found.meant(match.found or match.name)]
     if bare and not found.lists_images:
+        ones = "an annotated one" if len(bare) == 1 else f"{len(bare)} annotated ones"
         text = (
-            f"it can't say whether images without a detection were searched: {len(bare)} annotated ones"
-            f" ({listed(bare)}) count as searched."
+            f"it can't say whether images without a detection were searched: {ones} ({listed(bare)})"
+            f" {'counts' if len(bare) == 1 else 'count'} as searched."
         )
         note = Note("search-unsure", text, about=found.path.name, kind="doubt")
         pairs = replace(pairs, notes=(*pairs.notes, note))

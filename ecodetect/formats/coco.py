@@ -80,6 +80,12 @@ def read(
     if isinstance(content, list) and not parts.has_names:
         text = "it is a list of COCO results, which numbers its images and classes without naming them."
         collector.note("results-unnamed", text, "doubt")
+    strange = _strange(parts) if isinstance(content, list) else {}
+    if strange:
+        known = ", ".join(f"{number} {name}" for number, name in parts.categories.items())
+        numbers = ", ".join(f"{number} ({count})" for number, count in sorted(strange.items()))
+        text = f"class number {numbers} isn't one of those explained ({known}); are all numbers shifted?"
+        collector.note("results-unnamed", text, "doubt")
     for name, size in parts.images.values():
         if wanted is None or name in wanted:
             check_size(size, grid, path)
@@ -153,26 +159,34 @@ def _results(entries: list[Any], names_from: Path | None, path: Path) -> _Parts:
     if known is None:
         # Ultralytics and others write the stem of the file's name, as a number where it is one.
         images: Images = {key: (name or key, None) for key, name in ids.items()}
-        has_names = any(name or not key.isdigit() for key, name in ids.items())
+        has_names = not ids or any(name or not key.isdigit() for key, name in ids.items())
         return _Parts(images, {}, entries, has_names=has_names)
-    images = dict(known.images)
-    if not ids.keys() <= images.keys():
-        by_stem = {PurePosixPath(base_name(name)).stem: (name, size) for name, size in images.values()}
-        by_stem |= {str(int(stem)): of for stem, of in by_stem.items() if stem.isascii() and stem.isdigit()}
-        images = {
-            **{f"image {key}": of for key, of in images.items()},  # known, but not by these ids
-            **{
-                key: by_stem.get(PurePosixPath(base_name(name or key)).stem, ("", None))
-                for key, name in ids.items()
-            },
-        }
-        lost = sum(not images[key][0] for key in ids)
-        if lost == len(ids):
-            raise LayerError(
-                f"{path.name} is about images {listed(ids)}, of which {names_from.name if names_from else ''}"
-                " has none; do they belong together?"
-            )
+    by_stem = {PurePosixPath(base_name(name)).stem: (name, size) for name, size in known.images.values()}
+    by_stem |= {str(int(stem)): of for stem, of in by_stem.items() if stem.isascii() and stem.isdigit()}
+    stems = {key: PurePosixPath(base_name(name or key)).stem for key, name in ids.items()}
+    of_ids = {key: known.images[key] for key in ids if key in known.images}
+    of_stems = {key: by_stem[stem] for key, stem in stems.items() if stem in by_stem}
+    found = of_ids if len(of_ids) >= len(of_stems) else of_stems
+    if ids and not found:
+        raise LayerError(
+            f"{path.name} is about images {listed(ids)}, of which {names_from.name if names_from else ''}"
+            " has none; do they belong together?"
+        )
+    images = {
+        **{f"image {key}": of for key, of in known.images.items() if of not in found.values()},
+        # An image that the file doesn't know keeps its number, so that it can be said.
+        **{key: found.get(key, (name or key, None)) for key, name in ids.items()},
+    }
     return _Parts(images, known.categories, entries)
+
+
+def _strange(parts: _Parts) -> Counter[str]:
+    """Numbers of classes that nothing explains, among others that are explained: how often each."""
+    if not parts.categories:
+        return Counter()
+    entries = (entry for entry in parts.annotations if isinstance(entry, dict))
+    numbers = Counter(_key(entry.get("category_id")) for entry in entries if not entry.get("category_name"))
+    return Counter({key: count for key, count in numbers.items() if key not in parts.categories})
 
 
 def _numbered(numbers: list[str], image: str, path: Path) -> frozenset[str]:
@@ -323,7 +337,7 @@ def recognises(path: Path, head: bytes) -> bool:
     head = head.replace(b"\0", b"")  # UTF-16
     start = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
     if start.startswith(b"["):
-        return b'"image_id"' in head
+        return b'"image_id"' in head or start.strip() == b"[]"
     members = (b'"annotations"', b'"categories"', b'"images"')
     return start.startswith(b"{") and any(name in head for name in members) and b'"result"' not in head
 

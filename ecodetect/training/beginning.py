@@ -40,6 +40,7 @@ class Beginning:
     wished : the detector's `Training`; None where there is nothing to set.
     backbone : name of a torchvision network as encoder.
     is_patches : whether the ground is pictures in folders by class.
+    is_asked : whether the user named what it goes on from.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Beginning:
     backbone: str | None
     gathered: Gathered
     is_patches: bool
+    is_asked: bool
 
     def contract(self, gsd: float | None = None) -> tuple[Contract, Sequence[Note]]:
         """How rasters are seen, and what to say of it.
@@ -64,7 +66,9 @@ class Beginning:
             made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
         else:
             made, chosen = contract_for(self.start.card, sources, gsd, typical_px=typical)
-            notes = (*merged(_said_of_values(self.start.card, sources)), *chosen)
+            said = merged(_said_of_values(self.start.card, sources))
+            # Of a start that nobody asked for, other values are no doubt: they are learned anew.
+            notes = (*(note for note in said if self.is_asked or note.kind != "doubt"), *chosen)
         window: Length | None = getattr(self.wished, "window", None)
         if window is not None:
             made = _seen_through(window, detector, made, sources)
@@ -109,6 +113,7 @@ def begin(
 
     Raises UserError in one sentence, when something can't be read, brought together or trained.
     """
+    is_asked = model is not None
     start = models.opened(model) if model is not None else None  # None: the name of a detector
     if isinstance(start, OnnxModel):
         raise UserError(
@@ -136,7 +141,7 @@ def begin(
             " sliding_window."
         )
     wished = _wished(detector, kind, settings or {})
-    return Beginning(kind, detector, start, wished, backbone, gathered, is_patches)
+    return Beginning(kind, detector, start, wished, backbone, gathered, is_patches, is_asked)
 
 
 def _check_network(start: Bundle | None, backbone: str | None, weights: str | None) -> None:
