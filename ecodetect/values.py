@@ -25,6 +25,7 @@ from ecodetect.grid import Floats
 from ecodetect.notes import Note
 
 _VALUES_PER_CHIP = 2**14
+_COMPARED = 2**17  # pixels whose quartiles are taken: enough for them to within a thousandth of the range
 _LEAST_VALUES = 500  # fewer say nothing of a piece of ground
 TOP = 99.9  # percentile below which a raster's values lie; what is above are glints and hot pixels
 _BULK = 95.0
@@ -408,6 +409,7 @@ def _alike(found: Measured, own: Unit | None, unit: Unit | None, scaling: Scalin
 # Measured on left-out ground of the same kind; see docs/values.md.
 _SHIFT = 0.15  # of the learned spread, by which quartiles may lie beyond those of all pieces learned from
 _FLAT = 0.5  # of the least learned contrast
+_LEAST_LEVELS = 8  # blood cells are found with 12, half of them with 5; left-out ground has 23 and more
 _HUE = 0.1  # of the learned spread, by which a band may differ more from the others than in all pieces
 
 
@@ -425,6 +427,7 @@ def unlike(
     values = np.concatenate(parts, axis=1)
     if values.shape[1] < _LEAST_VALUES:
         return None
+    values = values[:, :: max(1, values.shape[1] // _COMPARED) | 1]
     worst: tuple[float, str] | None = None
     hue = _hue(values)
     for row, name in enumerate(bands):
@@ -437,7 +440,19 @@ def unlike(
         )
         if found_worst is not None and (worst is None or found_worst[0] > worst[0]):
             worst = found_worst
-    return None if worst is None else worst[1]
+    return _coarse(found, scaling) or (None if worst is None else worst[1])
+
+
+def _coarse(found: Measured, scaling: Scaling) -> str | None:
+    """That percentiles brighten a raster so dark, or so flat, that little is left between its levels."""
+    if scaling.mode != "survey" or np.dtype(found.dtype).kind not in "iu":
+        return None
+    values = found.values
+    low, high = np.percentile(values, [scaling.low, scaling.high])
+    levels = len(np.unique(values[(values >= low) & (values <= high)]))
+    if levels >= _LEAST_LEVELS:
+        return None
+    return f"from black ({low:.3g}) to white ({high:.3g}) it has only {levels} levels"
 
 
 def _constant(name: str, mine: Floats, known: Sequence[float]) -> str | None:

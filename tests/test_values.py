@@ -397,6 +397,13 @@ def test_percentiles_make_light_alike_but_not_a_constant_band() -> None:
     assert "constant" in (verdict(plain, SURVEY) or "")
 
 
+def test_so_dark_that_percentiles_leave_few_levels_is_said() -> None:
+    plain = ground(100)
+    assert verdict(np.rint(plain * 0.15).astype(np.uint8), SURVEY) is None
+    assert "levels" in (verdict(np.rint(plain * 0.03).astype(np.uint8), SURVEY) or "")
+    assert verdict((plain * 0.03).astype(np.float32), SURVEY) is None
+
+
 def test_stated_values_take_the_place_of_percentiles(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tif", in_unit(ground(0), Unit(0, 4095), "uint16"))
     made = card(SURVEY)
