@@ -391,6 +391,16 @@ def test_what_has_no_class_is_compared_by_place_on_either_side(tmp_path: Path) -
         assert [note.code for note in done.notes].count("class-unknown") == 1
 
 
+def test_names_of_individuals_are_not_compared_as_classes(tmp_path: Path) -> None:
+    places = at(*((20 * n, 0) for n in range(12)))
+    found = layer(tmp_path / "a.gpkg", places, label=["oak", "ash"] * 6)
+    there = layer(tmp_path / "b.gpkg", places, name=[f"tree {n}" for n in range(12)])
+    done = evaluate(found, there, criterion=within("1m"))
+    assert (done.rates.f1, [each.name for each in done.classes]) == (1, ["all"])
+    (note,) = (note for note in done.notes if note.code == "classes-not-compared")
+    assert "and 7 more" in note.text
+
+
 def test_a_layer_cut_at_a_score_says_so(tmp_path: Path, ecodetect: Run) -> None:
     image = raster(tmp_path / "a.tif")
     asked = ("scan", image, "-m", "threshold", "--set", "min_area=1px", "--score", "0.2")
