@@ -24,6 +24,7 @@ from . import options
 @options.values
 @options.device
 @options.overwrite
+@options.strict
 def explain(
     image: str, model: str, at: str | None, crs: str | None, out: str, overwrite: bool, **how: Any
 ) -> None:

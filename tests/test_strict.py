@@ -49,7 +49,7 @@ def calls(folder: Path, image: Path, table: Path) -> dict[str, list[object]]:
         "candidates": ["candidates", image, "-o", folder / "patches.gpkg"],
         "convert": ["convert", table, folder / "out.geojson", "--image", image],
         "evaluate": ["evaluate", table, table, "--image", image, "--json"],
-        "check": ["check", image, table, "--json"],
+        "check": ["check", image, table, "-m", "heatmap", "--json"],
         "info": ["info", image],
     }
 
