@@ -391,6 +391,17 @@ def test_what_has_no_class_is_compared_by_place_on_either_side(tmp_path: Path) -
         assert [note.code for note in done.notes].count("class-unknown") == 1
 
 
+def test_what_is_drawn_without_an_image_counts_for_the_nearest_one(tmp_path: Path) -> None:
+    places = at((0, 0), (20, 0), (500, 0), (520, 0))
+    names = ["a.tif", "a.tif", "b.tif", "b.tif"]
+    found = layer(tmp_path / "a.gpkg", places, source=names)
+    there = layer(tmp_path / "b.gpkg", [*places, *at((40, 0))], source=[*names, None])
+    done = evaluate(found, there, criterion=within("1m"))
+    assert {unit.name: unit.rates.false_negatives for unit in done.units} == {"a": 1, "b": 0}
+    (note,) = (note for note in done.notes if note.code == "image-by-place")
+    assert note.text.startswith("1 feature names no image")
+
+
 def test_names_of_individuals_are_not_compared_as_classes(tmp_path: Path) -> None:
     places = at(*((20 * n, 0) for n in range(12)))
     found = layer(tmp_path / "a.gpkg", places, label=["oak", "ash"] * 6)
