@@ -391,6 +391,15 @@ def test_what_has_no_class_is_compared_by_place_on_either_side(tmp_path: Path) -
         assert [note.code for note in done.notes].count("class-unknown") == 1
 
 
+def test_the_strip_along_the_edge_is_no_doubtful_individual(tmp_path: Path) -> None:
+    image = raster(tmp_path / "a.tif", size=64)
+    places = [shapely.Point(X0 + 16, Y0 - 16), shapely.Point(X0 + 1, Y0 - 16)]
+    there = layer(tmp_path / "t.gpkg", places)
+    edge = Length(5.0, "px")
+    done = evaluate(there, there, image=image, criterion=within("1m"), edge=edge)
+    assert (done.rates.n_truths, done.ignored) == (1, 1)
+
+
 def test_what_is_drawn_without_an_image_counts_for_the_nearest_one(tmp_path: Path) -> None:
     places = at((0, 0), (20, 0), (500, 0), (520, 0))
     names = ["a.tif", "a.tif", "b.tif", "b.tif"]
