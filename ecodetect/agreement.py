@@ -21,6 +21,7 @@ from ecodetect.duplicates import repeated
 from ecodetect.notes import Note
 
 _MOST_LISTED = 6
+_MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
 _TWICE = "on another one of the same class"
 
 
@@ -114,6 +115,11 @@ def score_said(found: Sequence[Annotations], files: Sequence[str]) -> tuple[Note
         return ()
     text = f"the score is that of column {' or '.join(sorted(filter(None, names)))}."
     return (Note("score-column", text, about=_about(files), kind="choice"),)
+
+
+def are_individuals(labels: Counter[str]) -> bool:
+    """Whether names in a column found by itself are those of individuals: by how often each comes."""
+    return len(labels) > 2 and (len(labels) > _MOST_GUESSED_CLASSES or 2 * len(labels) > labels.total())
 
 
 def means_one_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path, PurePath
@@ -289,7 +289,12 @@ class AnnotationFile:
                 rows = rows[named | _by_place_alone(rows, column, grid)]
         else:
             named = np.isin(column.astype(str), list(wanted))
-            rows = self.whole[named | _by_place_alone(self.whole, column, grid)]
+            unnamed = (
+                _near_alone(self.whole, column, wanted)
+                if grid is None
+                else _by_place_alone(self.whole, column, grid)
+            )
+            rows = self.whole[named | unnamed]
             if rows.frame_crs is None and rows.grid is None and grid is not None:
                 rows = replace(rows, grid=grid)
         return Found(replace(rows, notes=()), self.path.name)
@@ -299,13 +304,30 @@ class AnnotationFile:
         if self._is_said:
             return
         yield from (note for note in self.whole.notes if note.code not in WITHOUT_RASTER)
-        if not self.names or not images:
+        if not self.names:
+            return
+        if not images:
+            yield from self._unnamed()
             return
         known = {key for image in images for key in lookup_keys(image)}
         others = [name for name in self.names if not known & lookup_keys(name)]
         if others:
             text = f"{counted(len(others), 'image')} named in it but not given ({listed(others)})."
             yield Note("images-missing", text, about=self.path.name, kind="doubt")
+
+    def _unnamed(self) -> Iterator[Note]:
+        """What is to be said of features without an image's name among others, where no raster is given."""
+        column = _names_of(self.whole)
+        count = 0 if column is None else int(np.count_nonzero(column.astype(str) == ""))
+        if not count:
+            return
+        name = "1 feature names no image" if count == 1 else f"{count:,} features name no image"
+        if self.whole.frame_crs is None:
+            text = f"{name}, and no raster says where: left out."
+            yield Note("features-unusable", text, about=self.path.name, kind="doubt")
+        else:
+            text = f"{name}: each counts for that of its nearest neighbour; --image tells them apart surely."
+            yield Note("image-by-place", text, about=self.path.name, kind="choice")
 
     def _read(self, grid: Grid | None, image: str | None) -> Layer:
         if grid is None:
@@ -528,6 +550,21 @@ def _by_place_alone(layer: Layer, column: NDArray[np.object_], grid: Grid | None
     if layer.frame_crs is None or grid is None or not found.any():
         return np.zeros(len(layer), np.bool_)
     found[found] = touching(layer[found].in_pixels(grid), grid)
+    return np.asarray(found)
+
+
+def _near_alone(layer: Layer, column: NDArray[np.object_], wanted: Collection[str]) -> NDArray[np.bool_]:
+    """Which features without the name of an image lie on a map nearest to one that names a wanted image.
+
+    column : names of the features' images.
+    """
+    names = column.astype(str)
+    found = names == ""
+    if layer.frame_crs is None or not found.any() or found.all():
+        return np.zeros(len(layer), np.bool_)
+    named = np.flatnonzero(~found)
+    nearest = shapely.STRtree(layer.geometry[named]).nearest(layer.geometry[found])
+    found[found] = np.isin(names[named[nearest]], list(wanted))
     return np.asarray(found)
 
 

@@ -101,6 +101,8 @@ def _crs(wkt: str | None) -> tuple[CRS | None, Note | None]:
 def _fit(control: Sequence[tuple[float, float, float, float]]) -> tuple[Affine6, float] | None:
     """The affine transform that fits control points best, and how far they lie from it in pixels (rms)."""
     points = np.asarray(control, np.float64)
+    if not np.isfinite(points).all():
+        return None
     columns_rows, world = points[:, :2], points[:, 2:]
     middle = columns_rows.mean(axis=0)
     design = np.column_stack([columns_rows - middle, np.ones(len(points))])

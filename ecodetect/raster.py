@@ -111,7 +111,7 @@ def open_raster(
         source = Source(name, shown, DRIVERS, False)
         with opened(source) as dataset:
             check_dataset(dataset, shown)
-            check_files(dataset.files, Path(name), source)
+            check_files(dataset, Path(name), source)
 
     source = locate(path, allow_vrt=allow_vrt, check_source=check_source)
     return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
@@ -265,7 +265,7 @@ class Raster:
     def _check_files(self) -> None:
         """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
         if not self._source.is_remote and (file := Path(self._source.name)).is_file():
-            check_files(self._dataset.files, file, self._source)
+            check_files(self._dataset, file, self._source)
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
                 check_raw_size(self._dataset, file, self.path)

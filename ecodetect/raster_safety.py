@@ -11,10 +11,11 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from ecodetect.errors import RasterError
@@ -251,13 +252,17 @@ def _short(name: str) -> str:
     return name if len(name) <= 80 else name[:77] + "…"
 
 
-def check_files(used: Iterable[str], file: Path, source: Source) -> None:
+def check_files(dataset: Any, file: Path, source: Source) -> None:
     """Raise RasterError when an open raster uses files outside its folder (large HFA files name theirs).
 
-    used : GDAL's list of them. Those of a VRT were looked at before.
+    Those of a VRT were looked at before.
     """
     if VRT in source.drivers:
         return
+    try:
+        used = dataset.files
+    except UnicodeDecodeError as error:
+        raise RasterError(f"{source.shown} names other files in bytes that are no text (UTF-8).") from error
     folder = os.path.normpath(file.parent)
     for name in used:
         if not Path(os.path.normpath(Path(name).absolute())).is_relative_to(folder):

@@ -391,6 +391,36 @@ def test_what_has_no_class_is_compared_by_place_on_either_side(tmp_path: Path) -
         assert [note.code for note in done.notes].count("class-unknown") == 1
 
 
+def test_the_strip_along_the_edge_is_no_doubtful_individual(tmp_path: Path) -> None:
+    image = raster(tmp_path / "a.tif", size=64)
+    places = [shapely.Point(X0 + 16, Y0 - 16), shapely.Point(X0 + 1, Y0 - 16)]
+    there = layer(tmp_path / "t.gpkg", places)
+    edge = Length(5.0, "px")
+    done = evaluate(there, there, image=image, criterion=within("1m"), edge=edge)
+    assert (done.rates.n_truths, done.ignored) == (1, 1)
+
+
+def test_what_is_drawn_without_an_image_counts_for_the_nearest_one(tmp_path: Path) -> None:
+    places = at((0, 0), (20, 0), (500, 0), (520, 0))
+    names = ["a.tif", "a.tif", "b.tif", "b.tif"]
+    found = layer(tmp_path / "a.gpkg", places, source=names)
+    there = layer(tmp_path / "b.gpkg", [*places, *at((40, 0))], source=[*names, None])
+    done = evaluate(found, there, criterion=within("1m"))
+    assert {unit.name: unit.rates.false_negatives for unit in done.units} == {"a": 1, "b": 0}
+    (note,) = (note for note in done.notes if note.code == "image-by-place")
+    assert note.text.startswith("1 feature names no image")
+
+
+def test_names_of_individuals_are_not_compared_as_classes(tmp_path: Path) -> None:
+    places = at(*((20 * n, 0) for n in range(12)))
+    found = layer(tmp_path / "a.gpkg", places, label=["oak", "ash"] * 6)
+    there = layer(tmp_path / "b.gpkg", places, name=[f"tree {n}" for n in range(12)])
+    done = evaluate(found, there, criterion=within("1m"))
+    assert (done.rates.f1, [each.name for each in done.classes]) == (1, ["all"])
+    (note,) = (note for note in done.notes if note.code == "classes-not-compared")
+    assert "and 7 more" in note.text
+
+
 def test_a_layer_cut_at_a_score_says_so(tmp_path: Path, ecodetect: Run) -> None:
     image = raster(tmp_path / "a.tif")
     asked = ("scan", image, "-m", "threshold", "--set", "min_area=1px", "--score", "0.2")

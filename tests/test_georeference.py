@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from pyproj import CRS
@@ -71,6 +73,7 @@ def test_how_far_control_points_lie_from_the_plane_is_said() -> None:
     [
         ([(0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0), (2.0, 2.0, 2.0, 2.0)], "don't span a plane"),
         ([(0.0, 0.0, 0.0, 0.0)], "don't span a plane"),
+        ([(0.0, 0.0, 0.0, 0.0), (9.0, 0.0, math.nan, 0.0), (0.0, 9.0, 0.0, math.inf)], "don't span a plane"),
         (
             [(0.0, 0.0, 0.0, 0.0), (99.0, 0.0, 99.0, 0.0), (0.0, 79.0, 0.0, -79.0), (99.0, 79.0, 0.0, 70.0)],
             "not used",

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ecodetect.errors import RasterError
 from ecodetect.raster import open_raster
+from ecodetect.raster_safety import Source, check_files
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -339,3 +340,14 @@ def test_other_files_that_point_elsewhere_are_refused(folder: Path) -> None:
     with rasterio.open(folder / "below" / "b.tif", "r+") as dataset:
         dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(folder.parent / "secret.tif"))
     assert "overviews outside" in refusal(folder / "below" / "b.tif")
+
+
+def test_names_of_other_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    class Named:
+        @property
+        def files(self) -> list[str]:
+            return [b"a\xff.tif".decode()]
+
+    source = Source("a.pix", "a.pix", ("PCIDSK",), False)
+    with pytest.raises(RasterError, match=r"a\.pix names other files"):
+        check_files(Named(), tmp_path / "a.pix", source)

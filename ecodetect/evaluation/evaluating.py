@@ -144,9 +144,7 @@ def _with_outside(pairs: Pairs) -> Pairs:
 
 def _with_doubtful(pairs: Pairs) -> Pairs:
     """Pairs with a note of the annotations that lie in shapes of --ignore."""
-    # The strip along a raster's edge is the last of the ignored shapes.
-    shapes = [pair.ignored if pair.edge is None else pair.ignored[:-1] for pair in pairs]
-    inside = [centred_in(pair.truths.geometry, each) for pair, each in zip(pairs, shapes, strict=True)]
+    inside = [centred_in(pair.truths.geometry, pair.doubtful) for pair in pairs]
     count, total = (sum(map(each, inside)) for each in (np.count_nonzero, len))
     if not count:
         return pairs

@@ -153,7 +153,7 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     why[other.detection] = why_missed[other.truth] = "other class"
     score = own.score
     hit = matching.ranked(same, np.nan_to_num(score)).is_true
-    in_plot = _plot_of(pair, np.concatenate([truths.geometry[ignored], pair.ignored]))
+    in_plot = _plot_of(pair, np.concatenate([truths.geometry[ignored], pair.doubtful]))
     n_plots = 1 if pair.plots is None else len(pair.plots)
     return Judged(
         pair, names, possible.criterion, outcome.astype(np.int8), counted, partner, value, why, missed,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.agreement import means_one_of
+from ecodetect.agreement import are_individuals, means_one_of
 from ecodetect.class_names import key
 from ecodetect.errors import UserError
 from ecodetect.evaluation.pairing import Pair, Pairs
@@ -29,27 +30,35 @@ def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False
 def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool = False) -> tuple[str, ...]:
     """Names of the classes to compare; one, "all", where classes can't or needn't be compared.
 
-    What has no class, on either side, is compared by place alone.
+    What has no class, on either side, is compared by place alone. Names of individuals are no classes.
     """
     as_one = str if keep_spelling else key
-    true: dict[str, str] = {}
-    for pair, flags in zip(pairs, ignored, strict=True):
-        for label in filter(None, pair.truths.label[~flags].tolist()):
-            true.setdefault(as_one(label), label)
-    found: dict[str, str] = {}
-    for pair in pairs:
-        for label in filter(None, pair.detections.label.tolist()):
-            found.setdefault(as_one(label), label)
+    truths = Counter(
+        str(label)
+        for pair, flags in zip(pairs, ignored, strict=True)
+        for label in filter(None, pair.truths.label[~flags].tolist())
+    )
+    detections = Counter(
+        str(label) for pair in pairs for label in filter(None, pair.detections.label.tolist())
+    )
+    true, found = ({as_one(label): label for label in reversed(side)} for side in (truths, detections))
     if true.keys() & found.keys():
         return tuple(
             dict.fromkeys([*sorted(true.values()), *(found[k] for k in sorted(found) if k not in true)])
         )
-    if len(true) > 1 and len(found) > 1:
+    if len(true) > 1 and len(found) > 1 and not any(map(are_individuals, (truths, detections))):
         raise UserError(
-            f"Detections and annotations have no class in common: {', '.join(sorted(found.values()))} and"
-            f" {', '.join(sorted(true.values()))}; is --class-column right?"
+            f"Detections and annotations have no class in common: {listed(found.values())} and"
+            f" {listed(true.values())}; is --class-column right?"
         )
     return ("all",)
+
+
+def listed(words: Iterable[str], most: int = 5) -> str:
+    """The first few in the alphabet, and how many more."""
+    names = sorted(words)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def class_numbers(labels: NDArray[np.object_], names: tuple[str, ...]) -> Rows:

@@ -67,6 +67,11 @@ class Pair:
     edge: shapely.Geometry | None = None
     opened_with: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def doubtful(self) -> Geometries:
+        """The shapes of --ignore: `ignored` without the edge, which is its last."""
+        return self.ignored if self.edge is None else self.ignored[:-1]
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pairs:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import shapely
 
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.evaluation.judging import FALSE, Judged
+from ecodetect.evaluation.labels import listed
 from ecodetect.evaluation.pairing import Pairs
 from ecodetect.formats.image_matching import base_name
 from ecodetect.notes import Note
@@ -23,7 +24,7 @@ def remarks(
     found = {str(label) for each in judged for label in each.pair.detections.label} - {""}
     true = {str(label) for each in judged for label in each.pair.truths.label[each.counted]} - {""}
     if names == ("all",) and found and true:
-        own, there = _listed(found), _listed(true)
+        own, there = listed(found), listed(true)
         text = f"Classes aren't compared: the detections are {own}, the annotations {there}."
         yield Note("classes-not-compared", text, kind="choice")
     unknown = sum(int(np.count_nonzero(each.pair.truths.label[each.counted] == "")) for each in judged)
@@ -92,10 +93,4 @@ def _beyond(judged: Sequence[Judged]) -> Iterator[Note]:
 
 def _images(names: Sequence[str]) -> str:
     short = [base_name(name) for name in names]
-    return f"{len(names):,} image{'s' if len(names) > 1 else ''} ({_listed(short)})"
-
-
-def _listed(words: Iterable[str], most: int = 5) -> str:
-    names = sorted(words)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return f"{len(names):,} image{'s' if len(names) > 1 else ''} ({listed(short)})"

@@ -310,7 +310,7 @@ def write(
         _move(stage, target, stale=stale)
     notes = written.notes
     if kept is not None:
-        text = f"it isn't as it was written any more, so it is kept as {kept.name} beside the new one."
+        text = f"it isn't as ecodetect wrote it, so it is kept as {kept.name} beside the new one."
         notes = (*notes, Note("edits-kept", text, about=target.name))
     return replace(written, path=target, notes=notes)
 

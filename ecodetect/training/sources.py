@@ -26,7 +26,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import formats, matching
-from ecodetect.agreement import agreed, means_one_of, without_repeated
+from ecodetect.agreement import agreed, are_individuals, means_one_of, without_repeated
 from ecodetect.annotation_files import (
     PICTURES,
     AnnotationFile,
@@ -64,7 +64,6 @@ WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as a
 # Names of folders and files with annotations in a folder of training data, those that say most first.
 ANNOTATION_FOLDERS = ("annotations", "labels", "points", "boxes", "polygons", "masks", "truth", "instances")
 TRAINING_WORDS, VALIDATION_WORDS = ("train", "training"), ("val", "valid", "validation")
-_MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
 
 CompleteBy = Literal["polygons", "image", "hull", "nothing"]
 
@@ -502,12 +501,13 @@ def _without_ambiguous_classes(sources: list[Source], asked: Asked, notes: list[
     """One class for all where the column found by itself holds names of individuals, not classes."""
     labels = Counter(str(label) for source in sources for label in source.annotations.label[source.kept])
     total, many = labels.total(), len(labels)
-    if asked.class_column is not None or many <= 2 or not (many > _MOST_GUESSED_CLASSES or 2 * many > total):
+    if asked.class_column is not None or not are_individuals(labels):
         return sources
     text = (
         f"{many} different names for {total} annotations are no classes: all are taken as one; say which"
         " column has the class with --class-column."
     )
+    notes[:] = [note for note in notes if note.code != "class-column"]
     notes.append(Note("classes-as-one", text, kind="doubt"))
     marked = [source.annotations for source in sources]
     one = [replace(each, label=np.full(len(each), "object", dtype=object)) for each in marked]
