@@ -387,7 +387,9 @@ def _known(
         classes = plain.detector.classes
         footprints.append(Footprint(raster.name, raster.grid, plain.area))
         notes += [note.of(raster.name) for note in raster.notes]
-    if not keys or stated.get("key") != result_key(keys, output.patches, looks):
+    if not keys and failures:
+        raise failures[0][1]  # --overwrite wouldn't help
+    if stated.get("key") != result_key(keys, output.patches, looks):
         raise UserError(f"{path} exists; say --overwrite to replace it: it {_other_answer(stated)}.")
     held = formats.held_by(path)
     if not held.is_as_written:

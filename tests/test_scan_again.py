@@ -311,3 +311,11 @@ def test_what_a_scan_says_of_itself_outlives_conversion(tmp_path: Path) -> None:
         assert "scores-cut" in [note.code for note in done.notes]
     convert(first, tmp_path / "f.json", image=image)
     assert formats.read_metadata(tmp_path / "f.json") == stated
+
+
+def test_what_no_raster_can_answer_is_refused_by_its_own_sentence(tmp_path: Path) -> None:
+    """`--overwrite` would lead to the very same refusal."""
+    image, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
+    scan_files([image], ASKED, str(out))
+    with pytest.raises(UserError, match="leave out --gsd"):
+        scan_files([image], dataclasses.replace(ASKED, gsd_m=3.0), str(out))
