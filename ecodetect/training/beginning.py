@@ -203,7 +203,7 @@ def contract_for(
         elif card.unit == "m" and card.gsd is not None:
             gsd = card.gsd
         if gsd is not None:
-            text = f"'{card.name}' is adapted to {gsd:g} m per pixel."
+            text = f"'{card.name}' is adapted to {gsd:.4g} m per pixel."
             notes.append(Note("adapted-gsd", text, kind="choice"))
     onto = unit_of(card.learned) if card.scaling.mode == "fixed" and _have_units(sources) else None
     found, more = contract(sources, gsd=gsd, typical_px=typical_px, onto=onto)
