@@ -135,7 +135,7 @@ def read_header(
     else:
         chosen = choose(naming, bands, shown)
     if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
-        text = "its values are used as stored: its scale and offset are not applied."
+        text = "its values are used as stored: its scale and offset say at most which unit they have."
         notes.append(Note("scale-unused", text))
     tagged = None if pages is None else pages.nodata
     stated, said = _nodata(dataset, stored, nodata, shown, tagged)
