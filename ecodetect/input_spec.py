@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ecodetect import values
 from ecodetect.bands import lacking, stand_ins
-from ecodetect.bundle import Learned, Scaling
+from ecodetect.bundle import Scaling
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
 from ecodetect.values import EIGHT_BIT, Unit, mapped, stretched, unit_of
@@ -21,14 +22,8 @@ from ecodetect.values import EIGHT_BIT, Unit, mapped, stretched, unit_of
 NEARLY = 0.02
 
 
-class Seen(Protocol):
+class Seen(values.Seen, Protocol):
     """The part of a card, or of what is to become one, that says how rasters are seen."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def bands(self) -> tuple[str, ...]: ...
 
     @property
     def gsd(self) -> float | None: ...
@@ -37,13 +32,7 @@ class Seen(Protocol):
     def gsd_m(self) -> float | None: ...
 
     @property
-    def scaling(self) -> Scaling: ...
-
-    @property
     def fill(self) -> float: ...
-
-    @property
-    def learned(self) -> Learned | None: ...
 
 
 class Shown(Protocol):
