@@ -143,7 +143,8 @@ LAYERS = [
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.class_names", "ecodetect.duplicates"],
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
-    ["ecodetect.extras"],
+    ["ecodetect.extras", "ecodetect.guard"],
+    ["ecodetect.guarded"],
     ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
 ]
 
