@@ -86,8 +86,9 @@ def test_a_raster_that_changes_while_it_is_searched_is_said_and_nothing_is_writt
         if done == total:
             change(path)
 
-    with pytest.raises(UserError, match=r"a\.tif was changed while it was read; run the same command again"):
-        scan_files([path], IN_TILES, str(tmp_path / "out.csv"), progress=replace_it)
+    done, ((_, error),) = scan_files([path], IN_TILES, str(tmp_path / "out.csv"), progress=replace_it)
+    assert not done
+    assert str(error).startswith(f"{path} was changed while it was read; run the same command again")
     assert {entry.name for entry in tmp_path.iterdir()} <= {"a.tif"}
 
 
@@ -109,7 +110,7 @@ def test_a_raster_that_changes_between_a_stop_and_the_next_run_is_searched_from_
     stopped(tmp_path / "again.csv")
     os.utime(path)  # the same content as far as is seen, but written at another time
     (summary,), _ = scan_files([path], IN_TILES, str(tmp_path / "again.csv"))
-    assert (not summary.resumed, [note.code for note in summary.notes]) == (True, ["raster-replaced"])
+    assert (not summary.resumed, "raster-replaced" in {note.code for note in summary.notes}) == (True, True)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
 
 
