@@ -43,7 +43,7 @@ from ecodetect.raster_header import (
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of, unheard
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
@@ -366,6 +366,7 @@ class Raster:
             valid = both(valid, self._blocks.written(window))
         return pixels, valid
 
+    @unheard()
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
         part = RasterioWindow(window.x, window.y, window.width, window.height)
