@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from ecodetect.chip import Chip
-from ecodetect.errors import GridError, RasterError
+from ecodetect.errors import GridError, NetworkError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import CELL_PX, Samples, lattice
 from ecodetect.notes import Note
@@ -46,6 +46,7 @@ from ecodetect.raster_header import (
 from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
+from ecodetect.raster_remote import waited
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
@@ -114,7 +115,12 @@ def open_raster(
             check_files(dataset, Path(name), source)
 
     source = locate(path, allow_vrt=allow_vrt, check_source=check_source)
-    return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
+    try:
+        return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
+    except BaseException:
+        if source.remote is not None:
+            source.remote.close()
+        raise
 
 
 class Raster:
@@ -225,6 +231,43 @@ class Raster:
         for dataset in (*self._overviews.values(), self._dataset):
             dataset.close()
         self._overviews = {}
+        if self._source.remote is not None:
+            self._source.remote.close()
+
+    @property
+    def state(self) -> str:
+        """By what a web server knows the file: changes when it is replaced. "" for other places."""
+        return "" if self._source.remote is None else self._source.remote.state
+
+    def check_unchanged(self) -> None:
+        """Raise NetworkError where the file at its address isn't the one that was opened any more."""
+        if self._source.remote is not None:
+            self._source.remote.check_unchanged()
+        known = self._fingerprint
+        if self._source.is_on_server and known is not None and self._digest_anew() != known:
+            raise NetworkError(
+                f"{self.path} has changed on its server while it was read; run the same command again to"
+                " begin anew with what is there now."
+            )
+
+    def _digest_anew(self) -> str | None:
+        """The fingerprint of what is there now; None where that can't be the same raster."""
+        held = self._dataset, self._blocks
+        with self._options(), quiet():
+            self._dataset = self._opened()
+            try:
+                if self._dataset.shape != held[0].shape or self._dataset.count != held[0].count:
+                    return None
+                self._blocks = Blocks(self._dataset, is_known=self._dataset.count <= _MOST_INDEXED)
+                return self._digest()
+            finally:
+                self._dataset.close()
+                self._dataset, self._blocks = held
+
+    def give_up(self) -> None:
+        """Wait no longer for a server; from another thread than the one that reads."""
+        if self._source.remote is not None:
+            self._source.remote.give_up()
 
     def __repr__(self) -> str:
         return f"<Raster {self.name}: {self.grid.describe()}, {', '.join(self.bands)}>"
@@ -260,7 +303,7 @@ class Raster:
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""
-        return options(is_remote=self._source.is_remote)
+        return options(self._source)
 
     def _check_files(self) -> None:
         """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
@@ -353,7 +396,9 @@ class Raster:
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
         part = RasterioWindow(window.x, window.y, window.width, window.height)
-        try:
+        remote = self._source.remote
+
+        def read() -> Pixels:
             with self._options() if self._source.is_remote else nullcontext():
                 if indexes is None:
                     return np.asarray(dataset.read_masks(1, window=part))
@@ -362,7 +407,14 @@ class Raster:
                         [dataset.read(index, window=part).astype(self._stored) for index in indexes]
                     )
                 return np.asarray(dataset.read(indexes, window=part))
+
+        try:
+            return waited(remote, read)
+        except NetworkError:
+            raise
         except FAULTS as error:
+            if remote is not None and (fault := remote.fault()) is not None:
+                raise fault from error
             raise RasterError(
                 f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
                 f"y {window.y} to {window.bottom - 1} can't be read ({reason_of(error, self._source)})."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import PurePath
 from typing import Any
@@ -14,29 +16,55 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from ecodetect.errors import RasterError
+from ecodetect import raster_remote
+from ecodetect.errors import NetworkError, RasterError
+from ecodetect.raster_remote import waited
 from ecodetect.raster_safety import Source
 
 # GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
 # overviews beside a remote file are not found.
 _REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_LOW_SPEED_TIME": "60",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "ALL_CPUS",
 }
+# What asks our own relay, which is the only one that waits and tries again.
+_RELAYED = {
+    **_REMOTE,
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "GDAL_HTTP_TIMEOUT": "0",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "0",
+    "GDAL_HTTP_PROXY": "",  # none, whatever the environment says: it is on this machine
+    "GDAL_HTTP_HEADERS": "",
+    "GDAL_HTTP_NETRC": "NO",
+}
+_READS = 3  # attempts at what GDAL reads of a server, each with its own tries
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
 
-def options(*, is_remote: bool) -> AbstractContextManager[Any]:
+def options(source: Source) -> AbstractContextManager[Any]:
     """GDAL's options while a file is touched."""
-    environment: AbstractContextManager[Any] = rasterio.Env(**(_REMOTE if is_remote else {}))
+    given = _RELAYED if source.remote is not None else _cloud() if source.is_remote else {}
+    environment: AbstractContextManager[Any] = rasterio.Env(**given)
     return environment
+
+
+def _cloud() -> dict[str, str]:
+    """What GDAL is told of servers that it asks itself: those of cloud storage."""
+    limits = raster_remote.limits
+    return {
+        **_REMOTE,
+        "GDAL_HTTP_MAX_RETRY": str(limits.tries - 1),
+        "GDAL_HTTP_RETRY_DELAY": str(limits.pause_s),
+        "GDAL_HTTP_RETRY_CODES": "408,425,429,500,502,503,504",
+        "GDAL_HTTP_CONNECTTIMEOUT": str(math.ceil(limits.connect_s)),
+        "GDAL_HTTP_LOW_SPEED_TIME": str(math.ceil(limits.patience_s)),
+        "GDAL_HTTP_LOW_SPEED_LIMIT": str(math.ceil(limits.least_bytes / limits.patience_s)),
+        # A file that is opened anew is fetched anew.
+        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/:/vsiadls/",
+    }
 
 
 def opened(source: Source, **more: Any) -> Any:
@@ -44,18 +72,15 @@ def opened(source: Source, **more: Any) -> Any:
 
     more : as `rasterio.open` takes them.
     """
-    first: Exception | None = None
-    with rasterio.Env(), quiet():
-        for driver in source.drivers:
-            try:
-                return rasterio.open(source.name, driver=driver, sharing=False, **more)
-            except FAULTS as error:
-                first = first or error
-                if "HTTP" in str(error) or "CURL" in str(error):
-                    break
-    reason = reason_of(first, source) if first is not None else "no driver"
-    if source.is_remote:
-        raise RasterError(
+    found = waited(source.remote, lambda: _attempt(source, more))
+    if not isinstance(found, Exception):
+        return _OnServer(found, source, more) if source.is_on_server else found
+    if source.remote is not None and (fault := source.remote.fault()) is not None:
+        raise fault from found
+    first, reason = found, reason_of(found, source)
+    if source.is_remote and source.remote is None:
+        kind = NetworkError if source.is_on_server and _is_of_network(found) else RasterError
+        raise kind(
             f"{source.shown} can't be opened ({reason}); check the address and the connection."
         ) from first
     if source.format is not None:
@@ -64,6 +89,75 @@ def opened(source: Source, **more: Any) -> Any:
             f"{source.shown} is a damaged or truncated {source.format}{said}; copy it anew."
         ) from first
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
+
+
+def _attempt(source: Source, more: dict[str, Any]) -> Any:
+    """The dataset, or what went wrong with the first driver."""
+    first: Exception = RasterioError("no driver")
+    with options(source), quiet():
+        for number, driver in enumerate(source.drivers):
+            try:
+                return rasterio.open(source.name, driver=driver, sharing=False, **more)
+            except FAULTS as error:
+                first = first if number else error
+                if source.is_remote and _is_of_network(error):
+                    break
+    return first
+
+
+def _is_of_network(error: BaseException | None) -> bool:
+    """Whether GDAL tells of a server that it asks itself."""
+    while error is not None:
+        if re.search(r"HTTP|CURL|timed out|resolve host", str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+class _OnServer:
+    """A dataset on a server that GDAL asks itself: opened anew, and so fetched anew, where reading fails."""
+
+    def __init__(self, dataset: Any, source: Source, more: dict[str, Any]) -> None:
+        self._dataset, self._source, self._more = dataset, source, more
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def read(self, *given: Any, **more: Any) -> Any:
+        return self._again(lambda: self._dataset.read(*given, **more))
+
+    def read_masks(self, *given: Any, **more: Any) -> Any:
+        return self._again(lambda: self._dataset.read_masks(*given, **more))
+
+    def _again(self, read: Callable[[], Any]) -> Any:
+        """What `read` gives, at the second or third attempt if need be.
+
+        Raises NetworkError where the server is the reason; what GDAL raises, where it does so twice.
+        """
+        fault: Exception | None = None
+        for tried in range(_READS):
+            try:
+                if tried:
+                    time.sleep(raster_remote.limits.pause_s * 2 ** (tried - 1))
+                    self._dataset.close()
+                    self._dataset = _given(_attempt(self._source, self._more))
+                return read()
+            except FAULTS as error:
+                if fault is not None and not _is_of_network(error):
+                    raise
+                fault = error
+        assert fault is not None
+        raise NetworkError(
+            f"{self._source.shown} can't be read: its server doesn't give it"
+            f" ({reason_of(fault, self._source)}); run the same command again."
+        ) from fault
+
+
+def _given(found: Any) -> Any:
+    """A dataset; raises what there is instead."""
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 @contextmanager
@@ -85,5 +179,7 @@ def reason_of(error: BaseException, source: Source) -> str:
         error = error.__cause__
     text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
     text = re.sub(r"/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
+    if source.remote is not None:
+        text = re.sub(r"http://127\.0\.0\.1:\d+/\S*", source.shown, text)  # our own relay
     name = PurePath(source.name).name
     return re.sub(rf"^{re.escape(name)}[,:] ?", "", text.replace(source.name, name))

@@ -370,7 +370,7 @@ def _known(
         stated = formats.read_metadata(path)
     except UserError:
         stated = {}
-    keys, looks, footprints, failures, notes = [], [], [], [], []
+    keys, held_in, looks, footprints, failures, notes = [], [], [], [], [], []
     classes: tuple[str, ...] = ()
     bundles = read_classifiers(output.classify)
     for image in images:
@@ -384,6 +384,9 @@ def _known(
             failures.append((image, error))
             continue
         keys.append(plain.key)
+        held_in += [
+            journal_key(plain.key, asked, is_mapped=mapped, state=raster.state) for mapped in (False, True)
+        ]
         classes = plain.detector.classes
         footprints.append(Footprint(raster.name, raster.grid, plain.area))
         notes += [note.of(raster.name) for note in raster.notes]
@@ -397,7 +400,7 @@ def _known(
             f"{path} exists; say --overwrite to replace it: it has been edited since it was written (which"
             f" is then kept as {formats.kept_name(path).name})."
         )
-    _tidy(path, [journal_key(key, asked, is_mapped=mapped) for key in keys for mapped in (False, True)])
+    _tidy(path, held_in)
     if output.picture or output.sheet:
         with _opened(images[0], asked) as raster:
             _draw(raster, asked, output, partial(_as_written, path, raster), None)
@@ -588,6 +591,7 @@ class _Run:
                 self._resumed |= search(job, self.journal, number, self._progress)
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
+                raster.check_unchanged()
                 self.jobs.append((job, number))
                 self._footprints.append(Footprint(raster.name, raster.grid, job.work.area))
         except PackageError:

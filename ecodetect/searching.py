@@ -137,7 +137,7 @@ class Job:
         """
         plan = self.layout.plan
         number, cuts = journal.raster(
-            journal_key(self.key, asked, is_mapped=self.work.is_mapped),
+            journal_key(self.key, asked, is_mapped=self.work.is_mapped, state=self.work.raster.state),
             json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit, plan.offset_px]),
         )
         tile, halo, per_unit, offset = json.loads(cuts)
@@ -146,9 +146,12 @@ class Job:
         return replace(self, layout=layout, work=replace(self.work, plan=plan)), number
 
 
-def journal_key(key: str, asked: Settings, *, is_mapped: bool = False) -> str:
-    """The key of a raster in a journal: that of the question, and what its units are cut by."""
-    stated = (key, asked.tile_px, asked.batch, asked.max_memory, is_mapped)
+def journal_key(key: str, asked: Settings, *, is_mapped: bool = False, state: str = "") -> str:
+    """The key of a raster in a journal: that of the question, and what its units are cut by.
+
+    state : of the raster on its server.
+    """
+    stated = (key, asked.tile_px, asked.batch, asked.max_memory, is_mapped, state)
     return hashlib.sha256(repr(stated).encode()).hexdigest()[:32]
 
 

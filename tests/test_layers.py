@@ -87,6 +87,10 @@ LAYERS = [
         "ecodetect.resampling",
         "ecodetect.tiff_pages",
     ],
+    ["ecodetect.raster_remote"],
+    ["ecodetect.relay"],
+    ["ecodetect.upstream"],
+    ["ecodetect.web_connection"],
     ["ecodetect.agreement"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
