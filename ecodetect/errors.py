@@ -3,7 +3,7 @@
     EcodetectError            root of everything raised on purpose
     └── UserError             the input can't be used as asked; one sentence; exit code 2
         ├── RasterError       a raster can't be opened or read
-        │   └── NetworkError  … for the network's sake, or for what is at its address by now
+        │   └── NetworkError  … for the network's sake
         ├── LayerError        a vector layer, table or annotation file can't be read or written
         ├── GridError         two grids, frames or coordinate systems don't fit together
         ├── InUseError        another process is at work on the same output

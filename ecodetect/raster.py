@@ -50,6 +50,7 @@ from ecodetect.raster_remote import waited
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
+from ecodetect.raster_state import state_of
 from ecodetect.resampling import axis, resample
 from ecodetect.wording import percent
 
@@ -135,6 +136,7 @@ class Raster:
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
     scale : what the file says that its values are to be multiplied with and added to; it isn't applied.
     block_shape : rows and columns that are unpacked together.
+    state : of its files when it was opened; see `state_now`.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Raster:
         self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
         self._pages = plan_of(source)
+        self._before = state_of([source.name])  # what is read from here on belongs to it, or is noticed
         with self._options(), quiet():
             self._dataset = self._opened()
             try:
@@ -168,12 +171,39 @@ class Raster:
             except BaseException:
                 self._dataset.close()
                 raise
+        self._files = [str(name) for name in getattr(self._dataset, "files", [])] or [source.name]
+        self.state = self.state_now() if state_of([source.name]) == self._before else ""
         self.grid = self._header.grid
         self.bands = tuple(self._header.bands)
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
         self.scale = self._header.scale
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
+
+    def state_now(self) -> str:
+        """The state of its files at this moment; another one than `state` means that they were written to.
+
+        A file on a web server has the state that it was opened in: other bytes are never taken for its own.
+        """
+        return state_of(self._files) if self._source.remote is None else self._source.remote.state
+
+    def check_unchanged(self, state: str) -> None:
+        """Raise RasterError where its files aren't in this state (any more), or can't be asked for it.
+
+        That is NetworkError where a server doesn't answer.
+        """
+        if self.state_now() != state:
+            raise RasterError(
+                f"{self.path} was changed while it was read; run the same command again when it is complete."
+            )
+        if self._source.remote is not None:
+            self._source.remote.check_unchanged()
+        known = self._fingerprint
+        if self._source.is_on_server and known is not None and self._digest_anew() != known:
+            raise RasterError(
+                f"{self.path} has changed on its server while it was read; run the same command again to"
+                " begin anew with what is there now."
+            )
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
         """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
@@ -234,35 +264,18 @@ class Raster:
         if self._source.remote is not None:
             self._source.remote.close()
 
-    @property
-    def state(self) -> str:
-        """By what a web server knows the file: changes when it is replaced. "" for other places."""
-        return "" if self._source.remote is None else self._source.remote.state
-
-    def check_unchanged(self) -> None:
-        """Raise NetworkError where the file at its address isn't the one that was opened any more."""
-        if self._source.remote is not None:
-            self._source.remote.check_unchanged()
-        known = self._fingerprint
-        if self._source.is_on_server and known is not None and self._digest_anew() != known:
-            raise NetworkError(
-                f"{self.path} has changed on its server while it was read; run the same command again to"
-                " begin anew with what is there now."
-            )
-
     def _digest_anew(self) -> str | None:
         """The fingerprint of what is there now; None where that can't be the same raster."""
-        held = self._dataset, self._blocks
+        shape, count = self._dataset.shape, self._dataset.count
+        for dataset in (*self._overviews.values(), self._dataset):
+            dataset.close()  # or GDAL keeps what it has fetched
+        self._overviews = {}
         with self._options(), quiet():
             self._dataset = self._opened()
-            try:
-                if self._dataset.shape != held[0].shape or self._dataset.count != held[0].count:
-                    return None
-                self._blocks = Blocks(self._dataset, is_known=self._dataset.count <= _MOST_INDEXED)
-                return self._digest()
-            finally:
-                self._dataset.close()
-                self._dataset, self._blocks = held
+            if (self._dataset.shape, self._dataset.count) != (shape, count):
+                return None
+            self._blocks = Blocks(self._dataset, is_known=count <= _MOST_INDEXED)
+            return self._digest()
 
     def give_up(self) -> None:
         """Wait no longer for a server; from another thread than the one that reads."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ecodetect.errors import NetworkError
+from ecodetect.errors import NetworkError, RasterError
 from ecodetect.web_connection import Limits
 
 _Found = TypeVar("_Found")
@@ -63,13 +63,15 @@ class Remote:
         safe = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "_" for char in name)
         self.name = f"/vsicurl/{self._relay.address}{self._number}/file/{safe[-80:]}"
 
-    def fault(self) -> NetworkError | None:
+    def fault(self) -> RasterError | None:
         """What went wrong on the network since it was opened; None: nothing."""
         said = self._relay.told(self._number, "fault", {})
         return None if said["fault"] is None else _error(self.shown, said["fault"])
 
     def check_unchanged(self) -> None:
-        """Raise NetworkError where the server has another file at the address by now, or doesn't answer."""
+        """Raise RasterError where the server has another file at the address by now; NetworkError where it
+        doesn't answer.
+        """
         said = self._relay.told(self._number, "look", {})
         if said["fault"] is not None:
             raise _error(self.shown, said["fault"])
@@ -114,10 +116,10 @@ def waited(remote: Remote | None, call: Callable[[], _Found]) -> _Found:
     return found[0]
 
 
-def _error(shown: str, fault: dict[str, str], *, is_opening: bool = False) -> NetworkError:
+def _error(shown: str, fault: dict[str, str], *, is_opening: bool = False) -> RasterError:
     kind, text = fault["kind"], fault["text"]
     if kind == "changed":
-        return NetworkError(
+        return RasterError(
             f"{shown} has changed on its server while it was read: {text}; run the same command again to"
             " begin anew with what is there now."
         )

@@ -40,7 +40,7 @@ LAYERS = [
         "ecodetect.memory",
         "ecodetect.pictures",
     ],
-    ["ecodetect.score_maps"],
+    ["ecodetect.journal_file", "ecodetect.score_maps"],
     ["ecodetect.pictures.explanation", "ecodetect.pictures.map", "ecodetect.pictures.sheet"],
     ["ecodetect.pictures.thumbnails"],
     ["ecodetect.pictures.background", "ecodetect.pictures.choice", "ecodetect.pictures.frame"],
@@ -84,6 +84,7 @@ LAYERS = [
         "ecodetect.raster_blocks",
         "ecodetect.raster_rim",
         "ecodetect.raster_safety",
+        "ecodetect.raster_state",
         "ecodetect.resampling",
         "ecodetect.tiff_pages",
     ],
@@ -148,7 +149,13 @@ LAYERS = [
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.extras", "ecodetect.guard"],
     ["ecodetect.guarded"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
+    [
+        "ecodetect.errors",
+        "ecodetect.notes",
+        "ecodetect.spreadsheet",
+        "ecodetect.whole_file",
+        "ecodetect.wording",
+    ],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
