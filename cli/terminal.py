@@ -100,9 +100,10 @@ def alone() -> Iterator[None]:
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:
         for stream, number in held:
-            copy = os.dup(number)
-            how = {"encoding": stream.encoding, "errors": stream.errors, "buffering": 1}
-            ours.append(open(copy, "w", **how))  # noqa: PTH123, SIM115 - closed below
+            copy = open(  # noqa: PTH123, SIM115 - closed below
+                os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors
+            )
+            ours.append(copy)
         sys.stdout, sys.stderr = ours
         for _, number in held:
             os.dup2(nothing, number)
