@@ -43,7 +43,7 @@ from ecodetect.raster_header import (
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
@@ -117,6 +117,27 @@ def open_raster(
     return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
 
 
+def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_: str | None) -> str:
+    """Open and check a raster, and read of it; returns the driver that takes it. For `guard`'s child.
+
+    What is wrong with its pixels is said where they are read; here it only has to come to an end.
+    """
+    source = Source(name, shown, tuple(drivers), is_remote, format_)
+    with options(is_remote=is_remote), quiet(), opened(source) as dataset:
+        check_dataset(dataset, shown)
+        height, width = dataset.block_shapes[0]
+        whole = Window(0, 0, dataset.width, dataset.height)
+        try:
+            Blocks(dataset, is_known=dataset.count <= _MOST_INDEXED)
+            for x, y in ((0, 0), (dataset.width // 2, dataset.height // 2)):
+                block = Window(x // width * width, y // height * height, width, height).clipped(whole)
+                dataset.read(1, window=RasterioWindow(block.x, block.y, block.width, block.height))
+        except FAULTS as error:
+            if lacks_memory(error):
+                raise MemoryError from error
+        return str(dataset.driver)
+
+
 class Raster:
     """A raster open for reading; a context manager. Use it from one thread at a time.
 
@@ -136,13 +157,13 @@ class Raster:
     ) -> None:
         self.path = source.shown
         self.name = PurePath(source.shown.rstrip("/")).name or source.shown
-        self._source = source
+        self._source = tried(source)
         self._overviews: dict[int, Any] = {}
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
-        self._pages = plan_of(source)
+        self._pages = plan_of(self._source)
         with self._options(), quiet():
             self._dataset = self._opened()
             try:

@@ -1,4 +1,8 @@
-"""Opening datasets: by known drivers only, quietly, and what GDAL says as one reason."""
+"""Opening datasets: by known drivers only, quietly, and what GDAL says as one reason.
+
+Formats whose headers are read here before GDAL does (TIFF, PNG, JPEG) are opened in the process; all others
+are first tried in a child with limits of memory and time (`guard`), since a library may hang or crash.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 import rasterio
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
+from ecodetect import guard
 from ecodetect.errors import RasterError
 from ecodetect.raster_safety import Source
 
@@ -29,6 +35,8 @@ _REMOTE = {
     "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "ALL_CPUS",
 }
+# Drivers that may open a file in this process, with the words of `Source.format`.
+_IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
@@ -39,11 +47,46 @@ def options(*, is_remote: bool) -> AbstractContextManager[Any]:
     return environment
 
 
+def tried(source: Source) -> Source:
+    """The source with the driver that takes it, which has shown so in the guard where it has to.
+
+    Raises RasterError if none takes it, or it can't be opened within the guard's limits.
+    """
+    if source.is_tried or guard.is_inside():
+        return source
+    if source.format in _IN_PROCESS.values():
+        ours = tuple(driver for driver, name in _IN_PROCESS.items() if name == source.format)
+        return replace(source, drivers=ours, is_tried=True)
+    if source.is_remote and (driver := _taken_by_ours(source)):
+        return replace(source, drivers=(driver,), is_tried=True)
+    asked = source.name, source.shown, source.drivers, source.is_remote, source.format
+    driver = guard.call("ecodetect.raster:try_out", *asked, about=source.shown, error=RasterError)
+    return replace(source, drivers=(driver,), is_tried=True)
+
+
+def _taken_by_ours(source: Source) -> str | None:
+    """Which driver that may open it in this process takes a remote file; None: none does."""
+    with options(is_remote=True), quiet():
+        for driver in _IN_PROCESS:
+            try:
+                with rasterio.open(source.name, driver=driver, sharing=False):
+                    return driver
+            except FAULTS as error:
+                if _is_of_network(error):
+                    return driver  # so that it is said
+    return None
+
+
+def _is_of_network(error: Exception) -> bool:
+    return "HTTP" in str(error) or "CURL" in str(error)
+
+
 def opened(source: Source, **more: Any) -> Any:
     """The dataset, by the first driver that takes it; raises RasterError if none does.
 
     more : as `rasterio.open` takes them.
     """
+    source = tried(source)
     first: Exception | None = None
     with rasterio.Env(), quiet():
         for driver in source.drivers:
@@ -51,7 +94,7 @@ def opened(source: Source, **more: Any) -> Any:
                 return rasterio.open(source.name, driver=driver, sharing=False, **more)
             except FAULTS as error:
                 first = first or error
-                if "HTTP" in str(error) or "CURL" in str(error):
+                if _is_of_network(error):
                     break
     reason = reason_of(first, source) if first is not None else "no driver"
     if source.is_remote:
@@ -87,3 +130,12 @@ def reason_of(error: BaseException, source: Source) -> str:
     text = re.sub(r"/vsimem/\S*?: ?", "", text)  # where GDAL's threads unpack
     name = PurePath(source.name).name
     return re.sub(rf"^{re.escape(name)}[,:] ?", "", text.replace(source.name, name))
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether GDAL has failed for want of memory."""
+    while error is not None:
+        if isinstance(error, CPLE_OutOfMemoryError):
+            return True
+        error = error.__cause__
+    return False

@@ -79,6 +79,7 @@ class Source:
     drivers : those that may open it, the likeliest first.
     is_remote : on the network, or inside an archive.
     format : what its first bytes say it is, or None.
+    is_tried : its one driver has opened it before, in the guard.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Source:
     drivers: tuple[str, ...]
     is_remote: bool
     format: str | None = None
+    is_tried: bool = False
 
 
 def locate(
