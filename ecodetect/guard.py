@@ -105,6 +105,11 @@ def stream(
             child.send(NEXT)
 
 
+def is_started() -> bool:
+    """Whether there is a child at present."""
+    return bool(_alive)
+
+
 def is_inside() -> bool:
     """Whether this process is the child: what it opens is guarded already."""
     return guarded.is_serving

@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
@@ -39,6 +39,7 @@ from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
+    check_text_size,
     common_dtype,
     item_bytes,
     read_header,
@@ -118,24 +119,20 @@ def open_raster(
 
 
 def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_: str | None) -> str:
-    """Open and check a raster, and read of it; returns the driver that takes it. For `guard`'s child.
+    """Open a raster and read of it what any command does; returns the driver that takes it.
 
-    What is wrong with its pixels is said where they are read; here it only has to come to an end.
+    For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
     """
     source = Source(name, shown, tuple(drivers), is_remote, format_)
     with options(is_remote=is_remote), quiet(), opened(source) as dataset:
-        check_dataset(dataset, shown)
-        height, width = dataset.block_shapes[0]
-        whole = Window(0, 0, dataset.width, dataset.height)
-        try:
-            Blocks(dataset, is_known=dataset.count <= _MOST_INDEXED)
-            for x, y in ((0, 0), (dataset.width // 2, dataset.height // 2)):
-                block = Window(x // width * width, y // height * height, width, height).clipped(whole)
-                dataset.read(1, window=RasterioWindow(block.x, block.y, block.width, block.height))
-        except FAULTS as error:
-            if lacks_memory(error):
-                raise MemoryError from error
-        return str(dataset.driver)
+        driver = str(dataset.driver)
+    try:
+        with Raster(replace(source, drivers=(driver,)), bands=None, gsd_m=None) as raster:
+            _ = raster.fingerprint, raster.notes
+    except RasterError as error:
+        if lacks_memory(error):
+            raise MemoryError from error
+    return driver
 
 
 class Raster:
@@ -290,6 +287,7 @@ class Raster:
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
                 check_raw_size(self._dataset, file, self.path)
+            check_text_size(self._dataset, file, self.path)
         try:
             for window in self._blocks.absent_places():
                 self._decoded(self._dataset, window, [1])

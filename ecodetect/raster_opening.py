@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import rasterio
@@ -37,6 +37,7 @@ _REMOTE = {
 }
 # Drivers that may open a file in this process, with the words of `Source.format`.
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
+_MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
@@ -60,8 +61,16 @@ def tried(source: Source) -> Source:
     if source.is_remote and (driver := _taken_by_ours(source)):
         return replace(source, drivers=(driver,), is_tried=True)
     asked = source.name, source.shown, source.drivers, source.is_remote, source.format
-    driver = guard.call("ecodetect.raster:try_out", *asked, about=source.shown, error=RasterError)
+    driver = guard.call(
+        "ecodetect.raster:try_out", *asked, about=source.shown, error=RasterError, bytes_read=_size(source)
+    )
     return replace(source, drivers=(driver,), is_tried=True)
+
+
+def _size(source: Source) -> int:
+    """Bytes that opening may have to read: texts and messages are gone through once."""
+    file = Path(source.name)
+    return min(file.stat().st_size, _MOST_READ) if file.is_file() else 0
 
 
 def _taken_by_ours(source: Source) -> str | None:
