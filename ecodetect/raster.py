@@ -50,6 +50,7 @@ from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpr
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
+from ecodetect.raster_state import state_of
 from ecodetect.resampling import axis, resample
 from ecodetect.wording import percent
 
@@ -147,6 +148,7 @@ class Raster:
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
     scale : what the file says that its values are to be multiplied with and added to; it isn't applied.
     block_shape : rows and columns that are unpacked together.
+    state : of its files when it was opened; see `state_now`.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class Raster:
         self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
         self._pages = plan_of(self._source)
+        self._before = state_of([source.name])  # what is read from here on belongs to it, or is noticed
         with self._options(), quiet():
             self._dataset = self._opened()
             try:
@@ -180,12 +183,25 @@ class Raster:
             except BaseException:
                 self._dataset.close()
                 raise
+        self._files = [str(name) for name in getattr(self._dataset, "files", [])] or [source.name]
+        self.state = self.state_now() if state_of([source.name]) == self._before else ""
         self.grid = self._header.grid
         self.bands = tuple(self._header.bands)
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
         self.scale = self._header.scale
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
+
+    def state_now(self) -> str:
+        """The state of its files at this moment; another one than `state` means that they were written to."""
+        return state_of(self._files)
+
+    def check_unchanged(self, state: str) -> None:
+        """Raise RasterError where its files aren't in this state (any more)."""
+        if self.state_now() != state:
+            raise RasterError(
+                f"{self.path} was changed while it was read; run the same command again when it is complete."
+            )
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
         """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
