@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
@@ -39,11 +39,12 @@ from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
+    check_text_size,
     common_dtype,
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_remote import waited
@@ -124,6 +125,23 @@ def open_raster(
         raise
 
 
+def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_: str | None) -> str:
+    """Open a raster and read of it what any command does; returns the driver that takes it.
+
+    For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
+    """
+    source = Source(name, shown, tuple(drivers), is_remote, format_)
+    with options(is_remote=is_remote), quiet(), opened(source) as dataset:
+        driver = str(dataset.driver)
+    try:
+        with Raster(replace(source, drivers=(driver,)), bands=None, gsd_m=None) as raster:
+            _ = raster.fingerprint, raster.notes
+    except RasterError as error:
+        if lacks_memory(error):
+            raise MemoryError from error
+    return driver
+
+
 class Raster:
     """A raster open for reading; a context manager. Use it from one thread at a time.
 
@@ -144,13 +162,13 @@ class Raster:
     ) -> None:
         self.path = source.shown
         self.name = PurePath(source.shown.rstrip("/")).name or source.shown
-        self._source = source
+        self._source = tried(source)
         self._overviews: dict[int, Any] = {}
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
-        self._pages = plan_of(source)
+        self._pages = plan_of(self._source)
         self._before = state_of([source.name])  # what is read from here on belongs to it, or is noticed
         with self._options(), quiet():
             self._dataset = self._opened()
@@ -325,6 +343,7 @@ class Raster:
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
                 check_raw_size(self._dataset, file, self.path)
+            check_text_size(self._dataset, file, self.path)
         try:
             for window in self._blocks.absent_places():
                 self._decoded(self._dataset, window, [1])

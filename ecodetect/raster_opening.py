@@ -1,4 +1,8 @@
-"""Opening datasets: by known drivers only, quietly, and what GDAL says as one reason."""
+"""Opening datasets: by known drivers only, quietly, and what GDAL says as one reason.
+
+Formats whose headers are read here before GDAL does (TIFF, PNG, JPEG) are opened in the process; all others
+are first tried in a child with limits of memory and time (`guard`), since a library may hang or crash.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,22 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import PurePath
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any
 
 import rasterio
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
+<<<<<<< HEAD
 from ecodetect import raster_remote
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.raster_remote import waited
+=======
+from ecodetect import guard
+from ecodetect.errors import RasterError
+>>>>>>> main
 from ecodetect.raster_safety import Source
 
 # GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
@@ -28,6 +38,7 @@ _REMOTE = {
     "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "ALL_CPUS",
 }
+<<<<<<< HEAD
 # What asks our own relay, which is the only one that waits and tries again.
 _RELAYED = {
     **_REMOTE,
@@ -40,6 +51,11 @@ _RELAYED = {
     "GDAL_HTTP_NETRC": "NO",
 }
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
+=======
+# Drivers that may open a file in this process, with the words of `Source.format`.
+_IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
+_MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
+>>>>>>> main
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
@@ -51,6 +67,7 @@ def options(source: Source) -> AbstractContextManager[Any]:
     return environment
 
 
+<<<<<<< HEAD
 def _cloud() -> dict[str, str]:
     """What GDAL is told of servers that it asks itself: those of cloud storage."""
     limits = raster_remote.limits
@@ -65,6 +82,48 @@ def _cloud() -> dict[str, str]:
         # A file that is opened anew is fetched anew.
         "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/:/vsiadls/",
     }
+=======
+def tried(source: Source) -> Source:
+    """The source with the driver that takes it, which has shown so in the guard where it has to.
+
+    Raises RasterError if none takes it, or it can't be opened within the guard's limits.
+    """
+    if source.is_tried or guard.is_inside():
+        return source
+    if source.format in _IN_PROCESS.values():
+        ours = tuple(driver for driver, name in _IN_PROCESS.items() if name == source.format)
+        return replace(source, drivers=ours, is_tried=True)
+    if source.is_remote and (driver := _taken_by_ours(source)):
+        return replace(source, drivers=(driver,), is_tried=True)
+    asked = source.name, source.shown, source.drivers, source.is_remote, source.format
+    driver = guard.call(
+        "ecodetect.raster:try_out", *asked, about=source.shown, error=RasterError, bytes_read=_size(source)
+    )
+    return replace(source, drivers=(driver,), is_tried=True)
+
+
+def _size(source: Source) -> int:
+    """Bytes that opening may have to read: texts and messages are gone through once."""
+    file = Path(source.name)
+    return min(file.stat().st_size, _MOST_READ) if file.is_file() else 0
+
+
+def _taken_by_ours(source: Source) -> str | None:
+    """Which driver that may open it in this process takes a remote file; None: none does."""
+    with options(is_remote=True), quiet():
+        for driver in _IN_PROCESS:
+            try:
+                with rasterio.open(source.name, driver=driver, sharing=False):
+                    return driver
+            except FAULTS as error:
+                if _is_of_network(error):
+                    return driver  # so that it is said
+    return None
+
+
+def _is_of_network(error: Exception) -> bool:
+    return "HTTP" in str(error) or "CURL" in str(error)
+>>>>>>> main
 
 
 def opened(source: Source, **more: Any) -> Any:
@@ -72,6 +131,7 @@ def opened(source: Source, **more: Any) -> Any:
 
     more : as `rasterio.open` takes them.
     """
+<<<<<<< HEAD
     found = waited(source.remote, lambda: _attempt(source, more))
     if not isinstance(found, Exception):
         return _OnServer(found, source, more) if source.is_on_server else found
@@ -81,6 +141,21 @@ def opened(source: Source, **more: Any) -> Any:
     if source.is_remote and source.remote is None:
         kind = NetworkError if source.is_on_server and _is_of_network(found) else RasterError
         raise kind(
+=======
+    source = tried(source)
+    first: Exception | None = None
+    with rasterio.Env(), quiet():
+        for driver in source.drivers:
+            try:
+                return rasterio.open(source.name, driver=driver, sharing=False, **more)
+            except FAULTS as error:
+                first = first or error
+                if _is_of_network(error):
+                    break
+    reason = reason_of(first, source) if first is not None else "no driver"
+    if source.is_remote:
+        raise RasterError(
+>>>>>>> main
             f"{source.shown} can't be opened ({reason}); check the address and the connection."
         ) from first
     if source.format is not None:
@@ -183,3 +258,12 @@ def reason_of(error: BaseException, source: Source) -> str:
         text = re.sub(r"http://127\.0\.0\.1:\d+/\S*", source.shown, text)  # our own relay
     name = PurePath(source.name).name
     return re.sub(rf"^{re.escape(name)}[,:] ?", "", text.replace(source.name, name))
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether GDAL has failed for want of memory."""
+    while error is not None:
+        if isinstance(error, CPLE_OutOfMemoryError):
+            return True
+        error = error.__cause__
+    return False

@@ -79,7 +79,11 @@ class Source:
     drivers : those that may open it, the likeliest first.
     is_remote : on the network, or inside an archive.
     format : what its first bytes say it is, or None.
+<<<<<<< HEAD
     remote : what stands between GDAL and the web server; None for other places.
+=======
+    is_tried : its one driver has opened it before, in the guard.
+>>>>>>> main
     """
 
     name: str
@@ -87,12 +91,16 @@ class Source:
     drivers: tuple[str, ...]
     is_remote: bool
     format: str | None = None
+<<<<<<< HEAD
     remote: Remote | None = None
 
     @property
     def is_on_server(self) -> bool:
         """Whether GDAL speaks to a server itself, with credentials of its own."""
         return self.remote is None and _SERVERS.search(self.name) is not None
+=======
+    is_tried: bool = False
+>>>>>>> main
 
 
 def locate(
