@@ -131,7 +131,7 @@ def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_:
     For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
     """
     source = Source(name, shown, tuple(drivers), is_remote, format_)
-    with options(is_remote=is_remote), quiet(), opened(source) as dataset:
+    with options(source), quiet(), opened(source) as dataset:
         driver = str(dataset.driver)
     try:
         with Raster(replace(source, drivers=(driver,)), bands=None, gsd_m=None) as raster:

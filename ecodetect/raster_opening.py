@@ -21,14 +21,9 @@ import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
-<<<<<<< HEAD
-from ecodetect import raster_remote
+from ecodetect import guard, raster_remote
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.raster_remote import waited
-=======
-from ecodetect import guard
-from ecodetect.errors import RasterError
->>>>>>> main
 from ecodetect.raster_safety import Source
 
 # GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
@@ -38,7 +33,6 @@ _REMOTE = {
     "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "ALL_CPUS",
 }
-<<<<<<< HEAD
 # What asks our own relay, which is the only one that waits and tries again.
 _RELAYED = {
     **_REMOTE,
@@ -51,23 +45,20 @@ _RELAYED = {
     "GDAL_HTTP_NETRC": "NO",
 }
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
-=======
 # Drivers that may open a file in this process, with the words of `Source.format`.
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
 _MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
->>>>>>> main
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
 
 def options(source: Source) -> AbstractContextManager[Any]:
     """GDAL's options while a file is touched."""
-    given = _RELAYED if source.remote is not None else _cloud() if source.is_remote else {}
+    given = _RELAYED if source.is_relayed else _cloud() if source.is_remote else {}
     environment: AbstractContextManager[Any] = rasterio.Env(**given)
     return environment
 
 
-<<<<<<< HEAD
 def _cloud() -> dict[str, str]:
     """What GDAL is told of servers that it asks itself: those of cloud storage."""
     limits = raster_remote.limits
@@ -82,7 +73,8 @@ def _cloud() -> dict[str, str]:
         # A file that is opened anew is fetched anew.
         "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/:/vsiadls/",
     }
-=======
+
+
 def tried(source: Source) -> Source:
     """The source with the driver that takes it, which has shown so in the guard where it has to.
 
@@ -93,12 +85,21 @@ def tried(source: Source) -> Source:
     if source.format in _IN_PROCESS.values():
         ours = tuple(driver for driver, name in _IN_PROCESS.items() if name == source.format)
         return replace(source, drivers=ours, is_tried=True)
-    if source.is_remote and (driver := _taken_by_ours(source)):
+    if source.is_remote and not source.is_relayed and (driver := _taken_by_ours(source)):
         return replace(source, drivers=(driver,), is_tried=True)
     asked = source.name, source.shown, source.drivers, source.is_remote, source.format
-    driver = guard.call(
-        "ecodetect.raster:try_out", *asked, about=source.shown, error=RasterError, bytes_read=_size(source)
-    )
+    try:
+        driver = guard.call(
+            "ecodetect.raster:try_out",
+            *asked,
+            about=source.shown,
+            error=RasterError,
+            bytes_read=_size(source),
+        )
+    except RasterError as error:
+        if source.remote is not None and (fault := source.remote.fault()) is not None:
+            raise fault from error
+        raise
     return replace(source, drivers=(driver,), is_tried=True)
 
 
@@ -110,7 +111,7 @@ def _size(source: Source) -> int:
 
 def _taken_by_ours(source: Source) -> str | None:
     """Which driver that may open it in this process takes a remote file; None: none does."""
-    with options(is_remote=True), quiet():
+    with options(source), quiet():
         for driver in _IN_PROCESS:
             try:
                 with rasterio.open(source.name, driver=driver, sharing=False):
@@ -121,41 +122,21 @@ def _taken_by_ours(source: Source) -> str | None:
     return None
 
 
-def _is_of_network(error: Exception) -> bool:
-    return "HTTP" in str(error) or "CURL" in str(error)
->>>>>>> main
-
-
 def opened(source: Source, **more: Any) -> Any:
     """The dataset, by the first driver that takes it; raises RasterError if none does.
 
     more : as `rasterio.open` takes them.
     """
-<<<<<<< HEAD
+    source = tried(source)
     found = waited(source.remote, lambda: _attempt(source, more))
     if not isinstance(found, Exception):
         return _OnServer(found, source, more) if source.is_on_server else found
     if source.remote is not None and (fault := source.remote.fault()) is not None:
         raise fault from found
     first, reason = found, reason_of(found, source)
-    if source.is_remote and source.remote is None:
+    if source.is_remote and not source.is_relayed:
         kind = NetworkError if source.is_on_server and _is_of_network(found) else RasterError
         raise kind(
-=======
-    source = tried(source)
-    first: Exception | None = None
-    with rasterio.Env(), quiet():
-        for driver in source.drivers:
-            try:
-                return rasterio.open(source.name, driver=driver, sharing=False, **more)
-            except FAULTS as error:
-                first = first or error
-                if _is_of_network(error):
-                    break
-    reason = reason_of(first, source) if first is not None else "no driver"
-    if source.is_remote:
-        raise RasterError(
->>>>>>> main
             f"{source.shown} can't be opened ({reason}); check the address and the connection."
         ) from first
     if source.format is not None:

@@ -30,6 +30,7 @@ from ecodetect.web_connection import Limits
 
 _Found = TypeVar("_Found")
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from ecodetect.relay import main; main()"
+RELAYED = "/vsicurl/http://127.0.0.1:"  # how names begin of what GDAL asks the relay for
 _LOOK_S = 0.1  # how often a waiting main thread lets Ctrl-C through
 limits = Limits()
 

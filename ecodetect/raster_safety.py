@@ -19,7 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ecodetect.errors import RasterError
-from ecodetect.raster_remote import Remote
+from ecodetect.raster_remote import RELAYED, Remote
 
 # Formats whose pixels are in the file itself (or in a twin of the same name, as ENVI's), in GDAL's order.
 # Not here: VRT and DERIVED, tile indexes and services (GTI, STACTA, STACIT, WMS, WMTS, WCS, MBTiles, …), and
@@ -79,11 +79,8 @@ class Source:
     drivers : those that may open it, the likeliest first.
     is_remote : on the network, or inside an archive.
     format : what its first bytes say it is, or None.
-<<<<<<< HEAD
-    remote : what stands between GDAL and the web server; None for other places.
-=======
     is_tried : its one driver has opened it before, in the guard.
->>>>>>> main
+    remote : what stands between GDAL and the web server; None for other places.
     """
 
     name: str
@@ -91,16 +88,18 @@ class Source:
     drivers: tuple[str, ...]
     is_remote: bool
     format: str | None = None
-<<<<<<< HEAD
+    is_tried: bool = False
     remote: Remote | None = None
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether GDAL asks our own relay for it; in the guard's child, too."""
+        return self.name.startswith(RELAYED)
 
     @property
     def is_on_server(self) -> bool:
         """Whether GDAL speaks to a server itself, with credentials of its own."""
-        return self.remote is None and _SERVERS.search(self.name) is not None
-=======
-    is_tried: bool = False
->>>>>>> main
+        return not self.is_relayed and _SERVERS.search(self.name) is not None
 
 
 def locate(
@@ -170,7 +169,9 @@ def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
         likeliest = next((driver for magic, driver in _MAGIC if remote.head.startswith(magic)), None)
         if likeliest:
             drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
-        return Source(remote.name, text, drivers, True, _FORMATS.get(likeliest or "", likeliest), remote)
+        return Source(
+            remote.name, text, drivers, True, _FORMATS.get(likeliest or "", likeliest), remote=remote
+        )
     except BaseException:
         remote.close()
         raise
