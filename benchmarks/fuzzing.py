@@ -9,7 +9,7 @@ traceback  any exception that isn't a UserError, or exit 1 of the command line
 signal     a crash
 hang       more seconds of a core than the target's `most_s`, or HANG_S in all
 memory     a peak above MOST_MB
-stray      anything on stdout or stderr that isn't ours
+stray      anything on a command's stdout or stderr that isn't ours
 outside    a file opened, written or removed outside the case's folder
 left       a file left in the case's folder, or one of its files changed
 network    a connection to anywhere
@@ -47,6 +47,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a case is a matter of one core
 
+from ecodetect_cli.terminal import alone
 from mutations import PORT, SECRET, spoilt
 
 from ecodetect.errors import UserError
@@ -524,6 +525,8 @@ class _Sandbox:
         if is_quiet:
             sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
             sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+            self._alone = alone()  # as the command line is: libraries may print in C as they like
+            self._alone.__enter__()
         _quiet()
         self._inotify = _watched((self.outside, self.here, self.root), self.outside)
         sys.addaudithook(self._on_event)
