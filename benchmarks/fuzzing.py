@@ -55,7 +55,10 @@ from ecodetect.errors import UserError
 HANG_S, MOST_MB = 90, 1000
 ROOM = 4 << 30  # of address space, beyond what there is when a worker starts: a case can't take the machine
 _KEPT_PER_KIND = 3
-_MODULES = ("ecodetect.describing", "ecodetect.scanning", "ecodetect_cli.info", "ecodetect_cli.scan")
+_MODULES = (
+    *("ecodetect.describing", "ecodetect.scanning", "ecodetect.converting"),
+    *("ecodetect_cli.info", "ecodetect_cli.scan", "ecodetect_cli.convert"),
+)
 _WRITTEN_S = 1_700_000_000  # when all files of cases were changed
 
 
@@ -91,7 +94,7 @@ class Target:
     most_s: float = 10
     kept: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    batch: int = 300
+    batch: int = 1000
     modules: tuple[str, ...] = ()
 
 
@@ -552,11 +555,12 @@ class _Sandbox:
     def listing(self) -> dict[str, tuple[int, int]]:
         """Size and time of what lies in the folder of the case, and of what is temporary."""
         found = {}
-        for folder in (self.case, self.temporary):
-            for path in folder.rglob("*"):
-                state = path.lstat()
-                if path.is_file():
-                    found[str(path.relative_to(self.root))] = (state.st_size, state.st_mtime_ns)
+        for top in (self.case, self.temporary):
+            for folder, _, names in os.walk(top):
+                for name in names:
+                    path = f"{folder}/{name}"
+                    state = os.lstat(path)
+                    found[path] = (state.st_size, state.st_mtime_ns)
         return found
 
     def watch(self, *, on: bool) -> None:
@@ -692,12 +696,8 @@ def _forget_peak() -> None:
 
 
 def _peak_mb() -> float:
-    """The peak of this process's memory, in MB."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The peak of this process's memory since it was forgotten, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _children_s() -> float:
