@@ -86,8 +86,10 @@ LAYERS = [
         "ecodetect.raster_safety",
         "ecodetect.raster_state",
         "ecodetect.resampling",
-        "ecodetect.tiff_pages",
     ],
+    ["ecodetect.raster_sides"],
+    ["ecodetect.raster_hdf5", "ecodetect.raster_references", "ecodetect.vrt_mosaic"],
+    ["ecodetect.tiff_pages"],
     ["ecodetect.agreement"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
