@@ -21,8 +21,9 @@ from typing import Any
 
 from ecodetect import guard, vrt_mosaic
 from ecodetect.errors import RasterError
-from ecodetect.raster_hdf5 import begins_at
+from ecodetect.raster_hdf5 import SIGNATURE, begins_at
 from ecodetect.raster_references import check_references
+from ecodetect.raster_remote import RELAYED, Remote
 from ecodetect.raster_sides import check_sides
 from ecodetect.vrt_mosaic import is_vrt
 
@@ -92,6 +93,7 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
     (b"EHFA_HEADER_TAG", "HFA"),
     (b"GRIB", "GRIB"),
+    (SIGNATURE, "HDF5"),
     (b"CDF", "netCDF"),
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
@@ -105,16 +107,17 @@ _FORMATS = {
     "GTiff": "TIFF",
     "JP2OpenJPEG": "JPEG 2000",
     "HFA": "HFA image",
-    "netCDF": "HDF5 or netCDF file",
+    "HDF5": "HDF5 or netCDF file",
+    "netCDF": "netCDF file",
+    "GPKG": "GeoPackage",
 }
 _SCHEMES = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
     "s3": "/vsis3/",
     "gs": "/vsigs/",
     "az": "/vsiaz/",
     "abfs": "/vsiadls/",
 }
+_SERVERS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|mem|subfile|sparse|cached|crypt|stdin)\w+[/?]")
 # One array of a file with several, in GDAL's spelling: `NETCDF:"file.nc":variable`, `GTIFF_DIR:2:pages.tif`.
 _NAMED_ARRAY = re.compile(r'(NETCDF|HDF5|GPKG):(?:"([^"]+)":([^"]+)|([^"]+):([^":]+))', re.IGNORECASE)
 _NUMBERED_ARRAY = re.compile(r"((GTIFF_DIR):(?:off:)?\d+|(NITF_IM):\d+):(.+)", re.IGNORECASE)
@@ -159,6 +162,8 @@ class Source:
     is_remote : on the network, or inside an archive.
     format : what its first bytes say it is, or None.
     file : that holds it, on this machine; None: it is remote.
+    is_tried : its one driver has opened it before, in the guard.
+    remote : what stands between GDAL and the web server; None for other places.
     """
 
     name: str
@@ -167,6 +172,18 @@ class Source:
     is_remote: bool
     format: str | None = None
     file: Path | None = None
+    is_tried: bool = False
+    remote: Remote | None = None
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether GDAL asks our own relay for it; in the guard's child, too."""
+        return self.name.startswith(RELAYED)
+
+    @property
+    def is_on_server(self) -> bool:
+        """Whether GDAL speaks to a server itself, with credentials of its own."""
+        return not self.is_relayed and _SERVERS.search(self.name) is not None
 
 
 def locate(
@@ -186,6 +203,8 @@ def locate(
     scheme, divider, rest = text.partition("://")
     if divider and scheme.lower() == "file":
         text = rest
+    elif (address := re.fullmatch(r"(?i)(?:/vsicurl/)?(https?://.*)", text, re.DOTALL)) is not None:
+        return _at_address(address[1], text, remote)
     elif divider and scheme.lower() in _SCHEMES:
         return Source(_SCHEMES[scheme.lower()] + rest, text, remote, True)
     file = Path(text)
@@ -218,10 +237,10 @@ def _checked(file: Path, head: bytes, shown: str) -> Source:
     """A file on this machine that is no VRT; raises RasterError if it is cut off, or leads elsewhere."""
     if head.lstrip().startswith(b"<"):
         raise RasterError(f"{shown} is not a raster but XML; only VRT mosaics are read of that kind.")
-    likeliest = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+    likeliest = _likeliest(head)
     drivers = _OTHERS if likeliest is None else (likeliest, *(one for one in _OTHERS if one != likeliest))
-    if likeliest not in _BY_BEGINNING and begins_at(file) is not None:
-        likeliest, drivers = "netCDF", _HDF5
+    if likeliest == "HDF5" or (likeliest not in _BY_BEGINNING and begins_at(file) is not None):
+        likeliest, drivers = "HDF5", _HDF5
         guard.call("ecodetect.raster_hdf5:check", str(file.absolute()), shown, about=shown, error=RasterError)
     check_sides(file, likeliest, shown)
     check_references(file, likeliest, shown)
@@ -230,6 +249,11 @@ def _checked(file: Path, head: bytes, shown: str) -> Source:
     # A database may hold anything: that GDAL takes none of it says nothing of damage.
     format_ = None if likeliest == "GPKG" else _FORMATS.get(likeliest or "", likeliest)
     return Source(str(file.absolute()), shown, drivers, False, format_, file)
+
+
+def _likeliest(head: bytes) -> str | None:
+    """The driver that a file's first bytes speak for."""
+    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
 
 
 def _array(text: str) -> Source | None:
@@ -270,6 +294,26 @@ def _check_virtual(name: str, shown: str) -> None:
     for system in re.findall(r"/vsi([^/?]*)", name):
         if system not in _VIRTUAL:
             raise RasterError(f"{shown} can't be opened: /vsi{system}/ is not read; name the file itself.")
+
+
+def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
+    """A raster on a web server, of which the first bytes are fetched."""
+    remote = Remote(address, text)
+    try:
+        if is_vrt(remote.head) and VRT not in drivers:
+            raise RasterError(f"{text} can't be opened: a VRT is read only from this machine; download it.")
+        likeliest = _likeliest(remote.head)
+        format_ = _FORMATS.get(likeliest or "", likeliest)
+        if likeliest and likeliest not in drivers:
+            raise RasterError(
+                f"{text} can't be opened: a {format_} is read only from this machine; download it."
+            )
+        if likeliest:
+            drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
+        return Source(remote.name, text, drivers, True, format_, remote=remote)
+    except BaseException:
+        remote.close()
+        raise
 
 
 def _missing(file: Path, text: str) -> str:
