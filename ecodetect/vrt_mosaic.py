@@ -39,7 +39,7 @@ def is_vrt(head: bytes) -> bool:
 
 
 def sources(file: Path, shown: str) -> Iterator[tuple[str, Path]]:
-    """The files that a VRT takes its pixels from: as it names them, and where they are.
+    """The files that a VRT takes its pixels from: as it names them, and where they are, links unfollowed.
 
     Raises RasterError unless it is a plain mosaic of files in its own folder (or below it) that are there.
     """
@@ -71,12 +71,11 @@ def sources(file: Path, shown: str) -> Iterator[tuple[str, Path]]:
         place = folder / name if is_relative else Path(name).absolute()
         if not name or re.match(r"/vsi|[\w+.-]{2,}:|<", name):
             raise RasterError(f"{shown} takes pixels from outside its folder ('{_short(name)}'){REMEDY}.")
-        inside = place.resolve()
-        if not inside.is_relative_to(folder):
+        if not place.resolve().is_relative_to(folder):
             raise RasterError(f"{shown} takes pixels from outside its folder ('{_short(name)}'){REMEDY}.")
-        if not inside.is_file():
+        if not place.is_file():
             raise RasterError(f"{shown} can't be read: its source {_short(name)} is missing.")
-        yield name, inside
+        yield name, place
 
 
 def read_xml(file: Path, shown: str) -> ElementTree.Element:
