@@ -44,7 +44,7 @@ from ecodetect.raster_header import (
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried
+from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried, unheard
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_remote import waited
@@ -425,6 +425,7 @@ class Raster:
             valid = both(valid, self._blocks.written(window))
         return pixels, valid
 
+    @unheard()
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
         part = RasterioWindow(window.x, window.y, window.width, window.height)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -218,15 +219,33 @@ def _given(found: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep from stderr what we say in our own words: warnings, and messages that rasterio can't decode."""
-    hooks = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
+    """Keep from stderr what we say in our own words: warnings, and what `unheard` keeps from it."""
+    with unheard(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_turn = threading.Lock()
+_inside: list[tuple[Any, Any]] = []  # Python's hooks as they were, once for each that is unheard now
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Let Python print nothing of GDAL's messages that rasterio can't decode: nobody can catch those errors.
+
+    For all threads, as long as one is here.
+    """
+    with _turn:
+        hooks = _inside[0] if _inside else (sys.unraisablehook, sys.excepthook)
+        _inside.append(hooks)
+        sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        sys.unraisablehook, sys.excepthook = hooks
+        with _turn:
+            _inside.pop()
+            if not _inside:
+                sys.unraisablehook, sys.excepthook = hooks
 
 
 def reason_of(error: BaseException, source: Source) -> str:
