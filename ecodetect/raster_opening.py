@@ -19,7 +19,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
-from ecodetect import guard
+from ecodetect import databases, guard
 from ecodetect.errors import RasterError
 from ecodetect.raster_safety import Source
 
@@ -55,6 +55,8 @@ def tried(source: Source) -> Source:
     """
     if source.is_tried or guard.is_inside():
         return source
+    if not source.is_remote:
+        source = _at_rest(source)
     if source.format in _IN_PROCESS.values():
         ours = tuple(driver for driver, name in _IN_PROCESS.items() if name == source.format)
         return replace(source, drivers=ours, is_tried=True)
@@ -65,6 +67,16 @@ def tried(source: Source) -> Source:
         "ecodetect.raster:try_out", *asked, about=source.shown, error=RasterError, bytes_read=_size(source)
     )
     return replace(source, drivers=(driver,), is_tried=True)
+
+
+def _at_rest(source: Source) -> Source:
+    """The source, or a copy of it: of a GeoPackage that SQLite couldn't read without writing beside it."""
+    is_part = source.name.upper().startswith("GPKG:")  # GPKG:file:table
+    file = Path(source.name[5:].rpartition(":")[0] if is_part else source.name)
+    if not databases.is_at_work(file):
+        return source
+    copy = str(databases.lasting_copy(file, error=RasterError))
+    return replace(source, name=source.name.replace(str(file), copy))
 
 
 def _size(source: Source) -> int:
