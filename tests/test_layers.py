@@ -86,8 +86,14 @@ LAYERS = [
         "ecodetect.raster_safety",
         "ecodetect.raster_state",
         "ecodetect.resampling",
-        "ecodetect.tiff_pages",
     ],
+    ["ecodetect.raster_sides"],
+    ["ecodetect.raster_hdf5", "ecodetect.raster_references", "ecodetect.vrt_mosaic"],
+    ["ecodetect.tiff_pages"],
+    ["ecodetect.raster_remote"],
+    ["ecodetect.relay"],
+    ["ecodetect.upstream"],
+    ["ecodetect.web_connection"],
     ["ecodetect.agreement"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
@@ -147,7 +153,13 @@ LAYERS = [
     ["ecodetect.databases"],
     ["ecodetect.extras", "ecodetect.guard"],
     ["ecodetect.guarded"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
+    [
+        "ecodetect.errors",
+        "ecodetect.notes",
+        "ecodetect.spreadsheet",
+        "ecodetect.whole_file",
+        "ecodetect.wording",
+    ],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.
