@@ -108,12 +108,13 @@ def tried(source: Source) -> Source:
 
 def _at_rest(source: Source) -> Source:
     """The source, or a copy of it: of a GeoPackage that SQLite couldn't read without writing beside it."""
-    is_part = source.name.upper().startswith("GPKG:")  # GPKG:file:table
-    file = Path(source.name[5:].rpartition(":")[0] if is_part else source.name)
-    if not databases.is_at_work(file):
+    file = source.file
+    if file is None or not databases.is_at_work(file):
         return source
     copy = databases.lasting_copy(file, error=RasterError)
-    return replace(source, name=source.name.replace(str(file), str(copy)), file=copy)
+    is_part = source.name.upper().startswith("GPKG:")  # GPKG:file:table
+    name = f"GPKG:{copy}:{source.name.rpartition(':')[2]}" if is_part else str(copy)
+    return replace(source, name=name, file=copy)
 
 
 def _size(source: Source) -> int:
