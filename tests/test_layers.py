@@ -107,6 +107,7 @@ LAYERS = [
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",
+        "ecodetect.formats.arrow_parts",
         "ecodetect.formats.image_matching",
         "ecodetect.formats.json_stream",
         "ecodetect.formats.masks",
@@ -150,6 +151,7 @@ LAYERS = [
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.class_names", "ecodetect.duplicates"],
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
+    ["ecodetect.databases"],
     ["ecodetect.extras", "ecodetect.guard"],
     ["ecodetect.guarded"],
     [
