@@ -31,16 +31,19 @@ def test_rasters(tmp_path: Path) -> None:
     done = subprocess.run([*command, "-o", f"{tmp_path}/out/"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert not done.stdout
-    lines = done.stderr.splitlines()
+    *lines, end = done.stderr.splitlines()
+    assert end.endswith(f"of {len(files)} rasters couldn't be scanned.")
     assert all(line.startswith(OURS) for line in lines), done.stderr
     refused = [line for line in lines if line.startswith("error: ")]
     assert len(refused) + len(list((tmp_path / "out").rglob("*.geojson"))) == len(files)
 
 
 def assert_refused(ecodetect: Run, model: Path, folder: Path) -> None:
-    """One sentence from what only looks and from what searches, and nothing written."""
+    """One sentence, and nothing written."""
     raster = write_raster(folder / "a.tif", noise(4, 64, 64))
-    for arguments in (("scan", raster, "-m", model, "-o", folder / "out.csv", "--bands", "red=1,green=2,blue=3,nir=4"),):
+    for arguments in (
+        ("scan", raster, "-m", model, "-o", folder / "out.csv", "--bands", "red=1,green=2,blue=3,nir=4"),
+    ):
         done = ecodetect(*arguments)
         assert done.code == 2, done.err
         assert done.err.startswith("error: ")
