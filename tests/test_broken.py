@@ -1,7 +1,7 @@
 """Files that once broke a command, found by `benchmarks/fuzz_*.py`: now an answer, or one sentence.
 
 They lie in `broken/`: `rasters/` in a folder each, with the files beside them; `cards/`, put into a bundle
-here; `models/`. What is found anew goes there too, as small as it can be made.
+here; `models/`; `layers/`, in a folder each. What is found anew goes there too, as small as it can be made.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from command_line import Run
 from safetensors.numpy import save_file
 from training_sets import noise, write_raster
 
+from ecodetect import formats
 from ecodetect.bundle import KEY
 
 BROKEN = Path(__file__).parent / "broken"
@@ -36,6 +38,18 @@ def test_rasters(tmp_path: Path) -> None:
     assert all(line.startswith(OURS) for line in lines), done.stderr
     refused = [line for line in lines if line.startswith("error: ")]
     assert len(refused) + len(list((tmp_path / "out").rglob("*.geojson"))) == len(files)
+
+
+@pytest.mark.parametrize("folder", sorted((BROKEN / "layers").iterdir()), ids=lambda folder: folder.stem)
+def test_layers(ecodetect: Run, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "layer")
+    suffixes = formats.suffixes(writing=False)
+    (path,) = (path for path in (tmp_path / "layer").iterdir() if path.suffix in suffixes)
+    began = time.process_time()
+    done = ecodetect("info", path)
+    assert time.process_time() - began < 8  # seconds of a core, in which most files are read a thousand times
+    assert done.code in (0, 2), done.err
+    assert all(line.startswith(OURS) for line in done.err.splitlines())
 
 
 def assert_refused(ecodetect: Run, model: Path, folder: Path) -> None:
