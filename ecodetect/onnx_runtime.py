@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import BundleError
+from ecodetect.bundle import BundleError, check_answers
 from ecodetect.errors import UserError
 from ecodetect.extras import check_installed
 from ecodetect.onnx_file import OnnxModel
@@ -50,6 +50,7 @@ class OnnxNetwork:
             found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image)
         except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
             raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
+        check_answers(found, self.name)
         return found
 
 

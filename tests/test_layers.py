@@ -70,7 +70,7 @@ LAYERS = [
         "ecodetect.detectors.window_networks",
     ],
     ["ecodetect.detectors.outlines", "ecodetect.detectors.peaks"],
-    ["ecodetect.detectors.protocol", "ecodetect.raster_values"],
+    ["ecodetect.detectors.protocol", "ecodetect.detectors.card_reading", "ecodetect.raster_values"],
     ["ecodetect.raster"],
     ["ecodetect.raster_pixels"],
     ["ecodetect.raster_header", "ecodetect.input_spec"],
@@ -143,7 +143,13 @@ LAYERS = [
     ["ecodetect.class_names", "ecodetect.duplicates"],
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.extras"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
+    [
+        "ecodetect.errors",
+        "ecodetect.notes",
+        "ecodetect.strict_json",
+        "ecodetect.whole_file",
+        "ecodetect.wording",
+    ],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecodetect import __version__
-from ecodetect.bundle import Bundle, Card
+from ecodetect import __version__, detectors
+from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.errors import UserError
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes
 from ecodetect.training.beginning import begin as begin_with
@@ -103,6 +104,7 @@ def begin(
     card = _card(name, begun, made, whole, command)
     if hasattr(begun.detector, "weighted"):
         card = begun.detector.weighted(card, statistics.per_class, begun.wished)
+    _check(card)
     return Case(
         begun.kind, begun.detector, begun.start, begun.wished, made, begun.gathered, sides, whole, training,
         validation, statistics, card, begun.is_patches,
@@ -147,6 +149,14 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
             "torch": str(torch.__version__),
         },
     )
+
+
+def _check(card: Card) -> None:
+    """Raise UserError, before hours of training, for a card that nobody could open afterwards."""
+    try:
+        detectors.check_card(Card.from_json(card.to_json(), source=card.name))
+    except BundleError as error:
+        raise UserError(f"There can be no model of these annotations and settings: {error}") from error
 
 
 def _round(value: float) -> float:
