@@ -91,7 +91,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _parsed(kind: type[T], facts: Any, where: str) -> T:
     """A dataclass from what JSON says; raises ValueError, naming the option."""
     if not isinstance(facts, Mapping):
-        raise ValueError(f"{where or 'options'} can't be {_shown(facts)}")
+        raise ValueError(f"{where.rstrip('.') or 'options'} can't be {_shown(facts)}")
     fields = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(facts) - set(fields))
     if unknown:

@@ -123,7 +123,7 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
     shape = options_of(card).network
     if opened.stride != shape.step and (shape.kind != "valid" or opened.stride % shape.step):
         raise BundleError(
-            f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px, not {shape.step})."
+            f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px)."
         )
     return _with_learner(bundle, opened)
 
