@@ -133,6 +133,7 @@ LAYERS = [
         "ecodetect.scaling",
         "ecodetect.values",
     ],
+    ["ecodetect.onnx_work"],
     ["ecodetect.onnx_file"],
     ["ecodetect.parts"],
     ["ecodetect.matching"],

@@ -122,9 +122,7 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
     opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
     shape = options_of(card).network
     if opened.stride != shape.step and (shape.kind != "valid" or opened.stride % shape.step):
-        raise BundleError(
-            f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px)."
-        )
+        raise BundleError(f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px).")
     return _with_learner(bundle, opened)
 
 
