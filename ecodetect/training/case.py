@@ -104,7 +104,6 @@ def begin(
     card = _card(name, begun, made, whole, command)
     if hasattr(begun.detector, "weighted"):
         card = begun.detector.weighted(card, statistics.per_class, begun.wished)
-    _check(card)
     return Case(
         begun.kind, begun.detector, begun.start, begun.wished, made, begun.gathered, sides, whole, training,
         validation, statistics, card, begun.is_patches,
@@ -151,7 +150,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
     )
 
 
-def _check(card: Card) -> None:
+def check_card(card: Card) -> None:
     """Raise UserError, before hours of training, for a card that nobody could open afterwards."""
     try:
         detectors.check_card(Card.from_json(card.to_json(), source=card.name))
