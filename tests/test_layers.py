@@ -118,9 +118,8 @@ LAYERS = [
         "ecodetect.formats.qgis_style",
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
-        "ecodetect.formats.xml_writing",
     ],
-    ["ecodetect.formats.table_numbers"],
+    ["ecodetect.formats.table_numbers", "ecodetect.formats.xml_writing"],
     [
         "ecodetect.formats.collecting",
         "ecodetect.formats.curves",
