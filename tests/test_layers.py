@@ -136,6 +136,7 @@ LAYERS = [
     ["ecodetect.onnx_file"],
     ["ecodetect.parts"],
     ["ecodetect.matching"],
+    ["ecodetect.assignment"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
