@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from ecodetect.chip import Chip
-from ecodetect.errors import GridError, RasterError
+from ecodetect.errors import GridError, NetworkError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import CELL_PX, Samples, lattice
 from ecodetect.notes import Note
@@ -39,16 +39,19 @@ from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
+    check_text_size,
     common_dtype,
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried, unheard
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
+from ecodetect.raster_remote import waited
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
-from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
+from ecodetect.raster_safety import Source, check_files, locate
+from ecodetect.raster_state import state_of
 from ecodetect.resampling import axis, resample
 from ecodetect.wording import percent
 
@@ -107,14 +110,36 @@ def open_raster(
         When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
-    def check_source(name: str, shown: str) -> None:
-        source = Source(name, shown, DRIVERS, False)
+    def check_source(source: Source) -> None:
         with opened(source) as dataset:
-            check_dataset(dataset, shown)
-            check_files(dataset, Path(name), source)
+            check_dataset(dataset, source.shown)
+            check_files(dataset, Path(source.name), source)
 
     source = locate(path, allow_vrt=allow_vrt, check_source=check_source)
-    return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
+    try:
+        return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
+    except BaseException:
+        if source.remote is not None:
+            source.remote.close()
+        raise
+
+
+def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_: str | None) -> str:
+    """Open a raster and read of it what any command does; returns the driver that takes it.
+
+    For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
+    """
+    file = None if is_remote or not Path(name).is_file() else Path(name)
+    source = Source(name, shown, tuple(drivers), is_remote, format_, file)
+    with options(source), quiet(), opened(source) as dataset:
+        driver = str(dataset.driver)
+    try:
+        with Raster(replace(source, drivers=(driver,)), bands=None, gsd_m=None) as raster:
+            _ = raster.fingerprint, raster.notes
+    except RasterError as error:
+        if lacks_memory(error):
+            raise MemoryError from error
+    return driver
 
 
 class Raster:
@@ -129,6 +154,7 @@ class Raster:
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
     scale : what the file says that its values are to be multiplied with and added to; it isn't applied.
     block_shape : rows and columns that are unpacked together.
+    state : of its files when it was opened; see `state_now`.
     """
 
     def __init__(
@@ -136,13 +162,14 @@ class Raster:
     ) -> None:
         self.path = source.shown
         self.name = PurePath(source.shown.rstrip("/")).name or source.shown
-        self._source = source
+        self._source = tried(source)
         self._overviews: dict[int, Any] = {}
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
-        self._pages = plan_of(source)
+        self._pages = plan_of(self._source)
+        self._before = state_of([source.name])  # what is read from here on belongs to it, or is noticed
         with self._options(), quiet():
             self._dataset = self._opened()
             try:
@@ -162,12 +189,39 @@ class Raster:
             except BaseException:
                 self._dataset.close()
                 raise
+        self._files = [str(name) for name in getattr(self._dataset, "files", [])] or [source.name]
+        self.state = self.state_now() if state_of([source.name]) == self._before else ""
         self.grid = self._header.grid
         self.bands = tuple(self._header.bands)
         self.dtype = self._header.dtype
         self.value_range = self._header.value_range
         self.scale = self._header.scale
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
+
+    def state_now(self) -> str:
+        """The state of its files at this moment; another one than `state` means that they were written to.
+
+        A file on a web server has the state that it was opened in: other bytes are never taken for its own.
+        """
+        return state_of(self._files) if self._source.remote is None else self._source.remote.state
+
+    def check_unchanged(self, state: str) -> None:
+        """Raise RasterError where its files aren't in this state (any more), or can't be asked for it.
+
+        That is NetworkError where a server doesn't answer.
+        """
+        if self.state_now() != state:
+            raise RasterError(
+                f"{self.path} was changed while it was read; run the same command again when it is complete."
+            )
+        if self._source.remote is not None:
+            self._source.remote.check_unchanged()
+        known = self._fingerprint
+        if self._source.is_on_server and known is not None and self._digest_anew() != known:
+            raise RasterError(
+                f"{self.path} has changed on its server while it was read; run the same command again to"
+                " begin anew with what is there now."
+            )
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
         """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
@@ -225,6 +279,26 @@ class Raster:
         for dataset in (*self._overviews.values(), self._dataset):
             dataset.close()
         self._overviews = {}
+        if self._source.remote is not None:
+            self._source.remote.close()
+
+    def _digest_anew(self) -> str | None:
+        """The fingerprint of what is there now; None where that can't be the same raster."""
+        shape, count = self._dataset.shape, self._dataset.count
+        for dataset in (*self._overviews.values(), self._dataset):
+            dataset.close()  # or GDAL keeps what it has fetched
+        self._overviews = {}
+        with self._options(), quiet():
+            self._dataset = self._opened()
+            if (self._dataset.shape, self._dataset.count) != (shape, count):
+                return None
+            self._blocks = Blocks(self._dataset, is_known=count <= _MOST_INDEXED)
+            return self._digest()
+
+    def give_up(self) -> None:
+        """Wait no longer for a server; from another thread than the one that reads."""
+        if self._source.remote is not None:
+            self._source.remote.give_up()
 
     def __repr__(self) -> str:
         return f"<Raster {self.name}: {self.grid.describe()}, {', '.join(self.bands)}>"
@@ -260,15 +334,16 @@ class Raster:
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""
-        return options(is_remote=self._source.is_remote)
+        return options(self._source)
 
     def _check_files(self) -> None:
         """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
-        if not self._source.is_remote and (file := Path(self._source.name)).is_file():
+        if (file := self._source.file) is not None:
             check_files(self._dataset, file, self._source)
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
                 check_raw_size(self._dataset, file, self.path)
+            check_text_size(self._dataset, file, self.path)
         try:
             for window in self._blocks.absent_places():
                 self._decoded(self._dataset, window, [1])
@@ -350,10 +425,13 @@ class Raster:
             valid = both(valid, self._blocks.written(window))
         return pixels, valid
 
+    @unheard()
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
         part = RasterioWindow(window.x, window.y, window.width, window.height)
-        try:
+        remote = self._source.remote
+
+        def read() -> Pixels:
             with self._options() if self._source.is_remote else nullcontext():
                 if indexes is None:
                     return np.asarray(dataset.read_masks(1, window=part))
@@ -362,7 +440,14 @@ class Raster:
                         [dataset.read(index, window=part).astype(self._stored) for index in indexes]
                     )
                 return np.asarray(dataset.read(indexes, window=part))
+
+        try:
+            return waited(remote, read)
+        except NetworkError:
+            raise
         except FAULTS as error:
+            if remote is not None and (fault := remote.fault()) is not None:
+                raise fault from error
             raise RasterError(
                 f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
                 f"y {window.y} to {window.bottom - 1} can't be read ({reason_of(error, self._source)})."

@@ -235,6 +235,7 @@ def _looking(
     with open_raster(
         job.image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
     ) as raster:
+        raster.check_unchanged(job.state)
         seeing = classifier.seeing(raster, asked.values, asked.companions)
 
         def answered(xy: Floats) -> Answers:
@@ -243,6 +244,7 @@ def _looking(
                 return seeing.at(xy)
 
         yield answered
+        raster.check_unchanged(job.state)
 
 
 def _total(hectares: Sequence[float | None]) -> float | None:

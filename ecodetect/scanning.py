@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect import __version__, detectors, formats, models, pictures, score_maps
+from ecodetect import __version__, detectors, formats, journal_file, models, pictures, score_maps
 from ecodetect.aoi import read_area
 from ecodetect.candidates import Patches
 from ecodetect.classifiers import (
@@ -30,9 +30,9 @@ from ecodetect.classifiers import (
 )
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, InUseError, PackageError, UserError
+from ecodetect.errors import Interrupted, InUseError, NetworkError, PackageError, UserError
 from ecodetect.inputs import expand, targets
-from ecodetect.journal import Journal, remove
+from ecodetect.journal import Journal
 from ecodetect.notes import Note, merged
 from ecodetect.overlaps import Footprint, overlap_note
 from ecodetect.pictures import draw_map, draw_sheet
@@ -534,13 +534,9 @@ class _Run:
         self._footprints: list[Footprint] = []
         self._is_new, self.is_outrun = is_new, False
         if restart and journal.exists():
-            try:
-                Journal(journal).close()
-            except InUseError:
-                raise
-            except UserError:
-                pass  # what is damaged goes, too
-            remove(journal)
+            lock = journal_file.held(journal, any_schema=True)  # what isn't ours stays
+            journal_file.remove(journal)
+            os.close(lock)
 
     def __enter__(self) -> _Run:
         if len(self._images) > 1:
@@ -588,6 +584,7 @@ class _Run:
                 self._resumed |= search(job, self.journal, number, self._progress)
                 if self._verified:
                     self._shares.append(verify(job, self.journal, number))
+                self._check_unchanged(raster, number)
                 self.jobs.append((job, number))
                 self._footprints.append(Footprint(raster.name, raster.grid, job.work.area))
         except PackageError:
@@ -598,6 +595,16 @@ class _Run:
                     f"{str(error).rstrip('.')}; what was done before is kept in {self._path}."
                 )
             self.failures.append((image, error))
+
+    def _check_unchanged(self, raster: Raster, number: int) -> None:
+        """Raise RasterError, and forget what was found, where the raster was written to meanwhile."""
+        try:
+            raster.check_unchanged(raster.state)
+        except NetworkError:
+            raise  # it may be what it was
+        except UserError:
+            self.journal.forget(number)
+            raise
 
     def write(self, path: Path, patches: Patches | None = None) -> Summary:
         """Write what survives of all rasters; the journal has then served."""
@@ -611,8 +618,15 @@ class _Run:
             n = sum(count for _, count in self._shares)
             share = (sum(part * count for part, count in self._shares) / n if n else 1.0, n)
         overlapping = overlap_note(self._footprints)
-        notes = summary.notes if overlapping is None else (*summary.notes, overlapping)
+        notes = (*self._lost(), *summary.notes, *([] if overlapping is None else [overlapping]))
         return replace(summary, resumed=self._resumed, verified=share, notes=notes)
+
+    def _lost(self) -> list[Note]:
+        """What is to be said of parts in the journal that can't be told any more whose they are."""
+        if not self.journal.lost:
+            return []
+        text = f"{self.journal.lost:,} parts of what had been done are damaged and are searched again."
+        return [Note("journal-damaged", text, about=self._path.name)]
 
     def write_map(self, path: Path, *, is_all: bool = False) -> None:
         """Write the map of scores of the one raster.  is_all : nothing else is to be written."""

@@ -119,7 +119,10 @@ class Settings:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Job:
-    """One raster, ready to be searched: what stays when its file is closed again."""
+    """One raster, ready to be searched: what stays when its file is closed again.
+
+    state : of its files when it was opened.
+    """
 
     image: str
     source: str
@@ -129,21 +132,35 @@ class Job:
     layout: Layout
     key: str
     notes: tuple[Note, ...]
+    state: str = ""
 
     def entered(self, journal: Journal, asked: Settings) -> tuple[Job, int]:
         """This job with its number in the journal, and with the cuts of the units that are done already.
 
         How cuts are chosen depends on what memory and cores there are; units of other cuts can't be mixed.
+        What is to be said of what lay in the journal is among its notes.
         """
         plan = self.layout.plan
-        number, cuts = journal.raster(
+        entry = journal.raster(
             journal_key(self.key, asked, is_mapped=self.work.is_mapped),
             json.dumps([plan.tile_px, plan.halo_px, plan.tiles_per_unit, plan.offset_px]),
+            self.state,
         )
-        tile, halo, per_unit, offset = json.loads(cuts)
+        notes = self.notes
+        if entry.is_replaced:
+            text = (
+                "its file has been changed since the scan was stopped, so it is searched from the beginning."
+            )
+            notes = (*notes, Note("raster-replaced", text, about=self.source))
+        if entry.damaged:
+            units = "one part" if entry.damaged == 1 else f"{entry.damaged:,} parts"
+            text = f"{units} of what had been done was damaged in the journal and is searched again."
+            notes = (*notes, Note("journal-damaged", text, about=self.source))
+        number = entry.number
+        tile, halo, per_unit, offset = json.loads(entry.cuts)
         plan = replace(plan, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit, offset_px=offset)
         layout = replace(self.layout, plan=plan)
-        return replace(self, layout=layout, work=replace(self.work, plan=plan)), number
+        return replace(self, layout=layout, work=replace(self.work, plan=plan), notes=notes), number
 
 
 def journal_key(key: str, asked: Settings, *, is_mapped: bool = False) -> str:
@@ -319,7 +336,17 @@ def prepare(image: str, raster: Raster, asked: Settings, *, is_mapped: bool = Fa
         batch=asked.batch,
     )
     work = Work(raster, detector, grid, layout.plan, area, plain.score, asked.batch, is_mapped)
-    return Job(image, raster.name, raster.grid, raster.fingerprint, work, layout, plain.key, tuple(notes))
+    return Job(
+        image,
+        raster.name,
+        raster.grid,
+        raster.fingerprint,
+        work,
+        layout,
+        plain.key,
+        tuple(notes),
+        raster.state,
+    )
 
 
 def _mapless(detector: Detector) -> str:

@@ -26,6 +26,7 @@ class MemoryRaster:
     scale: tuple[float, float] = (1.0, 0.0)
     block_shape: tuple[int, int] = (64, 64)
     fingerprint: str = "0123456789abcdef"
+    state: str = "as it was"
     reads: list[Window] = field(default_factory=list)
 
     @property

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import sqlite3
 
@@ -62,6 +63,55 @@ def test_the_default_output_lies_beside_the_image_and_is_not_made_twice(tmp_path
         "a.detections.qml",  # its style for QGIS
         "a.tif",
     ]
+
+
+IN_TILES = Settings(model="threshold", options={"largest": "60px"}, tile_px=64, workers=1)
+
+
+def one_pixel_changed(path):
+    with rasterio.open(path, "r+") as file:
+        pixels = file.read()
+        pixels[:, 0, 0] += 1
+        file.write(pixels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [one_pixel_changed, lambda path: write_scene(path, seed=1, size=400), lambda path: path.unlink()],
+)
+def test_a_raster_that_changes_while_it_is_searched_is_said_and_nothing_is_written(tmp_path, change):
+    path = write_scene(tmp_path / "a.tif", size=400)
+
+    def replace_it(name, done, total):
+        if done == total:
+            change(path)
+
+    done, ((_, error),) = scan_files([path], IN_TILES, str(tmp_path / "out.csv"), progress=replace_it)
+    assert not done
+    assert str(error).startswith(f"{path} was changed while it was read; run the same command again")
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"a.tif"}
+
+
+def test_a_raster_that_changes_between_a_stop_and_the_next_run_is_searched_from_the_beginning(tmp_path):
+    path = write_scene(tmp_path / "a.tif", size=400)
+
+    def interrupt(name, done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    def stopped(out):
+        with pytest.raises(Interrupted):
+            scan_files([path], IN_TILES, str(out), progress=interrupt)
+
+    stopped(tmp_path / "out.csv")
+    one_pixel_changed(path)
+    (summary,), _ = scan_files([path], IN_TILES, str(tmp_path / "out.csv"))
+    assert not summary.resumed
+    stopped(tmp_path / "again.csv")
+    os.utime(path)  # the same content as far as is seen, but written at another time
+    (summary,), _ = scan_files([path], IN_TILES, str(tmp_path / "again.csv"))
+    assert (not summary.resumed, "raster-replaced" in {note.code for note in summary.notes}) == (True, True)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
 
 
 @pytest.mark.parametrize("suffix", ["geojson", "csv", "gpkg", "fgb", "parquet"])
@@ -403,5 +453,7 @@ def test_restart_leaves_the_journal_of_a_scan_at_work(tmp_path, ecodetect):
     assert (done.code, place.exists()) == (2, True)
     assert "Another scan" in done.err
     held.close()
-    place.write_text("damaged")
+    with place.open("r+b") as file:
+        file.seek(4000)
+        file.truncate()  # damaged
     assert ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart").code == 0

@@ -106,7 +106,7 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
     )  # fmt: skip
     work = Work(raster, detector, grid, cuts, area, (0.0, 0.0), 2, is_mapped=True)
     journal = Journal(folder / "journal")
-    number, _ = journal.raster("key")
+    number = journal.raster("key").number
     for unit in map(cuts.unit, np.random.default_rng(seed).permutation(len(cuts)).tolist()):
         found = detect_unit(work, unit, read_unit(work, unit))
         assert found.scores is not None
