@@ -22,7 +22,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
-from ecodetect import guard, raster_remote
+from ecodetect import databases, guard, raster_remote
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.raster_remote import waited
 from ecodetect.raster_safety import Source
@@ -83,6 +83,8 @@ def tried(source: Source) -> Source:
     """
     if source.is_tried or guard.is_inside():
         return source
+    if not source.is_remote:
+        source = _at_rest(source)
     if source.format in _IN_PROCESS.values():
         ours = tuple(driver for driver, name in _IN_PROCESS.items() if name == source.format)
         return replace(source, drivers=ours, is_tried=True)
@@ -102,6 +104,17 @@ def tried(source: Source) -> Source:
             raise fault from error
         raise
     return replace(source, drivers=(driver,), is_tried=True)
+
+
+def _at_rest(source: Source) -> Source:
+    """The source, or a copy of it: of a GeoPackage that SQLite couldn't read without writing beside it."""
+    file = source.file
+    if file is None or not databases.is_at_work(file):
+        return source
+    copy = databases.lasting_copy(file, error=RasterError)
+    is_part = source.name.upper().startswith("GPKG:")  # GPKG:file:table
+    name = f"GPKG:{copy}:{source.name.rpartition(':')[2]}" if is_part else str(copy)
+    return replace(source, name=name, file=copy)
 
 
 def _size(source: Source) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ecodetect import databases
 from ecodetect.errors import RasterError
 from ecodetect.tiff_pages import metadata_texts
 
@@ -201,13 +202,8 @@ def _check_nitf(file: Path, shown: str) -> None:
 
 def _check_geopackage(file: Path, shown: str) -> None:
     """What GDAL asks of a raster in a database must be plain tables, and its metadata must name no file."""
-    for suffix in ("-wal", "-journal"):
-        side = Path(f"{file}{suffix}")
-        if side.exists() and side.stat().st_size:
-            raise RasterError(
-                f"{shown} is being written, or was left so ({side.name} lies beside it); close it where it "
-                "is open (in QGIS, say) and run again."
-            )
+    if databases.is_at_work(file):
+        file = databases.lasting_copy(file, error=RasterError)
     try:
         # `immutable`: looking must not write.
         with contextlib.closing(

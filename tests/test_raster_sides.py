@@ -15,7 +15,8 @@ from listening import listening
 from rasterio.shutil import copy
 
 from ecodetect import raster_sides
-from ecodetect.errors import RasterError
+from ecodetect.errors import RasterError, UserError
+from ecodetect.formats import label_image
 from ecodetect.raster import open_raster
 from ecodetect.raster_sides import sides
 
@@ -140,6 +141,14 @@ def test_side_files_of_side_files_are_looked_at(tmp_path: Path) -> None:
         file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE="evil.dat")
     with pytest.raises(RasterError, match=r"a\.tif\.ovr of .* names another file"):
         use(path)
+
+
+def test_a_label_image_has_the_same_walls(tmp_path: Path) -> None:
+    path = write(tmp_path, "PNG")
+    label_image.read_band(path)
+    Path(f"{path}.aux.xml").write_text(pam("evil.dat"), encoding="ascii")
+    with pytest.raises(UserError, match="names another file"):
+        label_image.read_band(path)
 
 
 def test_honest_side_files_are_taken(tmp_path: Path) -> None:
