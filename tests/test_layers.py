@@ -144,6 +144,7 @@ LAYERS = [
     ["ecodetect.onnx_file"],
     ["ecodetect.parts"],
     ["ecodetect.matching"],
+    ["ecodetect.assignment"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
