@@ -15,6 +15,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 from ecodetect.errors import RasterError
+from ecodetect.raster_hdf5 import begins_at
 from ecodetect.raster_references import check_idrisi, check_metadata, check_references
 from ecodetect.vrt_mosaic import is_vrt
 
@@ -80,7 +81,9 @@ def _check_content(side: Path, shown: str, *, is_raster: bool, is_opened: bool) 
                 check_idrisi(content, named)
             return
     driver = next((name for name, marks in _MARKS.items() if head.startswith(marks)), None)
-    if is_opened and head and (driver is None or is_vrt(head)):
+    # Whichever driver GDAL tries next if the likeliest can't open it: HDF5 could lead elsewhere.
+    is_two = begins_at(side) is not None
+    if is_opened and head and (driver is None or is_vrt(head) or is_two):
         raise RasterError(f"{shown} has a side file {side.name} that is neither TIFF nor HFA; remove it.")
     check_references(side, driver, named)
 
