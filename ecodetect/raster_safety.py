@@ -390,12 +390,14 @@ def check_files(dataset: Any, file: Path, source: Source) -> None:
         used = dataset.files
     except UnicodeDecodeError as error:
         raise RasterError(f"{source.shown} names other files in bytes that are no text (UTF-8).") from error
-    folder, homes = os.path.normpath(file.parent.absolute()), (file.parent.resolve(), file.resolve().parent)
+    itself = os.path.normpath(file.absolute())
     for name in used:
         place = Path(os.path.normpath(Path(name).absolute()))
-        if not place.is_relative_to(folder) or not any(
-            place.resolve().is_relative_to(home) for home in homes
-        ):
+        if str(place) == itself:
+            continue
+        homes = file.parent.resolve(), file.resolve().parent
+        is_beside = place.is_relative_to(Path(itself).parent)
+        if not is_beside or not any(place.resolve().is_relative_to(home) for home in homes):
             raise RasterError(f"{source.shown} takes pixels from outside its folder ('{_short(name)}').")
 
 

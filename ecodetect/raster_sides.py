@@ -43,7 +43,6 @@ def check_sides(file: Path, driver: str | None, shown: str) -> None:
 
     driver : that the raster itself will most likely be opened with.
     """
-    homes = {file.parent.resolve(), file.resolve().parent}
     opened = (*_OPENED, *_REDUCED_SETS) if driver == "NITF" else _OPENED
     for side in sides(file):
         lower = side.name.lower()
@@ -52,7 +51,7 @@ def check_sides(file: Path, driver: str | None, shown: str) -> None:
             continue
         if not side.is_file():
             raise RasterError(f"{shown} has beside it {side.name}, which is no file; remove it.")
-        if side.is_symlink() and side.resolve().parent not in homes:
+        if side.is_symlink() and side.resolve().parent not in (file.parent.resolve(), file.resolve().parent):
             raise RasterError(
                 f"{shown} has a side file {side.name} that is a link to another folder; put the file itself "
                 "there."
