@@ -116,9 +116,8 @@ LAYERS = [
         "ecodetect.formats.qgis_style",
         "ecodetect.formats.table_columns",
         "ecodetect.formats.xml_reading",
-        "ecodetect.formats.xml_writing",
     ],
-    ["ecodetect.formats.table_numbers"],
+    ["ecodetect.formats.table_numbers", "ecodetect.formats.xml_writing"],
     [
         "ecodetect.formats.collecting",
         "ecodetect.formats.curves",
@@ -144,6 +143,7 @@ LAYERS = [
     ["ecodetect.onnx_file"],
     ["ecodetect.parts"],
     ["ecodetect.matching"],
+    ["ecodetect.assignment"],
     ["ecodetect.merging"],
     ["ecodetect.tiling"],
     ["ecodetect.chip", "ecodetect.detections"],
