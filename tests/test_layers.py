@@ -87,7 +87,6 @@ LAYERS = [
         "ecodetect.raster_state",
         "ecodetect.resampling",
     ],
-    ["ecodetect.raster_hdf5"],
     ["ecodetect.raster_remote"],
     ["ecodetect.relay"],
     ["ecodetect.upstream"],
@@ -129,7 +128,7 @@ LAYERS = [
     ["ecodetect.formats.protocol"],
     ["ecodetect.confusion"],
     ["ecodetect.raster_sides"],  # masks have side files too
-    ["ecodetect.raster_references", "ecodetect.vrt_mosaic"],
+    ["ecodetect.raster_hdf5", "ecodetect.raster_references", "ecodetect.vrt_mosaic"],
     ["ecodetect.tiff_pages"],
     ["ecodetect.metrics"],
     ["ecodetect.network_opening"],
