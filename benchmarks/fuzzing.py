@@ -317,8 +317,6 @@ def _work(
                 re.sub(r"0x[0-9a-f]+|\d+", "#", printed[:60].partition("\n")[0]),
                 printed,
             )
-        if not kind and "\n" in text.strip():
-            kind, where = "stray", "a sentence of several lines"
         found = sandbox.noticed()
         if not kind and found:
             kind, where, text = found[0], found[1], f"{found}\n{text}"

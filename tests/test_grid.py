@@ -331,14 +331,11 @@ def test_no_way_to_another_planet() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("datum", "found"), [("MIF 999", None), ("North_American_Datum_1983", ("EPSG", "4269"))]
-)
-def test_a_crs_with_a_transformation_of_its_own(datum: str, found: tuple[str, str] | None) -> None:
+def test_a_crs_on_a_datum_of_nobody_is_known_as_such_in_time() -> None:
     crs = CRS.from_wkt(
-        f'GEOGCS["x",DATUM["{datum}",SPHEROID["GRS 80",6378137,298.257222101],TOWGS84[0,0,0,0,0,0,0]],'
+        'GEOGCS["x",DATUM["MIF 999",SPHEROID["GRS 80",6378137,298.257222101],TOWGS84[0,0,0,0,0,0,0]],'
         'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]]'
     )
     began = time.process_time()
-    assert registered(crs, 70, "EPSG") == found
+    assert registered(crs, 70, "EPSG") is None
     assert time.process_time() - began < 5  # PROJ alone takes 14 s of a core
