@@ -162,6 +162,10 @@ def read(
     source, layer = source_of(path, layer)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
+    if not (source.is_file() or source.is_dir()):
+        raise LayerError(
+            f"{source} is no file but a pipe or a device, which may have no end; copy it to a file."
+        )
     suffix = source.suffix.lower()
     if suffix in _REFUSED:
         raise LayerError(f"{source} {_REFUSED[suffix]}")
