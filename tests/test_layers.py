@@ -129,7 +129,7 @@ LAYERS = [
         "ecodetect.formats.text_reading",
         "ecodetect.formats.usable",
     ],
-    ["ecodetect.formats.protocol"],
+    ["ecodetect.formats.protocol", "ecodetect.formats.tangled"],
     ["ecodetect.confusion"],
     ["ecodetect.metrics"],
     ["ecodetect.network_opening"],

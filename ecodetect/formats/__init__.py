@@ -160,6 +160,8 @@ def read(
     source, layer = source_of(path, layer)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
+    if not source.is_file() and not source.is_dir():
+        raise LayerError(f"{source} is no file but a pipe, a socket or a device.")
     suffix = source.suffix.lower()
     if suffix in _REFUSED:
         raise LayerError(f"{source} {_REFUSED[suffix]}")
