@@ -15,7 +15,8 @@ from listening import listening
 from rasterio.shutil import copy
 
 from ecodetect import raster_sides
-from ecodetect.errors import RasterError
+from ecodetect.errors import RasterError, UserError
+from ecodetect.formats import label_image
 from ecodetect.raster import open_raster
 from ecodetect.raster_sides import sides
 
@@ -142,6 +143,25 @@ def test_side_files_of_side_files_are_looked_at(tmp_path: Path) -> None:
         use(path)
 
 
+def test_a_side_file_begins_as_one_format_only(tmp_path: Path) -> None:
+    path = write(tmp_path, "GTiff")
+    content = write(tmp_path / "other", "GTiff").read_bytes()
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=1024) as file:
+        file["d"] = np.zeros((64, 64), np.uint8)
+    behind = (tmp_path / "a.h5").read_bytes()[1024:]
+    Path(f"{path}.ovr").write_bytes(content[:8].ljust(1024, b"\0") + behind)
+    with pytest.raises(RasterError, match=r"a\.tif\.ovr that is neither TIFF nor HFA"):
+        use(path)
+
+
+def test_a_label_image_has_the_same_walls(tmp_path: Path) -> None:
+    path = write(tmp_path, "PNG")
+    label_image.read_band(path)
+    Path(f"{path}.aux.xml").write_text(pam("evil.dat"), encoding="ascii")
+    with pytest.raises(UserError, match="names another file"):
+        label_image.read_band(path)
+
+
 def test_honest_side_files_are_taken(tmp_path: Path) -> None:
     path = write(tmp_path, "GTiff", side=256)
     with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as file:
@@ -177,6 +197,10 @@ def test_links_out_of_the_folder_and_pipes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RasterError, match="is no file"):
             use(path)
         side.unlink()
+    os.mkfifo(tmp_path / "pipe.tif")
+    for name in (tmp_path / "pipe.tif", f"GTIFF_DIR:1:{tmp_path / 'pipe.tif'}", "/dev/zero"):
+        with pytest.raises(RasterError, match="is no file"):
+            open_raster(name)
     linked = tmp_path / "here"
     linked.mkdir()
     write(tmp_path / "other", "GTiff", side=32).rename(tmp_path / "other" / "a.tif.ovr")

@@ -34,6 +34,8 @@ from ecodetect.layer import Layer
 from ecodetect.notes import Note
 
 LAYER = "detections"
+_SYSTEM_TABLE = "a00000001.gdbtable"
+_HEAD = 16_384  # bytes; GDAL's drivers look at the first 1024, some at more
 _MOST_BYTES = 4 << 30
 DATE = (
     "1970-01-01T00:00:00.000Z"  # files say when they were last changed; the same input gives the same bytes
@@ -54,8 +56,8 @@ def _check(path: Path) -> None:
     """Raise LayerError for a file that isn't what its suffix says."""
     suffix = path.suffix.lower()
     if suffix == ".gdb":
-        if not path.is_dir():
-            raise LayerError(f"{path} isn't a file geodatabase, which is a folder.")
+        if not path.is_dir() or not any(one.name.lower() == _SYSTEM_TABLE for one in path.iterdir()):
+            raise LayerError(f"{path} isn't a file geodatabase, which is a folder with {_SYSTEM_TABLE}.")
         return
     if suffix in (".gpx", ".gml"):
         root = read_xml(path).tag.rpartition(":")[2]
@@ -64,6 +66,19 @@ def _check(path: Path) -> None:
             raise LayerError(f"{path} isn't {suffix[1:].upper()}: its root is <{root}>.")
         return
     check_beginning(path, {".tab": b"!table", ".mif": b"Version"}[suffix])
+    # GDAL looks for the marks of other formats anywhere in the beginning: XML, or JSON, that names files.
+    if re.search(rb"<[a-z!?]|gdal_streamed_alg", beginning(path, _HEAD), re.IGNORECASE):
+        raise LayerError(f"{path} isn't what its suffix says: it has XML in it.")
+    if suffix == ".tab" and (
+        re.search(rb"isseamless|create\s+view|open\s+table", text := path.read_bytes(), re.IGNORECASE)
+        or not re.search(rb"\btype\s+(native|dbf)\b", text, re.IGNORECASE)
+    ):
+        raise LayerError(f"{path} is a view of other tables, which is not followed; save it as a table.")
+
+
+def read_gml(path: Path) -> bytes:
+    """The content of a GML file without the place of its schema, which GDAL would ask a server for."""
+    return path.read_bytes().replace(b"schemaLocation", b"schemaIsNotRead")
 
 
 def beginning(path: Path, count: int) -> bytes:
@@ -126,7 +141,7 @@ def parts(
     file = Path(path)
     is_gml = file.suffix.lower() == ".gml"
     # Beside a GML, GDAL would leave a file with its schema: it gets the bytes and not the place.
-    source = file.read_bytes() if is_gml else file
+    source = read_gml(file) if is_gml else file
     options = {"DOWNLOAD_SCHEMA": "NO"} if is_gml else {}
     with _spoken_once(file):
         if listed is None:
