@@ -143,6 +143,16 @@ def test_side_files_of_side_files_are_looked_at(tmp_path: Path) -> None:
         use(path)
 
 
+def test_a_folder_is_no_side_file(tmp_path: Path) -> None:
+    """GDAL would look for a Zarr array in it."""
+    path = write(tmp_path, "GTiff")
+    (tmp_path / "a.tif.files").mkdir()
+    use(path)
+    (tmp_path / "a.tif.ovr").mkdir()
+    with pytest.raises(RasterError, match=r"a\.tif\.ovr, which is no file"):
+        use(path)
+
+
 def test_a_side_file_begins_as_one_format_only(tmp_path: Path) -> None:
     path = write(tmp_path, "GTiff")
     content = write(tmp_path / "other", "GTiff").read_bytes()
