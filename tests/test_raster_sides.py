@@ -207,6 +207,11 @@ def test_links_out_of_the_folder_and_pipes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RasterError, match="is no file"):
             use(path)
         side.unlink()
+    for name in ("b_MTL.txt", "DIM_b.XML", "summary.txt", "METADATA.DIM", "a_RPC.TXT"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(RasterError, match="is no file"):
+            use(path)
+        (tmp_path / name).unlink()
     os.mkfifo(tmp_path / "pipe.tif")
     for name in (tmp_path / "pipe.tif", f"GTIFF_DIR:1:{tmp_path / 'pipe.tif'}", "/dev/zero"):
         with pytest.raises(RasterError, match="is no file"):
