@@ -13,6 +13,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BREAKING = """
 import ctypes, socket, sys
 sys.path.insert(0, {benchmarks!r})
+import mutations
+mutations.PORT += 1  # another round may be running
 from fuzzing import Silent, Target, command, main
 from mutations import PORT
 
