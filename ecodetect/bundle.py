@@ -337,12 +337,15 @@ def _opened(path: str | os.PathLike[str]) -> Any:
         raise BundleError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
-def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
-    """Write a bundle whole or not at all; the same bundle gives the same bytes."""
+def write(path: str | os.PathLike[str], bundle: Bundle, *, replace: bool = True) -> None:
+    """Write a bundle whole or not at all; the same bundle gives the same bytes.
+
+    replace : what lies there by now; else that is an error.
+    """
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
     try:
-        write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}))
+        write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}), replace=replace)
     except OSError as error:
         raise BundleError(f"{target} can't be written: {error.strerror or error}.") from error
 

@@ -88,10 +88,10 @@ class PictureAnswers:
         writer.writerows(rows)
         return text.getvalue()
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the rows as CSV, whole or not at all; see `writable`."""
         try:
-            write_whole(Path(path), self.to_csv().encode())
+            write_whole(Path(path), self.to_csv().encode(), replace=overwrite)
         except OSError as error:
             raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
 

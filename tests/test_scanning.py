@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sqlite3
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -12,6 +13,7 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from PIL import Image
 from rasterio.transform import Affine, from_origin
 
 import ecodetect
@@ -139,7 +141,7 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(tmp_path, suffix):
 def test_a_scan_stopped_while_it_writes_says_how_to_go_on(tmp_path, monkeypatch):
     path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.geojson"
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -457,3 +459,24 @@ def test_restart_leaves_the_journal_of_a_scan_at_work(tmp_path, ecodetect):
         file.seek(4000)
         file.truncate()  # damaged
     assert ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart").code == 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation"), [("geojson", 1), ("gpkg", 1), ("shp", 1), ("png", 1), ("csv", 6)]
+)
+def test_pictures_are_the_same_drawn_with_the_scan_and_from_its_output(tmp_path, suffix, orientation):
+    """Formats round differently, or have no scores: what the file says is drawn in either case."""
+    with rasterio.open(write_scene(tmp_path / "a.tif")) as scene:
+        photo = Image.fromarray(scene.read(1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    image, out = tmp_path / ("photo.jpg" if orientation != 1 else "a.tif"), tmp_path / f"out.{suffix}"
+
+    def drawn(name):
+        output = Output(picture=str(tmp_path / f"{name}map.png"), sheet=str(tmp_path / f"{name}sheet.jpg"))
+        (summary,), _ = scan_files([image], Settings(model="blobs"), str(out), output)
+        assert summary.total > 5
+        return Path(output.picture).read_bytes(), Path(output.sheet).read_bytes()
+
+    assert drawn("with") == drawn("from")
