@@ -3,14 +3,14 @@
     python benchmarks/faults.py /tmp/faults --kills 50
     python benchmarks/faults.py /tmp/faults --kills 0 --disk /mnt/small     # root: mounts a tmpfs there
 
-A parent that has imported everything forks a child for each run, so that a kill costs what the command costs.
-Half of the kills come after a random time; the others at a chosen event: in front of the nth change of the file
-system, or on either side of the nth entry into the journal. Each round starts anew, is killed once (every
-fifth twice), and is run again to its end. Afterwards every output is byte for byte that of an undisturbed run,
-nothing lies beside it, and at no moment did half a file have its final name.
+A parent that has imported everything forks a child for each run, so that a kill costs what the command
+costs. Half of the kills come after a random time; the others at a chosen event: in front of the nth change of
+the file system, or on either side of the nth entry into the journal. Each round starts anew, is killed once
+(every fifth twice), and is run again to its end. Afterwards every output is byte for byte that of an
+undisturbed run, nothing lies beside it, and at no moment did half a file have its final name.
 
-With `--disk` the commands write onto a disk with less and less room, then onto one that can't be written to: each
-ends well or in one sentence, leaves no half a file, and ends well with more room.
+With `--disk` the commands write onto a disk with less and less room, then onto one that can't be written to:
+each ends well or in one sentence, leaves no half a file, and ends well with more room.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ecodetect import bundle, evaluation, exporting, journal, memory, scanning
 from ecodetect.detectors import heatmap, sliding_window
 from ecodetect.training import beginning, loop, planning, recipe
 
-assert (evaluation, exporting, scanning, recipe, sliding_window)  # imported for the children
+IMPORTED = (evaluation, exporting, scanning, recipe, sliding_window)  # for the children
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 PATIENCE_S = 300
 INSIDE = "OUT"  # in a command: the folder of outputs
@@ -104,7 +104,8 @@ def cases() -> list[Case]:
         ),
         Case(
             "evaluate",
-            ("evaluate", "IN/a.gpkg", "IN/a.csv", "--image", "IN/a.tif", "-o", "OUT/o.gpkg", "--sheet", "OUT/s.png"),
+            ("evaluate", "IN/a.gpkg", "IN/a.csv", "--image", "IN/a.tif", "-o", "OUT/o.gpkg", "--sheet",
+             "OUT/s.png"),
             ("o.gpkg", "s.png"),
         ),
         Case("convert", ("convert", "IN/a.gpkg", "OUT/o.shp"), ("o.shp",)),

@@ -1,44 +1,34 @@
-"""Spoil files of every format that features are read from, and see that each gives a layer or one sentence.
+"""Spoil files of every format that features are read from, with the files beside them.
 
-    python benchmarks/fuzz_readers.py --cases 100000 --seconds 600
-
-Each reader has a process of its own (a crash of a library is then seen as one), good files made here, and a
-seed. Prints, per reader: cases, layers, refusals, tracebacks, the slowest case and the peak of memory. Files
-that break a reader are kept in the folder that the last line names. Exit code 1 if there are any.
+python benchmarks/fuzz_readers.py --minutes 20
 """
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
-import os
 import random
-import re
 import shutil
-import subprocess
+import struct
 import sys
-import tempfile
-import time
-import traceback
-import warnings
-from collections import Counter
+import zipfile
 from pathlib import Path
 
 import numpy as np
-import psutil
+import pyogrio
 import shapely
 from pyproj import CRS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from annotation_files import GRID, IMAGE, write_all
+from annotation_files import GRID, IMAGE, TEXTS, write_all
+from foreign_files import read_layer
+from fuzzing import Target, command, main
 
 from ecodetect import formats
-from ecodetect.errors import UserError
+from ecodetect.errors import LayerError
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 
-HANG_S = 30  # a case that takes longer ends its process with the place where it was
 ON_MAP = Grid(40, 30, (0.5, 0.0, 404_000.0, 0.0, -0.5, 3_285_000.0), CRS.from_epsg(32617))
+FRAMES = ((GRID, IMAGE), (ON_MAP, IMAGE), (ON_MAP, None), (None, None))
 KML = (
     '<kml xmlns="http://www.opengis.net/kml/2.2"><Document><Folder><name>a</name>'
     "<Placemark><name>t</name><Point><coordinates>-81.99,29.69,3</coordinates></Point></Placemark>"
@@ -54,188 +44,108 @@ SEQUENCE = (
     '{"type":"Feature","geometry":{"type":"Point","coordinates":[-81.99,29.69]},"properties":{"a":1}}\n'
     '{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[[0,0],[1,0],[1,1],[0,0]]]},"properties":null}\n'
 )
-
-
-def good_files(folder: Path) -> dict[str, Path]:
-    """A small good file of each format, by name."""
-    paths = write_all(folder)
-    geometry = np.array([*shapely.points([[3.0, 4.0], [9.0, 8.0]]), shapely.box(1, 1, 5, 5)], dtype=object)
-    columns = {"label": np.array(["a", "Föhre", ""], dtype=object), "score": np.array([0.5, np.nan, 1.0])}
-    for suffix in (".geojson", ".gpkg", ".parquet", ".fgb", ".shp"):
-        rows = slice(2, 3) if suffix == ".shp" else slice(None)
-        kept = {name: values[rows] for name, values in columns.items()}
-        layer = Layer(geometry[rows], kept, grid=ON_MAP)
-        kinds = {"label": "str", "score": "float"}
-        paths[f"layer{suffix}"] = folder / f"layer{suffix}"
-        formats.write(
-            folder / f"layer{suffix}",
-            Stream([layer], "Polygon" if suffix == ".shp" else "Unknown", kinds, grid=ON_MAP),
-        )
-    paths["layer.dbf"] = folder / "layer.dbf"
-    for name, text in (("places.kml", KML), ("places.gpx", GPX), ("places.geojsonl", SEQUENCE)):
-        paths[name] = folder / name
-        paths[name].write_text(text, encoding="utf-8")
-    return paths
-
-
-WORDS = (
-    *(
-        b"-1",
-        b"0",
-        b"1e999",
-        b"nan",
-        b"NaN",
-        b"Infinity",
-        b"99999999999999999999",
-        b"1_0",
-        b"null",
-        b"true",
-        b"[]",
-    ),
-    *(
-        b"{}",
-        b'""',
-        b"'",
-        b'"',
-        b",",
-        b";",
-        b"\t",
-        b"\n",
-        b"\r",
-        b"\0",
-        b"\xff\xff\xff\xff",
-        b"\xfe\xff",
-        b"\xc3",
-        b"<",
-    ),
-    *(
-        b">",
-        b"&",
-        b"<!DOCTYPE a [<!ENTITY e 'e'>]>",
-        b"&e;",
-        b"[[[[[[[[",
-        b"../",
-        b"\x7f\xff\xff\xff",
-        b"EMPTY",
-    ),
+CURVES = (
+    "CURVEPOLYGON (CIRCULARSTRING (401 995, 403 997, 405 995, 403 993, 401 995))",
+    "MULTISURFACE (((401 995, 403 997, 405 995, 401 995)))",
 )
 
 
-def spoilt(data: bytes, chance: random.Random) -> bytes:
-    """`data` with one to five places overwritten, doubled, taken out, cut off or swapped."""
-    for _ in range(chance.choice((1, 1, 1, 2, 3, 5))):
-        start, length = chance.randrange(len(data) + 1), chance.choice((1, 1, 2, 4, 8, 40, 200))
-        what = chance.choice(WORDS) if chance.random() < 0.5 else chance.randbytes(chance.randint(1, 6))
-        kind = chance.randrange(10)
-        part = data[start : start + length]
-        if kind == 0 and chance.random() < 0.2:
-            data = data[:start]
-        elif kind == 1:
-            data = data[:start] + data[start + length :]
-        elif kind == 2:
-            data = data[:start] + part * chance.choice((2, 3, 50)) + data[start + length :]
-        elif kind == 3:
-            data = data[:start] + what + data[start:]
-        elif kind == 4 and start < len(data):
-            data = data[:start] + bytes([data[start] ^ 1 << chance.randrange(8)]) + data[start + 1 :]
-        elif kind == 5:
-            other = chance.randrange(len(data) + 1)
-            data = data[:start] + data[other : other + length] + data[start + length :]
-        elif kind == 6:
-            data = data[:start] + what + data[start + len(what) :]
-        else:  # one number or name, so that a text stays well-formed and the fault goes deeper
-            words = list(re.finditer(rb"[-+.\w]+", data))
-            if words:
-                begin, end = chance.choice(words).span()
-                data = data[:begin] + what + data[end:]
-    return data
+def make(folder: Path) -> dict[str, str]:
+    """Good files of all formats, each in a folder of its own."""
+    opened: dict[str, str] = {}
+    for name in (*TEXTS, "labels.tif", "labels.png"):
+        place = _place(folder, name, opened)
+        if name == "data.yaml":  # with pictures and labels beside it
+            write_all(place)
+            for other in (*TEXTS, "labels.tif", "labels.png"):
+                if other not in ("data.yaml", "yolo.txt"):
+                    (place / other).unlink()
+        else:
+            with_others = place.with_name("all")
+            with_others.mkdir()
+            write_all(with_others)[name].rename(place / name)
+            shutil.rmtree(with_others)
+    _write_layers(folder, opened)
+    for name, text in (("places.kml", KML), ("places.gpx", GPX), ("places.geojsonl", SEQUENCE)):
+        (_place(folder, name, opened) / name).write_text(text, encoding="utf-8")
+    with zipfile.ZipFile(_place(folder, "places.kmz", opened) / "places.kmz", "w") as archive:
+        archive.writestr("doc.kml", KML)
+    for name, path in opened.items():
+        _check(folder / name / path)
+    return opened
 
 
-def attack(name: str, cases: int, seconds: float, seed: int, kept: Path) -> bool:
-    """Run the cases of one reader in this process; True if nothing unexpected happened."""
-    chance = random.Random(f"{seed} {name}")
-    process = psutil.Process()
-    with tempfile.TemporaryDirectory() as folder:
-        good = good_files(Path(folder))
-        path = good[name]
-        opened = path.with_suffix(".shp") if path.suffix == ".dbf" else path
-        data = path.read_bytes()
-        formats.read(opened, grid=GRID, image=IMAGE)
-        counts: Counter[str] = Counter()
-        slowest, peak, start = 0.0, process.memory_info().rss, time.monotonic()
-        for case in range(cases):
-            if time.monotonic() - start > seconds:
-                break
-            bad = spoilt(data, chance)
-            path.write_bytes(bad)
-            (kept / f"running_{name}").write_bytes(bad)
-            grid, image = chance.choice(((GRID, IMAGE), (ON_MAP, IMAGE), (ON_MAP, None), (None, None)))
-            began = time.monotonic()
-            faulthandler.dump_traceback_later(HANG_S, exit=True)
-            try:
-                formats.read(opened, grid=grid, image=image)
-                counts["layers"] += 1
-            except UserError:
-                counts["refusals"] += 1
-            except Exception:  # noqa: BLE001 - what is looked for
-                counts["tracebacks"] += 1
-                if counts["tracebacks"] <= 3:
-                    (kept / f"{case}_{name}").write_bytes(bad)
-                    traceback.print_exc()
-            faulthandler.cancel_dump_traceback_later()
-            slowest = max(slowest, time.monotonic() - began)
-            peak = max(peak, process.memory_info().rss)
-        (kept / f"running_{name}").unlink()
-        seconds = time.monotonic() - start
-    numbers = (sum(counts.values()), counts["layers"], counts["refusals"], counts["tracebacks"])
-    measured = (f"{slowest:.2f}", f"{peak / 2**20:.0f}", f"{seconds:.0f}")
-    print(f"{name:20} " + " ".join(f"{value:>10}" for value in (*numbers, *measured)), flush=True)
-    return counts["tracebacks"] == 0
+def _check(path: Path) -> None:
+    """Raise the last refusal where a good file is read on no grid."""
+    for grid, image in FRAMES:
+        try:
+            read_layer(path, grid, image)
+            return
+        except LayerError as error:
+            refusal = error
+    raise refusal
 
 
-def main() -> int:
-    warnings.simplefilter("ignore")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cases", type=int, default=100_000, help="per reader")
-    parser.add_argument("--seconds", type=float, default=600, help="at most, per reader")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kept", type=Path, help="folder for files that break a reader")
-    parser.add_argument("--reader", help="one reader, in this process")
-    given = parser.parse_args()
-    kept = given.kept or Path(tempfile.mkdtemp(prefix="fuzz_"))
-    kept.mkdir(exist_ok=True)
-    if given.reader:
-        return 0 if attack(given.reader, given.cases, given.seconds, given.seed, kept) else 1
-    with tempfile.TemporaryDirectory() as folder:
-        names = list(good_files(Path(folder)))
-    heads = ("cases", "layers", "refusals", "tracebacks", "slowest s", "peak MB", "s")
-    print(f"{'reader':20} " + " ".join(f"{head:>10}" for head in heads), flush=True)
-    broken = 0
-    for name in names:
-        command = [
-            sys.executable,
-            __file__,
-            "--reader",
-            name,
-            "--kept",
-            os.fspath(kept),
-            "--seed",
-            str(given.seed),
-        ]
-        command += ["--cases", str(given.cases), "--seconds", str(given.seconds)]
-        code = subprocess.run(command, check=False).returncode
-        if code:
-            broken += 1
-            if code != 1:
-                print(f"{name}: the process ended with {code}")
-    if broken:
-        print(f"{broken} readers broke; their files are in {kept}")
+def _place(folder: Path, name: str, opened: dict[str, str]) -> Path:
+    place = folder / name.replace(".", "_")
+    place.mkdir()
+    opened[place.name] = name
+    return place
+
+
+def _write_layers(folder: Path, opened: dict[str, str]) -> None:
+    """Layers as we write them, and as GDAL does."""
+    geometry = np.array([*shapely.points([[3.0, 4.0], [9.0, 8.0]]), shapely.box(1, 1, 5, 5)], dtype=object)
+    columns = {"label": np.array(["a", "Föhre", ""], dtype=object), "score": np.array([0.5, np.nan, 1.0])}
+    kinds = {"label": "str", "score": "float"}
+    for suffix in (".geojson", ".gpkg", ".parquet", ".fgb", ".shp", ".csv"):
+        name = f"layer{suffix}"
+        rows = slice(2, 3) if suffix == ".shp" else slice(0, 2) if suffix == ".csv" else slice(None)
+        kept = {each: values[rows] for each, values in columns.items()}
+        kind = "Polygon" if suffix == ".shp" else "Point" if suffix == ".csv" else "Unknown"
+        layer = Layer(geometry[rows], kept, grid=ON_MAP)
+        formats.write(_place(folder, name, opened) / name, Stream([layer], kind, kinds, grid=ON_MAP))
+    for name, driver in (
+        ("foreign.gml", "GML"),
+        ("foreign.tab", "MapInfo File"),
+        ("foreign.mif", "MapInfo File"),
+    ):
+        path = _place(folder, name, opened) / name
+        points = shapely.to_wkb(shapely.points([[404_001.0, 3_284_990.0], [404_003.0, 3_284_995.0]]))
+        _write_foreign(path, points, "Point", driver)
+    path = _place(folder, "curves.gpkg", opened) / "curves.gpkg"
+    _write_foreign(path, np.array([_curve(text) for text in CURVES], dtype=object), "Unknown", "GPKG")
+
+
+def _write_foreign(path: Path, shapes: np.ndarray, kind: str, driver: str) -> None:
+    """A layer as other programs have GDAL write it.  shapes : WKB of two."""
+    labels = np.array(["a", "b"], dtype=object)
+    more = {"geometry_type": kind, "crs": "EPSG:32617", "driver": driver}
+    pyogrio.raw.write(path, shapes, [labels], ["label"], **more)
+
+
+def _curve(text: str) -> bytes:
+    """WKB of what shapely has no class for: ISO's, little-endian."""
+    numbers = [float(number) for number in text.replace("(", " ").replace(")", " ").replace(",", " ").split()
+               if number[0].isdigit()]  # fmt: skip
+    ring = struct.pack("<I", len(numbers) // 2) + struct.pack(f"<{len(numbers)}d", *numbers)
+    if text.startswith("CURVE"):
+        return struct.pack("<BII", 1, 10, 1) + struct.pack("<BI", 1, 8) + ring
+    return struct.pack("<BII", 1, 12, 1) + struct.pack("<BII", 1, 3, 1) + ring
+
+
+def run(path: Path, chance: random.Random) -> None:
+    """Read it for some grid and image; now and then by the command line."""
+    dice = chance.random()
+    if dice < 0.03:
+        command("info", path)
+    elif dice < 0.06:
+        command("convert", path, path.parent / "converted.csv", "--overwrite")
     else:
-        shutil.rmtree(kept)
-    return 1 if broken else 0
+        read_layer(path, *chance.choice(FRAMES))
 
+
+TARGET = Target("readers", make, run, left=("converted.csv", "converted.csv.ecodetect"))
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(TARGET))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import click
 from ecodetect.wording import counted
 
 from . import options
+from .terminal import say, say_json
 
 
 @click.command()
@@ -44,13 +44,13 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
     settings = options.pairs(given.pop("settings"))
     facts = run(paths, asked, settings=settings, picture=picture, **given)
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        say_json(facts)
     else:
         for name, text in lines(facts):
-            click.echo(f"{name:<12} {text}")
+            say(f"{name:<12} {text}")
     options.tell((Note(**note) for note in facts["notes"]), shown=False)  # they are among the lines
     for problem in facts["problems"]:
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", to_stderr=True)
     return 2 if facts["problems"] else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import click
 from ecodetect.wording import counted
 
 from . import options
+from .terminal import one_line, renew, say, say_json
 
 if TYPE_CHECKING:
     from ecodetect.confusion import Judged
@@ -88,11 +88,11 @@ def classify(
     done = run(detections, image, models, out, gsd_m=gsd, values=values, **how)
     options.tell(done.notes, shown=not as_json)
     if as_json:
-        click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
+        say_json(done.to_dict())
         return
     for name, count in done.counts.items():
-        click.echo(f"{name}: {count:,}")
-    click.echo(f"written to {done.path}")
+        say(f"{name}: {count:,}")
+    say(f"written to {done.path}")
 
 
 def _of_pictures(
@@ -119,15 +119,15 @@ def _of_pictures(
         done.write(out, overwrite=how["overwrite"])
     options.tell(done.notes, shown=not as_json)
     if as_json:
-        click.echo(json_module.dumps(done.to_dict(), indent=1, ensure_ascii=False))
+        say_json(done.to_dict())
         return
     if done.judged is not None:
-        click.echo("\n".join(lines(done.judged)))
+        say(*lines(done.judged))
     elif out is None:
-        click.echo(done.to_csv(), nl=False)
+        say(*done.csv_lines(one_line))
     for path, what in ((out, "answers written to"), (sheet, "misclassified pictures drawn in")):
         if path is not None:
-            click.echo(f"{what} {path}", err=True)
+            say(f"{what} {path}", to_stderr=True)
 
 
 def lines(done: Judged) -> Iterator[str]:
@@ -182,12 +182,11 @@ class _Bar:
     def show(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             text = f"{done:,} of {total:,} pictures"
-            click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
-            self._wide = len(text)
+            self._wide = renew(text, self._wide)
 
     def __enter__(self) -> _Bar:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._wide:
-            click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)
+            renew("", self._wide)

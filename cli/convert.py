@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from . import options
+from .terminal import say
 
 
 @click.command()
@@ -38,4 +39,4 @@ def say_converted(source: str, target: str, **how: Any) -> None:
     done = run(source, target, **how)
     options.tell(done.notes)
     unit = "feature" if done.features == 1 else "features"
-    click.echo(f"{done.features} {unit} written to {done.path}")
+    say(f"{done.features} {unit} written to {done.path}")

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import click
 
+from .terminal import say
+
 # The environment variables by which another installation (a GIS, conda, PostGIS) gets in the way of ours.
 INTERFERING = ("GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_DATA", "PROJ_LIB", "PYTHONPATH", "PYTHONHOME")
 OPTIONAL = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime")
@@ -42,25 +44,25 @@ def doctor(ctx: click.Context) -> None:
     """
     from ecodetect import __version__
 
-    click.echo(f"ecodetect {__version__}")
-    click.echo(f"Python {platform.python_version()}, {platform.platform()}")
-    click.echo("\nPackages")
+    say(f"ecodetect {__version__}")
+    say(f"Python {platform.python_version()}, {platform.platform()}")
+    say("", "Packages")
     for name, probe in PACKAGES.items():
-        click.echo(f"  {name:<14} {_attempt(probe)[1]}")
+        say(f"  {name:<14} {_attempt(probe)[1]}")
     for name in OPTIONAL:
-        click.echo(f"  {name:<14} {_installed(name) or 'not installed'}")
-    click.echo("\nMachine")
+        say(f"  {name:<14} {_installed(name) or 'not installed'}")
+    say("", "Machine")
     for name, probe in MACHINE.items():
-        click.echo(f"  {name:<14} {_attempt(probe)[1]}")
-    click.echo("\nEnvironment")
+        say(f"  {name:<14} {_attempt(probe)[1]}")
+    say("", "Environment")
     for line in _interference() or ["nothing that interferes"]:
-        click.echo(f"  {line}")
-    click.echo("\nSelf-test")
+        say(f"  {line}")
+    say("", "Self-test")
     well = True
     for name, probe in SELF_TEST.items():
         passed, text = _attempt(probe)
         well = well and passed
-        click.echo(f"  {'ok  ' if passed else 'FAIL'}  {name}{'' if passed else ': ' + text}")
+        say(f"  {'ok  ' if passed else 'FAIL'}  {name}{'' if passed else ': ' + text}")
     ctx.exit(0 if well else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from ecodetect.wording import counted, figure, signed, signed_percent
 
 from . import options
+from .terminal import say, say_json
 
 if TYPE_CHECKING:
     from ecodetect.evaluation import Criterion, Evaluation
@@ -102,8 +102,11 @@ def evaluate(
         written.append(f"worst errors drawn in {sheet}")
     options.tell(done.notes)
     for line in written:
-        click.echo(line, err=True)
-    click.echo(json_module.dumps(done.to_dict(), indent=1) if as_json else "\n".join(lines(done)))
+        say(line, to_stderr=True)
+    if as_json:
+        say_json(done.to_dict())
+    else:
+        say(*lines(done))
 
 
 def _criterion(within: str | None, iou: float | None, inside: bool) -> Criterion | None:

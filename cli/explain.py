@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from . import options
+from .terminal import say
 
 
 @click.command()
@@ -52,10 +53,10 @@ def explain(
     options.tell(done.notes)
     done.draw(out)
     for name, score in done.scores[:3]:
-        click.echo(f"{score:.3f} {name}")
+        say(f"{score:.3f} {name}")
     for each in done.examples:
-        click.echo(f"similarity {each.similarity:.3f}: {each.label or each.path.name} ({each.path})")
-    click.echo(f"drawn in {out}")
+        say(f"similarity {each.similarity:.3f}: {each.label or each.path.name} ({each.path})")
+    say(f"drawn in {out}")
 
 
 def _place(text: str) -> tuple[float, float]:

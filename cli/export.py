@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import options
+from .terminal import say
 
 
 @click.command()
@@ -63,7 +64,7 @@ def export(
     from ecodetect.exporting import export as run
 
     done = run(source, out, options=options.pairs(settings), tile_px=tile, overwrite=overwrite)
-    click.echo(
+    say(
         f"{done.path}: {done.megabytes:.2f} MB, outputs {', '.join(done.outputs)}; ONNX Runtime's answers"
         f" differ from torch's by at most {done.difference:.1e} ({done.relative:.1e} of the largest value)"
     )

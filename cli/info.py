@@ -10,6 +10,7 @@ import click
 from ecodetect.wording import percent
 
 from . import options
+from .terminal import say, say_json
 
 _MOST_CLASSES = 20  # all are in --json
 
@@ -22,7 +23,6 @@ _MOST_CLASSES = 20  # all are in --json
 @options.strict
 def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
-    import json
 
     from ecodetect.describing import describe
     from ecodetect.notes import Note
@@ -31,12 +31,12 @@ def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     notes = [Note(**note) for note in facts["notes"]]
     options.tell(notes, shown=False)  # they are among the lines
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
+        say_json(facts)
         return 0
-    click.echo(f"{facts['file']}")
+    say(f"{facts['file']}")
     lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
     for name, text in [*lines, *(("note", note.text) for note in notes)]:
-        click.echo(f"  {name:<11} {text}")
+        say(f"  {name:<11} {text}")
     return 0
 
 

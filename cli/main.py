@@ -18,6 +18,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import FrameType
 
 import click
@@ -25,6 +26,8 @@ import click
 from ecodetect import __version__
 from ecodetect.errors import UserError
 from ecodetect.extras import import_failure
+
+from .terminal import alone, say
 
 _STOPPED = "Stopped; the same command begins anew."
 DEBUG_VARIABLE = "ECODETECT_DEBUG"
@@ -85,7 +88,7 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context) -> None:
     """From any raster to a map of individuals: animals, plants, cells."""
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        say(*ctx.get_help().splitlines())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         What follows `ecodetect`; those of the process if not given.
     """
     _quiet_libraries()
-    with _Interrupts() as interrupts:
+    is_process = arguments is None and not os.environ.get(DEBUG_VARIABLE)
+    with alone() if is_process else nullcontext(), _Interrupts() as interrupts:
         return _run(arguments, interrupts)
 
 
@@ -139,20 +143,14 @@ def _with_option(error: UserError, arguments: Sequence[str]) -> str:
 
 def _say_internal(error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error)
+        say(*"".join(traceback.format_exception(error)).splitlines(), to_stderr=True)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return _say(f"error: internal: {text}; please report with the output of `ecodetect doctor`", 1)
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(_one_line(message), err=True)
+    say(message, to_stderr=True)
     return code
-
-
-def _one_line(text: str) -> str:
-    """`text` without line breaks and without the control characters that a file name may smuggle in."""
-    line = " ".join(part.strip() for part in text.splitlines())
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 class _Interrupts:
@@ -181,7 +179,7 @@ class _OneLineHandler(logging.Handler):
     """Shows what `ecodetect` logs as `warning: …` on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(_one_line(f"{record.levelname.lower()}: {record.getMessage()}"), err=True)
+        say(f"{record.levelname.lower()}: {record.getMessage()}", to_stderr=True)
 
 
 def _quiet_libraries() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from .terminal import say, say_json
+
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models(name: str | None, as_json: bool) -> int:
     """List the models and detectors there are, or the options of one (NAME)."""
-    import json
 
     from ecodetect import models as shipped
     from ecodetect.detectors import describe, is_learned, known
@@ -20,23 +21,23 @@ def models(name: str | None, as_json: bool) -> int:
         table = {each: card.description for each, card in cards.items()}
         table |= {each: describe(each).purpose for each in sorted(known())}
         if as_json:
-            click.echo(json.dumps(table, indent=1))
+            say_json(table)
             return 0
         for each, card in cards.items():
-            click.echo(f"{each:12} {card.description} Bands {', '.join(card.bands)}.")
+            say(f"{each:12} {card.description} Bands {', '.join(card.bands)}.")
         for each in sorted(known()):
             trained = " To be trained first." if is_learned(each) else ""
-            click.echo(f"{each:12} {table[each]}{trained}")
+            say(f"{each:12} {table[each]}{trained}")
         without = "" if cards else "No trained model comes with this version. "
-        click.echo(f"\n{without}`ecodetect models NAME` lists the options of one.")
+        say("", f"{without}`ecodetect models NAME` lists the options of one.")
         return 0
     card_of = cards.get(name)
     about = describe(name if card_of is None else card_of.detector)
     purpose = about.purpose if card_of is None else card_of.description
     if as_json:
-        click.echo(json.dumps({"name": name, "purpose": purpose, "options": about.options}, indent=1))
+        say_json({"name": name, "purpose": purpose, "options": about.options})
         return 0
-    click.echo(f"{name}: {purpose}\n\nOptions (--set NAME=VALUE), with their defaults:")
+    say(f"{name}: {purpose}", "", "Options (--set NAME=VALUE), with their defaults:")
     for option, (default, meaning) in about.options.items():
-        click.echo(f"  {option + '=' + default:24} {meaning}")
+        say(f"  {option + '=' + default:24} {meaning}")
     return 0

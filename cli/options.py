@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from .terminal import say
+
 if TYPE_CHECKING:
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
@@ -239,7 +241,7 @@ def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
     meta = click.get_current_context().find_root().meta
     meta[_DOUBTS] = meta.get(_DOUBTS, 0) + sum(note.kind == "doubt" for note in told)
     for note in told if shown else ():
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", to_stderr=True)
 
 
 def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import click
 from ecodetect.wording import counted, duration, figure
 
 from . import options
+from .terminal import renew, say, say_json
 
 if TYPE_CHECKING:
     from ecodetect.errors import UserError
@@ -154,13 +154,13 @@ def scan(
     if dry_run:
         lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None, classify=classify)
         options.tell(notes)
-        click.echo("\n".join(lines))
+        say(*lines)
         return 0
     output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     with Bar(hidden=quiet or as_json) as bar:
         summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
-        click.echo(json_module.dumps([_as_json(summary) for summary in summaries], indent=1))
+        say_json([_as_json(summary) for summary in summaries])
     return report(summaries, failures, quiet=quiet or as_json)
 
 
@@ -179,12 +179,12 @@ def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, q
     for summary in summaries:
         options.tell(summary.notes, shown=not quiet)
         if not quiet:
-            click.echo("\n".join(_lines(summary)))
+            say(*_lines(summary))
     for _, error in failures:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        say(f"error: {' '.join(str(error).split())}", to_stderr=True)
     tried = len(failures) + sum(len(summary.sources) for summary in summaries)
     if failures and tried > 1:
-        click.echo(f"{len(failures)} of {tried} rasters couldn't be scanned.", err=True)
+        say(f"{len(failures)} of {tried} rasters couldn't be scanned.", to_stderr=True)
     return 2 if failures else 0
 
 
@@ -295,14 +295,13 @@ class Bar:
         left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
         text = f"{name}: {min(done / total, 1):.0%} of {figure(total)} Mpx{pace}{left}"
         if self._live:
-            click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
-            self._wide = len(text)
+            self._wide = renew(text, self._wide)
         else:
-            click.echo(text, err=True)
+            say(text, to_stderr=True)
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._live and self._wide:
-            click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)
+            renew("", self._wide)

@@ -14,6 +14,7 @@ import click
 from ecodetect.wording import counted, duration, figure
 
 from . import options
+from .terminal import renew, say
 
 if TYPE_CHECKING:
     from ecodetect.training.loop import Progress
@@ -103,14 +104,14 @@ def train(
         )
     if not leads():
         return
-    click.echo(done.verdict)
+    say(done.verdict)
     counts = done.fitted
     if counts is not None:
-        click.echo(
+        say(
             f"{counted(len(counts.history), 'epoch')}{', stopped early' if counts.stopped else ''};"
             f" waited for data {counts.waited:.0%} of the time; curves in {done.curves}"
         )
-    click.echo(f"written to {done.path}")
+    say(f"written to {done.path}")
 
 
 def _stages(text: str) -> int | Literal["all"]:
@@ -170,14 +171,13 @@ class Line:
             f" {figure(progress.per_second)} chips/s{left}, waited for data {progress.waited:.0%} of the time"
         )
         if self._live:
-            click.echo("\r" + text.ljust(self._wide), nl=False, err=True)
-            self._wide = len(text)
+            self._wide = renew(text, self._wide)
         else:
-            click.echo(text, err=True)
+            say(text, to_stderr=True)
 
     def __enter__(self) -> Line:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._live and self._wide:
-            click.echo("\r" + " " * self._wide + "\r", nl=False, err=True)
+            renew("", self._wide)

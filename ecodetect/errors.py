@@ -3,6 +3,7 @@
     EcodetectError            root of everything raised on purpose
     └── UserError             the input can't be used as asked; one sentence; exit code 2
         ├── RasterError       a raster can't be opened or read
+        │   └── NetworkError  … for the network's sake
         ├── LayerError        a vector layer, table or annotation file can't be read or written
         ├── GridError         two grids, frames or coordinate systems don't fit together
         ├── InUseError        another process is at work on the same output
@@ -32,6 +33,10 @@ class UserError(EcodetectError, ValueError):
 
 class RasterError(UserError, OSError):
     """A raster can't be opened or read."""
+
+
+class NetworkError(RasterError):
+    """A raster can't be read for the network's sake: what was done of it is sound, and may go on."""
 
 
 class LayerError(UserError):

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecodetect import errors
+from ecodetect import errors, guarded
 from ecodetect.errors import UserError
 from ecodetect.guarded import (
     FAULT,
@@ -103,6 +103,16 @@ def stream(
         while (part := child.part(about, error)) is not None:
             yield part
             child.send(NEXT)
+
+
+def is_started() -> bool:
+    """Whether there is a child at present."""
+    return bool(_alive)
+
+
+def is_inside() -> bool:
+    """Whether this process is the child: what it opens is guarded already."""
+    return guarded.is_serving
 
 
 def _limit(bytes_read: int) -> float:

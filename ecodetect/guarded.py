@@ -30,6 +30,8 @@ READY, BEGUN, RESULT, PART, MISTAKE, FAULT, NO_MEMORY = b"y", b"b", b"r", b"p", 
 # And its parent.
 REQUEST, NEXT = b"q", b"x"
 
+is_serving = False  # whether this process is the child
+
 
 def write_frame(stream: BinaryIO, kind: bytes, content: bytes = b"") -> None:
     """Send one frame."""
@@ -53,6 +55,8 @@ def main(lifeline: int | None) -> None:
 
     lifeline : a pipe that only the parent's end closes; None where the system can't tell of it.
     """
+    global is_serving
+    is_serving = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")

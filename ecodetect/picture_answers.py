@@ -28,6 +28,7 @@ from ecodetect.notes import Note, merged
 from ecodetect.pictures import Thumbnail, draw_thumbnails
 from ecodetect.raster import open_raster
 from ecodetect.raster_values import Companions, choice_of, seen_unit, survey
+from ecodetect.spreadsheet import as_cell
 from ecodetect.training.class_folders import Patches, picture, pictures
 from ecodetect.training.samples import Contract, Dataset
 from ecodetect.training.sources import Asked, Source
@@ -79,19 +80,27 @@ class PictureAnswers:
             }
             yield {"image": name, **truth, **said}
 
+    def csv_lines(self, shown: Callable[[str], str] = str) -> Iterator[str]:
+        """The rows as CSV, with its header.  shown : what becomes of a text before."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        rows = self.rows()
+        first = next(rows)
+        for cells in (list(first), first.values(), *(row.values() for row in rows)):
+            writer.writerow([as_cell(shown(cell)) for cell in cells])
+            yield text.getvalue()[:-1]
+            text.seek(0)
+            text.truncate()
+
     def to_csv(self) -> str:
         """The rows as CSV."""
-        text = io.StringIO()
-        rows = list(self.rows())
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return "".join(f"{line}\n" for line in self.csv_lines())
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the rows as CSV, whole or not at all; see `writable`."""
         try:
-            write_whole(Path(path), self.to_csv().encode(), replace=overwrite)
+            content = self.to_csv().encode(errors="backslashreplace")
+            write_whole(Path(path), content, replace=overwrite)
         except OSError as error:
             raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
 

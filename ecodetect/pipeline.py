@@ -168,6 +168,9 @@ def run(
                     raise result
                 else:
                     done(result)
+        except BaseException:
+            work.raster.give_up()  # or the reader waits for a server, and we for the reader
+            raise
         finally:
             stop.set()
             for thread in threads:

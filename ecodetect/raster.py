@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from ecodetect.chip import Chip
-from ecodetect.errors import GridError, RasterError
+from ecodetect.errors import GridError, NetworkError, RasterError
 from ecodetect.grid import Grid, Window
 from ecodetect.lattice import CELL_PX, Samples, lattice
 from ecodetect.notes import Note
@@ -39,13 +39,15 @@ from ecodetect.raster_header import (
     Header,
     check_dataset,
     check_raw_size,
+    check_text_size,
     common_dtype,
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, opened, options, quiet, reason_of
+from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
+from ecodetect.raster_remote import waited
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
 from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
@@ -115,7 +117,29 @@ def open_raster(
             check_files(dataset, Path(name), source)
 
     source = locate(path, allow_vrt=allow_vrt, check_source=check_source)
-    return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
+    try:
+        return Raster(source, bands=bands, gsd_m=gsd_m, nodata=nodata)
+    except BaseException:
+        if source.remote is not None:
+            source.remote.close()
+        raise
+
+
+def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_: str | None) -> str:
+    """Open a raster and read of it what any command does; returns the driver that takes it.
+
+    For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
+    """
+    source = Source(name, shown, tuple(drivers), is_remote, format_)
+    with options(source), quiet(), opened(source) as dataset:
+        driver = str(dataset.driver)
+    try:
+        with Raster(replace(source, drivers=(driver,)), bands=None, gsd_m=None) as raster:
+            _ = raster.fingerprint, raster.notes
+    except RasterError as error:
+        if lacks_memory(error):
+            raise MemoryError from error
+    return driver
 
 
 class Raster:
@@ -138,13 +162,13 @@ class Raster:
     ) -> None:
         self.path = source.shown
         self.name = PurePath(source.shown.rstrip("/")).name or source.shown
-        self._source = source
+        self._source = tried(source)
         self._overviews: dict[int, Any] = {}
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._rim: _Rim | None = None
         self._stored: str | None = None  # one type for bands of several; None: that of the file
-        self._pages = plan_of(source)
+        self._pages = plan_of(self._source)
         self._before = state_of([source.name])  # what is read from here on belongs to it, or is noticed
         with self._options(), quiet():
             self._dataset = self._opened()
@@ -175,14 +199,28 @@ class Raster:
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
 
     def state_now(self) -> str:
-        """The state of its files at this moment; another one than `state` means that they were written to."""
-        return state_of(self._files)
+        """The state of its files at this moment; another one than `state` means that they were written to.
+
+        A file on a web server has the state that it was opened in: other bytes are never taken for its own.
+        """
+        return state_of(self._files) if self._source.remote is None else self._source.remote.state
 
     def check_unchanged(self, state: str) -> None:
-        """Raise RasterError where its files aren't in this state (any more)."""
+        """Raise RasterError where its files aren't in this state (any more), or can't be asked for it.
+
+        That is NetworkError where a server doesn't answer.
+        """
         if self.state_now() != state:
             raise RasterError(
                 f"{self.path} was changed while it was read; run the same command again when it is complete."
+            )
+        if self._source.remote is not None:
+            self._source.remote.check_unchanged()
+        known = self._fingerprint
+        if self._source.is_on_server and known is not None and self._digest_anew() != known:
+            raise RasterError(
+                f"{self.path} has changed on its server while it was read; run the same command again to"
+                " begin anew with what is there now."
             )
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
@@ -241,6 +279,26 @@ class Raster:
         for dataset in (*self._overviews.values(), self._dataset):
             dataset.close()
         self._overviews = {}
+        if self._source.remote is not None:
+            self._source.remote.close()
+
+    def _digest_anew(self) -> str | None:
+        """The fingerprint of what is there now; None where that can't be the same raster."""
+        shape, count = self._dataset.shape, self._dataset.count
+        for dataset in (*self._overviews.values(), self._dataset):
+            dataset.close()  # or GDAL keeps what it has fetched
+        self._overviews = {}
+        with self._options(), quiet():
+            self._dataset = self._opened()
+            if (self._dataset.shape, self._dataset.count) != (shape, count):
+                return None
+            self._blocks = Blocks(self._dataset, is_known=count <= _MOST_INDEXED)
+            return self._digest()
+
+    def give_up(self) -> None:
+        """Wait no longer for a server; from another thread than the one that reads."""
+        if self._source.remote is not None:
+            self._source.remote.give_up()
 
     def __repr__(self) -> str:
         return f"<Raster {self.name}: {self.grid.describe()}, {', '.join(self.bands)}>"
@@ -276,7 +334,7 @@ class Raster:
 
     def _options(self) -> AbstractContextManager[Any]:
         """GDAL's options while the file is touched; its messages go to Python's log."""
-        return options(is_remote=self._source.is_remote)
+        return options(self._source)
 
     def _check_files(self) -> None:
         """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
@@ -285,6 +343,7 @@ class Raster:
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
                 check_raw_size(self._dataset, file, self.path)
+            check_text_size(self._dataset, file, self.path)
         try:
             for window in self._blocks.absent_places():
                 self._decoded(self._dataset, window, [1])
@@ -369,7 +428,9 @@ class Raster:
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
         part = RasterioWindow(window.x, window.y, window.width, window.height)
-        try:
+        remote = self._source.remote
+
+        def read() -> Pixels:
             with self._options() if self._source.is_remote else nullcontext():
                 if indexes is None:
                     return np.asarray(dataset.read_masks(1, window=part))
@@ -378,7 +439,14 @@ class Raster:
                         [dataset.read(index, window=part).astype(self._stored) for index in indexes]
                     )
                 return np.asarray(dataset.read(indexes, window=part))
+
+        try:
+            return waited(remote, read)
+        except NetworkError:
+            raise
         except FAULTS as error:
+            if remote is not None and (fault := remote.fault()) is not None:
+                raise fault from error
             raise RasterError(
                 f"{self.path} is damaged or truncated: its pixels x {window.x} to {window.right - 1}, "
                 f"y {window.y} to {window.bottom - 1} can't be read ({reason_of(error, self._source)})."

@@ -27,6 +27,9 @@ from ecodetect.raster_pages import PagePlan
 _NEARLY = 0.02  # sizes of pixels that differ by less are the same
 BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
 
+# Bytes that a pixel takes at least in formats of text: a digit and a blank; XYZ may leave most pixels out.
+_TEXT_BYTES = {"AAIGrid": 2, "GRASSASCIIGrid": 2, "GSAG": 2, "XYZ": 0.5}
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Header:
@@ -190,6 +193,19 @@ def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
     if held < needed and not is_packed:
         raise RasterError(
             f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it anew."
+        )
+
+
+def check_text_size(dataset: Any, file: Path, shown: str) -> None:
+    """Raise RasterError when a file of numbers in text is too short for its size in pixels.
+
+    GDAL looks for each missing row from the first one on.
+    """
+    needed = int(dataset.width * dataset.height * _TEXT_BYTES.get(dataset.driver, 0))
+    if (held := file.stat().st_size) < needed - 1:
+        raise RasterError(
+            f"{shown} is truncated: its {dataset.width} x {dataset.height} pixels take {needed} bytes"
+            f" of text, and it has {held}; copy it anew."
         )
 
 

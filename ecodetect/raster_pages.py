@@ -57,7 +57,7 @@ def plan_of(source: Source) -> PagePlan | None:
 
     Raises RasterError where its pages lead round in a circle.
     """
-    if source.format != "TIFF":
+    if source.format != "TIFF" or source.is_remote:
         return None
     file = Path(source.name)
     pages = read_pages(file)

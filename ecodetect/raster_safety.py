@@ -19,6 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ecodetect.errors import RasterError
+from ecodetect.raster_remote import RELAYED, Remote
 
 # Formats whose pixels are in the file itself (or in a twin of the same name, as ENVI's), in GDAL's order.
 # Not here: VRT and DERIVED, tile indexes and services (GTI, STACTA, STACIT, WMS, WMTS, WCS, MBTiles, …), and
@@ -57,13 +58,12 @@ _FORMATS = {
     "netCDF": "HDF5 or netCDF file",
 }
 _SCHEMES = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
     "s3": "/vsis3/",
     "gs": "/vsigs/",
     "az": "/vsiaz/",
     "abfs": "/vsiadls/",
 }
+_SERVERS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|mem|subfile|sparse|cached|crypt|stdin)\w+[/?]")
 # One array of a file with several, in GDAL's spelling: `NETCDF:"file.nc":variable`, `GTIFF_DIR:2:pages.tif`.
 _SUBDATASET = re.compile(r"(?i)(NETCDF|HDF5|HDF4_SDS|HDF4_EOS|GTIFF_DIR|GPKG|NITF_IM|PCIDSK):.+")
 _HEAD = 4096  # bytes; GDAL's own drivers look at the first 1024
@@ -79,6 +79,8 @@ class Source:
     drivers : those that may open it, the likeliest first.
     is_remote : on the network, or inside an archive.
     format : what its first bytes say it is, or None.
+    is_tried : its one driver has opened it before, in the guard.
+    remote : what stands between GDAL and the web server; None for other places.
     """
 
     name: str
@@ -86,6 +88,18 @@ class Source:
     drivers: tuple[str, ...]
     is_remote: bool
     format: str | None = None
+    is_tried: bool = False
+    remote: Remote | None = None
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether GDAL asks our own relay for it; in the guard's child, too."""
+        return self.name.startswith(RELAYED)
+
+    @property
+    def is_on_server(self) -> bool:
+        """Whether GDAL speaks to a server itself, with credentials of its own."""
+        return not self.is_relayed and _SERVERS.search(self.name) is not None
 
 
 def locate(
@@ -105,6 +119,8 @@ def locate(
     scheme, divider, rest = text.partition("://")
     if divider and scheme.lower() == "file":
         text = rest
+    elif (address := re.fullmatch(r"(?i)(?:/vsicurl/)?(https?://.*)", text, re.DOTALL)) is not None:
+        return _at_address(address[1], text, drivers)
     elif divider and scheme.lower() in _SCHEMES:
         return Source(_SCHEMES[scheme.lower()] + rest, text, drivers, True)
     file = Path(text)
@@ -142,6 +158,23 @@ def locate(
     if likeliest:
         drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
     return Source(str(file.absolute()), text, drivers, False, _FORMATS.get(likeliest or "", likeliest))
+
+
+def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
+    """A raster on a web server, of which the first bytes are fetched."""
+    remote = Remote(address, text)
+    try:
+        if _is_vrt(remote.head) and VRT not in drivers:
+            raise RasterError(f"{text} can't be opened: a VRT is read only from this machine; download it.")
+        likeliest = next((driver for magic, driver in _MAGIC if remote.head.startswith(magic)), None)
+        if likeliest:
+            drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
+        return Source(
+            remote.name, text, drivers, True, _FORMATS.get(likeliest or "", likeliest), remote=remote
+        )
+    except BaseException:
+        remote.close()
+        raise
 
 
 def _missing(file: Path, text: str) -> str:

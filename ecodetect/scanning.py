@@ -30,7 +30,7 @@ from ecodetect.classifiers import (
 )
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
-from ecodetect.errors import Interrupted, InUseError, PackageError, UserError
+from ecodetect.errors import Interrupted, InUseError, NetworkError, PackageError, UserError
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal
 from ecodetect.notes import Note, merged
@@ -618,6 +618,8 @@ class _Run:
         """Raise RasterError, and forget what was found, where the raster was written to meanwhile."""
         try:
             raster.check_unchanged(raster.state)
+        except NetworkError:
+            raise  # it may be what it was
         except UserError:
             self.journal.forget(number)
             raise

@@ -1,4 +1,4 @@
-"""What can't be interrupted is done by a child, which ends in time, in bounded memory, and with its parent."""
+"""What can't be interrupted is done by a child that ends: in time, in bounded memory, with its parent."""
 
 from __future__ import annotations
 

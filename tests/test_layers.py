@@ -88,6 +88,10 @@ LAYERS = [
         "ecodetect.resampling",
         "ecodetect.tiff_pages",
     ],
+    ["ecodetect.raster_remote"],
+    ["ecodetect.relay"],
+    ["ecodetect.upstream"],
+    ["ecodetect.web_connection"],
     ["ecodetect.agreement"],
     ["ecodetect.annotations", "ecodetect.aoi"],
     ["ecodetect.formats"],  # the table; it knows all formats
@@ -145,7 +149,13 @@ LAYERS = [
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.extras", "ecodetect.guard"],
     ["ecodetect.guarded"],
-    ["ecodetect.errors", "ecodetect.notes", "ecodetect.whole_file", "ecodetect.wording"],
+    [
+        "ecodetect.errors",
+        "ecodetect.notes",
+        "ecodetect.spreadsheet",
+        "ecodetect.whole_file",
+        "ecodetect.wording",
+    ],
 ]
 
 # Libraries that only these units may import. A learned detector is added to torch by its name.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,10 +16,13 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from lying_server import Answer, Asked, at_first, honest, saying, serving
+from rasterio.io import MemoryFile
 
-from ecodetect.errors import RasterError
+from ecodetect.errors import NetworkError, RasterError
 from ecodetect.grid import Window
 from ecodetect.raster import open_raster
+from ecodetect.web_connection import Limits
 
 SIDE = 3072
 
@@ -134,3 +140,140 @@ def test_a_vrt_at_an_address_is_no_raster(server: Server) -> None:
     )
     with pytest.raises(RasterError, match="can't be opened"):
         open_raster(f"http://127.0.0.1:{server.server_port}/evil.tif")
+
+
+# -- servers that don't behave -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little patience."""
+    limits = Limits(connect_s=1, patience_s=0.4, least_bytes=64, tries=3, pause_s=0.01)
+    monkeypatch.setattr("ecodetect.raster_remote.limits", limits)
+
+
+@pytest.fixture(scope="module")
+def ortho(server: Server) -> bytes:
+    return (server.folder / "cog.tif").read_bytes()
+
+
+FAR = Window(2000, 2000, 300, 300)  # not in what is read on opening
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_fails_now_and_then_gives_the_same_pixels(server: Server, ortho: bytes) -> None:
+    def now_and_then(line: socket.socket, asked: Asked, content: bytes) -> None:
+        (saying("503 No"), honest, honest)[asked.number % 3](line, asked, content)
+
+    with open_raster(server.folder / "cog.tif") as raster:
+        expected = raster.read(FAR, raster.bands).pixels
+    with serving(ortho, now_and_then) as lying, open_raster(lying.address) as raster:
+        np.testing.assert_array_equal(raster.read(FAR, raster.bands).pixels, expected)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("later", "says"),
+    [
+        (saying("503 No"), r"the server answers 503 Service Unavailable \(asked 3 times\).*network's fault"),
+        (lambda line, asked, content: time.sleep(2), "stopped answering"),
+        (lambda line, asked, content: honest(line, asked, content, etag='"2"'), "has changed on its server"),
+        (saying("403 Forbidden"), "HTTP 403 Forbidden"),
+    ],
+)
+def test_what_the_network_does_is_not_called_damage(ortho: bytes, later: Answer, says: str) -> None:
+    with serving(ortho) as lying, open_raster(lying.address) as raster:
+        lying.answer = later
+        with pytest.raises(RasterError, match=says) as caught:
+            raster.read(FAR, raster.bands)
+        assert isinstance(caught.value, NetworkError) == ("changed" not in says)
+        assert "damaged" not in str(caught.value)
+        assert "127.0.0.1" in str(caught.value)  # the server's address
+        assert "vsicurl" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_damaged_file_is_called_damaged(ortho: bytes) -> None:
+    middle = len(ortho) // 2
+    damaged = ortho[:middle] + bytes(len(ortho) - middle - 1000) + ortho[-1000:]
+    with serving(damaged) as lying, open_raster(lying.address) as raster:
+        with pytest.raises(RasterError, match="damaged or truncated") as caught:
+            raster.read(raster.grid.window, raster.bands)
+        assert not isinstance(caught.value, NetworkError)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_replaced_in_the_end_is_noticed(ortho: bytes) -> None:
+    with serving(ortho) as lying:
+        with open_raster(lying.address) as raster:
+            state = raster.state
+            raster.check_unchanged(state)
+            lying.answer = lambda line, asked, content: honest(line, asked, content, etag='"2"')
+            with pytest.raises(RasterError, match="has changed"):
+                raster.check_unchanged(state)
+        with open_raster(lying.address) as raster:
+            assert raster.state != state
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_beside_the_file_is_asked_for(ortho: bytes) -> None:
+    with serving(ortho) as lying, open_raster(lying.address) as raster:
+        raster.read(FAR, raster.bands)
+    assert {asked.path for asked in lying.asked} == {"/ortho.tif"}
+
+
+def test_ctrl_c_is_heard_while_a_server_is_waited_for(ortho: bytes) -> None:
+    with serving(ortho) as lying, open_raster(lying.address) as raster:
+        lying.answer = lambda line, asked, content: time.sleep(5)
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            raster.read(FAR, raster.bands)
+        assert time.monotonic() - started < 3
+
+
+# -- cloud storage -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, quick: None) -> str:
+    for name, value in {
+        "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_NO_SIGN_REQUEST": "YES",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return "s3://bucket/ortho.tif"
+
+
+def test_cloud_storage_that_fails_for_a_while(
+    bucket: str, server: Server, ortho: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_raster(server.folder / "cog.tif") as raster:
+        expected = raster.read(FAR, raster.bands).pixels
+    with serving(ortho) as lying:
+        monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{lying.port}")
+        with open_raster(bucket) as raster:
+            failing = lying.asked[-1].number + 2
+            lying.answer = at_first(failing, saying("403 Forbidden"))
+            np.testing.assert_array_equal(raster.read(FAR, raster.bands).pixels, expected)
+            raster.check_unchanged(raster.state)
+            lying.answer = saying("403 Forbidden")
+            with pytest.raises(NetworkError, match="403"):
+                raster.read(Window(0, 2500, 300, 300), raster.bands)
+
+
+def test_cloud_storage_in_which_a_file_is_replaced(
+    bucket: str, ortho: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(ortho) as lying:
+        monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{lying.port}")
+        with open_raster(bucket) as raster:
+            assert raster.fingerprint
+            with MemoryFile(ortho) as file, file.open() as dataset:
+                pixels = dataset.read() // 2
+                profile = dataset.profile
+            with MemoryFile() as file:
+                with file.open(**profile) as dataset:
+                    dataset.write(pixels)
+                lying.content = file.read()
+            with pytest.raises(RasterError, match="has changed"):
+                raster.check_unchanged(raster.state)

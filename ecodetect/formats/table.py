@@ -51,6 +51,7 @@ from ecodetect.grid import WGS84, Floats, Grid
 from ecodetect.layer import NUMBERS, Geometries, Layer, Stream
 from ecodetect.notes import Note
 from ecodetect.parts import several
+from ecodetect.spreadsheet import as_cell, from_cell
 from ecodetect.wording import counted
 
 
@@ -68,6 +69,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     """
     text = read_text(path)
     delimiter, header, start = dialect(text, path)
+    header = [from_cell(name) for name in header]
     if counts_of(header):
         raise LayerError(f"{path.name} has counts of images, no places; export DotDotGoose's points instead.")
     roles = roles_of(header)
@@ -149,7 +151,7 @@ def _parsed(
                 if kind == "point" and table.are_whole and isinstance(place, tuple):
                     table.are_whole = all(re.fullmatch(r"\s*[-+]?\d+\s*", cell) for cell in cells)
             if table.images is not None and roles.image is not None:
-                cell = row[roles.image].strip()
+                cell = from_cell(row[roles.image].strip())
                 table.images.append(known.setdefault(cell, cell))
             for name, position in roles.others.items():
                 cell = row[position].strip()
@@ -367,7 +369,8 @@ def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str,
         columns["source"] = _texts(list(named))
     for name, values in table.columns.items():
         cells = [values[row] for row in rows]
-        columns[name] = _texts(cells) if name == "label" else _typed(cells, name in NUMBERS)
+        typed = _texts(cells) if name == "label" else _typed(cells, name in NUMBERS)
+        columns[name] = typed if typed.dtype != object else _texts([from_cell(cell) for cell in cells])
     return columns
 
 
@@ -431,7 +434,8 @@ def write(path: Path, stream: Stream) -> Written:
                 continue
             if not features:
                 is_points = batch.geometry[0].geom_type == "Point"
-                writer.writerow(_header(names, is_points=is_points, has_lonlat=has_lonlat))
+                header = _header(names, is_points=is_points, has_lonlat=has_lonlat)
+                writer.writerow(map(as_cell, header))
             if np.any((shapely.get_type_id(batch.geometry) == 0) != is_points):
                 raise LayerError(
                     f"{path.name} holds points or boxes, but the layer has both; write a .geojson."
@@ -443,7 +447,8 @@ def write(path: Path, stream: Stream) -> Written:
             writer.writerows(_rows(batch, bounds, names, is_points=is_points, has_lonlat=has_lonlat))
             features += len(batch)
         if not features:
-            writer.writerow(_header(names, is_points=is_points, has_lonlat=has_lonlat))
+            header = _header(names, is_points=is_points, has_lonlat=has_lonlat)
+            writer.writerow(map(as_cell, header))
     text = f"{counted(boxed, 'shape')} written as the box around: a table holds points or boxes."
     note = Note("shapes-simplified", text, about=path.name)
     return Written(path, features, notes=(note,) if boxed else ())
@@ -481,4 +486,7 @@ def _rows(
 
 def _cells(values: NDArray[Any]) -> list[str]:
     """Values as texts that read back as the same; blank where missing."""
-    return ["" if value is None or value != value else str(value) for value in np.asarray(values).tolist()]
+    return [
+        as_cell(value) if isinstance(value, str) else "" if value is None or value != value else str(value)
+        for value in np.asarray(values).tolist()
+    ]
