@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import gc
+import importlib
 import os
 import random
 import shutil
@@ -36,12 +39,12 @@ import torch
 from ecodetect_cli.main import main as ecodetect
 from little_scene import write_scene
 from measuring import table
+from pyproj import CRS
 
-from ecodetect import bundle, evaluation, exporting, journal, memory, scanning
-from ecodetect.detectors import heatmap, sliding_window
-from ecodetect.training import beginning, loop, planning, recipe
+from ecodetect import bundle, journal, memory, models
+from ecodetect.detectors import heatmap
+from ecodetect.training import beginning, loop, planning
 
-IMPORTED = (evaluation, exporting, scanning, recipe, sliding_window)  # for the children
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 PATIENCE_S = 300
 INSIDE = "OUT"  # in a command: the folder of outputs
@@ -66,12 +69,12 @@ class Case:
 
 def cases() -> list[Case]:
     scan = ("scan", "IN/a.tif", "-q", "--tile", "96")
-    found = [
+    by_format = [
         Case(f"scan, {suffix}", (*scan, "-m", "threshold", "-o", f"OUT/o.{suffix}"), (f"o.{suffix}",))
         for suffix in ("geojson", "csv", "gpkg", "fgb", "parquet", "shp", "kml", "json", "xml", "txt", "tif")
     ]
     return [
-        *found,
+        *by_format,
         Case(
             "scan, two rasters in one",
             ("scan", "IN/a.tif", "IN/b.tif", *scan[2:], "-m", "blobs", "-o", "OUT/o.gpkg"),
@@ -149,6 +152,12 @@ def small() -> Iterator[None]:
     heatmap.DEFAULTS["network"] = learned.TINY
     beginning.nearest = lambda sources: None  # type: ignore[assignment]
     torch.set_num_threads(1)
+    # What each child would read again: the cards of our models, and the database of coordinate systems.
+    models.known = functools.cache(models.known)  # type: ignore[assignment]
+    models.opened("threshold")
+    CRS.from_epsg(32630).to_wkt()
+    gc.collect()
+    gc.freeze()  # or the first collection in a child copies all of the parent
     yield
 
 
@@ -172,11 +181,13 @@ class Child:
                     os.dup2(file.fileno(), 1)
                     os.dup2(file.fileno(), 2)
                 events = Events(at, watched)
+                before = set(sys.modules)
                 code = ecodetect(list(arguments))
                 sys.stdout.flush()
                 sys.stderr.flush()
                 if watched is not None:
-                    os.write(2, f"\nevents: {events.count}\n".encode())
+                    new = " ".join(sorted(set(sys.modules) - before))
+                    os.write(2, f"\nimported: {new}\nevents: {events.count}\n".encode())
             finally:
                 os._exit(code)
 
@@ -275,9 +286,13 @@ def killed_rounds(case: Case, inputs: Path, folder: Path, kills: int, seed: int)
     child = Child(command, watched=out)
     code, said = child.ended()
     assert code == 0, f"{case.name}: {said}"
+    right = snapshot(out)
+    _import(said)
+    _empty(out)
+    child = Child(command)
+    child.ended()
     seconds = time.monotonic() - child.started
     events = int(said.rsplit("events: ", 1)[1])
-    right = snapshot(out)
     tally = Tally()
     order = list(range(1, events + 1))
     chance.shuffle(order)
@@ -312,6 +327,13 @@ def killed_rounds(case: Case, inputs: Path, folder: Path, kills: int, seed: int)
             kind = "left behind" if set(now) - set(right) else "different"
             tally.fault(kind, f"{[k for k in {*now, *right} if now.get(k) != right.get(k)]}")
     return tally
+
+
+def _import(said: str) -> None:
+    """Import what a child has imported, so that its successors needn't."""
+    for name in said.rsplit("imported: ", 1)[1].splitlines()[0].split():
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def _resumed(command: list[str], out: Path) -> list[str]:

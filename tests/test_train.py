@@ -294,6 +294,34 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_later(
     assert bundle.read_card(out).metrics[0]["n"] > 5
 
 
+@pytest.mark.usefixtures("small")
+def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is_not_its_own(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    out = tmp_path / "m.safetensors"
+    flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(folder: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "remove", killed)
+        with pytest.raises(Killed):
+            ecodetect("train", *pair, *flags)
+    right = out.read_bytes()
+    theirs = tmp_path / "m.safetensors.training" / "notes.txt"
+    theirs.write_text("theirs")
+    assert ecodetect("train", *pair, *flags, "--resume").code == 0
+    assert out.read_bytes() == right
+    assert [entry.name for entry in theirs.parent.iterdir()] == ["notes.txt"]
+    refused = ecodetect("train", *pair, *flags, "--resume")
+    assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
+
+
 # -- what is derived from the data -------------------------------------------------------------------------
 
 
