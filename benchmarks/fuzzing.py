@@ -28,6 +28,7 @@ import importlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -278,6 +279,7 @@ def _work(
     faulthandler.enable(place)
     resource.setrlimit(resource.RLIMIT_AS, (_mapped() + ROOM, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _forget_peak()
     for number in cases:
         if time.monotonic() > until:
             break
@@ -285,7 +287,6 @@ def _work(
         path = sandbox.lay_out(files) / good.opened
         before = sandbox.listing()
         sandbox.watch(on=True)
-        _forget_peak()
         began = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, HANG_S)
         signal.setitimer(signal.ITIMER_PROF, target.most_s)
@@ -304,9 +305,14 @@ def _work(
         sandbox.watch(on=False)
         if not kind and mb > MOST_MB:
             kind, where = "memory", f"more than {MOST_MB} MB ({good.name})"
+            _forget_peak()  # it takes 2 ms, so only here
         printed = sandbox.printed()
         if not kind and printed:
-            kind, where, text = "stray", printed[:60], printed
+            kind, where, text = (
+                "stray",
+                re.sub(r"0x[0-9a-f]+|\d+", "#", printed[:60].partition("\n")[0]),
+                printed,
+            )
         if not kind and "\n" in text.strip():
             kind, where = "stray", "a sentence of several lines"
         found = sandbox.noticed()

@@ -17,6 +17,8 @@ from ecodetect.notes import Note
 
 # Control points further than this from the fitted plane, as a share of the shorter side, place nothing.
 _LOOSE = 0.05
+# Farther from the origin, in pixels, metres or feet, lies no place on a planet.
+_FARTHEST = 1e12
 
 
 def place(
@@ -101,7 +103,7 @@ def _crs(wkt: str | None) -> tuple[CRS | None, Note | None]:
 def _fit(control: Sequence[tuple[float, float, float, float]]) -> tuple[Affine6, float] | None:
     """The affine transform that fits control points best, and how far they lie from it in pixels (rms)."""
     points = np.asarray(control, np.float64)
-    if not np.isfinite(points).all():
+    if not (np.abs(points) < _FARTHEST).all():  # NaN isn't either
         return None
     columns_rows, world = points[:, :2], points[:, 2:]
     middle = columns_rows.mean(axis=0)
@@ -117,7 +119,8 @@ def _fit(control: Sequence[tuple[float, float, float, float]]) -> tuple[Affine6,
     c, f = solution[2] + offset - linear @ middle
     (a, b), (d, e) = linear
     transform = (float(a), float(b), float(c), float(d), float(e), float(f))
-    return transform, float(np.sqrt((residuals**2).sum(axis=0).mean()))
+    residual_px = float(np.sqrt((residuals**2).sum(axis=0).mean()))
+    return (transform, residual_px) if np.isfinite([*transform, residual_px]).all() else None
 
 
 def _variation(grid: Grid) -> Note | None:

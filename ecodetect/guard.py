@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def call(
 
 def stream(
     function: str, *given: Any, about: str, error: type[UserError] = UserError, bytes_read: int = 0
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """As `call`, of a generator of bytes: its parts, one by one; other threads have to wait meanwhile.
 
     The clock stands still while a part is used.
@@ -190,6 +190,13 @@ def _large(about: str) -> str:
     )
 
 
+def _fault(content: bytes) -> Exception:
+    """What isn't a UserError, by its kind where callers make a sentence of it."""
+    said = json.loads(content)
+    kinds = {kind.__name__: kind for kind in guarded.FAULTS}
+    return kinds.get(said["type"], RuntimeError)(said["text"])
+
+
 def _crashed(about: str) -> str:
     return (
         f"{about} is damaged: the library that reads it crashed, or wanted more than {_GB} of memory; copy it"
@@ -264,7 +271,7 @@ class _Child:
         self._limit_s, self._used_s = _START_S, 0.0
         begun = self._heard()
         if begun is not None and begun[0] == FAULT:
-            raise RuntimeError(begun[1].decode(errors="replace"))
+            raise _fault(begun[1])
         self._limit_s, self._used_s = limit_s, 0.0
 
     def send(self, kind: bytes, content: bytes = b"") -> None:
@@ -301,7 +308,7 @@ class _Child:
         if kind == NO_MEMORY:
             raise error(_large(about))
         if kind == FAULT:
-            raise RuntimeError(content.decode(errors="replace"))
+            raise _fault(content)
         return frame
 
     def _heard(self) -> tuple[bytes, bytes] | None:

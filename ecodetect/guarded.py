@@ -30,6 +30,9 @@ READY, BEGUN, RESULT, PART, MISTAKE, FAULT, NO_MEMORY = b"y", b"b", b"r", b"p", 
 # And its parent.
 REQUEST, NEXT = b"q", b"x"
 
+# What is raised again as what it is, beside UserErrors: faults of a file, not of ours.
+FAULTS = (OSError, RecursionError, UnicodeError, SystemError)
+
 is_serving = False  # whether this process is the child
 
 
@@ -126,7 +129,10 @@ def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> N
     except MemoryError:
         write_frame(answers, NO_MEMORY)
     except Exception as error:  # noqa: BLE001 - the parent says it
-        write_frame(answers, FAULT, f"{type(error).__name__}: {error}".encode(errors="replace"))
+        kind = next((kind for kind in FAULTS if isinstance(error, kind)), None)
+        text = str(error) if kind else f"{type(error).__name__}: {error}"
+        said = {"type": kind.__name__ if kind else "", "text": text}
+        write_frame(answers, FAULT, json.dumps(said).encode())
     finally:
         faulthandler.cancel_dump_traceback_later()
         os.chdir(home)

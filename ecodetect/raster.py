@@ -44,13 +44,13 @@ from ecodetect.raster_header import (
     item_bytes,
     read_header,
 )
-from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried
+from ecodetect.raster_opening import FAULTS, lacks_memory, opened, options, quiet, reason_of, tried, unheard
 from ecodetect.raster_pages import PagedDataset, plan_of
 from ecodetect.raster_pixels import Mask, Pixels, bands_to_decode, both, interpreted, padded
 from ecodetect.raster_remote import waited
 from ecodetect.raster_rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster_rim import has_seam as has_seam_of
-from ecodetect.raster_safety import DRIVERS, Source, check_files, locate
+from ecodetect.raster_safety import Source, check_files, locate
 from ecodetect.raster_state import state_of
 from ecodetect.resampling import axis, resample
 from ecodetect.wording import percent
@@ -110,11 +110,10 @@ def open_raster(
         When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
-    def check_source(name: str, shown: str) -> None:
-        source = Source(name, shown, DRIVERS, False)
+    def check_source(source: Source) -> None:
         with opened(source) as dataset:
-            check_dataset(dataset, shown)
-            check_files(dataset, Path(name), source)
+            check_dataset(dataset, source.shown)
+            check_files(dataset, Path(source.name), source)
 
     source = locate(path, allow_vrt=allow_vrt, check_source=check_source)
     try:
@@ -130,7 +129,8 @@ def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_:
 
     For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
     """
-    source = Source(name, shown, tuple(drivers), is_remote, format_)
+    file = None if is_remote or not Path(name).is_file() else Path(name)
+    source = Source(name, shown, tuple(drivers), is_remote, format_, file)
     with options(source), quiet(), opened(source) as dataset:
         driver = str(dataset.driver)
     try:
@@ -338,7 +338,7 @@ class Raster:
 
     def _check_files(self) -> None:
         """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
-        if not self._source.is_remote and (file := Path(self._source.name)).is_file():
+        if (file := self._source.file) is not None:
             check_files(self._dataset, file, self._source)
             self._blocks.check_within(file.stat().st_size, self.path)
             if self.driver in _RAW:
@@ -425,6 +425,7 @@ class Raster:
             valid = both(valid, self._blocks.written(window))
         return pixels, valid
 
+    @unheard()
     def _decoded(self, dataset: Any, window: Window, indexes: list[int] | None) -> Pixels:
         """One read by GDAL: file bands from 1, (B, H, W); the file's mask, (H, W), if `indexes` is None."""
         part = RasterioWindow(window.x, window.y, window.width, window.height)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
 from rasterio.errors import RasterioError
 
-from ecodetect import guard, raster_remote
+from ecodetect import databases, guard, raster_remote
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.raster_remote import waited
 from ecodetect.raster_safety import Source
@@ -82,6 +83,8 @@ def tried(source: Source) -> Source:
     """
     if source.is_tried or guard.is_inside():
         return source
+    if not source.is_remote:
+        source = _at_rest(source)
     if source.format in _IN_PROCESS.values():
         ours = tuple(driver for driver, name in _IN_PROCESS.items() if name == source.format)
         return replace(source, drivers=ours, is_tried=True)
@@ -101,6 +104,17 @@ def tried(source: Source) -> Source:
             raise fault from error
         raise
     return replace(source, drivers=(driver,), is_tried=True)
+
+
+def _at_rest(source: Source) -> Source:
+    """The source, or a copy of it: of a GeoPackage that SQLite couldn't read without writing beside it."""
+    file = source.file
+    if file is None or not databases.is_at_work(file):
+        return source
+    copy = databases.lasting_copy(file, error=RasterError)
+    is_part = source.name.upper().startswith("GPKG:")  # GPKG:file:table
+    name = f"GPKG:{copy}:{source.name.rpartition(':')[2]}" if is_part else str(copy)
+    return replace(source, name=name, file=copy)
 
 
 def _size(source: Source) -> int:
@@ -218,15 +232,33 @@ def _given(found: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep from stderr what we say in our own words: warnings, and messages that rasterio can't decode."""
-    hooks = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
+    """Keep from stderr what we say in our own words: warnings, and what `unheard` keeps from it."""
+    with unheard(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_turn = threading.Lock()
+_inside: list[tuple[Any, Any]] = []  # Python's hooks as they were, once for each that is unheard now
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Let Python print nothing of GDAL's messages that rasterio can't decode: nobody can catch those errors.
+
+    For all threads, as long as one is here.
+    """
+    with _turn:
+        hooks = _inside[0] if _inside else (sys.unraisablehook, sys.excepthook)
+        _inside.append(hooks)
+        sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        sys.unraisablehook, sys.excepthook = hooks
+        with _turn:
+            _inside.pop()
+            if not _inside:
+                sys.unraisablehook, sys.excepthook = hooks
 
 
 def reason_of(error: BaseException, source: Source) -> str:

@@ -1,9 +1,11 @@
 """Which files and addresses are opened as rasters: nothing but pixels, whole, and from where the user said.
 
 GDAL takes a file by its content: a text that calls itself .tif may name any file of the system, or any
-address of the network, as its pixels. So drivers are an allow-list of those that hold their own pixels; a VRT
-is read when it is a plain mosaic of files in its own folder; and what GDAL would pad with black in silence (a
-cut PNG or JPEG) is refused. Pixels are read in `raster`.
+address of the network, as its pixels. So a file is opened by the one driver that its first bytes speak for,
+out of a list of those known to be safe, after what the format could name was looked at (`raster_references`,
+`raster_hdf5`), and the files beside it (`raster_sides`); a VRT is read when it is a plain mosaic of files in
+its own folder (`vrt_mosaic`). What GDAL would pad with black in silence (a cut PNG or JPEG) is refused.
+Pixels are read in `raster`.
 """
 
 from __future__ import annotations
@@ -16,22 +18,68 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
+from ecodetect import guard, vrt_mosaic
 from ecodetect.errors import RasterError
+from ecodetect.raster_hdf5 import SIGNATURE, begins_at
+from ecodetect.raster_references import check_references
 from ecodetect.raster_remote import RELAYED, Remote
+from ecodetect.raster_sides import check_sides
+from ecodetect.vrt_mosaic import is_vrt
 
-# Formats whose pixels are in the file itself (or in a twin of the same name, as ENVI's), in GDAL's order.
-# Not here: VRT and DERIVED, tile indexes and services (GTI, STACTA, STACIT, WMS, WMTS, WCS, MBTiles, …), and
-# headers that name any other file (MRF, ERS, PDS, ISIS, DIMAP, TIL, SAFE, …); nor PNM and TGA, which GDAL
-# reads with zeros where the file ends early.
-DRIVERS: tuple[str, ...] = (
-    "GTiff", "NITF", "HFA", "AAIGrid", "GRASSASCIIGrid", "DTED", "PNG", "JPEG", "GIF", "BMP", "SRTMHGT",
-    "netCDF", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2OpenJPEG", "ECW", "MrSID", "GRIB", "RMF", "RST", "GSAG",
-    "GSBG", "GS7BG", "PCIDSK", "WEBP", "HDF4", "HDF4Image", "HDF5", "HDF5Image", "SAGA", "XYZ", "GPKG",
-    "ENVI", "EHdr", "JPEGXL", "HEIF", "AVIF",
-)  # fmt: skip
+# Drivers whose files hold their own pixels, in GDAL's order, and why they can't lead elsewhere. All others
+# can, or nobody has looked: VRT and its like; tile indexes and services (GTI, STACTA, WMS, WMTS, WCS,
+# MBTiles, …); headers that name any other file (MRF, ERS, PDS, ISIS, DIMAP, TIL, SAFE, PAux, …); HDF4, which
+# has elements in other files; ECW, MrSID and Kakadu's JPEG 2000, whose libraries are closed; nor PNM and TGA,
+# which GDAL reads with zeros where the file ends early.
+_ALONE = "nothing in the format names a file"
+_HEADER = "a header of the same name says how; it names no data file"
+DRIVERS: dict[str, str] = {
+    "GTiff": "one file; metadata that name overviews are refused before",
+    "NITF": "one file, and reduced sets of its name, which are looked at; metadata within pixels are refused",
+    "HFA": "names of external pixels and overviews are looked at before: plain ones in the folder",
+    "AAIGrid": _ALONE,
+    "GRASSASCIIGrid": _ALONE,
+    "DTED": _ALONE,
+    "PNG": _ALONE,
+    "JPEG": _ALONE,
+    "GIF": _ALONE,
+    "BMP": _ALONE,
+    "SRTMHGT": _ALONE,
+    "netCDF": "classic files name none; netCDF-4 is HDF5",
+    "HDF5": "looked at object by object before: no external storage, links or virtual datasets",
+    "HDF5Image": "as HDF5",
+    "JP2OpenJPEG": "fragments in other files aren't followed; metadata are looked at before",
+    "GRIB": _ALONE,
+    "RMF": _ALONE,
+    "RST": f"{_HEADER}, and a reference system only by a plain name",
+    "GSAG": _ALONE,
+    "GSBG": _ALONE,
+    "GS7BG": _ALONE,
+    "PCIDSK": "channels linked to other files are refused before",
+    "WEBP": _ALONE,
+    "SAGA": _HEADER,
+    "XYZ": _ALONE,
+    "GPKG": "its tables are looked at before: no views, no virtual tables; tiles hold their pixels",
+    "ENVI": _HEADER,
+    "EHdr": _HEADER,
+    "JPEGXL": _ALONE,
+    "HEIF": "references to other files aren't followed by libheif",
+    "AVIF": "references to other files aren't followed by libavif",
+}
 VRT = "VRT"
+# Formats that always begin in the same way: their drivers get a file only if it does, and was looked at.
+_BY_BEGINNING = (
+    "GTiff", "NITF", "HFA", "PNG", "JPEG", "GIF", "netCDF", "HDF5", "HDF5Image", "JP2OpenJPEG", "PCIDSK",
+    "GPKG",
+)  # fmt: skip
+_OTHERS = tuple(driver for driver in DRIVERS if driver not in _BY_BEGINNING)
+_HDF5 = ("netCDF", "HDF5", "HDF5Image")
+# On the network or in an archive nothing can be looked at before; what a file there names is refused before
+# it is followed, or can't lead out of the archive (HFA).
+_REMOTE = ("GTiff", "HFA", "PNG", "JPEG", "GIF", "JP2OpenJPEG", *_OTHERS)
+# Formats that GDAL itself tells surely by their beginning: a VRT's sources are these, HDF5 and text grids.
+_SURE = ("GTiff", "HFA", "PNG", "JPEG", "GIF", "JP2OpenJPEG", "netCDF")
 
 # First bytes -> the driver that will most likely take the file.
 _MAGIC = (
@@ -45,17 +93,23 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
     (b"EHFA_HEADER_TAG", "HFA"),
     (b"GRIB", "GRIB"),
-    (b"\x89HDF\r\n\x1a\n", "netCDF"),
+    (SIGNATURE, "HDF5"),
     (b"CDF", "netCDF"),
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
     (b"RIFF", "WEBP"),
+    (b"SQLite format 3\0", "GPKG"),
+    (b"PCIDSK", "PCIDSK"),
+    (b"NITF", "NITF"),
+    (b"NSIF", "NITF"),
 )
 _FORMATS = {
     "GTiff": "TIFF",
     "JP2OpenJPEG": "JPEG 2000",
     "HFA": "HFA image",
-    "netCDF": "HDF5 or netCDF file",
+    "HDF5": "HDF5 or netCDF file",
+    "netCDF": "netCDF file",
+    "GPKG": "GeoPackage",
 }
 _SCHEMES = {
     "s3": "/vsis3/",
@@ -65,9 +119,37 @@ _SCHEMES = {
 }
 _SERVERS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|mem|subfile|sparse|cached|crypt|stdin)\w+[/?]")
 # One array of a file with several, in GDAL's spelling: `NETCDF:"file.nc":variable`, `GTIFF_DIR:2:pages.tif`.
-_SUBDATASET = re.compile(r"(?i)(NETCDF|HDF5|HDF4_SDS|HDF4_EOS|GTIFF_DIR|GPKG|NITF_IM|PCIDSK):.+")
+_NAMED_ARRAY = re.compile(r'(NETCDF|HDF5|GPKG):(?:"([^"]+)":([^"]+)|([^"]+):([^":]+))', re.IGNORECASE)
+_NUMBERED_ARRAY = re.compile(r"((GTIFF_DIR):(?:off:)?\d+|(NITF_IM):\d+):(.+)", re.IGNORECASE)
+_OF_ARRAYS = {
+    "NETCDF": "netCDF",
+    "HDF5": "HDF5Image",
+    "GPKG": "GPKG",
+    "GTIFF_DIR": "GTiff",
+    "NITF_IM": "NITF",
+}
 _HEAD = 4096  # bytes; GDAL's own drivers look at the first 1024
-_SIDE_FILES = (".ovr", ".msk", ".msk.ovr", ".aux", ".rrd")
+
+
+# Virtual file systems that hold what their name says; others read files that another file names.
+_VIRTUAL = frozenset(
+    [
+        "curl",
+        "curl_streaming",
+        "s3",
+        "gs",
+        "az",
+        "adls",
+        "oss",
+        "swift",
+        "zip",
+        "tar",
+        "gzip",
+        "7z",
+        "rar",
+        "mem",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +161,7 @@ class Source:
     drivers : those that may open it, the likeliest first.
     is_remote : on the network, or inside an archive.
     format : what its first bytes say it is, or None.
+    file : that holds it, on this machine; None: it is remote.
     is_tried : its one driver has opened it before, in the guard.
     remote : what stands between GDAL and the web server; None for other places.
     """
@@ -88,6 +171,7 @@ class Source:
     drivers: tuple[str, ...]
     is_remote: bool
     format: str | None = None
+    file: Path | None = None
     is_tried: bool = False
     remote: Remote | None = None
 
@@ -103,29 +187,30 @@ class Source:
 
 
 def locate(
-    path: str | os.PathLike[str], *, allow_vrt: bool, check_source: Callable[[str, str], None]
+    path: str | os.PathLike[str], *, allow_vrt: bool, check_source: Callable[[Source], None]
 ) -> Source:
-    """Where a raster is and what may open it.
+    """Where a raster is and what may open it, after whatever in it or beside it could lead elsewhere.
 
     path : local file, address (`https://`, `s3://`, `gs://`, `az://`), or GDAL's own spelling (`/vsi…`, or
         one of several arrays: `NETCDF:"file.nc":name`).
     allow_vrt : trust VRTs, whatever they point to.
-    check_source : given a source file of a VRT and its name for messages, raises RasterError if `DRIVERS`
-        can't open it or it can't be read.
-    Raises RasterError when there is no such file, it is empty or cut off, or is a VRT that can't be trusted.
+    check_source : raises RasterError if a source of a VRT can't be opened or read.
+    Raises RasterError when there is no such file, it is empty or cut off, could lead elsewhere, or is a VRT
+    that can't be trusted.
     """
     text = os.fspath(path)
-    drivers: tuple[str, ...] = (*DRIVERS, VRT) if allow_vrt else DRIVERS
+    remote: tuple[str, ...] = (*_REMOTE, VRT) if allow_vrt else _REMOTE
     scheme, divider, rest = text.partition("://")
     if divider and scheme.lower() == "file":
         text = rest
     elif (address := re.fullmatch(r"(?i)(?:/vsicurl/)?(https?://.*)", text, re.DOTALL)) is not None:
-        return _at_address(address[1], text, drivers)
+        return _at_address(address[1], text, remote)
     elif divider and scheme.lower() in _SCHEMES:
-        return Source(_SCHEMES[scheme.lower()] + rest, text, drivers, True)
+        return Source(_SCHEMES[scheme.lower()] + rest, text, remote, True)
     file = Path(text)
     if text.startswith("/vsi"):
-        return Source(text, text, drivers, True)
+        _check_virtual(text, text)
+        return Source(text, text, remote, True)
     if not text:
         raise RasterError("The name of a raster is empty.")
     try:
@@ -133,45 +218,99 @@ def locate(
     except UnicodeEncodeError:
         raise RasterError(f"The name {text!a} is not text in UTF-8; rename the file.") from None
     if not file.exists():
-        if _SUBDATASET.fullmatch(text) and "://" not in text:  # netCDF's own network access
-            return Source(text, text, drivers, False)
+        array = _array(text)
+        if array is not None:
+            return array
         raise RasterError(_missing(file, text))
     if file.is_dir():
         raise RasterError(f"{text} is a folder, not a raster.")
     head = _head(file, text)
-    likeliest = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+    if is_vrt(head):
+        if not allow_vrt:
+            check_sides(file, VRT, text)
+            _check_mosaic(file, text, check_source, set())
+        return Source(str(file.absolute()), text, (VRT,), False, None, file)
+    return _checked(file, head, text)
+
+
+def _checked(file: Path, head: bytes, shown: str) -> Source:
+    """A file on this machine that is no VRT; raises RasterError if it is cut off, or leads elsewhere."""
+    if head.lstrip().startswith(b"<"):
+        raise RasterError(f"{shown} is not a raster but XML; only VRT mosaics are read of that kind.")
+    likeliest = _likeliest(head)
+    drivers = _OTHERS if likeliest is None else (likeliest, *(one for one in _OTHERS if one != likeliest))
+    if likeliest == "HDF5" or (likeliest not in _BY_BEGINNING and begins_at(file) is not None):
+        likeliest, drivers = "HDF5", _HDF5
+        guard.call("ecodetect.raster_hdf5:check", str(file.absolute()), shown, about=shown, error=RasterError)
+    check_sides(file, likeliest, shown)
+    check_references(file, likeliest, shown)
     if likeliest in ("PNG", "JPEG"):
-        _check_whole(file, likeliest, text)
-    # A PCIDSK file states its size in blocks; GDAL reads what is missing as whatever is in memory.
-    stated = head[16:32].strip()
-    if head.startswith(b"PCIDSK") and stated.isdigit() and file.stat().st_size < int(stated) * 512:
-        raise RasterError(f"{text} is truncated: the end of the PCIDSK file is missing; copy it anew.")
-    if not allow_vrt:
-        _check_side_files(file, text)
-        if _is_vrt(head):
-            check_vrt(file, text, check_source)
-            drivers = (VRT,)
-        elif head.lstrip().startswith(b"<"):
-            raise RasterError(f"{text} is not a raster but XML; only VRT mosaics are read of that kind.")
-    elif _is_vrt(head):
-        drivers = (VRT,)
-    if likeliest:
-        drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
-    return Source(str(file.absolute()), text, drivers, False, _FORMATS.get(likeliest or "", likeliest))
+        _check_whole(file, likeliest, shown)
+    # A database may hold anything: that GDAL takes none of it says nothing of damage.
+    format_ = None if likeliest == "GPKG" else _FORMATS.get(likeliest or "", likeliest)
+    return Source(str(file.absolute()), shown, drivers, False, format_, file)
+
+
+def _likeliest(head: bytes) -> str | None:
+    """The driver that a file's first bytes speak for."""
+    return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+
+
+def _array(text: str) -> Source | None:
+    """One array of a file with several, after the file itself was looked at; None: the name says no such.
+
+    GDAL gets the file by its whole name, so that it is the one that was looked at.
+    """
+    if found := _NAMED_ARRAY.fullmatch(text):
+        kind, file, array = found[1].upper(), found[2] or found[4], found[3] or found[5]
+        name = kind + ':"{}":' + array.replace("{", "{{").replace("}", "}}")
+    elif found := _NUMBERED_ARRAY.fullmatch(text):
+        kind, file = (found[2] or found[3]).upper(), found[4]
+        name = found[1].upper().replace("OFF", "off") + ":{}"
+    else:
+        return None
+    driver = _OF_ARRAYS[kind]
+    if file.startswith("/vsi") and driver in _REMOTE:
+        _check_virtual(file, text)
+        return Source(name.format(file), text, (driver,), True)
+    if "://" in file or file.startswith("/vsi"):
+        raise RasterError(
+            f"{text} can't be opened: single arrays are read from a file on this machine; download or unpack "
+            "it first."
+        )
+    place = Path(file)
+    if not place.exists():
+        raise RasterError(_missing(place, file))
+    if place.is_dir():
+        raise RasterError(f"{file} is a folder, not a raster.")
+    source = _checked(place, _head(place, text), text)
+    if driver not in source.drivers or '"' in source.name:
+        raise RasterError(f"{text} can't be opened: {place.name} has no arrays of that kind.")
+    return Source(name.format(source.name), text, (driver,), False, None, place)
+
+
+def _check_virtual(name: str, shown: str) -> None:
+    """Raise RasterError for a virtual file system of GDAL that isn't known to stay with what it names."""
+    for system in re.findall(r"/vsi([^/?]*)", name):
+        if system not in _VIRTUAL:
+            raise RasterError(f"{shown} can't be opened: /vsi{system}/ is not read; name the file itself.")
 
 
 def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
     """A raster on a web server, of which the first bytes are fetched."""
     remote = Remote(address, text)
     try:
-        if _is_vrt(remote.head) and VRT not in drivers:
+        if is_vrt(remote.head) and VRT not in drivers:
             raise RasterError(f"{text} can't be opened: a VRT is read only from this machine; download it.")
-        likeliest = next((driver for magic, driver in _MAGIC if remote.head.startswith(magic)), None)
+        likeliest = _likeliest(remote.head)
+        format_ = _FORMATS.get(likeliest or "", likeliest)
+        if likeliest and likeliest not in drivers:
+            raise RasterError(
+                f"{text} can't be opened: a {format_} is read only from this machine; download it."
+            )
         if likeliest:
             drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
-        return Source(
-            remote.name, text, drivers, True, _FORMATS.get(likeliest or "", likeliest), remote=remote
-        )
+        return Source(remote.name, text, drivers, True, format_, remote=remote)
     except BaseException:
         remote.close()
         raise
@@ -200,89 +339,42 @@ def _head(file: Path, shown: str) -> bytes:
     return head
 
 
-# -- VRT ---------------------------------------------------------------------------------------------------
-
-
-def _is_vrt(head: bytes) -> bool:
-    """Whether GDAL would take the file as a VRT: by its content, whatever its name."""
-    return b"<vrtdataset" in head.lower()
-
-
-def check_vrt(
-    file: Path, shown: str, check_source: Callable[[str, str], None], _above: tuple[Path, ...] = ()
+def _check_mosaic(
+    file: Path,
+    shown: str,
+    check_source: Callable[[Source], None],
+    seen: set[Path],
+    above: tuple[Path, ...] = (),
 ) -> None:
-    """Raise RasterError unless the VRT is a plain mosaic of raster files in its own folder (or below it).
+    """Raise RasterError unless a VRT is a plain mosaic of files that could be opened themselves.
 
-    _above : the VRTs that led here.
+    seen : files that were looked at.  above : the VRTs that led here.
     """
-    remedy = "; if you trust it, say --allow-vrt"
-    root = read_xml(file, shown)
-    if _local(root.tag) != "vrtdataset":
-        raise RasterError(f"{shown} is not a raster.")
-    folder = file.resolve().parent
-    sources = []
-    for element in root.iter():
-        tag = _local(element.tag)
-        attributes = {_local(key): value.strip() for key, value in element.attrib.items()}
-        kind = attributes.get("subclass", "")
-        if kind.casefold() not in ("", "vrtsourcedrasterband"):
-            raise RasterError(f"{shown} is more than a mosaic of files ({kind}){remedy}.")
-        domain = attributes.get("domain", "")
-        if tag == "metadata" and domain.casefold() in ("overviews", "geolocation"):
-            raise RasterError(f"{shown} points to other files in its metadata ({domain}){remedy}.")
-        if tag in ("sourcefilename", "sourcedataset"):
-            relative = attributes.get("relativetovrt", "0")
-            if len(element) or relative not in ("0", "1"):
-                raise RasterError(f"{shown} names a source in a way that is not plain{remedy}.")
-            sources.append(((element.text or "").strip(), relative == "1"))
-    for name, is_relative in dict.fromkeys(sources):
-        # A relative name that isn't relative to the VRT is one to the working folder.
-        place = folder / name if is_relative else Path(name).absolute()
+    above = (*above, file.resolve())
+    for name, place in vrt_mosaic.sources(file, shown):
+        said = f"{shown}: {name}"
         inside = place.resolve()
-        if not name or re.match(r"/vsi|[\w+.-]{2,}:|<", name) or not inside.is_relative_to(folder):
-            raise RasterError(f"{shown} takes pixels from outside its folder ('{_short(name)}'){remedy}.")
-        if not inside.is_file():
-            raise RasterError(f"{shown} can't be read: its source {name} is missing.")
-        head = _head(inside, f"Source {name} of {shown}")
-        if _is_vrt(head):
-            if inside in _above or len(_above) > 8:
-                raise RasterError(f"{shown} is a VRT made of itself.")
-            check_vrt(inside, f"{shown}: {name}", check_source, (*_above, file.resolve()))
-        elif head.lstrip().startswith(b"<"):
+        if inside in above or len(above) > vrt_mosaic.MOST_NESTED:
+            raise RasterError(f"{shown} is a VRT made of itself.")
+        if place in seen:
+            continue
+        seen.add(place)
+        head = _head(place, f"Source {name} of {shown}")
+        if is_vrt(head):
+            check_sides(place, VRT, said)
+            _check_mosaic(place, said, check_source, seen, above)
+            continue
+        if head.lstrip().startswith(b"<"):
             raise RasterError(f"{shown} takes pixels from {name}, which is not a raster but XML.")
-        else:
-            _check_side_files(inside, f"{shown}: {name}")
-            check_source(str(inside), f"{name} of {shown}")
-
-
-def _local(name: str) -> str:
-    """An XML name as GDAL compares it: without a namespace, in any case."""
-    return name.rpartition("}")[2].casefold()
-
-
-def read_xml(file: Path, shown: str) -> ElementTree.Element:
-    """The root element of a VRT, if GDAL's own simple parser reads the same as a full one.
-
-    A DOCTYPE may hide entities; comments, CDATA and other encodings may be read in another way there.
-    """
-    content = file.read_bytes()
-    if re.search(rb"<!\s*(doctype|entity)", content.replace(b"\0", b""), re.IGNORECASE):
-        raise RasterError(f"{shown} has a DOCTYPE, which is not allowed in XML read here; remove it.")
-    encoding = re.search(rb"<\?xml[^>]*encoding\s*=\s*[\"']([\w-]+)", content[:200])
-    if encoding and encoding[1].lower() not in (b"utf-8", b"us-ascii", b"ascii", b"iso-8859-1"):
-        raise RasterError(f"{shown} must be XML in UTF-8; it is in {encoding[1].decode('ascii')}.")
-    if re.search(rb"<!--|<!\[CDATA\[", content, re.IGNORECASE):
-        raise RasterError(
-            f"{shown} has comments or CDATA in its XML, which hide what it points to; remove them."
-        )
-    try:
-        return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise RasterError(f"{shown} is not well-formed XML: {error}.") from error
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 80 else name[:77] + "…"
+        source = _checked(place, head, said)
+        is_grid = re.match(rb"\s*n(cols|rows)\s", head, re.IGNORECASE) and b"<" not in head
+        is_sure = source.drivers[0] in _SURE or (source.drivers[0] == _OTHERS[0] and is_grid)
+        if not is_sure or (source.drivers != _HDF5 and begins_at(place) is not None):
+            raise RasterError(
+                f"{shown} takes pixels from {name}, whose format can't be told by its beginning; write that "
+                f"as a GeoTIFF{vrt_mosaic.REMEDY}."
+            )
+        check_source(source)
 
 
 def check_files(dataset: Any, file: Path, source: Source) -> None:
@@ -296,24 +388,17 @@ def check_files(dataset: Any, file: Path, source: Source) -> None:
         used = dataset.files
     except UnicodeDecodeError as error:
         raise RasterError(f"{source.shown} names other files in bytes that are no text (UTF-8).") from error
-    folder = os.path.normpath(file.parent)
+    folder, homes = os.path.normpath(file.parent.absolute()), (file.parent.resolve(), file.resolve().parent)
     for name in used:
-        if not Path(os.path.normpath(Path(name).absolute())).is_relative_to(folder):
+        place = Path(os.path.normpath(Path(name).absolute()))
+        if not place.is_relative_to(folder) or not any(
+            place.resolve().is_relative_to(home) for home in homes
+        ):
             raise RasterError(f"{source.shown} takes pixels from outside its folder ('{_short(name)}').")
 
 
-def _check_side_files(file: Path, shown: str) -> None:
-    """GDAL opens masks and overviews beside a raster with any driver: they must be plain files too."""
-    for suffix in _SIDE_FILES:
-        for side in (Path(f"{file}{suffix}"), file.with_suffix(suffix)):
-            if side == file or not side.is_file():
-                continue
-            with side.open("rb") as stream:
-                head = stream.read(_HEAD)
-            if head and not head.startswith((b"II", b"MM", b"EHFA_HEADER_TAG")):
-                raise RasterError(
-                    f"{shown} has a side file {side.name} that is neither TIFF nor HFA; remove it."
-                )
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else name[:77] + "…"
 
 
 # -- files cut off -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ bounded memory, without pixels. What the texts mean is in `page_metadata`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -52,7 +52,8 @@ _NUMBERS = {
 
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, DESCRIPTION = 254, 255, 256, 257, 258, 262, 270
 SAMPLES, X_RESOLUTION, Y_RESOLUTION, PAGE_NAME, RESOLUTION_UNIT, SAMPLE_FORMAT = 277, 282, 283, 285, 296, 339
-IMAGEJ_COUNTS, IMAGEJ_DATA, GDAL_NODATA = 50838, 50839, 42113
+IMAGEJ_COUNTS, IMAGEJ_DATA, GDAL_METADATA, GDAL_NODATA = 50838, 50839, 42112, 42113
+_SUB_DIRECTORIES = 330
 _KIND = (SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT)
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE
 
@@ -149,27 +150,80 @@ def tag_values(file: Path, pages: Pages, place: int, wanted: tuple[int, ...]) ->
     return found
 
 
+def metadata_texts(file: Path) -> Iterator[bytes]:
+    """GDAL's metadata of all directories of a TIFF, also of those that no page has in its chain.
+
+    A tag that stands there twice is given twice. Raises RasterError for a text of more than `MOST_TEXT`.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 16:
+            return
+        is_big = struct.unpack(order + "H", head[2:4])[0] == 43
+        pointer = order + ("Q" if is_big else "I")
+        marks = [struct.pack(order + "H", tag) for tag in (GDAL_METADATA, _SUB_DIRECTORIES)]
+        waiting = [int(struct.unpack_from(pointer, head, 8 if is_big else 4)[0])]
+        seen: set[int] = set()
+        while waiting and len(seen) < MOST_PAGES:
+            place = waiting.pop()
+            read = None if place in seen or not place else _raw_directory(stream, place, order, is_big)
+            seen.add(place)
+            if read is None:
+                continue
+            form, data, following = read
+            waiting.append(following)
+            if not any(mark in data for mark in marks):
+                continue
+            for tag, kind, count, inline in struct.iter_unpack(form, data):
+                size = _SIZES.get(kind, 1) * count
+                if tag not in (GDAL_METADATA, _SUB_DIRECTORIES) or not size:
+                    continue
+                if size > MOST_TEXT:
+                    raise RasterError(f"{file.name} has metadata of {size / 2**20:.0f} MB in a tag.")
+                value = inline[:size]
+                if size > len(inline):
+                    stream.seek(struct.unpack(pointer, inline)[0])
+                    value = stream.read(size)
+                if tag == GDAL_METADATA:
+                    yield value
+                elif kind in _NUMBERS:
+                    numbers = struct.iter_unpack(order + _NUMBERS[kind], value)
+                    waiting += [int(number) for (number,) in numbers]
+
+
 _Entries = Mapping[int, tuple[int, int, bytes]]  # tag -> type, number of values, value or its place
 
 
 def _directory(stream: BinaryIO, place: int, order: str, is_big: bool) -> tuple[_Entries, int] | None:
     """The entries of a directory, and the place of the next one (0: none); None where the file ends."""
+    read = _raw_directory(stream, place, order, is_big)
+    if read is None:
+        return None
+    form, data, following = read
+    return {
+        tag: (kind, values, value) for tag, kind, values, value in struct.iter_unpack(form, data)
+    }, following
+
+
+def _raw_directory(stream: BinaryIO, place: int, order: str, is_big: bool) -> tuple[str, bytes, int] | None:
+    """How an entry is packed, all entries, and the place of the next directory; None where the file ends."""
     number, entry, inline = ("Q", "HHQ8s", 8) if is_big else ("H", "HHI4s", 4)
+    form = order + entry
     try:
         stream.seek(place)
         (count,) = struct.unpack(order + number, stream.read(struct.calcsize(order + number)))
-        if count > _MOST_TAGS:
+        if count > 0xFFFF:
             return None
-        size = struct.calcsize(order + entry)
-        data = stream.read(count * size + inline)
-        entries = {
-            tag: (kind, values, value)
-            for tag, kind, values, value in struct.iter_unpack(order + entry, data[: count * size])
-        }
-        (following,) = struct.unpack(order + ("Q" if is_big else "I"), data[count * size :])
+        size = count * struct.calcsize(form)
+        data = stream.read(size + inline)
+        if len(data) < size:
+            return None
+        # The last one may end with the file: it is read all the same.
+        (following,) = struct.unpack(order + ("Q" if is_big else "I"), data[size:].ljust(inline, b"\0"))
     except (struct.error, OSError, OverflowError, ValueError):
         return None
-    return entries, int(following)
+    return form, data[:size], int(following)
 
 
 def _kind(stream: BinaryIO, entries: _Entries, order: str) -> tuple[int, ...]:

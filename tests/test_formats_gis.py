@@ -23,6 +23,7 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from listening import listening
 from pyproj import CRS, Transformer
 
 from ecodetect import formats
@@ -1022,6 +1023,61 @@ def test_a_file_is_what_its_suffix_says(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(LayerError, match="empty"):
         formats.read(path)
+
+
+_SCHEMA = "http://{0}/t http://{0}/wfs?SERVICE=WFS&amp;REQUEST=DescribeFeatureType&amp;TYPENAME=t:a"
+
+
+def test_nobody_is_asked_for_the_schema_of_a_gml(tmp_path: Path) -> None:
+    path = tmp_path / "a.gml"
+    with listening() as address:
+        path.write_text(
+            '<wfs:FeatureCollection xmlns:wfs="http://www.opengis.net/wfs" xmlns:gml="http://www.opengis.net/gml"'
+            f' xmlns:t="http://{address}/t" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+            f' xsi:schemaLocation="{_SCHEMA.format(address)}"><gml:featureMember><t:a><t:g>'
+            '<gml:Point srsName="EPSG:4326"><gml:coordinates>1,2</gml:coordinates></gml:Point></t:g>'
+            "<t:n>7</t:n></t:a></gml:featureMember></wfs:FeatureCollection>",
+            encoding="ascii",
+        )
+        layer = formats.read(path)
+    assert len(layer.geometry) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("beginning", ["!table\n!version 300\n", "Version 300\n"])
+def test_a_mapinfo_file_is_no_other_format_too(tmp_path: Path, beginning: str) -> None:
+    """GDAL takes a file for an OGR VRT wherever its mark stands."""
+    path = tmp_path / ("a.tab" if beginning.startswith("!") else "a.mif")
+    with listening() as address:
+        path.write_text(
+            f'{beginning}<OGRVRTDataSource><OGRVRTLayer name="x"><SrcDataSource>/vsicurl/http://{address}/x.gpkg'
+            "</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>",
+            encoding="ascii",
+        )
+        with pytest.raises(LayerError, match="has XML in it"):
+            formats.read(path)
+
+
+def test_mapinfo_tables_are_read_and_views_of_others_are_not(tmp_path: Path) -> None:
+    wkb = shapely.to_wkb(np.array([shapely.Point(1, 2)], dtype=object))
+    for name in ("a.tab", "a.mif"):
+        pyogrio.raw.write(
+            tmp_path / name, wkb, [np.array([7])], ["n"], driver="MapInfo File", geometry_type="Point",
+            crs="EPSG:4326",
+        )  # fmt: skip
+        assert len(formats.read(tmp_path / name).geometry) == 1
+    view = tmp_path / "view.tab"
+    for text in (
+        'open table "../b.tab" Hide\ncreate view v as Select * from b',
+        "Definition Table\n  Type LINKED",
+    ):
+        view.write_text(f"!table\n!version 100\n{text}", encoding="ascii")
+        with pytest.raises(LayerError, match="view of other tables"):
+            formats.read(view)
+    plain = (tmp_path / "a.tab").read_text(encoding="latin-1")
+    view.write_text(f'{plain}begin_metadata\n"\\IsSeamless" = "TRUE"\nend_metadata\n', encoding="latin-1")
+    with pytest.raises(LayerError, match="view of other tables"):
+        formats.read(view)
 
 
 def test_a_kmz_that_unpacks_to_too_much(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ LAYERS = [
         "ecodetect.raster_safety",
         "ecodetect.raster_state",
         "ecodetect.resampling",
-        "ecodetect.tiff_pages",
     ],
+    ["ecodetect.raster_hdf5"],
     ["ecodetect.raster_remote"],
     ["ecodetect.relay"],
     ["ecodetect.upstream"],
@@ -107,6 +107,7 @@ LAYERS = [
     [  # what several formats share
         "ecodetect.formats.antimeridian",
         "ecodetect.formats.arrow_columns",
+        "ecodetect.formats.arrow_parts",
         "ecodetect.formats.image_matching",
         "ecodetect.formats.json_stream",
         "ecodetect.formats.masks",
@@ -128,6 +129,9 @@ LAYERS = [
     ],
     ["ecodetect.formats.protocol"],
     ["ecodetect.confusion"],
+    ["ecodetect.raster_sides"],  # masks have side files too
+    ["ecodetect.raster_references", "ecodetect.vrt_mosaic"],
+    ["ecodetect.tiff_pages"],
     ["ecodetect.metrics"],
     ["ecodetect.network_opening"],
     [
@@ -147,6 +151,7 @@ LAYERS = [
     ["ecodetect.bundle", "ecodetect.layer", "ecodetect.places", "ecodetect.training.sample"],
     ["ecodetect.class_names", "ecodetect.duplicates"],
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
+    ["ecodetect.databases"],
     ["ecodetect.extras", "ecodetect.guard"],
     ["ecodetect.guarded"],
     [

@@ -31,6 +31,7 @@ from typing import Any
 
 import shapely
 
+from ecodetect import databases, guard
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats import content
 from ecodetect.formats.collecting import OF_IMAGE
@@ -68,6 +69,7 @@ class Format:
     """One line of the table: module, its name for people, suffixes it reads and writes ("/": a folder).
 
     has_qml : a GIS opens it as a layer, and finds its style in a file beside it.
+    is_guarded : a library reads it that can't be interrupted.
     takes_names : a file can speak of images and classes by numbers that another file explains.
     """
 
@@ -77,6 +79,7 @@ class Format:
     writes: tuple[str, ...] = ()
     has_qml: bool = False
     takes_names: bool = False
+    is_guarded: bool = False
 
 
 _GEOJSON = (".geojson", ".geojsonl", ".geojsons")
@@ -85,9 +88,9 @@ _LABEL_IMAGES = (".tif", ".tiff", ".png")
 
 FORMATS = (
     Format("geojson", "GeoJSON", reads=(*_GEOJSON, ".json"), writes=_GEOJSON, has_qml=True),
-    Format("geopackage", "GeoPackage", reads=(".gpkg",), writes=(".gpkg",)),
-    Format("geoparquet", "GeoParquet", reads=_PARQUET, writes=_PARQUET, has_qml=True),
-    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",), has_qml=True),
+    Format("geopackage", "GeoPackage", reads=(".gpkg",), writes=(".gpkg",), is_guarded=True),
+    Format("geoparquet", "GeoParquet", reads=_PARQUET, writes=_PARQUET, has_qml=True, is_guarded=True),
+    Format("flatgeobuf", "FlatGeobuf", reads=(".fgb",), writes=(".fgb",), has_qml=True, is_guarded=True),
     Format("shapefile", "Shapefile", reads=(".shp",), writes=(".shp",), has_qml=True),
     Format("kml", "KML", reads=(".kml", ".kmz"), writes=(".kml",)),
     Format("ogr", "GPX, GML, MapInfo or file geodatabase", reads=(".gpx", ".gml", ".tab", ".mif", ".gdb")),
@@ -173,7 +176,8 @@ def read(
         module = _module(entry)
 
         def read_on(grid: Grid | None) -> Layer:
-            found: Layer = module.read(source, layer=layer, grid=grid, image=image, **more)
+            with databases.at_rest(source, error=LayerError) as file:
+                found: Layer = module.read(file, layer=layer, grid=grid, image=image, **more)
             return found
 
         is_turned = grid is not None and grid.orientation != 1
@@ -189,13 +193,13 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     can't be read.
     """
     source, _ = source_of(path)
-    module = _module(_writer(source))
+    entry = _writer(source)
+    module = _module(entry)
     if not _has_place(module, source):
         side = content.read_side(source)
         is_of_it = side is not None and side.digest == content.digest_of_bytes(source, _beside(module))
         return side.metadata if side is not None and is_of_it else {}
-    with _one_sentence(source):
-        found: dict[str, Any] = module.read_metadata(source)
+    found: dict[str, Any] = _asked(entry, "read_metadata", source)
     return found
 
 
@@ -205,18 +209,41 @@ def held_by(path: str | os.PathLike[str]) -> Held:
     Raises LayerError where the file can't be read.
     """
     source = Path(path)
-    module = _module(_writer(source))
+    entry = _writer(source)
+    module = _module(entry)
     if not _has_place(module, source):
         side = content.read_side(source)
         if side is None:
             return Held()
         return Held(side.tally, side.digest != content.digest_of_bytes(source, _beside(module)))
+    stated = _asked(entry, "read_seal", source)
+    if stated is None:
+        return Held()
+    digest, tally = _asked(entry, "content", source)
+    return Held(content.Tally.from_json(tally), digest != stated)
+
+
+def _asked(entry: Format, what: str, source: Path) -> Any:
+    """What a function of a format's module says of a file; in the guard where a library reads it."""
     with _one_sentence(source):
-        stated = module.read_seal(source)
-        if stated is None:
-            return Held()
-        found = module.content(source)
-        return Held(found.tally, found.digest != stated)
+        if not entry.is_guarded:
+            return answer(entry.module, what, str(source))
+        with databases.at_rest(source, error=LayerError) as file:
+            return guard.call(
+                "ecodetect.formats:answer",
+                entry.module,
+                what,
+                str(file),
+                about=str(source),
+                error=LayerError,
+                bytes_read=file.stat().st_size,
+            )
+
+
+def answer(module: str, what: str, path: str) -> Any:
+    """What `read_metadata`, `read_seal` or `content` of a module says; of content, its digest and tally."""
+    found = getattr(importlib.import_module(f"ecodetect.formats.{module}"), what)(Path(path))
+    return [found.digest, found.tally.to_json()] if isinstance(found, content.Content) else found
 
 
 def _has_place(module: Any, path: Path) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ecodetect import databases
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata, ogr, qgis_metadata
 from ecodetect.formats.arrow_stream import ArrowStream
@@ -100,46 +102,80 @@ def _add_description(database: sqlite3.Connection, text: str) -> None:
 
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
-    """Read one layer; tables without geometry are none."""
-    ogr.check_beginning(path, b"SQLite format 3\0")
-    _check(path)
-    return ogr.read_layer(path, layer=layer, grid=grid)
+    """Read one layer; tables without geometry are none, and views only by their name."""
+    ogr.check_beginning(path, databases.MAGIC)
+    return ogr.read_layer(path, layer=layer, grid=grid, child="ecodetect.formats.geopackage:parts")
 
 
-def _check(path: Path) -> None:
-    """Raise LayerError for a broken file, or one with virtual tables, which can reach beyond the file."""
+def parts(path: str, layer: str | None, encoding: str | None) -> Iterator[bytes]:
+    """As `ogr.parts`, of a file that is checked first."""
+    views = _check(Path(path))
+    # To list a view, GDAL begins to read it.
+    yield from ogr.parts(path, layer, encoding, _listed(Path(path)) if views else None, views)
+
+
+def _listed(path: Path) -> list[tuple[str, str | None]]:
+    """The layers that a file says it has, and their types."""
+    asked = (
+        "SELECT table_name, CASE data_type WHEN 'features' THEN geometry_type_name END FROM gpkg_contents"
+        " LEFT JOIN gpkg_geometry_columns USING (table_name)"
+    )
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-        ) as found:
-            tables = found.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        with contextlib.closing(_opened(path)) as found:
+            return [(str(name), kind) for name, kind in found.execute(asked)]
+    except sqlite3.Error as error:
+        raise LayerError(f"{path} can't be read as a GeoPackage: {error}.") from error
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+_COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
+_VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\b", re.IGNORECASE)
+# Tables kept within the file: indexes of places and of words.
+_HARMLESS = re.compile(
+    r"\s*CREATE\s+VIRTUAL\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:\"[^\"]*\"|'[^']*'|\[[^\]]*\]|`[^`]*`|\w+)"
+    r"\s+USING\s+(?:rtree|fts3|fts4|fts5)\b",
+    re.IGNORECASE,
+)
+_VIEW = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?VIEW\b", re.IGNORECASE)
+
+
+def _check(path: Path) -> tuple[str, ...]:
+    """The names of a file's views. Raises LayerError for a broken file, or one that reaches beyond itself."""
+    try:
+        with contextlib.closing(_opened(path)) as found:
+            rows = found.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     except (sqlite3.Error, UnicodeError) as error:
         raise LayerError(f"{path} can't be read as a GeoPackage: {error}.") from error
-    for name, sql in tables:
-        virtual = re.match(r"\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+\W*(\w+)", sql or "", re.I | re.S)
-        if virtual and virtual[1].lower() not in ("rtree", "fts3", "fts4", "fts5"):
-            raise LayerError(
-                f"{path} has a virtual table '{name}' ({virtual[1]}), which could read other files."
-            )
+    views = []
+    for name, sql in rows:
+        bare = _COMMENT.sub(" ", str(sql))
+        if _VIRTUAL.match(bare) and not _HARMLESS.match(str(sql)):
+            kind = re.search(r"\bUSING\s+\W*(\w+)", bare, re.IGNORECASE)
+            kind_name = f" ({kind[1]})" if kind else ""
+            raise LayerError(f"{path} has a virtual table '{name}'{kind_name}, which could read other files.")
+        if _VIEW.match(bare):
+            views.append(str(name))
+    return tuple(views)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of the layer `detections`."""
-    ogr.check_beginning(path, b"SQLite format 3\0")
-    _check(path)
-    return ogr.read_metadata(path)
+    ogr.check_beginning(path, databases.MAGIC)
+    return {} if ogr.LAYER in _check(path) else ogr.read_metadata(path)
 
 
 def read_seal(path: Path) -> str | None:
     """The hash that `seal` put in."""
-    ogr.check_beginning(path, b"SQLite format 3\0")
-    _check(path)
-    return ogr.read_seal(path)
+    ogr.check_beginning(path, databases.MAGIC)
+    return None if ogr.LAYER in _check(path) else ogr.read_seal(path)
 
 
 def content(path: Path) -> Content:
     """The features of the layer `detections`."""
-    ogr.check_beginning(path, b"SQLite format 3\0")
+    ogr.check_beginning(path, databases.MAGIC)
     _check(path)
     return ogr.content(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
+from ecodetect.formats.arrow_parts import received, sent
 from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.ogr import distinct
@@ -57,29 +59,42 @@ def _geo(arrow: ArrowStream) -> dict[str, Any]:
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read the primary geometry column and the others."""
-    try:
-        with pq.ParquetFile(path) as file:
-            texts = {key.decode(): value for key, value in (file.metadata.metadata or {}).items()}
-            name, crs = _described(path, texts)
-            groups = range(file.metadata.num_row_groups)
-            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-            if size > _MOST_BYTES:
-                raise LayerError(f"{path} unpacks to {size / 1e9:.1f} GB; features are read up to 4 GB.")
-            if name not in file.schema_arrow.names:
-                raise LayerError(f"{path} has no column '{name}', which it says holds the geometry.")
-            table = file.read()
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise LayerError(f"{path} can't be read as Parquet: {reason(error)}.") from error
-    frame = texts.get(metadata.FRAME_KEY)
+    child = "ecodetect.formats.geoparquet:parts"
+    texts, table = received(child, str(path), path=path, size=path.stat().st_size)
+    name, crs = _described(path, texts)
     return placed(
         geometries_of(table[name]),
         columns_of(table, without=(name,)),
         name=path.name,
         crs=crs,
         grid=grid,
-        frame=None if frame is None else frame.decode(errors="replace"),
-        metadata=metadata.from_json(texts.get(metadata.KEY, b"").decode(errors="replace")),
+        frame=texts.get(metadata.FRAME_KEY),
+        metadata=metadata.from_json(texts.get(metadata.KEY, "")),
     )
+
+
+def parts(where: str) -> Iterator[bytes]:
+    """A file in the parts of `arrow_parts`, with its texts as facts. For `guard`'s child."""
+    path = Path(where)
+    try:
+        with pq.ParquetFile(path) as file:
+            texts = _texts(file)
+            name, _ = _described(path, texts)
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            if size > _MOST_BYTES:
+                raise LayerError(f"{path} unpacks to {size / 1e9:.1f} GB; features are read up to 4 GB.")
+            if name not in file.schema_arrow.names:
+                raise LayerError(f"{path} has no column '{name}', which it says holds the geometry.")
+            yield from sent(texts, file.schema_arrow, file.iter_batches(BATCH_ROWS))
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise LayerError(f"{path} can't be read as Parquet: {reason(error)}.") from error
+
+
+def _texts(file: Any) -> dict[str, str]:
+    """What a file says of itself, by key."""
+    stated = (file.metadata.metadata or {}).items()
+    return {key.decode(): value.decode(errors="replace") for key, value in stated}
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -105,8 +120,7 @@ def content(path: Path) -> Content:
     found = Content()
     try:
         with pq.ParquetFile(path) as file:
-            texts = {key.decode(): value for key, value in (file.metadata.metadata or {}).items()}
-            name, _ = _described(path, texts)
+            name, _ = _described(path, _texts(file))
             for batch in file.iter_batches(BATCH_ROWS):
                 found.add_arrow(batch, name)
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -123,7 +137,7 @@ def seal(path: Path, digest: str) -> None:
     seal_in_place(path, digest, stop - size, stop)
 
 
-def _described(path: Path, texts: dict[str, bytes]) -> tuple[str, CRS | None]:
+def _described(path: Path, texts: dict[str, str]) -> tuple[str, CRS | None]:
     """Name of the geometry column and its CRS."""
     try:
         described = json.loads(texts["geo"])

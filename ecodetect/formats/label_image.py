@@ -31,6 +31,8 @@ from ecodetect.formats.protocol import Written
 from ecodetect.grid import Grid, transformed
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.raster_references import check_references
+from ecodetect.raster_sides import check_sides
 from ecodetect.wording import counted
 
 MOST_PIXELS = 2**27  # held whole, with up to 12 bytes a pixel
@@ -75,6 +77,8 @@ def read_band(path: Path) -> tuple[NDArray[Any], Grid]:
     with path.open("rb") as head:
         # One driver, by content: another could be a VRT or its like, which read other files.
         driver = "PNG" if head.read(4) == b"\x89PNG" else "GTiff"
+    check_sides(path, driver, path.name)
+    check_references(path, driver, path.name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -11,7 +11,7 @@ import errno
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
+from ecodetect.formats.arrow_parts import received, sent
 from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.content import Content
 from ecodetect.formats.placing import placed
@@ -33,6 +34,8 @@ from ecodetect.layer import Layer
 from ecodetect.notes import Note
 
 LAYER = "detections"
+_SYSTEM_TABLE = "a00000001.gdbtable"
+_HEAD = 16_384  # bytes; GDAL's drivers look at the first 1024, some at more
 _MOST_BYTES = 4 << 30
 DATE = (
     "1970-01-01T00:00:00.000Z"  # files say when they were last changed; the same input gives the same bytes
@@ -46,17 +49,15 @@ _SETTINGS = {
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read a layer of one of GDAL's formats that have no module of their own here."""
     _check(path)
-    # Beside a GML, GDAL would leave a file with its schema: it gets the bytes and not the place.
-    content = path.read_bytes() if path.suffix.lower() == ".gml" else None
-    return read_layer(path, layer=layer, grid=grid, content=content)
+    return read_layer(path, layer=layer, grid=grid)
 
 
 def _check(path: Path) -> None:
     """Raise LayerError for a file that isn't what its suffix says."""
     suffix = path.suffix.lower()
     if suffix == ".gdb":
-        if not path.is_dir():
-            raise LayerError(f"{path} isn't a file geodatabase, which is a folder.")
+        if not path.is_dir() or not any(one.name.lower() == _SYSTEM_TABLE for one in path.iterdir()):
+            raise LayerError(f"{path} isn't a file geodatabase, which is a folder with {_SYSTEM_TABLE}.")
         return
     if suffix in (".gpx", ".gml"):
         root = read_xml(path).tag.rpartition(":")[2]
@@ -65,6 +66,19 @@ def _check(path: Path) -> None:
             raise LayerError(f"{path} isn't {suffix[1:].upper()}: its root is <{root}>.")
         return
     check_beginning(path, {".tab": b"!table", ".mif": b"Version"}[suffix])
+    # GDAL looks for the marks of other formats anywhere in the beginning: XML, or JSON, that names files.
+    if re.search(rb"<[a-z!?]|gdal_streamed_alg", beginning(path, _HEAD), re.IGNORECASE):
+        raise LayerError(f"{path} isn't what its suffix says: it has XML in it.")
+    if suffix == ".tab" and (
+        re.search(rb"isseamless|create\s+view|open\s+table", text := path.read_bytes(), re.IGNORECASE)
+        or not re.search(rb"\btype\s+(native|dbf)\b", text, re.IGNORECASE)
+    ):
+        raise LayerError(f"{path} is a view of other tables, which is not followed; save it as a table.")
+
+
+def read_gml(path: Path) -> bytes:
+    """The content of a GML file without the place of its schema, which GDAL would ask a server for."""
+    return path.read_bytes().replace(b"schemaLocation", b"schemaIsNotRead")
 
 
 def beginning(path: Path, count: int) -> bytes:
@@ -84,33 +98,27 @@ def read_layer(
     *,
     layer: str | None,
     grid: Grid | None,
-    content: bytes | None = None,
+    child: str = "ecodetect.formats.ogr:parts",
     encoding: str | None = None,
     notes: tuple[Note, ...] = (),
 ) -> Layer:
     """Read one layer of a checked file with GDAL.
 
     layer : its name; may be left out where only one layer has points or polygons.
-    content : of the file, where GDAL shall not see its place.
+    child : what gives its parts.
     encoding : of texts, where the file doesn't say it.
     """
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise LayerError(f"{path} has {size / 1e9:.1f} GB; features are read up to 4 GB, so cut it.")
-    options = {"DOWNLOAD_SCHEMA": "NO"} if path.suffix.lower() == ".gml" else {}
-    source = path if content is None else content
-    with _spoken_once(path):
-        name = _layer_name(path, source, layer)
-        info = pyogrio.read_info(source, layer=name, encoding=encoding)
-        meta, table = pyogrio.read_arrow(source, layer=name, encoding=encoding, **options)
-        wkb = meta["geometry_name"] or "wkb_geometry"
-        geometry, columns = geometries_of(table[wkb]), columns_of(table, without=(wkb,))
-    stated = info.get("layer_metadata") or {}
+    facts, table = received(child, str(path), layer, encoding, path=path, size=size)
+    wkb = facts["geometry"]
+    stated = facts["layer_metadata"]
     return placed(
-        geometry,
-        columns,
+        geometries_of(table[wkb]),
+        columns_of(table, without=(wkb,)),
         name=path.name,
-        crs=crs_of(meta["crs"]),
+        crs=crs_of(facts["crs"]),
         grid=grid,
         frame=stated.get(metadata.OGR_FRAME_KEY),
         notes=notes,
@@ -118,21 +126,67 @@ def read_layer(
     )
 
 
-def _layer_name(path: Path, source: Path | bytes, wanted: str | None) -> str:
+def parts(
+    path: str,
+    layer: str | None,
+    encoding: str | None,
+    listed: Sequence[tuple[str, str | None]] | None = None,
+    views: tuple[str, ...] = (),
+) -> Iterator[bytes]:
+    """A layer in the parts of `arrow_parts`. For `guard`'s child: nothing interrupts GDAL.
+
+    listed : the layers and their types, None for one without geometries; GDAL's list if not given.
+    views : layers that are made up when they are read: taken only by their name.
+    """
+    file = Path(path)
+    is_gml = file.suffix.lower() == ".gml"
+    # Beside a GML, GDAL would leave a file with its schema: it gets the bytes and not the place.
+    source = read_gml(file) if is_gml else file
+    options = {"DOWNLOAD_SCHEMA": "NO"} if is_gml else {}
+    with _spoken_once(file):
+        if listed is None:
+            listed = [(str(name), kind) for name, kind in pyogrio.list_layers(source)]
+        name = _layer_name(file, source, listed, layer, views)
+        info = pyogrio.read_info(source, layer=name, encoding=encoding)
+        with pyogrio.raw.open_arrow(
+            source, layer=name, encoding=encoding, batch_size=BATCH_ROWS, use_pyarrow=True, **options
+        ) as (meta, reader):
+            facts = {
+                "crs": meta["crs"],
+                "geometry": meta["geometry_name"] or "wkb_geometry",
+                "layer_metadata": info.get("layer_metadata") or {},
+            }
+            yield from sent(facts, reader.schema, reader)
+
+
+def _layer_name(
+    path: Path,
+    source: Path | bytes,
+    listed: Sequence[tuple[str, str | None]],
+    wanted: str | None,
+    views: tuple[str, ...],
+) -> str:
     """The layer to read; raises LayerError with the choice where it isn't clear."""
-    found = {str(name): kind for name, kind in pyogrio.list_layers(source) if kind is not None}
-    if not found:
-        raise LayerError(f"{path} has no layer with geometries.")
-    if wanted is None and len(found) == 1:
-        return next(iter(found))
+    found = {name: kind for name, kind in listed if kind is not None}
     if wanted in found:
         return wanted
     if wanted is not None and wanted.startswith(BY_NUMBER):
-        names = [str(name) for name in pyogrio.list_layers(source)[:, 0]]
+        names = [name for name, _ in listed]
         number = int(wanted.removeprefix(BY_NUMBER))
         if number < len(names) and names[number] in found:
             return names[number]
         wanted = f"number {number}"
+    made_up = [name for name in found if name in views]
+    found = {name: kind for name, kind in found.items() if name not in views}
+    if not found:
+        if made_up:
+            raise LayerError(
+                f"{path} has no layer with geometries but views ({', '.join(made_up[:12])}); name one, as in"
+                f' "{path.name}|layername={made_up[0]}".'
+            )
+        raise LayerError(f"{path} has no layer with geometries.")
+    if wanted is None and len(found) == 1:
+        return next(iter(found))
     counts = {
         name: pyogrio.read_info(source, layer=name, force_feature_count=True)["features"] for name in found
     }

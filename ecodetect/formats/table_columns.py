@@ -222,9 +222,10 @@ def _places(plain: Sequence[str]) -> dict[Kind, tuple[int, ...]]:
         ("lonlat", _LONLAT),
     )
     found: dict[Kind, tuple[int, ...]] = {}
+    there = set(plain)
     for kind, choices in groups:
         for names in choices:
-            if all(name in plain for name in names):
+            if there.issuperset(names):
                 found[kind] = tuple(plain.index(name) for name in names)
                 break
     return found
