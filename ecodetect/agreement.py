@@ -128,7 +128,8 @@ def means_one_of(
     """Which labels are one of some classes, however these are written, (N,)."""
     wanted = set(names)
     keys = set() if keep_spelling else {key(name) for name in wanted}
-    return np.array([name in wanted or key(name) in keys for name in labels.tolist()], np.bool_)
+    meant = {name: name in wanted or key(name) in keys for name in set(labels.tolist())}
+    return np.array([meant[name] for name in labels.tolist()], np.bool_)
 
 
 def _repeated(some: Annotations, *, of_any_class: bool = False) -> NDArray[np.bool_]:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array, csr_array, diags_array, hstack
-from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from ecodetect import assignment
+from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.layer import Geometries
 
@@ -26,6 +29,11 @@ Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _ROUNDING = 1e-9  # a pair at the limit but for rounding is a pair
+_MOST_PAIRS = 10_000_000  # some 200 bytes each, and minutes where all hang together
+_MOST_MEETING = 50_000_000  # shapes that overlap are measured at some 200,000 a second
+_PAIRS_AT_ONCE = 50_000_000  # that a batch may find at the most
+_SHAPES_AT_ONCE = 200_000
+_COUNTED_AT_ONCE = 10_000
 _DENSE_CELLS = 40_000  # in larger tables of costs nearly all is empty: they are solved without one
 
 
@@ -125,15 +133,19 @@ def by_distance(
     if metres_per_pixel is not None:
         # Pixels may be narrower than high: search as far as the shorter step asks for, then measure.
         reach = reach / np.linalg.svd(metres_per_pixel, compute_uv=False)[:, -1]
-    found = cKDTree(detections).query_ball_point(truths, reach, return_sorted=True)
-    truth = np.repeat(np.arange(len(truths)), [len(rows) for rows in found])
-    detection = np.concatenate([np.asarray(rows, np.int64) for rows in found])
-    step = detections[detection] - truths[truth]
-    if metres_per_pixel is not None:
-        step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
-    distance = np.hypot(step[:, 0], step[:, 1])
-    near = distance <= limits[truth] * (1 + _ROUNDING)
-    detection, truth, distance = detection[near], truth[near], distance[near]
+    tree, reach = cKDTree(detections), np.broadcast_to(reach, limits.shape)
+    parts: list[tuple[Rows, Rows, Floats]] = []
+    for rows in _sparing(tree, truths, reach, criterion):
+        found = tree.query_ball_point(truths[rows], reach[rows], return_sorted=True)
+        truth = np.repeat(np.arange(rows.start, rows.stop), [len(each) for each in found])
+        detection = np.concatenate([np.asarray(each, np.int64) for each in found])
+        step = detections[detection] - truths[truth]
+        if metres_per_pixel is not None:
+            step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
+        distance = np.hypot(step[:, 0], step[:, 1])
+        near = distance <= limits[truth] * (1 + _ROUNDING)
+        parts.append((detection[near], truth[near], distance[near]))
+    detection, truth, distance = (np.concatenate(side) for side in zip(*parts, strict=True))
     return _candidates(criterion, detection, truth, distance, _scaled(distance), detections, truths)
 
 
@@ -143,12 +155,18 @@ def by_iou(detections: Geometries, truths: Geometries, limit: float, *, name: st
     detections, truths : (N,) and (M,) valid shapely polygons in one plane.
     name : what the criterion is called.
     """
-    detection, truth, common = _common_areas(detections, truths)
-    union = shapely.area(detections[detection]) + shapely.area(truths[truth]) - common
-    iou = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    good = (iou >= limit - _ROUNDING) & (iou > 0)
-    detection, truth, iou = detection[good], truth[good], iou[good]
-    return _candidates(f"{name} ≥ {limit:g}", detection, truth, iou, 1 - iou, detections, truths)
+    criterion = f"{name} ≥ {limit:g}"
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    number = 0
+    for detection, truth, common in _common_areas(detections, truths):
+        union = shapely.area(detections[detection]) + shapely.area(truths[truth]) - common
+        iou = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+        good = (iou >= limit - _ROUNDING) & (iou > 0)
+        parts.append((detection[good], truth[good], iou[good]))
+        number += len(parts[-1][0])
+        _check_number(number, criterion)
+    detection, truth, iou = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return _candidates(criterion, detection, truth, iou, 1 - iou, detections, truths)
 
 
 def by_inside(detections: Geometries, truths: Geometries) -> Candidates:
@@ -160,14 +178,17 @@ def by_inside(detections: Geometries, truths: Geometries) -> Candidates:
     there, here = centres(detections), centres(truths)
     is_area = shapely.area(truths) > 0
     pairs = [np.empty((2, 0), np.int64)]
+    number = 0
     shapes = np.flatnonzero(is_area)
-    if len(shapes) and len(detections):
-        truth, detection = shapely.STRtree(shapely.points(there)).query(truths[shapes], "intersects")
+    for truth, detection in _meeting(truths[shapes], shapely.points(there)):
         pairs.append(np.stack([detection, shapes[truth]]))
+        number += len(truth)
+        _check_number(number, "inside")
     marks = np.flatnonzero(~is_area)
-    if len(marks) and len(detections):
-        detection, truth = shapely.STRtree(truths[marks]).query(detections, "intersects")
+    for detection, truth in _meeting(detections, truths[marks]):
         pairs.append(np.stack([detection, marks[truth]]))
+        number += len(truth)
+        _check_number(number, "inside")
     detection, truth = np.concatenate(pairs, axis=1).astype(np.int64)
     step = there[detection] - here[truth]
     distance = np.hypot(step[:, 0], step[:, 1])
@@ -194,13 +215,62 @@ def _scaled(distance: Floats) -> Floats:
     return distance / farthest if farthest > 0 else distance
 
 
-def _common_areas(some: Geometries, others: Geometries) -> tuple[Rows, Rows, Floats]:
-    """Pairs of shapes that meet, and the area of their intersection."""
+def _common_areas(some: Geometries, others: Geometries) -> Iterator[tuple[Rows, Rows, Floats]]:
+    """Pairs of shapes that meet, and the area of their intersection, batch by batch."""
+    met = 0
+    for one, other in _meeting(some, others):
+        met += len(one)
+        if met > _MOST_MEETING:
+            raise UserError(
+                f"More than {_MOST_MEETING:,} pairs of shapes overlap, too many to measure each; judge a part"
+                " of the ground (--area), or compare positions (--within)."
+            )
+        common = shapely.area(shapely.intersection(some[one], others[other]))
+        yield one, other, np.asarray(common, np.float64)
+
+
+def _meeting(
+    some: Geometries, others: Geometries, predicate: str = "intersects", distance: Floats | None = None
+) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of shapes of which the first has this relation to the second, batch by batch.
+
+    distance : for "dwithin", of each of `some`.
+    """
     if not len(some) or not len(others):
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    one, other = shapely.STRtree(others).query(some, "intersects")
-    common = shapely.area(shapely.intersection(some[one], others[other]))
-    return one.astype(np.int64), other.astype(np.int64), np.asarray(common, np.float64)
+        return
+    tree = shapely.STRtree(others)
+    size = max(1, _PAIRS_AT_ONCE // len(others))  # all with all others can be held
+    for start in range(0, len(some), size):
+        rows = slice(start, start + size)
+        one, other = tree.query(some[rows], predicate, None if distance is None else distance[rows])
+        for first in range(0, len(one), _SHAPES_AT_ONCE):
+            part = slice(first, first + _SHAPES_AT_ONCE)
+            yield one[part].astype(np.int64) + start, other[part].astype(np.int64)
+
+
+def _sparing(tree: cKDTree, truths: Floats, reach: Floats, criterion: str) -> Iterator[slice]:
+    """Rows of truths to look at together, so few that all that lie within reach can be held.
+
+    Raises UserError for more pairs than can be compared.
+    """
+    number = 0
+    for start in range(0, len(truths), _COUNTED_AT_ONCE):
+        rows = slice(start, min(start + _COUNTED_AT_ONCE, len(truths)))
+        counts = tree.query_ball_point(truths[rows], reach[rows], return_length=True)
+        number += int(counts.sum())
+        _check_number(number, criterion)
+        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _SHAPES_AT_ONCE)) + 1
+        ends = [*(start + cuts).tolist(), rows.stop]
+        yield from (slice(*each) for each in pairwise([start, *ends]))
+
+
+def _check_number(number: int, criterion: str) -> None:
+    """Raise UserError for more pairs than can be compared with each other."""
+    if number > _MOST_PAIRS:
+        raise UserError(
+            f"More than {_MOST_PAIRS:,} pairs of a detection and an annotation fit ({criterion}), too many to"
+            " tell who is who; take a narrower criterion (--within), or judge a part of the ground (--area)."
+        )
 
 
 def centres(shapes: Geometries) -> Floats:
@@ -209,7 +279,8 @@ def centres(shapes: Geometries) -> Floats:
     Not the middle of the bounding box, which one pixel of a ragged outline moves (nuclei in tissue: F1 within
     6 px 0.82 by boxes, 0.85 by centroids, within 9 px 0.87 by both).
     """
-    at = shapely.centroid(shapes)
+    are_points = np.asarray(shapely.get_type_id(shapes) == shapely.GeometryType.POINT)
+    at = shapes if are_points.all() else shapely.centroid(shapes)  # of points it's as slow as of shapes
     return np.column_stack([shapely.get_x(at), shapely.get_y(at)]).astype(np.float64)
 
 
@@ -231,22 +302,22 @@ def near(
     if metres_per_pixel is not None:
         reach = limits / np.linalg.svd(metres_per_pixel, compute_uv=False)[:, -1]
     points = shapely.points(detections)
-    truth, detection = shapely.STRtree(points).query(ignored, "dwithin", reach)
-    # From the position to the nearest place of the shape, measured on the ground.
-    lines = shapely.get_coordinates(shapely.shortest_line(points[detection], ignored[truth]))
-    step = (lines[1::2] - lines[::2]) if len(lines) else np.empty((0, 2))
-    if metres_per_pixel is not None:
-        step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
-    flags[detection[np.hypot(step[:, 0], step[:, 1]) <= limits[truth]]] = True
+    for truth, detection in _meeting(ignored, points, "dwithin", np.broadcast_to(reach, limits.shape)):
+        # From the position to the nearest place of the shape, measured on the ground.
+        lines = shapely.get_coordinates(shapely.shortest_line(points[detection], ignored[truth]))
+        step = (lines[1::2] - lines[::2]) if len(lines) else np.empty((0, 2))
+        if metres_per_pixel is not None:
+            step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
+        flags[detection[np.hypot(step[:, 0], step[:, 1]) <= limits[truth]]] = True
     return flags
 
 
 def covered(detections: Geometries, ignored: Geometries, share: float) -> Flags:
     """Which shapes have at least `share` of their area in one ignored shape: COCO's rule for crowds."""
-    detection, _, common = _common_areas(detections, ignored)
     flags = np.zeros(len(detections), np.bool_)
-    area = shapely.area(detections[detection])
-    flags[detection[(common >= (share - _ROUNDING) * area) & (common > 0)]] = True
+    for detection, _, common in _common_areas(detections, ignored):
+        area = shapely.area(detections[detection])
+        flags[detection[(common >= (share - _ROUNDING) * area) & (common > 0)]] = True
     return flags
 
 
@@ -261,8 +332,8 @@ def centred_in(truths: Geometries, ignored: Geometries) -> Flags:
     """Which truths have their centre in an ignored shape: whether they count is as doubtful as that is."""
     flags = np.zeros(len(truths), np.bool_)
     areas = ignored[shapely.area(ignored) > 0]
-    if len(truths) and len(areas):
-        flags[shapely.STRtree(areas).query(shapely.points(centres(truths)), predicate="within")[0]] = True
+    for truth, _ in _meeting(shapely.points(centres(truths)), areas, "within"):
+        flags[truth] = True
     return flags
 
 
@@ -302,7 +373,7 @@ def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
     n, m = int(row.max()) + 1, int(column.max()) + 1
     far = min(n, m) + 1.0  # one pair more is worth more than all nearness
     if n * m > _DENSE_CELLS:
-        return _least_sparse(row, column, cost, far)
+        return assignment.least(row, column, cost)
     table = np.full((n, m), far)
     table[row, column] = cost
     number = np.full((n, m), -1, np.int64)
@@ -310,18 +381,6 @@ def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
     picked: Rows = number[linear_sum_assignment(table)]
     picked = picked[picked >= 0]
     return picked
-
-
-def _least_sparse(row: Rows, column: Rows, cost: Floats, far: float) -> Rows:
-    """As `linear_sum_assignment` of the table that would be too large."""
-    n, m = int(row.max()) + 1, int(column.max()) + 1
-    # Each detection may also take a place of its own far away. A cost of 0 would mean no pair, hence the 1.
-    pairs = csr_array((1 + cost, (row, column)), (n, m))
-    own = diags_array(np.full(n, 1 + far))
-    rows, columns = min_weight_full_bipartite_matching(csr_array(hstack([pairs, own])))
-    real = columns < m
-    number = csr_array((np.arange(1, len(row) + 1), (row, column)), (n, m))
-    return np.asarray(number[rows[real], columns[real]], np.int64).reshape(-1) - 1
 
 
 def ranked(candidates: Candidates, score: Floats) -> Matching:

@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from training_sets import noise, write_raster
 
 from ecodetect import bundle, formats
-from ecodetect.evaluation import Criterion, evaluate, worst
+from ecodetect.evaluation import Criterion, Evaluation, evaluate, worst
 from ecodetect.pictures import Panel
 from ecodetect.pictures.colours import PALETTE
 from ecodetect.sizes import Length
@@ -191,6 +191,29 @@ def test_classes_are_told_apart_and_confusions_counted(tmp_path: Path) -> None:
     assert done.confusions == {("oak", "pine"): 1}
     assert done.ap is not None
     assert done.ap.n_classes == 2
+
+
+def test_figures_of_each_class_are_those_of_that_class_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    there, found = rng.uniform(0, 60, (2, 120, 2))
+    labels, true_labels = rng.choice(["a", "b", "c", "d"], (2, 120))
+    plots = [shapely.box(X0 + x, Y0, X0 + x + 30, Y0 + 60) for x in (0, 30)]
+    layer(tmp_path / "plots.gpkg", plots)
+    score = rng.random(120)
+
+    def judged(names: str) -> Evaluation:
+        mine, true = np.isin(labels, list(names)), np.isin(true_labels, list(names))
+        one = layer(tmp_path / f"f{names}.gpkg", at(*found[mine]), label=labels[mine], score=score[mine])
+        other = layer(tmp_path / f"t{names}.gpkg", at(*there[true]), label=true_labels[true])
+        return evaluate(one, other, criterion=within("4m"), area=tmp_path / "plots.gpkg")
+
+    for of_all in judged("abcd").classes:
+        alone = judged(of_all.name)
+        assert of_all.rates == alone.rates
+        assert of_all.rates.true_positives > 0
+        assert of_all.count == alone.count
+        assert of_all.position == alone.position
+        assert of_all.ap == alone.classes[0].ap
 
 
 def test_one_class_without_a_common_name_is_compared_anyway(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyproj import CRS
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from ecodetect import matching
+from ecodetect import assignment, matching
+from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Grid
 from ecodetect.matching import Candidates, Matching
 
@@ -202,17 +205,68 @@ def test_near_measures_on_the_ground() -> None:
     assert matching.near(there, points((0, 0)), 6.0, metres_per_pixel=ground).tolist() == [True, False]
 
 
-def test_a_hundred_thousand_on_each_side() -> None:
+def test_ten_thousand_that_all_hang_together_far_from_each_other() -> None:
+    # Nearly each has ten candidates, so all are one group, and a tenth of them has nobody in the end.
     rng = np.random.default_rng(0)
-    there = rng.uniform(0, 10_000, (100_000, 2))
-    found = there + rng.normal(0, 3, there.shape)
-    best = matching.assign(distance(found, there, 10.0))
-    assert len(best) > 95_000
+    there, found = rng.uniform(0, 100, (2, 10_000, 2))
+    candidates = distance(found, there, 1.8)
+    best = matching.assign(candidates)
+    assert_one_to_one(best, candidates)
+    graph = csr_array((np.ones(len(candidates)), (candidates.detection, candidates.truth)))
+    assert len(best) == (maximum_bipartite_matching(graph) >= 0).sum() < 9_990
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_that_all_hang_together() -> None:
-    rng = np.random.default_rng(0)
-    there = rng.uniform(0, 2_000, (100_000, 2))
-    found = there[:90_000] + rng.normal(0, 4, (90_000, 2))
-    assert len(matching.assign(distance(found, there, 10.0))) > 89_000
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([0, 10**12]))
+def test_a_large_group_is_matched_as_a_table_of_it(seed: int, has_ties: bool, cells: int) -> None:
+    rng = np.random.default_rng(seed)
+    there = rng.random(rng.integers(1, 14, 2)) < rng.uniform(0.1, 0.9)
+    there[0, 0] = True
+    row, column = (np.unique(side, return_inverse=True)[1] for side in np.nonzero(there))
+    cost = rng.integers(0, 4, len(row)) / 4 if has_ties else rng.random(len(row))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignment, "_DENSE_CELLS", cells)
+        picked = assignment.least(row, column, cost)
+    table = np.full((row.max() + 1, column.max() + 1), 100.0)
+    table[row, column] = cost
+    rows, columns = linear_sum_assignment(table)
+    real = table[rows, columns] < 100
+    assert len(set(row[picked])) == len(set(column[picked])) == len(picked) == np.count_nonzero(real)
+    assert cost[picked].sum() == pytest.approx(table[rows, columns][real].sum())
+
+
+def test_too_many_pairs_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_MOST_PAIRS", 99)
+    monkeypatch.setattr(matching, "_MOST_MEETING", 99)
+    dense = np.random.default_rng(0).uniform(0, 1, (10, 2))
+    boxes = shapes(*((x, y, x + 9, y + 9) for x, y in dense.tolist()))
+    assert len(distance(dense, dense[:9], 2.0)) == 90
+    for pairs in (
+        lambda: distance(dense, dense, 2.0),
+        lambda: matching.by_iou(boxes, boxes, 0.5),
+        lambda: matching.by_inside(boxes, boxes),
+    ):
+        with pytest.raises(UserError, match="More than 99 pairs"):
+            pairs()
+
+
+@settings(max_examples=15)
+@given(places, places)
+def test_pairs_are_the_same_however_many_are_looked_for_at_once(
+    found: NDArray[np.float64], there: NDArray[np.float64]
+) -> None:
+    some, others = (shapely.buffer(shapely.points(xy), 1.5) for xy in (found, there))
+
+    def every() -> list[list[list[float]]]:
+        pairs = [
+            distance(found, there, 2.0), matching.by_iou(some, others, 0.1), matching.by_inside(some, others)
+        ]  # fmt: skip
+        return [[each.detection.tolist(), each.truth.tolist(), each.value.tolist()] for each in pairs] + [
+            [matching.near(found, others, 1.0).tolist(), matching.covered(some, others, 0.5).tolist()]
+        ]
+
+    at_once = every()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_PAIRS_AT_ONCE", "_SHAPES_AT_ONCE", "_COUNTED_AT_ONCE"):
+            patch.setattr(matching, name, 1)
+        assert every() == at_once

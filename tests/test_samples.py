@@ -10,7 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_sets import noise, write_boxes, write_coco, write_points, write_raster
 
@@ -22,6 +22,7 @@ from ecodetect.input_spec import input_spec
 from ecodetect.layer import Layer, Stream
 from ecodetect.raster import open_raster
 from ecodetect.sizes import Length
+from ecodetect.training import samples
 from ecodetect.training.samples import Contract, Dataset, Place, contract
 from ecodetect.training.sources import Asked, gather, object_px
 
@@ -418,6 +419,7 @@ def test_the_contract_of_a_card(scene: tuple[Path, Path]) -> None:
 # -- places, memory, processes -----------------------------------------------------------------------------
 
 
+@settings(max_examples=25)
 @given(side=st.integers(7, 200), stride=st.integers(5, 60))
 def test_places_cover_what_is_known(tmp_path_factory: pytest.TempPathFactory, side: int, stride: int) -> None:
     folder = tmp_path_factory.getbasetemp() / "cover"
@@ -431,6 +433,24 @@ def test_places_cover_what_is_known(tmp_path_factory: pytest.TempPathFactory, si
         window = place.window.clipped(data.grids[0].window)
         covered[window.y : window.bottom, window.x : window.right] = True
     assert not (known & ~covered).any()
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.integers(3, 30), st.integers(3, 30))
+def test_windows_that_boxes_meet_are_those_that_meet_one_by_one(seed: int, size: int, step: int) -> None:
+    rng = np.random.default_rng(seed)
+    corner = rng.integers(-20, 120, (rng.integers(0, 8), 2)) / 2
+    boxes = np.hstack([corner, corner + rng.integers(1, 40, corner.shape) / 2])
+    columns, rows = list(range(-7, 50, step)), list(range(3, 40, step))
+    met = samples._met_by_boxes(boxes, columns, rows, size)
+    one_by_one = [
+        [
+            any(shapely.box(x, y, x + size, y + size).intersects(shapely.box(*box)) for box in boxes)
+            for x in columns
+        ]
+        for y in rows
+    ]
+    assert met.tolist() == one_by_one
 
 
 def test_a_copy_in_another_process_reads_the_same(scene: tuple[Path, Path]) -> None:

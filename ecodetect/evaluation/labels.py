@@ -68,4 +68,5 @@ def class_numbers(labels: NDArray[np.object_], names: tuple[str, ...]) -> Rows:
     # As it is written first: with spellings kept apart several names have one key.
     exact = {name: index for index, name in enumerate(names)}
     alike = {key(name): index for index, name in enumerate(names)}
-    return np.array([exact.get(label, alike.get(key(label), -1)) for label in labels.tolist()], np.int64)
+    every = {label: exact.get(label, alike.get(key(label), -1)) for label in set(labels.tolist())}
+    return np.array([every[label] for label in labels.tolist()], np.int64)

@@ -257,38 +257,40 @@ class Dataset:
         found = []
         for number in self.used:
             laid, grid = self._of(number), self.grids[number]
-            useful = self._useful(laid)
-            if useful is None:
+            boxes, known = self._useful(laid)
+            bounds = np.concatenate([boxes, np.empty((0, 4)) if known is None else [known.bounds]])
+            if not len(bounds):
                 continue
-            x0, y0, x1, y1 = useful.bounds
-            inside = Window(
-                int(np.floor(x0)),
-                int(np.floor(y0)),
-                int(np.ceil(x1) - np.floor(x0)),
-                int(np.ceil(y1) - np.floor(y0)),
-            ).clipped(grid.window)
+            x0, y0 = np.floor(bounds[:, :2].min(axis=0)).astype(int).tolist()
+            x1, y1 = np.ceil(bounds[:, 2:].max(axis=0)).astype(int).tolist()
+            inside = Window(x0, y0, x1 - x0, y1 - y0).clipped(grid.window)
             columns, rows = (
                 _starts(inside.x, inside.width, size, step),
                 _starts(inside.y, inside.height, size, step),
             )
-            for y in rows:
-                for x in columns:
-                    if useful.intersects(shapely.box(x, y, x + size, y + size)):
-                        found.append(Place(number, Window(x, y, size, size)))
+            met = _met_by_boxes(boxes, columns, rows, size)
+            if known is not None:
+                lost = np.argwhere(~met)
+                x, y = np.array(columns)[lost[:, 1]], np.array(rows)[lost[:, 0]]
+                windows = shapely.box(x, y, x + size, y + size)
+                met[lost[:, 0], lost[:, 1]] = shapely.intersects(known, windows)
+            found += [
+                Place(number, Window(columns[i], rows[j], size, size)) for j, i in np.argwhere(met).tolist()
+            ]
         return found
 
-    def _useful(self, laid: _Laid) -> shapely.Geometry | None:
-        """Where there is anything to learn: known ground, and around objects elsewhere."""
-        objects = laid.objects[laid.counted]
-        shapes = [shapely.box(*box) for box in _footprints(objects, _POINT_REACH_PX)]
-        if laid.known is not None:
-            known = laid.known.shape
-            shapes.append(known if laid.ground is None else known.intersection(laid.ground.counted.shape))
-        useful = shapely.union_all(shapes) if shapes else None
-        if useful is None or useful.is_empty or useful.area == 0:
-            return None
-        shapely.prepare(useful)
-        return useful
+    def _useful(self, laid: _Laid) -> tuple[Floats, shapely.Geometry | None]:
+        """Where there is anything to learn: boxes (N, 4) around objects, and known ground; None: nowhere."""
+        boxes = _footprints(laid.objects[laid.counted], _POINT_REACH_PX)
+        if laid.known is None:
+            return boxes, None
+        known = laid.known.shape
+        if laid.ground is not None:
+            known = known.intersection(laid.ground.counted.shape)
+        if known.is_empty or (known.area == 0 and not len(boxes)):
+            return boxes, None
+        shapely.prepare(known)
+        return boxes, known
 
     # -- samples -------------------------------------------------------------------------------------------
 
@@ -460,6 +462,24 @@ def _footprints(objects: Objects, radius: float) -> Floats:
     around = np.concatenate([objects.xy - radius, objects.xy + radius], axis=1)
     boxes: Floats = np.where(np.isfinite(objects.box), objects.box, around)
     return boxes
+
+
+def _met_by_boxes(boxes: Floats, columns: Sequence[int], rows: Sequence[int], size: int) -> NDArray[np.bool_]:
+    """Which windows of a lattice any of the boxes (N, 4) meets, edges included, (rows, columns).
+
+    columns, rows : where the windows begin, ascending; each is `size` wide and high.
+    Takes time for each box and each window, not for each box in each window.
+    """
+    x, y = np.asarray(columns), np.asarray(rows)
+    # Boxes are counted up at the first window they meet and down after the last, in both directions.
+    left, right = np.searchsorted(x + size, boxes[:, 0]), np.searchsorted(x, boxes[:, 2], side="right")
+    top, bottom = np.searchsorted(y + size, boxes[:, 1]), np.searchsorted(y, boxes[:, 3], side="right")
+    there = (left < right) & (top < bottom)
+    change = np.zeros((len(y) + 1, len(x) + 1), np.int64)
+    for row, column, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+        np.add.at(change, (row[there], column[there]), sign)
+    met: NDArray[np.bool_] = change.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+    return met
 
 
 def _near(objects: Objects, window: Window) -> Objects:

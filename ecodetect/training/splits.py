@@ -472,9 +472,8 @@ class _Strip:
 def _table(labels: Sequence[Names]) -> Counts:
     """How many of each class each unit holds, (units, classes)."""
     names = np.unique(np.concatenate([*labels, np.empty(0, dtype=str)]))
-    return np.array([[int(np.count_nonzero(each == name)) for name in names] for each in labels]).reshape(
-        len(labels), len(names)
-    )
+    counts = [np.bincount(np.searchsorted(names, each), minlength=len(names)) for each in labels]
+    return np.array(counts, np.int64).reshape(len(labels), len(names))
 
 
 def _nearest(

@@ -1,0 +1,224 @@
+"""Large assignments: of sparse pairs the most with nobody in two, and of these the least sum of costs.
+
+Dulmage and Mendelsohn (1958, doi:10.4153/CJM-1958-052-0) say which pairs can be in a largest set at all: of
+individuals that stand so densely that all hang together, what is left falls apart into small groups, and in
+each all of one side are matched. So nobody searches the whole ground for a partner that isn't there. Groups
+are solved with shortest augmenting paths (Jonker and Volgenant 1987, doi:10.1007/BF02278710).
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ecodetect.grid import Floats
+
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_DENSE_CELLS = 40_000  # tables of costs up to this size are solved as such
+_NOBODY = -1
+
+
+def least(row: Rows, column: Rows, cost: Floats) -> Rows:
+    """Which pairs to pick.
+
+    row, column : int64 (P,), the two in each pair, numbered from 0; no pair twice.
+    cost : float64 (P,), not negative.
+    Returns numbers of pairs, in no order.
+    """
+    allowed = np.flatnonzero(_are_in_a_largest(row, column, cost))
+    n = int(row.max()) + 1
+    of_group = _groups(row[allowed], column[allowed], n, n + int(column.max()) + 1)
+    order = np.lexsort((cost[allowed], of_group))
+    pairs, of_group = allowed[order], of_group[order]
+    picked = [np.empty(0, np.int64)]
+    for each in np.split(pairs, np.flatnonzero(np.diff(of_group)) + 1):
+        if len(each) == 1:
+            picked.append(each)
+            continue
+        one, other = (np.unique(side[each], return_inverse=True)[1] for side in (row, column))
+        if one.max() > other.max():  # rows are the side that is matched whole
+            one, other = other, one
+        is_small = (int(one.max()) + 1) * (int(other.max()) + 1) <= _DENSE_CELLS
+        picked.append(each[(_by_table if is_small else _by_paths)(one, other, cost[each])])
+    return np.concatenate(picked)
+
+
+def _groups(row: Rows, column: Rows, n: int, nodes: int) -> Rows:
+    """Number of the connected group of each pair."""
+    links = coo_array((np.ones(len(row), np.int8), (row, n + column)), (nodes, nodes))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)[row]
+
+
+# -- which pairs can be in a largest set -------------------------------------------------------------------
+
+
+def _are_in_a_largest(row: Rows, column: Rows, cost: Floats) -> Flags:
+    """Which pairs are in at least one of the largest sets, (P,)."""
+    by_row, by_column = _Neighbours(row, column), _Neighbours(column, row)
+    mate, mate_of_column = _largest(row, column, cost, by_row)
+    n = len(mate)
+    # Who may stay alone hangs together, by changes of partners, with somebody who is alone.
+    side = np.zeros(n, np.int8)
+    side_of_column = np.zeros(len(mate_of_column), np.int8)
+    rows, columns = _reached(np.flatnonzero(mate == _NOBODY), by_row, mate_of_column)
+    side[rows], side_of_column[columns] = 1, 1
+    columns, rows = _reached(np.flatnonzero(mate_of_column == _NOBODY), by_column, mate)
+    side[rows], side_of_column[columns] = 2, 2
+    allowed: Flags = side[row] == side_of_column[column]
+    # Where all are matched, a pair can take another's place only in a circle of changes.
+    whole = np.flatnonzero(allowed & (side[row] == 0))
+    there, partner = row[whole], mate_of_column[column[whole]]
+    links = coo_array((np.ones(len(whole), np.int8), (there, partner)), (n, n))
+    circle = connected_components(links, directed=True, connection="strong")[1]
+    allowed[whole] = circle[there] == circle[partner]
+    return allowed
+
+
+class _Neighbours:
+    """The neighbours of each node of one side."""
+
+    def __init__(self, own: Rows, other: Rows) -> None:
+        order = np.argsort(own, kind="stable")
+        self.others = other[order]
+        self.starts = np.searchsorted(own[order], np.arange(int(own.max()) + 2))
+
+    def of(self, nodes: Rows) -> tuple[Rows, Rows]:
+        """Pairs of each node with each of its neighbours: the node, the neighbour."""
+        counts = self.starts[nodes + 1] - self.starts[nodes]
+        first = self.starts[nodes] - np.cumsum(counts) + counts
+        return np.repeat(nodes, counts), self.others[np.repeat(first, counts) + np.arange(int(counts.sum()))]
+
+
+def _largest(row: Rows, column: Rows, cost: Floats, by_row: _Neighbours) -> tuple[Rows, Rows]:
+    """A largest set of pairs: the partner of each row and of each column, or -1."""
+    mate, mate_of_column = (np.full(int(side.max()) + 1, _NOBODY) for side in (row, column))
+    _take_nearest(row, column, cost, mate, mate_of_column)
+    alone = np.flatnonzero(mate == _NOBODY)
+    while len(alone):
+        # A tree of changes of partners grows from each that is alone; no two trees share anybody.
+        tree = np.full(len(mate), _NOBODY)
+        tree[alone] = alone
+        parent = np.full(len(mate_of_column), _NOBODY)
+        end = np.full(len(mate), _NOBODY)
+        front = alone
+        while len(front):
+            source, there = by_row.of(front)
+            fresh = parent[there] == _NOBODY
+            source, there = source[fresh], there[fresh]
+            parent[there] = source
+            won = parent[there] == source
+            source, there = source[won], there[won]
+            partner = mate_of_column[there]
+            is_free = partner == _NOBODY
+            end[tree[source[is_free]]] = there[is_free]
+            source, partner = source[~is_free], partner[~is_free]
+            tree[partner] = tree[source]
+            front = partner[end[tree[partner]] == _NOBODY]
+        at = end[end != _NOBODY]
+        if not len(at):
+            break
+        while len(at):
+            own = parent[at]
+            before = mate[own]
+            mate[own], mate_of_column[at] = at, own
+            at = before[before != _NOBODY]
+        alone = np.flatnonzero(mate == _NOBODY)
+    return mate, mate_of_column
+
+
+def _take_nearest(row: Rows, column: Rows, cost: Floats, mate: Rows, mate_of_column: Rows) -> None:
+    """Pair those that are each other's nearest, and again among those left."""
+    order = np.lexsort((column, row, cost))
+    row, column = row[order], column[order]
+    while len(row):
+        rank = np.arange(len(row))
+        first, first_of_column = np.empty(len(mate), np.int64), np.empty(len(mate_of_column), np.int64)
+        first[row[::-1]], first_of_column[column[::-1]] = rank[::-1], rank[::-1]
+        both = (first[row] == rank) & (first_of_column[column] == rank)
+        mate[row[both]], mate_of_column[column[both]] = column[both], row[both]
+        left = (mate[row] == _NOBODY) & (mate_of_column[column] == _NOBODY)
+        row, column = row[left], column[left]
+
+
+def _reached(alone: Rows, neighbours: _Neighbours, mate_of_other: Rows) -> tuple[Flags, Flags]:
+    """Who can be alone in a largest set, on the side of those given, and all neighbours of these."""
+    own = np.zeros(len(neighbours.starts) - 1, np.bool_)
+    other = np.zeros(len(mate_of_other), np.bool_)
+    own[alone] = True
+    front = alone
+    while len(front):
+        there = neighbours.of(front)[1]
+        there = np.unique(there[~other[there]])
+        other[there] = True
+        partner = mate_of_other[there]
+        front = partner[~own[partner]]
+        own[front] = True
+    return own, other
+
+
+# -- one group, all of whose rows are matched --------------------------------------------------------------
+
+
+def _by_table(row: Rows, column: Rows, cost: Floats) -> Rows:
+    """Which pairs to pick, with a table of all costs."""
+    n, m = int(row.max()) + 1, int(column.max()) + 1
+    table, number = np.full((n, m), n + 1.0), np.full((n, m), _NOBODY)
+    table[row, column], number[row, column] = cost, np.arange(len(row))
+    picked: Rows = number[linear_sum_assignment(table)]
+    real: Rows = picked[picked != _NOBODY]
+    return real
+
+
+def _by_paths(row: Rows, column: Rows, cost: Floats) -> Rows:
+    """Which pairs to pick, path by path: in time of how far paths go, which is near where columns are left.
+
+    Pairs are sorted by cost.
+    """
+    order = np.argsort(row, kind="stable")
+    column, cost = column[order], cost[order]
+    n, m = int(row.max()) + 1, int(column.max()) + 1
+    starts = np.searchsorted(row[order], np.arange(n + 1)).tolist()
+    price = [0.0] * m
+    mate = np.full(m, _NOBODY)  # number of the pair, as ordered here, that each column is in
+    mate[column[starts[:-1]]] = starts[:-1]  # the nearest of each row; the last row has it
+    owner = row[order].tolist()
+    held = [_NOBODY] * n  # the column that each row has
+    for j in np.flatnonzero(mate != _NOBODY).tolist():
+        held[owner[mate[j]]] = j
+    pair = mate.tolist()
+    for start in [at for at in range(n) if held[at] == _NOBODY]:
+        reached: dict[int, tuple[float, int]] = {}  # how far each column is, and by which pair
+        passed: dict[int, float] = {}
+        heap: list[tuple[float, int]] = []
+        at, base = start, 0.0
+        while True:
+            span = slice(starts[at], starts[at + 1])
+            for k, (j, c) in enumerate(
+                zip(column[span].tolist(), cost[span].tolist(), strict=True), starts[at]
+            ):
+                length = base + c - price[j]
+                if j not in passed and (j not in reached or length < reached[j][0]):
+                    reached[j] = length, k
+                    heappush(heap, (length, j))
+            nearest, j = heappop(heap)
+            while j in passed:
+                nearest, j = heappop(heap)
+            if pair[j] == _NOBODY:
+                break
+            passed[j] = nearest
+            at, base = owner[pair[j]], nearest - (float(cost[pair[j]]) - price[j])
+        for there, length in passed.items():
+            price[there] += length - nearest
+        at = _NOBODY
+        while at != start:
+            pair[j] = reached[j][1]
+            at = owner[pair[j]]
+            held[at], j = j, held[at]
+    return order[np.array([k for k in pair if k != _NOBODY], np.int64)]
