@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from command_line import Run
 from lying_server import Answer, Asked, at_first, honest, saying, serving
 from rasterio.io import MemoryFile
 
@@ -278,6 +279,32 @@ def test_a_file_replaced_during_a_scan_gives_no_result(ortho: bytes, tmp_path: P
         _, ((_, error),) = _scanned(lying.address, tmp_path / "remote.csv")
     assert "has changed on its server" in str(error)
     assert not (tmp_path / "remote.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["info", "{}/a.geojson"],
+        ["convert", "{}/a.gpkg", "out.csv"],
+        ["check", "{sample}/dryland.tif", "{}/a.geojson"],
+        ["scan", "{sample}/cells.png", "-m", "blobs", "--aoi", "{}/a.geojson", "-o", "out.csv"],
+        ["scan", "{sample}/cells.png", "-m", "{}/a.safetensors", "-o", "out.csv"],
+        ["evaluate", "/vsicurl/{}/a.csv", "{sample}/cells.csv"],
+    ],
+    ids=lambda call: call[0],
+)
+def test_nothing_but_a_raster_is_read_from_an_address(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(b"{}") as lying:
+        address = f"http://127.0.0.1:{lying.port}"
+        ran = ecodetect(*(part.format(address, sample=sample_data) for part in call))
+        assert not lying.asked
+    assert ran.code == 2
+    assert address in ran.err
+    assert "download it" in ran.err
+    assert ran.err.count("\n") == 1
 
 
 # -- cloud storage -------------------------------------------------------------------------------------------
