@@ -308,7 +308,7 @@ def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
         format_ = _FORMATS.get(likeliest or "", likeliest)
         if likeliest and likeliest not in drivers:
             raise RasterError(
-                f"{text} can't be opened: a {format_} is read only from this machine; download it."
+                f"{text} can't be opened: its format ({format_}) is read only from this machine; download it."
             )
         if likeliest:
             drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
