@@ -55,6 +55,7 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 @options.overwrite
 @click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
 @click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")
+@options.timeout
 @options.strict
 def classify(
     detections: str,

@@ -41,6 +41,7 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+@options.timeout
 @options.strict
 def evaluate(
     detections: str,

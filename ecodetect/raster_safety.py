@@ -332,8 +332,14 @@ def _missing(file: Path, text: str) -> str:
 
 def _head(file: Path, shown: str) -> bytes:
     try:
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
+        if not file.is_file():  # to open a pipe is to wait for who writes into it
+            raise RasterError(f"{shown} is no file but a pipe, a socket or a device.")
+        head = b""
+        if file.stat().st_size:  # files of the system that say 0 may never end
+            with file.open("rb") as stream:
+                head = stream.read(_HEAD)
+    except RasterError:
+        raise
     except OSError as error:
         raise RasterError(f"{shown} can't be read: {error.strerror or error}.") from error
     if not head:

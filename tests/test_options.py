@@ -118,6 +118,7 @@ UNSAID = {
     "training.sources": "annotations are gathered by check and train",
     "values": "said where a raster is shown to a model",
     "grid": "`models` reads no raster",
+    "guard": "`models` opens no file of others",
     "input_spec": "`models` reads no raster",
     "models": "`models` reads no raster",
     "sizes": "`models` reads no raster",
