@@ -40,7 +40,7 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
     from ecodetect.notes import Note
 
     if picture is not None:
-        pictures.writable(picture)
+        pictures.replaceable(picture, overwrite=False)
     asked = options.asked(given)
     settings = options.pairs(given.pop("settings"))
     facts = run(paths, asked, settings=settings, picture=picture, **given)

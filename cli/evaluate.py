@@ -75,7 +75,7 @@ def evaluate(
     if out is not None:
         formats.writable(out)
     if sheet is not None:
-        pictures.writable(sheet)
+        pictures.replaceable(sheet, overwrite=overwrite)
     radius, edge = given.pop("radius"), given.pop("ignore_edge")
     if radius == "contour":
         raise click.UsageError("--radius contour takes outlines from a raster, to train; give a length.")
