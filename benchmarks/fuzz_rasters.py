@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def make(folder: Path) -> dict[str, str]:
         _dted,
         _world,
         _subdata,
+        _archive,
     ):
         place = folder / maker.__name__[1:]
         place.mkdir()
@@ -217,6 +219,15 @@ def _subdata(folder: Path) -> Path:
     return path
 
 
+def _archive(folder: Path) -> Path:
+    """A raster in a ZIP."""
+    path = folder / "archive.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(_written(folder / "plain.tif", "GTiff", 1, "uint8", {}), "plain.tif")
+    (folder / "plain.tif").unlink()
+    return path
+
+
 def _grass(folder: Path) -> Path:
     path = folder / "grass.asc"
     rows = "\n".join(" ".join(map(str, range(WIDTH))) for _ in range(HEIGHT))
@@ -251,7 +262,9 @@ def _world(folder: Path) -> Path:
 def run(path: Path, chance: random.Random) -> None:
     """Read it; now and then by the command line."""
     dice = chance.random()
-    if path.name == "arrays.nc":
+    if path.suffix == ".zip":
+        read_raster(f"/vsizip/{path}/plain.tif")
+    elif path.name == "arrays.nc":
         read_raster(f'NETCDF:"{path}":{chance.choice("ab")}')
     elif dice < 0.04:
         command("info", path)

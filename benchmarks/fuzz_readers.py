@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import struct
 import sys
 import zipfile
@@ -70,6 +71,7 @@ def make(folder: Path) -> dict[str, str]:
         (_place(folder, name, opened) / name).write_text(text, encoding="utf-8")
     with zipfile.ZipFile(_place(folder, "places.kmz", opened) / "places.kmz", "w") as archive:
         archive.writestr("doc.kml", KML)
+    _write_in_use(folder, opened)
     for name, path in opened.items():
         _check(folder / name / path)
     return opened
@@ -109,6 +111,7 @@ def _write_layers(folder: Path, opened: dict[str, str]) -> None:
         ("foreign.gml", "GML"),
         ("foreign.tab", "MapInfo File"),
         ("foreign.mif", "MapInfo File"),
+        ("foreign.gdb", "OpenFileGDB"),
     ):
         path = _place(folder, name, opened) / name
         points = shapely.to_wkb(shapely.points([[404_001.0, 3_284_990.0], [404_003.0, 3_284_995.0]]))
@@ -122,6 +125,21 @@ def _write_foreign(path: Path, shapes: np.ndarray, kind: str, driver: str) -> No
     labels = np.array(["a", "b"], dtype=object)
     more = {"geometry_type": kind, "crs": "EPSG:32617", "driver": driver}
     pyogrio.raw.write(path, shapes, [labels], ["label"], **more)
+
+
+def _write_in_use(folder: Path, opened: dict[str, str]) -> None:
+    """A GeoPackage with the -wal of a program that has it open."""
+    path = folder / "layer_gpkg" / "layer.gpkg"
+    place, elsewhere = _place(folder, "busy.gpkg", opened), folder / "elsewhere.gpkg"
+    shutil.copyfile(path, elsewhere)
+    with sqlite3.connect(elsewhere) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("UPDATE gpkg_contents SET description = 'edited'")
+        database.commit()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{elsewhere}{suffix}", place / f"busy.gpkg{suffix}")
+    database.close()
+    elsewhere.unlink()
 
 
 def _curve(text: str) -> bytes:

@@ -50,6 +50,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a ca
 from ecodetect_cli.terminal import alone
 from mutations import PORT, SECRET, spoilt
 
+from ecodetect import guard
 from ecodetect.errors import UserError
 
 HANG_S, MOST_MB = 90, 1000
@@ -196,6 +197,7 @@ def _batch(
             os.close(inlet)
             os.setpgid(0, 0)
             _work(target, sandbox, goods, seed, range(start, end), outlet, until)
+            guard.end()  # its time counts as ours
             code = 0
         except BaseException:  # noqa: BLE001 - reported through the pipe, or by the exit code
             os.write(outlet, json.dumps({"harness": traceback.format_exc()}).encode() + b"\n")
@@ -445,8 +447,11 @@ def _case(
     files = dict(good.files)
     if number < len(goods):
         return good, files, chance  # each good file once as it is
-    others = [name for name in files if name != good.opened and not name.endswith(target.kept or ("\0",))]
-    name = good.opened if not others or chance.random() < target.share else chance.choice(others)
+    others = [name for name in files if name != good.opened]
+    others = [name for name in others if not name.endswith(target.kept)] if target.kept else others
+    is_folder = good.opened not in files
+    is_other = is_folder or (others and chance.random() >= target.share)
+    name = chance.choice(others) if is_other else good.opened
     donors = [chance.choice(goods).files.get(good.opened, b""), *files.values()]
     for _ in range(5):
         files[name] = target.spoil(files[name], chance, donors)
