@@ -9,6 +9,7 @@ Flags that several commands share are in `options`.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import logging
 import os
@@ -30,6 +31,11 @@ from ecodetect.extras import import_failure
 from .terminal import alone, say
 
 _STOPPED = "Stopped; the same command begins anew."
+# What a system says of a file, and no fault of ours.
+_OF_THE_SYSTEM = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.ELOOP, errno.ENOTDIR,
+    errno.EISDIR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EDQUOT, errno.ESTALE,
+)  # fmt: skip
 DEBUG_VARIABLE = "ECODETECT_DEBUG"
 
 COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the order of that help
@@ -126,6 +132,10 @@ def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
             return _say(_STOPPED, 130)
         missing = import_failure(error)
         return _say_internal(error) if missing is None else _say(f"error: {missing}", 2)
+    except OSError as error:
+        if error.errno not in _OF_THE_SYSTEM or error.filename is None:
+            return _say_internal(error)
+        return _say(f"error: {error.filename} can't be used: {error.strerror}.", 2)
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a traceback
         return _say_internal(error)
     return code if isinstance(code, int) else 0  # `ctx.exit(2)` and `return 2` in a command both say 2

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,12 +22,24 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ecodetect import strict_json
 from ecodetect.errors import UserError
 from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect"
 SCHEMA = 1
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
+
+# What a card may say; more is damage, and would cost time or memory without end.
+FINEST, COARSEST = 1000.0, 16.0  # how many times finer or coarser than its GSD a raster may be
+MOST_REACH_PX = 2048  # `runtime.reach` finds none farther
+_GSDS = {"m": (1e-9, 1e5), "um": (1e-4, 1e6), "px": (1 / COARSEST, FINEST)}
+_LARGEST_BYTES, _MOST_ARRAYS = 4_000_000_000, 20_000  # of a file
+_TYPES = {"F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
+_MOST_BANDS, _MOST_CLASSES = 4096, 10_000
+_LONGEST_NAME, _LONGEST_TEXT = 500, 100_000
+_FARTHEST = 1e6  # the network's input where there are no data; see `scaling.scaled`
+_MOST_OFF = 1e12  # spans that an offset may lie from 0
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -143,15 +155,19 @@ class Card:
     def from_json(cls, text: str, *, source: str) -> Card:
         """The card in `text`; raises BundleError for what is no card of a schema we know."""
         try:
-            facts = json.loads(text)
-            schema = facts["schema"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BundleError(f"{source} has no card of ecodetect, so it is no bundle.") from error
-        if not isinstance(schema, int) or schema > SCHEMA:
+            facts = strict_json.read(text)
+        except ValueError as error:
+            raise BundleError(f"The card of {source} is damaged ({error}).") from error
+        if not isinstance(facts, dict) or "schema" not in facts:
+            raise BundleError(f"{source} has no card of ecodetect, so it is no bundle.")
+        schema = facts["schema"]
+        if isinstance(schema, int) and schema > SCHEMA:
             raise BundleError(
                 f"{source} was made by a newer ecodetect (schema {schema}, this one reads {SCHEMA}); update."
             )
         try:
+            if isinstance(schema, bool) or schema != SCHEMA:
+                raise ValueError(f"schema can't be {_shown(schema)}")
             facts["scaling"] = Scaling(**{k: _frozen(v) for k, v in facts["scaling"].items()})
             known = {f.name for f in dataclasses.fields(cls)}
             if facts.get("learned") is not None:
@@ -180,69 +196,124 @@ def _check(card: Card) -> None:
     """
     bands = len(card.bands) if isinstance(card.bands, tuple) else 0
     classes = len(card.classes) if isinstance(card.classes, tuple) else 0
-    scaling = card.scaling
     rules: dict[str, bool] = {
-        "name": _is_text(card.name) and bool(card.name),
+        "name": _is_name(card.name),
         "description": _is_text(card.description),
-        "detector": _is_text(card.detector),
+        "detector": _is_name(card.detector),
         "licence": _is_text(card.licence),
         "command": _is_text(card.command),
-        "bands": bool(bands) and all(map(_is_text, card.bands)) and len(set(card.bands)) == bands,
-        "classes": bool(classes) and all(map(_is_text, card.classes)) and len(set(card.classes)) == classes,
-        "unit": card.unit in ("m", "um", "px"),
-        "gsd": card.unit == "px" if card.gsd is None else _is_size(card.gsd),
-        "gsd_range": card.gsd_range is None or _are(card.gsd_range, _is_size, 2),
-        "diameter_range": card.diameter_range is None or _are(card.diameter_range, _is_size, 2),
+        "bands": 0 < bands <= _MOST_BANDS
+        and all(map(_is_name, card.bands))
+        and len(set(card.bands)) == bands,
+        "classes": 0 < classes <= _MOST_CLASSES
+        and all(map(_is_name, card.classes))
+        and len(set(card.classes)) == classes,
+        "unit": isinstance(card.unit, str) and card.unit in _GSDS,
+        "gsd": _is_gsd(card),
+        "gsd_range": card.gsd_range is None or (_is_range(card.gsd_range) and _is_meant(card)),
+        "diameter_range": card.diameter_range is None or _is_range(card.diameter_range),
         "largest": _is_size(card.largest),
-        "fill": _is_number(card.fill),
-        "scaling": scaling.mode in ("fixed", "survey")
-        and _are(scaling.offset, _is_number, bands)
-        and _are(scaling.span, _is_size, bands)
-        and _is_number(scaling.low)
-        and _is_number(scaling.high)
-        and 0 <= scaling.low < scaling.high <= 100,
-        "thresholds": isinstance(card.thresholds, dict)
-        and all(_are(scores, _is_number, classes) for scores in card.thresholds.values()),
-        "agreement": isinstance(card.agreement, dict) and all(map(_is_number, card.agreement.values())),
-        "reach_px": card.reach_px in (None, "whole image")
-        or (_is_number(card.reach_px) and isinstance(card.reach_px, int) and 0 <= card.reach_px <= 4096),
+        "fill": _is_number(card.fill) and abs(card.fill) <= _FARTHEST,
+        "scaling": _is_scaling(card.scaling, bands),
+        "thresholds": _is_table(card.thresholds, _is_text)
+        and all(_are(scores, _is_share, classes) for scores in card.thresholds.values()),
+        "agreement": _is_table(card.agreement, _is_text)
+        and all(_is_number(value) and 0 <= value < 1e9 for value in card.agreement.values()),
+        "reach_px": card.reach_px is None or _is_reach(card.reach_px),
         "learned": card.learned is None or _is_learned(card.learned, card.bands),
         "options": isinstance(card.options, dict),
-        "versions": isinstance(card.versions, dict),
+        "versions": _is_table(card.versions, _is_text) and all(map(_is_text, card.versions.values())),
         "trained_on": _are(card.trained_on, _is_mapping)
         and all(_are(entry.get("places", ()), _is_place) for entry in card.trained_on),
-        "metrics": _are(card.metrics, _is_mapping),
+        "metrics": _are(card.metrics, _is_metric),
     }
     for name, is_right in rules.items():
         if not is_right:
-            text = repr(getattr(card, name))
-            raise ValueError(f"{name} can't be {text if len(text) <= 60 else text[:59] + '…'}")
+            raise ValueError(f"{name} can't be {_shown(getattr(card, name))}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _is_gsd(card: Card) -> bool:
+    if card.gsd is None:
+        return card.unit == "px"
+    least, most = _GSDS.get(card.unit, (0.0, 0.0))
+    return _is_number(card.gsd) and least <= card.gsd <= most
+
+
+def _is_meant(card: Card) -> bool:
+    """Whether rasters that a model is meant for can be read at its GSD."""
+    if card.unit == "px" or card.gsd is None or card.gsd_range is None:
+        return True
+    low, high = card.gsd_range
+    # Of a training that went as far, with what `train` adds on both sides.
+    return card.gsd / FINEST <= 2 * low and high <= 2 * card.gsd * COARSEST
+
+
+def _is_scaling(scaling: Scaling, bands: int) -> bool:
+    return (
+        isinstance(scaling.mode, str)
+        and scaling.mode in ("fixed", "survey")
+        and _are(scaling.offset, _is_number, bands)
+        and _are(scaling.span, _is_size, bands)
+        and all(abs(low) <= _MOST_OFF * span for low, span in zip(scaling.offset, scaling.span, strict=True))
+        and _is_number(scaling.low)
+        and _is_number(scaling.high)
+        and 0 <= scaling.low < scaling.high <= 100
+    )
+
+
+def _is_reach(value: Any) -> bool:
+    if isinstance(value, str):
+        return value == "whole image"
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_REACH_PX
 
 
 def _is_learned(learned: Learned, bands: tuple[str, ...]) -> bool:
     """Whether these can be the values that a model of these bands has learned."""
-    ends = (learned.low, learned.high)
-    is_unit = ends == (None, None) or (all(map(_is_number, ends)) and ends[0] < ends[1])  # type: ignore[operator]
+    low, high = learned.low, learned.high
+    is_unit = (low is None and high is None) or (_is_value(low) and _is_value(high) and low < high)  # type: ignore[operator]
     tables = ((learned.quantiles, 7), (learned.least, 7), (learned.most, 7))
     pairs = ((learned.contrast, 2), (learned.colour, 2))
     return (
         is_unit
-        and _are(learned.dtypes, _is_text)
+        and _are(learned.dtypes, _is_name)
         and all(
             isinstance(table, dict)
             and set(table) in (set(), set(bands))
-            and all(_are(values, _is_number, count) for values in table.values())
+            and all(_are(values, _is_value, count) for values in table.values())
             for table, count in (*tables, *pairs)
         )
+        # What is compared with one of them needs them all; `colour` is younger than the others.
+        and all(bool(table) == bool(learned.quantiles) for table, _ in (*tables, *pairs[:1]))
+    )
+
+
+def _is_metric(value: Any) -> bool:
+    """A measurement: figures and words by name; of how far counts are off, figures."""
+    return _is_mapping(value) and all(
+        value.get(name) is None or _is_number(value[name])
+        for name in ("count_off", "count_low", "count_high")
     )
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
 
 
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _is_table(value: Any, is_name: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(is_name, value))
 
 
 def _is_place(value: Any) -> bool:
@@ -254,8 +325,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_value(value: Any) -> bool:
+    """What pixels can hold, with room to reckon."""
+    return _is_number(value) and abs(value) < 1e30
+
+
 def _is_size(value: Any) -> bool:
-    return _is_number(value) and 0 < value < 1e9
+    return _is_number(value) and 1e-12 <= value < 1e9
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_range(values: Any) -> bool:
+    return _are(values, _is_size, 2) and bool(values[0] <= values[1])
 
 
 def _are(values: Any, is_right: Callable[[Any], bool], count: int | None = None) -> bool:
@@ -318,23 +402,63 @@ def read(path: str | os.PathLike[str]) -> Bundle:
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of any .safetensors file, also one without a card (ImageNet weights)."""
+    """The arrays of any .safetensors file, also one without a card (ImageNet weights).
+
+    Raises BundleError also for arrays that can be nobody's weights: of other types, or not finite.
+    """
     with _opened(path) as file:
         try:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+            names = list(file.keys())
+            if len(names) > _MOST_ARRAYS:
+                raise BundleError(f"{path} holds {len(names)} arrays, which no network has.")
+            types = {file.get_slice(name).get_dtype() for name in names} - _TYPES
+            if types:
+                raise BundleError(
+                    f"{path} holds weights of the type {min(types)}, which can't be used here; store them as"
+                    " float16 or float32."
+                )
+            weights = {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
             raise BundleError(f"{path} is damaged ({error}).") from error
+    for name, values in weights.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise BundleError(
+                f"{path} is damaged: its weights hold what is no finite number ({_line(name)})."
+            )
+        if name.endswith("running_var") and values.size and values.min() < 0:
+            raise BundleError(f"{path} is damaged: it holds a variance below 0 ({_line(name)}).")
+    return weights
+
+
+def _line(name: str) -> str:
+    """The name of an array, in a sentence."""
+    return " ".join(name.split())[:80]
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
     try:
         if not Path(path).is_file():
             raise BundleError(f"There is no file {path}.")
+        if Path(path).stat().st_size > _LARGEST_BYTES:
+            raise BundleError(f"{path} is larger than {_LARGEST_BYTES / 1e9:g} GB, as no model here is.")
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
         raise BundleError(f"{path} is no .safetensors file, or it is damaged or cut short.") from error
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def check_answers(answers: Sequence[NDArray[np.float32]], name: str) -> None:
+    """Raise BundleError where a network's answers aren't finite: nothing can be read off them.
+
+    Whatever a raster holds, its input is finite (`scaling.scaled`), so it's the weights. A sum tells, for a
+    hundredth of what the answer took; what is large but finite is looked at again.
+    """
+    for answer in answers:
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = answer.sum()
+        if not np.isfinite(total) and not np.isfinite(answer).all():
+            raise BundleError(f"The model '{name}' is damaged: it answers what is no finite number.")
 
 
 def write(path: str | os.PathLike[str], bundle: Bundle) -> None:

@@ -20,6 +20,7 @@ from ecodetect.bands import stand_ins
 from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.window_networks import options_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window
 from ecodetect.input_spec import InputSpec, input_spec
@@ -70,7 +71,7 @@ class Member:
     @property
     def shift(self) -> int:
         """By how many pixels crops lie off the middle."""
-        window = int(self.card.options["network"]["window"])
+        window = options_of(self.card).network.window
         return max(1, round(window * _SHIFT)) if self.views == "flips+crops" else 0
 
     @property
@@ -101,7 +102,7 @@ class Member:
             yield images[:, :, y : y + side, x : x + side]
 
     def _answered(self, images: NDArray[np.float32]) -> Scores:
-        is_taught_whole = self.card.options["patches"]
+        is_taught_whole = options_of(self.card).patches
         if is_taught_whole and self.side % self.network.stride:
             images = np.stack([continued(each, self.network.stride, self.card.fill) for each in images])
         (logits,) = self.network.run(images)
@@ -281,7 +282,7 @@ def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
 
 def answers_of(card: Card) -> tuple[str, ...]:
     """What a classifier can say: its classes and, where it knows one, the background."""
-    return card.classes if card.options["patches"] else (*card.classes, BACKGROUND)
+    return card.classes if options_of(card).patches else (*card.classes, BACKGROUND)
 
 
 def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
@@ -393,9 +394,9 @@ def _widened(card: Card) -> float:
     Pictures in folders by class were brought to the size of a window, whatever theirs was: so is as much
     ground as they show in the median.
     """
-    if not card.options["patches"]:
+    if not options_of(card).patches:
         return 1.0
-    return float(card.options["typical_px"]) / int(card.options["network"]["window"])
+    return options_of(card).typical_px / options_of(card).network.window
 
 
 @dataclass(frozen=True, eq=False, slots=True)

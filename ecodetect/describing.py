@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect import bundle, detectors, formats, models, onnx_file
+from ecodetect import detectors, formats, models
 from ecodetect.column_roles import class_column, class_names
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import GridError, LayerError, UserError
@@ -193,8 +193,7 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a model's card says, with the size and the hash of its file's content."""
-    is_onnx = Path(path).suffix.lower() == ".onnx"
-    found = onnx_file.read(path) if is_onnx else bundle.read(path)
+    found = models.read(Path(path))
     return {
         "kind": "model",
         "file": Path(path).name,

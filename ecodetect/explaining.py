@@ -21,6 +21,7 @@ from pyproj.exceptions import CRSError
 from ecodetect import pictures
 from ecodetect.classifiers import BACKGROUND, Member, Sight, open_classifier
 from ecodetect.detectors import window_networks
+from ecodetect.detectors.window_networks import options_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.inputs import expand
@@ -163,8 +164,8 @@ def explain(
 
 def _check_picture(raster: Raster, member: Member) -> None:
     """Raise UserError for a raster that can't be meant as a picture of one individual."""
-    shape = member.card.options["network"]
-    window = max(int(shape["window"]), float(member.card.options["typical_px"])) * (member.card.gsd or 1.0)
+    shape = options_of(member.card)
+    window = max(shape.network.window, shape.typical_px) * (member.card.gsd or 1.0)
     if member.card.gsd_m is not None and raster.grid.gsd is not None:
         window = float(window / max(raster.grid.gsd))
     if max(raster.grid.width, raster.grid.height) > _MOST_WINDOWS * window:
@@ -225,8 +226,8 @@ def _explained(
 
 def _shown(member: Member) -> Window:
     """The part of the image that is shown: all of a window, the middle of a chip."""
-    window = _SHOWN * int(member.card.options["network"]["window"])
-    if member.card.options["patches"] or window >= member.side:
+    window = _SHOWN * options_of(member.card).network.window
+    if options_of(member.card).patches or window >= member.side:
         return Window(0, 0, member.side, member.side)
     start = (member.side - window) // 2
     return Window(start, start, window, window)
@@ -234,7 +235,7 @@ def _shown(member: Member) -> Window:
 
 def _output(member: Member, answer: int) -> int:
     """Number of the network's output of an answer: its first is the background, where there is one."""
-    if member.card.options["patches"]:
+    if options_of(member.card).patches:
         return answer
     return 0 if member.answers[answer] == BACKGROUND else answer + 1
 

@@ -62,6 +62,11 @@ def timeout(seconds: float | None) -> Iterator[None]:
         _timeout_s = before
 
 
+def limit_s() -> float:
+    """What `timeout` says: how long a file, or a server that says nothing, is waited for."""
+    return _timeout_s
+
+
 def call(
     function: str, *given: Any, about: str, error: type[UserError] = UserError, bytes_read: int = 0
 ) -> Any:

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from ecodetect import values
 from ecodetect.bands import lacking, stand_ins
-from ecodetect.bundle import Scaling
-from ecodetect.errors import UserError
+from ecodetect.bundle import COARSEST, Scaling
+from ecodetect.errors import GridError, UserError
 from ecodetect.grid import Grid
 from ecodetect.values import EIGHT_BIT, Unit, mapped, stretched, unit_of
 
@@ -118,11 +118,29 @@ def working_grid(native: Grid, gsd_m: float | None, own_px: float = 1.0) -> Grid
     """The grid on which a raster is looked at: its own, where that is within 2 % of what is asked for.
 
     gsd_m : metres per pixel; None: `own_px` of the raster's pixels along each side.
-    Raises GridError where the raster's GSD is needed and unknown.
+    Raises GridError where the raster's GSD is needed and unknown, or so unlike what is asked for that there
+    would be pixels without end, or none.
     """
     if gsd_m is None:
+        _check_step(native, (own_px, own_px), f"{own_px:.3g} of its own")
         return native if abs(own_px - 1) < NEARLY else native.reduced(own_px)
     own: Sequence[float] | None = native.gsd
-    if own is not None and all(abs(side / gsd_m - 1) < NEARLY for side in own):
-        return native
+    if own is not None:
+        if all(abs(side / gsd_m - 1) < NEARLY for side in own):
+            return native
+        _check_step(native, (gsd_m / own[0], gsd_m / own[1]), f"{gsd_m:.3g} m")
     return native.resampled(gsd_m)
+
+
+def _check_step(native: Grid, step: tuple[float, float], asked: str) -> None:
+    """Raise GridError for pixels far finer than the raster's own, or larger than the whole of it.
+
+    step : pixels of the raster that one is wide and high.
+    """
+    if min(step) * COARSEST < 1:
+        raise GridError(
+            f"The raster would be read with pixels of {asked}, {1 / min(step):.3g} times finer than it is;"
+            f" {COARSEST:g} times is the most."
+        )
+    if step[0] > native.width and step[1] > native.height:
+        raise GridError(f"The raster would be read with pixels of {asked}, and is smaller than one of them.")

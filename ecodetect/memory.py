@@ -40,6 +40,8 @@ _ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the comm
 NETWORK_LIMIT = 1600 * MB
 # A notebook, or the driver of a GPU, may hold more than that before the first tile; tiles get this room then.
 _NETWORK_ROOM_BYTES = 1000 * MB
+# What no scan takes unless --max-memory allows it, however large its objects: the rest may be others'.
+_MOST_BYTES = 3000 * MB
 # What a tile costs the CPU where the network runs on a GPU: scaling, copying, reading off what was found; and
 # how many are then in work at once.
 _GPU_COST, _GPU_WORKERS = 10.0, 4
@@ -153,7 +155,7 @@ def lay_out(
 
     tile_px : the user's tile size; None: chosen here.
     workers : tiles worked on at once as the user wants it, fewer if there is no room; None: chosen here.
-    limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed.
+    limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed, up to 3 GB.
     batch : tiles that are detected at once, so that a unit should have as many.
     Raises UserError when the limit can't be kept, naming the least that works.
     """
@@ -202,13 +204,23 @@ def lay_out(
         chosen = min((layout.peak_bytes, cost, n) for n, (cost, layout) in enumerate(fitting) if cost <= good)
         return fitting[chosen[-1]][1]
     smallest = min((layout for _, layout in found), key=lambda layout: layout.peak_bytes)
-    if limit is None:
-        return smallest
     need = math.ceil(smallest.peak_bytes / MB / 10) * 10
+    if limit is None:
+        if smallest.peak_bytes <= max(_MOST_BYTES, held + _MOST_BYTES // 2):
+            return smallest
+        seen = smallest.plan.halo_px
+        raise UserError(
+            f"Each tile is to be seen with {seen} px around it, for which memory of {_told(need)} is needed;"
+            f" allow it with --max-memory {_told(need)}, or take a detector of smaller objects."
+        )
     raise UserError(
         f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
         f"the least that works is {need}MB."
     )
+
+
+def _told(megabytes: int) -> str:
+    return f"{megabytes}MB" if megabytes < 1e6 else f"{megabytes / 1e6:.3g}TB"
 
 
 def _left_for_the_cpu(needs: Needs) -> Needs:

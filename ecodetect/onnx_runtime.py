@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import BundleError
+from ecodetect import onnx_work
+from ecodetect.bundle import BundleError, check_answers
 from ecodetect.errors import UserError
 from ecodetect.extras import check_installed
-from ecodetect.onnx_file import OnnxModel
+from ecodetect.onnx_file import Graph, OnnxModel
 
+_WIDE_PX = 2048  # about as wide as the widest tile
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -26,6 +28,7 @@ class OnnxNetwork:
     name : of the model, for messages.
     outputs : names of those that are asked for, in order.
     device, stride, reach_px : as in `runtime.Network`.
+    graph : what the session runs.
     """
 
     session: Any
@@ -34,6 +37,8 @@ class OnnxNetwork:
     device: str
     stride: int
     reach_px: int | None
+    graph: Graph
+    _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -45,11 +50,15 @@ class OnnxNetwork:
 
         batch : (N, B, H, W), scaled as the card says.
         """
+        if batch.shape not in self._known:
+            expected(self.graph, batch.shape, self.name)
+            self._known.add(batch.shape)
         image = {self.session.get_inputs()[0].name: np.ascontiguousarray(batch)}
         try:
             found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image)
         except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
             raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
+        check_answers(found, self.name)
         return found
 
 
@@ -68,6 +77,12 @@ def open_network(
     Raises UserError for a device that isn't there, BundleError for a network that isn't the card's.
     """
     name, card = model.card.name, model.card
+    side = model.stride
+    made = expected(model.graph, (1, len(card.bands), side, side), name)
+    for each, (channels, finer) in outputs.items():
+        if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
+            raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
+    expected(model.graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
     session, place = open_session(model.content, name, device=device, threads=threads)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
@@ -85,14 +100,25 @@ def open_network(
             " export it with the same --set options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(session, name, tuple(outputs), place, model.stride, reach)
-    side = model.stride
+    network = OnnxNetwork(session, name, tuple(outputs), place, model.stride, reach, model.graph)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))
         if np.shape(answer) != wanted or answer.dtype != np.float32:
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
     return network
+
+
+def expected(graph: Graph, image: Sequence[int], name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's outputs for an image (N, B, H, W).
+
+    Raises BundleError, before a session is made or asked, for a graph that isn't one of ours, or that takes
+    more memory, or time, than a network can need for so many pixels.
+    """
+    try:
+        return onnx_work.shapes(graph, tuple(image))
+    except (ValueError, IndexError, OverflowError, MemoryError) as error:
+        raise BundleError(f"The network of '{name}' isn't one that ecodetect exports: {error}.") from error
 
 
 def open_session(

@@ -22,6 +22,7 @@ from ecodetect.bands import stand_ins
 from ecodetect.class_names import key
 from ecodetect.classifiers import Answers, Classifier, Member, Sight, Views, Vote, open_classifier
 from ecodetect.confusion import Judged, judge
+from ecodetect.detectors.window_networks import options_of
 from ecodetect.errors import UserError
 from ecodetect.inputs import expand
 from ecodetect.notes import Note, merged
@@ -292,7 +293,7 @@ def images_of(
     named : pictures with their classes, which may be "".
     companions : that share a unit with them; None: each is judged by itself.
     """
-    if not member.card.options["patches"]:
+    if not options_of(member.card).patches:
         seen = [_middle(member, path, asked, companions) for path, _ in named]
         return np.stack([image for image, _ in seen]), np.array([there for _, there in seen], np.bool_)
     sources = [_with_unit(member, picture(path, name, asked), asked, companions) for path, name in named]

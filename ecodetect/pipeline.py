@@ -123,6 +123,7 @@ def run(
     stop = threading.Event()
     chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=max(1, ahead))
     results: Queue[Found | BaseException | None] = Queue(maxsize=workers + 1)
+    unread: list[BaseException] = []
 
     def read() -> None:
         try:
@@ -131,8 +132,8 @@ def run(
                     unit = work.plan.unit(number)
                     if stop.is_set() or not _put(chips, (unit, read_unit(work, unit)), stop):
                         return
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-            _put(results, error, stop)
+        except BaseException as error:  # noqa: BLE001 - raised when what was read is done
+            unread.append(error)
         finally:
             for _ in range(workers):
                 _put(chips, None, stop)
@@ -144,7 +145,7 @@ def run(
                 del item
                 if not _put(results, found, stop):
                     return
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             _put(results, error, stop)
         finally:
             _put(results, None, stop)
@@ -175,6 +176,8 @@ def run(
             stop.set()
             for thread in threads:
                 thread.join()
+    if unread:
+        raise unread[0]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ are first tried in a child with limits of memory and time (`guard`), since a lib
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import threading
@@ -26,6 +27,9 @@ from ecodetect import databases, guard, raster_remote
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.raster_remote import waited
 from ecodetect.raster_safety import Source
+
+# GDAL's own threads print what they have to say; this, read once, is the only word that they listen to.
+os.environ.setdefault("CPL_LOG", os.devnull)
 
 # GDAL looks for side files by listing the folder, which on the network costs requests or fails; so masks and
 # overviews beside a remote file are not found.
@@ -62,7 +66,7 @@ def options(source: Source) -> AbstractContextManager[Any]:
 
 def _cloud() -> dict[str, str]:
     """What GDAL is told of servers that it asks itself: those of cloud storage."""
-    limits = raster_remote.limits
+    limits = raster_remote.patient()
     return {
         **_REMOTE,
         "GDAL_HTTP_MAX_RETRY": str(limits.tries - 1),

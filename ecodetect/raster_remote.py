@@ -20,11 +20,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from ecodetect import guard
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.web_connection import Limits
 
@@ -52,7 +53,7 @@ class Remote:
         said = self._relay.told(
             self._number,
             "open",
-            {"address": address, "limits": asdict(limits), "headers": _stated_headers()},
+            {"address": address, "limits": asdict(patient()), "headers": _stated_headers()},
         )
         if said["fault"] is not None:
             self.close()
@@ -87,6 +88,11 @@ class Remote:
             self._relay.told(self._number, "close", {})
 
 
+def patient() -> Limits:
+    """The limits of waiting, as far as the user has patience: twice in vain is what `guard.timeout` says."""
+    return replace(limits, patience_s=limits.patience_s * guard.limit_s() / guard.TIMEOUT_S)
+
+
 def waited(remote: Remote | None, call: Callable[[], _Found]) -> _Found:
     """What `call` returns; if it waits for a server, so that Ctrl-C is heard meanwhile.
 
@@ -96,21 +102,26 @@ def waited(remote: Remote | None, call: Callable[[], _Found]) -> _Found:
         return call()
     found: list[_Found] = []
     failed: list[BaseException] = []
+    # Not Thread.join: Python 3.11, interrupted there, takes the thread for ended; we'd close what it reads.
+    is_done = threading.Event()
 
     def work() -> None:
         try:
             found.append(call())
         except BaseException as error:  # noqa: BLE001 - raised again by who waits
             failed.append(error)
+        finally:
+            is_done.set()
 
-    thread = threading.Thread(target=work, name="network", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="network", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_LOOK_S)
+        while not is_done.wait(_LOOK_S):
+            pass
     except BaseException:
         remote.give_up()
-        thread.join()
+        while not is_done.is_set():  # soon, whatever else is pressed
+            with contextlib.suppress(KeyboardInterrupt):
+                is_done.wait(_LOOK_S)
         raise
     if failed:
         raise failed[0]

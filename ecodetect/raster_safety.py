@@ -224,6 +224,10 @@ def locate(
         raise RasterError(_missing(file, text))
     if file.is_dir():
         raise RasterError(f"{text} is a folder, not a raster.")
+    if not file.is_file():
+        raise RasterError(
+            f"{text} is no file but a pipe or a device, which may have no end; copy it to a file."
+        )
     head = _head(file, text)
     if is_vrt(head):
         if not allow_vrt:
@@ -279,10 +283,8 @@ def _array(text: str) -> Source | None:
             "it first."
         )
     place = Path(file)
-    if not place.exists():
-        raise RasterError(_missing(place, file))
-    if place.is_dir():
-        raise RasterError(f"{file} is a folder, not a raster.")
+    if not place.is_file():
+        raise RasterError(f"{file} is no file." if place.exists() else _missing(place, file))
     source = _checked(place, _head(place, text), text)
     if driver not in source.drivers or '"' in source.name:
         raise RasterError(f"{text} can't be opened: {place.name} has no arrays of that kind.")
@@ -388,12 +390,14 @@ def check_files(dataset: Any, file: Path, source: Source) -> None:
         used = dataset.files
     except UnicodeDecodeError as error:
         raise RasterError(f"{source.shown} names other files in bytes that are no text (UTF-8).") from error
-    folder, homes = os.path.normpath(file.parent.absolute()), (file.parent.resolve(), file.resolve().parent)
+    itself = os.path.normpath(file.absolute())
     for name in used:
         place = Path(os.path.normpath(Path(name).absolute()))
-        if not place.is_relative_to(folder) or not any(
-            place.resolve().is_relative_to(home) for home in homes
-        ):
+        if str(place) == itself:
+            continue
+        homes = file.parent.resolve(), file.resolve().parent
+        is_beside = place.is_relative_to(Path(itself).parent)
+        if not is_beside or not any(place.resolve().is_relative_to(home) for home in homes):
             raise RasterError(f"{source.shown} takes pixels from outside its folder ('{_short(name)}').")
 
 

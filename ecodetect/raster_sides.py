@@ -15,6 +15,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 from ecodetect.errors import RasterError
+from ecodetect.raster_hdf5 import begins_at
 from ecodetect.raster_references import check_idrisi, check_metadata, check_references
 from ecodetect.vrt_mosaic import is_vrt
 
@@ -42,7 +43,6 @@ def check_sides(file: Path, driver: str | None, shown: str) -> None:
 
     driver : that the raster itself will most likely be opened with.
     """
-    homes = {file.parent.resolve(), file.resolve().parent}
     opened = (*_OPENED, *_REDUCED_SETS) if driver == "NITF" else _OPENED
     for side in sides(file):
         lower = side.name.lower()
@@ -51,7 +51,7 @@ def check_sides(file: Path, driver: str | None, shown: str) -> None:
             continue
         if not side.is_file():
             raise RasterError(f"{shown} has beside it {side.name}, which is no file; remove it.")
-        if side.is_symlink() and side.resolve().parent not in homes:
+        if side.is_symlink() and side.resolve().parent not in (file.parent.resolve(), file.resolve().parent):
             raise RasterError(
                 f"{shown} has a side file {side.name} that is a link to another folder; put the file itself "
                 "there."
@@ -80,7 +80,9 @@ def _check_content(side: Path, shown: str, *, is_raster: bool, is_opened: bool) 
                 check_idrisi(content, named)
             return
     driver = next((name for name, marks in _MARKS.items() if head.startswith(marks)), None)
-    if is_opened and head and (driver is None or is_vrt(head)):
+    # Whichever driver GDAL tries next if the likeliest can't open it: HDF5 could lead elsewhere.
+    is_two = begins_at(side) is not None
+    if is_opened and head and (driver is None or is_vrt(head) or is_two):
         raise RasterError(f"{shown} has a side file {side.name} that is neither TIFF nor HFA; remove it.")
     check_references(side, driver, named)
 

@@ -21,11 +21,12 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from ecodetect.bundle import Bundle, BundleError, Weights
+from ecodetect.bundle import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers
 from ecodetect.errors import UserError
 
 # A network that looks farther than this is taken for one that looks everywhere.
-_FARTHEST_PX = 1024
+_FARTHEST_PX = MOST_REACH_PX // 2
+_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,6 +34,7 @@ class Network:
     """A network that only answers.
 
     module : folded, in inference mode.
+    name : of the model, for messages.
     device : where it runs.
     stride : sides of batches are multiples of it, and so are shifts that change nothing.
     reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
@@ -40,6 +42,7 @@ class Network:
     """
 
     module: nn.Module
+    name: str
     device: str
     stride: int
     reach_px: int | None
@@ -61,7 +64,9 @@ class Network:
             with self._turn:  # a network may remember how large its image is
                 out = self.module(x.contiguous(memory_format=torch.channels_last))
             maps = [out] if isinstance(out, torch.Tensor) else list(out)
-            return [part.float().cpu().contiguous().numpy() for part in maps]
+            found = [part.float().cpu().contiguous().numpy() for part in maps]
+        check_answers(found, self.name)
+        return found
 
 
 def open_network(
@@ -94,7 +99,9 @@ def open_network(
         known = reach(module, len(bundle.card.bands))
     stride = int(getattr(module, "stride", 1))
     ready = folded(module).to(place).to(memory_format=torch.channels_last)
-    return Network(ready, place, stride, None if known == "whole image" else known, outputs or {})
+    return Network(
+        ready, bundle.card.name, place, stride, None if known == "whole image" else known, outputs or {}
+    )
 
 
 def _built(build: Callable[[], nn.Module], bundle: Bundle) -> nn.Module:
@@ -147,7 +154,7 @@ def load(module: nn.Module, weights: Weights, *, name: str) -> None:
 
 def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name: str) -> None:
     wrong = sorted(
-        {key for key in weights if key not in wanted or weights[key].shape != tuple(wanted[key].shape)}
+        {key for key in weights if key not in wanted or not _fits(weights[key], wanted[key])}
         | (set(wanted) - set(weights))
     )
     if wrong:
@@ -155,6 +162,13 @@ def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name
         raise BundleError(
             f"The weights of '{name}' aren't those of the network that its card describes ({first})."
         )
+
+
+def _fits(values: NDArray[Any], wanted: torch.Tensor) -> bool:
+    """Whether an array can be these weights: of their shape, floats for floats, no larger than they hold."""
+    if values.shape != tuple(wanted.shape) or (values.dtype.kind == "f") != wanted.dtype.is_floating_point:
+        return False
+    return values.dtype.kind != "f" or not values.size or float(np.abs(values).max()) <= _LARGEST_WEIGHT
 
 
 def folded(module: nn.Module) -> nn.Module:

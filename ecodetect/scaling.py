@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle import Scaling
 from ecodetect.chip import Chip
 
+FARTHEST = 1e6  # no measurement lies as far from what a network has learned
 # Enough for a percentile to within a thousandth of the range, and the memory of one chip.
 _VALUES_PER_CHIP = 4096
 
@@ -66,7 +67,8 @@ def scaled(
     pixels : (B, H, W), any dtype.
     valid : bool (H, W), or None when every pixel is valid.
     scaling : of mode "fixed", with an offset and a span per band, or one for all.
-    fill : what stands where there are no data, or a value is no finite number.
+    fill : what stands where there are no data, and for values that are no measurement: those that aren't
+        finite, or so large (a fill value that nothing declares, such as -3.4e38) that sums of them aren't.
     Returns float32 (B, H, W).
     """
     if scaling.mode != "fixed":
@@ -77,7 +79,7 @@ def scaled(
         # Subtracted before it is rounded: 32-bit numbers may be large and differ little.
         with np.errstate(over="ignore", invalid="ignore"):
             out = ((pixels - offset) * factor).astype(np.float32)
-        out[~np.isfinite(out)] = fill
+        out[~(np.abs(out) <= FARTHEST)] = fill
     else:
         out = pixels.astype(np.float32)
         out *= factor.astype(np.float32)

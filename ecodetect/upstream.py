@@ -181,7 +181,7 @@ class Upstream:
                 if pause > self._limits.most_pause_s:
                     raise Fault("network", f"{why} and asks to wait {pause:.0f} s") from None
                 if tries >= self._limits.tries or silent >= self._limits.silent_tries:
-                    raise Fault("network", f"{why} (asked {tries} times)") from None
+                    raise Fault("network", f"{why}, asked {tries} times") from None
                 pause = max(pause, self._limits.pause_s * 2 ** (tries - 1))
                 self._stopped.wait(pause)
                 self._check_stopped()
@@ -376,7 +376,7 @@ class Upstream:
                 self._whole = None
                 tries, silent = tries + 1, silent + why.is_silent
                 if tries >= self._limits.tries or silent >= self._limits.silent_tries:
-                    raise Fault("network", f"{why} (asked {tries} times)") from None
+                    raise Fault("network", f"{why}, asked {tries} times") from None
                 self._stopped.wait(max(why.pause_s or 0.0, self._limits.pause_s * 2 ** (tries - 1)))
                 self._check_stopped()
 

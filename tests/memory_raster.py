@@ -47,6 +47,9 @@ class MemoryRaster:
     def env(self, *, cache_bytes: int, threads: int = 1) -> Any:
         return contextlib.nullcontext()
 
+    def give_up(self) -> None:
+        """Nothing to wait for."""
+
     def is_empty(self, window: Window) -> bool:
         return False
 

@@ -7,7 +7,9 @@ import errno
 import hashlib
 import io
 import json
+import os
 import sqlite3
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -1022,6 +1024,15 @@ def test_a_file_is_what_its_suffix_says(suffix: str, tmp_path: Path) -> None:
         formats.read(path)
     path.write_bytes(b"")
     with pytest.raises(LayerError, match="empty"):
+        formats.read(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("suffix", [one for one in formats.suffixes(writing=False) if one != "/"])
+def test_a_pipe_is_no_layer(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(LayerError):
         formats.read(path)
 
 

@@ -19,9 +19,12 @@ import rasterio.shutil
 from lying_server import Answer, Asked, at_first, honest, saying, serving
 from rasterio.io import MemoryFile
 
-from ecodetect.errors import NetworkError, RasterError
+from ecodetect.errors import NetworkError, RasterError, UserError
 from ecodetect.grid import Window
 from ecodetect.raster import open_raster
+from ecodetect.results import Summary
+from ecodetect.scanning import scan_files
+from ecodetect.searching import Settings
 from ecodetect.web_connection import Limits
 
 SIDE = 3072
@@ -175,7 +178,7 @@ def test_a_server_that_fails_now_and_then_gives_the_same_pixels(server: Server, 
 @pytest.mark.parametrize(
     ("later", "says"),
     [
-        (saying("503 No"), r"the server answers 503 Service Unavailable \(asked 3 times\).*network's fault"),
+        (saying("503 No"), r"the server answers 503 Service Unavailable, asked 3 times\).*network's fault"),
         (lambda line, asked, content: time.sleep(2), "stopped answering"),
         (lambda line, asked, content: honest(line, asked, content, etag='"2"'), "has changed on its server"),
         (saying("403 Forbidden"), "HTTP 403 Forbidden"),
@@ -230,6 +233,51 @@ def test_ctrl_c_is_heard_while_a_server_is_waited_for(ortho: bytes) -> None:
         with pytest.raises(KeyboardInterrupt):
             raster.read(FAR, raster.bands)
         assert time.monotonic() - started < 3
+
+
+def _scanned(image: str, out: Path) -> tuple[list[Summary], list[tuple[str, UserError]]]:
+    return scan_files([image], Settings(model="threshold", options={"level": "150"}, tile_px=256), str(out))
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_done_before_the_network_failed_is_kept(ortho: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "broken.csv"
+    with serving(ortho) as lying:
+        _scanned(lying.address, tmp_path / "whole.csv")
+        lying.answer = at_first(2 * len(lying.asked) - 6, honest, saying("503 No"))
+        _, ((_, error),) = _scanned(lying.address, out)
+        assert isinstance(error, NetworkError)
+        assert re.search(r"503.*kept in .*broken.csv.journal", str(error))
+        lying.answer = honest
+        (summary,), failures = _scanned(lying.address, out)
+        assert not failures
+        assert summary.resumed
+        assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_replaced_before_a_scan_goes_on_is_searched_from_the_beginning(
+    ortho: bytes, tmp_path: Path
+) -> None:
+    with serving(ortho) as lying:
+        _scanned(lying.address, tmp_path / "whole.csv")
+        lying.answer = at_first(2 * len(lying.asked) - 6, honest, saying("503 No"))
+        _scanned(lying.address, tmp_path / "broken.csv")
+        lying.answer = lambda line, asked, content: honest(line, asked, content, etag='"2"')
+        (summary,), _ = _scanned(lying.address, tmp_path / "broken.csv")
+    assert "raster-replaced" in [note.code for note in summary.notes]
+    assert not summary.resumed
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_replaced_during_a_scan_gives_no_result(ortho: bytes, tmp_path: Path) -> None:
+    with serving(ortho) as lying:
+        lying.answer = at_first(
+            30, honest, lambda line, asked, content: honest(line, asked, content, etag='"2"')
+        )
+        _, ((_, error),) = _scanned(lying.address, tmp_path / "remote.csv")
+    assert "has changed on its server" in str(error)
+    assert not (tmp_path / "remote.csv").exists()
 
 
 # -- cloud storage -------------------------------------------------------------------------------------------

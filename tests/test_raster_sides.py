@@ -143,6 +143,17 @@ def test_side_files_of_side_files_are_looked_at(tmp_path: Path) -> None:
         use(path)
 
 
+def test_a_side_file_begins_as_one_format_only(tmp_path: Path) -> None:
+    path = write(tmp_path, "GTiff")
+    content = write(tmp_path / "other", "GTiff").read_bytes()
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=1024) as file:
+        file["d"] = np.zeros((64, 64), np.uint8)
+    behind = (tmp_path / "a.h5").read_bytes()[1024:]
+    Path(f"{path}.ovr").write_bytes(content[:8].ljust(1024, b"\0") + behind)
+    with pytest.raises(RasterError, match=r"a\.tif\.ovr that is neither TIFF nor HFA"):
+        use(path)
+
+
 def test_a_label_image_has_the_same_walls(tmp_path: Path) -> None:
     path = write(tmp_path, "PNG")
     label_image.read_band(path)
@@ -186,6 +197,10 @@ def test_links_out_of_the_folder_and_pipes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RasterError, match="is no file"):
             use(path)
         side.unlink()
+    os.mkfifo(tmp_path / "pipe.tif")
+    for name in (tmp_path / "pipe.tif", f"GTIFF_DIR:1:{tmp_path / 'pipe.tif'}", "/dev/zero"):
+        with pytest.raises(RasterError, match="is no file"):
+            open_raster(name)
     linked = tmp_path / "here"
     linked.mkdir()
     write(tmp_path / "other", "GTiff", side=32).rename(tmp_path / "other" / "a.tif.ovr")

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from inspect import cleandoc
 from typing import Any
 
-from ecodetect.bundle import Bundle
+from ecodetect.bundle import Bundle, BundleError, Card
 from ecodetect.detectors.protocol import Detector, Scene, read_options
 from ecodetect.errors import UserError
 
@@ -78,6 +78,20 @@ def _typed(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)
+
+
+def check_card(card: Card) -> None:
+    """Raise BundleError, in one sentence, where a model's card isn't one of its detector.
+
+    Options are the detector's own matter (`CardOptions`); one that isn't installed can't be asked.
+    """
+    if card.detector not in known():
+        return
+    if not is_learned(card.detector):
+        raise BundleError(f"The card of '{card.name}' is damaged ({card.detector} has nothing to learn).")
+    module = _module(card.detector)
+    if hasattr(module, "options_of"):
+        module.options_of(card)
 
 
 def unlearned() -> list[str]:

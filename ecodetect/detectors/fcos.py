@@ -7,6 +7,7 @@ what is different.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import pyramids
 from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, targets
 from ecodetect.detectors.protocol import Scene
-from ecodetect.detectors.pyramids import AUGMENTATIONS, Options, decode, losses
+from ecodetect.detectors.pyramids import AUGMENTATIONS, Options, decode, losses, options_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUGMENTATIONS", "CRITERION", "TYPICAL_PX", "Options", "build", "card_options", "decode", "losses",
-    "measure_agreement", "network", "targets",
+    "measure_agreement", "network", "options_of", "targets",
 ]  # fmt: skip
 
 IS_LEARNED = True
@@ -39,7 +40,7 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """
     from ecodetect.networks import detection
 
-    return detection.fcos(card.options["network"], card.bands, len(card.classes), weights)
+    return detection.fcos(asdict(options_of(card).network), card.bands, len(card.classes), weights)
 
 
 def card_options(

@@ -27,16 +27,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect.bundle import Bundle, Card, Scaling
+from ecodetect.bundle import Bundle, BundleError, Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors import peaks
+from ecodetect.detectors import card_reading, peaks
+from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats
 from ecodetect.scaling import as_read, continued, network_input, surveyed
@@ -73,21 +74,45 @@ _STRIP = 128  # rows of a map whose sizes are in memory together
 # Sides of the windows over which a density is to count right, and the weight of an individual too many there
 # against the squared error of its height.
 _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
-# Defaults of what a card's options may leave out.
-DEFAULTS: Mapping[str, Any] = {
-    "network": {"kind": "unet", "width": 16, "depth": 4, "finest": 2, "up": 1},
-    "sigma_px": 2.0,
-    "sigma_share": 0.0,
-    "smooth_px": 1.0,
-    "window_px": 2.0,
-    "sized": False,
-    "typical_px": 10.0,
-    "density_px": 0.0,
-    "density_gain": [],
-    "positive_weight": 3.0,
-    "size_weight": 0.1,
-    "density_weight": 2.0,
-}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """Of the network; see `networks.build`."""
+
+    kind: card_reading.Kind
+    width: card_reading.Width
+    depth: Annotated[int, Within(1, 7)]
+    up: Literal[1, 2, 4]
+    finest: Literal[1, 2] = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardOptions:
+    """What a card says of the detector.
+
+    sigma_px, sigma_share : width of the Gaussians, of all or a share of each object's diameter (0: of all).
+    smooth_px, window_px : width of the Gaussian that smooths a map, and the radius of what one peak is.
+    sized, typical_px : whether sizes are learned, and of a usual object.
+    density_px, density_gain : width of the Gaussians of the density (0: none), and what makes its sum right.
+    positive_weight, size_weight, density_weight : see `losses`.
+    """
+
+    network: Shape = Shape(kind="unet", width=16, depth=4, finest=2, up=1)
+    sigma_px: Annotated[float, Within(0.1, 100)] = 2.0
+    sigma_share: Annotated[float, Within(0, 1)] = 0.0
+    smooth_px: Annotated[float, Within(0, 32)] = 1.0
+    window_px: Annotated[float, Within(0, 64)] = 2.0
+    sized: bool = False
+    typical_px: card_reading.TypicalPx = 10.0
+    density_px: Annotated[float, Within(0, 32)] = 0.0
+    density_gain: tuple[Annotated[float, Within(0, 1e3)], ...] = ()
+    positive_weight: Annotated[float, Within(0, 1e3)] = 3.0
+    size_weight: Annotated[float, Within(0, 1e3)] = 0.1
+    density_weight: Annotated[float, Within(0, 1e3)] = 2.0
+
+
+DEFAULTS: Mapping[str, Any] = dataclasses.asdict(CardOptions())
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +126,16 @@ class Options:
     threshold: Literal["f1", "count"] = "f1"
 
 
-def setting(card: Card, name: str) -> Any:
-    """An option of the card, or its default."""
-    return card.options.get(name, DEFAULTS[name])
+def options_of(card: Card) -> CardOptions:
+    """The options of a card; raises BundleError where they can't be a heatmap's."""
+    found = card_reading.options_of(CardOptions, card)
+    if found.density_gain and len(found.density_gain) != len(card.classes):
+        raise BundleError(f"The card of '{card.name}' is damaged (density_gain is of other classes).")
+    if found.sigma_share and not found.sized:
+        raise BundleError(
+            f"The card of '{card.name}' is damaged (sigma_share goes by sizes, and it has none)."
+        )
+    return found
 
 
 def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
@@ -113,12 +145,12 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """
     from ecodetect import networks
 
-    return networks.build(setting(card, "network"), card.bands, _maps(card), weights)
+    return networks.build(dataclasses.asdict(options_of(card).network), card.bands, _maps(card), weights)
 
 
 def _maps(card: Card) -> int:
     """How many maps the network gives."""
-    return len(card.classes) * (2 if setting(card, "density_px") else 1) + bool(setting(card, "sized"))
+    return len(card.classes) * (2 if options_of(card).density_px else 1) + options_of(card).sized
 
 
 def card_options(
@@ -181,18 +213,18 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     W') in [0, 1], the weight of each pixel; if it learns their density, density (K, H', W'), a sum of
     Gaussians of height 1.
     """
-    up = int(setting(card, "network")["up"])
+    up = options_of(card).network.up
     height, width = sample.valid.shape[0] * up, sample.valid.shape[1] * up
     objects = sample.objects
     heat = np.zeros((len(card.classes), height, width), np.float32)
     weight = np.zeros_like(heat)
     log_size = np.zeros((1, height, width), np.float32)
     sized = np.zeros((1, height, width), np.float32)
-    density, spread = np.zeros_like(heat), float(setting(card, "density_px"))
+    density, spread = np.zeros_like(heat), options_of(card).density_px
     visible = _finer(sample.valid, up)
-    diameter = np.sqrt(np.prod(objects.size, axis=1)) / float(setting(card, "typical_px"))
+    diameter = np.sqrt(np.prod(objects.size, axis=1)) / options_of(card).typical_px
     sigmas = sigma_px(card, np.sqrt(np.prod(objects.size, axis=1)))
-    emphases = np.clip((float(setting(card, "sigma_px")) / sigmas) ** 2, *_EMPHASIS)
+    emphases = np.clip((options_of(card).sigma_px / sigmas) ** 2, *_EMPHASIS)
     for row in range(len(objects)):
         number, (x, y) = objects.label[row], objects.xy[row] * up
         sigma = math.hypot(float(sigmas[row]), float(objects.accuracy_px[row])) * up
@@ -208,9 +240,9 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
             density[number][where] += _kept_inside(bump, visible[where])
     usable, known = _finer(sample.valid & ~sample.ignored, up), _finer(sample.known, up)
     counted = usable & (known | (heat > _COVERED).any(axis=0))
-    weight = counted * (1 + float(setting(card, "positive_weight")) * weight)
+    weight = counted * (1 + options_of(card).positive_weight * weight)
     out = {"heat": heat, "weight": weight.astype(np.float32), "counted": counted[None].astype(np.float32)}
-    if setting(card, "sized"):
+    if options_of(card).sized:
         sized[:, ~usable] = 0
         sized[sized < 0.5] = 0  # sizes are read at peaks; farther off a neighbour's would be as right
         out |= {"log_size": log_size, "sized": sized}
@@ -239,7 +271,7 @@ def _kept_inside(bump: NDArray[np.float32], visible: NDArray[np.bool_]) -> NDArr
 
 def sigma_px(card: Card, diameter_px: Floats) -> Floats:
     """Width of the Gaussian of objects of these diameters, in pixels; NaN: of unknown size."""
-    usual, share = float(setting(card, "sigma_px")), float(setting(card, "sigma_share"))
+    usual, share = options_of(card).sigma_px, options_of(card).sigma_share
     if not share:
         return np.full(diameter_px.shape, usual)
     return np.where(np.isnan(diameter_px), usual, np.clip(share * diameter_px, *SIZED_SIGMA_PX))
@@ -261,16 +293,14 @@ def losses(outputs: torch.Tensor, targets: Mapping[str, torch.Tensor], card: Car
     heat, counted = targets["heat"], targets["counted"]
     error = targets["weight"] * (outputs[:, :classes] - heat) ** 2
     found = {"heat": error.sum() / (counted.sum() * classes).clamp(min=1.0)}
-    if setting(card, "sized"):
+    if options_of(card).sized:
         near = targets["sized"]
         off = near * (outputs[:, classes : classes + 1] - targets["log_size"]) ** 2
-        found["size"] = float(setting(card, "size_weight")) * off.sum() / near.sum().clamp(min=1.0)
-    if setting(card, "density_px"):
+        found["size"] = options_of(card).size_weight * off.sum() / near.sum().clamp(min=1.0)
+    if options_of(card).density_px:
         off = counted * (outputs[:, -classes:] - targets["density"])
         mean = (off**2).sum() / (counted.sum() * classes).clamp(min=1.0)
-        found["density"] = float(setting(card, "density_weight")) * (
-            mean + _COUNT_WEIGHT * _miscounted(off, card)
-        )
+        found["density"] = options_of(card).density_weight * (mean + _COUNT_WEIGHT * _miscounted(off, card))
     return found
 
 
@@ -280,7 +310,7 @@ def _miscounted(off: torch.Tensor, card: Card) -> torch.Tensor:
 
     total = off.new_zeros(())
     for window in _COUNTED_PX:
-        side = min(window * int(setting(card, "network")["up"]), *off.shape[-2:])
+        side = min(window * options_of(card).network.up, *off.shape[-2:])
         sums = avg_pool2d(off, side, stride=max(1, side // 4)) * side**2
         total = total + sums.abs().mean() / _volume(card)
     return total / len(_COUNTED_PX)
@@ -288,7 +318,7 @@ def _miscounted(off: torch.Tensor, card: Card) -> torch.Tensor:
 
 def _volume(card: Card) -> float:
     """Sum of the density's Gaussian of height 1, in pixels of the map."""
-    return 2 * math.pi * (float(setting(card, "density_px")) * int(setting(card, "network")["up"])) ** 2
+    return 2 * math.pi * (options_of(card).density_px * options_of(card).network.up) ** 2
 
 
 # -- reading a map ----
@@ -305,11 +335,11 @@ def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Peaks]:
 
 
 def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
-    up = int(setting(card, "network")["up"])
-    radius = max(1, round(float(setting(card, "window_px")) * up))
+    up = options_of(card).network.up
+    radius = max(1, round(options_of(card).window_px * up))
     classes = len(card.classes)
     places, scores, labels, sizes = [], [], [], []
-    is_sized = bool(setting(card, "sized"))
+    is_sized = options_of(card).sized
     for label in range(classes):
         heat = peaks.smooth(maps[label], _smooth_px(card) * up)
         rows, columns = peaks.find(heat, radius)
@@ -318,7 +348,7 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
             size = _size(card, maps[classes][rows, columns])
         gain = _gain(card, size)
         score = np.clip(gain * heat[rows, columns], 0.0, 1.0)
-        if float(setting(card, "sigma_share")):
+        if options_of(card).sigma_share:
             first = peaks.highest(
                 xy, gain * heat[rows, columns], np.minimum(_MIDDLE_SHARE * size, _MIDDLE_PX)
             )
@@ -342,7 +372,7 @@ def _size(card: Card, log_size: NDArray[np.float32]) -> Floats:
     """Diameters in pixels, of what the network says of them."""
     # A hundredth to a hundredfold: a network gone astray must not give infinity.
     ratio = np.exp(np.clip(log_size.astype(np.float64), -4.6, 4.6))
-    return np.asarray(float(setting(card, "typical_px")) * ratio)
+    return np.asarray(options_of(card).typical_px * ratio)
 
 
 def _gain(card: Card, diameter_px: Floats) -> Floats:
@@ -356,11 +386,11 @@ def score_maps(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np
     outputs : of the network. Where its maps are finer than the input, a pixel has the highest of its parts,
         so that no peak is lost.
     """
-    up, classes = int(setting(card, "network")["up"]), len(card.classes)
+    up, classes = options_of(card).network.up, len(card.classes)
     found = []
     for maps in outputs[0]:
         gain = _gain(card, np.full(1, np.nan)).astype(np.float32)
-        if float(setting(card, "sigma_share")):
+        if options_of(card).sigma_share:
             strips = np.array_split(maps[classes], math.ceil(len(maps[classes]) / _STRIP))
             gain = np.concatenate([_gain(card, _size(card, strip)).astype(np.float32) for strip in strips])
         heat = np.stack([gain * peaks.smooth(maps[label], _smooth_px(card) * up) for label in range(classes)])
@@ -374,11 +404,11 @@ def density(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.fl
 
     outputs : of the network. For a card whose `density_px` is above 0.
     """
-    up = int(setting(card, "network")["up"])
+    up = options_of(card).network.up
     maps = outputs[0][:, -len(card.classes) :]
     n, k, height, width = maps.shape
     fine = maps.reshape(n, k, height // up, up, width // up, up).sum(axis=(3, 5))
-    gain = np.array(setting(card, "density_gain") or [1.0] * k)[:, None, None]
+    gain = np.array(options_of(card).density_gain or [1.0] * k)[:, None, None]
     return np.asarray(fine * gain / _volume(card), np.float32)
 
 
@@ -388,11 +418,11 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
     A network's sums are too high or too low by a few percent, in all pictures alike (vgg-cells: 1 to 8).
     """
     card = bundle.card
-    if not setting(card, "density_px"):
+    if not options_of(card).density_px:
         return card
     plain = replace(card, options={**card.options, "density_gain": []})
     opened, found, true = _opened(bundle, "cpu", None), 0.0, 0.0
-    up = int(setting(card, "network")["up"])
+    up = options_of(card).network.up
     for sample in chain(training, validation):
         height, width = sample.valid.shape
         image = continued(sample.image, opened.stride, card.fill)
@@ -407,18 +437,13 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
 
 
 def _smooth_px(card: Card) -> float:
-    return float(setting(card, "smooth_px"))
+    return options_of(card).smooth_px
 
 
 def _beyond_px(card: Card) -> int:
     """How far around a peak smoothing, its window, refinement, the middles of others and its own look."""
-    middle = 2 * math.ceil(_MIDDLE_PX) if float(setting(card, "sigma_share")) else 0
-    return (
-        2
-        + math.ceil(peaks.SMOOTH_REACH * _smooth_px(card))
-        + round(float(setting(card, "window_px")))
-        + middle
-    )
+    middle = 2 * math.ceil(_MIDDLE_PX) if options_of(card).sigma_share else 0
+    return 2 + math.ceil(peaks.SMOOTH_REACH * _smooth_px(card)) + round(options_of(card).window_px) + middle
 
 
 # -- scanning ----
@@ -440,7 +465,7 @@ def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     from ecodetect.network_opening import open_network
 
     card = bundle.card
-    outputs = {"maps": (_maps(card), float(setting(card, "network")["up"]))}
+    outputs = {"maps": (_maps(card), float(options_of(card).network.up))}
     return open_network(bundle, lambda: network(card), outputs, device=device, threads=threads)
 
 
@@ -473,7 +498,7 @@ class Heatmap:
     def needs(self) -> Needs:
         card = self.card
         reach = 4 * self.network.stride if self.network.reach_px is None else self.network.reach_px
-        shape = setting(card, "network")
+        shape = options_of(card).network
         return Needs(
             bands=self.bands,
             largest_px=card.largest / (card.gsd or 1.0),
@@ -486,13 +511,13 @@ class Heatmap:
             settling=Settling("distance", _SAME_PX),
             survey=self.scaling.mode == "survey",
             # Features at full resolution and their neighbours, as measured.
-            bytes_per_pixel=4 * len(card.bands) + 24 * shape["width"] * shape["up"],
-            cost=_COST * shape["width"] * shape["up"],
+            bytes_per_pixel=4 * len(card.bands) + 24 * shape.width * shape.up,
+            cost=_COST * shape.width * shape.up,
             is_threaded=self.network.device == "cpu",
             on_gpu=self.network.device != "cpu",
             scores=card.thresholds.get(self.options.threshold),
             map_px=1,
-            typical_px=float(setting(card, "typical_px")) if setting(card, "sized") else None,
+            typical_px=options_of(card).typical_px if options_of(card).sized else None,
         )
 
     @property
@@ -516,7 +541,7 @@ class Heatmap:
         batch = network_input(chips, self.scaling, card.fill, self.network.stride)
         found = []
         outputs = self.network.run(batch)
-        dense = density(outputs, card) if setting(card, "density_px") else [None] * len(chips)
+        dense = density(outputs, card) if options_of(card).density_px else [None] * len(chips)
         maps = score_maps(outputs, card) if chips[0].wants_map else [None] * len(chips)
         peaks_of = decode(outputs, card)
         for chip, (xy, score, label, size), each, heat in zip(chips, peaks_of, dense, maps, strict=True):

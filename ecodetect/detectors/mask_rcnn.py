@@ -8,6 +8,7 @@ et al. 2017, arXiv:1612.03144), torchvision's implementation; see `networks.dete
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes, pyramids
 from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, Boxes, Outlined
 from ecodetect.detectors.protocol import Scene
-from ecodetect.detectors.pyramids import Options, decode, losses
+from ecodetect.detectors.pyramids import Options, decode, losses, options_of
 from ecodetect.grid import Floats, Grid, Window
 
 if TYPE_CHECKING:
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 
     from ecodetect.training.sample import Sample
 
-__all__ = ["CRITERION", "TYPICAL_PX", "Options", "build", "card_options", "decode", "losses", "network"]
+__all__ = [
+    "CRITERION",
+    "TYPICAL_PX",
+    "Options",
+    "build",
+    "card_options",
+    "decode",
+    "losses",
+    "network",
+    "options_of",
+]
 
 IS_LEARNED = True
 NEEDS_SHAPES = True
@@ -45,7 +56,7 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """
     from ecodetect.networks import detection
 
-    return detection.mask_rcnn(card.options["network"], card.bands, len(card.classes), weights)
+    return detection.mask_rcnn(asdict(options_of(card).network), card.bands, len(card.classes), weights)
 
 
 def card_options(

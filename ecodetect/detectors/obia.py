@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -27,8 +27,9 @@ from ecodetect.aoi import Area
 from ecodetect.bundle import Bundle, BundleError, Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors import boxes, outlines, segments, splitting
+from ecodetect.detectors import boxes, card_reading, outlines, segments, splitting
 from ecodetect.detectors.boxes import Outlined, check_sizes
+from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.learners import Learner
@@ -85,6 +86,30 @@ class Training:
     head: Literal["best", "knn", "forest", "svm"] = "best"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardOptions:
+    """What a card says of the detector.
+
+    segmentation, segment_px : what cuts segments, and how wide they are.
+    typical_px, smallest_px : of a usual object and of the smallest.
+    level : how sure a segment must be; see `LEVELS`.
+    head : what was asked to learn.  learner : settings of what did.
+    """
+
+    segmentation: Literal["slic", "felzenszwalb"]
+    segment_px: Annotated[int, Within(2, _MOST_PX)]
+    typical_px: Annotated[float, Within(1, _MOST_PX)]
+    smallest_px: Annotated[float, Within(0, _MOST_PX)]
+    level: Annotated[float, Within(0, 1)]
+    head: Literal["best", "knn", "forest", "svm"] = "best"
+    learner: Mapping[str, Any] | None = None
+
+
+def options_of(card: Card) -> CardOptions:
+    """The options of a card; raises BundleError where they can't be of this detector."""
+    return card_reading.options_of(CardOptions, card)
+
+
 def card_options(
     diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -127,10 +152,9 @@ class Look:
 
 def looked_at(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Look:
     """An image (B, H, W), scaled as the card says, in segments."""
-    options = card.options
-    labels = segments.cut(image, valid, options["segmentation"], int(options["segment_px"]))
-    typical = float(options["typical_px"])
-    return Look(labels, segments.described(image, valid, labels, card.scaling, typical))
+    options = options_of(card)
+    labels = segments.cut(image, valid, options.segmentation, options.segment_px)
+    return Look(labels, segments.described(image, valid, labels, card.scaling, options.typical_px))
 
 
 def decode(look: Look, probability: Floats, card: Card) -> Outlined:
@@ -140,8 +164,7 @@ def decode(look: Look, probability: Floats, card: Card) -> Outlined:
     Returns polygons (m,) in pixels of the image, along the edges of pixels; score (m,), the mean probability
     of an outline's pixels; label (m,).
     """
-    options = card.options
-    level, smallest = float(options["level"]), float(options["smallest_px"])
+    level, smallest = options_of(card).level, options_of(card).smallest_px
     largest = card.largest / (card.gsd or 1.0)
     # A frame of one pixel: what touches the border ends there.
     labels = np.pad(look.labels, 1)
@@ -208,7 +231,7 @@ def examples(sample: Sample, look: Look, card: Card) -> tuple[NDArray[np.int64],
     is_learned = boxes.is_learned(sample)
     for row in range(len(sample.objects)):
         each = sample.objects[row : row + 1]
-        shape, whole = _shapes(each, float(card.options["typical_px"]))
+        shape, whole = _shapes(each, options_of(card).typical_px)
         _paint(taken, whole)
         if not is_learned[row]:
             continue
@@ -295,22 +318,15 @@ def build(
 @lru_cache(maxsize=4)
 def _opened_learner(bundle: Bundle) -> Learner:
     """What a bundle has learned; raises BundleError where card and arrays don't fit each other."""
-    card, given = bundle.card, bundle.card.options
-    for name, least in (("segment_px", 2), ("typical_px", 1), ("smallest_px", 0), ("level", 0)):
-        value: Any = given.get(name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not least <= value <= _MOST_PX:
-            raise BundleError(f"The card of '{card.name}' is damaged ({name} can't be {str(value)[:40]}).")
-    if given.get("segmentation") not in ("slic", "felzenszwalb"):
-        raise BundleError(f"The card of '{card.name}' is damaged (segmentation).")
-    if not isinstance(given.get("learner"), Mapping):
+    card, settings = bundle.card, options_of(bundle.card).learner
+    if settings is None:
         raise BundleError(f"The card of '{card.name}' is damaged (it has no learner).")
     arrays = {
         name.removeprefix(_PREFIX): values
         for name, values in bundle.weights.items()
         if name.startswith(_PREFIX)
     }
-    learner = Learner.of(given["learner"], arrays)
+    learner = Learner.of(settings, arrays)
     expected = len(segments.names(card.bands)), len(card.classes) + 1
     if (learner.features, learner.settings["classes"]) != expected:
         raise BundleError(
@@ -352,7 +368,7 @@ class Obia:
     @property
     def needs(self) -> Needs:
         card = self.card
-        typical = float(card.options["typical_px"])
+        typical = options_of(card).typical_px
         return Needs(
             bands=self.bands,
             largest_px=card.largest / (card.gsd or 1.0),
@@ -400,12 +416,12 @@ def found_in(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card, l
 
 def stride_px(card: Card) -> int:
     """Tiles begin at multiples of this, so that seeds lie at the same places."""
-    return int(card.options["segment_px"]) if card.options["segmentation"] == "slic" else 1
+    return options_of(card).segment_px if options_of(card).segmentation == "slic" else 1
 
 
 def reach_px(card: Card) -> int:
     """How far around an object is looked: the widest surroundings, and what seeds of SLIC see in turn."""
-    typical, segment = float(card.options["typical_px"]), int(card.options["segment_px"])
+    typical, segment = options_of(card).typical_px, options_of(card).segment_px
     reach = math.ceil(typical + (segments.ROUNDS + 1) * segment)
     return -(-reach // stride_px(card)) * stride_px(card)
 

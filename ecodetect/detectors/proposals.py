@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, Card, Scaling
+from ecodetect.bundle import Bundle, BundleError, Card, Scaling
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors import sliding_window
+from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.detectors.boxes import CRITERION, check_sizes
 from ecodetect.detectors.protocol import Detector, Needs, Scene, Settling, bands_of, read_options, scaling_of
 from ecodetect.detectors.sliding_window import chip_px, losses, targets, weighted
-from ecodetect.detectors.window_networks import network, open_classifier
+from ecodetect.detectors.window_networks import CardOptions, network, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.scaling import as_read, scaled, surveyed
@@ -111,6 +111,14 @@ def card_options(
     return sliding_window.card_options(diameter_px, spacing_px, asked) | {"proposer": proposer}
 
 
+def options_of(card: Card) -> CardOptions:
+    """The options of a card; raises BundleError where they can't be of this detector."""
+    found = window_networks.options_of(card)
+    if found.proposer is None:
+        raise BundleError(f"The card of '{card.name}' is damaged (it has no option proposer).")
+    return found
+
+
 def alternatives(card: Card) -> dict[str, Card]:
     """While it is trained the network is judged by the regions of its map: there is one way."""
     return {"": card}
@@ -131,28 +139,29 @@ def build(
 
 def _alone(bundle: Bundle) -> Bundle:
     """The same weights, for windows that are given one by one."""
-    shape = bundle.card.options["network"]
-    if shape["kind"] != "valid" and shape["evaluation"] != "windows":
+    card, shape = bundle.card, options_of(bundle.card).network
+    if shape.kind != "valid" and shape.evaluation != "windows":
         return bundle
-    shape = {**shape, "evaluation": "windows", "step": shape["window"]}
-    card = replace(bundle.card, options={**bundle.card.options, "network": shape}, reach_px=None)
-    return Bundle(replace(card, reach_px=int(shape["window"])), bundle.weights)
+    alone = {**card.options["network"], "evaluation": "windows", "step": shape.window}
+    card = replace(card, options={**card.options, "network": alone}, reach_px=shape.window)
+    return Bundle(card, bundle.weights)
 
 
 def _proposer(card: Card) -> Detector:
     """What proposes, for 8-bit images with the card's bands."""
-    stated = card.options["proposer"]
-    module = importlib.import_module(f"ecodetect.detectors.{stated['name']}")
-    given = {"largest": f"{stated['largest_px']}px"}
-    if stated["name"] == "threshold":
-        given |= {"level": str(stated["level"]), "objects": str(stated["objects"])}
+    stated = options_of(card).proposer
+    assert stated is not None
+    module = importlib.import_module(f"ecodetect.detectors.{stated.name}")
+    given = {"largest": f"{stated.largest_px}px"}
+    if stated.name == "threshold":
+        given |= {"level": str(stated.level), "objects": stated.objects}
         # Bushes that touch a shrub, thinner than the smallest, must not make one object of many.
-        opening = max(1.0, round(_BRIDGE_SHARE * float(stated["smallest_px"])))
-        given |= {"min_area": f"{stated['area_px']}px", "open": f"{opening:g}px", "split": "yes"}
+        opening = max(1.0, round(_BRIDGE_SHARE * stated.smallest_px))
+        given |= {"min_area": f"{stated.area_px}px", "open": f"{opening:g}px", "split": "yes"}
     else:
-        given |= {"smallest": f"{stated['smallest_px']}px"}
+        given |= {"smallest": f"{stated.smallest_px}px"}
     made: Detector = module.build(
-        read_options(module.Options, given, stated["name"]), Scene(card.bands, None, "uint8", (0.0, 255.0))
+        read_options(module.Options, given, stated.name), Scene(card.bands, None, "uint8", (0.0, 255.0))
     )
     return made
 
@@ -190,7 +199,7 @@ class Proposals:
     @property
     def needs(self) -> Needs:
         card, proposing = self.card, self.proposer.needs
-        window = int(card.options["network"]["window"])
+        window = options_of(card).network.window
         return Needs(
             bands=self.bands,
             largest_px=min(card.largest / (card.gsd or 1.0), proposing.largest_px),
@@ -208,14 +217,14 @@ class Proposals:
             is_threaded=self.classifier.device == "cpu",
             on_gpu=self.classifier.device != "cpu",
             scores=card.thresholds.get(self.options.threshold),
-            typical_px=float(card.options["typical_px"]),
+            typical_px=options_of(card).typical_px,
             least_px=window if self._is_windowed else 1,
         )
 
     @property
     def _is_windowed(self) -> bool:
-        shape = self.card.options["network"]
-        return bool(shape["kind"] == "valid" or shape["evaluation"] == "windows")
+        shape = options_of(self.card).network
+        return shape.kind == "valid" or shape.evaluation == "windows"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -263,7 +272,7 @@ class Proposals:
             return np.empty((len(self.classes), 0), np.float32)
         if not self._is_windowed:
             return self._read_off(image, centres)
-        window = int(self.card.options["network"]["window"])
+        window = options_of(self.card).network.window
         around = window  # a middle lies on the image, so its window lies within this of it
         fill = self.card.fill
         padded = np.pad(image, [(0, 0), (around, around), (around, around)], constant_values=fill)
@@ -281,7 +290,7 @@ class Proposals:
         from ecodetect.scaling import continued
 
         (maps,) = self.classifier.run(continued(image, self.classifier.stride, self.card.fill)[None])
-        step = int(self.card.options["network"]["step"])
+        step = options_of(self.card).network.step
         column, row = np.clip(np.floor(centres / step).astype(np.int64), 0, np.array(maps.shape[:1:-1]) - 1).T
         return sliding_window.probability(maps[0][:, row, column], self.card)
 

@@ -10,14 +10,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, Card
-from ecodetect.detectors import boxes
+from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.boxes import BoxDetector, Boxes, Outlined
+from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.grid import Floats
 
@@ -50,6 +51,46 @@ class Options:
     """
 
     threshold: Literal["f1", "count"] = "f1"
+
+
+Sizes = Annotated[tuple[Annotated[float, Within(0.1, 1e5)], ...], Count(1, 64)]  # of the anchors of a level
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """Of the network; see `networks.pyramid.build` and `networks.detection`."""
+
+    kind: card_reading.Kind
+    strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
+    coarsest: card_reading.Stride
+    width: Annotated[int, Within(8, 1024)]
+    smallest_px: Annotated[float, Within(0.1, 1e5)]
+    anchors: Annotated[tuple[Sizes, ...], Count(0, 5)] = ()
+    ratios: Annotated[tuple[Annotated[float, Within(0.01, 100)], ...], Count(0, 16)] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardOptions:
+    """What a card says of the detector.
+
+    typical_px : of a usual object.
+    """
+
+    network: Shape
+    typical_px: card_reading.TypicalPx
+
+
+def options_of(card: Card) -> CardOptions:
+    """The options of a card; raises BundleError where they can't be of a detector on a pyramid."""
+    found = card_reading.options_of(CardOptions, card)
+    shape = found.network
+    card_reading.check_strides(shape.strides, card)
+    has_anchors = card.detector != "fcos"
+    per_level = {len(level) for level in shape.anchors}
+    fits = len(shape.anchors) == len(shape.strides) and len(per_level) == 1 and bool(shape.ratios)
+    if has_anchors and not fits:
+        raise BundleError(f"The card of '{card.name}' is damaged (its anchors aren't those of its strides).")
+    return found
 
 
 def card_options(
@@ -166,8 +207,7 @@ def build(
         find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
         own_settings={},
         cost=cost,
-        bytes_per_pixel=12 * len(card.bands)
-        + (180 if _is_light(str(card.options["network"]["kind"])) else 300),
+        bytes_per_pixel=12 * len(card.bands) + (180 if _is_light(options_of(card).network.kind) else 300),
         kind="box" if outlined is None else "polygon",
     )
 
@@ -192,5 +232,5 @@ def measure_agreement(
     if image is None:
         return {}
     card, opened = bundle.card, _opened(bundle, network, "cpu", None)
-    rim = boxes.halo_px(opened, float(card.options["typical_px"]))
+    rim = boxes.halo_px(opened, options_of(card).typical_px)
     return boxes.agreement(opened, card, partial(decode, card=card), image, rim)

@@ -30,7 +30,7 @@ from ecodetect.bundle import Bundle, Card
 from ecodetect.detectors import boxes, map_boxes, window_networks
 from ecodetect.detectors.boxes import BoxDetector
 from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
-from ecodetect.detectors.window_networks import TAUGHT, open_classifier
+from ecodetect.detectors.window_networks import TAUGHT, open_classifier, options_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.learners import Learner
@@ -163,8 +163,8 @@ def card_options(
 
 def chip_px(card: Card) -> int | None:
     """Side of the chips it is trained on: a window; None: as usual, for features are shared."""
-    shape = card.options["network"]
-    return int(shape["window"]) if shape["evaluation"] == "windows" or card.options["patches"] else None
+    shape = options_of(card).network
+    return shape.window if shape.evaluation == "windows" or options_of(card).patches else None
 
 
 # -- training ----
@@ -176,7 +176,7 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     Returns answer (h, w): number of the output that should be highest; counted (h, w) in {0, 1}: whether the
     cell's window teaches anything.
     """
-    step = int(card.options["network"]["step"])
+    step = options_of(card).network.step
     height, width = (max(1, round(side / step)) for side in sample.valid.shape)
     y, x = (np.arange(height) + 0.5) * step, (np.arange(width) + 0.5) * step
     row = np.minimum(y.astype(np.int64), sample.valid.shape[0] - 1)
@@ -185,8 +185,8 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     counted = sample.known[np.ix_(row, column)].copy()
     answer = np.zeros((height, width), np.float32)
     objects = sample.objects
-    first = 0 if card.options["patches"] else 1
-    typical = float(card.options["typical_px"])
+    first = 0 if options_of(card).patches else 1
+    typical = options_of(card).typical_px
     size = np.where(np.isfinite(objects.size), objects.size, typical)
     middle = np.where(objects.is_sized[:, None], (objects.box[:, :2] + objects.box[:, 2:]) / 2, objects.xy)
     away = np.full((len(objects), height, width), np.inf)
@@ -196,7 +196,7 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
         away[number] = np.hypot(down[:, None], across[None])  # 1 on the ellipse in its box
     if len(objects):
         nearest, least = away.argmin(axis=0), away.min(axis=0)
-        inside = np.ones_like(counted) if card.options["patches"] else least <= _MIDDLE
+        inside = np.ones_like(counted) if options_of(card).patches else least <= _MIDDLE
         # A small one may lie between the middles of windows: the nearest is its.
         for number in range(len(objects)):
             at = int(middle[number, 1] // step), int(middle[number, 0] // step)
@@ -215,12 +215,12 @@ def losses(outputs: Tensor, targets: Mapping[str, Tensor], card: Card) -> dict[s
     import torch
     from torch.nn.functional import cross_entropy
 
-    weights = card.options["class_weights"]
+    weights = options_of(card).class_weights
     each = cross_entropy(
         outputs,
         targets["answer"].long(),
         weight=torch.tensor(weights, device=outputs.device) if len(weights) else None,
-        label_smoothing=float(card.options["smoothing"]),
+        label_smoothing=options_of(card).smoothing,
         reduction="none",
     )
     counted = targets["counted"]
@@ -233,7 +233,7 @@ def weighted(card: Card, per_class: Mapping[str, int], asked: Training) -> Card:
         return card
     counts = np.array([max(1, per_class.get(name, 0)) for name in card.classes], np.float64)
     weight = np.sqrt(counts.mean() / counts)
-    whole = [*([] if card.options["patches"] else [1.0]), *weight.round(4).tolist()]
+    whole = [*([] if options_of(card).patches else [1.0]), *weight.round(4).tolist()]
     return replace(card, options={**card.options, "class_weights": whole})
 
 
@@ -266,11 +266,11 @@ class Frozen:
     def examples(self, sample: Sample, look: Look, card: Card) -> tuple[NDArray[np.int64], Floats]:
         """The class of each cell, the number of classes for background, or -1; and its middle (n, 2)."""
         made = targets(sample, card)
-        (rows, columns), step = look.shape, int(card.options["network"]["step"])
+        (rows, columns), step = look.shape, options_of(card).network.step
         label = np.full(look.shape, _UNUSED, np.int64)
         height, width = made["answer"].shape
         answer = made["answer"].astype(np.int64)
-        if not card.options["patches"]:
+        if not options_of(card).patches:
             answer = np.where(answer == 0, len(card.classes), answer - 1)
         label[:height, :width] = np.where(made["counted"] > 0, answer, _UNUSED)
         y, x = np.mgrid[:rows, :columns]
@@ -280,8 +280,8 @@ class Frozen:
         self, look: Look, likely: Floats, card: Card
     ) -> tuple[NDArray[Any], Floats, NDArray[np.int64]]:
         score = likely[:, : len(card.classes)].T.reshape(-1, *look.shape).astype(np.float32)
-        box, sure, label = _read(score, card, card.options["boxes"], 1)
-        if not card.options["patches"]:
+        box, sure, label = _read(score, card, options_of(card).boxes, 1)
+        if not options_of(card).patches:
             box, sure, label = boxes.told_apart(box, sure, label)
         return np.asarray(shapely.box(*box.T), dtype=object).reshape(-1), sure, label
 
@@ -299,10 +299,10 @@ class Frozen:
 
 def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen | None:
     """What a learner is to be taught with, where the card asks for one; None: the network itself decides."""
-    if card.options["head"] == "network":
+    if options_of(card).head == "network":
         return None
-    if card.options["network"]["kind"] == "valid":
-        raise UserError(f"head={card.options['head']} decides by the features of a --backbone; name one.")
+    if options_of(card).network.kind == "valid":
+        raise UserError(f"head={options_of(card).head} decides by the features of a --backbone; name one.")
     return Frozen(weights, open_classifier(Bundle(card, weights), "cpu", None))
 
 
@@ -319,18 +319,18 @@ def probability(
     """
     x = logits.astype(np.float32)
     if calibrated:
-        x = x / np.float32(card.options["temperature"])
+        x = x / np.float32(options_of(card).temperature)
     x = np.exp(x - x.max(axis=0))
     x = np.asarray(x / x.sum(axis=0), np.float32)
-    if card.options["patches"]:
+    if options_of(card).patches:
         return x
     return np.concatenate([x[1:], x[:1]]) if has_background else x[1:]
 
 
 def alternatives(card: Card) -> dict[str, Card]:
     """The card with each way to read a map of individuals; validation chooses."""
-    if card.options["patches"] or not card.options["sized"]:
-        return {card.options["boxes"]: card}
+    if options_of(card).patches or not options_of(card).sized:
+        return {options_of(card).boxes: card}
     return {way: replace(card, options={**card.options, "boxes": way}) for way in ("regions", "peaks")}
 
 
@@ -343,8 +343,8 @@ def decode(outputs: Sequence[NDArray[np.float32]], card: Card, way: Way | None =
     Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,). Without a way
     stated, and where no sizes were learned, validation judges places: then their middles (n, 2) instead.
     """
-    is_placed = way is None and not card.options["sized"]
-    way = way or card.options["boxes"]
+    is_placed = way is None and not options_of(card).sized
+    way = way or options_of(card).boxes
     found = []
     for number in range(len(outputs[0])):
         parts = [
@@ -362,10 +362,10 @@ def decode(outputs: Sequence[NDArray[np.float32]], card: Card, way: Way | None =
 
 def _read(score: NDArray[np.float32], card: Card, way: Way, scale: int) -> boxes.Boxes:
     """Boxes of the maps (K, h, w) of one image, whose pixels are `scale` of the input's."""
-    step = float(card.options["network"]["step"] * scale)
-    typical = float(card.options["typical_px"] * scale)
+    step = float(options_of(card).network.step * scale)
+    typical = float(options_of(card).typical_px * scale)
     if way == "windows":
-        return _windows(score, step, float(card.options["network"]["window"] * scale), card)
+        return _windows(score, step, float(options_of(card).network.window * scale), card)
     found, scores, labels = [], [], []
     for label, each in enumerate(score):
         if way == "regions":
@@ -386,7 +386,7 @@ def _windows(score: NDArray[np.float32], step: float, window: float, card: Card)
     """Each window with its likeliest class, but for those that are likelier background."""
     label = score.argmax(axis=0)
     best = score.max(axis=0)
-    row, column = np.nonzero(best > (0.0 if card.options["patches"] else 0.5))
+    row, column = np.nonzero(best > (0.0 if options_of(card).patches else 0.5))
     middle = np.stack([(column + 0.5) * step, (row + 0.5) * step], axis=1)
     box = np.concatenate([middle - window / 2, middle + window / 2], axis=1)
     return box, best[row, column].astype(np.float64), label[row, column].astype(np.int64)
@@ -402,12 +402,12 @@ def build(
     bundle = bundle if options.stride is None else _of_stride(bundle, options.stride)
     card = bundle.card
     opened = open_classifier(bundle, device, threads)
-    way: Way = card.options["boxes"] if options.boxes == "card" else options.boxes
+    way: Way = options_of(card).boxes if options.boxes == "card" else options.boxes
     if way == "regions":
         map_boxes.load()
     if options.windows is not None:
         card, opened = _of_sizes(card, opened, options.windows, scene)
-    is_own = way == card.options["boxes"]
+    is_own = way == options_of(card).boxes
     return BoxDetector(
         card=card,
         hash=bundle.hash,
@@ -418,12 +418,12 @@ def build(
         find=partial(decode, card=card, way=way),
         own_settings={
             "boxes": way,
-            "step_px": int(card.options["network"]["step"]),
+            "step_px": options_of(card).network.step,
             **({"windows": options.windows} if options.windows else {}),
         },
-        cost=_COST[card.options["network"]["evaluation"]],
+        cost=_COST[options_of(card).network.evaluation],
         bytes_per_pixel=bytes_per_pixel(card),
-        map_px=int(card.options["network"]["step"]),
+        map_px=options_of(card).network.step,
         least_px=_least_px(card),
         score_maps=partial(maps_of, card=card),
     )
@@ -431,32 +431,30 @@ def build(
 
 def bytes_per_pixel(card: Card) -> int:
     """Memory that looking at a pixel takes: the image in four shapes, and the widest features on the way."""
-    shape = card.options["network"]
-    features = 3 * int(shape.get("width", 24)) if shape["kind"] == "valid" else 300
+    shape = options_of(card).network
+    features = 3 * shape.width if shape.kind == "valid" else 300
     return 16 * len(card.bands) + features
 
 
 def _least_px(card: Card) -> int:
     """The side of a window that is looked at by itself, or as if."""
-    shape = card.options["network"]
-    is_exact = shape["kind"] == "valid" or shape["evaluation"] == "windows"
-    return int(shape["window"]) if is_exact else 1
+    shape = options_of(card).network
+    is_exact = shape.kind == "valid" or shape.evaluation == "windows"
+    return shape.window if is_exact else 1
 
 
 def _of_stride(bundle: Bundle, stride: float) -> Bundle:
     """The model with windows so far apart, as a share of their side, in whole pixels."""
-    card, shape = bundle.card, bundle.card.options["network"]
-    window, dense = int(shape["window"]), shape["evaluation"] == "dense"
+    card, shape = bundle.card, options_of(bundle.card).network
+    window, dense = shape.window, shape.evaluation == "dense"
     step = max(1, round(stride * window))
-    if dense and step != shape["step"] and (shape["kind"] != "valid" or step not in (2, 4, 8, 16)):
-        known = (
-            "0.25, 0.125, 0.0625 or 0.03125" if shape["kind"] == "valid" else f"{shape['step'] / window:g}"
-        )
+    if dense and step != shape.step and (shape.kind != "valid" or step not in (2, 4, 8, 16)):
+        known = "0.25, 0.125, 0.0625 or 0.03125" if shape.kind == "valid" else f"{shape.step / window:g}"
         raise UserError(
             f"'{card.name}' shares its features between windows, so it knows a stride of {known} only; got"
             f" {stride:g}."
         )
-    options = {**card.options, "network": {**shape, "step": step}}
+    options = {**card.options, "network": {**card.options["network"], "step": step}}
     # The answer for a window depends on the window.
     reach = window if _least_px(card) > 1 else card.reach_px
     return Bundle(replace(card, options=options, reach_px=reach), bundle.weights)
@@ -513,7 +511,7 @@ def _of_sizes(card: Card, opened: Network, stated: str, scene: Scene) -> tuple[C
     pixels = [side.pixels(scene.gsd, name="windows") for side in sides]
     if any(abs(big / small - 2) > 0.01 for small, big in pairwise(pixels)):
         raise UserError(f"windows must each be twice as wide as the one before (8m,16m,32m); got {stated}.")
-    own = pixels[0] / int(card.options["network"]["window"])  # pixels of the raster in one of the network's
+    own = pixels[0] / options_of(card).network.window  # pixels of the raster in one of the network's
     scale = own if scene.gsd is None else own * float(np.sqrt(scene.gsd[0] * scene.gsd[1]))
     if card.unit == "um":
         scale *= 1e6
@@ -529,10 +527,10 @@ def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
     card = bundle.card
-    if image is None or card.options["patches"]:
+    if image is None or options_of(card).patches:
         return {}
     opened = open_classifier(bundle, "cpu", None)
-    rim = boxes.halo_px(opened, float(card.options["typical_px"]))
+    rim = boxes.halo_px(opened, options_of(card).typical_px)
     return boxes.agreement(opened, card, partial(decode, card=card), image, rim)
 
 
@@ -564,7 +562,7 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
 def thresholds(card: Card) -> dict[str, tuple[float, ...]] | None:
     """None cuts where every picture has an answer; otherwise validation chooses them."""
     zero = (0.0,) * len(card.classes)
-    return {"f1": zero, "count": zero} if card.options["patches"] else None
+    return {"f1": zero, "count": zero} if options_of(card).patches else None
 
 
 def _temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.detectors import card_reading
+from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.errors import UserError
 from ecodetect.learners import Learner
 from ecodetect.scaling import continued
@@ -27,7 +29,69 @@ if TYPE_CHECKING:
 TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
 _LEAST_LIKELY = 1e-6
 _POOLED_PX = 2**19  # of images that are given together
+_FINEST_STEP = 64  # steps in a window, at most: finer ones take without end
+_VALID_PX = 64  # as `networks.windows.VALID_PX`, which needs torch
 _FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """Of the network; see `networks.windows.build`."""
+
+    kind: card_reading.Kind
+    evaluation: Literal["dense", "windows"]
+    window: Annotated[int, Within(4, 2048)]
+    step: Annotated[int, Within(1, 2048)]
+    width: card_reading.Width = 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposer:
+    """What proposes, and its options; see `proposals.card_options`."""
+
+    name: Literal["threshold", "selective_search"]
+    smallest_px: Annotated[float, Within(0.01, 1e5)]
+    largest_px: Annotated[float, Within(0.01, 1e5)]
+    area_px: Annotated[float, Within(0, 1e10)]
+    level: Literal["otsu", "local"] | Annotated[float, Within(-1e6, 1e6)] = "otsu"
+    objects: Literal["dark", "bright"] = "dark"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardOptions:
+    """What a card says of a window classifier.
+
+    typical_px, sized : of a usual individual, and whether that was measured.
+    patches : whether it learned from pictures in folders by class, so that there is no background.
+    boxes : how its map is read.
+    head : what decides; `learner` is its settings where that isn't the network itself.
+    smoothing, class_weights : of its losses.  temperature : see `sliding_window.calibrated`.
+    proposer : of the detector `proposals`.
+    """
+
+    network: Shape
+    typical_px: card_reading.TypicalPx
+    sized: bool
+    patches: bool
+    boxes: Literal["regions", "peaks", "windows"]
+    head: Literal["network", "best", "knn", "forest", "svm"] = "network"
+    smoothing: Annotated[float, Within(0, 1)] = 0.0
+    class_weights: Annotated[tuple[Annotated[float, Within(0, 1e6)], ...], Count(0, 10_001)] = ()
+    temperature: Annotated[float, Within(1e-3, 1e3)] = 1.0
+    learner: Mapping[str, Any] | None = None
+    proposer: Proposer | None = None
+
+
+def options_of(card: Card) -> CardOptions:
+    """The options of a card; raises BundleError where they can't be a window classifier's."""
+    found = card_reading.options_of(CardOptions, card)
+    shape = found.network
+    least = max(1, shape.window // _FINEST_STEP)
+    if not least <= shape.step <= shape.window or (shape.kind == "valid" and shape.window != _VALID_PX):
+        raise BundleError(
+            f"The card of '{card.name}' is damaged (windows of {shape.window} px, {shape.step} px apart)."
+        )
+    return found
 
 
 def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
@@ -37,14 +101,14 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """
     from ecodetect.networks import windows
 
-    return windows.build(card.options["network"], card.bands, outputs_of(card), weights)
+    return windows.build(asdict(options_of(card).network), card.bands, outputs_of(card), weights)
 
 
 def outputs_of(card: Card) -> int:
     """Values of a cell: one for each class, and the first for background where there is one; 0: features."""
-    if card.options.get("head", "network") != "network":
+    if options_of(card).head != "network":
         return 0
-    return len(card.classes) + (not card.options["patches"])
+    return len(card.classes) + (not options_of(card).patches)
 
 
 @lru_cache(maxsize=4)
@@ -53,9 +117,12 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
     from ecodetect.network_opening import open_network
 
     card = bundle.card
-    outputs = {"scores": (outputs_of(card), 1 / int(card.options["network"]["step"]))}
-    own = bundle if "learner" not in card.options else Bundle(card, _of_network(bundle))
+    outputs = {"scores": (outputs_of(card), 1 / options_of(card).network.step)}
+    own = bundle if options_of(card).learner is None else Bundle(card, _of_network(bundle))
     opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
+    shape = options_of(card).network
+    if opened.stride != shape.step and (shape.kind != "valid" or opened.stride % shape.step):
+        raise BundleError(f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px).")
     return _with_learner(bundle, opened)
 
 
@@ -66,15 +133,16 @@ def _of_network(bundle: Bundle) -> dict[str, NDArray[Any]]:
 def _with_learner(bundle: Bundle, opened: Network) -> Network:
     """The network, or where a learner decides by its features, both together."""
     card = bundle.card
-    if "learner" not in card.options:
+    settings = options_of(card).learner
+    if settings is None:
         return opened
     arrays = {
         name.removeprefix(TAUGHT): values
         for name, values in bundle.weights.items()
         if name.startswith(TAUGHT)
     }
-    learner = Learner.of(card.options["learner"], arrays)
-    classes = len(card.classes) + (not card.options["patches"])
+    learner = Learner.of(settings, arrays)
+    classes = len(card.classes) + (not options_of(card).patches)
     if learner.settings["classes"] != len(card.classes) + 1:
         raise BundleError(f"The learner of '{card.name}' has other classes than its card.")
     return _Taught(opened, learner, classes)
@@ -137,20 +205,20 @@ def open_single(
             f"The model '{card.name}' was exported to ONNX to scan rasters; to classify, or explain, give the"
             " .safetensors file it is from."
         )
-    shape = card.options["network"]
-    is_dense = shape["kind"] != "valid" and shape["evaluation"] == "dense"
+    shape = options_of(card).network
+    is_dense = shape.kind != "valid" and shape.evaluation == "dense"
     outputs = outputs_of(card) if has_head else 0
     own = _of_network(bundle)
     weights = {name: each for name, each in own.items() if has_head or not _is_of_head(name)}
     single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
     opened = runtime.open_network(
-        single, lambda: build_single(shape, card.bands, outputs), device=device, threads=threads
+        single, lambda: build_single(asdict(shape), card.bands, outputs), device=device, threads=threads
     )
     answering = _with_learner(bundle, opened) if has_head else opened
-    if not is_dense or card.options["patches"]:
-        return answering, int(shape["window"])
+    if not is_dense or options_of(card).patches:
+        return answering, shape.window
     around = min(_FARTHEST_PX, _FARTHEST_PX if opened.reach_px is None else opened.reach_px)
-    step = int(shape["step"])
+    step = shape.step
     return answering, (2 * math.ceil(around / step) + 1) * step
 
 
@@ -165,7 +233,7 @@ def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[
             some = np.stack([continued(each, network.stride, bundle.card.fill) for each in some])
         (maps,) = network.run(some)
         middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
-        found.append(maps.mean(axis=(2, 3)) if bundle.card.options["patches"] else middle)
+        found.append(maps.mean(axis=(2, 3)) if options_of(bundle.card).patches else middle)
     return np.concatenate(found)
 
 
@@ -179,16 +247,16 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
     from ecodetect.networks.windows import build_single
 
     card = bundle.card
-    if "learner" in card.options:
+    if options_of(card).learner is not None:
         raise UserError(
             f"'{card.name}' decides by a learner on a backbone's features, which can't be traced back to"
             " pixels; explain a model whose network decides."
         )
-    module = build_single(card.options["network"], card.bands, outputs_of(card))
+    module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
     runtime.load(module, bundle.weights, name=card.name)
     stride = int(getattr(module, "stride", 1))
     whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
-    return class_activation(module.eval(), whole, output, is_whole=bool(card.options["patches"]))
+    return class_activation(module.eval(), whole, output, is_whole=options_of(card).patches)
 
 
 def _is_of_head(name: str) -> bool:

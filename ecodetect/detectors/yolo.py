@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle import Bundle, Card
-from ecodetect.detectors import boxes
+from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.boxes import BoxDetector, Boxes, check_sizes, targets
+from ecodetect.detectors.card_reading import Count
 from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.grid import Floats
 
@@ -70,6 +71,34 @@ class Options:
     suppression: float = SUPPRESSION
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """Of the network; see `networks.yolo.build`."""
+
+    kind: card_reading.Kind
+    strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
+    size: Literal["nano", "small", "medium"] = "nano"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardOptions:
+    """What a card says of the detector.
+
+    typical_px : of a usual object.  head : which validation preferred.
+    """
+
+    network: Shape
+    typical_px: card_reading.TypicalPx
+    head: Head = "one"
+
+
+def options_of(card: Card) -> CardOptions:
+    """The options of a card; raises BundleError where they can't be of this detector."""
+    found = card_reading.options_of(CardOptions, card)
+    card_reading.check_strides(found.network.strides, card)
+    return found
+
+
 def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """The network that a card describes.
 
@@ -81,7 +110,9 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
 def _network(card: Card, answers: Sequence[Head], weights: Mapping[str, Any] | None = None) -> nn.Module:
     from ecodetect.networks import yolo
 
-    return yolo.build(card.options["network"], card.bands, len(card.classes), weights, answers=answers)
+    return yolo.build(
+        asdict(options_of(card).network), card.bands, len(card.classes), weights, answers=answers
+    )
 
 
 def card_options(
@@ -118,7 +149,7 @@ def losses(outputs: Sequence[Tensor], targets: Mapping[str, Tensor], card: Card)
     targets : boxes (N, M, 5), rows of NaN where an image has fewer; background (N, 1, H, W), as
         `networks.background` has it.
     """
-    strides = [int(stride) for stride in card.options["network"]["strides"]]
+    strides = options_of(card).network.strides
     levels = len(strides)
     places = _places([each.shape[-2:] for each in outputs[:levels]], strides, outputs[0])
     ground = targets["background"][:, 0]
@@ -319,7 +350,7 @@ def alternatives(card: Card) -> dict[str, Card]:
 
 def head_of(card: Card) -> Head:
     """The head that a card takes."""
-    return "many" if card.options.get("head") == "many" else "one"
+    return options_of(card).head
 
 
 def decode(
@@ -335,7 +366,7 @@ def decode(
     suppression : IoU above which of two boxes of a class and of the head "many" the better survives.
     Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,).
     """
-    strides = [int(stride) for stride in card.options["network"]["strides"]]
+    strides = options_of(card).network.strides
     head = head or head_of(card)
     if head == "many" and len(outputs) > len(strides):
         outputs = outputs[len(strides) :]
@@ -402,7 +433,7 @@ def _opened(bundle: Bundle, answer: Head, device: str, threads: int | None) -> N
 
     card = bundle.card
     channels = 4 * BINS + len(card.classes)
-    outputs = {f"{answer}_{stride}": (channels, 1 / stride) for stride in card.options["network"]["strides"]}
+    outputs = {f"{answer}_{stride}": (channels, 1 / stride) for stride in options_of(card).network.strides}
     return open_network(bundle, lambda: _network(card, (answer,)), outputs, device=device, threads=threads)
 
 
@@ -414,5 +445,5 @@ def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) 
     if image is None:
         return {}
     card, opened = bundle.card, _opened(bundle, head_of(bundle.card), "cpu", None)
-    rim = boxes.halo_px(opened, float(card.options["typical_px"]))
+    rim = boxes.halo_px(opened, options_of(card).typical_px)
     return boxes.agreement(opened, card, partial(decode, card=card), image, rim)

@@ -22,6 +22,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import shapely
+from numpy.typing import NDArray
 
 from ecodetect import databases, guard
 from ecodetect.errors import LayerError, UserError
@@ -160,6 +162,10 @@ def read(
     source, layer = source_of(path, layer)
     if not source.exists():
         raise LayerError(f"{source} doesn't exist.")
+    if not (source.is_file() or source.is_dir()):
+        raise LayerError(
+            f"{source} is no file but a pipe or a device, which may have no end; copy it to a file."
+        )
     suffix = source.suffix.lower()
     if suffix in _REFUSED:
         raise LayerError(f"{source} {_REFUSED[suffix]}")
@@ -182,7 +188,28 @@ def read(
         is_turned = grid is not None and grid.orientation != 1
         found = read_turned(read_on, grid, source) if grid is not None and is_turned else read_on(grid)
     facts = {name: value for name, value in found.metadata.items() if name != OF_IMAGE}
-    return replace(found, metadata=facts)
+    return replace(found, columns=_as_texts(found.columns), metadata=facts)
+
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def _as_texts(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Columns whose texts every format can hold.
+
+    Zero bytes and halves of characters, which end or break a text in most, become replacement characters.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    for name, values in columns.items():
+        if values.dtype == object and any(
+            isinstance(value, str) and _NO_TEXT.search(value) for value in values
+        ):
+            values = values.copy()
+            for row, value in enumerate(values):
+                if isinstance(value, str):
+                    values[row] = _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value)
+        found[_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", name)] = values
+    return found
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from ecodetect.formats.xml_writing import holdable
+
 STANDARD = "http://mrcc.com/qgis.dtd"
 _MOST_RASTERS = 20  # named one by one
 
@@ -39,7 +41,7 @@ def described(metadata: Mapping[str, Any], classes: Sequence[str]) -> str | None
         SubElement(root, "history").text = text
     if len(rasters) > _MOST_RASTERS:
         SubElement(root, "history").text = f"and {len(rasters) - _MOST_RASTERS} more rasters"
-    return f"<!DOCTYPE qgis PUBLIC '{STANDARD}' 'SYSTEM'>\n{tostring(root, encoding='unicode')}\n"
+    return f"<!DOCTYPE qgis PUBLIC '{STANDARD}' 'SYSTEM'>\n{holdable(tostring(root, encoding='unicode'))}\n"
 
 
 def _title(metadata: Mapping[str, Any], classes: Sequence[str], sources: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from ecodetect.formats.xml_writing import holdable
+
 # Okabe and Ito's colours, which the colour-blind tell apart, without black: pictures are full of it.
 LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
 _SCORE_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis, low to high
@@ -70,7 +72,7 @@ def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) ->
         looks = [_Look(LABEL_COLOURS[0])]
     _add_symbols(renderer, looks, is_point=is_point)
     SubElement(root, "layerGeometryType").text = "0" if is_point else "2"
-    return tostring(root, encoding="unicode")
+    return holdable(tostring(root, encoding="unicode"))
 
 
 def write_beside(path: Path, qml: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ecodetect import bundle, detectors, onnx_file
 from ecodetect.bands import lacking, stand_ins
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle import FINEST, Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 
@@ -21,7 +21,6 @@ _FOLDER = Path(__file__).parent
 # beyond that an object of 4 px has less than 2 left.
 _COARSER = 1.05
 _COARSER_UNSTATED = 2.0
-_FINEST = 1000  # times finer than a model reads a raster, it shows other things
 
 
 def known() -> dict[str, Card]:
@@ -78,7 +77,24 @@ def card(name: str | os.PathLike[str]) -> Card:
 
 def read_card(path: Path) -> Card:
     """The card of a model's file."""
-    return onnx_file.read_card(path) if _is_onnx(path) else bundle.read_card(path)
+    found = onnx_file.read_card(path) if _is_onnx(path) else bundle.read_card(path)
+    detectors.check_card(found)
+    return found
+
+
+def read(path: Path) -> Bundle:
+    """A model's file, whose card is one of its detector.
+
+    Raises BundleError, in one sentence, for what is damaged, or no model.
+    """
+    if _is_onnx(path):
+        found: Bundle = onnx_file.read(path)
+    else:
+        # Its card first: what that says may be damaged is said before hundreds of megabytes are read.
+        read_card(path)
+        found = bundle.read(path)
+    detectors.check_card(found.card)
+    return found
 
 
 def title(name: str | os.PathLike[str]) -> str:
@@ -90,7 +106,7 @@ def title(name: str | os.PathLike[str]) -> str:
 @lru_cache(maxsize=4)
 def _read(path: Path, size: int, mtime_ns: int) -> Bundle:
     """A bundle as it was when it had this size and time."""
-    return onnx_file.read(path) if _is_onnx(path) else bundle.read(path)
+    return read(path)
 
 
 def _is_onnx(path: Path) -> bool:
@@ -138,7 +154,7 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
     if card.gsd_range is not None:
         coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
     here = math.sqrt(scene.gsd[0] * scene.gsd[1])
-    if here < card.gsd_m / _FINEST:
+    if here < card.gsd_m / FINEST:
         return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
     if here > coarsest:
         return (

@@ -45,6 +45,32 @@ _MISSED = -100.0  # logit of what nobody would take for an object: no loss, no g
 _NEGATIVES, _LEAST_NEGATIVES = 3, 16  # SSD: for each box with an object, and of each image
 
 
+class _Watched:
+    """Heads that note whether their answers are finite: torchvision takes a box that isn't for none."""
+
+    is_finite = True
+
+    def note(self, *answers: Tensor) -> None:
+        self.is_finite = all(bool(each.sum().isfinite()) or bool(each.isfinite().all()) for each in answers)
+
+
+class _OneStage(_Watched):
+    """Of torchvision's networks with one stage, what becomes of their heads' answers."""
+
+    def postprocess_detections(self, head_outputs: Mapping[str, Any], *rest: Any) -> Any:
+        levels = [each if isinstance(each, list) else [each] for each in head_outputs.values()]
+        self.note(*(each for level in levels for each in level))
+        return super().postprocess_detections(head_outputs, *rest)  # type: ignore[misc]
+
+
+class _RetinaNet(_OneStage, RetinaNet):  # type: ignore[misc]
+    pass
+
+
+class _Fcos(_OneStage, FCOS):  # type: ignore[misc]
+    pass
+
+
 class _Untouched(nn.Module):
     """In place of torchvision's `transform`: images and boxes pass as they are."""
 
@@ -69,8 +95,9 @@ class Detection(nn.Module):
     ymin, xmax, ymax, class, rows of NaN where an image has fewer; background (N, 1, H, W), as
     `networks.background` has it.
     forward(images) otherwise: (N, D, 6), xmin, ymin, xmax, ymax, score, class, by falling score; rows of
-    score 0 where fewer are found. D depends on the size of the images only. Of a network that outlines a list
-    of that and (N, D, M, M), in [0, 1], how surely each part of a box belongs to its object.
+    score 0 where fewer are found; all NaN where a head's answers weren't finite. D depends on the size of the
+    images only. Of a network that outlines a list of that and (N, D, M, M), in [0, 1], how surely each part
+    of a box belongs to its object.
     """
 
     takes_targets = True
@@ -98,6 +125,8 @@ class Detection(nn.Module):
             return self.model(images, _listed(targets, self.first_label))
         found = self.model(images)
         rows = torch.stack([_padded(each, most, self.first_label) for each in found])
+        if not all(part.is_finite for part in self.model.modules() if isinstance(part, _Watched)):
+            rows = torch.full_like(rows, torch.nan)
         if "masks" not in found[0]:
             return rows
         masks = [each["masks"][:most, 0].float() for each in found]
@@ -153,7 +182,7 @@ def _anchors(settings: Mapping[str, Any]) -> AnchorGenerator:
 # -- two stages ----
 
 
-class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
+class _Proposals(_Watched, RegionProposalNetwork):  # type: ignore[misc]
     """Anchors on unknown ground are neither right nor wrong."""
 
     def assign_targets_to_anchors(
@@ -172,8 +201,12 @@ class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
         one, two = super().compute_loss(objectness, deltas, labels, wanted)
         return one, two
 
+    def filter_proposals(self, proposals: Tensor, objectness: Tensor, *rest: Any) -> Any:
+        self.note(proposals, objectness)
+        return super().filter_proposals(proposals, objectness, *rest)
 
-class _Heads(RoIHeads):  # type: ignore[misc]
+
+class _Heads(_Watched, RoIHeads):  # type: ignore[misc]
     """Proposals on unknown ground are neither right nor wrong."""
 
     def select_training_samples(self, proposals: list[Tensor], targets: Any) -> Any:
@@ -189,6 +222,10 @@ class _Heads(RoIHeads):  # type: ignore[misc]
         for label, each, background in zip(found, proposals, self.grounds, strict=True):
             label[(label == 0) & ~is_wrong(each, background)] = -1
         return matched, found
+
+    def postprocess_detections(self, logits: Tensor, deltas: Tensor, *rest: Any) -> Any:
+        self.note(logits, deltas)
+        return super().postprocess_detections(logits, deltas, *rest)
 
     def forward(self, features: Any, proposals: Any, shapes: Any, targets: Any = None) -> Any:
         result, losses = super().forward(features, proposals, shapes, targets)
@@ -322,7 +359,7 @@ def retinanet(
         classes,
         norm_layer=partial(nn.GroupNorm, 32),
     )
-    model = RetinaNet(
+    model = _RetinaNet(
         pyramid, classes, anchor_generator=anchors, head=head, score_thresh=LEAST_SCORE, nms_thresh=SAME_IOU
     )
     return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
@@ -339,7 +376,7 @@ def fcos(
     places = AnchorGenerator(
         tuple((int(stride),) for stride in settings["strides"]), ((1.0,),) * len(settings["strides"])
     )
-    model = FCOS(
+    model = _Fcos(
         pyramid,
         classes,
         anchor_generator=places,
@@ -350,7 +387,7 @@ def fcos(
     return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
 
 
-class _Ssd(SSD):  # type: ignore[misc]
+class _Ssd(_OneStage, SSD):  # type: ignore[misc]
     """With a loss in which unknown ground is no candidate for the worst errors."""
 
     def compute_loss(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle import Bundle, BundleError, Card
 from ecodetect.notes import Note
 
 
@@ -26,7 +26,10 @@ def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[Note]:
             new.append(name)
             continue
         there = torch.from_numpy(np.array(start.weights[name])).to(value.dtype)
-        if name == first or name.startswith("detail.0."):  # what looks at the image itself
+        if not bool(there.isfinite().all()):  # numbers of 64 bits that 32 can't hold
+            raise BundleError(f"The weights of '{start.card.name}' hold what is no finite number.")
+        looks = name == first or name.startswith("detail.0.")  # at the image itself
+        if looks and there.ndim == 4 and there.shape[1] == len(start.card.bands):
             there = _by_band(there, start.card.bands, card.bands)
         if there.shape != value.shape:
             new.append(name)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecodetect import __version__
-from ecodetect.bundle import Bundle, Card
+from ecodetect import __version__, detectors
+from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.errors import UserError
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes
 from ecodetect.training.beginning import begin as begin_with
@@ -147,6 +148,14 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
             "torch": str(torch.__version__),
         },
     )
+
+
+def check_card(card: Card) -> None:
+    """Raise UserError, before hours of training, for a card that nobody could open afterwards."""
+    try:
+        detectors.check_card(Card.from_json(card.to_json(), source=card.name))
+    except BundleError as error:
+        raise UserError(f"There can be no model of these annotations and settings: {error}") from error
 
 
 def _round(value: float) -> float:

@@ -70,7 +70,7 @@ def read(path: str | os.PathLike[str], *, key: str) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(
             f"{path} can't be read ({error}); remove it to train from the beginning."
         ) from error

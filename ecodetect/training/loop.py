@@ -511,10 +511,15 @@ class _Training:
 
     def _restore(self, path: Path) -> None:
         found = checkpoint.read(path, key=self.key)
-        checkpoint.restore(found, self.network, self.average, self.optimizer)
-        self.step = int(found.facts["step"])
-        self.history = [Epoch(**each) for each in found.facts["history"]]
-        self.hard = [(int(number), int(index)) for number, index in found.facts["hard"]]
+        try:
+            checkpoint.restore(found, self.network, self.average, self.optimizer)
+            self.step = int(found.facts["step"])
+            self.history = [Epoch(**each) for each in found.facts["history"]]
+            self.hard = [(int(number), int(index)) for number, index in found.facts["hard"]]
+        except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(
+                f"{path} is damaged; remove it to train from the beginning."
+            ) from error
 
     def _finished(self, stopped: bool) -> Fitted:
         self.processes.wait()  # for the file to be there

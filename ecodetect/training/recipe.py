@@ -32,7 +32,7 @@ from ecodetect.training import (
 )
 from ecodetect.training.adapting import adapted
 from ecodetect.training.augmentation import Augmentations
-from ecodetect.training.case import Case, begin
+from ecodetect.training.case import Case, begin, check_card
 from ecodetect.training.class_folders import DrawnPatches
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
@@ -157,6 +157,7 @@ def train(
         done, verdict = _taught(case, backbone, weights, seed, given, tell)
         bundle.write(target, done)
         return Trained(target, None, done, None, verdict, tuple(notes))
+    check_card(case.card)
     network = _network(case.detector, case.card, case.start, backbone, weights, tell)
     plan = _planned(case, network, weights_are_learned(backbone, weights), epochs, freeze, within)
     plan = replace(plan, seed=seed, workers=workers or min(4, os.cpu_count() or 1))
@@ -213,6 +214,7 @@ def _taught(
     else:
         given = {**given, "--backbone": backbone, "--weights": weights}
     _check_taught(case.kind, case.start, given)
+    check_card(case.card)
     grounds = case.grounds
     chosen = without_network.learn(taught, *grounds, case.card, seed, say)
     done = finished(chosen, case, case.detector.CRITERION)
