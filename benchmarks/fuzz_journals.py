@@ -176,6 +176,7 @@ TARGET = Target(
     spoil=spoil,
     share=0.6,
     most_s=30,
+    batch=300,
     kept=(".tif", ".bin", ".txt", ".safetensors"),
     left=(JOURNAL, "-wal", "-shm", "-journal", OUT, ".qml", "map.tif", ".ecodetect"),
     modules=("torch", "ecodetect.runtime"),

@@ -80,6 +80,7 @@ TARGET = Target(
     spoil=spoil,
     share=1.0,
     most_s=30,
+    batch=300,
     left=LEFT,
     modules=("onnxruntime", "ecodetect.onnx_runtime"),
 )

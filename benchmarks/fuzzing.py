@@ -9,7 +9,7 @@ traceback  any exception that isn't a UserError, or exit 1 of the command line
 signal     a crash
 hang       more seconds of a core than the target's `most_s`, or HANG_S in all
 memory     a peak above MOST_MB
-stray      anything on stdout or stderr that isn't ours
+stray      anything on a command's stdout or stderr that isn't ours
 outside    a file opened, written or removed outside the case's folder
 left       a file left in the case's folder, or one of its files changed
 network    a connection to anywhere
@@ -47,6 +47,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a case is a matter of one core
 
+from ecodetect_cli.terminal import alone
 from mutations import PORT, SECRET, spoilt
 
 from ecodetect.errors import UserError
@@ -54,7 +55,10 @@ from ecodetect.errors import UserError
 HANG_S, MOST_MB = 90, 1000
 ROOM = 4 << 30  # of address space, beyond what there is when a worker starts: a case can't take the machine
 _KEPT_PER_KIND = 3
-_MODULES = ("ecodetect.describing", "ecodetect.scanning", "ecodetect_cli.info", "ecodetect_cli.scan")
+_MODULES = (
+    *("ecodetect.describing", "ecodetect.scanning", "ecodetect.converting"),
+    *("ecodetect_cli.info", "ecodetect_cli.scan", "ecodetect_cli.convert"),
+)
 _WRITTEN_S = 1_700_000_000  # when all files of cases were changed
 
 
@@ -90,7 +94,7 @@ class Target:
     most_s: float = 10
     kept: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    batch: int = 300
+    batch: int = 1000
     modules: tuple[str, ...] = ()
 
 
@@ -313,8 +317,6 @@ def _work(
                 re.sub(r"0x[0-9a-f]+|\d+", "#", printed[:60].partition("\n")[0]),
                 printed,
             )
-        if not kind and "\n" in text.strip():
-            kind, where = "stray", "a sentence of several lines"
         found = sandbox.noticed()
         if not kind and found:
             kind, where, text = found[0], found[1], f"{found}\n{text}"
@@ -524,6 +526,8 @@ class _Sandbox:
         if is_quiet:
             sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
             sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+            self._alone = alone()  # as the command line is: libraries may print in C as they like
+            self._alone.__enter__()
         _quiet()
         self._inotify = _watched((self.outside, self.here, self.root), self.outside)
         sys.addaudithook(self._on_event)
@@ -549,11 +553,12 @@ class _Sandbox:
     def listing(self) -> dict[str, tuple[int, int]]:
         """Size and time of what lies in the folder of the case, and of what is temporary."""
         found = {}
-        for folder in (self.case, self.temporary):
-            for path in folder.rglob("*"):
-                state = path.lstat()
-                if path.is_file():
-                    found[str(path.relative_to(self.root))] = (state.st_size, state.st_mtime_ns)
+        for top in (self.case, self.temporary):
+            for folder, _, names in os.walk(top):
+                for name in names:
+                    path = f"{folder}/{name}"
+                    state = os.lstat(path)
+                    found[path] = (state.st_size, state.st_mtime_ns)
         return found
 
     def watch(self, *, on: bool) -> None:
@@ -689,12 +694,8 @@ def _forget_peak() -> None:
 
 
 def _peak_mb() -> float:
-    """The peak of this process's memory, in MB."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The peak of this process's memory since it was forgotten, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _children_s() -> float:

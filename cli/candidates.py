@@ -24,6 +24,7 @@ from .scan import Bar, report
 @options.max_memory
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@options.timeout
 @options.strict
 def candidates(
     images: tuple[str, ...],

@@ -22,6 +22,7 @@ from .terminal import say, say_json
 @options.values
 @click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
+@options.timeout
 @options.strict
 def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: Any) -> int:
     """Say what training would see: which annotations, where they are complete, how they would be split.
@@ -39,7 +40,7 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
     from ecodetect.notes import Note
 
     if picture is not None:
-        pictures.writable(picture)
+        pictures.replaceable(picture, overwrite=False)
     asked = options.asked(given)
     settings = options.pairs(given.pop("settings"))
     facts = run(paths, asked, settings=settings, picture=picture, **given)

@@ -55,6 +55,7 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
 @options.overwrite
 @click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
 @click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")
+@options.timeout
 @options.strict
 def classify(
     detections: str,
@@ -108,7 +109,7 @@ def _of_pictures(
     if out is not None:
         writable(out, overwrite=how["overwrite"])
     if sheet is not None:
-        pictures.writable(sheet)
+        pictures.replaceable(sheet, overwrite=how["overwrite"])
     asked = {name: how[name] for name in ("vote", "views", "top", "bands", "nodata", "device")}
     values = options.unit_of(how["values"])
     with _Bar() as bar:
@@ -116,7 +117,7 @@ def _of_pictures(
     if sheet is not None:
         done.draw_errors(sheet)
     if out is not None:
-        done.write(out)
+        done.write(out, overwrite=how["overwrite"])
     options.tell(done.notes, shown=not as_json)
     if as_json:
         say_json(done.to_dict())

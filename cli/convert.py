@@ -18,6 +18,7 @@ from .terminal import say
 @options.class_column
 @options.place
 @options.overwrite
+@options.timeout
 @options.strict
 def convert(source: str, target: str, **how: Any) -> None:
     """Convert a layer or annotations to another format; the suffix of OUT names it.

@@ -41,6 +41,7 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+@options.timeout
 @options.strict
 def evaluate(
     detections: str,
@@ -74,7 +75,7 @@ def evaluate(
     if out is not None:
         formats.writable(out)
     if sheet is not None:
-        pictures.writable(sheet)
+        pictures.replaceable(sheet, overwrite=overwrite)
     radius, edge = given.pop("radius"), given.pop("ignore_edge")
     if radius == "contour":
         raise click.UsageError("--radius contour takes outlines from a raster, to train; give a length.")

@@ -25,6 +25,7 @@ from .terminal import say
 @options.values
 @options.device
 @options.overwrite
+@options.timeout
 @options.strict
 def explain(
     image: str, model: str, at: str | None, crs: str | None, out: str, overwrite: bool, **how: Any

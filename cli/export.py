@@ -23,6 +23,7 @@ from .terminal import say
 @options.class_column
 @options.place
 @options.overwrite
+@options.timeout
 @options.strict
 def export(
     source: str,

@@ -20,6 +20,7 @@ _MOST_CLASSES = 20  # all are in --json
 @click.option("--layer", metavar="NAME", help="Which layer, where a file has several.")
 @options.raster
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@options.timeout
 @options.strict
 def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -163,26 +164,35 @@ def _say(message: str, code: int) -> int:
     return code
 
 
+# -> the handler that is there when nobody else has set one (nohup has, for example)
+_STOPPING = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+
+
 class _Interrupts:
-    """Remembers that Ctrl-C was pressed: a library that is being imported makes another error of it."""
+    """Ctrl-C, also where the system says it with another signal: a shutdown, a scheduler, a closed terminal.
+
+    It remembers that it came: a library that is being imported makes another error of it.
+    """
 
     def __init__(self) -> None:
         self.seen = False
-        self._before: object = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            for name, usual in _STOPPING.items():
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is not None and signal.getsignal(number) == usual:
+                    self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
-        signal.default_int_handler(number, frame)
+        raise KeyboardInterrupt
 
 
 class _OneLineHandler(logging.Handler):

@@ -259,3 +259,22 @@ def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:
         return DOUBTFUL if strict and doubts and not code else code
 
     return run
+
+
+def timeout(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """--timeout: how long a file may take to open, in all that the command does."""
+
+    @click.option(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="Let a file take so long to open; what takes longer is refused. Default: 60.",
+    )
+    @functools.wraps(command)
+    def run(*arguments: Any, timeout: float | None, **given: Any) -> int | None:
+        from ecodetect import guard
+
+        with guard.timeout(timeout):
+            return command(*arguments, **given)
+
+    return run

@@ -87,6 +87,7 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@options.timeout
 @options.strict
 def scan(
     images: tuple[str, ...],

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.timeout
 @options.strict
 def train(
     paths: tuple[str, ...],

@@ -461,12 +461,15 @@ def check_answers(answers: Sequence[NDArray[np.float32]], name: str) -> None:
             raise BundleError(f"The model '{name}' is damaged: it answers what is no finite number.")
 
 
-def write(path: str | os.PathLike[str], bundle: Bundle) -> None:
-    """Write a bundle whole or not at all; the same bundle gives the same bytes."""
+def write(path: str | os.PathLike[str], bundle: Bundle, *, replace: bool = True) -> None:
+    """Write a bundle whole or not at all; the same bundle gives the same bytes.
+
+    replace : what lies there by now; else that is an error.
+    """
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
     try:
-        write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}))
+        write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}), replace=replace)
     except OSError as error:
         raise BundleError(f"{target} can't be written: {error.strerror or error}.") from error
 

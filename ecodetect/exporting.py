@@ -114,7 +114,7 @@ def export(
             f" of the largest value, and {_MOST_OFF:g} is allowed."
         )
     try:
-        write_whole(path, content)
+        write_whole(path, content, replace=overwrite)
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
     return Exported(path, len(content) / 1e6, difference, relative, tuple(_names(network)))

@@ -296,8 +296,25 @@ def describe_crs(crs: CRS | None) -> str:
 @lru_cache(maxsize=64)
 def authority_of(crs: CRS) -> str | None:
     """Registered name of a CRS, such as EPSG:32630; None where it has none."""
-    found = crs.to_authority(min_confidence=100)
+    found = registered(crs, 100)
     return ":".join(found) if found else None
+
+
+def registered(crs: CRS, confidence: int, authority: str | None = None) -> tuple[str, str] | None:
+    """Authority and code of a CRS that is registered; None where there is none that is surely the same.
+
+    confidence : of PROJ, in percent.  authority : only this one.
+    """
+
+    def found(one: CRS) -> tuple[str, str] | None:
+        known: tuple[str, str] | None = one.to_authority(auth_name=authority, min_confidence=confidence)
+        return known
+
+    # One with a transformation of its own (TOWGS84), on a datum that nobody knows, would be compared with all
+    # there are, for 14 s.
+    if crs.is_bound and crs.source_crs is not None and found(crs.source_crs) is None:
+        return None
+    return found(crs)
 
 
 # Beyond these a latitude or longitude is no overhang of a global grid but a mistake: no place on the Earth.

@@ -476,4 +476,6 @@ def _as_user_error(path: Path, error: BaseException) -> UserError:
         return journal_file.cannot_grow(path, text)
     if "unable to open" in text or "readonly" in text:
         return journal_file.cannot_write(path)
-    return UserError(f"The journal {path} is damaged; say --restart to search from the beginning.")
+    return UserError(
+        f"The journal {path} is damaged; remove it to search from the beginning.", parameter="restart"
+    )

@@ -151,8 +151,9 @@ def _check_head(descriptor: int, path: Path, *, any_schema: bool) -> None:
         raise _foreign(path)
     if not any_schema and _number(head, 60) != SCHEMA:
         raise UserError(
-            f"{path} is the journal of another version of ecodetect; finish the scan with that one, or say"
-            " --restart to begin anew."
+            f"{path} is the journal of another version of ecodetect; finish the scan with that one, or remove"
+            " it to begin anew.",
+            parameter="restart",
         )
 
 

@@ -97,10 +97,11 @@ class PictureAnswers:
         """The rows as CSV."""
         return "".join(f"{line}\n" for line in self.csv_lines())
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the rows as CSV, whole or not at all; see `writable`."""
         try:
-            write_whole(Path(path), self.to_csv().encode(errors="backslashreplace"))
+            content = self.to_csv().encode(errors="backslashreplace")
+            write_whole(Path(path), content, replace=overwrite)
         except OSError as error:
             raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
 

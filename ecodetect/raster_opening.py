@@ -49,6 +49,8 @@ _RELAYED = {
     "GDAL_HTTP_HEADERS": "",
     "GDAL_HTTP_NETRC": "NO",
 }
+# Where a GeoPackage can't be opened, GDAL would write beside it what it says of itself.
+_OF_DRIVER = {"GPKG": {"GDAL_PAM_ENABLED": "NO"}}
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
 # Drivers that may open a file in this process, with the words of `Source.format`.
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
@@ -171,7 +173,8 @@ def _attempt(source: Source, more: dict[str, Any]) -> Any:
     with options(source), quiet():
         for number, driver in enumerate(source.drivers):
             try:
-                return rasterio.open(source.name, driver=driver, sharing=False, **more)
+                with rasterio.Env(**_OF_DRIVER.get(driver, {})):
+                    return rasterio.open(source.name, driver=driver, sharing=False, **more)
             except FAULTS as error:
                 first = first if number else error
                 if source.is_remote and _is_of_network(error):

@@ -308,7 +308,7 @@ def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
         format_ = _FORMATS.get(likeliest or "", likeliest)
         if likeliest and likeliest not in drivers:
             raise RasterError(
-                f"{text} can't be opened: a {format_} is read only from this machine; download it."
+                f"{text} can't be opened: its format ({format_}) is read only from this machine; download it."
             )
         if likeliest:
             drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
@@ -332,8 +332,14 @@ def _missing(file: Path, text: str) -> str:
 
 def _head(file: Path, shown: str) -> bytes:
     try:
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
+        if not file.is_file():  # to open a pipe is to wait for who writes into it
+            raise RasterError(f"{shown} is no file but a pipe, a socket or a device.")
+        head = b""
+        if file.stat().st_size:  # files of the system that say 0 may never end
+            with file.open("rb") as stream:
+                head = stream.read(_HEAD)
+    except RasterError:
+        raise
     except OSError as error:
         raise RasterError(f"{shown} can't be read: {error.strerror or error}.") from error
     if not head:

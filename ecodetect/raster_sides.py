@@ -8,6 +8,7 @@ says, and whatever it names is looked at as in the raster itself.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 import unicodedata
@@ -34,8 +35,12 @@ _MOST_TEXT = 2**28  # bytes of a file with metadata
 _HEAD = 4096
 _SETTLED_S = 2.0  # a folder changed longer ago than the clock's grain keeps its listing
 
-# The last folder that was listed: its path, when it had changed, and its names as compared and as they are.
-_listed: tuple[str, int, list[tuple[str, str]]] = ("", 0, [])
+# Texts of satellites that GDAL takes up under names of their own (`…_MTL.txt`, `DIM_….XML`, `summary.txt`).
+_OF_SATELLITES = re.compile(r"(?:(?:mtl|metadata|rpc|summary)|(?:dim|rpc|hdr)[_-].*)\.(?:txt|xml|dim)$")
+
+_Names = list[tuple[str, str]]  # as compared and as they are, sorted
+# The last folder that was listed: its path, when it had changed, its names, and which are of satellites.
+_listed: tuple[str, int, _Names, list[str]] = ("", 0, [], [])
 
 
 def check_sides(file: Path, driver: str | None, shown: str) -> None:
@@ -44,6 +49,9 @@ def check_sides(file: Path, driver: str | None, shown: str) -> None:
     driver : that the raster itself will most likely be opened with.
     """
     opened = (*_OPENED, *_REDUCED_SETS) if driver == "NITF" else _OPENED
+    for name in _names(file.parent)[1]:
+        if _may_stall(file.parent / name):
+            raise RasterError(f"{shown} has beside it {name}, which is no file; remove it.")
     for side in sides(file):
         lower = side.name.lower()
         is_raster = lower.endswith((*opened, *_ERDAS))
@@ -101,7 +109,7 @@ def sides(file: Path) -> list[Path]:
     found = {}
     for stem in (file.name, file.stem):
         start = _compared(f"{stem}.")
-        names = _names(file.parent)
+        names = _names(file.parent)[0]
         for index in range(bisect_left(names, (start, "")), len(names)):
             compared, name = names[index]
             if not compared.startswith(start):
@@ -111,20 +119,21 @@ def sides(file: Path) -> list[Path]:
     return list(found.values())
 
 
-def _names(folder: Path) -> list[tuple[str, str]]:
-    """The names in a folder, as they are compared and as they are, sorted; kept while it is as it was."""
+def _names(folder: Path) -> tuple[_Names, list[str]]:
+    """The names in a folder, and which are of satellites; kept while it is as it was."""
     global _listed
     place = str(folder)
     try:
         changed = folder.stat().st_mtime_ns
         if _listed[:2] == (place, changed):
-            return _listed[2]
+            return _listed[2:]
         names = sorted((_compared(name), name) for name in os.listdir(folder))  # noqa: PTH208 - names only
     except OSError:
-        return []  # a folder that can't be listed: nor can GDAL
+        return [], []  # a folder that can't be listed: nor can GDAL
+    of_satellites = [name for compared, name in names if _OF_SATELLITES.search(compared)]
     if time.time() - changed / 1e9 > _SETTLED_S:
-        _listed = place, changed, names
-    return names
+        _listed = place, changed, names, of_satellites
+    return names, of_satellites
 
 
 def _compared(name: str) -> str:

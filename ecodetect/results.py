@@ -138,12 +138,15 @@ def write_results(
     asked: Settings,
     patches: Patches | None,
     classifier: Classifier | None = None,
+    *,
+    keep_any: bool = False,
 ) -> Summary:
     """Write what survives of all rasters into one file.
 
     jobs : rasters that were searched, with their numbers in the journal.
     patches : None, or how each detection becomes a candidate with a square around it.
     classifier : None, or what gives each detection a species.
+    keep_any : keep a file that lies there by now, under another name.
     Raises UserError when the file can't be written; the journal stays.
     """
     first = jobs[0][0]
@@ -188,7 +191,7 @@ def write_results(
             classes=detector.classes,
             metadata=_metadata(jobs, asked, patches, facts, expected, classifier),
         )
-        written = formats.write(path, stream, overwrite=True, keep_unknown=True)
+        written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
     return Summary(
         path=path,
         sources=tuple(job.source for job, _ in jobs),
@@ -209,10 +212,18 @@ def write_results(
 
 
 def write_scores(
-    job: Job, journal: Journal, number: int, path: Path, asked: Settings, progress: Progress | None
+    job: Job,
+    journal: Journal,
+    number: int,
+    path: Path,
+    asked: Settings,
+    progress: Progress | None,
+    *,
+    replace: bool,
 ) -> None:
     """Write the map of scores of a raster that was searched with it.
 
+    replace : what lies there by now.
     Raises UserError when the file can't be written; the journal stays.
     """
     work, needs = job.work, job.work.detector.needs
@@ -221,7 +232,7 @@ def write_scores(
     metadata = _metadata([(job, number)], asked, None, facts, [{}], None)
     grid = work.grid.reduced(needs.map_px)
     with closing(journal.pieces(number)) as pieces:
-        score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress)
+        score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress, replace=replace)
 
 
 @contextmanager

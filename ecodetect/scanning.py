@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,13 +109,14 @@ def scan(
     asked = Settings(model=model, **settings)
     with tempfile.TemporaryDirectory(prefix="ecodetect-") as folder:
         journal = Path(folder) / "journal" if out is None else _journal_path(Path(out))
+        outputs = [] if out is None else [("out", Path(out))]
+        _check_apart([os.fspath(image)], outputs, {"score_map": score_map})
         if out is not None:
             formats.writable(out)
             if Path(out).exists() and not overwrite:
                 raise UserError(f"{out} exists; say overwrite=True to replace it.")
         if score_map is not None:
             score_maps.writable(score_map)
-            _check_apart(os.fspath(score_map), [os.fspath(image)], [] if out is None else [Path(out)])
             if Path(score_map).exists() and not overwrite:
                 raise UserError(f"{score_map} exists; say overwrite=True to replace it.")
         with _Run(
@@ -132,9 +133,9 @@ def scan(
             empty = Detections.empty(job.grid, job.work.detector.kind, job.work.detector.classes)
             found = list(survivors(job, book, number))
             if score_map is not None:
-                run.write_map(Path(score_map))
+                run.write_map(Path(score_map), replace=overwrite)
             if out is not None:
-                run.write(Path(out))
+                run.write(Path(out), keep_any=not overwrite)
             return Detections.concatenate(found) if found else empty
 
 
@@ -170,7 +171,9 @@ def scan_files(
             f"--score-map is a map of one raster, but there are {len(rasters)}; scan them one by one."
         )
     for drawing in filter(None, (output.picture, output.sheet)):
-        pictures.writable(drawing)
+        pictures.replaceable(drawing, overwrite=output.overwrite)
+    flags = {"--score-map": output.score_map, "--picture": output.picture, "--sheet": output.sheet}
+    _check_apart(rasters, [("-o", path) for path in groups if out], flags)
     for name in (asked.model, *asked.others):
         models.opened(name)  # a model that can't be used is said once, not for each raster
     read_classifiers(output.classify)
@@ -188,7 +191,6 @@ def scan_files(
             raise UserError(f"{path} has no place for a species beside the class; write a .gpkg or .geojson.")
     if output.score_map:
         score_maps.writable(output.score_map)
-        _check_apart(output.score_map, rasters, list(groups))
     done: dict[Path, Summary] = {}
     failures: list[tuple[str, UserError]] = []
 
@@ -293,6 +295,7 @@ def _scan_group(
         if map_path is None or has_map:
             return summary, failures
         return _map_alone(images, path, map_path, asked, progress, summary)
+    is_new = not os.path.lexists(path)
     run = _Run(
         images,
         asked,
@@ -303,7 +306,7 @@ def _scan_group(
         verified=output.verified,
         is_mapped=map_path is not None,
         classify=output.classify,
-        is_new=not path.exists(),
+        is_new=is_new,
     )
     with run:
         if run.is_outrun:
@@ -311,12 +314,13 @@ def _scan_group(
         if not run.jobs:
             return None, run.failures
         if map_path is not None:
-            run.write_map(map_path)
-        summary = run.write(path, output.patches)
+            run.write_map(map_path, replace=output.overwrite or has_map)
+        summary = run.write(path, output.patches, keep_any=is_new)
         if output.picture or output.sheet:
-            job, number = run.jobs[0]
+            job, _ = run.jobs[0]
             with _opened(job.image, asked) as raster:
-                _draw(raster, asked, output, partial(survivors, job, run.journal, number), job)
+                raster.check_unchanged(job.state)
+                _draw(raster, asked, output, path, job.work.detector.classes, job.layout.cache_bytes)
     return replace(summary, seconds=time.monotonic() - started, score_map=map_path), run.failures
 
 
@@ -336,7 +340,7 @@ def _map_alone(
     with _Run(images, asked, _journal_path(map_path), map_path, progress=progress, is_mapped=True) as run:
         if not run.jobs:
             return None, run.failures
-        run.write_map(map_path, is_all=True)
+        run.write_map(map_path, replace=False, is_all=True)
     return replace(known, seconds=time.monotonic() - started, score_map=map_path), []
 
 
@@ -349,13 +353,23 @@ def _is_map_of(path: Path, image: str, asked: Settings) -> bool:
         return known == result_key([question(raster, asked).key], None)
 
 
-def _check_apart(score_map: str, rasters: Sequence[str], outputs: Sequence[Path]) -> None:
-    """Raise UserError where the map of scores would take the place of a raster or of the detections."""
-    for other in (*map(Path, rasters), *outputs):
-        if Path(score_map).absolute() == other.absolute() or (
-            other.exists() and Path(score_map).exists() and other.samefile(score_map)
-        ):
-            raise UserError(f"--score-map {score_map} would overwrite {other}; give it another name.")
+def _check_apart(
+    rasters: Sequence[str],
+    outputs: Sequence[tuple[str, Path]],
+    more: Mapping[str, str | os.PathLike[str] | None],
+) -> None:
+    """Raise UserError where a file to be written would take the place of a raster, or of another one.
+
+    outputs : with the names of their options.  more : option -> a file to be written beside them.
+    """
+    there = list(map(Path, rasters))
+    for flag, path in (*outputs, *((flag, Path(each)) for flag, each in more.items() if each is not None)):
+        for other in there:
+            if path.absolute() == other.absolute() or (
+                other.exists() and path.exists() and other.samefile(path)
+            ):
+                raise UserError(f"{flag} {path} would overwrite {other}; give it another name.")
+        there.append(path)
 
 
 def _known(
@@ -400,7 +414,7 @@ def _known(
     _tidy(path, [journal_key(key, asked, is_mapped=mapped) for key in keys for mapped in (False, True)])
     if output.picture or output.sheet:
         with _opened(images[0], asked) as raster:
-            _draw(raster, asked, output, partial(_as_written, path, raster), None)
+            _draw(raster, asked, output, path, classes, _PICTURE_CACHE_BYTES)
     answers = answers_of(bundles[0].card) if bundles else ()
     assert held.tally is not None
     summary = Summary.known(path, stated, held.tally, classes, answers)
@@ -439,43 +453,47 @@ def _tidy(path: Path, keys: list[str]) -> None:
         journal.close()
 
 
-def _as_written(path: Path, raster: Raster) -> list[Detections]:
-    """The detections in a file that a scan of `raster` wrote."""
-    layer = formats.read(path, grid=raster.grid, image=raster.name)
+def _as_written(path: Path, raster: Raster, classes: Sequence[str]) -> list[Detections]:
+    """The detections in a file that a scan of `raster` wrote.  classes : of the detector, in its order."""
+    # Ours are on the pixels as they are stored, whatever viewers make of the photograph.
+    grid = replace(raster.grid, orientation=1)
+    layer = formats.read(path, grid=grid, image=raster.name)
     if not len(layer):
         return []
-    geometry = layer.in_pixels(raster.grid)
-    labels = layer.columns.get("label", np.full(len(layer), "object", dtype=object))  # none in a label image
-    names, label = np.unique(labels.astype(str), return_inverse=True)
+    geometry = layer.in_pixels(grid)
+    alone = classes[0] if len(classes) == 1 else "object"  # a label image has no classes
+    labels = layer.columns.get("label", np.full(len(layer), alone, dtype=object)).astype(str)
+    names = tuple(dict.fromkeys((*classes, *sorted(set(labels.tolist())))))
+    number = {name: at for at, name in enumerate(names)}
+    label = np.array([number[name] for name in labels.tolist()], np.int64)
     score = np.asarray(layer.columns.get("score", np.ones(len(layer))), np.float64)
-    classes = tuple(names.tolist())
     if (shapely.get_type_id(geometry) != 0).all():
-        return [Detections(raster.grid, "polygon", geometry, score, label.astype(np.int64), classes)]
+        return [Detections(raster.grid, "polygon", geometry, score, label, names)]
     sizes, gsd = layer.columns.get("diameter_px"), raster.grid.gsd
     if gsd is not None and "diameter_m" in layer.columns:
         sizes = np.asarray(layer.columns["diameter_m"], np.float64) / np.sqrt(gsd[0] * gsd[1])
     xy = shapely.get_coordinates(shapely.centroid(geometry))
-    return [Detections(raster.grid, "point", xy, score, label.astype(np.int64), classes, sizes)]
+    return [Detections(raster.grid, "point", xy, score, label, names, sizes)]
 
 
 def _draw(
-    raster: Raster,
-    asked: Settings,
-    output: Output,
-    found: Callable[[], Iterable[Detections]],
-    job: Job | None,
+    raster: Raster, asked: Settings, output: Output, path: Path, classes: Sequence[str], cache_bytes: int
 ) -> None:
-    """Draw the pictures that were asked for.  job : None when nothing was searched."""
+    """Draw the pictures that were asked for.
+
+    path : the output. What it says is drawn, not what was found: so the pictures are the same whether it has
+    just been written or was there already.
+    """
     area = None
     if asked.aoi is not None:
         area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name)
-    cache = _PICTURE_CACHE_BYTES if job is None else job.layout.cache_bytes
-    with raster.env(cache_bytes=cache):
+    found = _as_written(path, raster, classes)
+    with raster.env(cache_bytes=cache_bytes):
         if output.picture:
             info = f"model: {models.title(asked.model)}"
-            draw_map(raster, found(), output.picture, title=raster.name, area=area, info=info)
+            draw_map(raster, found, output.picture, title=raster.name, area=area, info=info)
         if output.sheet:
-            draw_sheet(raster, found(), output.sheet)
+            draw_sheet(raster, found, output.sheet)
 
 
 def _together(images: Sequence[str], asked: Settings) -> Settings:
@@ -606,12 +624,17 @@ class _Run:
             self.journal.forget(number)
             raise
 
-    def write(self, path: Path, patches: Patches | None = None) -> Summary:
-        """Write what survives of all rasters; the journal has then served."""
+    def write(self, path: Path, patches: Patches | None = None, *, keep_any: bool) -> Summary:
+        """Write what survives of all rasters; the journal has then served.
+
+        keep_any : keep a file that lies there by now, under another name.
+        """
         classifier = None
         if self._classify:
             classifier = open_classifier(self._classify, device=self._asked.device)
-        summary = write_results(self.jobs, self.journal, path, self._asked, patches, classifier)
+        summary = write_results(
+            self.jobs, self.journal, path, self._asked, patches, classifier, keep_any=keep_any
+        )
         self._is_written = True
         share = None
         if self._shares:
@@ -628,10 +651,13 @@ class _Run:
         text = f"{self.journal.lost:,} parts of what had been done are damaged and are searched again."
         return [Note("journal-damaged", text, about=self._path.name)]
 
-    def write_map(self, path: Path, *, is_all: bool = False) -> None:
-        """Write the map of scores of the one raster.  is_all : nothing else is to be written."""
+    def write_map(self, path: Path, *, replace: bool, is_all: bool = False) -> None:
+        """Write the map of scores of the one raster.
+
+        replace : what lies there by now.  is_all : nothing else is to be written.
+        """
         job, number = self.jobs[0]
-        write_scores(job, self.journal, number, path, self._asked, self._progress)
+        write_scores(job, self.journal, number, path, self._asked, self._progress, replace=replace)
         self._is_written = is_all
 
 

@@ -25,6 +25,7 @@ from rasterio.enums import Resampling
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid, Window
 from ecodetect.raster_opening import FAULTS, quiet
+from ecodetect.whole_file import settle, staged
 
 BLOCK = 512  # cells along a side of the file's blocks
 _SUFFIXES = (".tif", ".tiff")
@@ -111,17 +112,20 @@ def write(
     classes: tuple[str, ...],
     metadata: Mapping[str, Any],
     progress: Callable[[str, float, float], None] | None = None,
+    *,
+    replace: bool = True,
 ) -> None:
     """Write a map beside its place and move it there: a band for each class, with its name, and overviews.
 
     pieces : sorted by block.  grid : of the cells.  metadata : JSON-able; its `key` says what is answered.
+    replace : what lies there; else that is an error.
     The bytes depend on these only. Raises UserError where the file can't be written; what was there stays.
     """
-    stage = path.with_name(f".{path.name}.part")
     total = grid.width * grid.height / 1e6
     try:
         # One thread: which of several ends first would order the blocks.
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="1"), quiet():
+        with staged(path) as folder, rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="1"), quiet():
+            stage = folder / path.name
             with rasterio.open(stage, "w", **_profile(grid, len(classes))) as file:
                 # At once, so that they come first in the file: by its mark a scan of a folder knows our own.
                 file.update_tags(TIFFTAG_SOFTWARE=_MARK, **{_MARK: json.dumps(metadata, ensure_ascii=True)})
@@ -140,14 +144,14 @@ def write(
             if factors:
                 _add_overviews(stage, factors)
             _check_whole(stage, factors)
-        with stage.open("rb+") as whole:
-            os.fsync(whole.fileno())
-        stage.replace(path)
+            with stage.open("rb+") as whole:
+                os.fsync(whole.fileno())
+            settle(stage, path, replace=replace)
+    except FileExistsError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}.") from error
     except (*FAULTS, OSError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} can't be written: {reason}; is the disk full?") from error
-    finally:
-        stage.unlink(missing_ok=True)
 
 
 def _profile(grid: Grid, count: int) -> dict[str, Any]:

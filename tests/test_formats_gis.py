@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import pytest
 import shapely
@@ -32,6 +33,7 @@ from ecodetect import formats
 from ecodetect.errors import LayerError
 from ecodetect.formats import ogr
 from ecodetect.formats.antimeridian import cut
+from ecodetect.formats.arrow_columns import geometries_of
 from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
 
@@ -1274,3 +1276,31 @@ def test_any_polygons_come_back(tmp_path: Path, name: str, places: Any, suffix: 
     found = formats.read(path, grid=grid)
     order = np.argsort(found.columns["id"]) if len(found) else slice(None)
     assert_same_place(found.in_pixels(grid)[order], shapes, 1e-6) if len(shapes) else None
+
+
+def test_an_outline_that_crosses_itself_without_end_is_left_out(tmp_path: Path) -> None:
+    ring = np.random.default_rng(0).uniform(0, 1000, (6000, 2))
+    tangled, sound = shapely.Polygon(ring), shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)])
+    layer = geopandas.GeoDataFrame({"label": ["a", "b"]}, geometry=[tangled, sound], crs="EPSG:32631")
+    layer.to_file(tmp_path / "crowns.gpkg", engine="pyogrio")
+    found = formats.read(tmp_path / "crowns.gpkg")
+    assert found.columns["label"].tolist() == ["b"]
+    assert "crosses itself more than 500 times was left out" in " ".join(map(str, found.notes))
+
+
+@pytest.mark.parametrize("kind", [b"\x01\x07\0\0\0\x01\0\0\0", b"\0\0\0\0\x07\0\0\0\x01"])
+def test_collections_within_collections_end(kind: bytes) -> None:
+    point = shapely.to_wkb(shapely.Point(1, 2))
+    found = geometries_of(pa.array([kind * 1_000_000 + point, kind * 3 + point], pa.binary()))
+    assert found[0] is None
+    assert shapely.get_coordinates(found[1]).tolist() == [[1, 2]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+@pytest.mark.parametrize(
+    "name", ["a.gpkg", "a.geojson", "a.shp", "a.csv", "a.xml", "a.parquet", "a.kml", "a.gml"]
+)
+def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(LayerError, match="is no file but a pipe"):
+        formats.read(tmp_path / name)

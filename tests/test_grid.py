@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 
 from ecodetect.errors import GridError
-from ecodetect.grid import IDENTITY, Affine6, Grid, Window, describe_crs, horizontal, transformed
+from ecodetect.grid import IDENTITY, Affine6, Grid, Window, describe_crs, horizontal, registered, transformed
 
 places = st.integers(-1000, 1000)
 lengths = st.integers(0, 500)
@@ -328,3 +329,13 @@ def test_no_way_to_another_planet() -> None:
             ),
             europa,
         )
+
+
+def test_a_crs_on_a_datum_of_nobody_is_known_as_such_in_time() -> None:
+    crs = CRS.from_wkt(
+        'GEOGCS["x",DATUM["MIF 999",SPHEROID["GRS 80",6378137,298.257222101],TOWGS84[0,0,0,0,0,0,0]],'
+        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]]'
+    )
+    began = time.process_time()
+    assert registered(crs, 70, "EPSG") is None
+    assert time.process_time() - began < 5  # PROJ alone takes 14 s of a core

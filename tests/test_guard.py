@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ecodetect_cli.main import main
 
 from ecodetect import guard
 from ecodetect.errors import LayerError, RasterError, UserError
@@ -168,3 +169,16 @@ def test_it_ends_with_its_parent_however_that_dies(number: signal.Signals) -> No
     gone, alive = psutil.wait_procs([child], timeout=5)
     assert gone
     assert not alive
+
+
+def test_the_command_line_gives_a_file_more_or_less_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    monkeypatch.setattr(guard, "call", lambda *_, **__: limits.append(guard._limit(0)) or "AAIGrid")
+    grid = tmp_path / "a.asc"
+    grid.write_text("ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n3 4\n", encoding="ascii")
+    assert main(["info", str(grid), "--timeout", "7"]) == 0
+    assert main(["info", str(grid)]) == 0
+    assert limits == [7, 60]
+    assert main(["info", str(grid), "--timeout", "0"]) == 2

@@ -125,7 +125,7 @@ LAYERS = [
         "ecodetect.formats.text_reading",
         "ecodetect.formats.usable",
     ],
-    ["ecodetect.formats.protocol"],
+    ["ecodetect.formats.protocol", "ecodetect.formats.tangled"],
     ["ecodetect.confusion"],
     ["ecodetect.raster_sides"],  # masks have side files too
     ["ecodetect.raster_hdf5", "ecodetect.raster_references", "ecodetect.vrt_mosaic"],

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from command_line import Run
+from listening import listening
 from lying_server import Answer, Asked, at_first, honest, saying, serving
 from rasterio.io import MemoryFile
 
@@ -280,6 +282,32 @@ def test_a_file_replaced_during_a_scan_gives_no_result(ortho: bytes, tmp_path: P
     assert not (tmp_path / "remote.csv").exists()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["info", "{}/a.geojson"],
+        ["convert", "{}/a.gpkg", "out.csv"],
+        ["check", "{sample}/dryland.tif", "{}/a.geojson"],
+        ["scan", "{sample}/cells.png", "-m", "blobs", "--aoi", "{}/a.geojson", "-o", "out.csv"],
+        ["scan", "{sample}/cells.png", "-m", "{}/a.safetensors", "-o", "out.csv"],
+        ["evaluate", "/vsicurl/{}/a.csv", "{sample}/cells.csv"],
+    ],
+    ids=lambda call: call[0],
+)
+def test_nothing_but_a_raster_is_read_from_an_address(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(b"{}") as lying:
+        address = f"http://127.0.0.1:{lying.port}"
+        ran = ecodetect(*(part.format(address, sample=sample_data) for part in call))
+        assert not lying.asked
+    assert ran.code == 2
+    assert address in ran.err
+    assert "download it" in ran.err
+    assert ran.err.count("\n") == 1
+
+
 # -- cloud storage -------------------------------------------------------------------------------------------
 
 
@@ -325,3 +353,23 @@ def test_cloud_storage_in_which_a_file_is_replaced(
                 lying.content = file.read()
             with pytest.raises(RasterError, match="has changed"):
                 raster.check_unchanged(raster.state)
+
+
+def test_what_a_file_on_a_server_names_is_not_followed(server: Server, tmp_path: Path) -> None:
+    place = f"http://127.0.0.1:{server.server_port}"
+    content = (server.folder / "plain.tif").read_bytes()
+    tagged = server.folder / "tagged.tif"
+    tagged.write_bytes(content)
+    with listening() as address:
+        with rasterio.open(tagged, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=f"/vsicurl/http://{address}/x.tif")
+        with pytest.raises(RasterError, match=r"tagged\.tif names a file with its overviews"):
+            open_raster(f"{place}/tagged.tif")
+    for name, begins in (
+        ("a.nc", b"\x89HDF\r\n\x1a\n"),
+        ("a.pix", b"PCIDSK  "),
+        ("a.gpkg", b"SQLite format 3\0"),
+    ):
+        (server.folder / name).write_bytes(begins + bytes(5000))
+        with pytest.raises(RasterError, match=f"{name} can't be opened.*download it"):
+            open_raster(f"{place}/{name}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,19 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
 def test_the_content_counts_not_the_name(tmp_path: Path) -> None:
     write(tmp_path / "a.png", driver="PNG").rename(tmp_path / "a.tif")
     assert read(tmp_path / "a.tif").shape == (3, 64, 64)
+
+
+def test_nothing_is_written_beside_what_cannot_be_opened(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.gpkg", driver="GPKG", crs="EPSG:3857", transform=rasterio.Affine(1, 0, 0, 0, -1, 0)
+    )
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(note="x")
+    with sqlite3.connect(path) as base:
+        base.execute("UPDATE gpkg_tile_matrix SET matrix_height = x'4750'")
+    base.close()
+    refusal(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.gpkg"]
 
 
 def test_subdatasets_are_listed_and_can_be_named(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def test_side_files_of_side_files_are_looked_at(tmp_path: Path) -> None:
         use(path)
 
 
+def test_a_folder_is_no_side_file(tmp_path: Path) -> None:
+    """GDAL would look for a Zarr array in it."""
+    path = write(tmp_path, "GTiff")
+    (tmp_path / "a.tif.files").mkdir()
+    use(path)
+    (tmp_path / "a.tif.ovr").mkdir()
+    with pytest.raises(RasterError, match=r"a\.tif\.ovr, which is no file"):
+        use(path)
+
+
 def test_a_side_file_begins_as_one_format_only(tmp_path: Path) -> None:
     path = write(tmp_path, "GTiff")
     content = write(tmp_path / "other", "GTiff").read_bytes()
@@ -197,6 +207,11 @@ def test_links_out_of_the_folder_and_pipes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RasterError, match="is no file"):
             use(path)
         side.unlink()
+    for name in ("b_MTL.txt", "DIM_b.XML", "summary.txt", "METADATA.DIM", "a_RPC.TXT"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(RasterError, match="is no file"):
+            use(path)
+        (tmp_path / name).unlink()
     os.mkfifo(tmp_path / "pipe.tif")
     for name in (tmp_path / "pipe.tif", f"GTIFF_DIR:1:{tmp_path / 'pipe.tif'}", "/dev/zero"):
         with pytest.raises(RasterError, match="is no file"):

@@ -1,10 +1,14 @@
 """The scan from files to files: whole, resumable, one bad file at a time."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
+import signal
 import sqlite3
+import time
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -12,6 +16,8 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from ecodetect_cli.scan import Bar
+from PIL import Image
 from rasterio.transform import Affine, from_origin
 
 import ecodetect
@@ -139,7 +145,7 @@ def test_an_interrupted_scan_goes_on_to_the_same_bytes(tmp_path, suffix):
 def test_a_scan_stopped_while_it_writes_says_how_to_go_on(tmp_path, monkeypatch):
     path, out = write_scene(tmp_path / "a.tif"), tmp_path / "out.geojson"
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -457,3 +463,99 @@ def test_restart_leaves_the_journal_of_a_scan_at_work(tmp_path, ecodetect):
         file.seek(4000)
         file.truncate()  # damaged
     assert ecodetect("scan", path, "-m", "threshold", "-o", tmp_path / "out.gpkg", "--restart").code == 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation"), [("geojson", 1), ("gpkg", 1), ("shp", 1), ("png", 1), ("csv", 6)]
+)
+def test_pictures_are_the_same_drawn_with_the_scan_and_from_its_output(tmp_path, suffix, orientation):
+    """Formats round differently, or have no scores: what the file says is drawn in either case."""
+    with rasterio.open(write_scene(tmp_path / "a.tif")) as scene:
+        photo = Image.fromarray(scene.read(1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    image, out = tmp_path / ("photo.jpg" if orientation != 1 else "a.tif"), tmp_path / f"out.{suffix}"
+
+    def drawn(name):
+        output = Output(picture=str(tmp_path / f"{name}map.png"), sheet=str(tmp_path / f"{name}sheet.jpg"))
+        (summary,), _ = scan_files([image], Settings(model="blobs"), str(out), output)
+        assert summary.total > 5
+        return Path(output.picture).read_bytes(), Path(output.sheet).read_bytes()
+
+    assert drawn("with") == drawn("from")
+
+
+@pytest.mark.parametrize("written", [0, 32_503_680_000], ids=["in 1970", "in 3000"])
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, written):
+    """Neither the machine's, to and fro, nor that of the one on which the raster was written."""
+    path = write_scene(tmp_path / "a.tif", size=400)
+
+    def found(name):
+        (summary,), _ = scan_files([path], IN_TILES, str(tmp_path / name))
+        assert summary.seconds >= 0
+        return (tmp_path / name).read_bytes()
+
+    before = found("before.csv")
+    os.utime(path, (written, written))
+    days = itertools.cycle([0.0, 4e9, 1.7e9])
+    monkeypatch.setattr(time, "time", lambda: next(days))
+    assert found("after.csv") == before
+
+
+def test_what_comes_while_a_scan_runs_is_kept(tmp_path):
+    path, out = write_scene(tmp_path / "a.tif", size=400), tmp_path / "out.csv"
+
+    def another_program(name, done, total):
+        if done == total:
+            out.write_text("theirs")
+
+    (summary,), _ = scan_files([path], IN_TILES, str(out), progress=another_program)
+    assert (tmp_path / "out.edited.csv").read_text() == "theirs"
+    assert "edits-kept" in {note.code for note in summary.notes}
+    assert formats.read(out).columns["score"].size == summary.total
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-o", "x.gpkg", "--sheet", "a.png"),
+        ("-o", "x.gpkg", "--picture", "p.png", "--sheet", "p.png"),
+        ("-o", "x.png", "--picture", "x.png"),
+        ("-o", "a.png", "--overwrite"),
+        ("-o", "x.gpkg", "--picture", "photo.png"),
+    ],
+)
+def test_a_scan_replaces_no_raster_and_no_picture_of_others(tmp_path, monkeypatch, ecodetect, flags):
+    monkeypatch.chdir(tmp_path)
+    with rasterio.open(write_scene(tmp_path / "a.tif")) as scene:
+        pixels = scene.read(1)
+    (tmp_path / "a.tif").unlink()
+    for name in ("a.png", "photo.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    done = ecodetect("scan", "a.png", "-m", "threshold", *flags)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_the_system_ends_a_scan_with_is_as_ctrl_c(tmp_path, monkeypatch, ecodetect, name):
+    number = getattr(signal, name, None)
+    if number is None or signal.getsignal(number) != signal.SIG_DFL:
+        pytest.skip("not here, or somebody else's")
+    path = write_scene(tmp_path / "a.tif", size=400)
+
+    def shut_down(bar, source, done, total):
+        if done > total / 2:
+            signal.raise_signal(number)
+
+    flags = ("-m", "threshold", "--tile", 64, "--workers", 1, "-o", tmp_path / "out.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "show", shut_down)
+        done = ecodetect("scan", path, *flags)
+    assert done.code == 130
+    assert "out.csv.journal: run the same command again to go on." in done.err
+    assert signal.getsignal(number) == signal.SIG_DFL
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.tif", "out.csv.journal"}
+    assert ecodetect("scan", path, *flags).code == 0

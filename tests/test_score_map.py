@@ -250,7 +250,7 @@ def test_a_scan_killed_between_map_and_detections_can_be_run_again(
 ) -> None:
     image, out = raster(tmp_path / "a.tif"), tmp_path / "map.tif"
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -276,11 +276,10 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_later(
     out = tmp_path / "m.safetensors"
     flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
 
-    def full(target: Path, content: bytes) -> None:
+    def full(target: Path, content: bytes, *, replace: bool = True) -> None:
         if target.name == name:
-            target.with_name(f".{target.name}.part").write_bytes(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        whole_file.write_whole(target, content)
+        whole_file.write_whole(target, content, replace=replace)
 
     with monkeypatch.context() as patch:
         for module in (bundle, checkpoint):
@@ -293,6 +292,34 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_later(
     resume = ["--resume"] if (tmp_path / "m.safetensors.training").exists() else []
     assert ecodetect("train", *pair, *flags, *resume).code == 0
     assert bundle.read_card(out).metrics[0]["n"] > 5
+
+
+@pytest.mark.usefixtures("small")
+def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is_not_its_own(
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    out = tmp_path / "m.safetensors"
+    flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(folder: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "remove", killed)
+        with pytest.raises(Killed):
+            ecodetect("train", *pair, *flags)
+    right = out.read_bytes()
+    theirs = tmp_path / "m.safetensors.training" / "notes.txt"
+    theirs.write_text("theirs")
+    assert ecodetect("train", *pair, *flags, "--resume").code == 0
+    assert out.read_bytes() == right
+    assert [entry.name for entry in theirs.parent.iterdir()] == ["notes.txt"]
+    refused = ecodetect("train", *pair, *flags, "--resume")
+    assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
 
 
 # -- what is derived from the data -------------------------------------------------------------------------

@@ -24,7 +24,7 @@ import importlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,7 @@ from ecodetect.formats.shown_upright import read_turned
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.whole_file import announce, made_in, settle, staged, sync
 
 _HEAD_BYTES = 65_536  # what `recognises` sees of a file
 
@@ -331,40 +332,78 @@ def _writer(target: Path) -> Format:
 def writable(path: str | os.PathLike[str]) -> None:
     """Raise LayerError, before work starts, where `write` can't succeed."""
     target = Path(path)
-    _writer(target)
+    module = _module(_writer(target))
+    _check_plain(target)
+    with _staging(target):
+        _check_beside(target, module)
+
+
+def _check_plain(target: Path) -> None:
+    """Raise LayerError where something lies that is no file."""
     if target.is_dir():
         raise LayerError(f"{target} is a folder; give the name of a file.")
-    with _staging(target):
-        pass
+    if os.path.lexists(target) and not target.is_file():
+        raise LayerError(f"{target} is no file that could be replaced; choose another name.")
+
+
+def _check_beside(target: Path, module: Any, made: Iterable[Path] = ()) -> None:
+    """Raise LayerError where files would be replaced or removed that belong to no output.
+
+    made : files that are to be put beside it.
+    """
+    side = content.side_of(target)
+    if os.path.lexists(side) and content.read_side(target) is None:
+        raise LayerError(
+            f"{side} isn't ecodetect's, whose own would lie there; move it or choose another name."
+        )
+    if os.path.lexists(target):
+        return  # what lies beside it belongs to it
+    suffixes = getattr(module, "SIDE_SUFFIXES", ())
+    for place in (*(target.with_name(target.stem + suffix) for suffix in suffixes), *made):
+        if place not in (side, target.with_suffix(".qml")) and os.path.lexists(place):
+            raise LayerError(
+                f"{place} is there without {target.name} and would be lost; move it or choose another name."
+            )
 
 
 def write(
-    path: str | os.PathLike[str], stream: Stream, *, overwrite: bool = False, keep_unknown: bool = False
+    path: str | os.PathLike[str],
+    stream: Stream,
+    *,
+    overwrite: bool = False,
+    keep_unknown: bool = False,
+    keep_any: bool = False,
 ) -> Written:
     """Write a stream of features whole or not at all; the suffix names the format.
 
     overwrite : replace an existing file. It stays as it is until the new one is complete, and it is kept
         under another name, which `notes` says, where somebody has edited it since it was written.
     keep_unknown : keep it also where it doesn't say what was written.
+    keep_any : keep it whatever it is.
     Raises LayerError in one sentence: unknown suffix, file exists, a frame it can't hold, disk full.
     """
     target = Path(path)
     entry = _writer(target)
-    if target.is_dir():
-        raise LayerError(f"{target} is a folder; give the name of a file.")
-    if target.exists() and not overwrite:
+    _check_plain(target)
+    if os.path.lexists(target) and not overwrite:
         raise LayerError(f"{target} exists; say --overwrite to replace it.")
     module = _module(entry)
     with _staging(target) as stage:
+        _check_beside(target, module)
         written = _written(stage / target.name, stream, module)
         if entry.has_qml and stream.geometry_type != "Unknown":
             _place_style(stage / target.name, target, stream)
         stale = getattr(module, "SIDE_SUFFIXES", ())
-        kept = _keep(target, stale, keep_unknown=keep_unknown) if target.exists() else None
-        _move(stage, target, stale=stale)
+        kept = None
+        if overwrite and os.path.lexists(target):
+            _check_plain(target)
+            kept = _keep(target, stale, keep_unknown=keep_unknown, keep_any=keep_any)
+        _check_beside(target, module, [target.parent / each.relative_to(stage) for each in made_in(stage)])
+        _move(stage, target, stale=stale, overwrite=overwrite)
     notes = written.notes
     if kept is not None:
-        text = f"it isn't as ecodetect wrote it, so it is kept as {kept.name} beside the new one."
+        why = "came while this was made" if keep_any else "isn't as ecodetect wrote it"
+        text = f"what lay there {why}, so it is kept as {kept.name} beside the new one."
         notes = (*notes, Note("edits-kept", text, about=target.name))
     return replace(written, path=target, notes=notes)
 
@@ -385,7 +424,7 @@ def _written(path: Path, stream: Stream, module: Any) -> Written:
     return written
 
 
-def _keep(target: Path, beside: tuple[str, ...], *, keep_unknown: bool) -> Path | None:
+def _keep(target: Path, beside: tuple[str, ...], *, keep_unknown: bool, keep_any: bool) -> Path | None:
     """Give an edited file, and what belongs to it, another name, which is returned; None: it isn't edited.
 
     beside : suffixes of its side files.
@@ -395,7 +434,7 @@ def _keep(target: Path, beside: tuple[str, ...], *, keep_unknown: bool) -> Path 
         is_kept = held.is_edited or (keep_unknown and not held.is_as_written)
     except LayerError:
         is_kept = True  # so much changed that it can't be read
-    if not is_kept:
+    if not (is_kept or keep_any or _is_open_elsewhere(target)):
         return None
     kept = kept_name(target)
     for suffix in beside:
@@ -407,11 +446,17 @@ def _keep(target: Path, beside: tuple[str, ...], *, keep_unknown: bool) -> Path 
     return kept
 
 
+def _is_open_elsewhere(target: Path) -> bool:
+    """Whether a database beside it holds changes that aren't in it yet: it is open in QGIS, say."""
+    wal = Path(f"{target}-wal")
+    return wal.is_file() and wal.stat().st_size > 0
+
+
 def kept_name(target: Path) -> Path:
     """The name under which an edited file is kept: `x.edited.gpkg`, or `x.edited2.gpkg`, … if it is taken."""
     for number in count(1):
         kept = target.with_name(f"{target.stem}.edited{number if number > 1 else ''}{target.suffix}")
-        if not kept.exists():
+        if not os.path.lexists(kept):
             return kept
     raise AssertionError("numbers don't end")
 
@@ -425,11 +470,9 @@ def _staging(target: Path) -> Iterator[Path]:
     folder = target.parent
     if not folder.is_dir():
         raise LayerError(f"{target} can't be written: the folder {folder} doesn't exist; make it first.")
-    stage = folder / f".{target.name}.part"
     try:
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir()
-        yield stage
+        with staged(target) as stage:
+            yield stage
     except UserError:
         raise
     except OSError as error:
@@ -438,14 +481,12 @@ def _staging(target: Path) -> Iterator[Path]:
                 f"The disk is full while writing {target}; free space and run the same command again."
             ) from error
         raise LayerError(f"{target} can't be written: {reason(error)}.") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _place_style(staged: Path, target: Path, stream: Stream) -> None:
     """Put a style for QGIS beside `target`, unless the user has saved one there."""
     place = target.with_suffix(".qml")
-    if place.exists() and not is_ours(place):
+    if os.path.lexists(place) and not (place.is_file() and is_ours(place)):
         return
     write_beside(staged, style(stream.geometry_type, tuple(stream.columns), stream.classes))
     staged.with_suffix(".qml").replace(place)  # of its own: without the layer it harms nobody
@@ -458,35 +499,33 @@ def _is_full(error: OSError, folder: Path) -> bool:
     return error.errno is None and shutil.disk_usage(folder).free < 1 << 20
 
 
-def _move(stage: Path, target: Path, *, stale: tuple[str, ...]) -> None:
+def _move(stage: Path, target: Path, *, stale: tuple[str, ...], overwrite: bool) -> None:
     """Move what lies in `stage` beside `target`, the target itself last.
 
     stale : suffixes of side files; those of an older output that have no successor are removed.
+    overwrite : replace the target.
     """
-    made = sorted(found for found in stage.rglob("*") if found.is_file())
+    made = made_in(stage)
     for file in made:
-        _sync(file)
-    others = [file for file in made if file.relative_to(stage) != Path(target.name)]
+        sync(file)
+    others = {
+        file: target.parent / file.relative_to(stage)
+        for file in made
+        if file.relative_to(stage) != Path(target.name)
+    }
     if others or stale:
         # The old main file goes first: killed in between, nothing looks like a whole output that isn't one.
-        target.unlink(missing_ok=True)
-        for suffix in stale:
-            target.with_name(target.stem + suffix).unlink(missing_ok=True)
-    if not content.side_of(stage / target.name).exists():
+        announce(stage, list(others.values()))
+        if overwrite:
+            target.unlink(missing_ok=True)
+            for suffix in stale:
+                target.with_name(target.stem + suffix).unlink(missing_ok=True)
+    if overwrite and not content.side_of(stage / target.name).exists():
         content.side_of(target).unlink(missing_ok=True)  # of what was there before
-    for file in others:
-        place = target.parent / file.relative_to(stage)
+    for file, place in others.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         file.replace(place)
     if len(others) < len(made):
-        (stage / target.name).replace(target)
+        settle(stage / target.name, target, replace=overwrite)
     if os.name == "posix":
-        _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(target.parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,15 @@ from numpy.typing import NDArray
 from ecodetect.formats.curves import from_wkb, is_curved
 from ecodetect.layer import Geometries
 
+# How a collection begins in WKB, in either order of bytes, with or without heights. GEOS reads those within
+# others by calling itself, until the stack ends.
+_COLLECTION = re.compile(
+    rb"\x01[\x07\xef\xd7\xbf][\x00\x03\x07\x0b]\x00[\x00\x20\x40\x60\x80\xa0\xc0\xe0]"
+    rb"|\x00[\x00\x20\x40\x60\x80\xa0\xc0\xe0]\x00[\x00\x03\x07\x0b][\x07\xef\xd7\xbf]"
+)
+_MOST_COLLECTIONS = 64
+_HEAD_BYTES = 1 << 16  # deep ones begin with the beginnings of all
+
 
 def geometries_of(wkb: Any) -> Geometries:
     """shapely geometries of a column of WKB, curves made straight.
@@ -23,6 +33,9 @@ def geometries_of(wkb: Any) -> Geometries:
     """
     values = np.empty(len(wkb), dtype=object)
     values[:] = wkb.to_pylist()
+    for row, value in enumerate(values):
+        if value is not None and len(_COLLECTION.findall(value, 0, _HEAD_BYTES)) > _MOST_COLLECTIONS:
+            values[row] = None
     curved = [row for row, value in enumerate(values) if value is not None and is_curved(value)]
     straight = [_straight(value) for value in values[curved]]
     values[curved] = None

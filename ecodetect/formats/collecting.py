@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import LayerError
+from ecodetect.formats.tangled import MOST_CROSSINGS, is_tangled
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Kind, Note
@@ -92,6 +93,8 @@ def areal(shape: Shape) -> Shape:
     """The polygonal part of a shape, mended where it crosses itself; raises Unusable where there is none."""
     try:
         if not shape.is_valid:
+            if is_tangled(shape):
+                raise Unusable(f"a shape that crosses itself more than {MOST_CROSSINGS} times")
             shape = shapely.make_valid(shape)
         if shape.geom_type not in ("Polygon", "MultiPolygon"):
             parts = [p for p in shapely.get_parts(shape) if p.geom_type in ("Polygon", "MultiPolygon")]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from ecodetect.formats.tangled import is_tangled
 from ecodetect.grid import Floats
 
 _STEP = math.radians(2.0)  # of a chord
@@ -188,6 +189,8 @@ def _made(kind: int, parts: list[tuple[int, Any]]) -> Any:
     if kind == _CURVED:
         return _polygon([xy for _, xy in parts])
     if kind in (_FACETS, _TIN):  # a body or a ground: seen from above it is one area
+        if any(is_tangled(facet) for _, facet in parts):
+            raise ValueError("a facet that crosses itself too often")
         flat = [shapely.make_valid(facet) for _, facet in parts]
         return shapely.union_all([facet for facet in flat if facet.area > 0])
     shapes = [_finished(made) for _, made in parts]

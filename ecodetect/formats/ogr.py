@@ -223,6 +223,8 @@ def _spoken_once(path: Path) -> Iterator[None]:
             yield
         except LayerError:
             raise
+        except NameError as error:  # pyogrio's own, where a CRS is text in no UTF-8
+            raise LayerError(f"{path} can't be read: what it says of its CRS isn't text in UTF-8.") from error
         except (RuntimeError, ValueError, UnicodeError) as error:
             raise LayerError(f"{path} can't be read: {reason(error)}.") from error
 

@@ -14,7 +14,7 @@ from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.collecting import exchanged_note
 from ecodetect.formats.metadata import PIXEL_UP
 from ecodetect.formats.usable import usable
-from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, transformed
+from ecodetect.grid import WGS84, Floats, Grid, describe_crs, horizontal, registered, transformed
 from ecodetect.layer import Geometries, Layer, Stream
 from ecodetect.notes import Note
 
@@ -202,8 +202,8 @@ def _known(crs: CRS, grid: Grid | None) -> CRS:
     flat = horizontal(crs)
     if grid is not None and grid.crs is not None and flat.equals(grid.crs, ignore_axis_order=True):
         return grid.crs
-    found = flat.to_authority(auth_name="EPSG", min_confidence=70)
-    if found is None:
+    code = registered(flat, 70, "EPSG")
+    if code is None:
         return flat
-    registered = CRS.from_authority(*found)
-    return grid.crs if grid is not None and grid.crs is not None and registered == grid.crs else registered
+    known = CRS.from_authority(*code)
+    return grid.crs if grid is not None and grid.crs is not None and known == grid.crs else known

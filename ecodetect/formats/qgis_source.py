@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ecodetect.errors import LayerError
@@ -11,14 +12,20 @@ BY_NUMBER = "|layerid="  # begins what stands for a layer's name where its numbe
 _MEANINGLESS = ("uniquegeometrytype",)  # for QGIS's own lists
 
 
+_ADDRESS = re.compile(r"^\w{2,}:/|^/vsi\w+/")
+
+
 def source_of(path: str | os.PathLike[str], layer: str | None = None) -> tuple[Path, str | None]:
     """The file that a path means, and the layer in it: its name, `BY_NUMBER` and its number, or None.
 
     path : of a file, perhaps with `|layername=NAME` or `|layerid=N` behind it, perhaps in quotes.
     layer : the layer that is named otherwise.
-    Raises LayerError for what else QGIS may write, such as a subset, which isn't read.
+    Raises LayerError for what else QGIS may write, such as a subset, which isn't read, and for an address.
     """
     text = os.fspath(path)
+    if _ADDRESS.search(text) and not Path(text).exists():
+        shown = re.sub(r":/(?!/)", "://", text, count=1)  # as it was before somebody made a path of it
+        raise LayerError(f"{shown} is an address: only rasters are read from one; download it.")
     if "|" not in text or Path(text).exists():
         return Path(text), layer
     name, *parts = _unquoted(text).split("|")

@@ -65,7 +65,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
 def _beside(path: Path, suffix: str) -> Path | None:
     """The file with this suffix beside the .shp; None where there is none."""
     for name in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
-        if name.exists():
+        if name.is_file():
             return name
     return None
 

@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely import GeometryType
 
+from ecodetect.formats.tangled import MOST_CROSSINGS, is_tangled
 from ecodetect.layer import Geometries
 from ecodetect.notes import Note
 from ecodetect.parts import several
@@ -64,6 +65,16 @@ def usable(
         found, in_degrees=in_degrees
     )  # an outline that crosses itself has several, but is one
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
+    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
+    tangled = np.zeros(len(found), np.bool_)
+    tangled[[row for row in crossing if is_tangled(found[row])]] = True
+    more = f"more than {MOST_CROSSINGS} times"
+    leave_out(
+        tangled,
+        f"1 polygon that crosses itself {more} was",
+        f"{{}} polygons that cross themselves {more} were",
+    )
+    is_polygon = is_polygon[~tangled]
     crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
     if len(crossing):
         found[crossing] = [_repaired(shape) for shape in found[crossing]]

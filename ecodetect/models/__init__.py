@@ -39,7 +39,8 @@ def resolve(name: str | os.PathLike[str]) -> Path | None:
     if any(mark and mark in text for mark in (os.sep, os.altsep, "/")) or text.lower().endswith(SUFFIXES):
         path = Path(text)
         if not path.is_file():
-            raise UserError(f"There is no model {path}.")
+            more = "; models are read from files on this machine: download it" if "://" in text else ""
+            raise UserError(f"There is no model {text}{more}.")
         return path
     inside = shipped(text)
     if inside is not None:

@@ -9,7 +9,7 @@ the raster, `marks` draws objects, `frame` is what stands around a map, `choice`
 """
 
 from ecodetect.pictures.explanation import Heat, draw_explanation
-from ecodetect.pictures.files import writable
+from ecodetect.pictures.files import replaceable, writable
 from ecodetect.pictures.map import draw_map
 from ecodetect.pictures.sheet import Cut, Panel, draw_panels, draw_sheet
 from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
@@ -24,5 +24,6 @@ __all__ = [
     "draw_panels",
     "draw_sheet",
     "draw_thumbnails",
+    "replaceable",
     "writable",
 ]

@@ -14,6 +14,7 @@ from ecodetect.whole_file import write_whole
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MARK = "ecodetect"
+_HEAD_BYTES = 2048  # within which the mark lies
 
 
 def writable(path: str | os.PathLike[str]) -> None:
@@ -23,6 +24,30 @@ def writable(path: str | os.PathLike[str]) -> None:
         raise UserError(f"{target} can't be drawn: its name must end in .png or .jpg, not '{target.suffix}'.")
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
+
+
+def replaceable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise UserError, before work starts, where `save` can't write, or would replace a picture not ours.
+
+    overwrite : replace whatever picture lies there.
+    """
+    writable(path)
+    target = Path(path)
+    if not os.path.lexists(target):
+        return
+    if not target.is_file():
+        raise UserError(f"{target} is no file that could be replaced; choose another name.")
+    if not (overwrite or is_ours(target)):
+        raise UserError(
+            f"{target} exists, and ecodetect didn't draw it; choose another name or remove it.",
+            parameter="overwrite",
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a picture carries the mark of `save`."""
+    with path.open("rb") as file:
+        return _MARK.encode() in file.read(_HEAD_BYTES)
 
 
 def save(sheet: Image.Image, path: str | os.PathLike[str]) -> None:

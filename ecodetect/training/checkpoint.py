@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from ecodetect.errors import UserError
 from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect.checkpoint"
+LAST, BEST = "last.safetensors", "best.safetensors"  # to go on from, and a bundle to scan with
 
 
 class CheckpointError(UserError):
@@ -82,6 +85,15 @@ def read(path: str | os.PathLike[str], *, key: str) -> Checkpoint:
             " train from the beginning."
         )
     return Checkpoint(tensors, facts)
+
+
+def remove(folder: Path) -> None:
+    """Remove the checkpoints in the folder of a training, and it, unless it holds something else too."""
+    for name in (BEST, LAST):  # as long as the last is there, the training can be ended again
+        (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / f".{name}.part", ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def state_of(

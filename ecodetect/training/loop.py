@@ -278,7 +278,7 @@ class _Training:
 
     def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> Fitted:
         plan = self.plan
-        last = self.folder / "last.safetensors"
+        last = self.folder / checkpoint.LAST
         if resume and last.is_file():
             self._restore(last)
         self.began = time.monotonic()
@@ -310,7 +310,7 @@ class _Training:
 
     def _made(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / "best.safetensors"
+        return folder / checkpoint.BEST
 
     def _is_stale(self) -> bool:
         if not self.history or math.isnan(self.history[-1].f1) or self.step >= self.plan.steps:
@@ -590,7 +590,7 @@ class _Training:
         )
 
     def _about_loss(self) -> str:
-        best = self.folder / "best.safetensors"
+        best = self.folder / checkpoint.BEST
         kept = f"the best network until then is {best}" if self.history else "nothing was learned until then"
         return f"The loss wasn't a number any more in step {self.step}, so training stopped; {kept}."
 

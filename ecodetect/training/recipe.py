@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +24,10 @@ from ecodetect import bundle
 from ecodetect.bundle import Bundle, Card
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.notes import Note
+from ecodetect.pictures.files import replaceable
 from ecodetect.sizes import Length
 from ecodetect.training import (
+    checkpoint,
     report,
     without_network,
 )
@@ -136,9 +137,13 @@ def train(
     UserError
         In one sentence, when something can't be read, brought together or trained.
     """
-    target = _writable(out, overwrite=overwrite)
-    folder = target.with_name(f"{target.name}.training")
-    if folder.exists() and not resume:
+    folder = Path(f"{os.fspath(out)}.training")
+    target = _writable(out, overwrite=overwrite or (resume and (folder / checkpoint.LAST).is_file()))
+    curves = target.with_name(f"{target.stem}.curves.png")
+    replaceable(curves, overwrite=overwrite)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # of a run that was killed before it began, or at its very end
+    if os.path.lexists(folder) and not resume:
         raise UserError(
             f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
         )
@@ -155,7 +160,7 @@ def train(
     if case.is_taught:
         given = {"--freeze": freeze, "--epochs": epochs, "--within": within, "--resume": resume}
         done, verdict = _taught(case, backbone, weights, seed, given, tell)
-        bundle.write(target, done)
+        bundle.write(target, done, replace=overwrite)
         return Trained(target, None, done, None, verdict, tuple(notes))
     check_card(case.card)
     network = _network(case.detector, case.card, case.start, backbone, weights, tell)
@@ -186,11 +191,10 @@ def train(
         criterion = getattr(case.detector, "CRITERION", near) if case.statistics.sized else near
         done = completed(finished(fitted, case, criterion), case.detector, network, *grounds)
         case.close()
-        curves = target.with_name(f"{target.stem}.curves.png")
         if processes.leads:
-            bundle.write(target, done)
             report.draw_curves(fitted.history, curves, title=target.stem)
-            shutil.rmtree(folder, ignore_errors=True)
+            bundle.write(target, done, replace=overwrite)
+            checkpoint.remove(folder)
     verdict = report.verdict(fitted, case.sides.method)
     return Trained(target, curves, done, fitted, verdict, tuple(notes))
 
@@ -258,12 +262,10 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        if (folder / "last.safetensors").is_file():
+        if (folder / checkpoint.LAST).is_file():
             kept = f"what is learned so far is kept in {folder}"
             raise Interrupted(f"Stopped; {kept}: run the same command with --resume to go on.") from error
-        (folder / "best.safetensors").unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
+        checkpoint.remove(folder)
         raise Interrupted("Stopped before anything was learned; the same command begins anew.") from error
 
 

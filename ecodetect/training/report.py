@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ecodetect.errors import UserError
+from ecodetect.pictures.files import save
 from ecodetect.training.loop import Epoch, Fitted
 from ecodetect.training.selection import FEW, last_as_good
-from ecodetect.whole_file import write_whole
 
 _GAP = 0.1  # between F1 of training and validation: more is learning by heart
 _LOW = 0.6  # F1 on training: less is not learned
@@ -100,13 +97,7 @@ def draw_curves(history: Sequence[Epoch], path: str | os.PathLike[str], *, title
     pen.text((right, 14), "F1 on validation", font=small, fill=_F1, anchor="ra")
     pen.text((right - 130, 14), "loss on training", font=small, fill=_LOSS, anchor="ra")
     pen.text((_WIDTH // 2, _HEIGHT - 16), "steps", font=small, fill=_INK, anchor="ma")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    target = Path(path)
-    try:
-        write_whole(target, buffer.getvalue())
-    except OSError as error:
-        raise UserError(f"{target} can't be written: {error.strerror or error}.") from error
+    save(sheet, path)
 
 
 def _curve(pen: ImageDraw.ImageDraw, x: np.ndarray, y: np.ndarray, colour: tuple[int, int, int]) -> None:
