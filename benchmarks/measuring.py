@@ -40,9 +40,15 @@ class Cost:
         return replace(self, wall_s=self.wall_s - other.wall_s, cpu_s=self.cpu_s - other.cpu_s)
 
 
-def cost_of(command: Sequence[str | os.PathLike[str]], *, extra: Mapping[str, str] | None = None) -> Cost:
+def cost_of(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    extra: Mapping[str, str] | None = None,
+    may_refuse: bool = False,
+) -> Cost:
     """Run a command to its end.  extra : environment variables beside the present ones.
 
+    may_refuse : it may end with 2, as ours do when they refuse in a sentence.
     Raises RuntimeError, with what it said, when it fails.
     """
     with tempfile.TemporaryFile() as said:
@@ -56,7 +62,7 @@ def cost_of(command: Sequence[str | os.PathLike[str]], *, extra: Mapping[str, st
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         output = said.read().decode(errors="replace")
-    if process.returncode:
+    if process.returncode and not (may_refuse and process.returncode == 2):
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{output}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6, output)

@@ -304,6 +304,7 @@ def _draw(sources: Sequence[Source], found: Split | None, path: str | os.PathLik
     source = sources[number]
     radius = object_px([source]) / 2
     labels = sorted({class_of(str(label)) for label in source.annotations.label[source.kept]})
+    number_of = {label: row for row, label in enumerate(labels)}
     classes = (*labels, "ignored", "validation ground")
     shapes: list[Any] = []
     rows: list[int] = []
@@ -320,7 +321,7 @@ def _draw(sources: Sequence[Source], found: Split | None, path: str | os.PathLik
         marked.geometry, marked.radius_px, marked.label, source.kept, strict=True
     ):
         shapes.append(_drawn(shape, own if np.isfinite(own) else radius))
-        rows.append(labels.index(class_of(str(label))) if kept else len(labels))
+        rows.append(number_of[class_of(str(label))] if kept else len(labels))
     geometry = np.empty(len(shapes), dtype=object)
     geometry[:] = shapes
     drawn = Detections(

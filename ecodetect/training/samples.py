@@ -428,7 +428,7 @@ def _lay(
         there = shapely.transform(shape, moved)
         radius = np.nanmean(mark_size) / 2 if np.isfinite(mark_size).any() else typical / 2
         shapes.append(there if there.area > 0 else there.buffer(radius))
-    shapes += [shapely.box(*box) for box in _footprints(strangers, typical / 2)]
+    shapes += shapely.box(*_footprints(strangers, typical / 2).T).tolist()
     ignored = np.empty(len(shapes), dtype=object)
     ignored[:] = shapes
     known = None if source.complete is None else source.complete.moved_to(grid)
