@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -21,6 +22,7 @@ MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-wal", "-journal")
 _WAL = 2  # in bytes 18 and 19: what is written goes to a -wal first
 _TRIES = 3
+_COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
 
 
 def is_at_work(path: Path) -> bool:
@@ -70,6 +72,11 @@ def _copied(path: Path, folder: Path, *, error: type[UserError]) -> Path:
         if _states(path) == before:
             return folder / path.name
     raise error(f"{path} is being written by another program; try again when that has finished.")
+
+
+def without_comments(sql: str) -> str:
+    """The words of a table or view, as SQLite reads them."""
+    return _COMMENT.sub(" ", sql)
 
 
 def settle(copy: str, shown: str) -> None:
