@@ -152,9 +152,14 @@ def parts(
         with pyogrio.raw.open_arrow(
             source, layer=name, encoding=encoding, batch_size=BATCH_ROWS, use_pyarrow=True, **options
         ) as (meta, reader):
+            geometry = meta["geometry_name"] or "wkb_geometry"
+            if reader.schema.names.count(geometry) != 1:
+                raise LayerError(
+                    f"{file} is damaged: its layer '{name}' doesn't say which are its geometries."
+                )
             facts = {
                 "crs": meta["crs"],
-                "geometry": meta["geometry_name"] or "wkb_geometry",
+                "geometry": geometry,
                 "layer_metadata": info.get("layer_metadata") or {},
             }
             yield from sent(facts, reader.schema, reader)
