@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import re
 import shutil
 import sqlite3
@@ -62,6 +63,8 @@ def _copied(path: Path, folder: Path, *, error: type[UserError]) -> Path:
     for _ in range(_TRIES):
         before = _states(path)
         for part in _parts(path):
+            if os.path.lexists(part) and not part.is_file():
+                raise error(f"{path} has beside it {part.name}, which is no file; remove it.")
             try:
                 shutil.copyfile(part, folder / part.name)
             except FileNotFoundError:  # its writer has just finished
@@ -103,9 +106,9 @@ def lasting_copy(path: Path, *, error: type[UserError]) -> Path:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The file, and those beside it that hold something."""
+    """The file, and what lies beside it: SQLite takes away even what is empty, or no file."""
     beside = (path.with_name(path.name + ending) for ending in _BESIDE)
-    return [path, *(part for part in beside if part.is_file() and part.stat().st_size)]
+    return [path, *(part for part in beside if os.path.lexists(part))]
 
 
 def _states(path: Path) -> tuple[tuple[str, int, int], ...]:
