@@ -556,10 +556,15 @@ class _Sandbox:
         return self.case
 
     def listing(self) -> dict[str, tuple[int, int]]:
-        """Size and time of what lies in the folder of the case, and of what is temporary."""
+        """Size and time of what lies in the folder of the case, and of what is temporary.
+
+        Private copies of databases stay as long as their process, so they aren't a case's.
+        """
         found = {}
         for top in (self.case, self.temporary):
             for folder, _, names in os.walk(top):
+                if Path(folder).name.startswith("ecodetect-"):
+                    continue
                 for name in names:
                     path = f"{folder}/{name}"
                     state = os.lstat(path)

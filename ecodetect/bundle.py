@@ -418,6 +418,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
                     " float16 or float32."
                 )
             weights = {name: file.get_tensor(name) for name in names}
+        except BundleError:
+            raise
         except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
             raise BundleError(f"{path} is damaged ({error}).") from error
     for name, values in weights.items():

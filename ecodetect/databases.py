@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -21,6 +23,7 @@ MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-wal", "-journal")
 _WAL = 2  # in bytes 18 and 19: what is written goes to a -wal first
 _TRIES = 3
+_COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
 
 
 def is_at_work(path: Path) -> bool:
@@ -60,6 +63,8 @@ def _copied(path: Path, folder: Path, *, error: type[UserError]) -> Path:
     for _ in range(_TRIES):
         before = _states(path)
         for part in _parts(path):
+            if os.path.lexists(part) and not part.is_file():
+                raise error(f"{path} has beside it {part.name}, which is no file; remove it.")
             try:
                 shutil.copyfile(part, folder / part.name)
             except FileNotFoundError:  # its writer has just finished
@@ -70,6 +75,11 @@ def _copied(path: Path, folder: Path, *, error: type[UserError]) -> Path:
         if _states(path) == before:
             return folder / path.name
     raise error(f"{path} is being written by another program; try again when that has finished.")
+
+
+def without_comments(sql: str) -> str:
+    """The words of a table or view, as SQLite reads them."""
+    return _COMMENT.sub(" ", sql)
 
 
 def settle(copy: str, shown: str) -> None:
@@ -96,9 +106,9 @@ def lasting_copy(path: Path, *, error: type[UserError]) -> Path:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The file, and those beside it that hold something."""
+    """The file, and what lies beside it: SQLite takes away even what is empty, or no file."""
     beside = (path.with_name(path.name + ending) for ending in _BESIDE)
-    return [path, *(part for part in beside if part.is_file() and part.stat().st_size)]
+    return [path, *(part for part in beside if os.path.lexists(part))]
 
 
 def _states(path: Path) -> tuple[tuple[str, int, int], ...]:

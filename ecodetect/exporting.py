@@ -25,7 +25,7 @@ from ecodetect.bundle import KEY, Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.extras import check_installed
-from ecodetect.onnx_file import STRIDE_KEY, OnnxModel
+from ecodetect.onnx_file import OPSET, STRIDE_KEY, OnnxModel
 from ecodetect.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from ecodetect.runtime import Network
 
-_OPSET = 17  # ONNX Runtime 1.12 (2022) reads it
 _MOST_OFF = 1e-4  # of the largest value of an output
 _INPUT = "image"
 
@@ -182,7 +181,7 @@ def _in_onnx(
             torch.onnx.export(
                 _listed(network.module, shown), (torch.zeros(1, bands, side, side),), file,
                 input_names=[_INPUT], output_names=names, dynamic_axes=sides,
-                opset_version=_OPSET, dynamo=False,
+                opset_version=OPSET, dynamo=False,
             )  # fmt: skip
             model = onnx.load(file)
     except Exception as error:  # as many kinds as there are networks that it can't follow

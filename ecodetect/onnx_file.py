@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle import KEY, Bundle, BundleError, Card
 
+OPSET = 17  # which `export` writes: ONNX Runtime 1.12 (2022) reads it
 STRIDE_KEY = "ecodetect.stride"
 _LARGEST_BYTES = 2**31 - 1  # of a protobuf message
 _MOST_SIDES = 8  # of a tensor
@@ -214,6 +215,8 @@ def _graph(model: Mapping[str, Any]) -> Graph:
     """The network; raises ValueError where something in it can't be."""
     if [each.get("domain", "") for each in model["opset"]] != [""]:
         raise ValueError("it has operators of others")
+    if model["opset"][0].get("version", 0) != OPSET:  # in another an operator may mean something else
+        raise ValueError(f"its operators aren't those of version {OPSET}")
     graph = model.get("graph")
     if graph is None:
         raise ValueError("it has no graph")

@@ -67,8 +67,9 @@ def shapes(graph: Graph, image: Shape) -> dict[str, Shape]:
         if len(found) != len(node.outputs):
             raise ValueError(f"the operator {node.kind} has {len(node.outputs)} outputs")
         for name, value in zip(node.outputs, found, strict=True):
-            if min(value.shape, default=0) < 0:
-                raise ValueError(f"the operator {node.kind} would make a tensor smaller than nothing")
+            # An empty tensor would cost nothing however large what follows makes it.
+            if min(value.shape, default=1) < (value.known is None):
+                raise ValueError(f"the operator {node.kind} would make an empty tensor, or less")
             size = math.prod(value.shape) * np.dtype(TYPES[value.kind]).itemsize
             taken, held, end = taken + size, held + size, last.get(name, place)
             gone[end] = gone.get(end, 0) + size
@@ -124,21 +125,31 @@ def _as_it_is(node: Node, inputs: Inputs) -> Answer:
 
 
 _RECKONED: Mapping[str, Callable[[Any, Any], Any]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply,
-    "Div": lambda one, two: np.trunc(one / two).astype(np.int64),
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.floor_divide,
 }  # fmt: skip
 
 
 def _together(node: Node, inputs: Inputs) -> Answer:
     one, two = _at(inputs, 0), _at(inputs, 1)
     shape = tuple(np.broadcast_shapes(one.shape, two.shape))
+    is_whole = one.kind != FLOAT
+    if is_whole and one.kind != two.kind:
+        raise ValueError("numbers of two types")
+    if node.kind == "Div" and is_whole and not (_is_above(one, 0) and _is_above(two, 1)):
+        # By 0, and the lowest number by -1, ends the process.
+        raise ValueError("a division of whole numbers that aren't sizes")
     known = None
     both = [each.known for each in (one, two)]
     if all(each is not None and each.dtype.kind == "i" for each in both) and node.kind in _RECKONED:
-        with np.errstate(all="ignore"):
-            known = np.asarray(_RECKONED[node.kind](*(np.asarray(each, np.int64) for each in both)))
+        with np.errstate(all="ignore"):  # in their own type, so that they overflow as the runtime's do
+            known = np.asarray(_RECKONED[node.kind](*both))
         known = known if np.abs(known.astype(np.float64)).max(initial=0) < 2**40 else None
     return [_Value(shape, one.kind, known)], math.prod(shape)
+
+
+def _is_above(value: _Value, least: int) -> bool:
+    """Whether whole numbers are known, and none is less."""
+    return value.known is not None and int(value.known.min(initial=least)) >= least
 
 
 def _windows(node: Node, shape: Shape, size: Sequence[int]) -> tuple[int, int]:
@@ -160,8 +171,13 @@ def _windows(node: Node, shape: Shape, size: Sequence[int]) -> tuple[int, int]:
     is_ceil = node.attributes.get("ceil_mode", 0)
     found = []
     for axis in (0, 1):
-        room = shape[2 + axis] + pads[axis] + pads[2 + axis] - dilations[axis] * (size[axis] - 1) - 1
-        found.append((-(-room // strides[axis]) if is_ceil else room // strides[axis]) + 1)
+        rim = shape[2 + axis] + pads[axis]
+        room = rim + pads[2 + axis] - dilations[axis] * (size[axis] - 1) - 1
+        if room < 0:
+            raise ValueError("windows wider than their image")
+        count = (-(-room // strides[axis]) if is_ceil else room // strides[axis]) + 1
+        # A window that begins beyond the image isn't one.
+        found.append(count - (is_ceil and (count - 1) * strides[axis] >= rim))
     return found[0], found[1]
 
 
@@ -229,9 +245,10 @@ def _slice(node: Node, inputs: Inputs) -> Answer:
         raise ValueError("a part that isn't one")
     cut = [slice(None)] * len(value.shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        # From the end backwards ONNX says "before the first" by a number below all.
-        stop = None if step < 0 and end < -value.shape[_axis(axis, len(cut))] else end
-        cut[_axis(axis, len(cut))] = slice(start, stop, step)
+        side = value.shape[_axis(axis, len(cut))]
+        # From the end backwards ONNX says "before the first" by a number below all, and begins within.
+        stop = None if step < 0 and end < -side else end
+        cut[_axis(axis, len(cut))] = slice(max(start, -side) if step < 0 else start, stop, step)
     made = tuple(len(range(*each.indices(side))) for each, side in zip(cut, value.shape, strict=True))
     known = None if value.known is None else value.known[tuple(cut)]
     return [_Value(made, value.kind, known)], math.prod(made)
@@ -245,7 +262,13 @@ def _resized(node: Node, inputs: Inputs) -> Answer:
     factors = [float(each) for each in scales.known]
     if not all(0 < each <= 64 for each in factors) or factors[:2] != [1.0, 1.0]:
         raise ValueError("a resizing of more than 64 times")
-    made = (*shape[:2], *(math.floor(side * each) for side, each in zip(shape[2:], factors[2:], strict=True)))
+    sides = [math.floor(side * each) for side, each in zip(shape[2:], factors[2:], strict=True)]
+    rounded = [
+        int(np.float32(side) * np.float32(each)) for side, each in zip(shape[2:], factors[2:], strict=True)
+    ]
+    if sides != rounded:  # a runtime may reckon either way
+        raise ValueError("a resizing to a size that isn't clear")
+    made = (*shape[:2], *sides)
     return [_Value(made)], 4 * math.prod(made)
 
 
@@ -286,7 +309,7 @@ def _reshaped(node: Node, inputs: Inputs) -> Answer:
 def _padded(node: Node, inputs: Inputs) -> Answer:
     value, pads = _at(inputs, 0), _at(inputs, 1).numbers
     rank = len(value.shape)
-    if len(pads) != 2 * rank or max(map(abs, pads), default=0) > 4096:
+    if len(inputs) > 3 or len(pads) != 2 * rank or max(map(abs, pads), default=0) > 4096:
         raise ValueError("a rim that isn't one of a network")
     made = tuple(side + pads[axis] + pads[rank + axis] for axis, side in enumerate(value.shape))
     return [_Value(made, value.kind)], math.prod(made)
@@ -344,9 +367,9 @@ def _converted(node: Node, inputs: Inputs) -> Answer:
     value, kind = _at(inputs, 0), node.attributes.get("to", 0)
     if kind not in TYPES:
         raise ValueError("a type that no network has")
-    known = value.known
-    if known is not None and (known.dtype.kind not in "iu" or kind != INT64):
-        known = None
+    known = None
+    if value.known is not None and value.known.dtype.kind == "i" and kind == INT64:
+        known = value.known.astype(np.int64)
     return [_Value(value.shape, kind, known)], math.prod(value.shape)
 
 

@@ -17,6 +17,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from ecodetect.bands import RGB, Naming, choose, name_bands
+from ecodetect.crs_files import check_crs
 from ecodetect.errors import RasterError
 from ecodetect.georeference import place
 from ecodetect.grid import IDENTITY, Grid
@@ -80,7 +81,7 @@ def read_header(
     pages : of a TIFF on this machine.
     """
     structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
-    grid, notes = _placed(dataset)
+    grid, notes = _placed(dataset, shown)
     grid = replace(grid, orientation=_orientation(dataset))
     if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
         grid, said = _sized(grid, pages, gsd_m)
@@ -227,7 +228,7 @@ def _numpy_name(dtype: str) -> str:
     return "complex64" if dtype == "complex_int16" else str(dtype)
 
 
-def _placed(dataset: Any) -> tuple[Grid, list[Note]]:
+def _placed(dataset: Any, shown: str) -> tuple[Grid, list[Note]]:
     control: list[tuple[float, float, float, float]] = []
     control_wkt = None
     try:
@@ -245,6 +246,8 @@ def _placed(dataset: Any) -> tuple[Grid, list[Note]]:
         _ = dataset.colorinterp  # what GDAL finds wrong with a CRS is thrown at the next who asks anything
     except (CPLE_BaseError, RasterioError, ValueError):
         wkt = None
+    for each in (wkt, control_wkt):
+        check_crs(each, shown, error=RasterError)
     transform = tuple(float(number) for number in dataset.transform[:6])
     assert len(transform) == 6
     return place(dataset.width, dataset.height, transform, wkt, control, control_wkt, has_rpc=has_rpc)

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ecodetect import databases
+from ecodetect import crs_files, databases
 from ecodetect.errors import RasterError
 from ecodetect.tiff_pages import metadata_texts
 
 # Keys of GDAL's metadata whose values it opens: of a raster's overviews, and of its geolocation. Searched for
 # as words in the whole text, so that no trick of XML (spellings, doubled attributes, CDATA) can hide them.
 _KEYS = re.compile(r"overview_file|[xy]_dataset", re.IGNORECASE)
+_WRAPPED = re.compile(rb"&#(?:[0-9]{8,}|x[0-9a-f]{7,})", re.IGNORECASE)
 _MOST_TEXT = 2**28  # bytes of metadata
 
 
@@ -48,7 +49,13 @@ def check_metadata(text: bytes, shown: str) -> None:
         raise RasterError(f"{shown} has metadata that is not XML in UTF-8; remove it.")
     if re.search(rb"<!\s*(doctype|entity)", text, re.IGNORECASE):
         raise RasterError(f"{shown} has a DOCTYPE in its metadata, which could name other files; remove it.")
-    found = _KEYS.search(html.unescape(text.decode("latin-1")))
+    words = html.unescape(text.decode("latin-1"))
+    if (named := crs_files.file_in_metadata(words)) is not None:
+        raise RasterError(f"{shown} has a CRS that names another file ('{named[:80]}'); remove it.")
+    # An entity of more than Unicode's numbers is one within them to GDAL.
+    if _WRAPPED.search(text):
+        raise RasterError(f"{shown} has metadata with characters that don't exist; remove it.")
+    found = _KEYS.search(words)
     if found:
         raise RasterError(
             f"{shown} names another file in its metadata ({found[0].upper()}), which is not followed; write "
@@ -216,7 +223,7 @@ def _check_geopackage(file: Path, shown: str) -> None:
 
 def _check_tables(base: sqlite3.Connection, shown: str) -> None:
     kinds = {
-        str(name).casefold(): (str(kind), str(text or ""))
+        str(name).casefold(): (str(kind), databases.without_comments(str(text or "")))
         for name, kind, text in base.execute("SELECT name, type, sql FROM sqlite_master")
     }
     if "gpkg_contents" not in kinds:

@@ -53,7 +53,9 @@ _NUMBERS = {
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, DESCRIPTION = 254, 255, 256, 257, 258, 262, 270
 SAMPLES, X_RESOLUTION, Y_RESOLUTION, PAGE_NAME, RESOLUTION_UNIT, SAMPLE_FORMAT = 277, 282, 283, 285, 296, 339
 IMAGEJ_COUNTS, IMAGEJ_DATA, GDAL_METADATA, GDAL_NODATA = 50838, 50839, 42112, 42113
+_GEO_TEXTS = 34737  # of GeoTIFF, among them the WKT of a CRS
 _SUB_DIRECTORIES = 330
+_LEADING = (GDAL_METADATA, _GEO_TEXTS, _SUB_DIRECTORIES)  # may name files, or lead to what does
 _KIND = (SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT)
 _REDUCED, _MASK = 1, 4  # bits of SUBFILE
 
@@ -151,7 +153,7 @@ def tag_values(file: Path, pages: Pages, place: int, wanted: tuple[int, ...]) ->
 
 
 def metadata_texts(file: Path) -> Iterator[bytes]:
-    """GDAL's metadata of all directories of a TIFF, also of those that no page has in its chain.
+    """GDAL's metadata and GeoTIFF's texts of all directories, also of those that no page has in its chain.
 
     A tag that stands there twice is given twice. Raises RasterError for a text of more than `MOST_TEXT`.
     """
@@ -162,7 +164,7 @@ def metadata_texts(file: Path) -> Iterator[bytes]:
             return
         is_big = struct.unpack(order + "H", head[2:4])[0] == 43
         pointer = order + ("Q" if is_big else "I")
-        marks = [struct.pack(order + "H", tag) for tag in (GDAL_METADATA, _SUB_DIRECTORIES)]
+        marks = [struct.pack(order + "H", tag) for tag in _LEADING]
         waiting = [int(struct.unpack_from(pointer, head, 8 if is_big else 4)[0])]
         seen: set[int] = set()
         while waiting and len(seen) < MOST_PAGES:
@@ -177,7 +179,7 @@ def metadata_texts(file: Path) -> Iterator[bytes]:
                 continue
             for tag, kind, count, inline in struct.iter_unpack(form, data):
                 size = _SIZES.get(kind, 1) * count
-                if tag not in (GDAL_METADATA, _SUB_DIRECTORIES) or not size:
+                if tag not in _LEADING or not size:
                     continue
                 if size > MOST_TEXT:
                     raise RasterError(f"{file.name} has metadata of {size / 2**20:.0f} MB in a tag.")
@@ -185,7 +187,7 @@ def metadata_texts(file: Path) -> Iterator[bytes]:
                 if size > len(inline):
                     stream.seek(struct.unpack(pointer, inline)[0])
                     value = stream.read(size)
-                if tag == GDAL_METADATA:
+                if tag != _SUB_DIRECTORIES:
                     yield value
                 elif kind in _NUMBERS:
                     numbers = struct.iter_unpack(order + _NUMBERS[kind], value)

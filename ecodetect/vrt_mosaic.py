@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ecodetect.crs_files import check_crs
 from ecodetect.errors import RasterError
 
 REMEDY = "; if you trust it, say --allow-vrt"
@@ -61,6 +62,8 @@ def sources(file: Path, shown: str) -> Iterator[tuple[str, Path]]:
         domain = attributes.get("domain", "")
         if tag == "metadata" and domain.casefold() in _LEADING:
             raise RasterError(f"{shown} points to other files in its metadata ({domain}){REMEDY}.")
+        if tag in ("srs", "gcplist"):
+            check_crs(f"{element.text or ''} {attributes.get('projection', '')}", shown, error=RasterError)
         if tag == "sourcefilename":
             relative = attributes.get("relativetovrt", "0")
             if len(element) or relative not in ("0", "1"):

@@ -60,6 +60,20 @@ def test_what_is_committed_beside_a_geopackage_is_read_and_nothing_is_touched(
         assert states(crowns.parent) == before
 
 
+@pytest.mark.parametrize("ending", ["-wal", "-journal"])
+def test_what_lies_under_the_name_of_a_journal_stays(crowns: Path, ending: str) -> None:
+    """SQLite would take it away."""
+    beside = crowns.with_name(crowns.name + ending)
+    beside.touch()
+    assert formats.read(crowns).columns["label"].tolist() == ["oak", "elm"]
+    assert beside.exists()
+    beside.unlink()
+    beside.symlink_to("nowhere")
+    with pytest.raises(LayerError, match="is no file"):
+        formats.read(crowns)
+    assert beside.is_symlink()
+
+
 def test_a_geopackage_closed_in_the_way_of_a_gis_gets_no_files_beside_it(crowns: Path) -> None:
     with contextlib.closing(sqlite3.connect(crowns)) as database:
         database.execute("PRAGMA journal_mode = WAL")

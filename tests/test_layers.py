@@ -153,7 +153,7 @@ LAYERS = [
     ["ecodetect.column_roles", "ecodetect.grid", "ecodetect.sizes"],
     ["ecodetect.databases"],
     ["ecodetect.extras", "ecodetect.guard"],
-    ["ecodetect.guarded"],
+    ["ecodetect.crs_files", "ecodetect.guarded"],
     [
         "ecodetect.errors",
         "ecodetect.notes",

@@ -230,6 +230,46 @@ WORK: dict[str, tuple[Callable[[Any], None], str]] = {
             weights=[numbers("m", -1, 1), numbers("k", 1, -1)],
         ), "more than",
     ),
+    "a division that ends the process": (
+        before_the_end(node("Div", "n m", "wide"), weights=[numbers("n", -(2**63)), numbers("m", -1)]),
+        "division",
+    ),
+    "a division of pixels": (
+        before_the_end(
+            node("Cast", "image", "one", to=7), node("Div", "one m", "wide"), weights=[numbers("m", -1)]
+        ), "division",
+    ),
+    "nothing, made large": (
+        before_the_end(
+            node("Slice", "image n m k", "one"), node("Resize", "one r s", "wide"),
+            weights=[numbers("n", 0), numbers("m", 0), numbers("k", 2), floats("r"),
+                     floats("s", 1, 1, 64, 1)],
+        ), "empty tensor",
+    ),
+    "backwards from before the first": (
+        before_the_end(
+            node("Slice", "image n m k j", "one"), *[node("Resize", f"{one} r s", two) for one, two in
+                                                     (("one", "two"), ("two", "three"), ("three", "wide"))],
+            weights=[numbers("n", -(10**6)), numbers("m", -(10**9)), numbers("k", 2), numbers("j", -1),
+                     floats("r"), floats("s", 1, 1, 64, 64)],
+        ), "more than",
+    ),
+    "sizes that overflow": (
+        before_the_end(
+            node("Mul", "n n", "one"), node("Cast", "one", "two", to=7), node("Add", "two m", "three"),
+            node("ConstantOfShape", "three", "wide"),
+            weights=[onnx.numpy_helper.from_array(np.array([2**16], np.int32), "n"), numbers("m", 10**10)],
+        ), "more than",
+    ),
+    "axes in another order": (
+        before_the_end(
+            node("Pad", "image n  k".replace("  ", " r "), "wide"),
+            weights=[numbers("n", *[0] * 8), floats("r", 0), numbers("k", 3, 2, 1, 0)],
+        ), "rim",
+    ),
+    "operators of another version": (
+        lambda model: setattr(model.opset_import[0], "version", 18), "of version 17",
+    ),
 }  # fmt: skip
 
 
@@ -257,3 +297,27 @@ def test_shapes_are_what_the_runtime_says(exported: Path) -> None:
         (answer,) = session.run(None, {"image": np.zeros(shape, np.float32)})
         assert onnx_work.shapes(found.graph, shape) == {"maps": answer.shape}
     assert found.parameters == sum(each.size for each in found.graph.weights.values())
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1)])
+def test_windows_are_counted_as_the_runtime_does(
+    exported: Path, tmp_path: Path, ceil_mode: int, pads: tuple[int, ...]
+) -> None:
+    import onnxruntime
+
+    pool = node(
+        "MaxPool", "image", "wide", kernel_shape=[3, 3], strides=[3, 2], pads=pads, ceil_mode=ceil_mode
+    )
+
+    def change(model: Any) -> None:
+        before_the_end(pool)(model)
+        model.graph.output.append(onnx.helper.make_tensor_value_info("wide", 1, None))
+
+    path = tmp_path / "a.onnx"
+    path.write_bytes(_with(exported.read_bytes(), change))
+    found = onnx_file.read(path)
+    session = onnxruntime.InferenceSession(found.content, providers=["CPUExecutionProvider"])
+    for shape in ((1, 4, 8, 12), (1, 4, 16, 20)):
+        (answer,) = session.run(["wide"], {"image": np.zeros(shape, np.float32)})
+        assert onnx_work.shapes(found.graph, shape)["wide"] == answer.shape

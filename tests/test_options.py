@@ -120,8 +120,6 @@ UNSAID = {
     "grid": "`models` reads no raster",
     "guard": "`models` opens no file of others",
     "input_spec": "`models` reads no raster",
-    "journal": "`candidates` has no journal",
-    "journal_file": "`candidates` has no journal",
     "matching": "said where detections are paired with a truth",
     "models": "`models` reads no raster",
     "sizes": "`models` reads no raster",

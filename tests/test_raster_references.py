@@ -50,6 +50,7 @@ def refused(path: Path) -> str:
         '<Item domain="" domain="OVERVIEWS" Name="" name="OVERVIEW_FILE">:::BASE:::x</Item>',
         '<Item name="OVERVIEW&#95;FILE" domain="OVERVIEWS">x</Item>',
         '<Item name="&#x4f;VERVIEW_FILE" domain=OVERVIEWS>x',
+        '<Item name="&#x10000004f;VERVIEW_FILE" domain=OVERVIEWS>x',
         '<Item name="Y_DATASET" domain="GEOLOCATION">x</Item>',
         '<!DOCTYPE a [<!ENTITY b "OVERVIEW">]><Item name="&b;_FILE">x</Item>',
         '\0<Item name="OVERVIEW_FILE">x</Item>',
@@ -227,6 +228,14 @@ def virtual_table(base: sqlite3.Connection, _: str) -> None:
     )
 
 
+def hidden_virtual_table(base: sqlite3.Connection, _: str) -> None:
+    base.execute("PRAGMA writable_schema = 1")
+    base.execute(
+        "INSERT INTO sqlite_master VALUES"
+        " ('table', 'v', 'v', 0, 'CREATE/*x*/VIRTUAL/**/TABLE v USING VirtualOGR(x)')"
+    )
+
+
 def metadata(base: sqlite3.Connection, address: str) -> None:
     base.execute(
         "CREATE TABLE gpkg_metadata (id INTEGER PRIMARY KEY, md_scope TEXT, md_standard_uri TEXT,"
@@ -239,7 +248,7 @@ def metadata(base: sqlite3.Connection, address: str) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [view, view_of_contents, virtual_table, metadata])
+@pytest.mark.parametrize("change", [view, view_of_contents, virtual_table, hidden_virtual_table, metadata])
 def test_a_raster_in_a_geopackage_is_plain_tables(tmp_path: Path, change: Change) -> None:
     path = tmp_path / "a.gpkg"
     place = rasterio.Affine(1, 0, 0, 0, -1, 0)

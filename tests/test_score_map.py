@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -391,3 +393,10 @@ def test_a_map_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> N
         score_maps.write(out, failing(), grid, ("a", "b"), {})
     assert out.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_pipe_under_the_name_of_a_map_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "map.tif")
+    with pytest.raises(UserError, match="is no file that could be replaced"):
+        score_maps.writable(tmp_path / "map.tif")

@@ -29,6 +29,7 @@ from ecodetect.annotation_files import (
     touching,
 )
 from ecodetect.annotations import Annotations, on_raster
+from ecodetect.crs_files import read_crs
 from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
 from ecodetect.evaluation.plots import Plots
@@ -354,8 +355,8 @@ def _raster_crs(found: AnnotationFiles) -> CRS | None:
     names = {each.get("crs") for each in found.rasters}
     name = names.pop() if len(names) == 1 else None
     try:
-        return CRS.from_user_input(name) if isinstance(name, str) else None
-    except CRSError:
+        return read_crs(name, "", error=LayerError) if isinstance(name, str) else None
+    except (CRSError, LayerError):
         return None
 
 

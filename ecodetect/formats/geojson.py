@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from ecodetect.crs_files import read_crs
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.collecting import OF_IMAGE, pixels_note
@@ -399,7 +400,7 @@ def _stated_crs(members: Mapping[str, Any], path: Path) -> tuple[CRS | None, boo
     properties = stated.get("properties") if isinstance(stated, dict) else None
     name = properties.get("name", properties.get("code")) if isinstance(properties, dict) else None
     try:
-        return CRS.from_user_input(name), False
+        return read_crs(name, str(path), error=LayerError), False
     except CRSError as error:
         raise LayerError(
             f"{path} has a member crs that can't be understood: {json.dumps(stated)}."

@@ -131,7 +131,6 @@ def _opened(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
-_COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
 _VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\b", re.IGNORECASE)
 # Tables kept within the file: indexes of places and of words.
 _HARMLESS = re.compile(
@@ -151,7 +150,7 @@ def _check(path: Path) -> tuple[str, ...]:
         raise LayerError(f"{path} can't be read as a GeoPackage: {error}.") from error
     views = []
     for name, sql in rows:
-        bare = _COMMENT.sub(" ", str(sql))
+        bare = databases.without_comments(str(sql))
         if _VIRTUAL.match(bare) and not _HARMLESS.match(str(sql)):
             kind = re.search(r"\bUSING\s+\W*(\w+)", bare, re.IGNORECASE)
             kind_name = f" ({kind[1]})" if kind else ""

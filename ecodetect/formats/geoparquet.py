@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from ecodetect.crs_files import read_crs
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
@@ -144,7 +145,7 @@ def _described(path: Path, texts: dict[str, str]) -> tuple[str, CRS | None]:
         name = described["primary_column"]
         column = described["columns"][name]
         encoding, stated = column["encoding"], column.get("crs", WGS84)
-        crs = None if stated is None else CRS.from_user_input(stated)
+        crs = None if stated is None else read_crs(stated, str(path), error=LayerError)
     except (KeyError, TypeError, ValueError, CRSError) as error:
         raise LayerError(f"{path} is Parquet without geometry: it lacks GeoParquet's description.") from error
     if encoding != "WKB":

@@ -18,11 +18,11 @@ import numpy as np
 import rasterio
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS
 from pyproj.exceptions import CRSError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 
+from ecodetect.crs_files import read_crs
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.collecting import Collector, pixels_note
 from ecodetect.formats.image_matching import check_size
@@ -86,7 +86,7 @@ def read_band(path: Path) -> tuple[NDArray[Any], Grid]:
                 _check_bounded(file, path)
                 bands = file.read()
                 nodata = file.nodata
-                crs = None if file.crs is None else CRS.from_wkt(file.crs.to_wkt())
+                crs = None if file.crs is None else read_crs(file.crs.to_wkt(), path.name, error=LayerError)
                 grid = Grid(file.width, file.height, tuple(file.transform)[:6], crs)
     except (RasterioError, CRSError) as error:
         raise LayerError(f"{path.name} can't be read as a label image: {error}.") from error

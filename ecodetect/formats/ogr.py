@@ -19,6 +19,7 @@ import pyogrio
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from ecodetect.crs_files import read_crs
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
@@ -118,7 +119,7 @@ def read_layer(
         geometries_of(table[wkb]),
         columns_of(table, without=(wkb,)),
         name=path.name,
-        crs=crs_of(facts["crs"]),
+        crs=_crs(facts["crs"], str(path)),
         grid=grid,
         frame=stated.get(metadata.OGR_FRAME_KEY),
         notes=notes,
@@ -151,9 +152,14 @@ def parts(
         with pyogrio.raw.open_arrow(
             source, layer=name, encoding=encoding, batch_size=BATCH_ROWS, use_pyarrow=True, **options
         ) as (meta, reader):
+            geometry = meta["geometry_name"] or "wkb_geometry"
+            if reader.schema.names.count(geometry) != 1:
+                raise LayerError(
+                    f"{file} is damaged: its layer '{name}' doesn't say which are its geometries."
+                )
             facts = {
                 "crs": meta["crs"],
-                "geometry": meta["geometry_name"] or "wkb_geometry",
+                "geometry": geometry,
                 "layer_metadata": info.get("layer_metadata") or {},
             }
             yield from sent(facts, reader.schema, reader)
@@ -203,12 +209,12 @@ def _layer_name(
     )
 
 
-def crs_of(stated: str | None) -> CRS | None:
+def _crs(stated: str | None, shown: str) -> CRS | None:
     """A CRS from GDAL's words; None for what stands for an unknown one."""
     if not stated:
         return None
     try:
-        crs = CRS.from_user_input(stated)
+        crs = read_crs(stated, shown, error=LayerError)
     except CRSError:
         return None
     return None if crs.name.lower().startswith(("undefined", "unknown cartesian")) else crs
