@@ -190,7 +190,10 @@ class Raster:
                 self._dataset.close()
                 raise
         self._files = [str(name) for name in getattr(self._dataset, "files", [])] or [source.name]
-        self.state = self.state_now() if state_of([source.name]) == self._before else ""
+        self.state = self.state_now()
+        is_alone = source.remote is None and self._files == [source.name]
+        if (self.state if is_alone else state_of([source.name])) != self._before:
+            self.state = ""
         self.grid = self._header.grid
         self.bands = tuple(self._header.bands)
         self.dtype = self._header.dtype

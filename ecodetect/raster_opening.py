@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -173,7 +173,7 @@ def _attempt(source: Source, more: dict[str, Any]) -> Any:
     with options(source), quiet():
         for number, driver in enumerate(source.drivers):
             try:
-                with rasterio.Env(**_OF_DRIVER.get(driver, {})):
+                with rasterio.Env(**_OF_DRIVER[driver]) if driver in _OF_DRIVER else nullcontext():
                     return rasterio.open(source.name, driver=driver, sharing=False, **more)
             except FAULTS as error:
                 first = first if number else error
@@ -249,23 +249,26 @@ _turn = threading.Lock()
 _inside: list[tuple[Any, Any]] = []  # Python's hooks as they were, once for each that is unheard now
 
 
-@contextmanager
-def unheard() -> Iterator[None]:
-    """Let Python print nothing of GDAL's messages that rasterio can't decode: nobody can catch those errors.
+class unheard(ContextDecorator):
+    """Lets Python print nothing of GDAL's messages that rasterio can't decode: nobody can catch those errors.
 
     For all threads, as long as one is here.
     """
-    with _turn:
-        hooks = _inside[0] if _inside else (sys.unraisablehook, sys.excepthook)
-        _inside.append(hooks)
-        sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
         with _turn:
-            _inside.pop()
+            _inside.append(_inside[0] if _inside else (sys.unraisablehook, sys.excepthook))
+            sys.unraisablehook, sys.excepthook = _unsaid, _unsaid
+
+    def __exit__(self, *_: object) -> None:
+        with _turn:
+            hooks = _inside.pop()
             if not _inside:
                 sys.unraisablehook, sys.excepthook = hooks
+
+
+def _unsaid(*_: object) -> None:
+    pass
 
 
 def reason_of(error: BaseException, source: Source) -> str:

@@ -502,6 +502,7 @@ def test_an_existing_file_stays_unless_asked(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     left = tmp_path / ".out.gpkg.part"
     left.mkdir()
+    (left / ".ecodetect-unfinished").touch()
     (left / "out.gpkg").write_bytes(b"half")
     grid = GRIDS["north-up"]
     formats.write(tmp_path / "out.gpkg", made_stream(made_layer(shapes_px("boxes", grid), grid)))

@@ -25,7 +25,14 @@ _COARSER_UNSTATED = 2.0
 
 def known() -> dict[str, Card]:
     """The models that come with ecodetect, by name; only their cards are read."""
-    return {path.stem: bundle.read_card(path) for path in sorted(_FOLDER.glob("*.safetensors"))}
+    files = sorted(_FOLDER.glob("*.safetensors"))
+    return {path.stem: _card(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+@lru_cache
+def _card(path: Path, modified_ns: int, size: int) -> Card:
+    """The card of a file in this state: a folder of rasters asks for it again with each of them."""
+    return bundle.read_card(path)
 
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
