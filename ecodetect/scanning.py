@@ -472,6 +472,8 @@ def _as_written(path: Path, raster: Raster, classes: Sequence[str]) -> list[Dete
     sizes, gsd = layer.columns.get("diameter_px"), raster.grid.gsd
     if gsd is not None and "diameter_m" in layer.columns:
         sizes = np.asarray(layer.columns["diameter_m"], np.float64) / np.sqrt(gsd[0] * gsd[1])
+    if sizes is not None and np.isnan(np.asarray(sizes, np.float64)).all():
+        sizes = None  # a file has the column whether or not the detector tells sizes
     xy = shapely.get_coordinates(shapely.centroid(geometry))
     return [Detections(raster.grid, "point", xy, score, label, names, sizes)]
 

@@ -54,6 +54,7 @@ class Marks:
             return
         sized = part.kind != "point" or part.diameter is not None
         sizes = sizes_of(part) if sized else np.full(len(part), 2 * self.ring_px)
+        sizes = np.where(np.isnan(sizes), 2 * self.ring_px, sizes)  # of unknown size
         small = sizes < _DOT_BELOW_PX
         colours = part.label % len(PALETTE)
         for colour in np.unique(colours):
