@@ -17,6 +17,9 @@ from ecodetect.grid import Floats
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+_MANY = 1_000  # fewer candidates have few pairs
+_CROWD = 4  # candidates in a cell, in the mean
+_WORTHWHILE = 0.02  # share of candidates that a round must drop
 _PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at some 100 MB
 
 
@@ -31,10 +34,8 @@ def settle(bounds: Floats, score: Floats, *, criterion: str, limit: float) -> Fl
     Returns bool (N,); N = 0 gives an empty array.
     Equal to torchvision.ops.nms for "iou" (without ties), in O(N log N + neighbours) instead of O(N²).
     """
-    rank = _ranks(bounds, score)
-    better, worse = _neighbours(bounds, rank, criterion, limit)
     state = np.zeros(len(score), np.int8)
-    _fixed_point(state, better, worse, np.ones(len(score), bool))
+    _decide(state, bounds, score, np.ones(len(score), bool), criterion, limit)
     kept: Flags = state == _KEPT
     return kept
 
@@ -80,9 +81,7 @@ class Settler:
             return np.empty(0, np.int64)
         y = _centre_y(self._bounds)
         complete = y + self._reach < frontier  # every neighbour has arrived
-        rank = _ranks(self._bounds, self._score)
-        better, worse = _neighbours(self._bounds, rank, self._criterion, self._limit)
-        _fixed_point(self._state, better, worse, complete)
+        _decide(self._state, self._bounds, self._score, complete, self._criterion, self._limit)
         # In order: hold everything from the first undecided candidate on. A kept one stays while neighbours
         # may come.
         settled = complete & (self._state != _OPEN)
@@ -94,6 +93,75 @@ class Settler:
 
 
 _OPEN, _KEPT, _GONE = 0, 1, 2
+
+
+def _decide(
+    state: NDArray[np.int8], bounds: Floats, score: Floats, complete: Flags, criterion: str, limit: float
+) -> None:
+    """Settle what can be, in place: crowds first without their pairs, then the rest by its pairs."""
+    rank = _ranks(bounds, score)
+    _thin(state, bounds, rank, complete, criterion, limit)
+    alive = np.flatnonzero(state != _GONE)
+    better, worse = _neighbours(bounds[alive], rank[alive], criterion, limit)
+    few = state[alive]
+    _fixed_point(few, better, worse, complete[alive])
+    state[alive] = few
+
+
+def _thin(
+    state: NDArray[np.int8], bounds: Floats, rank: Indices, complete: Flags, criterion: str, limit: float
+) -> None:
+    """Keep what is the best of its cell and those around, and drop its neighbours, while that drops many.
+
+    Many candidates of one place (of each of many classes, say) have too many pairs: so the losers among them
+    are never paired with each other.
+    """
+    centres = (bounds[:, :2] + bounds[:, 2:]) / 2
+    while True:
+        open_ones = np.flatnonzero(state == _OPEN)
+        if len(open_ones) < _MANY:
+            return
+        boxes, xy, place = bounds[open_ones], centres[open_ones], rank[open_ones]
+        # Neighbours lie in the same cell or the next one.
+        side = limit if criterion == "distance" else float((boxes[:, 2:] - boxes[:, :2]).max())
+        cell = np.floor((xy - xy.min(axis=0)) / (max(side, 1e-3) * (1 + 1e-9))).astype(np.int64) + 1
+        wide = int(cell[:, 0].max()) + 2
+        key = cell[:, 1] * wide + cell[:, 0]
+        order = np.lexsort((place, key))
+        start = np.flatnonzero(np.r_[True, np.diff(key[order]) != 0])
+        keys, first = key[order][start], order[start]  # the cells, and the best one of each
+        if len(open_ones) < _CROWD * len(keys):
+            return
+        around = [key + dy * wide + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        best = np.full(len(keys), True)
+        for near in around:
+            at, is_there = _looked_up(keys, near[first])
+            best &= ~is_there | (place[first[at]] >= place[first])
+        best &= complete[open_ones[first]]
+        gone = np.zeros(len(open_ones), bool)
+        for near in around:
+            at, is_there = _looked_up(keys, near)
+            rows = np.flatnonzero(is_there & best[at] & (first[at] != np.arange(len(at))))
+            winner = first[at[rows]]
+            gone[rows[_are_near(boxes[rows], boxes[winner], criterion, limit)]] = True
+        state[open_ones[first[best]]] = _KEPT
+        state[open_ones[gone]] = _GONE
+        if np.count_nonzero(gone) <= _WORTHWHILE * len(open_ones):
+            return
+
+
+def _looked_up(keys: Indices, wanted: Indices) -> tuple[Indices, Flags]:
+    """Where each wanted key stands among sorted keys, and whether it does."""
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return at, keys[at] == wanted
+
+
+def _are_near(one: Floats, other: Floats, criterion: str, limit: float) -> Flags:
+    """Which of the pairs of bounds are neighbours."""
+    if criterion == "distance":
+        gap = ((one[:, :2] + one[:, 2:]) - (other[:, :2] + other[:, 2:])) / 2
+        return np.asarray(gap[:, 0] ** 2 + gap[:, 1] ** 2 < limit**2)
+    return np.asarray(overlap(one, other) > limit)
 
 
 def _fixed_point(state: NDArray[np.int8], better: Indices, worse: Indices, complete: Flags) -> None:

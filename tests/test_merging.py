@@ -1,9 +1,12 @@
 """Settlement: the answer of greedy suppression, whatever the order and however the stream is cut."""
 
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecodetect import merging
 from ecodetect.merging import Settler, settle
 
 
@@ -47,6 +50,26 @@ def test_settle_is_greedy_suppression(crowd):
     assert (settle(bounds, score, criterion=criterion, limit=limit) == expected).all()
 
 
+@given(crowds(), st.integers(1, 40))
+def test_crowds_are_thinned_to_the_same_answer(crowd, step):
+    bounds, score, criterion, limit, _ = crowd
+    expected = greedy(bounds, score, criterion, limit)
+    with patch.multiple(merging, _MANY=2, _CROWD=0, _WORTHWHILE=0):
+        assert (settle(bounds, score, criterion=criterion, limit=limit) == expected).all()
+        assert (streamed(bounds, score, criterion, limit, step) == expected).all()
+
+
+def test_thousands_in_one_place_are_settled_without_all_their_pairs():
+    """As the classes of a network that knows thousands, all at each of its peaks."""
+    rng = np.random.default_rng(0)
+    xy = rng.integers(0, 20, (40, 2)).repeat(3_000, axis=0) + rng.uniform(-0.05, 0.05, (120_000, 2))
+    score = rng.random(len(xy))
+    with patch.object(merging, "_neighbours", wraps=merging._neighbours) as paired:
+        kept = settle(np.hstack([xy, xy]), score, criterion="distance", limit=0.25)
+    assert kept.sum() == len(np.unique(np.rint(xy), axis=0))
+    assert sum(len(call.args[0]) for call in paired.call_args_list) < 1_000
+
+
 @given(crowds())
 def test_the_order_of_candidates_does_not_matter(crowd):
     bounds, score, criterion, limit, rng = crowd
@@ -58,6 +81,12 @@ def test_the_order_of_candidates_does_not_matter(crowd):
 @given(crowds(), st.integers(1, 40))
 def test_a_stream_settles_like_the_whole(crowd, step):
     bounds, score, criterion, limit, _ = crowd
+    expected = settle(bounds, score, criterion=criterion, limit=limit)
+    assert (streamed(bounds, score, criterion, limit, step) == expected).all()
+
+
+def streamed(bounds, score, criterion, limit, step):
+    """What a settler keeps of candidates that come from top to bottom, `step` at once."""
     order = np.argsort((bounds[:, 1] + bounds[:, 3]) / 2, kind="stable")
     bounds, score = bounds[order], score[order]
     tallest = float((bounds[:, 3] - bounds[:, 1]).max()) if len(bounds) else 0.0
@@ -70,7 +99,10 @@ def test_a_stream_settles_like_the_whole(crowd, step):
         for number in settler.push(bounds[i : i + step], score[i : i + step])
     ]
     kept += settler.finish().tolist()
-    assert kept == np.flatnonzero(settle(bounds, score, criterion=criterion, limit=limit)).tolist()
+    assert kept == sorted(kept)
+    found = np.zeros(len(score), bool)
+    found[order[kept]] = True
+    return found
 
 
 def test_a_chain_is_not_settled_transitively():
