@@ -255,3 +255,14 @@ def test_a_picture_brighter_throughout_gives_the_same_once_surveyed() -> None:
         (found,) = detector.surveyed([chip]).detect([chip])
         rows.append(np.column_stack([found.geometry, found.score]))
     assert rows[0] == pytest.approx(rows[1], abs=1e-3)
+
+
+def test_the_maps_of_many_classes_count_in_the_memory_it_needs() -> None:
+    def needed(classes: int) -> int:
+        names = tuple(f"class {k}" for k in range(classes))
+        scene = scene_of(np.zeros((4, 8, 8), np.uint8), ("red", "green", "blue", "nir"))
+        bundle = learned.bundle(learned.card(classes=names))
+        return detectors.build("heatmap", scene, bundle=bundle, device="cpu").needs.bytes_per_pixel
+
+    assert needed(2) == needed(1)
+    assert needed(500) > needed(1) + 4 * 490  # float32 of each map

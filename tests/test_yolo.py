@@ -106,9 +106,9 @@ def test_what_is_drawn_is_read(head: yolo.Head) -> None:
 
 def test_only_the_other_head_is_suppressed() -> None:
     box = np.array([[10.0, 10.0, 50.0, 50.0], [11.0, 10.0, 51.0, 50.0]])
-    kept = boxes.suppressed(box, np.array([0.6, 0.9]), np.zeros(2, np.int64), 0.7, 1)
+    kept = boxes.suppressed(box, np.array([0.6, 0.9]), np.zeros(2, np.int64), 0.7)
     assert kept.tolist() == [False, True]
-    of_two_classes = boxes.suppressed(box, np.array([0.6, 0.9]), np.array([0, 1]), 0.7, 2)
+    of_two_classes = boxes.suppressed(box, np.array([0.6, 0.9]), np.array([0, 1]), 0.7)
     assert of_two_classes.all()
 
 

@@ -92,11 +92,11 @@ def is_learned(sample: Sample) -> NDArray[np.bool_]:
     return learned
 
 
-def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float, classes: int) -> NDArray[np.bool_]:
+def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float) -> NDArray[np.bool_]:
     """Which boxes survive non-maximum suppression, class by class; (N,)."""
     kept = np.zeros(len(boxes), np.bool_)
-    for number in range(classes):
-        mine = np.flatnonzero(label == number)
+    order = np.argsort(label, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
         kept[mine[settle(boxes[mine], score[mine], criterion="iou", limit=iou)]] = True
     return kept
 

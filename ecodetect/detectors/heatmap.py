@@ -70,6 +70,7 @@ _EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, against 
 _MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence its surroundings
 # Objects nearer to each other than this need a finer map to be told apart.
 _CLOSE_PX = 4.0
+_FEW_MAPS, _MAP_BYTES = 4, 8  # as the network gives them, and as they are read
 _STRIP = 128  # rows of a map whose sizes are in memory together
 # Sides of the windows over which a density is to count right, and the weight of an individual too many there
 # against the squared error of its height.
@@ -510,8 +511,10 @@ class Heatmap:
             is_local=self.network.is_local,
             settling=Settling("distance", _SAME_PX),
             survey=self.scaling.mode == "survey",
-            # Features at full resolution and their neighbours, as measured.
-            bytes_per_pixel=4 * len(card.bands) + 24 * shape.width * shape.up,
+            # Features at full resolution and their neighbours, as measured with a few maps; more maps beside.
+            bytes_per_pixel=4 * len(card.bands)
+            + 24 * shape.width * shape.up
+            + _MAP_BYTES * shape.up**2 * max(0, _maps(card) - _FEW_MAPS),
             cost=_COST * shape.width * shape.up,
             is_threaded=self.network.device == "cpu",
             on_gpu=self.network.device != "cpu",

@@ -352,7 +352,7 @@ def decode(outputs: Sequence[NDArray[np.float32]], card: Card, way: Way | None =
         ]
         box, score, label = (np.concatenate(each) for each in zip(*parts, strict=True))
         if len(parts) > 1:
-            kept = boxes.suppressed(box, score, label, _SAME_IOU, len(card.classes))
+            kept = boxes.suppressed(box, score, label, _SAME_IOU)
             box, score, label = box[kept], score[kept], label[kept]
         if way != "windows":
             box, score, label = boxes.told_apart(box, score, label)

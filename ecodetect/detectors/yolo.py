@@ -381,7 +381,7 @@ def decode(
             best = np.argsort(-score, kind="stable")[:_MOST]
             box, score, label = box[best], score[best], label[best]
         if head == "many":
-            kept = boxes.suppressed(box, score, label, suppression, len(card.classes))
+            kept = boxes.suppressed(box, score, label, suppression)
             box, score, label = box[kept], score[kept], label[kept]
         found.append(boxes.told_apart(box, score, label))
     return found
