@@ -418,8 +418,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             types = {file.get_slice(name).get_dtype() for name in names} - _TYPES
             if types:
                 raise BundleError(
-                    f"{path} holds weights of the type {min(types)}, which can't be used here; convert them with"
-                    " PyTorch (`tensor.to(torch.float32)`) and save the file anew."
+                    f"{path} holds weights of the type {min(types)}, which can't be used here; convert them"
+                    " with PyTorch (`tensor.to(torch.float32)`) and save the file anew."
                 )
             weights = {name: file.get_tensor(name) for name in names}
         except BundleError:
