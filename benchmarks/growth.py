@@ -131,7 +131,20 @@ def _objects(given: argparse.Namespace) -> list[list[str]]:
         image, out = squares(given.folder, n), given.folder / "growth.gpkg"
         small = ("--set", "open=0px", "--set", "min_area=4px2")
         runs.append((n, ["scan", str(image), "-o", str(out), *FIND, *small]))
-    return _grown("`scan -m threshold`, objects", runs)
+    rows = _grown("`scan -m threshold`, objects", runs)
+    for suffix in given.suffixes:
+        runs = []
+        for n in (given.most // 5, given.most * 2):
+            drawn = (
+                "--picture",
+                str(given.folder / "growth.png"),
+                "--sheet",
+                str(given.folder / "sheet.png"),
+            )
+            out = given.folder / f"growth-{n}.{suffix}"
+            runs.append((n, ["scan", str(squares(given.folder, n)), "-o", str(out), *FIND, *small, *drawn]))
+        rows += _grown(f"the same with `--picture` and `--sheet`, {suffix}", runs)
+    return rows
 
 
 def _pictures(given: argparse.Namespace) -> list[list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,10 @@ from ecodetect.classifiers import (
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import Interrupted, InUseError, NetworkError, PackageError, UserError
+from ecodetect.grid import Floats, Grid
 from ecodetect.inputs import expand, targets
 from ecodetect.journal import Journal
+from ecodetect.layer import Layer
 from ecodetect.notes import Note, merged
 from ecodetect.overlaps import Footprint, overlap_note
 from ecodetect.pictures import draw_map, draw_sheet
@@ -453,29 +455,42 @@ def _tidy(path: Path, keys: list[str]) -> None:
         journal.close()
 
 
-def _as_written(path: Path, raster: Raster, classes: Sequence[str]) -> list[Detections]:
-    """The detections in a file that a scan of `raster` wrote.  classes : of the detector, in its order."""
+def _as_written(path: Path, raster: Raster, classes: Sequence[str]) -> Iterator[Detections]:
+    """The detections in a file that a scan of `raster` wrote, in pieces.
+
+    classes : of the detector, in its order. Labels that aren't among them come behind, as they appear.
+    """
     # Ours are on the pixels as they are stored, whatever viewers make of the photograph.
     grid = replace(raster.grid, orientation=1)
-    layer = formats.read(path, grid=grid, image=raster.name)
-    if not len(layer):
-        return []
-    geometry = layer.in_pixels(grid)
     alone = classes[0] if len(classes) == 1 else "object"  # a label image has no classes
-    labels = layer.columns.get("label", np.full(len(layer), alone, dtype=object)).astype(str)
-    names = tuple(dict.fromkeys((*classes, *sorted(set(labels.tolist())))))
-    number = {name: at for at, name in enumerate(names)}
-    label = np.array([number[name] for name in labels.tolist()], np.int64)
-    score = np.asarray(layer.columns.get("score", np.ones(len(layer))), np.float64)
-    if (shapely.get_type_id(geometry) != 0).all():
-        return [Detections(raster.grid, "polygon", geometry, score, label, names)]
-    sizes, gsd = layer.columns.get("diameter_px"), raster.grid.gsd
+    number = {name: at for at, name in enumerate(classes)}
+    are_areas: bool | None = None
+    for layer in formats.read_pieces(path, grid=grid, image=raster.name):
+        if not len(layer):
+            continue
+        geometry = layer.in_pixels(grid)
+        labels = layer.columns.get("label", np.full(len(layer), alone, dtype=object)).astype(str).tolist()
+        for name in sorted(set(labels) - set(number)):
+            number[name] = len(number)
+        names = tuple(number)
+        label = np.array([number[name] for name in labels], np.int64)
+        score = np.asarray(layer.columns.get("score", np.ones(len(layer))), np.float64)
+        if are_areas is None:  # candidates have points and squares, side by side: they are points
+            are_areas = bool((shapely.get_type_id(geometry) != 0).all())
+        if are_areas:
+            yield Detections(raster.grid, "polygon", geometry, score, label, names)
+        else:
+            xy = shapely.get_coordinates(shapely.centroid(geometry))
+            sizes = _diameters_px(layer, raster.grid)
+            yield Detections(raster.grid, "point", xy, score, label, names, sizes)
+
+
+def _diameters_px(layer: Layer, grid: Grid) -> Floats | None:
+    """Sizes of points in a file of ours, NaN where unknown; None where it has no column of them."""
+    sizes, gsd = layer.columns.get("diameter_px"), grid.gsd
     if gsd is not None and "diameter_m" in layer.columns:
         sizes = np.asarray(layer.columns["diameter_m"], np.float64) / np.sqrt(gsd[0] * gsd[1])
-    if sizes is not None and np.isnan(np.asarray(sizes, np.float64)).all():
-        sizes = None  # a file has the column whether or not the detector tells sizes
-    xy = shapely.get_coordinates(shapely.centroid(geometry))
-    return [Detections(raster.grid, "point", xy, score, label, names, sizes)]
+    return None if sizes is None else np.asarray(sizes, np.float64)
 
 
 def _draw(
@@ -489,13 +504,13 @@ def _draw(
     area = None
     if asked.aoi is not None:
         area = read_area(asked.aoi, raster.grid, layer=asked.aoi_layer, image=raster.name)
-    found = _as_written(path, raster, classes)
     with raster.env(cache_bytes=cache_bytes):
         if output.picture:
             info = f"model: {models.title(asked.model)}"
+            found = _as_written(path, raster, classes)
             draw_map(raster, found, output.picture, title=raster.name, area=area, info=info)
         if output.sheet:
-            draw_sheet(raster, found, output.sheet)
+            draw_sheet(raster, _as_written(path, raster, classes), output.sheet)
 
 
 def _together(images: Sequence[str], asked: Settings) -> Settings:

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from pyproj import CRS
 
 from ecodetect import formats
 from ecodetect.annotation_files import opened
-from ecodetect.errors import UserError
+from ecodetect.errors import LayerError, UserError
+from ecodetect.formats import geojson, table
 from ecodetect.grid import Grid
 from ecodetect.inputs import expand
 from ecodetect.layer import Layer, Stream
@@ -211,3 +213,31 @@ def test_edited_outputs_that_were_kept_are_taken_for_nothing_unasked(tmp_path: P
     with pytest.raises(UserError, match="holds no raster"):
         expand([tmp_path])
     assert not any("edited" in name for name in opened(tmp_path).names)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", ["box", "point"])
+@pytest.mark.parametrize("place", ["world", "pixel"])
+def test_what_was_written_is_read_in_pieces_as_it_is_read_whole(tmp_path, monkeypatch, suffix, kind, place):
+    """Pictures are drawn from the pieces: places, labels and numbers, in the same order."""
+    grid = GRID if place == "world" else Grid(100, 80)
+    layer = replace(boxes(), grid=grid)
+    layer.columns["label"][1] = "=1+1, a 'formula'\n"
+    if kind == "point":
+        layer = replace(layer, geometry=shapely.centroid(layer.geometry))
+    path = tmp_path / f"out{suffix}"
+    stream = Stream([layer], kind.replace("box", "polygon").title(), COLUMNS, grid, metadata=METADATA)
+    try:
+        formats.write(path, stream)
+        whole = formats.read(path, grid=grid, image="ortho.tif")
+    except LayerError as refused:
+        pytest.skip(str(refused))
+    monkeypatch.setattr(geojson, "_PIECE", 2)
+    monkeypatch.setattr(table, "_PIECE", 2)
+    pieces = list(formats.read_pieces(path, grid=grid, image="ortho.tif"))
+    assert len(pieces) == (3 if suffix in (".csv", ".tsv", ".geojson", ".geojsonl", ".geojsons") else 1)
+    geometry = np.concatenate([piece.in_pixels(grid) for piece in pieces])
+    assert shapely.equals_exact(geometry, whole.in_pixels(grid)).all()
+    for name in {"label", "score", "area_m2"} & set(whole.columns):
+        found = np.concatenate([piece.columns[name] for piece in pieces])
+        np.testing.assert_array_equal(found, whole.columns[name])

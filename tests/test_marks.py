@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
+from test_pictures import raster_of
 
 from ecodetect.detections import Detections
-from ecodetect.grid import Grid
-from ecodetect.pictures.marks import Marks
+from ecodetect.pictures import draw_map
 
 
-def test_a_point_of_unknown_size_has_a_ring_beside_those_of_known_ones() -> None:
-    xy = np.array([[20.0, 20.0], [60.0, 20.0]])
-    grid = Grid(80, 40)
-    marks = Marks(80, 40, line_px=1, ring_px=6)
-    marks.draw(
-        Detections(grid, "point", xy, np.ones(2), np.zeros(2, np.int64), ("tree",), np.array([12.0, np.nan]))
-    )
-    ink = marks._ink[..., 3] > 0
-    assert ink[:, :40].any()
-    assert ink[:, 40:].any()
+def test_a_point_of_unknown_size_has_a_ring_beside_those_of_known_ones(tmp_path: Path) -> None:
+    raster = raster_of(np.full((3, 400, 800), 90, np.uint8))
+    xy = np.array([[200.0, 200.0], [600.0, 200.0]])
+
+    def drawn(*rows: int) -> np.ndarray:
+        sizes = np.array([60.0, np.nan])[list(rows)]
+        count = len(rows)
+        found = Detections(
+            raster.grid, "point", xy[list(rows)], np.ones(count), np.zeros(count, np.int64), ("tree",), sizes
+        )
+        draw_map(raster, [found], tmp_path / "map.png")
+        return np.asarray(Image.open(tmp_path / "map.png").convert("RGB")).astype(int)
+
+    bare, both = drawn(), drawn(0, 1)
+    differs = np.abs(both - bare).max(axis=2) > 60
+    middle = differs.shape[1] // 2
+    high = differs.shape[0] // 2
+    assert differs[:high, :middle].any()
+    assert differs[:high, middle:].any()

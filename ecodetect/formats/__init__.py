@@ -10,6 +10,7 @@ A format is a module in this folder and a line in `FORMATS`; modules are importe
     seal(path: Path, digest: str) -> None            puts that hash beside the metadata of a file just written
     read_seal(path: Path) -> str | None              that hash
     recognises(path: Path, head: bytes) -> bool      only where several modules read the same suffix
+    pieces(path: Path, *, grid: Grid) -> Iterator[Layer]      where it can be read piece by piece
 
 `write` is given a path in a folder of its own beside the target and may put more files and folders next to
 it; they are moved into place together, the file itself last. `recognises` is asked in the order of the table.
@@ -211,6 +212,23 @@ def _as_texts(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
                     values[row] = _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value)
         found[_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", name)] = values
     return found
+
+
+def read_pieces(path: str | os.PathLike[str], *, grid: Grid, image: str) -> Iterator[Layer]:
+    """The features of a file that `write` wrote of one raster, in its order and in pieces of some 50,000.
+
+    grid, image : of the raster.
+    Pieces have geometries, labels and numbers; more columns where they come at no cost. Formats of labels
+    without a reader of pieces give all features as one. Raises LayerError where the file can't be read.
+    """
+    source = Path(path)
+    module = _module(_writer(source))
+    if not hasattr(module, "pieces"):
+        yield read(source, grid=grid, image=image)
+        return
+    with _one_sentence(source), databases.at_rest(source, error=LayerError) as file:
+        for piece in module.pieces(file, grid=grid):
+            yield replace(piece, columns=_as_texts(piece.columns))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:

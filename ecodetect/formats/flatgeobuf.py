@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     """Read the layer of a FlatGeobuf."""
     ogr.check_beginning(path, b"fgb\x03fgb")
     return ogr.read_layer(path, layer=layer, grid=grid)
+
+
+def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+    """The layer in pieces."""
+    ogr.check_beginning(path, b"fgb\x03fgb")
+    return ogr.read_pieces(path, grid=grid)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature
 _QUPATH_KINDS = {"annotation", "detection", "cell", "tile", "tma_core"}
 _QUPATH_IDS = {"PathAnnotationObject", "PathDetectionObject", "PathCellObject", "PathTileObject"}
 _CHUNK = 10_000  # features parsed before their geometries are made
+_PIECE = 50_000
 
 
 def write(path: Path, stream: Stream) -> Written:
@@ -178,6 +179,30 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         notes=notes,
         metadata=facts,
     )
+
+
+def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+    """What `write` wrote, in pieces; it says in front of the features where they lie."""
+    frame = None
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        stream = JsonStream(file, path.name)
+        if path.suffix.lower() in _SEQUENCES:
+            yield from _in_pieces(stream.sequence(), path, None, grid)
+            return
+        for key, value in stream.members(in_parts="features"):
+            if key == metadata.FRAME_KEY:
+                frame = value
+            elif key == "features" and isinstance(value, Iterator):
+                yield from _in_pieces(value, path, frame, grid)
+
+
+def _in_pieces(found: Iterator[Any], path: Path, frame: str | None, grid: Grid) -> Iterator[Layer]:
+    while part := list(islice(found, _PIECE)):
+        features = _Features(path)
+        for feature in part:
+            features.add(feature)
+        geometry, columns = features.finished()
+        yield placed(geometry, columns, name=path.name, crs=WGS84, grid=grid, frame=frame, is_assumed=True)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -107,6 +107,12 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return ogr.read_layer(path, layer=layer, grid=grid, child="ecodetect.formats.geopackage:parts")
 
 
+def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+    """The layer `detections` in pieces."""
+    ogr.check_beginning(path, databases.MAGIC)
+    return ogr.read_pieces(path, grid=grid, child="ecodetect.formats.geopackage:parts")
+
+
 def parts(path: str, layer: str | None, encoding: str | None) -> Iterator[bytes]:
     """As `ogr.parts`, of a file that is checked first."""
     views = _check(Path(path))

@@ -18,7 +18,7 @@ from ecodetect.crs_files import read_crs
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
-from ecodetect.formats.arrow_parts import received, sent
+from ecodetect.formats.arrow_parts import received, received_in_pieces, sent
 from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.ogr import distinct
@@ -29,6 +29,7 @@ from ecodetect.layer import Layer, Stream
 
 _GROUP_BATCHES = 4  # 65,536 rows in a row group, which is what a reader takes at a time
 _MOST_BYTES = 4 << 30  # unpacked
+_CHILD = "ecodetect.formats.geoparquet:parts"
 _TAIL_BYTES = 8  # the footer's size and four letters
 
 
@@ -60,8 +61,17 @@ def _geo(arrow: ArrowStream) -> dict[str, Any]:
 
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read the primary geometry column and the others."""
-    child = "ecodetect.formats.geoparquet:parts"
-    texts, table = received(child, str(path), path=path, size=path.stat().st_size)
+    texts, table = received(_CHILD, str(path), path=path, size=path.stat().st_size)
+    return _placed(texts, table, path, grid)
+
+
+def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+    """What `write` wrote, in pieces."""
+    for texts, table in received_in_pieces(_CHILD, str(path), path=path, size=path.stat().st_size):
+        yield _placed(texts, table, path, grid)
+
+
+def _placed(texts: dict[str, str], table: Any, path: Path, grid: Grid | None) -> Layer:
     name, crs = _described(path, texts)
     return placed(
         geometries_of(table[name]),

@@ -23,7 +23,7 @@ from ecodetect.crs_files import read_crs
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.arrow_columns import columns_of, geometries_of
-from ecodetect.formats.arrow_parts import received, sent
+from ecodetect.formats.arrow_parts import received, received_in_pieces, sent
 from ecodetect.formats.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.content import Content
 from ecodetect.formats.placing import placed
@@ -113,6 +113,21 @@ def read_layer(
     if size > _MOST_BYTES:
         raise LayerError(f"{path} has {size / 1e9:.1f} GB; features are read up to 4 GB, so cut it.")
     facts, table = received(child, str(path), layer, encoding, path=path, size=size)
+    return _placed(facts, table, path, grid, notes)
+
+
+def read_pieces(
+    path: Path, *, grid: Grid, child: str = "ecodetect.formats.ogr:parts", encoding: str | None = None
+) -> Iterator[Layer]:
+    """The only layer of a file that `write_layer` wrote, in pieces.  The others as in `read_layer`."""
+    size = path.stat().st_size
+    for facts, table in received_in_pieces(child, str(path), None, encoding, path=path, size=size):
+        yield _placed(facts, table, path, grid, ())
+
+
+def _placed(
+    facts: Mapping[str, Any], table: Any, path: Path, grid: Grid | None, notes: tuple[Note, ...]
+) -> Layer:
     wkb = facts["geometry"]
     stated = facts["layer_metadata"]
     return placed(

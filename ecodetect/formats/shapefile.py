@@ -5,6 +5,7 @@ Longer column names are cut and numbered where they clash (`diameter_metres` →
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
         text = "it comes without its .dbf, so its features have no attributes."
         notes = (Note("attributes-missing", text, about=path.name, kind="doubt"),)
     return ogr.read_layer(path, layer=layer, grid=grid, encoding=_encoding(path), notes=notes)
+
+
+def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+    """What `write` wrote, in pieces."""
+    return ogr.read_pieces(path, grid=grid, encoding=_encoding(path))
 
 
 def _beside(path: Path, suffix: str) -> Path | None:

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,26 @@ def _typed(values: Sequence[str], is_number: bool) -> NDArray[Any]:
 
 def _float(text: str) -> float:
     return float(text.replace(",", "."))
+
+
+# -- reading what was written, piece by piece ---------------------------------------------------------------
+
+_PIECE = 50_000  # rows
+
+
+def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+    """What `write` wrote of one raster, in pieces: places, labels and numbers."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        at = {from_cell(name): position for position, name in enumerate(next(rows, []))}
+        corners = ("x", "y") if "x" in at else ("xmin", "ymin", "xmax", "ymax")
+        numbers = [name for name in at if name in NUMBERS]
+        while part := list(islice(rows, _PIECE)):
+            place = [tuple(float(row[at[name]]) for name in corners) for row in part]
+            columns = {name: _typed([row[at[name]].strip() for row in part], True) for name in numbers}
+            if "label" in at:
+                columns["label"] = _texts([from_cell(row[at["label"]].strip()) for row in part])
+            yield Layer(_geometry(place, is_box=len(corners) == 4), columns, grid=grid)
 
 
 # -- writing ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,8 @@ class _Pool:
         if not len(part):
             return
         if self.objects is not None:
-            part = Detections.concatenate([self.objects, part])
+            held = replace(self.objects, classes=part.classes)  # which may have become more, behind
+            part = Detections.concatenate([held, part])
             number, tie = np.concatenate([self.number, number]), np.concatenate([self._tie, tie])
             key = np.concatenate([self._key, key])
         rows = np.lexsort((tie, key))[: self.size]

@@ -42,7 +42,8 @@ def draw_map(
     Parameters
     ----------
     raster : read at reduced GSD, in pieces of bounded size; empty blocks aren't read.
-    detections : batches on the raster's ground, all of the same kind and classes; drawn in their order.
+    detections : batches on the raster's ground, all of the same kind; drawn in their order.
+        Later ones may have more classes behind the others.
     path : where to; replaced whole or not at all.
     largest_side_px : longer side of the map in pixels. A smaller raster is enlarged by a whole factor.
     title : a line above the map.
@@ -68,8 +69,8 @@ def draw_map(
     classes: tuple[str, ...] = ()
     counts = np.zeros(0, np.int64)
     for part in styled(detections, picture, marks):
-        if classes != part.classes:
-            classes, counts = part.classes, np.zeros(len(part.classes), np.int64)
+        counts = np.pad(counts, (0, len(part.classes) - len(classes)))
+        classes = part.classes
         counts += np.bincount(part.label, minlength=len(classes))
         marks.draw(part.moved_to(picture))
     image = marks.over(image)

@@ -117,7 +117,7 @@ def styled(detections: Iterable[Detections], picture: Grid, marks: Marks) -> Ite
     many = number >= HEAD
     marks.ring_px = 0.0 if many else min(9.0, max(3.0, 0.3 * room))
     sizes = np.concatenate([sizes_of(part.moved_to(picture)) for part in head]) if number else np.zeros(1)
-    typical = float(np.median(sizes)) or 2 * marks.ring_px
+    typical = float(np.median(np.nan_to_num(sizes))) or 2 * marks.ring_px
     marks.line_px = 2 if room >= 24 and typical >= 24 else 1
     marks.cased = room >= 12
     marks.opacity = 1.0 if not many else 0.85
@@ -138,7 +138,7 @@ def _spread(plane: NDArray[np.float32], radius_px: float) -> NDArray[np.float32]
 
 
 def sizes_of(part: Detections) -> Floats:
-    """Longer sides of the bounding boxes in pixels; 0 for points without a diameter."""
+    """Longer sides of the bounding boxes in pixels; of points 0 without diameters, NaN for an unknown one."""
     b = part.bounds()
     return np.asarray(np.maximum(b[:, 2] - b[:, 0], b[:, 3] - b[:, 1]), np.float64)
 
