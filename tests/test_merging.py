@@ -1,9 +1,14 @@
 """Settlement: the answer of greedy suppression, whatever the order and however the stream is cut."""
 
+import tracemalloc
+from unittest.mock import patch
+
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecodetect import merging
 from ecodetect.merging import Settler, settle
 
 
@@ -71,6 +76,30 @@ def test_a_stream_settles_like_the_whole(crowd, step):
     ]
     kept += settler.finish().tolist()
     assert kept == np.flatnonzero(settle(bounds, score, criterion=criterion, limit=limit)).tolist()
+
+
+@settings(max_examples=30)
+@given(crowds(), st.integers(1, 40), st.integers(1, 300))
+def test_how_many_pairs_can_be_held_does_not_matter(crowd, step, held):
+    with patch.object(merging, "_PAIRS_HELD", held), patch.object(merging, "_PAIRS_AT_ONCE", 50):
+        test_settle_is_greedy_suppression.hypothesis.inner_test(crowd)
+        test_a_stream_settles_like_the_whole.hypothesis.inner_test(crowd, step)
+
+
+@pytest.mark.parametrize(("criterion", "limit"), [("iou", 0.5), ("distance", 20.0)])
+def test_a_crowd_in_one_place_is_settled_in_bounded_memory(criterion, limit):
+    """Of 20,000 in one place all pairs are neighbours, 1.6 GB of them."""
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(0, 1, (20_000, 2))
+    bounds = np.hstack([centre - 10, centre + 10])
+    score = rng.random(len(bounds))
+    with patch.object(merging, "_PAIRS_HELD", 100_000):
+        tracemalloc.start()
+        kept = settle(bounds, score, criterion=criterion, limit=limit)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert np.flatnonzero(kept).tolist() == [score.argmax()]
+    assert peak < 200e6
 
 
 def test_a_chain_is_not_settled_transitively():
