@@ -2,8 +2,9 @@
 
 The answer is that of greedy non-maximum suppression (best first; a kept candidate removes its neighbours),
 but found as a fixed point on the pairs of neighbours, so it doesn't depend on the order of the input and
-takes seconds for a million candidates. `Settler` does the same over a stream that is sorted from top to
-bottom.
+takes seconds for a million candidates. Where so many lie in one place that their pairs couldn't be held, the
+best are settled first, and what these remove takes no part any more. `Settler` does the same over a stream
+that is sorted from top to bottom.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from ecodetect.grid import Floats
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-_MANY = 1_000  # fewer candidates have few pairs
-_CROWD = 4  # candidates in a cell, in the mean
-_WORTHWHILE = 0.02  # share of candidates that a round must drop
 _PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at some 100 MB
+_PAIRS_HELD = 10_000_000  # and that of what is found at some 300 MB
+_CELLS_EACH = 16  # that a box may lie in, in the mean
 
 
 def settle(bounds: Floats, score: Floats, *, criterion: str, limit: float) -> Flags:
@@ -98,70 +98,49 @@ _OPEN, _KEPT, _GONE = 0, 1, 2
 def _decide(
     state: NDArray[np.int8], bounds: Floats, score: Floats, complete: Flags, criterion: str, limit: float
 ) -> None:
-    """Settle what can be, in place: crowds first without their pairs, then the rest by its pairs."""
-    rank = _ranks(bounds, score)
-    _thin(state, bounds, rank, complete, criterion, limit)
-    alive = np.flatnonzero(state != _GONE)
-    better, worse = _neighbours(bounds[alive], rank[alive], criterion, limit)
-    few = state[alive]
-    _fixed_point(few, better, worse, complete[alive])
-    state[alive] = few
+    """Decide what can be decided, in place.
 
-
-def _thin(
-    state: NDArray[np.int8], bounds: Floats, rank: Indices, complete: Flags, criterion: str, limit: float
-) -> None:
-    """Keep what is the best of its cell and those around, and drop its neighbours, while that drops many.
-
-    Many candidates of one place (of each of many classes, say) have too many pairs: so the losers among them
-    are never paired with each other.
+    complete : which may be kept, as all their neighbours are there.
     """
-    centres = (bounds[:, :2] + bounds[:, 2:]) / 2
+    search = _search(bounds, criterion, limit)
+    rank = _ranks(bounds, score)
+    complete = complete.copy()
+    rest = np.arange(len(state))
     while True:
-        open_ones = np.flatnonzero(state == _OPEN)
-        if len(open_ones) < _MANY:
+        rest = rest[state[rest] != _GONE]
+        if not (complete[rest] & (state[rest] == _OPEN)).any():
             return
-        boxes, xy, place = bounds[open_ones], centres[open_ones], rank[open_ones]
-        # Neighbours lie in the same cell or the next one.
-        side = limit if criterion == "distance" else float((boxes[:, 2:] - boxes[:, :2]).max())
-        cell = np.floor((xy - xy.min(axis=0)) / (max(side, 1e-3) * (1 + 1e-9))).astype(np.int64) + 1
-        wide = int(cell[:, 0].max()) + 2
-        key = cell[:, 1] * wide + cell[:, 0]
-        order = np.lexsort((place, key))
-        start = np.flatnonzero(np.r_[True, np.diff(key[order]) != 0])
-        keys, first = key[order][start], order[start]  # the cells, and the best one of each
-        if len(open_ones) < _CROWD * len(keys):
+        best, cells = _best(rest, rank, search)
+        pairs = [np.empty((2, 0), np.int32)]
+        for one, other in _neighbours(cells, best, best, bounds, criterion, limit):
+            swap = rank[best[one]] > rank[best[other]]
+            pairs.append(np.where(swap, (other, one), (one, other)).astype(np.int32))
+        better, worse = np.concatenate(pairs, axis=1)
+        decided = state[best]
+        _fixed_point(decided, better, worse, complete[best])
+        state[best] = decided
+        if len(best) == len(rest):
             return
-        around = [key + dy * wide + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        best = np.full(len(keys), True)
-        for near in around:
-            at, is_there = _looked_up(keys, near[first])
-            best &= ~is_there | (place[first[at]] >= place[first])
-        best &= complete[open_ones[first]]
-        gone = np.zeros(len(open_ones), bool)
-        for near in around:
-            at, is_there = _looked_up(keys, near)
-            rows = np.flatnonzero(is_there & best[at] & (first[at] != np.arange(len(at))))
-            winner = first[at[rows]]
-            gone[rows[_are_near(boxes[rows], boxes[winner], criterion, limit)]] = True
-        state[open_ones[first[best]]] = _KEPT
-        state[open_ones[gone]] = _GONE
-        if np.count_nonzero(gone) <= _WORTHWHILE * len(open_ones):
-            return
+        # What the best leave of the others: those with a kept neighbour go, an open one holds them up.
+        best = best[decided != _GONE]
+        rest = rest[rank[rest] > rank[best].max()]
+        cells = _Cells(search[np.concatenate([best, rest])], split=len(best))
+        for one, other in _neighbours(cells, best, rest, bounds, criterion, limit):
+            is_kept = state[best[one]] == _KEPT
+            state[rest[other[is_kept]]] = _GONE
+            complete[rest[other[~is_kept]]] = False
 
 
-def _looked_up(keys: Indices, wanted: Indices) -> tuple[Indices, Flags]:
-    """Where each wanted key stands among sorted keys, and whether it does."""
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return at, keys[at] == wanted
-
-
-def _are_near(one: Floats, other: Floats, criterion: str, limit: float) -> Flags:
-    """Which of the pairs of bounds are neighbours."""
-    if criterion == "distance":
-        gap = ((one[:, :2] + one[:, 2:]) - (other[:, :2] + other[:, 2:])) / 2
-        return np.asarray(gap[:, 0] ** 2 + gap[:, 1] ** 2 < limit**2)
-    return np.asarray(overlap(one, other) > limit)
+def _best(rest: Indices, rank: Indices, search: Floats) -> tuple[Indices, _Cells]:
+    """The best of the rest, as many as have pairs that can be held; ascending. And their cells."""
+    best, cells = rest, _Cells(search[rest])
+    if cells.number > _PAIRS_HELD:
+        order = rest[np.argsort(rank[rest])]
+        while cells.number > _PAIRS_HELD:
+            share = 0.9 * (_PAIRS_HELD / cells.number) ** 0.5
+            best = np.sort(order[: max(1, int(share * len(best)))])
+            cells = _Cells(search[best])
+    return best, cells
 
 
 def _fixed_point(state: NDArray[np.int8], better: Indices, worse: Indices, complete: Flags) -> None:
@@ -187,29 +166,33 @@ def _ranks(bounds: Floats, score: Floats) -> Indices:
     return rank
 
 
-def _neighbours(bounds: Floats, rank: Indices, criterion: str, limit: float) -> tuple[Indices, Indices]:
-    """All pairs of neighbours as (better, worse)."""
+def _search(bounds: Floats, criterion: str, limit: float) -> Floats:
+    """Boxes (N, 4) that meet wherever two candidates are neighbours."""
+    if criterion == "iou":
+        return bounds
     if criterion == "distance":
-        centres = np.stack([(bounds[:, 0] + bounds[:, 2]) / 2, _centre_y(bounds)], axis=1)
-        half = limit / 2
-        # Squares of side `limit` around the centres meet wherever two centres are nearer than `limit`.
-        search = np.hstack([centres - half, centres + half])
-    elif criterion == "iou":
-        centres, search = np.empty((0, 2)), bounds
-    else:
-        raise ValueError(f"criterion must be iou or distance, got {criterion}")
-    firsts, seconds = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-    for one, other in _meeting(search):
+        # Squares of side `limit` around the centres.
+        centres, half = _centres(bounds), limit / 2
+        return np.hstack([centres - half, centres + half])
+    raise ValueError(f"criterion must be iou or distance, got {criterion}")
+
+
+def _neighbours(
+    cells: _Cells, some: Indices, others: Indices, bounds: Floats, criterion: str, limit: float
+) -> Iterator[tuple[Indices, Indices]]:
+    """Pairs of neighbours, as places in `some` and in `others`, in batches."""
+    for one, other in cells.meeting():
+        a, b = bounds[some[one]], bounds[others[other]]
         if criterion == "distance":
-            gap = centres[one] - centres[other]
+            gap = _centres(a) - _centres(b)
             near = gap[:, 0] ** 2 + gap[:, 1] ** 2 < limit**2
         else:
-            near = overlap(bounds[one], bounds[other]) > limit
-        one, other = one[near], other[near]
-        swap = rank[one] > rank[other]
-        firsts.append(np.where(swap, other, one).astype(np.int32))
-        seconds.append(np.where(swap, one, other).astype(np.int32))
-    return np.concatenate(firsts), np.concatenate(seconds)
+            near = overlap(a, b) > limit
+        yield one[near], other[near]
+
+
+def _centres(bounds: Floats) -> Floats:
+    return np.stack([(bounds[:, 0] + bounds[:, 2]) / 2, _centre_y(bounds)], axis=1)
 
 
 def _centre_y(bounds: Floats) -> Floats:
@@ -227,50 +210,73 @@ def overlap(a: Floats, b: Floats) -> Floats:
     return iou
 
 
-def _meeting(bounds: Floats) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs of boxes that meet, each once, in batches of bounded size: a hash of square cells.
+class _Cells:
+    """A hash of square cells, to find the pairs of boxes that meet.
 
     Every box is entered into the cells it touches; a pair is reported only in the cell that holds the upper
     left corner of its intersection.
     """
-    if len(bounds) < 2:
-        return
-    sides = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
-    # Typical boxes touch four cells; the largest at most (16 + 1)² of them.
-    cell = max(float(np.median(sides)) * 1.5, float(sides.max()) / 16, 1e-9)
-    origin = bounds[:, :2].min(axis=0)
-    first = np.floor((bounds[:, :2] - origin) / cell).astype(np.int32)
-    last = np.floor((bounds[:, 2:] - origin) / cell).astype(np.int32)
-    columns = int(last[:, 0].max()) + 1
-    wide, high = last[:, 0] - first[:, 0] + 1, last[:, 1] - first[:, 1] + 1
-    entries = wide * high
-    owner = np.repeat(np.arange(len(bounds), dtype=np.int32), entries)
-    nth = np.arange(len(owner), dtype=np.int64) - np.repeat(np.cumsum(entries) - entries, entries)
-    across = wide[owner]
-    key = (first[owner, 1] + nth // across).astype(np.int64) * columns + first[owner, 0] + nth % across
-    del nth, across
-    order = np.argsort(key, kind="stable")
-    key, owner = key[order], owner[order]
-    del order
-    start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
-    size = np.diff(np.r_[start, len(key)])
-    remaining = np.repeat(start + size, size) - np.arange(len(key)) - 1  # later entries in the same cell
-    live = np.flatnonzero(remaining)
-    # Pair each entry with the ones that follow it in its cell, some millions of pairs at a time.
-    counts = remaining[live]
-    cut = np.searchsorted(
-        np.cumsum(counts), np.arange(_PAIRS_AT_ONCE, int(counts.sum()) + _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
-    )
-    begin = 0
-    for end in np.unique(np.minimum(cut + 1, len(live))):
-        part, n = live[begin:end], counts[begin:end]
-        begin = end
-        i = np.repeat(part, n)
-        j = i + 1 + np.arange(len(i)) - np.repeat(np.cumsum(n) - n, n)
-        one, other = owner[i], owner[j]
-        corner = np.maximum(first[one], first[other])
-        mine = corner[:, 1].astype(np.int64) * columns + corner[:, 0] == key[i]
-        one, other = one[mine], other[mine]
-        a, b = bounds[one], bounds[other]
-        meet = ((a[:, :2] <= b[:, 2:]) & (b[:, :2] <= a[:, 2:])).all(axis=1)
-        yield one[meet], other[meet]
+
+    number: int  # of pairs to look at
+
+    def __init__(self, bounds: Floats, *, split: int | None = None) -> None:
+        """split : look only for pairs of one of the first so many with one of the others."""
+        self._bounds, self._offset = bounds, 0 if split is None else split
+        self.number = 0
+        if len(bounds) < 2:
+            return
+        sides = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+        # Typical boxes touch four cells; the largest at most (16 + 1)² of them.
+        cell = max(float(np.median(sides)) * 1.5, float(sides.max()) / 16, 1e-9)
+        origin = bounds[:, :2].min(axis=0)
+        while True:
+            first = np.floor((bounds[:, :2] - origin) / cell).astype(np.int32)
+            last = np.floor((bounds[:, 2:] - origin) / cell).astype(np.int32)
+            wide, high = last[:, 0] - first[:, 0] + 1, last[:, 1] - first[:, 1] + 1
+            entries = wide * high
+            if int(entries.sum()) <= _CELLS_EACH * len(bounds):
+                break
+            cell *= 2
+        columns = int(last[:, 0].max()) + 1
+        owner = np.repeat(np.arange(len(bounds), dtype=np.int32), entries)
+        nth = np.arange(len(owner), dtype=np.int64) - np.repeat(np.cumsum(entries) - entries, entries)
+        across = wide[owner]
+        key = (first[owner, 1] + nth // across).astype(np.int64) * columns + first[owner, 0] + nth % across
+        del nth, across
+        order = np.argsort(key, kind="stable")
+        key, owner = key[order], owner[order]
+        del order
+        start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+        size = np.diff(np.r_[start, len(key)])
+        # Each entry is paired with those from here to the end of its cell.
+        partner = np.arange(1, len(key) + 1)
+        if split is not None:
+            partner = np.repeat(start + np.add.reduceat(owner < split, start, dtype=np.int64), size)
+        counts = np.repeat(start + size, size) - partner
+        if split is not None:
+            counts[owner >= split] = 0
+        self._entry = np.flatnonzero(counts)
+        self._partner, self._counts = partner[self._entry], counts[self._entry]
+        self._key, self._owner, self._first, self._columns = key, owner, first, columns
+        self.number = int(self._counts.sum())
+
+    def meeting(self) -> Iterator[tuple[Indices, Indices]]:
+        """Pairs that meet, each once, in batches of bounded size; of a split, places in either part."""
+        if not self.number:
+            return
+        cut = np.searchsorted(
+            np.cumsum(self._counts), np.arange(_PAIRS_AT_ONCE, self.number + _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
+        )
+        begin = 0
+        for end in np.unique(np.minimum(cut + 1, len(self._counts))):
+            part, n, partner = (each[begin:end] for each in (self._entry, self._counts, self._partner))
+            begin = end
+            i = np.repeat(part, n)
+            j = np.arange(len(i)) + np.repeat(partner - np.cumsum(n) + n, n)
+            one, other = self._owner[i], self._owner[j]
+            corner = np.maximum(self._first[one], self._first[other])
+            mine = corner[:, 1].astype(np.int64) * self._columns + corner[:, 0] == self._key[i]
+            one, other = one[mine], other[mine]
+            a, b = self._bounds[one], self._bounds[other]
+            meet = ((a[:, :2] <= b[:, 2:]) & (b[:, :2] <= a[:, 2:])).all(axis=1)
+            yield one[meet], other[meet] - self._offset

@@ -1,9 +1,11 @@
 """Settlement: the answer of greedy suppression, whatever the order and however the stream is cut."""
 
+import tracemalloc
 from unittest.mock import patch
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecodetect import merging
@@ -50,26 +52,6 @@ def test_settle_is_greedy_suppression(crowd):
     assert (settle(bounds, score, criterion=criterion, limit=limit) == expected).all()
 
 
-@given(crowds(), st.integers(1, 40))
-def test_crowds_are_thinned_to_the_same_answer(crowd, step):
-    bounds, score, criterion, limit, _ = crowd
-    expected = greedy(bounds, score, criterion, limit)
-    with patch.multiple(merging, _MANY=2, _CROWD=0, _WORTHWHILE=0):
-        assert (settle(bounds, score, criterion=criterion, limit=limit) == expected).all()
-        assert (streamed(bounds, score, criterion, limit, step) == expected).all()
-
-
-def test_thousands_in_one_place_are_settled_without_all_their_pairs():
-    """As the classes of a network that knows thousands, all at each of its peaks."""
-    rng = np.random.default_rng(0)
-    xy = rng.integers(0, 20, (40, 2)).repeat(3_000, axis=0) + rng.uniform(-0.05, 0.05, (120_000, 2))
-    score = rng.random(len(xy))
-    with patch.object(merging, "_neighbours", wraps=merging._neighbours) as paired:
-        kept = settle(np.hstack([xy, xy]), score, criterion="distance", limit=0.25)
-    assert kept.sum() == len(np.unique(np.rint(xy), axis=0))
-    assert sum(len(call.args[0]) for call in paired.call_args_list) < 1_000
-
-
 @given(crowds())
 def test_the_order_of_candidates_does_not_matter(crowd):
     bounds, score, criterion, limit, rng = crowd
@@ -81,12 +63,6 @@ def test_the_order_of_candidates_does_not_matter(crowd):
 @given(crowds(), st.integers(1, 40))
 def test_a_stream_settles_like_the_whole(crowd, step):
     bounds, score, criterion, limit, _ = crowd
-    expected = settle(bounds, score, criterion=criterion, limit=limit)
-    assert (streamed(bounds, score, criterion, limit, step) == expected).all()
-
-
-def streamed(bounds, score, criterion, limit, step):
-    """What a settler keeps of candidates that come from top to bottom, `step` at once."""
     order = np.argsort((bounds[:, 1] + bounds[:, 3]) / 2, kind="stable")
     bounds, score = bounds[order], score[order]
     tallest = float((bounds[:, 3] - bounds[:, 1]).max()) if len(bounds) else 0.0
@@ -99,10 +75,31 @@ def streamed(bounds, score, criterion, limit, step):
         for number in settler.push(bounds[i : i + step], score[i : i + step])
     ]
     kept += settler.finish().tolist()
-    assert kept == sorted(kept)
-    found = np.zeros(len(score), bool)
-    found[order[kept]] = True
-    return found
+    assert kept == np.flatnonzero(settle(bounds, score, criterion=criterion, limit=limit)).tolist()
+
+
+@settings(max_examples=30)
+@given(crowds(), st.integers(1, 40), st.integers(1, 300))
+def test_how_many_pairs_can_be_held_does_not_matter(crowd, step, held):
+    with patch.object(merging, "_PAIRS_HELD", held), patch.object(merging, "_PAIRS_AT_ONCE", 50):
+        test_settle_is_greedy_suppression.hypothesis.inner_test(crowd)
+        test_a_stream_settles_like_the_whole.hypothesis.inner_test(crowd, step)
+
+
+@pytest.mark.parametrize(("criterion", "limit"), [("iou", 0.5), ("distance", 20.0)])
+def test_a_crowd_in_one_place_is_settled_in_bounded_memory(criterion, limit):
+    """Of 20,000 in one place all pairs are neighbours, 1.6 GB of them."""
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(0, 1, (20_000, 2))
+    bounds = np.hstack([centre - 10, centre + 10])
+    score = rng.random(len(bounds))
+    with patch.object(merging, "_PAIRS_HELD", 100_000):
+        tracemalloc.start()
+        kept = settle(bounds, score, criterion=criterion, limit=limit)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert np.flatnonzero(kept).tolist() == [score.argmax()]
+    assert peak < 200e6
 
 
 def test_a_chain_is_not_settled_transitively():
