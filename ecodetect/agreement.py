@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ecodetect.annotations import Annotations
 from ecodetect.class_names import joined, key
-from ecodetect.column_roles import class_column, class_names, score_column, scores, text_columns
+from ecodetect.column_roles import class_column, class_names, classes_in, score_column, scores, text_columns
 from ecodetect.duplicates import repeated
 from ecodetect.notes import Note
 
@@ -162,7 +162,7 @@ def _of_one_column(marked: list[Annotations]) -> list[Annotations]:
         if best is None:
             continue
         for row in rows:
-            marked[row] = replace(marked[row], label=class_names(marked[row].columns[best]))
+            marked[row] = replace(marked[row], label=_classes(marked[row], best))
     return marked
 
 
@@ -173,7 +173,7 @@ def _columns_said(marked: Sequence[Annotations], files: Sequence[str], *, can_ch
     for each in marked:
         column = class_column(each.columns)
         if column is not None:
-            taken.setdefault(column, set()).update(filter(None, class_names(each.columns[column]).tolist()))
+            taken.setdefault(column, set()).update(filter(None, _classes(each, column).tolist()))
         for name in text_columns(each.columns, without=(column,)):
             others.setdefault(name, set()).update(filter(None, class_names(each.columns[name]).tolist()))
     if not others and taken.keys() <= {"label"}:
@@ -191,6 +191,10 @@ def _columns_said(marked: Sequence[Annotations], files: Sequence[str], *, can_ch
     text = f"no column is taken as the class; texts are in {shown}"
     text += "; --class-column takes one." if can_choose else "."
     return [Note("class-column", text, about=_about(files), kind="choice")]
+
+
+def _classes(some: Annotations, column: str) -> NDArray[np.object_]:
+    return classes_in(some.columns, column, are_stated=some.states_classes)
 
 
 def _values(count: int) -> str:

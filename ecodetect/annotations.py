@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import formats, matching, parts
-from ecodetect.column_roles import class_column, class_names, plain, score_column, scores
+from ecodetect.column_roles import class_column, classes_in, plain, score_column, scores
 from ecodetect.errors import LayerError
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Geometries, Layer
@@ -52,6 +52,7 @@ class Annotations:
     columns : name -> (N,), all columns of the file.
     dropped : reason -> number of features that were left out here.
     notes : for the user, those of the reader first.
+    states_classes : as `Layer` has it.
     """
 
     grid: Grid
@@ -63,6 +64,7 @@ class Annotations:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    states_classes: bool = False
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -107,7 +109,13 @@ class Annotations:
 
     def to_layer(self) -> Layer:
         """The annotations as a layer in pixels of the raster, with the columns of the file."""
-        return Layer(self.geometry, self.columns, grid=self.grid, notes=self.notes)
+        return Layer(
+            self.geometry,
+            self.columns,
+            grid=self.grid,
+            notes=self.notes,
+            states_classes=self.states_classes,
+        )
 
 
 def read_annotations(
@@ -178,6 +186,7 @@ def on_raster(
         kept.columns,
         dropped,
         tuple(notes),
+        layer.states_classes,
     )
 
 
@@ -235,7 +244,9 @@ def labels_of(layer: Layer, name: str, asked: str | None = None) -> NDArray[np.o
         known = ", ".join(layer.columns) or "none"
         raise LayerError(f"{name} has no column '{asked}'; its columns are: {known}.")
     column = class_column(layer.columns) if asked is None else asked
-    return np.full(len(layer), "", dtype=object) if column is None else class_names(layer.columns[column])
+    if column is None:
+        return np.full(len(layer), "", dtype=object)
+    return classes_in(layer.columns, column, are_stated=layer.states_classes)
 
 
 def _are_ignored(layer: Layer) -> NDArray[np.bool_]:

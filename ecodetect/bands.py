@@ -222,7 +222,7 @@ def choose(naming: Naming, text: str, source: str) -> list[tuple[str, int]]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise RasterError(f"{source}: no band in '{text}'; name some of {_listed(naming)}.")
+        raise RasterError(f"{source}: no band in '{text}'; name some of {listed(naming.names)}.")
     chosen = []
     for part in parts:
         role, _, place = part.rpartition("=")
@@ -253,14 +253,11 @@ def _index(naming: Naming, part: str, source: str) -> int:
         return texts.index(part.casefold())
     near = get_close_matches(part.lower(), naming.names, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
-    raise RasterError(f"{source} has no band '{part}'{hint} It has {_listed(naming)}.")
+    raise RasterError(f"{source} has no band '{part}'{hint} It has {listed(naming.names)}.")
 
 
-def _listed(naming: Naming) -> str:
-    return _listed_names(naming.names)
-
-
-def _listed_names(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names of bands, of many the first and the last."""
     return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:3])} to {names[-1]}"
 
 
@@ -294,19 +291,19 @@ def lacking(wanted: Sequence[str], have: Sequence[str]) -> str:
 
     wanted : the bands that are needed; `have` : those that a raster has.
     """
-    listed = _listed_names(have)
+    there = listed(have)
     missing = [name for name in wanted if name not in have]
     strangers = [name for name in have if not is_colour(name)]
     places = [re.sub(r"^(?:band|page)(?=\d+$)", "", name) for name in strangers]
     if len(strangers) < len(missing):
-        return f"has {listed}."
+        return f"has {there}."
     numbers = dict(zip(missing, places, strict=False))
     said = ",".join(f"{name}={numbers[name]}" if name in numbers else name for name in wanted)
     where = "" if len(missing) == len(have) == len(wanted) else ", with those that they are in it"
     one = ""
     if not strangers[0].startswith("band") and all(name in (*RGB, "grey") for name in wanted):
         one = f", or take one of them as grey (--bands {places[0]})"
-    return f"has {listed}: say which is which (--bands {said}{where}){one}."
+    return f"has {there}: say which is which (--bands {said}{where}){one}."
 
 
 def is_colour(name: str) -> bool:

@@ -34,6 +34,10 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 FINEST, COARSEST = 1000.0, 16.0  # how many times finer or coarser than its GSD a raster may be
 MOST_REACH_PX = 2048  # `runtime.reach` finds none farther
 _GSDS = {"m": (1e-9, 1e5), "um": (1e-4, 1e6), "px": (1 / COARSEST, FINEST)}
+# No training makes weights like these: in 32 bits a step of learning would be lost on them, and what they are
+# summed with, too. Those known lie below 60, variances below 600, and 16 bits hold 65,504. What learners know
+# of features (64 bits) has these in units of their own: squares of a raster's values, at most.
+LARGEST_WEIGHT, LARGEST_VARIANCE, _LARGEST_OF_FEATURE = 1e12, 1e24, 1e30
 _LARGEST_BYTES, _MOST_ARRAYS = 4_000_000_000, 20_000  # of a file
 _TYPES = {"F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
 _MOST_BANDS, _MOST_CLASSES = 4096, 10_000
@@ -404,7 +408,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
 def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """The arrays of any .safetensors file, also one without a card (ImageNet weights).
 
-    Raises BundleError also for arrays that can be nobody's weights: of other types, or not finite.
+    Raises BundleError also for arrays that can be nobody's weights: of other types, or as `check_weights`.
     """
     with _opened(path) as file:
         try:
@@ -414,22 +418,47 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             types = {file.get_slice(name).get_dtype() for name in names} - _TYPES
             if types:
                 raise BundleError(
-                    f"{path} holds weights of the type {min(types)}, which can't be used here; store them as"
-                    " float16 or float32."
+                    f"{path} holds weights of the type {min(types)}, which can't be used here; convert them"
+                    " with PyTorch (`tensor.to(torch.float32)`) and save the file anew."
                 )
             weights = {name: file.get_tensor(name) for name in names}
         except BundleError:
             raise
         except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
             raise BundleError(f"{path} is damaged ({error}).") from error
-    for name, values in weights.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise BundleError(
-                f"{path} is damaged: its weights hold what is no finite number ({_line(name)})."
-            )
-        if name.endswith("running_var") and values.size and values.min() < 0:
-            raise BundleError(f"{path} is damaged: it holds a variance below 0 ({_line(name)}).")
+    check_weights(weights, str(path))
     return weights
+
+
+def check_weights(weights: Weights, shown: str) -> None:
+    """Raise BundleError for weights that aren't finite, or that no training makes.
+
+    A network with them may answer 0 everywhere, and nothing would be found in silence.
+    shown : the file, for messages.
+    """
+    for name, values in weights.items():
+        if values.dtype.kind != "f" or not values.size:
+            continue
+        least, most = float(values.min()), float(values.max())  # NaN is either
+        is_variance = name.endswith("running_var")
+        if not (math.isfinite(least) and math.isfinite(most)):
+            raise BundleError(
+                f"{shown} is damaged: its weights hold what is no finite number ({_line(name)})."
+            )
+        if is_variance and least < 0:
+            raise BundleError(f"{shown} is damaged: it holds a variance below 0 ({_line(name)}).")
+        if max(-least, most) > largest_weight(name, values.dtype):
+            raise BundleError(
+                f"{shown} is damaged: it holds a weight of {max(-least, most):.0e}, larger than training"
+                f" makes any ({_line(name)})."
+            )
+
+
+def largest_weight(name: str, dtype: np.dtype[Any]) -> float:
+    """What the weights of this name and type may be at most."""
+    if dtype.itemsize == 8:
+        return _LARGEST_OF_FEATURE
+    return LARGEST_VARIANCE if name.endswith("running_var") else LARGEST_WEIGHT
 
 
 def _line(name: str) -> str:

@@ -57,6 +57,7 @@ _YES_OR_NO = frozenset({
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( \d\d:\d\d.*)?"
 ).fullmatch
+_OUR_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]+(-[0-9a-f]+)*").fullmatch
 _FEWEST_IDS = 10  # so many different texts without one that comes twice are names of individuals
 
 
@@ -76,7 +77,7 @@ def class_column(columns: Columns) -> str | None:
     found = [name for name in _named(columns, _CLASS) if columns[name].dtype.kind != "b"]
     if not found:
         return None
-    texts = {name: [text for text in class_names(columns[name]).tolist() if text] for name in found}
+    texts = {name: [text for text in classes_in(columns, name).tolist() if text] for name in found}
     filled = [name for name in found if texts[name]]
     if not filled:
         return found[0]
@@ -116,8 +117,31 @@ def text_columns(columns: Columns, *, without: Collection[str | None] = ()) -> d
     return found
 
 
+def classes_in(columns: Columns, column: str, *, are_stated: bool = False) -> NDArray[np.object_]:
+    """The classes that a column of a layer names, (N,) str; "" where it names none.
+
+    In a layer of ours the column `label` holds names and nothing else, so that a class may be called `NA` or
+    `null`; in a foreign one these words say that there is none, as R, pandas and QGIS write it.
+    are_stated : the file's format has a place for names of classes, which are names in every case.
+    """
+    values = columns[column]
+    names = class_names(values)
+    if column != "label" or values.dtype.kind not in "OU" or np.array_equal(names, values):
+        return names
+    if not are_stated and not have_our_ids(columns):
+        return names
+    names[:] = [value if isinstance(value, str) else "" for value in values.tolist()]
+    return names
+
+
+def have_our_ids(columns: Mapping[str, Any]) -> bool:
+    """Whether we wrote the layer, by the ids that we give; rows without an id were added by hand."""
+    ids = list(filter(None, columns["id"])) if "id" in columns else []
+    return bool(ids) and all(isinstance(each, str) and _OUR_ID(each) is not None for each in ids)
+
+
 def class_names(values: NDArray[Any]) -> NDArray[np.object_]:
-    """The classes that a column names, (N,) str; "" where it names none.
+    """The classes that a column of any file names, (N,) str; "" where it names none.
 
     A whole number is the same class with and without a decimal point. Of an object in JSON, as QuPath writes
     its classes, the name counts.

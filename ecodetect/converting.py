@@ -99,7 +99,7 @@ def convert(
             )
         if grid is None and found.metadata.get("frame") == "pixel" and suffix not in PIXEL_FORMATS:
             grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
-            found = Layer(found.geometry, found.columns, grid=grid, notes=found.notes)
+            found = replace(found, grid=grid, metadata={}, are_parts=None)
     else:
         with open_raster(image, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
             grid, name = raster.grid, raster.name
@@ -107,7 +107,7 @@ def convert(
         found = read_annotations(source, grid, image=os.fspath(image), layer=layer).to_layer()
         if "source" not in found.columns:
             named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
-            found = Layer(found.geometry, {**found.columns, "source": named}, grid=grid, notes=found.notes)
+            found = replace(found, columns={**found.columns, "source": named})
     facts = _stated(source, found, name)
     said = found.notes
     found = _with_class(found, Path(source).name, class_column, is_own_place=suffix in PIXEL_FORMATS)

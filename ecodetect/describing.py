@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ecodetect import detectors, formats, models
-from ecodetect.column_roles import class_column, class_names
+from ecodetect.column_roles import class_column, classes_in
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import GridError, LayerError, UserError
 from ecodetect.grid import describe_crs
@@ -212,7 +212,9 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
     world = layer.in_world()
     types = Counter(str(geometry.geom_type) for geometry in world if geometry is not None)
     column = class_column(layer.columns)
-    names = [] if column is None else class_names(layer.columns[column]).tolist()
+    names = (
+        [] if column is None else classes_in(layer.columns, column, are_stated=layer.states_classes).tolist()
+    )
     crs = layer.frame_crs
     return {
         "kind": "layer",

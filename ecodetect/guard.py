@@ -164,8 +164,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _command(lifeline: int | None) -> list[str]:
-    """Python with this one's import path, but nothing of the folder in which the user happens to be."""
+def begin(
+    program: str, *, lifeline: int | None = None, env: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A process of ours that runs this program, and is spoken to through pipes; nothing of it is shown.
+
+    It has this one's import path, but nothing of the folder in which the user happens to be, and isn't
+    reached by Ctrl-C on Windows; elsewhere that is its own affair.
+    lifeline : a descriptor that it gets beside.  env : its environment; None: as here.
+    Raises UserError where there is no Python for it, and OSError where it can't be started.
+    """
     from multiprocessing import spawn
 
     if not (python := spawn.get_executable()):
@@ -176,9 +184,20 @@ def _command(lifeline: int | None) -> list[str]:
     places = [place for place in sys.path if place]
     if package not in places:
         places.insert(0, package)
-    program = f"import sys; sys.path[:] = {places!r}; from ecodetect.guarded import main; main({lifeline})"
     options = ["-I", "-X", f"utf8={sys.flags.utf8_mode}", *(["-B"] if sys.dont_write_bytecode else [])]
-    return [os.fsdecode(python), *options, "-c", program]
+    more: dict[str, Any] = {}
+    if lifeline is not None:
+        more["pass_fds"] = (lifeline,)
+    if sys.platform == "win32":
+        more["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return subprocess.Popen(
+        [os.fsdecode(python), *options, "-c", f"import sys; sys.path[:] = {places!r}; {program}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=env,
+        **more,
+    )
 
 
 _GB = f"{MEMORY_BYTES / 2**30:g} GB"
@@ -216,21 +235,14 @@ class _Child:
         self.is_busy = False
         self._limit_s, self._used_s = _START_S, 0.0  # starting isn't the file's fault
         self._is_over = False
-        more: dict[str, Any] = {}
         ours = theirs = None
         if sys.platform == "linux":
             theirs, ours = os.pipe()
-            more["pass_fds"] = (theirs,)
-        if sys.platform == "win32":
-            more["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
         try:
-            self._process = subprocess.Popen(
-                _command(theirs),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+            self._process = begin(
+                f"from ecodetect.guarded import main; main({theirs})",
+                lifeline=theirs,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                **more,
             )
         except OSError as failure:
             if ours is not None:

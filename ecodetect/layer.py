@@ -7,7 +7,7 @@ too large to hold: what is known beforehand, and batches that follow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Layer:
     metadata : what the file carried beside the features.
     are_parts : bool (N,), features whose polygons are as many individuals, if they are individuals and no
         areas, as a GIS stores what was dissolved or drawn as one; None: each feature is one.
+    states_classes : the file's format has a place for names of classes: its `label` holds nothing else.
     """
 
     geometry: Geometries
@@ -48,6 +49,7 @@ class Layer:
     notes: tuple[Note, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     are_parts: NDArray[np.bool_] | None = None
+    states_classes: bool = False
 
     def __post_init__(self) -> None:
         for name, values in self.columns.items():
@@ -61,7 +63,7 @@ class Layer:
         """The features of a boolean mask, an index array or a slice."""
         columns = {name: values[rows] for name, values in self.columns.items()}
         are_parts = None if self.are_parts is None else self.are_parts[rows]
-        return Layer(self.geometry[rows], columns, self.grid, self.crs, self.notes, self.metadata, are_parts)
+        return replace(self, geometry=self.geometry[rows], columns=columns, are_parts=are_parts)
 
     @property
     def frame_crs(self) -> CRS | None:

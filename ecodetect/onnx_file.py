@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import KEY, Bundle, BundleError, Card
+from ecodetect.bundle import KEY, Bundle, BundleError, Card, check_weights
 
 OPSET = 17  # which `export` writes: ONNX Runtime 1.12 (2022) reads it
 STRIDE_KEY = "ecodetect.stride"
@@ -187,12 +187,7 @@ def read(path: str | os.PathLike[str]) -> OnnxModel:
         raise BundleError(f"{path} has no card of ecodetect; only what `ecodetect export` wrote can be used.")
     if not (stride.isascii() and stride.isdigit() and 1 <= int(stride[:6]) <= 1024):
         raise BundleError(f"The card of {path} is damaged (its stride can't be '{stride[:20]}').")
-    for name, values in graph.weights.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise BundleError(
-                f"{path} is damaged: its weights hold what is no finite number"
-                f" ({' '.join(name.split())[:80]})."
-            )
+    check_weights(graph.weights, str(path))
     parameters = sum(values.size for values in graph.weights.values())
     return OnnxModel(Card.from_json(card, source=str(path)), {}, content, int(stride), parameters, graph)
 

@@ -28,6 +28,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
+from ecodetect.bands import listed
 from ecodetect.chip import Chip
 from ecodetect.errors import GridError, NetworkError, RasterError
 from ecodetect.grid import Grid, Window
@@ -304,7 +305,7 @@ class Raster:
             self._source.remote.give_up()
 
     def __repr__(self) -> str:
-        return f"<Raster {self.name}: {self.grid.describe()}, {', '.join(self.bands)}>"
+        return f"<Raster {self.name}: {self.grid.describe()}, {listed(self.bands)}>"
 
     @contextmanager
     def env(self, *, cache_bytes: int, threads: int = 1) -> Iterator[None]:
@@ -379,7 +380,7 @@ class Raster:
         names = tuple(bands)
         for name in names:
             if name not in self._header.bands:
-                raise RasterError(f"{self.path} has no band '{name}'; it has {', '.join(self.bands)}.")
+                raise RasterError(f"{self.path} has no band '{name}'; it has {listed(self.bands)}.")
         if grid is None:
             grid = self.grid
         inside = window.clipped(grid.window)

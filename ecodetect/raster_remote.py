@@ -13,15 +13,11 @@ import contextlib
 import http.client
 import itertools
 import json
-import multiprocessing.spawn
 import os
 import secrets
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,7 +26,6 @@ from ecodetect.errors import NetworkError, RasterError
 from ecodetect.web_connection import Limits
 
 _Found = TypeVar("_Found")
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from ecodetect.relay import main; main()"
 RELAYED = "/vsicurl/http://127.0.0.1:"  # how names begin of what GDAL asks the relay for
 _LOOK_S = 0.1  # how often a waiting main thread lets Ctrl-C through
 limits = Limits()
@@ -159,24 +154,13 @@ class _Relay:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        more: dict[str, Any] = {}
-        if sys.platform == "win32":
-            more["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        python = multiprocessing.spawn.get_executable()
         try:
-            self.process = subprocess.Popen(
-                # -I: nothing from this folder or the environment.
-                [os.fsdecode(python or sys.executable), "-I", "-c", _PROGRAM, str(Path(__file__).parents[1])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                **more,
-            )
+            self.process = guard.begin("from ecodetect.relay import main; main()")
             assert self.process.stdin is not None
             assert self.process.stdout is not None
             secret = secrets.token_urlsafe(24)
-            self.process.stdin.write(json.dumps({"secret": secret, "certificates": _certificates()}) + "\n")
+            told = json.dumps({"secret": secret, "certificates": _certificates()})
+            self.process.stdin.write(told.encode() + b"\n")
             self.process.stdin.flush()
             self._port = int(self.process.stdout.readline())
         except (OSError, ValueError) as error:

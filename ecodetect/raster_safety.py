@@ -128,28 +128,15 @@ _OF_ARRAYS = {
     "GTIFF_DIR": "GTiff",
     "NITF_IM": "NITF",
 }
+_MOST_OPENED = 200_000  # files of a VRT, with those of the VRTs that it names
 _HEAD = 4096  # bytes; GDAL's own drivers look at the first 1024
 
 
 # Virtual file systems that hold what their name says; others read files that another file names.
-_VIRTUAL = frozenset(
-    [
-        "curl",
-        "curl_streaming",
-        "s3",
-        "gs",
-        "az",
-        "adls",
-        "oss",
-        "swift",
-        "zip",
-        "tar",
-        "gzip",
-        "7z",
-        "rar",
-        "mem",
-    ]
-)
+_VIRTUAL = (
+    "curl", "curl_streaming", "s3", "gs", "az", "adls", "oss", "swift", "zip", "tar", "gzip", "7z", "rar",
+    "mem",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +219,7 @@ def locate(
     if is_vrt(head):
         if not allow_vrt:
             check_sides(file, VRT, text)
-            _check_mosaic(file, text, check_source, set())
+            _check_mosaic(file, text, check_source, {})
         return Source(str(file.absolute()), text, (VRT,), False, None, file)
     return _checked(file, head, text)
 
@@ -351,27 +338,36 @@ def _check_mosaic(
     file: Path,
     shown: str,
     check_source: Callable[[Source], None],
-    seen: set[Path],
+    seen: dict[Path, int],
     above: tuple[Path, ...] = (),
-) -> None:
+) -> int:
     """Raise RasterError unless a VRT is a plain mosaic of files that could be opened themselves.
 
-    seen : files that were looked at.  above : the VRTs that led here.
+    seen : what was looked at, whatever the ways of writing its name, and how many files GDAL opens for it.
+    above : the VRTs that led here.
+    Returns how many files GDAL opens for this one: anew for each way in which a name is written.
     """
     above = (*above, file.resolve())
+    opened = 0
     for name, place in vrt_mosaic.sources(file, shown):
         said = f"{shown}: {name}"
         inside = place.resolve()
         if inside in above or len(above) > vrt_mosaic.MOST_NESTED:
             raise RasterError(f"{shown} is a VRT made of itself.")
-        if place in seen:
+        entry = place.parent.resolve() / place.name  # links have side files of their own
+        if entry in seen:
+            opened = _counted(opened + seen[entry], shown)
             continue
-        seen.add(place)
         head = _head(place, f"Source {name} of {shown}")
         if is_vrt(head):
             check_sides(place, VRT, said)
-            _check_mosaic(place, said, check_source, seen, above)
+            if inside not in seen:
+                seen[inside] = _check_mosaic(place, said, check_source, seen, above)
+            seen[entry] = seen[inside]
+            opened = _counted(opened + seen[entry], shown)
             continue
+        seen[entry] = 1
+        opened = _counted(opened + 1, shown)
         if head.lstrip().startswith(b"<"):
             raise RasterError(f"{shown} takes pixels from {name}, which is not a raster but XML.")
         source = _checked(place, head, said)
@@ -383,6 +379,17 @@ def _check_mosaic(
                 f"as a GeoTIFF{vrt_mosaic.REMEDY}."
             )
         check_source(source)
+    return opened
+
+
+def _counted(opened: int, shown: str) -> int:
+    """The number of files; raises RasterError where nobody would wait for so many."""
+    if opened > _MOST_OPENED:
+        raise RasterError(
+            f"{shown} names files again and again, {opened:,} in all; make it of the files themselves"
+            " (gdalbuildvrt)."
+        )
+    return opened
 
 
 def check_files(dataset: Any, file: Path, source: Source) -> None:

@@ -95,6 +95,11 @@ def _check_content(side: Path, shown: str, *, is_raster: bool, is_opened: bool) 
     check_references(side, driver, named)
 
 
+def pipe_beside(file: Path) -> str | None:
+    """The name of what lies beside a file, as its sides do, and is a pipe or its like; None: nothing is."""
+    return next((side.name for side in sides(file) if _may_stall(side)), None)
+
+
 def _may_stall(side: Path) -> bool:
     """Whether reading a side file could wait for ever: it is a pipe, or its like."""
     try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,12 +22,11 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from ecodetect.bundle import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers
+from ecodetect.bundle import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers, largest_weight
 from ecodetect.errors import UserError
 
 # A network that looks farther than this is taken for one that looks everywhere.
 _FARTHEST_PX = MOST_REACH_PX // 2
-_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,6 +48,7 @@ class Network:
     reach_px: int | None
     outputs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _seen: set[str] = field(default_factory=set, repr=False)  # its name, when its layers have been checked
 
     @property
     def is_local(self) -> bool:
@@ -62,11 +63,33 @@ class Network:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
             with self._turn:  # a network may remember how large its image is
-                out = self.module(x.contiguous(memory_format=torch.channels_last))
+                with nullcontext() if self._seen else _layers_checked(self.module, self.name):
+                    out = self.module(x.contiguous(memory_format=torch.channels_last))
+                self._seen.add(self.name)
             maps = [out] if isinstance(out, torch.Tensor) else list(out)
             found = [part.float().cpu().contiguous().numpy() for part in maps]
         check_answers(found, self.name)
         return found
+
+
+@contextmanager
+def _layers_checked(module: nn.Module, name: str) -> Iterator[None]:
+    """While it lasts, a layer that gives what is no finite number raises BundleError.
+
+    What is too large within a network may come out of it as 0, 6 or 1, by its clamps and gates.
+    """
+
+    def check(_: nn.Module, __: Any, out: Any) -> None:
+        if isinstance(out, torch.Tensor) and out.is_floating_point() and not bool(out.isfinite().all()):
+            raise BundleError(f"The model '{name}' is damaged: it answers what is no finite number.")
+
+    layers = [part for part in module.modules() if next(part.children(), None) is None]
+    hooks = [layer.register_forward_hook(check) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def open_network(
@@ -154,7 +177,7 @@ def load(module: nn.Module, weights: Weights, *, name: str) -> None:
 
 def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name: str) -> None:
     wrong = sorted(
-        {key for key in weights if key not in wanted or not _fits(weights[key], wanted[key])}
+        {key for key in weights if key not in wanted or not _fits(key, weights[key], wanted[key])}
         | (set(wanted) - set(weights))
     )
     if wrong:
@@ -164,11 +187,13 @@ def _check_weights(wanted: Mapping[str, torch.Tensor], weights: Weights, *, name
         )
 
 
-def _fits(values: NDArray[Any], wanted: torch.Tensor) -> bool:
-    """Whether an array can be these weights: of their shape, floats for floats, no larger than they hold."""
+def _fits(name: str, values: NDArray[Any], wanted: torch.Tensor) -> bool:
+    """Whether an array can be these weights: of their shape, floats for floats, no larger than any are."""
     if values.shape != tuple(wanted.shape) or (values.dtype.kind == "f") != wanted.dtype.is_floating_point:
         return False
-    return values.dtype.kind != "f" or not values.size or float(np.abs(values).max()) <= _LARGEST_WEIGHT
+    if values.dtype.kind != "f" or not values.size:
+        return True
+    return float(np.abs(values).max()) <= largest_weight(name, np.dtype(np.float32))
 
 
 def folded(module: nn.Module) -> nn.Module:

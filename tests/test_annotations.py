@@ -10,7 +10,10 @@ import pytest
 import shapely
 from pyproj import CRS
 
+from ecodetect import formats
 from ecodetect.annotations import on_raster, read_annotations
+from ecodetect.converting import stream_of
+from ecodetect.detections import Detections
 from ecodetect.errors import GridError, LayerError
 from ecodetect.grid import WGS84, Grid, transformed
 from ecodetect.layer import Layer
@@ -118,3 +121,37 @@ def test_files_are_read_and_laid_on_the_raster(tmp_path: Path) -> None:
         "1 row left out: no position (line 5).",
         "1 of 3 left out: outside the raster.",
     ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".geojson", ".gpkg", ".kml", ".xml", ".json"])
+def test_a_class_may_have_the_name_of_nothing(tmp_path: Path, suffix: str) -> None:
+    words = (
+        "NA",
+        "N/A",
+        "#N/A",
+        "nan",
+        "NaN",
+        "null",
+        "NULL",
+        "None",
+        "<NA>",
+        "<null>",
+        "007",
+        "1.0",
+        "tree",
+    )
+    grid = Grid(100, 100, (1.0, 0.0, 500_000.0, 0.0, -1.0, 5_000_000.0), CRS(32633))
+    corners = np.arange(len(words))[:, None] * 5.0 + np.array([1, 1, 4, 4])
+    found = Detections(grid, "box", corners, np.full(len(words), 0.5), np.arange(len(words)), words)
+    ids = [f"{row:08x}-{row:x}" for row in range(len(words))]
+    file = tmp_path / f"found{suffix}"
+    formats.write(file, stream_of(found.to_layer(source="a.tif", ids=ids)))
+    read = read_annotations(file, grid, image="a.tif")
+    assert read.label[np.argsort(read.xy[:, 0])].tolist() == list(words)
+
+
+def test_foreign_tables_say_in_words_that_there_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "field.csv").write_text("x,y,label,score\n1.5,1.5,NA,NA\n2.5,1.5,,0.5\n3.5,1.5,tree,nan\n")
+    read = read_annotations(tmp_path / "field.csv", Grid(100, 100))
+    assert read.label.tolist() == ["", "", "tree"]
+    assert np.isnan(read.score).tolist() == [True, False, True]

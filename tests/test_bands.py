@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ecodetect.band_words import Sensor
-from ecodetect.bands import Naming, choose, lacking, name_bands
+from ecodetect.bands import Naming, choose, lacking, listed, name_bands
 from ecodetect.errors import RasterError
 
 RGB = ["red", "green", "blue"]
@@ -254,3 +254,9 @@ def test_bands_that_are_not_there(text: str, message: str) -> None:
 )
 def test_what_to_say_where_bands_have_no_names(have: list[str], said: str) -> None:
     assert lacking(["red", "green", "blue"], have).endswith(said)
+
+
+def test_of_thousands_of_bands_a_message_names_a_few() -> None:
+    names = [f"band{number}" for number in range(1, 4001)]
+    assert listed(names) == "band1, band2, band3 to band4000"
+    assert len(lacking(RGB, names)) < 200

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecodetect.column_roles import class_column, class_names, score_column, scores, text_columns
+from ecodetect.column_roles import class_column, class_names, classes_in, score_column, scores, text_columns
 
 
 def columns(**values: Any) -> dict[str, np.ndarray]:
@@ -69,6 +69,15 @@ def test_what_a_column_says_of_the_class() -> None:
     assert class_names(np.array([1.0, np.nan, 2.5])).tolist() == ["1", "", "2.5"]
     missing = np.array(["NA", "nan", "NULL", "", "Naranja"], dtype=object)
     assert class_names(missing).tolist() == ["", "", "", "", "Naranja"]
+
+
+def test_words_for_missing_values_are_classes_where_the_layer_is_ours() -> None:
+    words = np.array(["NA", "nan", "null", "None", '{"name": "x"}'], dtype=object)
+    ids = np.array([f"0000000{n}-{n}" for n in range(4)] + [""], dtype=object)  # the last was drawn by hand
+    assert classes_in({"label": words, "id": ids}, "label").tolist() == words.tolist()
+    assert class_column({"species": np.array(["x"] * 5, dtype=object), "label": words, "id": ids}) == "label"
+    assert classes_in({"label": words, "id": words}, "label").tolist() == ["", "", "", "None", "x"]
+    assert classes_in({"label": words}, "label", are_stated=True).tolist() == words.tolist()
 
 
 def test_texts_that_might_be_classes() -> None:

@@ -1305,3 +1305,14 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(LayerError, match="is no file but a pipe"):
         formats.read(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+@pytest.mark.parametrize("pipe", ["a.prj", "a.dbf", "a.cpg", "A.QIX", "a.shp.aux.xml"])
+def test_a_pipe_beside_a_layer_is_refused_at_once(tmp_path: Path, pipe: str) -> None:
+    points = geopandas.GeoDataFrame({"label": ["a"]}, geometry=[shapely.Point(10, 50)], crs=4326)
+    points.to_file(tmp_path / "A.shp" if pipe[0] == "A" else tmp_path / "a.shp")
+    (tmp_path / pipe).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / pipe)
+    with pytest.raises(LayerError, match=f"has beside it {pipe}, which is no file"):
+        formats.read(tmp_path / f"{pipe[0]}.shp")

@@ -198,6 +198,32 @@ def test_weights_that_are_no_finite_numbers_are_refused(tmp_path: Path, value: f
         bundle.read(kept(tmp_path, Bundle(learned.card(), weights)))
 
 
+@pytest.mark.parametrize(("name", "value"), [("head.bias", 3e38), ("a", -1e13), ("n.running_var", 1e25)])
+def test_weights_that_no_training_makes_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    weights = {name: np.array([0.5, value], np.float32)}
+    with pytest.raises(BundleError, match=rf"larger than training makes any \({name}\)"):
+        bundle.read(kept(tmp_path, Bundle(learned.card(), weights)))
+
+
+def test_what_learners_know_of_features_and_variances_may_be_large(tmp_path: Path) -> None:
+    weights = {"learned.mean": np.array([1e20]), "n.running_var": np.array([1e15], np.float32)}
+    assert bundle.read(kept(tmp_path, Bundle(learned.card(), weights))).weights.keys() == weights.keys()
+
+
+def test_what_overflows_within_a_network_is_no_answer() -> None:
+    """A clamp makes a plain 6 of what is infinite, so that the answers look sound."""
+    torch = pytest.importorskip("torch")
+    from ecodetect import runtime
+
+    module = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
+    weights = {
+        name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in module.state_dict().items()
+    }
+    network = runtime.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
+    with pytest.raises(BundleError, match="answers what is no finite number"):
+        network.run(np.ones((1, 4, 8, 8), np.float32))
+
+
 @pytest.mark.parametrize("kind", [np.bool_, np.complex64])
 def test_weights_of_types_that_nothing_learns_are_refused(tmp_path: Path, kind: Any) -> None:
     with pytest.raises(BundleError, match="of the type"):
@@ -233,7 +259,7 @@ def test_answers_that_are_no_numbers_are_refused_and_nothing_is_not_found(name: 
 
     made = learned.bundle(learned.card(name, reach_px=64))
     huge = {
-        key: np.full_like(values, 3e38) if values.ndim > 1 else values for key, values in made.weights.items()
+        key: np.full_like(values, 1e12) if values.ndim > 1 else values for key, values in made.weights.items()
     }
     of = Bundle(made.card, huge)
     module = detectors._module(name)

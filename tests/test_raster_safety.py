@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ecodetect.errors import RasterError
 from ecodetect.raster import open_raster
-from ecodetect.raster_safety import Source, check_files
+from ecodetect.raster_safety import Source, check_files, locate
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -301,6 +301,19 @@ def test_a_vrt_that_leaves_its_folder_is_refused(folder: Path, name: str, source
 def test_a_vrt_is_trusted_on_request(folder: Path) -> None:
     path = vrt(folder / "up.vrt", "../secret.tif")
     np.testing.assert_array_equal(read(path, allow_vrt=True), read(folder.parent / "secret.tif"))
+
+
+def test_a_file_under_many_names_is_looked_at_once(folder: Path) -> None:
+    source = "<SimpleSource><SourceFilename relativeToVRT='1'>{}</SourceFilename></SimpleSource>"
+    for level in range(5):
+        names = ("below/../" * way + (f"{level - 1}.vrt" if level else "a.tif") for way in range(20))
+        band = "<VRTRasterBand>" + "".join(map(source.format, names)) + "</VRTRasterBand>"
+        (folder / f"{level}.vrt").write_text(f"<VRTDataset>{band}</VRTDataset>")
+    looked: list[str] = []
+    locate(folder / "3.vrt", allow_vrt=False, check_source=lambda source: looked.append(source.name))
+    assert len(looked) == 1
+    with pytest.raises(RasterError, match=r"again and again, 320,000|again and again, 2\d\d,000"):
+        locate(folder / "4.vrt", allow_vrt=False, check_source=lambda _: None)
 
 
 def test_tricks_with_vrts_are_refused(folder: Path) -> None:

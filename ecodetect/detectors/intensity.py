@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.bands import listed
 from ecodetect.chip import Chip
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
@@ -188,7 +189,7 @@ def choose(scene: Scene, band: str, *, strongest: bool = False) -> Intensity:
         missing = [name for name in needed if name not in scene.bands]
         if missing:
             raise UserError(
-                f"band={band} needs {', '.join(needed)}, but the raster has {', '.join(scene.bands)}: "
+                f"band={band} needs {', '.join(needed)}, but the raster has {listed(scene.bands)}: "
                 "name its bands with --bands."
             )
         # The whole range of (nir - red) / (nir + red) and (2g - r - b) / (r + g + b).

@@ -46,6 +46,7 @@ from ecodetect.formats.shown_upright import read_turned
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note
+from ecodetect.raster_sides import pipe_beside
 from ecodetect.whole_file import announce, made_in, settle, staged, sync
 
 _HEAD_BYTES = 65_536  # what `recognises` sees of a file
@@ -120,6 +121,9 @@ _REFUSED = {
     ".xls": "is a spreadsheet; save it as .csv.",
     ".ods": "is a spreadsheet; save it as .csv.",
 }
+
+# Texts that we read ourselves: nothing beside them is opened.
+_ALONE = (".csv", ".tsv", ".txt", ".json", ".geojson", ".xml")
 
 
 def needs_lonlat(path: str | os.PathLike[str]) -> bool:
@@ -309,6 +313,8 @@ def _one_sentence(source: Path) -> Iterator[None]:
         # An empty label file of YOLO is an image without objects.
         if source.is_file() and source.stat().st_size == 0 and source.suffix.lower() != ".txt":
             raise LayerError(f"{source} is empty (0 bytes).")
+        if source.suffix.lower() not in _ALONE and source.is_file() and (pipe := pipe_beside(source)):
+            raise LayerError(f"{source} has beside it {pipe}, which is no file; remove it.")
         yield
     except UserError:
         raise

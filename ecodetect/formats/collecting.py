@@ -194,7 +194,7 @@ class Collector:
             metadata["images"] = self.images
         if self.sizes:
             metadata["image_sizes"] = self.sizes
-        return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata)
+        return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, states_classes=True)
 
 
 def of_size(shares: Geometries, grid: Grid) -> Geometries:

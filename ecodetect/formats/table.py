@@ -22,6 +22,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from ecodetect.column_roles import have_our_ids
 from ecodetect.errors import GridError, LayerError
 from ecodetect.formats.collecting import (
     FARTHEST,
@@ -340,15 +341,8 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
 
 
 def _is_ours(table: _Table) -> bool:
-    """Whether we wrote a table, by the ids that we give; its pixels are those that are stored.
-
-    Rows without an id were added by hand.
-    """
-    ids = list(filter(None, table.columns.get("id", [])))
-    return table.images is not None and bool(ids) and all(map(_OUR_ID, ids))
-
-
-_OUR_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]+(-[0-9a-f]+)*").fullmatch
+    """Whether we wrote a table; its pixels are those that are stored."""
+    return table.images is not None and have_our_ids(table.columns)
 
 
 def _geometry(places: Sequence[Any], *, is_box: bool) -> Geometries:

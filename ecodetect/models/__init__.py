@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecodetect import bundle, detectors, onnx_file
-from ecodetect.bands import lacking, stand_ins
+from ecodetect.bands import lacking, listed, stand_ins
 from ecodetect.bundle import FINEST, Bundle, Card
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
@@ -235,7 +235,7 @@ def unmeant(card: Card, scene: Scene) -> str | None:
 def _not_meant(card: Card, scene: Scene) -> str | None:
     """Why a model isn't meant for a raster, as the rest of a sentence; None if it is."""
     if not set(card.bands) <= set(scene.bands):
-        return f"needs {', '.join(card.bands)} (the raster has {', '.join(scene.bands)})"
+        return f"needs {', '.join(card.bands)} (the raster has {listed(scene.bands)})"
     if card.gsd_m is None:
         return "works at any size of pixels, so it is never chosen unasked"
     if scene.gsd is None:

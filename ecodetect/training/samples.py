@@ -18,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.aoi import Area
-from ecodetect.bands import stand_ins
+from ecodetect.bands import listed, stand_ins
 from ecodetect.bundle import Card, Learned, Scaling, metres_per_pixel
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
@@ -659,7 +659,7 @@ def _common_bands(sources: Sequence[Source], notes: list[Note]) -> tuple[str, ..
 
 def _bands_of(sources: Sequence[Source], bands: tuple[str, ...]) -> str:
     name = next(source.name for source in sources if source.bands == bands)
-    return f"{name} has {', '.join(bands)}"
+    return f"{name} has {listed(bands)}"
 
 
 def _choose_gsd(sources: Sequence[Source], typical_px: float, notes: list[Note]) -> float:
