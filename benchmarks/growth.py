@@ -18,10 +18,15 @@ from fixed seeds and used again. CPU is counted, as other work disturbs the cloc
 from __future__ import annotations
 
 import argparse
+import os
+import pickle
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import ParamSpec, TypeVar
 
 import cv2
 import numpy as np
@@ -42,6 +47,8 @@ FIND = ("-m", "threshold", "--set", "objects=bright", "--overwrite", "--restart"
 DRIVERS = {"geojson": "GeoJSON", "gpkg": "GPKG"}
 
 Floats = NDArray[np.float64]
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
 
 
 def main() -> None:
@@ -219,6 +226,30 @@ def _cost(command: Sequence[str], descriptors: int | None) -> tuple[Cost, str]:
 # -- inputs ------------------------------------------------------------------------------------------------
 
 
+def _apart(make: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
+    """Make an input in a process of its own: a child's peak begins with that of its parent."""
+
+    @wraps(make)
+    def made(*given: _Given.args, **named: _Given.kwargs) -> _Made:
+        with TemporaryFile() as answer:
+            child = os.fork()
+            if not child:
+                try:
+                    pickle.dump(make(*given, **named), answer)
+                    answer.flush()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            if os.waitpid(child, 0)[1]:
+                raise RuntimeError(f"{make.__name__} failed")
+            answer.seek(0)
+            found: _Made = pickle.load(answer)
+        return found
+
+    return made
+
+
+@_apart
 def scene(
     folder: Path, n: int, kind: str, suffix: str, place: str = "spread", *, classes: int = 1
 ) -> tuple[Path, Path, Path]:
@@ -253,6 +284,7 @@ def scene(
     return image, files[0], files[1]
 
 
+@_apart
 def squares(folder: Path, n: int, step: int = 10) -> Path:
     """A raster with about n bright squares of 5 px on dark, noisy ground."""
     side = int(np.ceil(n**0.5)) * step
@@ -270,6 +302,7 @@ def squares(folder: Path, n: int, step: int = 10) -> Path:
     return path
 
 
+@_apart
 def pictures(folder: Path, n: int) -> Path:
     """A folder of n PNG of 64 px with a bright disc each."""
     path = folder / f"pictures-{n}"
@@ -283,6 +316,7 @@ def pictures(folder: Path, n: int) -> Path:
     return path
 
 
+@_apart
 def rectangle(folder: Path, side: int, dtype: str) -> Path:
     """A raster that is one object, but for two pixels at its edge; of 16 bits a label image."""
     path = folder / f"rectangle-{side}-{dtype}.tif"

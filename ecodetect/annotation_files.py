@@ -199,6 +199,7 @@ class AnnotationFile:
         self._names_from = names_from
         self._is_said = True  # until it is asked for one image among several
         self._whole: Layer | None = None
+        self._said_beside: dict[str, Any] | None = None  # read once: it grows with the number of images
         self._names: tuple[str, ...] | None = None
         self._alike: dict[str, list[str]] = {}  # lookup key -> names
 
@@ -245,10 +246,12 @@ class AnnotationFile:
         """What the scan that made the file says of itself; empty for other files."""
         if self._whole is not None and "settings" in self._whole.metadata:
             return dict(self._whole.metadata)
-        try:
-            return dict(formats.read_metadata(self.path))
-        except LayerError:  # not a file of ours
-            return {}
+        if self._said_beside is None:
+            try:
+                self._said_beside = dict(formats.read_metadata(self.path))
+            except LayerError:  # not a file of ours
+                self._said_beside = {}
+        return dict(self._said_beside)
 
     @property
     def rasters(self) -> list[dict[str, Any]]:

@@ -208,3 +208,16 @@ def test_exchanged_coordinates_are_said_of_several_rasters(tmp_path: Path) -> No
         assert found is not None
         assert shapely.distance(found.layer.in_pixels(grid), shapely.Point(AT[0])).max() < 1e-3
         assert [note.code for note in found.layer.notes] == ["coordinates-exchanged"]
+
+
+def test_what_a_scan_says_is_read_once_however_many_images_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_points(tmp_path / "found.csv", AT)
+    reads = []
+    monkeypatch.setattr(
+        "ecodetect.formats.read_metadata", lambda path: reads.append(path) or {"settings": {}}
+    )
+    found = opened(tmp_path / "found.csv")
+    assert [found.metadata for _ in range(3)] == [{"settings": {}}] * 3
+    assert len(reads) == 1

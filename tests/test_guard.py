@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ecodetect_cli.main import main
 
-from ecodetect import guard
+from ecodetect import guard, guarded
 from ecodetect.errors import LayerError, RasterError, UserError
 
 HERE = f"{Path(__file__).stem}:"
@@ -39,6 +39,12 @@ def refuse() -> None:
 
 def fill() -> int:
     return len(bytearray(3 << 30))
+
+
+def arrow_and_more() -> int:
+    import pyarrow as pa
+
+    return len(pa.array(range(1000))) + len(bytearray(700 << 20))
 
 
 def chatter() -> int:
@@ -93,6 +99,19 @@ def test_what_hangs_crashes_or_fills_the_memory_is_one_sentence_and_the_next_fil
         guard.call(function, *given, about="b.h5", error=RasterError)
     assert not psutil.pid_exists(first)
     assert guard.call("os:getpid", about="c.tif") != first
+
+
+def test_a_library_of_tables_leaves_the_memory_to_the_file() -> None:
+    assert guard.call(HERE + "arrow_and_more", about="crowns.gpkg") == 1000 + (700 << 20)
+
+
+def test_no_memory_for_a_thread_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to start watchdog thread")
+
+    monkeypatch.setattr("faulthandler.dump_traceback_later", start)
+    with pytest.raises(MemoryError):
+        guarded._end_within(1.0)
 
 
 def test_a_stream_without_end_ends_too() -> None:

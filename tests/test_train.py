@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 
 from ecodetect import bundle, formats, models, whole_file  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.metrics import Interval, Rates  # noqa: E402
 from ecodetect.training import beginning, checkpoint, loop, planning, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
@@ -418,3 +419,13 @@ def test_which_classes_only_validation_has() -> None:
         "none of: 'b' (2)"
     )
     assert beginning.classes_unseen(counted(a=3, b=1), counted(a=0, b=2)) == ""
+
+
+def test_a_folder_that_is_read_only_is_said_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecodetect.training import recipe
+
+    monkeypatch.setattr(recipe.os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(UserError, match="its folder is read-only"):
+        recipe._writable(tmp_path / "model.safetensors", overwrite=False)

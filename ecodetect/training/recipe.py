@@ -275,6 +275,8 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise UserError(f"{target} must end in .safetensors, the format of models.")
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}.")
+    if not os.access(target.parent, os.W_OK):  # or it would be said after the training
+        raise UserError(f"{target} can't be written: its folder is read-only; choose another one.")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; replace it with --overwrite.")
     return target
