@@ -24,12 +24,13 @@ from measuring import table
 from numpy.typing import NDArray
 
 import ecodetect
-from ecodetect import matching, models
-from ecodetect.annotations import read_annotations
+from ecodetect import matching
+from ecodetect.annotations.dataset import class_of
+from ecodetect.annotations.laying import read_annotations
 from ecodetect.errors import LayerError
 from ecodetect.metrics import average_precision
-from ecodetect.raster import open_raster
-from ecodetect.training.samples import class_of
+from ecodetect.models import choosing as models
+from ecodetect.raster.reading import open_raster
 
 IOU = 0.5
 DRAWS = 1000

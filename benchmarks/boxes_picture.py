@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import ecodetect
-from ecodetect import models
+from ecodetect.models import choosing as models
 
 LEAST = 0.1
 WHITE, RED = (255, 255, 255), (230, 30, 30)

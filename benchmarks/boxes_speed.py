@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from measuring import machine, table
 
-from ecodetect import runtime
-from ecodetect.bundle import Card, Scaling
+from ecodetect.bundle.file import Card, Scaling
+from ecodetect.runtime import torch_network
 
 NETWORKS = (
     ("yolo", "nano"),
@@ -74,7 +74,7 @@ def _network(name: str, kind: str) -> torch.nn.Module:
     module: torch.nn.Module = detector.network(card).eval()
     if name == "yolo":
         module.answers = ("one",)  # type: ignore[assignment]
-    return runtime.folded(module).to(memory_format=torch.channels_last)
+    return torch_network.folded(module).to(memory_format=torch.channels_last)
 
 
 if __name__ == "__main__":

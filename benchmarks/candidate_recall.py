@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 import ecodetect
 from ecodetect import matching
-from ecodetect.annotations import read_annotations
-from ecodetect.raster import open_raster
+from ecodetect.annotations.laying import read_annotations
+from ecodetect.raster.reading import open_raster
 
 IOU, PATCH = 0.5, 1.2
 LEVELS = range(40, 161, 15)

@@ -15,7 +15,7 @@ import click
 from measuring import machine, table
 
 import ecodetect
-from ecodetect.evaluation import Criterion
+from ecodetect.evaluation.criterion import Criterion
 from ecodetect.sizes import Length
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import ecodetect
-from ecodetect import formats
+from ecodetect.formats import files as formats
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.recipe import train
 

@@ -41,8 +41,10 @@ from little_scene import write_scene
 from measuring import table
 from pyproj import CRS
 
-from ecodetect import bundle, journal, memory, models
+from ecodetect.bundle import file as bundle
 from ecodetect.detectors import heatmap
+from ecodetect.models import choosing as models
+from ecodetect.scanning import journal, layout
 from ecodetect.training import beginning, loop, planning
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
@@ -149,7 +151,7 @@ def prepared(folder: Path) -> Path:
 @contextlib.contextmanager
 def small() -> Iterator[None]:
     """Scans of many units and trainings of few steps, in the parent and so in its children."""
-    memory._UNIT_PX = 96
+    layout._UNIT_PX = 96
     loop.LOOKED_AT = loop.LIGHT_FROM = 4
     planning.LEAST_STEPS = planning.MOST_STEPS = 24
     planning.STEP_PX = 1

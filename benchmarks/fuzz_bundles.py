@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import learned
 from fuzzing import Silent, Target, command, main
 
-from ecodetect import bundle, detectors
-from ecodetect.bundle import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
+from ecodetect.detectors import table as detectors
 
 SCENE = "scene.tif"
 SIDE = 96  # px
@@ -82,7 +83,12 @@ def check_numbers(path: Path) -> None:
 
 
 LEFT = ("found.csv", "found.csv.ecodetect", "points.csv")
-MODULES = ("torch", "ecodetect.runtime", "ecodetect.classifying", "ecodetect_cli.classify")
+MODULES = (
+    "torch",
+    "ecodetect.runtime.torch_network",
+    "ecodetect.classification.layers",
+    "ecodetect_cli.classify",
+)
 TARGET = Target("bundles", make, run, share=1.0, most_s=30, batch=120, left=LEFT, modules=MODULES)
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fuzz_bundles import LEFT, MODULES, make, run
 from fuzzing import Target, main
 from mutations import spoil_json
 
-from ecodetect.bundle import KEY
+from ecodetect.bundle.file import KEY
 
 
 def spoil(data: bytes, chance: random.Random, donors: Sequence[bytes]) -> bytes:

@@ -22,9 +22,10 @@ from fuzz_bundles import REACH_PX, SCENE, write_scene
 from fuzzing import Silent, Target, command, main
 from mutations import spoilt
 
-from ecodetect import bundle, memory
+from ecodetect.bundle import file as bundle
 from ecodetect.errors import UserError
-from ecodetect.journal import Journal
+from ecodetect.scanning import layout
+from ecodetect.scanning.journal import Journal
 
 DRYLAND = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
 TILE_PX = 32
@@ -42,7 +43,7 @@ STOPPED: dict[str, tuple[str, tuple[str, ...], int, bool]] = {
 
 def make(folder: Path) -> dict[str, str]:
     """Journals of scans that were stopped, each beside its raster, with what the scan gives undisturbed."""
-    memory._UNIT_PX = TILE_PX
+    layout._UNIT_PX = TILE_PX
     opened = {}
     for name, (image, _, units, is_killed) in STOPPED.items():
         place = folder / name
@@ -149,7 +150,7 @@ def run(path: Path, chance: random.Random) -> None:
     place = path.parent
     name = (place / "which.txt").read_text()
     image, flags, _, _ = STOPPED.get(name, STOPPED["polygons-half"])
-    memory._UNIT_PX = TILE_PX
+    layout._UNIT_PX = TILE_PX
     os.chdir(place)
     before = path.read_bytes()
     is_ours = name != "foreign"
@@ -179,7 +180,7 @@ TARGET = Target(
     batch=300,
     kept=(".tif", ".bin", ".txt", ".safetensors"),
     left=(JOURNAL, "-wal", "-shm", "-journal", OUT, ".qml", "map.tif", ".ecodetect"),
-    modules=("torch", "ecodetect.runtime"),
+    modules=("torch", "ecodetect.runtime.torch_network"),
 )
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from fuzz_bundles import LEFT, SCENE, write_scene
 from fuzzing import Target, main
 from mutations import protobuf_field, protobuf_fields, spoil_json, spoilt
 
-from ecodetect import bundle, exporting
-from ecodetect.bundle import KEY
+from ecodetect import exporting
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import KEY
 
 YOLO = {"network": {"kind": "nano", "strides": [4, 8], "size": "nano"}, "typical_px": 10.0}
 _METADATA = 14  # of a model
@@ -82,7 +83,7 @@ TARGET = Target(
     most_s=30,
     batch=300,
     left=LEFT,
-    modules=("onnxruntime", "ecodetect.onnx_runtime"),
+    modules=("onnxruntime", "ecodetect.runtime.onnx_network"),
 )
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from annotation_files import GRID, IMAGE, TEXTS, write_all
 from foreign_files import read_layer
 from fuzzing import Target, command, main
 
-from ecodetect import formats
 from ecodetect.errors import LayerError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 

@@ -50,14 +50,14 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a ca
 from ecodetect_cli.terminal import alone
 from mutations import PORT, SECRET, spoilt
 
-from ecodetect import guard
 from ecodetect.errors import UserError
+from ecodetect.guarding import guard
 
 HANG_S, MOST_MB = 90, 1000
 ROOM = 4 << 30  # of address space, beyond what there is when a worker starts: a case can't take the machine
 _KEPT_PER_KIND = 3
 _MODULES = (
-    *("ecodetect.describing", "ecodetect.scanning", "ecodetect.converting"),
+    *("ecodetect.inspection.files", "ecodetect.scanning.files", "ecodetect.converting"),
     *("ecodetect_cli.info", "ecodetect_cli.scan", "ecodetect_cli.convert"),
 )
 _WRITTEN_S = 1_700_000_000  # when all files of cases were changed

@@ -21,7 +21,8 @@ from measuring import table
 from network_speed import SAMPLE, as_trained, make
 
 import ecodetect
-from ecodetect import models, runtime
+from ecodetect.models import choosing as models
+from ecodetect.runtime import torch_network
 
 SECONDS = 1.5  # of work in a round
 
@@ -70,7 +71,7 @@ def main(folder: Path, model: str, image: Path, size: int, side: int, compiled: 
 def _bare(model: str, side: int, is_compiled: bool) -> Iterator[list[str]]:
     """The network alone, in all ways."""
     bundle = models.opened(model)
-    folded = runtime.folded(as_trained(bundle))
+    folded = torch_network.folded(as_trained(bundle))
     for batch in (1, 8):
         for bits, last, compiled in (
             (32, False, False),

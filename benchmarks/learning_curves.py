@@ -26,11 +26,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import ecodetect
+from ecodetect.annotations.sources import Asked
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.sizes import Length
 from ecodetect.training import planning
 from ecodetect.training.recipe import train
-from ecodetect.training.sources import Asked
 
 WAYS: dict[str, dict[str, Any]] = {
     "from scratch": {"backbone": "mobilenet_v2", "weights": "none"},

@@ -33,14 +33,15 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import ecodetect
-from ecodetect import bundle, matching
-from ecodetect.bundle import Bundle
+from ecodetect import matching
+from ecodetect.annotations.sources import Asked, gather
+from ecodetect.annotations.splits import split
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
+from ecodetect.bundle.scaling import scaled
 from ecodetect.detectors import sliding_window, window_networks
-from ecodetect.raster import open_raster
-from ecodetect.scaling import scaled
+from ecodetect.raster.reading import open_raster
 from ecodetect.training.recipe import train
-from ecodetect.training.sources import Asked, gather
-from ecodetect.training.splits import split
 
 GSD = 0.12
 SIDE, STEP = 64, 19.2  # of the study's windows, in pixels

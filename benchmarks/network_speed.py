@@ -20,9 +20,11 @@ import torch
 from rasterio.transform import Affine
 
 import ecodetect
-from ecodetect import detectors, models, runtime
-from ecodetect.bundle import Bundle
+from ecodetect.bundle.file import Bundle
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Scene
+from ecodetect.models import choosing as models
+from ecodetect.runtime import torch_network
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
 
@@ -47,7 +49,7 @@ def as_trained(bundle: Bundle) -> torch.nn.Module:
     """A bundle's network with nothing done to it."""
     card = bundle.card
     plain: torch.nn.Module = importlib.import_module(f"ecodetect.detectors.{card.detector}").network(card)
-    runtime.load(plain, bundle.weights, name=card.name)
+    torch_network.load(plain, bundle.weights, name=card.name)
     return plain.eval()
 
 

@@ -19,10 +19,12 @@ import click
 import numpy as np
 import torch
 
-from ecodetect import bundle, exporting, models
-from ecodetect.bundle import Bundle, Card, Scaling
+from ecodetect import exporting
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle, Card, Scaling
 from ecodetect.detectors import yolo
 from ecodetect.detectors.protocol import Scene
+from ecodetect.models import choosing as models
 
 sys.path.insert(0, str(Path(__file__).parent))
 from network_speed import SAMPLE, make

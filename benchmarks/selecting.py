@@ -36,10 +36,10 @@ import torch
 from measuring import table
 from rasterio.windows import Window
 
+from ecodetect.annotations.sample import Sample
 from ecodetect.training import loop, recipe, selection
 from ecodetect.training.case import begin
 from ecodetect.training.planning import plan_for, weights_are_learned
-from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Found, Judged
 
 

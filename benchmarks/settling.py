@@ -17,7 +17,7 @@ import time
 import numpy as np
 import shapely
 
-from ecodetect.merging import Settler, settle
+from ecodetect.settling import Settler, settle
 
 LIMIT = 0.5
 

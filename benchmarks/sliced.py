@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect import detectors
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Scene
 from ecodetect.grid import Grid, Window
 
@@ -26,13 +26,14 @@ def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
     """The detector of a bundle for pictures of the bundle's own scaling; as trained unless folded."""
     import importlib
 
-    from ecodetect import bundle, runtime
+    from ecodetect.bundle import file as bundle
+    from ecodetect.runtime import torch_network
 
     held = bundle.read(path)
     detector = detectors.build(held.card.detector, scene, bundle=held)
     if not is_folded:
         module = importlib.import_module(f"ecodetect.detectors.{held.card.detector}").network(held.card)
-        runtime.load(module, held.weights, name=path)
+        torch_network.load(module, held.weights, name=path)
         network = replace(detector.network, module=module.eval())
         detector = replace(detector, network=network)
     return detector

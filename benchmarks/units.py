@@ -13,10 +13,10 @@ import click
 import numpy as np
 import rasterio
 
-from ecodetect.raster import open_raster
-from ecodetect.raster_values import choice_of
-from ecodetect.scanning import scan
-from ecodetect.values import UNITS, Unit
+from ecodetect.bundle.value_survey import choice_of
+from ecodetect.bundle.values import UNITS, Unit
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning.files import scan
 
 WHOLE = ("uint16", "int16", "int32", "float32")
 

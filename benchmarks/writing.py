@@ -18,7 +18,7 @@ import shapely
 from measuring import Cost, cost_of, machine, table
 from pyproj import CRS
 
-from ecodetect import formats
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 

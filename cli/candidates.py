@@ -45,10 +45,10 @@ def candidates(
     \b
     ecodetect candidates ortho.tif -o patches.gpkg --side 8m --set min_area=2m2
     """
-    from ecodetect.candidates import Patches
-    from ecodetect.memory import read_size
-    from ecodetect.scanning import Output, scan_files
-    from ecodetect.searching import Settings
+    from ecodetect.scanning.files import Output, scan_files
+    from ecodetect.scanning.layout import read_size
+    from ecodetect.scanning.patches import Patches
+    from ecodetect.scanning.searching import Settings
     from ecodetect.sizes import Length
 
     asked = Settings(

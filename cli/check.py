@@ -35,12 +35,12 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
     ecodetect check ortho.tif field.gpkg --complete plots.gpkg --picture check.png
     ecodetect check trees/ -m my_trees.safetensors
     """
-    from ecodetect import pictures
-    from ecodetect.checking import check as run
+    from ecodetect.inspection.training_data import check as run
     from ecodetect.notes import Note
+    from ecodetect.pictures import files as picture_files
 
     if picture is not None:
-        pictures.replaceable(picture, overwrite=False)
+        picture_files.replaceable(picture, overwrite=False)
     asked = options.asked(given)
     settings = options.pairs(given.pop("settings"))
     facts = run(paths, asked, settings=settings, picture=picture, **given)

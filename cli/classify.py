@@ -15,7 +15,7 @@ from . import options
 from .terminal import one_line, renew, say, say_json
 
 if TYPE_CHECKING:
-    from ecodetect.confusion import Judged
+    from ecodetect.classification.accuracy import Judged
 
 _MOST_COLUMNS = 15  # of a matrix that a person can read
 
@@ -83,7 +83,7 @@ def classify(
         raise click.UsageError("-o is missing: where to write the layer with species.")
     if sheet is not None:
         raise click.UsageError("--sheet shows misclassified pictures of folders by class; leave out IMAGE.")
-    from ecodetect.classifying import classify as run
+    from ecodetect.classification.layers import classify as run
 
     gsd, values = how.pop("gsd"), options.unit_of(how.pop("values"))
     done = run(detections, image, models, out, gsd_m=gsd, values=values, **how)
@@ -99,8 +99,8 @@ def classify(
 def _of_pictures(
     folder: str, models: tuple[str, ...], out: str | None, sheet: str | None, as_json: bool, **how: Any
 ) -> None:
-    from ecodetect import pictures
-    from ecodetect.picture_answers import answer_pictures, writable
+    from ecodetect.classification.folders import answer_pictures, writable
+    from ecodetect.pictures import files as picture_files
 
     if how["layer"] is not None or how["allow_vrt"]:
         raise click.UsageError(
@@ -109,7 +109,7 @@ def _of_pictures(
     if out is not None:
         writable(out, overwrite=how["overwrite"])
     if sheet is not None:
-        pictures.replaceable(sheet, overwrite=how["overwrite"])
+        picture_files.replaceable(sheet, overwrite=how["overwrite"])
     asked = {name: how[name] for name in ("vote", "views", "top", "bands", "nodata", "device")}
     values = options.unit_of(how["values"])
     with _Bar() as bar:

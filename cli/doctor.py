@@ -42,7 +42,7 @@ def doctor(ctx: click.Context) -> None:
 
     Exit code 1 if a part of the self-test fails.
     """
-    from ecodetect import __version__
+    from ecodetect.version import __version__
 
     say(f"ecodetect {__version__}")
     say(f"Python {platform.python_version()}, {platform.platform()}")

@@ -14,7 +14,8 @@ from . import options
 from .terminal import say, say_json
 
 if TYPE_CHECKING:
-    from ecodetect.evaluation import Criterion, Evaluation
+    from ecodetect.evaluation.criterion import Criterion
+    from ecodetect.evaluation.report import Evaluation
     from ecodetect.metrics import Interval, Rates
 
 _MOST_UNITS = 20  # lines for files or plots; all are in --json
@@ -68,14 +69,15 @@ def evaluate(
     ecodetect evaluate trees.gpkg field.gpkg --within 3m --area plots.gpkg -o errors.gpkg
     ecodetect evaluate cells.csv truth/ --within 6px
     """
-    from ecodetect import formats, pictures
-    from ecodetect.evaluation import evaluate as run
+    from ecodetect.evaluation.evaluating import evaluate as run
+    from ecodetect.formats import files as formats
+    from ecodetect.pictures import files as picture_files
     from ecodetect.sizes import Length
 
     if out is not None:
         formats.writable(out)
     if sheet is not None:
-        pictures.replaceable(sheet, overwrite=overwrite)
+        picture_files.replaceable(sheet, overwrite=overwrite)
     radius, edge = given.pop("radius"), given.pop("ignore_edge")
     if radius == "contour":
         raise click.UsageError("--radius contour takes outlines from a raster, to train; give a length.")
@@ -111,7 +113,7 @@ def evaluate(
 
 
 def _criterion(within: str | None, iou: float | None, inside: bool) -> Criterion | None:
-    from ecodetect.evaluation import Criterion
+    from ecodetect.evaluation.criterion import Criterion
     from ecodetect.sizes import Length
 
     if (within is not None) + (iou is not None) + inside > 1:

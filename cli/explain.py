@@ -42,8 +42,8 @@ def explain(
     ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why-there.png
     ecodetect explain oak/17.jpg -m species.safetensors -o why-oak.png --examples training/
     """
-    from ecodetect.explaining import explain as run
-    from ecodetect.explaining import writable
+    from ecodetect.classification.explaining import explain as run
+    from ecodetect.classification.explaining import writable
 
     if at is None and crs is not None:
         raise click.UsageError("--crs says in which CRS --at is, but there is no --at.")

@@ -46,7 +46,7 @@ def export(
     ecodetect export trees -o trees.onnx
     ecodetect scan ortho.tif -m ./trees.onnx
     """
-    from ecodetect.models import SUFFIXES
+    from ecodetect.models.choosing import SUFFIXES
 
     if not out.lower().endswith(".onnx") and not source.lower().endswith(SUFFIXES):
         from .convert import say_converted

@@ -25,7 +25,7 @@ _MOST_CLASSES = 20  # all are in --json
 def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
 
-    from ecodetect.describing import describe
+    from ecodetect.inspection.files import describe
     from ecodetect.notes import Note
 
     facts = describe(file, layer=layer, gsd_m=raster.pop("gsd"), **raster)
@@ -265,7 +265,7 @@ def _learned(card: dict[str, Any]) -> str:
         return "not said which it has learned"
     unit = "of no known unit"
     if learned["low"] is not None:
-        from ecodetect.values import Unit
+        from ecodetect.bundle.values import Unit
 
         unit = str(Unit(learned["low"], learned["high"]))
     text = f"learned from {', '.join(learned['dtypes'])}, {unit}"

@@ -25,9 +25,9 @@ from typing import Any
 
 import click
 
-from ecodetect import __version__
 from ecodetect.errors import UserError
 from ecodetect.extras import import_failure
+from ecodetect.version import __version__
 
 from .terminal import alone, say
 

@@ -13,8 +13,8 @@ from .terminal import say, say_json
 def models(name: str | None, as_json: bool) -> int:
     """List the models and detectors there are, or the options of one (NAME)."""
 
-    from ecodetect import models as shipped
-    from ecodetect.detectors import describe, is_learned, known
+    from ecodetect.detectors.table import describe, is_learned, known
+    from ecodetect.models import choosing as shipped
 
     cards = shipped.known()
     if name is None:

@@ -15,10 +15,10 @@ import click
 from .terminal import say
 
 if TYPE_CHECKING:
+    from ecodetect.annotations.sources import Asked
+    from ecodetect.bundle.values import Unit
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
-    from ecodetect.training.sources import Asked
-    from ecodetect.values import Unit
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -184,8 +184,8 @@ beginning = together(
 
 def asked(given: dict[str, Any]) -> Asked:
     """What `annotation`, `raster` and `values` say, taken out of a command's arguments."""
+    from ecodetect.annotations.sources import Asked
     from ecodetect.sizes import Length
-    from ecodetect.training.sources import Asked
 
     edge, gsd_m = given.pop("ignore_edge"), given.pop("gsd")
     if gsd_m is not None and not gsd_m > 0:
@@ -216,7 +216,7 @@ def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
 
 def unit_of(text: str | None) -> Unit | None:
     """What --values says; raises UserError for no range."""
-    from ecodetect.values import Unit
+    from ecodetect.bundle.values import Unit
 
     return None if text is None else Unit.parse(text)
 
@@ -272,7 +272,7 @@ def timeout(command: Callable[..., int | None]) -> Callable[..., int | None]:
     )
     @functools.wraps(command)
     def run(*arguments: Any, timeout: float | None, **given: Any) -> int | None:
-        from ecodetect import guard
+        from ecodetect.guarding import guard
 
         with guard.timeout(timeout):
             return command(*arguments, **given)

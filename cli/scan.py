@@ -17,7 +17,7 @@ from .terminal import renew, say, say_json
 
 if TYPE_CHECKING:
     from ecodetect.errors import UserError
-    from ecodetect.results import Summary
+    from ecodetect.scanning.results import Summary
 
 
 _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square millimetres
@@ -126,9 +126,9 @@ def scan(
     ecodetect scan plate.png -m blobs -o cells.csv
     ecodetect scan ortho.tif -m trees --classify species.safetensors -o species.gpkg
     """
-    from ecodetect.memory import read_size
-    from ecodetect.scanning import Output, plan_files, scan_files
-    from ecodetect.searching import Settings
+    from ecodetect.scanning.files import Output, plan_files, scan_files
+    from ecodetect.scanning.layout import read_size
+    from ecodetect.scanning.searching import Settings
     from ecodetect.sizes import Length
 
     model, *others = models or (_only_fitting(images, raster, quiet=quiet),)
@@ -167,7 +167,7 @@ def scan(
 
 def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: bool) -> str:
     """The model meant where none is named."""
-    from ecodetect.scanning import fitting_model
+    from ecodetect.scanning.files import fitting_model
 
     given = {name: raster[name] for name in ("bands", "nodata", "allow_vrt")} | {"gsd_m": raster["gsd"]}
     model, note = fitting_model(images, **given)

@@ -39,7 +39,7 @@ def commands() -> str:
 
 def options(detector: str) -> str:
     """The options of a detector as a table: name, default, what values it takes, meaning."""
-    from ecodetect.detectors import TABLE, describe
+    from ecodetect.detectors.table import TABLE, describe
 
     hints = get_type_hints(importlib.import_module(TABLE[detector]).Options)
     rows = [
@@ -71,7 +71,7 @@ _TYPES = {
 
 def purpose(detector: str) -> str:
     """The first sentence of a detector's docstring."""
-    from ecodetect.detectors import describe
+    from ecodetect.detectors.table import describe
 
     return describe(detector).purpose + "\n"
 

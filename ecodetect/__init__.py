@@ -1,13 +1,57 @@
 """ecodetect: where are they, and how many? Detection of individuals in rasters, tile by tile.
 
-The map of the house, from the ground up; each layer imports only from those before it:
-
-errors, sizes → grid → layer → chip, detections → tiling, merging → formats → annotations, aoi → raster
-→ detectors → classifiers → pictures, pipeline, memory, journal → searching (one raster) → results → scanning
-(many, to files), converting, describing → classifying → annotation_files (of many images) → evaluation
-→ training → picture_answers → explaining → the command line
-
 `scan("ortho.tif", model="threshold")` is the main job. docs/concepts.md explains the words.
+
+The map: every room in a line, each layer above all that it imports. A room is a folder or a file beside
+this one. The command line (`cli/`, installed as `ecodetect_cli`) stands above them all.
+
+scanning         search rasters and write what was found: tiles, memory estimate, journal, results, score maps
+inspection       facts about a raster, layer or model (`info`), and what training would see (`check`)
+
+classification   a class for each object of a layer or each picture of a folder; accuracy tables; explanations
+evaluation       detections against field annotations: matches, rates, errors to look at
+training         from annotated rasters to a model: targets, loop, fine-tuning, operating thresholds
+exporting        a model as one ONNX file
+
+models           the shipped models; which model is meant, and whether it fits a raster
+
+detectors        one file per detector; the contract that each keeps; learners without a network
+converting       features from one format to another
+
+annotations      field annotations: files and folders of any format laid on rasters; training samples; splits
+pictures         maps, sheets and thumbnails to look at
+
+region           the area of interest
+
+formats          vector formats: gis (GeoJSON, GeoPackage…), labels (COCO, YOLO, VOC…), tables (CSV)
+networks         torch modules and their losses
+runtime          inference: networks on CPU or GPU in torch, or in ONNX Runtime; checks of ONNX files
+
+bundle           the model file, its card and footprint; how it sees a raster (bands, pixel size, values)
+
+raster           reading rasters: safety checks, bands, nodata, georeference, resampling, windows
+
+detections       points, boxes or outlines in the pixels of one grid
+matching         which detection is which individual, one to one
+
+assignment       the solver under `matching`
+chip             the pixels that a detector sees, with mask, bands and place
+layer            a vector layer in memory or on its way
+metrics          precision, recall, F1, AP and their kin, as pure functions
+settling         non-maximum suppression across tiles: one survivor for each object
+
+extras           optional packages, and what to say where one is missing
+grid             windows and grids; the only step between pixel and map coordinates
+guarding         a child process with limits on time and memory, for files that could hang or crash a library
+sizes            lengths and areas as users state them: `3m`, `25px`
+
+errors           the errors, and whose mistake each is
+notes            what makes an answer doubtful, as notes with a code
+strict_json      JSON from strangers, with bounds
+version          the version
+web              HTTP for rasters by address: the relay between GDAL and a server
+whole_file       outputs that are whole or not there
+wording          numbers in sentences
 """
 
 from __future__ import annotations
@@ -15,27 +59,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 # name -> module; imported when asked for, so that `import ecodetect` takes no time.
 _PUBLIC = {
+    "__version__": "ecodetect.version",
     "Detections": "ecodetect.detections",
     "EcodetectError": "ecodetect.errors",
     "Grid": "ecodetect.grid",
     "Layer": "ecodetect.layer",
     "Length": "ecodetect.sizes",
-    "Output": "ecodetect.scanning",
-    "Settings": "ecodetect.searching",
-    "Summary": "ecodetect.results",
+    "Output": "ecodetect.scanning.files",
+    "Settings": "ecodetect.scanning.searching",
+    "Summary": "ecodetect.scanning.results",
     "UserError": "ecodetect.errors",
     "Window": "ecodetect.grid",
-    "classify": "ecodetect.classifying",
+    "classify": "ecodetect.classification.layers",
     "convert": "ecodetect.converting",
-    "evaluate": "ecodetect.evaluation",
-    "explain": "ecodetect.explaining",
-    "open_raster": "ecodetect.raster",
-    "scan": "ecodetect.scanning",
-    "scan_files": "ecodetect.scanning",
+    "evaluate": "ecodetect.evaluation.evaluating",
+    "explain": "ecodetect.classification.explaining",
+    "open_raster": "ecodetect.raster.reading",
+    "scan": "ecodetect.scanning.files",
+    "scan_files": "ecodetect.scanning.files",
 }
 
 __all__ = [
@@ -59,19 +102,20 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ecodetect.classifying import classify
+    from ecodetect.classification.explaining import explain
+    from ecodetect.classification.layers import classify
     from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
-    from ecodetect.evaluation import evaluate
-    from ecodetect.explaining import explain
+    from ecodetect.evaluation.evaluating import evaluate
     from ecodetect.grid import Grid, Window
     from ecodetect.layer import Layer
-    from ecodetect.raster import open_raster
-    from ecodetect.results import Summary
-    from ecodetect.scanning import Output, scan, scan_files
-    from ecodetect.searching import Settings
+    from ecodetect.raster.reading import open_raster
+    from ecodetect.scanning.files import Output, scan, scan_files
+    from ecodetect.scanning.results import Summary
+    from ecodetect.scanning.searching import Settings
     from ecodetect.sizes import Length
+    from ecodetect.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> Any:

@@ -14,16 +14,18 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import __version__, formats, parts
-from ecodetect.annotations import labels_of, read_annotations
-from ecodetect.class_names import spellings_shown, spelt
-from ecodetect.column_roles import class_column as class_column_of
-from ecodetect.column_roles import score_column, scores, text_columns
+from ecodetect.annotations.class_names import spellings_shown, spelt
+from ecodetect.annotations.laying import labels_of, read_annotations
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats import files as formats
+from ecodetect.formats import parts
+from ecodetect.formats.column_roles import class_column as class_column_of
+from ecodetect.formats.column_roles import score_column, scores, text_columns
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream, geometry_type
 from ecodetect.notes import Note
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
+from ecodetect.version import __version__
 
 _BATCH = 10_000  # features handed to the writer at once
 _LABEL_IMAGES = (".tif", ".tiff", ".png")

@@ -20,18 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect import detectors, models
-from ecodetect.bundle import KEY, Bundle, Card
+from ecodetect.bundle.file import KEY, Bundle, Card
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.extras import check_installed
-from ecodetect.onnx_file import OPSET, STRIDE_KEY, OnnxModel
+from ecodetect.models import choosing as models
+from ecodetect.runtime.onnx_file import OPSET, STRIDE_KEY, OnnxModel
 from ecodetect.whole_file import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecodetect.runtime import Network
+    from ecodetect.runtime.torch_network import Network
 
 _MOST_OFF = 1e-4  # of the largest value of an output
 _INPUT = "image"
@@ -220,7 +221,7 @@ def _difference(
     content: bytes, network: Network, card: Card, tile_px: int | None, shown: int | None
 ) -> tuple[float, float]:
     """The largest difference between ONNX Runtime and torch on noise, and as a share of the largest value."""
-    from ecodetect.onnx_runtime import open_session
+    from ecodetect.runtime.onnx_network import open_session
 
     stride = network.stride
     shape = (1, tile_px, tile_px) if tile_px is not None else (2, 5 * stride, 7 * stride)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
-from ecodetect.detectors import build
 from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.detectors.table import build
 from ecodetect.grid import Grid, Window
 
 Rows = list[tuple[Any, ...]]

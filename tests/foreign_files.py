@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ecodetect import formats
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid, Window
 from ecodetect.layer import Layer
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
 
 SIDE_PX = 64  # of the windows read of a large raster
 

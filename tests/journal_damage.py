@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from ecodetect import memory
 from ecodetect.errors import UserError
-from ecodetect.scanning import Output, scan_files
-from ecodetect.searching import Settings
+from ecodetect.scanning import layout
+from ecodetect.scanning.files import Output, scan_files
+from ecodetect.scanning.searching import Settings
 
 DAMAGES = ("1 byte", "5 bytes", "20 bytes", "200 bytes", "cut", "a page of zeros", "a page twice")
 
@@ -62,7 +62,7 @@ class Interrupted:
 
 def small_units() -> Any:
     """While it lasts, units are so small that even a little raster has many."""
-    return patch.object(memory, "_UNIT_PX", 96)
+    return patch.object(layout, "_UNIT_PX", 96)
 
 
 def interrupted(images: list[Path], folder: Path, *, after: int, model: str = "threshold") -> Interrupted:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ecodetect.bundle import Bundle, Card, Scaling
-from ecodetect.detectors import TABLE, _module, is_learned
-from ecodetect.training.sample import Objects, Sample
+from ecodetect.annotations.sample import Objects, Sample
+from ecodetect.bundle.file import Bundle, Card, Scaling
+from ecodetect.detectors.table import TABLE, _module, is_learned
 
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
 PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
@@ -109,8 +109,7 @@ def discs(card: Card, seed: int = 0, side: int = 160) -> Sample:
 
 
 def _of_discs(card: Card, seed: int) -> Bundle:
-    from ecodetect import learners
-    from ecodetect.detectors import obia
+    from ecodetect.detectors import learners, obia
 
     sample = discs(card, seed)
     look = obia.looked_at(sample.image, sample.valid, card)

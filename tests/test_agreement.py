@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect.agreement import agreed, repeated_said, without_repeated
-from ecodetect.annotations import Annotations, on_raster
+from ecodetect.annotations.agreement import agreed, repeated_said, without_repeated
+from ecodetect.annotations.laying import Annotations, on_raster
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 

@@ -13,12 +13,13 @@ import shapely
 from pyproj import CRS
 from training_sets import noise, write_coco, write_points, write_raster
 
-from ecodetect.annotation_files import AnnotationFolder, opened
+from ecodetect.annotations.files import AnnotationFolder, opened
+from ecodetect.annotations.sources import Asked, gather
 from ecodetect.errors import LayerError
-from ecodetect.evaluation import Criterion, evaluate
+from ecodetect.evaluation.criterion import Criterion
+from ecodetect.evaluation.evaluating import evaluate
 from ecodetect.grid import Grid
 from ecodetect.sizes import Length
-from ecodetect.training.sources import Asked, gather
 
 SIDE = 64
 AT = [(12.5, 12.5), (40.5, 40.5), (12.5, 50.5)]
@@ -216,7 +217,7 @@ def test_what_a_scan_says_is_read_once_however_many_images_it_is_about(
     write_points(tmp_path / "found.csv", AT)
     reads = []
     monkeypatch.setattr(
-        "ecodetect.formats.read_metadata", lambda path: reads.append(path) or {"settings": {}}
+        "ecodetect.formats.files.read_metadata", lambda path: reads.append(path) or {"settings": {}}
     )
     found = opened(tmp_path / "found.csv")
     assert [found.metadata for _ in range(3)] == [{"settings": {}}] * 3

@@ -10,11 +10,11 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from ecodetect import formats
-from ecodetect.annotations import on_raster, read_annotations
+from ecodetect.annotations.laying import on_raster, read_annotations
 from ecodetect.converting import stream_of
 from ecodetect.detections import Detections
 from ecodetect.errors import GridError, LayerError
+from ecodetect.formats import files as formats
 from ecodetect.grid import WGS84, Grid, transformed
 from ecodetect.layer import Layer
 from ecodetect.sizes import Length

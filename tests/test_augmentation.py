@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.errors import UserError
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
-from ecodetect.training.sample import Objects, Sample
 
 FILL = -3.0
 GEOMETRY = replace(NONE, turns=True, rotation=40.0, scale=0.3, translation=0.05)

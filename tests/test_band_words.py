@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecodetect.band_words import Sensor, by_wavelength, described, nanometres, sensor_in
+from ecodetect.raster.band_words import Sensor, by_wavelength, described, nanometres, sensor_in
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ecodetect.band_words import Sensor
-from ecodetect.bands import Naming, choose, lacking, listed, name_bands
 from ecodetect.errors import RasterError
+from ecodetect.raster.band_words import Sensor
+from ecodetect.raster.bands import Naming, choose, lacking, listed, name_bands
 
 RGB = ["red", "green", "blue"]
 

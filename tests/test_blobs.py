@@ -18,12 +18,12 @@ from scipy.optimize import linear_sum_assignment
 from test_threshold import RGB, holes
 
 from ecodetect.detections import Detections
-from ecodetect.detectors import build
 from ecodetect.detectors.blobs import SOFT, ladder
 from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.table import build
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
-from ecodetect.merging import settle
+from ecodetect.settling import settle
 
 GREY = ("grey",)
 

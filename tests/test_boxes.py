@@ -17,15 +17,18 @@ from cutting import chip_of, rows_of, scene_of
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle, detectors, runtime  # noqa: E402
-from ecodetect.bundle import Card, Scaling  # noqa: E402
-from ecodetect.detectors import _module, pyramids  # noqa: E402
+from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
+from ecodetect.bundle.file import Card, Scaling  # noqa: E402
+from ecodetect.detectors import pyramids  # noqa: E402
+from ecodetect.detectors import table as detectors  # noqa: E402
+from ecodetect.detectors.table import _module  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
+from ecodetect.runtime import torch_network  # noqa: E402
 from ecodetect.training import loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
 from ecodetect.training.loop import Plan, fit  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
 from ecodetect.training.selection import Found  # noqa: E402
 
 each = pytest.mark.parametrize("name", learned.BOXES)
@@ -197,8 +200,8 @@ def test_boxes_without_an_area_teach_nothing(name: str) -> None:
 def test_folded_parts_say_the_same(name: str) -> None:
     made = learned.bundle(card_of(name))
     eager = _module(name).network(made.card).eval()
-    runtime.load(eager, made.weights, name="it")
-    opened = runtime.open_network(made, lambda: _module(name).network(made.card), device="cpu")
+    torch_network.load(eager, made.weights, name="it")
+    opened = torch_network.open_network(made, lambda: _module(name).network(made.card), device="cpu")
     batch = np.random.default_rng(0).random((2, 1, 64, 96), dtype=np.float32)
     with torch.inference_mode():
         answer = eager(torch.from_numpy(batch))

@@ -11,9 +11,9 @@ import pytest
 from command_line import Run
 from training_sets import noise, write_boxes, write_points, write_raster
 
-from ecodetect.bundle import Bundle, Card, Scaling, write
-from ecodetect.checking import check
-from ecodetect.training.sources import Asked
+from ecodetect.annotations.sources import Asked
+from ecodetect.bundle.file import Bundle, Card, Scaling, write
+from ecodetect.inspection.training_data import check
 
 BOXES = [(10 + 40 * x, 10 + 40 * y, 26 + 40 * x, 26 + 40 * y) for x in range(6) for y in range(6)]
 

@@ -11,17 +11,11 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from ecodetect import bundle
+from ecodetect.annotations.class_folders import DrawnPatches, Patches, are_classes, gather_classes, pictures
+from ecodetect.annotations.dataset import Dataset, contract
+from ecodetect.bundle import file as bundle
 from ecodetect.errors import UserError
 from ecodetect.training import planning
-from ecodetect.training.class_folders import (
-    DrawnPatches,
-    Patches,
-    are_classes,
-    gather_classes,
-    pictures,
-)
-from ecodetect.training.samples import Dataset, contract
 
 SIDE = 48
 

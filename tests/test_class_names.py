@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecodetect.class_names import joined, key
+from ecodetect.annotations.class_names import joined, key
 
 
 def names(*texts: str) -> np.ndarray:

@@ -20,20 +20,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from training_sets import noise, write_boxes, write_points, write_raster
 
-from ecodetect import bundle, formats
-from ecodetect.classifiers import Answers, Classifier, Member, Sight, open_classifier
-from ecodetect.classifying import classify
-from ecodetect.confusion import calibration_error, judge
+from ecodetect.annotations.class_folders import Patches, gather_classes, pictures
+from ecodetect.annotations.dataset import Contract, Dataset
+from ecodetect.annotations.sources import Asked
+from ecodetect.bundle import file as bundle
+from ecodetect.classification.accuracy import calibration_error, judge
+from ecodetect.classification.answering import Answers, Classifier, Member, Sight, open_classifier
+from ecodetect.classification.folders import answer_pictures, images_of
+from ecodetect.classification.layers import classify
 from ecodetect.converting import stream_of
 from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.errors import UserError
+from ecodetect.formats import files as formats
 from ecodetect.grid import WGS84, Window
 from ecodetect.layer import Layer
-from ecodetect.picture_answers import answer_pictures, images_of
-from ecodetect.raster import open_raster
-from ecodetect.training.class_folders import Patches, gather_classes, pictures
-from ecodetect.training.samples import Contract, Dataset
-from ecodetect.training.sources import Asked
+from ecodetect.raster.reading import open_raster
 
 RGB = ("red", "green", "blue")
 SPECIES = ("oak", "ash", "elm")
@@ -193,7 +194,7 @@ def test_each_window_is_cut_from_the_ground_about_its_place(
 ) -> None:
     xy = np.array(places)
     with open_raster(raster) as opened, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecodetect.classifiers._CELL_PX", cell)
+        patch.setattr("ecodetect.classification.answering._CELL_PX", cell)
         sight = Sight.of(open_classifier([species]).members[0], opened)
         seen = np.zeros(len(xy), np.int64)
         for rows, images, there in sight.windows(opened, xy):
@@ -210,8 +211,8 @@ def test_each_window_is_cut_from_the_ground_about_its_place(
 def test_ground_is_read_in_pieces_however_many_objects_there_are(
     raster: Path, species: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecodetect import classifiers
-    from ecodetect.raster import Raster
+    from ecodetect.classification import answering as classifiers
+    from ecodetect.raster.reading import Raster
 
     monkeypatch.setattr(classifiers, "_CELL_PX", 100)
     read = Raster.read

@@ -185,8 +185,8 @@ def test_only_our_own_warnings_reach_the_user() -> None:
         "def action():\n"
         "    warnings.warn('from a library')\n"
         "    logging.getLogger('rasterio._env').error('GDAL chatter')\n"
-        "    logging.getLogger('ecodetect.scanning').info('detail')\n"
-        "    logging.getLogger('ecodetect.scanning').warning('no\\nCRS')\n"
+        "    logging.getLogger('ecodetect.scanning.files').info('detail')\n"
+        "    logging.getLogger('ecodetect.scanning.files').warning('no\\nCRS')\n"
         "m.LazyGroup.get_command = lambda *_: click.Command('doctor', callback=action)\n"
         "sys.exit(m.main(['doctor']) or m.main(['doctor']))"
     )

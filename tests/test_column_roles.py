@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecodetect.column_roles import class_column, class_names, classes_in, score_column, scores, text_columns
+from ecodetect.formats.column_roles import (
+    class_column,
+    class_names,
+    classes_in,
+    score_column,
+    scores,
+    text_columns,
+)
 
 
 def columns(**values: Any) -> dict[str, np.ndarray]:

@@ -12,11 +12,11 @@ import shapely
 from command_line import Run
 from pyproj import CRS
 
-from ecodetect import formats
 from ecodetect.converting import convert
 from ecodetect.errors import UserError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
 
 UTM = CRS.from_epsg(32617)
 ROUND = (".geojson", ".gpkg", ".parquet", ".fgb", ".shp", ".csv", ".tsv", ".json", ".xml", ".txt")

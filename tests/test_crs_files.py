@@ -12,10 +12,10 @@ import pytest
 import rasterio
 from pyproj import CRS
 
-from ecodetect import formats
-from ecodetect.crs_files import file_in, file_in_metadata
 from ecodetect.errors import LayerError, RasterError, UserError
-from ecodetect.raster import open_raster
+from ecodetect.formats import files as formats
+from ecodetect.guarding.crs_files import file_in, file_in_metadata
+from ecodetect.raster.reading import open_raster
 
 UTM = "+proj=utm +zone=33 +ellps=bessel +nadgrids={} +type=crs"
 WKT = (

@@ -10,8 +10,8 @@ import pytest
 import rasterio
 from command_line import Run
 
-from ecodetect.describing import describe
 from ecodetect.errors import RasterError, UserError
+from ecodetect.inspection.files import describe
 
 
 def test_a_raster(sample_data: Path) -> None:

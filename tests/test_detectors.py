@@ -17,12 +17,12 @@ from cutting import Rows, chip_of, rows_of, scene_of, searched
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect import detectors
-from ecodetect.bundle import Bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
-from ecodetect.detectors import TABLE, _module, describe, is_learned
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.detectors.table import TABLE, _module, describe, is_learned
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 

@@ -25,9 +25,9 @@ from command_line import Run
 from ecodetect_cli.main import COMMANDS, cli
 
 import ecodetect as package
-from ecodetect import formats
-from ecodetect.detectors import TABLE, _module, describe
 from ecodetect.detectors.protocol import read_options
+from ecodetect.detectors.table import TABLE, _module, describe
+from ecodetect.formats import files as formats
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecodetect.duplicates import SHARE, repeated
+from ecodetect.annotations.duplicates import SHARE, repeated
 
 coordinate = st.integers(-40, 40).map(lambda n: n / 4)
 size = st.one_of(st.just(float("nan")), st.integers(1, 60).map(lambda n: n / 2))

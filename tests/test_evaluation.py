@@ -22,10 +22,14 @@ from pyproj import CRS
 from scipy.optimize import linear_sum_assignment
 from training_sets import noise, write_raster
 
-from ecodetect import bundle, formats
-from ecodetect.evaluation import Criterion, Evaluation, evaluate, worst
-from ecodetect.pictures import Panel
+from ecodetect.bundle import file as bundle
+from ecodetect.evaluation import worst
+from ecodetect.evaluation.criterion import Criterion
+from ecodetect.evaluation.evaluating import evaluate
+from ecodetect.evaluation.report import Evaluation
+from ecodetect.formats import files as formats
 from ecodetect.pictures.colours import PALETTE
+from ecodetect.pictures.sheet import Panel
 from ecodetect.sizes import Length
 
 UTM = "EPSG:32630"

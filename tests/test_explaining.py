@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from training_sets import noise, write_raster
 
-from ecodetect import bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.classification.explaining import explain
 from ecodetect.detectors import sliding_window
 from ecodetect.errors import UserError
-from ecodetect.explaining import explain
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
 
 RGB = ("red", "green", "blue")
 WAYS = {

@@ -18,12 +18,16 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from ecodetect import bundle, detectors, exporting, models, onnx_file, scan  # noqa: E402
-from ecodetect.bundle import Bundle, BundleError, Scaling  # noqa: E402
+from ecodetect import exporting, scan  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
+from ecodetect.bundle.file import Bundle, BundleError, Scaling  # noqa: E402
 from ecodetect.detections import Detections  # noqa: E402
+from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.detectors import yolo  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.models import choosing as models  # noqa: E402
+from ecodetect.runtime import onnx_file  # noqa: E402
 
 YOLO = {"network": {"kind": "nano", "strides": [4, 8], "size": "nano"}, "typical_px": 10.0}
 
@@ -92,7 +96,7 @@ def test_the_same_boxes_are_found(tmp_path: Path, sample_data: Path, options: di
 
 def learned_chips(sample_data: Path) -> list:
     from ecodetect.grid import Window
-    from ecodetect.raster import open_raster
+    from ecodetect.raster.reading import open_raster
 
     with open_raster(sample_data / "dryland.tif") as raster:
         return [raster.read(Window(x, 32, 96, 64), raster.bands) for x in (0, 96)]

@@ -15,13 +15,14 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from ecodetect import formats
-from ecodetect.annotation_files import opened
+from ecodetect.annotations.files import opened
 from ecodetect.errors import LayerError, UserError
-from ecodetect.formats import geojson, table
+from ecodetect.formats import files as formats
+from ecodetect.formats.gis import geojson
+from ecodetect.formats.tables import table
 from ecodetect.grid import Grid
-from ecodetect.inputs import expand
 from ecodetect.layer import Layer, Stream
+from ecodetect.raster.finding import expand
 
 GRID = Grid(100, 80, (0.5, 0.0, 5e5, 0.0, -0.5, 4e6), CRS.from_epsg(32630))
 COLUMNS = {"id": "str", "label": "str", "score": "float", "area_m2": "float", "source": "str"}
@@ -71,7 +72,7 @@ def edit(path: Path) -> None:
             table = table.set_column(table.column_names.index("label"), "label", column)
             pq.write_table(table.replace_schema_metadata(facts), path)
     elif suffix in (".tif", ".png"):
-        from ecodetect.formats.label_image import write_labels
+        from ecodetect.formats.labels.label_image import write_labels
 
         write_labels(path, np.ones((GRID.height, GRID.width), np.uint16), GRID)
     elif suffix == ".txt":

@@ -12,9 +12,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecodetect import formats
 from ecodetect.errors import LayerError
-from ecodetect.formats.curves import from_wkb, from_wkt, is_curved
+from ecodetect.formats import files as formats
+from ecodetect.formats.gis.curves import from_wkb, from_wkt, is_curved
 
 ARC, COMPOUND, CURVED, SURFACES, FACETS, TIN, TRIANGLE = 8, 9, 10, 12, 15, 16, 17
 

@@ -11,10 +11,10 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from ecodetect import formats
 from ecodetect.converting import convert
 from ecodetect.errors import LayerError, UserError
-from ecodetect.evaluation import evaluate
+from ecodetect.evaluation.evaluating import evaluate
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 

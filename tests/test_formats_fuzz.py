@@ -11,8 +11,8 @@ from annotation_files import GRID, IMAGE, TEXTS, write_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecodetect import formats
 from ecodetect.errors import LayerError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
 

@@ -29,11 +29,11 @@ from hypothesis import strategies as st
 from listening import listening
 from pyproj import CRS, Transformer
 
-from ecodetect import formats
 from ecodetect.errors import LayerError
-from ecodetect.formats import ogr
-from ecodetect.formats.antimeridian import cut
-from ecodetect.formats.arrow_columns import geometries_of
+from ecodetect.formats import files as formats
+from ecodetect.formats.gis import ogr
+from ecodetect.formats.gis.antimeridian import cut
+from ecodetect.formats.gis.arrow_columns import geometries_of
 from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
 

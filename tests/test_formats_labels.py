@@ -17,11 +17,11 @@ from pycocotools import mask as cocomask
 from pycocotools.coco import COCO
 from pyproj import CRS
 
-from ecodetect import formats
 from ecodetect.errors import LayerError
-from ecodetect.formats import label_image, masks
-from ecodetect.formats.coco import decompressed
+from ecodetect.formats import files as formats
 from ecodetect.formats.collecting import Unusable
+from ecodetect.formats.labels import label_image, masks
+from ecodetect.formats.labels.coco import decompressed
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 

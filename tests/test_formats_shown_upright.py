@@ -11,13 +11,13 @@ import pytest
 import shapely
 from PIL import Image, ImageOps
 
-from ecodetect import formats
-from ecodetect.annotations import read_annotations
+from ecodetect.annotations.laying import read_annotations
+from ecodetect.annotations.sources import gather
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
-from ecodetect.raster import open_raster
-from ecodetect.training.sources import gather
+from ecodetect.raster.reading import open_raster
 
 WIDTH, HEIGHT = 40, 24
 SPOT = (6, 4, 11, 9)  # as stored: left, top, right, bottom

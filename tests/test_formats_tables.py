@@ -10,9 +10,9 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from ecodetect import formats
-from ecodetect.annotations import labels_of
+from ecodetect.annotations.laying import labels_of
 from ecodetect.errors import LayerError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pyproj import CRS
 
-from ecodetect.georeference import place
 from ecodetect.grid import IDENTITY, Affine6
+from ecodetect.raster.georeference import place
 
 UTM = CRS.from_epsg(32631).to_wkt()
 TRANSFORM: Affine6 = (0.1, 0.0, 5e5, 0.0, -0.1, 5e6)

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from ecodetect_cli.main import main
 
-from ecodetect import guard, guarded
 from ecodetect.errors import LayerError, RasterError, UserError
+from ecodetect.guarding import guard, guarded
 
 HERE = f"{Path(__file__).stem}:"
 
@@ -159,14 +159,16 @@ def test_a_module_in_the_folder_of_the_data_is_not_run(
 
 def _children(pid: int) -> list[psutil.Process]:
     return [
-        child for child in psutil.Process(pid).children() if "ecodetect.guarded" in " ".join(child.cmdline())
+        child
+        for child in psutil.Process(pid).children()
+        if "ecodetect.guarding.guarded" in " ".join(child.cmdline())
     ]
 
 
 PARENT = textwrap.dedent(
     """
     import sys, threading
-    from ecodetect import guard
+    from ecodetect.guarding import guard
     guard.call("os:getpid", about="a.h5")
     print("started", flush=True)
     guard.call("time:sleep", 60, about="b.h5")

@@ -11,12 +11,12 @@ from cutting import chip_of, scene_of, searched
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import detectors  # noqa: E402
-from ecodetect.bundle import Bundle, half  # noqa: E402
+from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
+from ecodetect.bundle.file import Bundle, half  # noqa: E402
+from ecodetect.bundle.scaling import scaled  # noqa: E402
 from ecodetect.detectors import heatmap, peaks  # noqa: E402
+from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
-from ecodetect.scaling import scaled  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
 
 ONE = ("grey",)
 
@@ -242,7 +242,7 @@ def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
 
 
 def test_a_picture_brighter_throughout_gives_the_same_once_surveyed() -> None:
-    from ecodetect.bundle import Scaling
+    from ecodetect.bundle.file import Scaling
 
     card = learned.card(bands=ONE, scaling=Scaling(mode="survey", offset=(0.0,), span=(1.0,)))
     made = learned.bundle(card)

@@ -12,14 +12,17 @@ import learned
 import numpy as np
 import pytest
 
-from ecodetect import bundle, detectors, models, strict_json
-from ecodetect.bundle import Bundle, BundleError, Card, Scaling
+from ecodetect import strict_json
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.input_spec import working_grid
+from ecodetect.bundle.scaling import scaled
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Needs, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
-from ecodetect.input_spec import working_grid
-from ecodetect.memory import Source, lay_out, read_size
-from ecodetect.scaling import scaled
+from ecodetect.models import choosing as models
+from ecodetect.scanning.layout import Source, lay_out, read_size
 
 DEEP = json.loads("[" * 60 + "]" * 60)
 HOSTILE: list[Any] = [
@@ -213,13 +216,13 @@ def test_what_learners_know_of_features_and_variances_may_be_large(tmp_path: Pat
 def test_what_overflows_within_a_network_is_no_answer() -> None:
     """A clamp makes a plain 6 of what is infinite, so that the answers look sound."""
     torch = pytest.importorskip("torch")
-    from ecodetect import runtime
+    from ecodetect.runtime import torch_network
 
     module = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
     weights = {
         name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in module.state_dict().items()
     }
-    network = runtime.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
+    network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
     with pytest.raises(BundleError, match="answers what is no finite number"):
         network.run(np.ones((1, 4, 8, 8), np.float32))
 

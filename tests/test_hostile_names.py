@@ -16,9 +16,9 @@ import rasterio
 from command_line import Run
 from rasterio.transform import from_origin
 
-from ecodetect import formats
 from ecodetect.converting import convert
-from ecodetect.raster import open_raster
+from ecodetect.formats import files as formats
+from ecodetect.raster.reading import open_raster
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b5m\x7f\u202ex\u2066\u200b\u2028\u2029\x85"
 LABELS = [

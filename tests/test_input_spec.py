@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from training_sets import noise, write_boxes, write_raster
 
-from ecodetect import bundle
-from ecodetect.bundle import Bundle
-from ecodetect.classifiers import Member, Sight
+from ecodetect.annotations.dataset import Contract, Dataset, Place
+from ecodetect.annotations.sources import Asked, gather
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
+from ecodetect.bundle.input_spec import input_spec, working_grid
+from ecodetect.bundle.scaling import scaled
+from ecodetect.classification.answering import Member, Sight
 from ecodetect.grid import Grid, Window
-from ecodetect.input_spec import input_spec, working_grid
-from ecodetect.raster import open_raster
-from ecodetect.scaling import scaled
-from ecodetect.searching import Settings, question
-from ecodetect.training.samples import Contract, Dataset, Place
-from ecodetect.training.sources import Asked, gather
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning.searching import Settings, question
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
 RGB = ("red", "green", "blue")

@@ -12,12 +12,12 @@ import pytest
 import shapely
 from little_scene import write_scene
 
-from ecodetect import journal_file
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid, Window
-from ecodetect.journal import Entry, Journal
-from ecodetect.score_maps import Piece
+from ecodetect.scanning import journal_file
+from ecodetect.scanning.journal import Entry, Journal
+from ecodetect.scanning.score_maps import Piece
 
 GRID = Grid(100, 100)
 OURS = journal_file.APPLICATION

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecodetect import formats
-from ecodetect.annotation_files import ObjectMasks, opened
+from ecodetect.annotations.files import ObjectMasks, opened
+from ecodetect.annotations.sources import Gathered, gather
+from ecodetect.annotations.splits import split
 from ecodetect.errors import LayerError, UserError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
-from ecodetect.training.sources import Gathered, gather
-from ecodetect.training.splits import split
 
 YOLO = "0 0.5 0.5 0.2 0.2\n"
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecodetect import learners
-from ecodetect.bundle import BundleError
+from ecodetect.bundle.file import BundleError
+from ecodetect.detectors import learners
+from ecodetect.detectors.learners import KINDS, Learner
 from ecodetect.errors import UserError
-from ecodetect.learners import KINDS, Learner
 
 
 def examples(classes: int = 3, each: int = 40, seed: int = 0) -> tuple[NDArray[Any], NDArray[np.int64]]:

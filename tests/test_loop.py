@@ -18,14 +18,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle  # noqa: E402
-from ecodetect.bundle import Card, Scaling  # noqa: E402
+from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
+from ecodetect.bundle.file import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.metrics import average_precision  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
 from ecodetect.training.processes import Processes  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
 from ecodetect.training.selection import Found, Judged  # noqa: E402
 
 

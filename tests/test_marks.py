@@ -9,7 +9,7 @@ from PIL import Image
 from test_pictures import raster_of
 
 from ecodetect.detections import Detections
-from ecodetect.pictures import draw_map
+from ecodetect.pictures.map import draw_map
 
 
 def test_a_point_of_unknown_size_has_a_ring_beside_those_of_known_ones(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import shapely
 
 pytest.importorskip("torch")
 
+from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.detectors import mask_rcnn
 from ecodetect.detectors.mask_rcnn import _drawn
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
-from ecodetect.training.sample import Objects, Sample
 
 SIDE = 96
 SHAPES = [
@@ -94,7 +94,7 @@ def test_a_box_without_a_mask_stays_one() -> None:
 
 def test_points_boxes_and_polygons_have_outlines(tmp_path: Path) -> None:
     """A polygon is its own, a box the box, a point with a radius the circle, any other point none."""
-    from ecodetect.training.samples import _outlines
+    from ecodetect.annotations.dataset import _outlines
 
     square = shapely.box(2, 2, 6, 6)
     shapes = np.array([SHAPES[0], square, shapely.Point(10, 10), shapely.Point(20, 20)], dtype=object)

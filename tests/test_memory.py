@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from ecodetect import memory
 from ecodetect.detectors.protocol import Needs
 from ecodetect.grid import Grid
-from ecodetect.memory import Layout, Source, lay_out
+from ecodetect.scanning import layout
+from ecodetect.scanning.layout import Layout, Source, lay_out
 
 BLOCK = 512
 NEEDS = Needs(bands=("red", "green", "blue"), largest_px=200.0)
@@ -20,7 +20,7 @@ ON_GPU = replace(NETWORK, is_threaded=False, on_gpu=True)
 
 @pytest.fixture(autouse=True)
 def _of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 110_000_000)
+    monkeypatch.setattr(layout, "resident_bytes", lambda: 110_000_000)
 
 
 def laid(
@@ -57,14 +57,14 @@ def test_memory_does_not_grow_with_the_raster(side: int) -> None:
 @pytest.mark.parametrize("needs", [NEEDS, NETWORK, ON_GPU])
 def test_what_a_process_holds_already_changes_no_cuts(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook, or the driver of a GPU: for a network it made tiles of 128 px, seen 18 times."""
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 600_000_000)
+    monkeypatch.setattr(layout, "resident_bytes", lambda: 600_000_000)
     plain = laid(20_000, needs=needs).plan
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 3_000_000_000)
+    monkeypatch.setattr(layout, "resident_bytes", lambda: 3_000_000_000)
     assert laid(20_000, needs=needs).plan == plain
 
 
 def test_a_gpu_need_not_wait_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(layout.os, "cpu_count", lambda: 16)
     on_cpu, on_gpu = (laid(20_000, needs=needs) for needs in (NETWORK, ON_GPU))
     assert on_cpu.plan.tile_px >= 512
     assert on_gpu.plan.tile_px >= 512

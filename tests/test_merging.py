@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecodetect import merging
-from ecodetect.merging import Settler, settle
+from ecodetect import settling
+from ecodetect.settling import Settler, settle
 
 
 def greedy(bounds, score, criterion, limit):
@@ -81,7 +81,7 @@ def test_a_stream_settles_like_the_whole(crowd, step):
 @settings(max_examples=30)
 @given(crowds(), st.integers(1, 40), st.integers(1, 300))
 def test_how_many_pairs_can_be_held_does_not_matter(crowd, step, held):
-    with patch.object(merging, "_PAIRS_HELD", held), patch.object(merging, "_PAIRS_AT_ONCE", 50):
+    with patch.object(settling, "_PAIRS_HELD", held), patch.object(settling, "_PAIRS_AT_ONCE", 50):
         test_settle_is_greedy_suppression.hypothesis.inner_test(crowd)
         test_a_stream_settles_like_the_whole.hypothesis.inner_test(crowd, step)
 
@@ -93,7 +93,7 @@ def test_a_crowd_in_one_place_is_settled_in_bounded_memory(criterion, limit):
     centre = rng.uniform(0, 1, (20_000, 2))
     bounds = np.hstack([centre - 10, centre + 10])
     score = rng.random(len(bounds))
-    with patch.object(merging, "_PAIRS_HELD", 100_000):
+    with patch.object(settling, "_PAIRS_HELD", 100_000):
         tracemalloc.start()
         kept = settle(bounds, score, criterion=criterion, limit=limit)
         peak = tracemalloc.get_traced_memory()[1]

@@ -18,13 +18,15 @@ import pytest
 from command_line import Run
 from scipy.spatial import KDTree
 
-from ecodetect import bundle, formats, models
-from ecodetect.bundle import Scaling
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Scaling
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
-from ecodetect.raster import open_raster
-from ecodetect.scanning import scan
-from ecodetect.searching import Settings, question
+from ecodetect.formats import files as formats
+from ecodetect.models import choosing as models
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning.files import scan
+from ecodetect.scanning.searching import Settings, question
 
 BANDS = ("red", "green", "blue", "nir")
 
@@ -59,7 +61,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_name_is_both_a_model_and_a_detector() -> None:
-    from ecodetect.detectors import known
+    from ecodetect.detectors.table import known
 
     assert not set(models.known()) & set(known())
 

@@ -10,10 +10,11 @@ import safetensors.numpy
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import networks, runtime  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.networks import backbones  # noqa: E402
+from ecodetect.networks import building as networks  # noqa: E402
 from ecodetect.networks.unet import UNet  # noqa: E402
+from ecodetect.runtime import torch_network  # noqa: E402
 
 RGB = ("red", "green", "blue")
 
@@ -27,14 +28,14 @@ def test_a_map_as_fine_as_asked(depth: int, up: int) -> None:
 
 
 def test_the_default_is_small() -> None:
-    assert 0.38e6 < runtime.parameters(UNet(4, 1)) < 0.42e6
+    assert 0.38e6 < torch_network.parameters(UNet(4, 1)) < 0.42e6
 
 
 @pytest.mark.parametrize("kind", ["unet", "squeezenet1_1"])
 def test_nothing_beyond_its_reach_matters(kind: str) -> None:
     torch.manual_seed(0)
     network = networks.build({"kind": kind, "width": 4, "depth": 2, "up": 1}, RGB, 1).eval()
-    reach = runtime.reach_px(network, 3)
+    reach = torch_network.reach_px(network, 3)
     assert reach is not None
     side = 4 * ((2 * reach + 40) // 4)
     image = torch.rand(1, 3, side, side)
@@ -51,7 +52,7 @@ def test_pooling_over_the_image_is_noticed() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) + x.mean()
 
-    assert runtime.reach_px(Pooling(1, 1, width=2, depth=1), 1) is None
+    assert torch_network.reach_px(Pooling(1, 1, width=2, depth=1), 1) is None
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])

@@ -17,12 +17,13 @@ from command_line import Run
 from cutting import chip_of, scene_of
 from numpy.typing import NDArray
 
-from ecodetect import bundle, detectors, learners
-from ecodetect.bundle import Bundle, BundleError, Scaling
-from ecodetect.detectors import obia, segments
+from ecodetect.annotations.sample import Objects, Sample
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle, BundleError, Scaling
+from ecodetect.detectors import learners, obia, segments
+from ecodetect.detectors import table as detectors
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
-from ecodetect.training.sample import Objects, Sample
 
 RGB = ("red", "green", "blue")
 

@@ -15,9 +15,12 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from ecodetect import bundle, exporting, models, onnx_file, onnx_work  # noqa: E402
-from ecodetect.bundle import BundleError  # noqa: E402
+from ecodetect import exporting  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
+from ecodetect.bundle.file import BundleError  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
+from ecodetect.models import choosing as models  # noqa: E402
+from ecodetect.runtime import onnx_file, onnx_work  # noqa: E402
 
 SCENE = Scene(("red", "green", "blue", "nir"), None, "uint8", (0.0, 255.0))
 

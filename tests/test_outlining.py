@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import shapely
 
-from ecodetect.annotations import read_annotations
-from ecodetect.raster import open_raster
+from ecodetect.annotations.laying import read_annotations
+from ecodetect.annotations.outlining import box_around, outlined
+from ecodetect.annotations.sources import Asked, gather, spacing
+from ecodetect.raster.reading import open_raster
 from ecodetect.sizes import Length
-from ecodetect.training.outlining import box_around, outlined
-from ecodetect.training.sources import Asked, gather, spacing
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 

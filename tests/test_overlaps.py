@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
-from ecodetect.aoi import Area
 from ecodetect.grid import Affine6, Grid
 from ecodetect.notes import Note
-from ecodetect.overlaps import Footprint, overlap_note
+from ecodetect.region import Area
+from ecodetect.scanning.overlaps import Footprint, overlap_note
 
 UTM = CRS.from_epsg(32630)
 

@@ -11,12 +11,12 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecodetect import formats
-from ecodetect.annotations import on_raster
-from ecodetect.aoi import read_area
+from ecodetect.annotations.laying import on_raster
+from ecodetect.formats import files as formats
+from ecodetect.formats.parts import separated, several, united
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer
-from ecodetect.parts import separated, several, united
+from ecodetect.region import read_area
 
 GRID = Grid(200, 100)
 

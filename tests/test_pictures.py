@@ -19,22 +19,22 @@ from memory_raster import MemoryRaster
 from PIL import Image
 from pyproj import CRS
 
-from ecodetect.aoi import Area
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Grid, Window
-from ecodetect.pictures import draw_map, draw_sheet
 from ecodetect.pictures.background import READ_PX
 from ecodetect.pictures.choice import chosen
 from ecodetect.pictures.colours import PALETTE
 from ecodetect.pictures.frame import MARGIN, scale_bar
 from ecodetect.pictures.lettering import distance_in_words, fitted, font_of
 from ecodetect.pictures.look import Look
+from ecodetect.pictures.map import draw_map
 from ecodetect.pictures.marks import HEAD
-from ecodetect.pictures.sheet import CUTOUT_PX
-from ecodetect.raster import open_raster
-from ecodetect.resampling import axis, resample
+from ecodetect.pictures.sheet import CUTOUT_PX, draw_sheet
+from ecodetect.raster.reading import open_raster
+from ecodetect.raster.resampling import axis, resample
+from ecodetect.region import Area
 
 RGB = ("red", "green", "blue")
 UTM = CRS.from_epsg(32630)

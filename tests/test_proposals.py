@@ -15,16 +15,16 @@ torch = pytest.importorskip("torch")
 
 from training_sets import write_raster  # noqa: E402
 
-from ecodetect import bundle as files  # noqa: E402
-from ecodetect import runtime  # noqa: E402
-from ecodetect.bundle import Scaling  # noqa: E402
+from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
+from ecodetect.bundle import file as files  # noqa: E402
+from ecodetect.bundle.file import Scaling  # noqa: E402
 from ecodetect.chip import Chip  # noqa: E402
 from ecodetect.detectors import proposals, sliding_window  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Grid, Window  # noqa: E402
+from ecodetect.runtime import torch_network  # noqa: E402
 from ecodetect.training import planning  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
 
 RGB = ("red", "green", "blue")
 SCENE = Scene(RGB, None, "uint8", (0.0, 255.0))
@@ -71,7 +71,7 @@ def test_individuals_are_what_is_proposed_with_the_classifiers_score() -> None:
     image = detector.input_of(chip)
     made = model()
     network = sliding_window.network(made.card).eval()
-    runtime.load(network, made.weights, name="shrubs")
+    torch_network.load(network, made.weights, name="shrubs")
     for (x, y), score in zip(found.centres(), found.score, strict=True):
         left, top = round(x) - 32, round(y) - 32
         padded = np.pad(image, [(0, 0), (32, 32), (32, 32)])

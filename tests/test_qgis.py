@@ -19,8 +19,9 @@ from command_line import Run
 from PIL import Image
 from pyproj import CRS
 
-from ecodetect import evaluate, formats
-from ecodetect.formats.qgis_style import style
+from ecodetect import evaluate
+from ecodetect.formats import files as formats
+from ecodetect.formats.gis.qgis_style import style
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
 

@@ -10,9 +10,9 @@ import shapely
 from command_line import Run
 from training_sets import ORIGIN, noise, write_points, write_raster
 
-from ecodetect import formats
 from ecodetect.errors import LayerError
-from ecodetect.formats.qgis_source import source_of
+from ecodetect.formats import files as formats
+from ecodetect.formats.gis.qgis_source import source_of
 
 
 def on_map(x: float, y: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp, Resampling
 from ecodetect.chip import Chip
 from ecodetect.errors import GridError, RasterError
 from ecodetect.grid import Grid, Window
-from ecodetect.raster import Raster, open_raster
+from ecodetect.raster.reading import Raster, open_raster
 
 PLACE = {"crs": "EPSG:32631", "transform": rasterio.Affine(0.1, 0, 5e5, 0, -0.1, 5e6)}
 
@@ -346,7 +346,7 @@ def test_strips_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with open_raster(path) as raster:
         grid = raster.grid.resampled(0.37)
         at_once = whole(raster, grid=grid)
-        monkeypatch.setattr("ecodetect.raster._STRIP_VALUES", 5000)
+        monkeypatch.setattr("ecodetect.raster.reading._STRIP_VALUES", 5000)
         np.testing.assert_array_equal(whole(raster, grid=grid).pixels, at_once.pixels)
 
 

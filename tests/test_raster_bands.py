@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
 
 NAMES = ("blue", "green", "red", "red_edge", "nir")
 WAVES = (475.0, 560.0, 668.0, 717.0, 842.0)

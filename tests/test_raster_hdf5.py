@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ecodetect.errors import RasterError
-from ecodetect.raster import open_raster
-from ecodetect.raster_hdf5 import begins_at, check
+from ecodetect.raster.hdf5 import begins_at, check
+from ecodetect.raster.reading import open_raster
 
 PIXELS = (np.arange(64 * 64) % 251).astype(np.uint8).reshape(64, 64)
 Make = Callable[[Any, Path], None]

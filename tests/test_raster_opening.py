@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from ecodetect import guard
 from ecodetect.errors import RasterError
-from ecodetect.raster import open_raster
-from ecodetect.scanning import scan_files
-from ecodetect.searching import Settings
+from ecodetect.guarding import guard
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning.files import scan_files
+from ecodetect.scanning.searching import Settings
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 48, 64), np.uint8)
 

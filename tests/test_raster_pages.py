@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tiff_files import ome, write_pages
 
 from ecodetect.errors import RasterError
-from ecodetect.raster import Raster, open_raster
+from ecodetect.raster.reading import Raster, open_raster
 
 DESCRIPTION, PAGE_NAME, SUBFILE = 270, 285, 254
 

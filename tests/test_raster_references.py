@@ -17,9 +17,9 @@ import rasterio
 from listening import listening
 
 from ecodetect.errors import RasterError
-from ecodetect.raster import open_raster
-from ecodetect.raster_references import check_idrisi, check_metadata
-from ecodetect.tiff_pages import metadata_texts
+from ecodetect.raster.reading import open_raster
+from ecodetect.raster.references import check_idrisi, check_metadata
+from ecodetect.raster.tiff_pages import metadata_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

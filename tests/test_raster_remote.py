@@ -23,11 +23,11 @@ from rasterio.io import MemoryFile
 
 from ecodetect.errors import NetworkError, RasterError, UserError
 from ecodetect.grid import Window
-from ecodetect.raster import open_raster
-from ecodetect.results import Summary
-from ecodetect.scanning import scan_files
-from ecodetect.searching import Settings
-from ecodetect.web_connection import Limits
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning.files import scan_files
+from ecodetect.scanning.results import Summary
+from ecodetect.scanning.searching import Settings
+from ecodetect.web.connection import Limits
 
 SIDE = 3072
 
@@ -154,7 +154,7 @@ def test_a_vrt_at_an_address_is_no_raster(server: Server) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little patience."""
     limits = Limits(connect_s=1, patience_s=0.4, least_bytes=64, tries=3, pause_s=0.01)
-    monkeypatch.setattr("ecodetect.raster_remote.limits", limits)
+    monkeypatch.setattr("ecodetect.raster.remote.limits", limits)
 
 
 @pytest.fixture(scope="module")

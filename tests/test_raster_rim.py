@@ -12,13 +12,14 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import formats, raster_rim
 from ecodetect.errors import RasterError, UserError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Window
 from ecodetect.notes import Note
-from ecodetect.raster import Raster, open_raster
-from ecodetect.scanning import scan_files
-from ecodetect.searching import Settings
+from ecodetect.raster import rim
+from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.scanning.files import scan_files
+from ecodetect.scanning.searching import Settings
 
 HEIGHT, WIDTH = 240, 320
 
@@ -129,7 +130,7 @@ def test_fillings_are_found_with_their_share(
     path = write(tmp_path / "a.tif", filled(255, inside), **layout)
     share = float((~inside).mean())
     for whole_px, tolerance in ((1 << 30, 1e-9), (0, 0.02)):
-        monkeypatch.setattr(raster_rim, "_WHOLE_PX", whole_px)
+        monkeypatch.setattr(rim, "_WHOLE_PX", whole_px)
         with open_raster(path) as raster:
             if shape == "none":
                 assert raster.fill is None

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecodetect.errors import RasterError
-from ecodetect.raster import open_raster
-from ecodetect.raster_safety import Source, check_files, locate
+from ecodetect.raster.reading import open_raster
+from ecodetect.raster.safety import Source, check_files, locate
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

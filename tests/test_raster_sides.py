@@ -14,11 +14,11 @@ import rasterio
 from listening import listening
 from rasterio.shutil import copy
 
-from ecodetect import raster_sides
 from ecodetect.errors import RasterError, UserError
-from ecodetect.formats import label_image
-from ecodetect.raster import open_raster
-from ecodetect.raster_sides import sides
+from ecodetect.formats.labels import label_image
+from ecodetect.raster import side_files
+from ecodetect.raster.reading import open_raster
+from ecodetect.raster.side_files import sides
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -234,7 +234,7 @@ def test_names_are_compared_without_case_and_kept_while_the_folder_rests(
     assert {side.name for side in sides(tmp_path / "ä.tif")} == {"Ä.tif.ovr"}
     os.utime(tmp_path, (1e9, 1e9))
     sides(tmp_path / "A.tif")
-    monkeypatch.setattr(raster_sides.os, "listdir", None)  # not asked again
+    monkeypatch.setattr(side_files.os, "listdir", None)  # not asked again
     assert len(sides(tmp_path / "A.tif")) == 2
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ecodetect.resampling import axis, resample
+from ecodetect.raster.resampling import axis, resample
 
 
 def part(

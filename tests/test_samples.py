@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_sets import noise, write_boxes, write_coco, write_points, write_raster
 
-from ecodetect import formats
-from ecodetect.bundle import Card, Scaling
+from ecodetect.annotations import dataset
+from ecodetect.annotations.dataset import Contract, Dataset, Place, contract
+from ecodetect.annotations.sources import Asked, gather, object_px
+from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.input_spec import input_spec
 from ecodetect.errors import UserError
+from ecodetect.formats import files as formats
 from ecodetect.grid import Window
-from ecodetect.input_spec import input_spec
 from ecodetect.layer import Layer, Stream
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
 from ecodetect.sizes import Length
-from ecodetect.training import samples
-from ecodetect.training.samples import Contract, Dataset, Place, contract
-from ecodetect.training.sources import Asked, gather, object_px
 
 BOXES = [(10, 10, 30, 26), (60, 40, 80, 60), (70, 90, 90, 110), (20, 80, 44, 100)]
 
@@ -442,7 +442,7 @@ def test_windows_that_boxes_meet_are_those_that_meet_one_by_one(seed: int, size:
     corner = rng.integers(-20, 120, (rng.integers(0, 8), 2)) / 2
     boxes = np.hstack([corner, corner + rng.integers(1, 40, corner.shape) / 2])
     columns, rows = list(range(-7, 50, step)), list(range(3, 40, step))
-    met = samples._met_by_boxes(boxes, columns, rows, size)
+    met = dataset._met_by_boxes(boxes, columns, rows, size)
     one_by_one = [
         [
             any(shapely.box(x, y, x + size, y + size).intersects(shapely.box(*box)) for box in boxes)
@@ -469,15 +469,15 @@ def test_large_rasters_are_read_window_by_window(
     sources = gather(scene).sources
     place = Place(0, Window(-3, 5, 40, 140))
     kept = Dataset(sources, plain()).chip(place)
-    monkeypatch.setattr("ecodetect.training.samples._KEPT_RASTER_PX", 100)
+    monkeypatch.setattr("ecodetect.annotations.dataset._KEPT_RASTER_PX", 100)
     read = Dataset(sources, plain())
     assert np.array_equal(read.chip(place).image, kept.image)
     assert not read._pixels
 
 
 def test_few_rasters_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecodetect.training.samples.OPEN_RASTERS", 2)
-    monkeypatch.setattr("ecodetect.training.samples.KEPT_BYTES", 3 * 48 * 48 * 2)
+    monkeypatch.setattr("ecodetect.annotations.dataset.OPEN_RASTERS", 2)
+    monkeypatch.setattr("ecodetect.annotations.dataset.KEPT_BYTES", 3 * 48 * 48 * 2)
     folder_of_images(tmp_path / "images")
     for name, points in POINTS.items():
         write_points(tmp_path / "points" / f"{name}.csv", points)

@@ -16,12 +16,14 @@ import rasterio
 from command_line import Run
 from rasterio.transform import from_origin
 
-from ecodetect import formats, results, scanning, searching
 from ecodetect.errors import UserError
-from ecodetect.evaluation import evaluate
-from ecodetect.raster import open_raster
-from ecodetect.scanning import Output, plan_files, scan_files
-from ecodetect.searching import Settings, question
+from ecodetect.evaluation.evaluating import evaluate
+from ecodetect.formats import files as formats
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning import files as scanning
+from ecodetect.scanning import results, searching
+from ecodetect.scanning.files import Output, plan_files, scan_files
+from ecodetect.scanning.searching import Settings, question
 from ecodetect.sizes import Length
 
 

@@ -21,11 +21,12 @@ from PIL import Image
 from rasterio.transform import Affine, from_origin
 
 import ecodetect
-from ecodetect import formats, scanning
 from ecodetect.errors import Interrupted, UserError
-from ecodetect.journal import Journal
-from ecodetect.scanning import Output, scan, scan_files
-from ecodetect.searching import Settings
+from ecodetect.formats import files as formats
+from ecodetect.scanning import files as scanning
+from ecodetect.scanning.files import Output, scan, scan_files
+from ecodetect.scanning.journal import Journal
+from ecodetect.scanning.searching import Settings
 
 
 def write_scene(path, seed=0, size=200, crs="EPSG:32630", transform=None, dtype="uint8"):

@@ -26,18 +26,21 @@ from memory_raster import MemoryRaster
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from ecodetect import bundle, memory, models, scanning, score_maps
-from ecodetect.aoi import Area
+from ecodetect.bundle import file as bundle
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.grid import Grid, Window
-from ecodetect.journal import Journal
-from ecodetect.pipeline import Work, detect_unit, read_unit
-from ecodetect.scanning import Output, scan, scan_files
-from ecodetect.searching import Settings
-from ecodetect.tiling import in_cells, plan
+from ecodetect.models import choosing as models
+from ecodetect.region import Area
+from ecodetect.scanning import files as scanning
+from ecodetect.scanning import layout, score_maps
+from ecodetect.scanning.files import Output, scan, scan_files
+from ecodetect.scanning.journal import Journal
+from ecodetect.scanning.pipeline import Work, detect_unit, read_unit
+from ecodetect.scanning.searching import Settings
+from ecodetect.scanning.tiling import in_cells, plan
 
 STEP = 4  # pixels a cell of `Placed`
 CELL = 0.5  # metres a pixel of the rasters below
@@ -131,7 +134,7 @@ def opened(path: Path) -> NDArray[np.float32]:
 
 @pytest.fixture(autouse=True)
 def _many_units_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_UNIT_PX", 96)
+    monkeypatch.setattr(layout, "_UNIT_PX", 96)
     monkeypatch.setattr(score_maps, "BLOCK", 64)
 
 

@@ -12,8 +12,8 @@ from pyproj import CRS
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
-from ecodetect.journal import Journal
-from ecodetect.searching import Settings, identities, prepare, search, searched, survivors, verify
+from ecodetect.scanning.journal import Journal
+from ecodetect.scanning.searching import Settings, identities, prepare, search, searched, survivors, verify
 
 GRID = Grid(300, 260, (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0), CRS.from_epsg(32630))
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ecodetect import detectors
 from ecodetect.detections import Detections
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.hierarchy import Hierarchy, grouped
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
-from ecodetect.merging import overlap
+from ecodetect.settling import overlap
 
 BANDS = ("red", "green", "blue")
 SIZES = {"smallest": "10px", "largest": "60px"}

@@ -17,13 +17,13 @@ from training_sets import noise, write_raster
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle as files  # noqa: E402
-from ecodetect.bundle import Bundle, Card, Scaling  # noqa: E402
+from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
+from ecodetect.bundle import file as files  # noqa: E402
+from ecodetect.bundle.file import Bundle, Card, Scaling  # noqa: E402
 from ecodetect.detectors import map_boxes, sliding_window  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.networks import windows  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
 
 RGB = ("red", "green", "blue")
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from pyproj import CRS
 from training_sets import noise, write_points, write_raster
 
-from ecodetect.annotations import on_raster
-from ecodetect.aoi import Area
+from ecodetect.annotations.dataset import Contract, Dataset, Ground, Place, contract
+from ecodetect.annotations.laying import on_raster
+from ecodetect.annotations.sources import Source, gather
+from ecodetect.annotations.splits import Split, check_disjoint, places, split
+from ecodetect.bundle.footprint import cells, known_there
 from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Floats, Grid, Window
 from ecodetect.layer import Layer
-from ecodetect.places import cells, known_there
-from ecodetect.training.samples import Contract, Dataset, Ground, Place, contract
-from ecodetect.training.sources import Source, gather
-from ecodetect.training.splits import Split, check_disjoint, places, split
+from ecodetect.region import Area
 
 UTM30 = CRS.from_epsg(32630)
 HERE = (562000.0, 4076200.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecodetect.spreadsheet import as_cell, from_cell
+from ecodetect.formats.tables.spreadsheet import as_cell, from_cell
 
 SIGNS = "=+-@＝＋－＠"
 texts = st.text(alphabet=st.sampled_from([*SIGNS, *"'\" \t\r\n;,|a1", "\ufeff", "\u200b"]), max_size=12)

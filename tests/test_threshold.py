@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ecodetect.detections import Detections
-from ecodetect.detectors import build, filtering, outlines
+from ecodetect.detectors import filtering, outlines
 from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.table import build
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ecodetect.detections import Detections
 from ecodetect.grid import Grid, Window
-from ecodetect.tiling import plan
+from ecodetect.scanning.tiling import plan
 
 cuts = st.fixed_dictionaries(
     {

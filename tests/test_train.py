@@ -18,16 +18,19 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from ecodetect import bundle, formats, models, whole_file  # noqa: E402
+from ecodetect import whole_file  # noqa: E402
+from ecodetect.annotations.dataset import Statistics  # noqa: E402
+from ecodetect.annotations.sources import Source  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.formats import files as formats  # noqa: E402
 from ecodetect.metrics import Interval, Rates  # noqa: E402
+from ecodetect.models import choosing as models  # noqa: E402
 from ecodetect.training import beginning, checkpoint, loop, planning, report  # noqa: E402
 from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
-from ecodetect.training.samples import Statistics  # noqa: E402
 from ecodetect.training.selection import Counted  # noqa: E402
-from ecodetect.training.sources import Source  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +143,7 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
 
 
 def test_bands_go_by_their_names() -> None:
-    from ecodetect.bundle import Bundle, Card
+    from ecodetect.bundle.file import Bundle, Card
 
     def card(*bands: str) -> Card:
         return Card(
@@ -336,7 +339,7 @@ def statistics(objects: int, known_px: float, size: float | None = 24.0) -> Stat
 
 @pytest.mark.parametrize("size", [None, 4.0, 24.0, 90.0])
 def test_plans_for_few_and_many(size: float | None) -> None:
-    from ecodetect.bundle import Card
+    from ecodetect.bundle.file import Card
 
     card = Card(name="m", detector="heatmap", bands=("grey",), unit="px", largest=50, classes=("a",))
     few = planning.plan_for(statistics(40, 1e6, size), card, False, False)

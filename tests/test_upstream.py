@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from lying_server import CERTIFICATE, Answer, Asked, LyingServer, at_first, honest, saying, serving
 
-from ecodetect import web_connection
-from ecodetect.upstream import Upstream
-from ecodetect.web_connection import Fault, Limits
+from ecodetect.web import connection as web_connection
+from ecodetect.web.connection import Fault, Limits
+from ecodetect.web.upstream import Upstream
 
 CONTENT = bytes(range(256)) * 1024  # 256 kB
 QUICK = Limits(connect_s=1, patience_s=0.3, least_bytes=64, tries=4, pause_s=0.01, most_pause_s=1)
@@ -194,7 +194,7 @@ def announce_terabytes(line: socket.socket, asked: Asked, content: bytes) -> Non
     [(flood_headers, "no HTTP"), (flood_whole, "no end"), (announce_terabytes, "whole files only")],
 )
 def test_endless_answers_end(lie: Answer, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecodetect.upstream._MOST_WHOLE", 2**20)
+    monkeypatch.setattr("ecodetect.web.upstream._MOST_WHOLE", 2**20)
     with serving(CONTENT, lie) as server, pytest.raises(Fault, match=says):
         fetched(server)
 
@@ -334,7 +334,7 @@ def test_a_proxy_is_asked_where_the_environment_names_one(monkeypatch: pytest.Mo
 
 def test_no_way_down_from_https() -> None:
     place = web_connection.Place.of("https://data.example/x")
-    from ecodetect.upstream import _redirected
+    from ecodetect.web.upstream import _redirected
 
     with pytest.raises(Fault, match="from https to http"):
         _redirected(place, "http://data.example/x")

@@ -13,21 +13,15 @@ import rasterio
 from numpy.typing import NDArray
 from training_sets import write_boxes, write_raster
 
-from ecodetect import bundle
-from ecodetect.bundle import Card, Learned, Scaling
-from ecodetect.chip import Chip
-from ecodetect.errors import UserError
-from ecodetect.grid import Grid, Window
-from ecodetect.input_spec import input_spec
-from ecodetect.picture_answers import beside as pictures_beside
-from ecodetect.raster import open_raster
-from ecodetect.raster_values import Companions, choice_of, shared, survey
-from ecodetect.scaling import scaled
-from ecodetect.searching import Settings, prepare, question
-from ecodetect.training.class_folders import gather_classes
-from ecodetect.training.samples import Dataset, Place, contract
-from ecodetect.training.sources import Asked, gather
-from ecodetect.values import (
+from ecodetect.annotations.class_folders import gather_classes
+from ecodetect.annotations.dataset import Dataset, Place, contract
+from ecodetect.annotations.sources import Asked, gather
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Card, Learned, Scaling
+from ecodetect.bundle.input_spec import input_spec
+from ecodetect.bundle.scaling import scaled
+from ecodetect.bundle.value_survey import Companions, choice_of, shared, survey
+from ecodetect.bundle.values import (
     EIGHT_BIT,
     UNITS,
     Measured,
@@ -39,6 +33,12 @@ from ecodetect.values import (
     remarks,
     unlike,
 )
+from ecodetect.chip import Chip
+from ecodetect.classification.folders import beside as pictures_beside
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid, Window
+from ecodetect.raster.reading import open_raster
+from ecodetect.scanning.searching import Settings, prepare, question
 
 RGB = ("red", "green", "blue")
 FIXED = Scaling(offset=(120.0, 110.0, 90.0), span=(40.0, 35.0, 30.0))

@@ -8,10 +8,10 @@ import shapely
 from pyproj import CRS
 
 from ecodetect.errors import LayerError
-from ecodetect.formats import write
+from ecodetect.formats.files import write
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
-from ecodetect.pictures import replaceable
+from ecodetect.pictures.files import replaceable
 from ecodetect.whole_file import announce, staged, write_whole
 
 

@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ecodetect.bundle import Card, Scaling  # noqa: E402
+from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
+from ecodetect.bundle.file import Card, Scaling  # noqa: E402
 from ecodetect.detectors import boxes, yolo  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
-from ecodetect.training.sample import Objects, Sample  # noqa: E402
 
 SIDE = 128
 SHAPE = {"kind": "nano", "strides": [8, 16, 32], "size": "nano"}

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import click
 
-from ecodetect import bundle
-from ecodetect.bands import stand_ins
-from ecodetect.bundle import Bundle
-from ecodetect.inputs import expand
-from ecodetect.raster import open_raster
-from ecodetect.raster_values import survey
-from ecodetect.values import EIGHT_BIT, Measured, Unit, learned_from
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
+from ecodetect.bundle.value_survey import survey
+from ecodetect.bundle.values import EIGHT_BIT, Measured, Unit, learned_from
+from ecodetect.raster.bands import stand_ins
+from ecodetect.raster.finding import expand
+from ecodetect.raster.reading import open_raster
 
 sys.path.insert(0, str(Path(__file__).parent))
 

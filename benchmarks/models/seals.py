@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 from shipping import finish, trained
 
+from ecodetect.annotations.sources import Asked
 from ecodetect.sizes import Length
-from ecodetect.training.sources import Asked
 
 DATA = "elephant-seals: tiles of aerial surveys of beaches (Santini et al., doi:10.1002/aqc.70111, MIT)"
 LICENCE = (

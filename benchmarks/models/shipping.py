@@ -13,8 +13,8 @@ import click
 import torch
 from ecodetect_cli.train import Line
 
-from ecodetect import bundle
-from ecodetect.bundle import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.training.recipe import Trained, train
 
 

@@ -17,8 +17,8 @@ import rasterio
 from rasterio.transform import Affine
 from shipping import finish, trained
 
+from ecodetect.annotations.sources import Asked
 from ecodetect.sizes import Length
-from ecodetect.training.sources import Asked
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
 import make

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 from shipping import finish, trained
 
+from ecodetect.annotations.sources import Asked
 from ecodetect.sizes import Length
-from ecodetect.training.sources import Asked
 
 CITIES = ("claremont", "long_beach", "palm_springs", "riverside", "santa_monica")
 WITHIN = Length.parse("6m", name="within")  # as in the publication

@@ -33,7 +33,7 @@ from ecodetect.detectors import filtering, intensity
 from ecodetect.detectors.intensity import Intensity
 from ecodetect.detectors.protocol import Needs, Scene, Settling
 from ecodetect.errors import UserError
-from ecodetect.merging import settle
+from ecodetect.settling import settle
 from ecodetect.sizes import Length
 
 # Diameters looked at when none is stated, in pixels, and the largest that can be stated: sums of boxes of

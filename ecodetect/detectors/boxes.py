@@ -15,18 +15,18 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Card, Scaling
+from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.scaling import as_read, network_input, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Needs, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.merging import settle
-from ecodetect.scaling import as_read, network_input, surveyed
+from ecodetect.settling import settle
 
 if TYPE_CHECKING:
-    from ecodetect.network_opening import Network
-    from ecodetect.training.sample import Sample
+    from ecodetect.annotations.sample import Sample
+    from ecodetect.runtime.opening import Network
 
 Labels = NDArray[np.int64]
 Boxes = tuple[Floats, Floats, Labels]

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.bundle.input_spec import NEARLY
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors.protocol import Detector, Needs
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.input_spec import NEARLY
-from ecodetect.merging import overlap
+from ecodetect.settling import overlap
 
 FUSED_IOU = 0.55  # of boxes that mean the same object, as in the paper
 # Axes along which a chip is turned over: none, x, y, both.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle.file import Bundle, Card
 from ecodetect.detectors import pyramids
 from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, targets
 from ecodetect.detectors.protocol import Scene

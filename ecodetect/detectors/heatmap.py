@@ -33,21 +33,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect.bundle import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.scaling import as_read, continued, network_input, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import card_reading, peaks
 from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats
-from ecodetect.scaling import as_read, continued, network_input, surveyed
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ecodetect.network_opening import Network
-    from ecodetect.training.sample import Sample
+    from ecodetect.annotations.sample import Sample
+    from ecodetect.runtime.opening import Network
 
 IS_LEARNED, HAS_SCORE_MAP = True, True
 
@@ -144,7 +144,7 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
 
     weights : of a backbone's encoder; see `networks.build`. None: at random.
     """
-    from ecodetect import networks
+    from ecodetect.networks import building as networks
 
     return networks.build(dataclasses.asdict(options_of(card).network), card.bands, _maps(card), weights)
 
@@ -463,7 +463,7 @@ def build(
 @lru_cache(maxsize=4)
 def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.network_opening import open_network
+    from ecodetect.runtime.opening import open_network
 
     card = bundle.card
     outputs = {"maps": (_maps(card), float(options_of(card).network.up))}

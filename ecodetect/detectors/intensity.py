@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bands import listed
 from ecodetect.chip import Chip
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
+from ecodetect.raster.bands import listed
 
 Mask = NDArray[np.bool_]
 RGB = ("red", "green", "blue")

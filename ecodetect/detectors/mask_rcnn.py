@@ -15,18 +15,18 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.aoi import Area
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle.file import Bundle, Card
 from ecodetect.detectors import boxes, pyramids
 from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, Boxes, Outlined
 from ecodetect.detectors.protocol import Scene
 from ecodetect.detectors.pyramids import Options, decode, losses, options_of
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.region import Area
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecodetect.training.sample import Sample
+    from ecodetect.annotations.sample import Sample
 
 __all__ = [
     "CRITERION",

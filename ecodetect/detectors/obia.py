@@ -23,20 +23,20 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.aoi import Area
-from ecodetect.bundle import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.scaling import as_read, scaled, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import boxes, card_reading, outlines, segments, splitting
 from ecodetect.detectors.boxes import Outlined, check_sizes
 from ecodetect.detectors.card_reading import Within
+from ecodetect.detectors.learners import Learner
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.learners import Learner
-from ecodetect.scaling import as_read, scaled, surveyed
+from ecodetect.region import Area
 
 if TYPE_CHECKING:
-    from ecodetect.training.sample import Objects, Sample
+    from ecodetect.annotations.sample import Objects, Sample
 
 IS_LEARNED = True
 NEEDS_SHAPES = True

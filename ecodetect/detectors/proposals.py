@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.scaling import as_read, scaled, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import sliding_window, window_networks
@@ -31,11 +32,10 @@ from ecodetect.detectors.sliding_window import chip_px, losses, targets, weighte
 from ecodetect.detectors.window_networks import CardOptions, network, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.scaling import as_read, scaled, surveyed
 
 if TYPE_CHECKING:
-    from ecodetect.network_opening import Network
-    from ecodetect.training.sample import Sample
+    from ecodetect.annotations.sample import Sample
+    from ecodetect.runtime.opening import Network
 
 __all__ = [
     "CRITERION", "Options", "Training", "build", "card_options", "chip_px", "decode", "losses", "network",
@@ -287,7 +287,7 @@ class Proposals:
 
     def _read_off(self, image: NDArray[np.float32], centres: Floats) -> NDArray[np.float32]:
         """The same, of the map that a padded network gives of the whole image, as it was trained."""
-        from ecodetect.scaling import continued
+        from ecodetect.bundle.scaling import continued
 
         (maps,) = self.classifier.run(continued(image, self.classifier.stride, self.card.fill)[None])
         step = options_of(self.card).network.step

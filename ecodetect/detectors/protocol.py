@@ -24,14 +24,14 @@ from typing import (
     runtime_checkable,
 )
 
-from ecodetect.bands import lacking, stand_ins
-from ecodetect.bundle import Card, Scaling
+from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.input_spec import scaling_for
+from ecodetect.bundle.values import Unit
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
-from ecodetect.input_spec import scaling_for
+from ecodetect.raster.bands import lacking, stand_ins
 from ecodetect.sizes import Area, Length
-from ecodetect.values import Unit
 
 T = TypeVar("T")
 

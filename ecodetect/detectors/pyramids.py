@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.bundle.file import Bundle, BundleError, Card
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.boxes import BoxDetector, Boxes, Outlined
 from ecodetect.detectors.card_reading import Count, Within
@@ -25,7 +25,7 @@ from ecodetect.grid import Floats
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ecodetect.runtime import Network
+    from ecodetect.runtime.torch_network import Network
 
 BACKBONE = "mobilenet_v2"  # runs on a laptop
 # A turned box isn't the box of what was turned: no rotation but by quarters.
@@ -217,7 +217,7 @@ def _opened(
     bundle: Bundle, network: Callable[[Card], nn.Module], device: str, threads: int | None
 ) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.runtime import open_network
+    from ecodetect.runtime.torch_network import open_network
 
     return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
 

@@ -32,7 +32,7 @@ from ecodetect.detectors.intensity import RGB, Intensity
 from ecodetect.detectors.outlines import between, integral
 from ecodetect.detectors.protocol import Needs, Scene, Settling
 from ecodetect.errors import UserError
-from ecodetect.merging import settle
+from ecodetect.settling import settle
 from ecodetect.sizes import Length
 
 Mask = NDArray[np.bool_]

@@ -26,22 +26,22 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.scaling import continued
 from ecodetect.detectors import boxes, map_boxes, window_networks
 from ecodetect.detectors.boxes import BoxDetector
+from ecodetect.detectors.learners import Learner
 from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
 from ecodetect.detectors.window_networks import TAUGHT, open_classifier, options_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.learners import Learner
-from ecodetect.scaling import continued
 from ecodetect.sizes import Length
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ecodetect.network_opening import Network
-    from ecodetect.training.sample import Sample
+    from ecodetect.annotations.sample import Sample
+    from ecodetect.runtime.opening import Network
 
 IS_LEARNED, HAS_SCORE_MAP = True, True
 CRITERION = boxes.CRITERION

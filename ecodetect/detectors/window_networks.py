@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.scaling import continued
 from ecodetect.detectors import card_reading
 from ecodetect.detectors.card_reading import Count, Within
+from ecodetect.detectors.learners import Learner
 from ecodetect.errors import UserError
-from ecodetect.learners import Learner
-from ecodetect.scaling import continued
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecodetect.network_opening import Network
+    from ecodetect.runtime.opening import Network
 
 TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
 _LEAST_LIKELY = 1e-6
@@ -114,7 +114,7 @@ def outputs_of(card: Card) -> int:
 @lru_cache(maxsize=4)
 def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.network_opening import open_network
+    from ecodetect.runtime.opening import open_network
 
     card = bundle.card
     outputs = {"scores": (outputs_of(card), 1 / options_of(card).network.step)}
@@ -195,9 +195,9 @@ def open_single(
     has_head : False: instead of logits it gives the features that they are taken from, pooled.
     Raises UserError for a model in ONNX: it is a network for rasters, and can't be asked of windows.
     """
-    from ecodetect import runtime
     from ecodetect.networks.windows import build_single
-    from ecodetect.onnx_file import OnnxModel
+    from ecodetect.runtime import torch_network
+    from ecodetect.runtime.onnx_file import OnnxModel
 
     card = bundle.card
     if isinstance(bundle, OnnxModel):
@@ -211,7 +211,7 @@ def open_single(
     own = _of_network(bundle)
     weights = {name: each for name, each in own.items() if has_head or not _is_of_head(name)}
     single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
-    opened = runtime.open_network(
+    opened = torch_network.open_network(
         single, lambda: build_single(asdict(shape), card.bands, outputs), device=device, threads=threads
     )
     answering = _with_learner(bundle, opened) if has_head else opened
@@ -242,9 +242,9 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
 
     Returns (S, S), 0 to 1, S up to a multiple of the stride; see `networks.explanation`.
     """
-    from ecodetect import runtime
     from ecodetect.networks.explanation import class_activation
     from ecodetect.networks.windows import build_single
+    from ecodetect.runtime import torch_network
 
     card = bundle.card
     if options_of(card).learner is not None:
@@ -253,7 +253,7 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
             " pixels; explain a model whose network decides."
         )
     module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
-    runtime.load(module, bundle.weights, name=card.name)
+    torch_network.load(module, bundle.weights, name=card.name)
     stride = int(getattr(module, "stride", 1))
     whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
     return class_activation(module.eval(), whole, output, is_whole=options_of(card).patches)

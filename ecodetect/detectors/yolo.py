@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle import Bundle, Card
+from ecodetect.bundle.file import Bundle, Card
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.boxes import BoxDetector, Boxes, check_sizes, targets
 from ecodetect.detectors.card_reading import Count
@@ -31,7 +31,7 @@ from ecodetect.grid import Floats
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ecodetect.network_opening import Network
+    from ecodetect.runtime.opening import Network
 
 __all__ = ["build", "card_options", "decode", "losses", "measure_agreement", "network", "targets"]
 
@@ -429,7 +429,7 @@ def build(
 @lru_cache(maxsize=4)
 def _opened(bundle: Bundle, answer: Head, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
-    from ecodetect.network_opening import open_network
+    from ecodetect.runtime.opening import open_network
 
     card = bundle.card
     channels = 4 * BINS + len(card.classes)

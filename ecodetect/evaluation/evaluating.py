@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ecodetect import metrics, models
-from ecodetect.annotation_files import check_labels, is_file
+from ecodetect import metrics
+from ecodetect.annotations.files import check_labels, is_file
 from ecodetect.evaluation.criterion import Criterion, completed
 from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, Judged, judge
 from ecodetect.evaluation.labels import class_names, is_ignored
@@ -28,6 +28,7 @@ from ecodetect.evaluation.pooling import (
 from ecodetect.evaluation.remarks import remarks
 from ecodetect.evaluation.report import Evaluation
 from ecodetect.matching import centred_in, centres
+from ecodetect.models import choosing as models
 from ecodetect.notes import Note
 from ecodetect.sizes import Length
 

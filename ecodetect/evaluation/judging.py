@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import matching
-from ecodetect.annotations import Annotations
+from ecodetect.annotations.laying import Annotations
 from ecodetect.evaluation.criterion import Criterion, candidates
 from ecodetect.evaluation.labels import class_numbers
 from ecodetect.evaluation.pairing import Pair

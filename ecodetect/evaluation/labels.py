@@ -9,8 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.agreement import are_individuals, means_one_of
-from ecodetect.class_names import key
+from ecodetect.annotations.agreement import are_individuals, means_one_of
+from ecodetect.annotations.class_names import key
 from ecodetect.errors import UserError
 from ecodetect.evaluation.pairing import Pair, Pairs
 from ecodetect.matching import Flags, Rows, centred_in

@@ -17,8 +17,8 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from ecodetect.agreement import agreed, repeated_said, score_said, without_repeated
-from ecodetect.annotation_files import (
+from ecodetect.annotations.agreement import agreed, repeated_said, score_said, without_repeated
+from ecodetect.annotations.files import (
     WITHOUT_RASTER,
     AnnotationFile,
     AnnotationFiles,
@@ -28,18 +28,18 @@ from ecodetect.annotation_files import (
     opened_shapes,
     touching,
 )
-from ecodetect.annotations import Annotations, on_raster
-from ecodetect.crs_files import read_crs
+from ecodetect.annotations.laying import Annotations, on_raster
 from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
 from ecodetect.evaluation.plots import Plots
 from ecodetect.formats.image_matching import base_name, listed
+from ecodetect.formats.parts import united
 from ecodetect.grid import Grid, describe_crs
-from ecodetect.inputs import expand, stem_of
+from ecodetect.guarding.crs_files import read_crs
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
-from ecodetect.parts import united
-from ecodetect.raster import open_raster
+from ecodetect.raster.finding import expand, stem_of
+from ecodetect.raster.reading import open_raster
 from ecodetect.sizes import Length
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import shapely
 
+from ecodetect.bundle.footprint import known_there
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.evaluation.judging import FALSE, Judged
 from ecodetect.evaluation.labels import listed
 from ecodetect.evaluation.pairing import Pairs
 from ecodetect.formats.image_matching import base_name
 from ecodetect.notes import Note
-from ecodetect.places import known_there
 from ecodetect.wording import counted
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect import __version__
 from ecodetect.evaluation.judging import Judged
 from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
 from ecodetect.evaluation.worst import draw_worst
@@ -20,6 +19,7 @@ from ecodetect.layer import Stream, geometry_type
 from ecodetect.matching import centres
 from ecodetect.metrics import CountError, Interval, MeanAveragePrecision, PositionError, Presence, Rates
 from ecodetect.notes import Note
+from ecodetect.version import __version__
 
 
 @dataclass(frozen=True, eq=False, slots=True)

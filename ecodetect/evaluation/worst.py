@@ -18,8 +18,8 @@ from ecodetect.evaluation.judging import ABSORBED, FALSE, OUTSIDE, TRUE, Judged
 from ecodetect.grid import Floats
 from ecodetect.layer import Geometries
 from ecodetect.matching import Flags
-from ecodetect.pictures import Cut, Panel, draw_panels
-from ecodetect.raster import Raster, open_raster
+from ecodetect.pictures.sheet import Cut, Panel, draw_panels
+from ecodetect.raster.reading import Raster, open_raster
 
 # Classes of what is drawn; their numbers are colours: white only for what is right, so that errors stand out.
 _FALSE, _MISSED, _UNJUDGED, _TRUE, _ITS_TRUTH = 0, 1, 2, 4, 7

@@ -13,10 +13,10 @@ import shapely
 from numpy.typing import NDArray
 from shapely import GeometryType
 
+from ecodetect.formats.parts import several
 from ecodetect.formats.tangled import MOST_CROSSINGS, is_tangled
 from ecodetect.layer import Geometries
 from ecodetect.notes import Note
-from ecodetect.parts import several
 
 _POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 _POLYGONS = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)

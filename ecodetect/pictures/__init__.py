@@ -7,23 +7,3 @@ depends on the picture only. They are for people: coordinates come from the file
 the raster, `marks` draws objects, `frame` is what stands around a map, `choice` picks the objects of a sheet,
 `lettering` is text, `colours` are the colours, `files` is how a picture becomes a file.
 """
-
-from ecodetect.pictures.explanation import Heat, draw_explanation
-from ecodetect.pictures.files import replaceable, writable
-from ecodetect.pictures.map import draw_map
-from ecodetect.pictures.sheet import Cut, Panel, draw_panels, draw_sheet
-from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
-
-__all__ = [
-    "Cut",
-    "Heat",
-    "Panel",
-    "Thumbnail",
-    "draw_explanation",
-    "draw_map",
-    "draw_panels",
-    "draw_sheet",
-    "draw_thumbnails",
-    "replaceable",
-    "writable",
-]

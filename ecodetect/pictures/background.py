@@ -13,7 +13,7 @@ from ecodetect.pictures.colours import Pixels
 from ecodetect.pictures.look import Look
 
 if TYPE_CHECKING:
-    from ecodetect.raster import Raster
+    from ecodetect.raster.reading import Raster
 
 READ_PX = 1 << 23  # native pixels read at once for the background: some 25 MB of 8-bit RGB
 

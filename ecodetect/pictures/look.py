@@ -12,8 +12,8 @@ from ecodetect.chip import Chip
 from ecodetect.pictures.colours import Pixels
 
 if TYPE_CHECKING:
-    from ecodetect.aoi import Area
-    from ecodetect.raster import Raster
+    from ecodetect.raster.reading import Raster
+    from ecodetect.region import Area
 
 _SAMPLED = 36  # blocks from which the contrast is taken
 _DULL = 100  # 8-bit data whose values span less than this of 255 are stretched

@@ -23,8 +23,8 @@ from ecodetect.pictures.look import Look
 from ecodetect.pictures.marks import SHIFT, Marks, fixed, rings_of, styled
 
 if TYPE_CHECKING:
-    from ecodetect.aoi import Area
-    from ecodetect.raster import Raster
+    from ecodetect.raster.reading import Raster
+    from ecodetect.region import Area
 
 
 def draw_map(

@@ -24,7 +24,7 @@ from ecodetect.pictures.look import Look
 from ecodetect.pictures.marks import Marks, sizes_of
 
 if TYPE_CHECKING:
-    from ecodetect.raster import Raster
+    from ecodetect.raster.reading import Raster
 
 CUTOUT_PX, _COLUMNS = 144, 12  # 144 is a multiple of most small enlargements
 _LEAST_PX = 24.0  # of the raster in a cut-out: what is smaller says nothing of the surroundings

@@ -19,7 +19,7 @@ from ecodetect.pictures.files import save, writable
 from ecodetect.pictures.frame import MARGIN
 from ecodetect.pictures.lettering import fitted, font_of
 from ecodetect.pictures.look import Look
-from ecodetect.raster import open_raster
+from ecodetect.raster.reading import open_raster
 
 SIDE_PX, _COLUMNS, _GAP = 144, 10, 10
 _LINE_PX = 17

@@ -16,9 +16,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
-from ecodetect.training.sample import Objects, Sample
 
 Image = NDArray[np.float32]
 

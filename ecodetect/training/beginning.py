@@ -14,20 +14,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ecodetect import detectors, models
-from ecodetect.bands import stand_ins
-from ecodetect.bundle import Bundle, Card
+from ecodetect.annotations.class_folders import are_classes, gather_classes
+from ecodetect.annotations.dataset import TYPICAL_PX, Contract, Dataset, Statistics, contract
+from ecodetect.annotations.sources import Asked, Gathered, Source, gather, spacing
+from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.value_survey import survey
+from ecodetect.bundle.values import remarks, unit_of
+from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
+from ecodetect.models import choosing as models
 from ecodetect.notes import Note, merged
-from ecodetect.onnx_file import OnnxModel
-from ecodetect.raster_values import survey
+from ecodetect.raster.bands import stand_ins
+from ecodetect.runtime.onnx_file import OnnxModel
 from ecodetect.sizes import Length
-from ecodetect.training.class_folders import are_classes, gather_classes
-from ecodetect.training.samples import TYPICAL_PX, Contract, Dataset, Statistics, contract
-from ecodetect.training.sources import Asked, Gathered, Source, gather, spacing
-from ecodetect.values import remarks, unit_of
 
 _LOOKED_AT = 32  # rasters whose values are compared with a model's
 

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecodetect import __version__, detectors
-from ecodetect.bundle import Bundle, BundleError, Card
+from ecodetect.annotations.class_folders import Patches
+from ecodetect.annotations.dataset import Contract, Dataset, Statistics
+from ecodetect.annotations.sample import Sample
+from ecodetect.annotations.sources import Asked, Gathered
+from ecodetect.annotations.splits import Split, split
+from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.detectors import table as detectors
 from ecodetect.errors import UserError
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes
 from ecodetect.training.beginning import begin as begin_with
-from ecodetect.training.class_folders import Patches
 from ecodetect.training.drawing import Pieces
-from ecodetect.training.sample import Sample
-from ecodetect.training.samples import Contract, Dataset, Statistics
-from ecodetect.training.sources import Asked, Gathered
-from ecodetect.training.splits import Split, split
+from ecodetect.version import __version__
 
 _PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown size
 

@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.annotations.dataset import Dataset, Place
+from ecodetect.annotations.sample import Sample
 from ecodetect.grid import Window
-from ecodetect.training.sample import Sample
-from ecodetect.training.samples import Dataset, Place
 
 _ABOUT_OBJECTS = 0.5
 _JUDGED_PX = 512  # side of a piece of validation ground

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from ecodetect import runtime
-from ecodetect.bundle import Bundle
+from ecodetect.annotations.sample import Sample
+from ecodetect.annotations.splits import places
+from ecodetect.bundle.file import Bundle
+from ecodetect.runtime import torch_network
 from ecodetect.training.case import Case
 from ecodetect.training.loop import Fitted
-from ecodetect.training.sample import Sample
 from ecodetect.training.selection import FEW, Found, Judged, choose, counted, judge, parts_of, pooled
-from ecodetect.training.splits import places
 from ecodetect.training.without_network import Chosen
 
 _LOOKED_AT = 24  # samples, for one on which cuts can be compared: it should hold individuals
@@ -125,7 +125,7 @@ def _measured(done: Bundle, detector: Any, network: nn.Module | None, sample: Sa
     """
     card = replace(done.card, reach_px="whole image")
     if network is not None:
-        card = replace(done.card, reach_px=runtime.reach(network.cpu(), len(done.card.bands)))
+        card = replace(done.card, reach_px=torch_network.reach(network.cpu(), len(done.card.bands)))
     measure = getattr(detector, "measure_agreement", None)
     if measure is not None:
         image = None if sample is None else sample.image

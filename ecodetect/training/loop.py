@@ -25,15 +25,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ecodetect import bundle
-from ecodetect.bundle import Bundle, Card
+from ecodetect.annotations.sample import Sample
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.scaling import continued
 from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
-from ecodetect.scaling import continued
 from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
-from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Counted, Found, Judged
 
 Arrays = dict[str, NDArray[np.float32]]

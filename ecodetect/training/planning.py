@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 
-from ecodetect.bundle import Card
-from ecodetect.training import LEAST_STEPS, MOST_STEPS, PASSES, PATCH_PASSES, STEP_PX
+from ecodetect.annotations.dataset import Statistics
+from ecodetect.bundle.file import Card
 from ecodetect.training.loop import Plan
-from ecodetect.training.samples import Statistics
 
+PASSES = 40  # over the ground; a standstill ends it sooner
+PATCH_PASSES = 16  # over pictures by class, for a network that knows pictures already
+LEAST_STEPS, MOST_STEPS = 300, 12_000
+STEP_PX = 150_000  # pixels in a step: of a fixed number of passes, more and smaller steps learn more
 LEAST_SIDE_PX = 160  # of a chip
 EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
 # Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.

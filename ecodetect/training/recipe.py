@@ -20,8 +20,12 @@ import shapely
 import torch
 from torch import nn
 
-from ecodetect import bundle
-from ecodetect.bundle import Bundle, Card
+from ecodetect.annotations.class_folders import DrawnPatches
+from ecodetect.annotations.dataset import Contract, Statistics
+from ecodetect.annotations.sources import Asked, Source
+from ecodetect.annotations.splits import Split
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle, Card
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.notes import Note
 from ecodetect.pictures.files import replaceable
@@ -34,15 +38,11 @@ from ecodetect.training import (
 from ecodetect.training.adapting import adapted
 from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.case import Case, begin, check_card
-from ecodetect.training.class_folders import DrawnPatches
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
 from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.processes import joined
-from ecodetect.training.samples import Contract, Statistics
-from ecodetect.training.sources import Asked, Source
-from ecodetect.training.splits import Split
 from ecodetect.wording import counted
 
 

@@ -26,9 +26,9 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect import matching, metrics
+from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.grid import Floats
 from ecodetect.metrics import AveragePrecision, Interval, Rates, average_precision
-from ecodetect.training.sample import Objects, Sample
 
 FEW = 50  # truths: F1 is then known to about 0.07 at best (one standard error)
 LEAST_IOU = 0.5  # of a box with its truth

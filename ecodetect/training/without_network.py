@@ -17,13 +17,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect import learners
-from ecodetect.bundle import Bundle, Card
-from ecodetect.learners import Kind, Learner
+from ecodetect.annotations.sample import Sample
+from ecodetect.bundle.file import Bundle, Card
+from ecodetect.detectors import learners
+from ecodetect.detectors.learners import Kind, Learner
 from ecodetect.metrics import Rates
 from ecodetect.notes import Note
 from ecodetect.training import selection
-from ecodetect.training.sample import Sample
 from ecodetect.training.selection import Counted, Found, Judged
 
 _FOLDS = 4  # of training ground

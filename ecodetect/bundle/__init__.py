@@ -1,0 +1,1 @@
+"""The model file, its card, and how a model sees a raster."""

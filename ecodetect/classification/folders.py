@@ -1,0 +1,344 @@
+"""A species for each picture of a folder, and how many are right: what `ecodetect classify FOLDER` does.
+
+Pictures are seen as in training: by a classifier that learned from pictures in folders by class, whole and
+brought to one size; by one that learned on rasters, at its GSD, a window about the middle.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.annotations.class_folders import Patches, picture, pictures
+from ecodetect.annotations.class_names import key
+from ecodetect.annotations.dataset import Contract, Dataset
+from ecodetect.annotations.sources import Asked, Source
+from ecodetect.bundle.value_survey import Companions, choice_of, seen_unit, survey
+from ecodetect.bundle.values import Measured, Unit, doubts, remarks
+from ecodetect.classification.accuracy import Judged, judge
+from ecodetect.classification.answering import (
+    Answers,
+    Classifier,
+    Member,
+    Sight,
+    Views,
+    Vote,
+    open_classifier,
+)
+from ecodetect.detectors.window_networks import options_of
+from ecodetect.errors import UserError
+from ecodetect.formats.tables.spreadsheet import as_cell
+from ecodetect.notes import Note, merged
+from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
+from ecodetect.raster.bands import stand_ins
+from ecodetect.raster.finding import expand
+from ecodetect.raster.reading import open_raster
+from ecodetect.whole_file import write_whole
+
+_AT_ONCE = 128  # pictures held together
+_LOOKED_AT = 64  # pictures whose values are told before the work
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PictureAnswers:
+    """What was said of the pictures of a folder.
+
+    folder : that they are in.  paths : N pictures, sorted by class and name.
+    truth : (N,), their classes; None where no folders say them.
+    answers : of the classifier.  top : how many of each are given.
+    judged : answers against truth; None without one.
+    opened : how the pictures were opened, as `open_raster` takes it.
+    notes : for the user.
+    """
+
+    folder: Path
+    paths: tuple[Path, ...]
+    truth: NDArray[np.object_] | None
+    answers: Answers
+    top: int
+    judged: Judged | None
+    models: Mapping[str, Any]
+    opened: Mapping[str, Any]
+    notes: tuple[Note, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The pictures, as seen from their folder."""
+        return [
+            path.relative_to(self.folder).as_posix() if self.folder in path.parents else str(path)
+            for path in self.paths
+        ]
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """image, truth (if known), species, species_score, … of each picture."""
+        columns = self.answers.columns(self.top)
+        for row, name in enumerate(self.names):
+            truth = {} if self.truth is None else {"truth": str(self.truth[row])}
+            said = {
+                column: str(values[row]) if values.dtype.kind == "O" else f"{values[row]:.4f}"
+                for column, values in columns.items()
+            }
+            yield {"image": name, **truth, **said}
+
+    def csv_lines(self, shown: Callable[[str], str] = str) -> Iterator[str]:
+        """The rows as CSV, with its header.  shown : what becomes of a text before."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        rows = self.rows()
+        first = next(rows)
+        for cells in (list(first), first.values(), *(row.values() for row in rows)):
+            writer.writerow([as_cell(shown(cell)) for cell in cells])
+            yield text.getvalue()[:-1]
+            text.seek(0)
+            text.truncate()
+
+    def to_csv(self) -> str:
+        """The rows as CSV."""
+        return "".join(f"{line}\n" for line in self.csv_lines())
+
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the rows as CSV, whole or not at all; see `writable`."""
+        try:
+            content = self.to_csv().encode(errors="backslashreplace")
+            write_whole(Path(path), content, replace=overwrite)
+        except OSError as error:
+            raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
+
+    def draw_errors(self, path: str | os.PathLike[str], *, most: int = 60) -> None:
+        """Draw the misclassified with truth and answer under each, the surest first, into a PNG or JPEG.
+
+        Raises UserError where no folders say the truth.
+        """
+        if self.truth is None:
+            raise UserError(
+                f"--sheet shows what is wrong, but no folders of {self.folder} say what is right."
+            )
+        first = self.answers.first()
+        sure = self.answers.score[np.arange(len(first)), self.answers.ranked()[:, 0]]
+        wrong = np.flatnonzero((first != self.truth) & self.answers.known)
+        chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+        shown = [
+            Thumbnail(
+                self.paths[row],
+                (f"is {self.truth[row]}", f"taken for {first[row]} {sure[row]:.2f}", self.paths[row].name),
+            )
+            for row in chosen.tolist()
+        ]
+        heading = f"{len(wrong):,} of {len(first):,} pictures misclassified" + (
+            f"; the {len(shown)} surest" if len(shown) < len(wrong) else ", surest first" * bool(shown)
+        )
+        title = self.folder.name or str(self.folder)
+        draw_thumbnails(shown, path, title=title, heading=heading, opened=self.opened)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the figures where truth is known, and each answer."""
+        figures = {} if self.judged is None else self.judged.to_dict()
+        return {
+            **self.models,
+            **figures,
+            "pictures": list(self.rows()),
+            "notes": [note.to_json() for note in self.notes],
+        }
+
+
+def _as_known(by_class: Mapping[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
+    """Pictures by class, spelt as the classifier spells it where folders differ in case or blanks only."""
+    spelt = {key(name): name for name in reversed(names)}
+    found: dict[str, list[Path]] = {}
+    for name, paths in by_class.items():
+        found.setdefault(name if name in names else spelt.get(key(name), name), []).extend(paths)
+    return found
+
+
+def answer_pictures(
+    folder: str | os.PathLike[str],
+    models: Sequence[str | os.PathLike[str]],
+    *,
+    vote: Vote = "mean",
+    views: Views = "none",
+    top: int | None = None,
+    bands: str | None = None,
+    gsd_m: float | None = None,
+    nodata: float | None = None,
+    values: Unit | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PictureAnswers:
+    """Classify the pictures of a folder; where its folders say their classes, judge the answers.
+
+    folder : pictures in folders by class (also in its `train`, `val`, `test`), or any pictures, or one.
+    models, vote, views, top : as in `classifying.classify`.
+    bands, gsd_m, nodata : see `open_raster`.
+    values : what counts as black and white in the raster; None: told by its values.
+    progress : told how many pictures of how many each member has seen.
+    Raises UserError, in one sentence: no picture, one that can't be read or lacks bands, a class that the
+    classifier doesn't know.
+    """
+    place = Path(folder)
+    if not place.exists():
+        raise UserError(f"There is no folder {folder}.")
+    by_class = pictures(place)
+    classifier = open_classifier(models, vote=vote, views=views, device=device)
+    count = classifier.top(top)
+    by_class = _as_known(by_class, classifier.names)
+    unknown = sorted(set(by_class) - set(classifier.names))
+    if unknown:
+        raise UserError(
+            f"{folder} has pictures of '{unknown[0]}', which '{classifier.members[0].card.name}' doesn't"
+            f" know; it knows {', '.join(classifier.names)}."
+        )
+    named = [(path, name) for name, paths in by_class.items() for path in paths]
+    named = named or [(Path(path), "") for path in expand([place])]
+    paths = tuple(path for path, _ in named)
+    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
+    companions = beside(paths, asked)
+    notes = list(_said_of_values(classifier, place.name or str(folder), paths, asked, companions))
+    answers = _answered(classifier, named, asked, companions, progress)
+    parts = sorted({path.parent.parent.name for path in paths if by_class and path.parent.parent != place})
+    if parts:
+        text = (
+            f"it has parts ({', '.join(parts)}), judged together; what a classifier learned from judges it"
+            f" too well, so give one part: {place / parts[-1]}."
+        )
+        notes.append(Note("parts-together", text, about=str(folder), kind="doubt"))
+    blank = int(np.count_nonzero(~answers.known))
+    if blank:
+        text = f"Nothing to see in {blank} of {len(paths)} pictures: no answer, and nothing to judge."
+        notes.append(Note("nothing-to-see", text, kind="doubt"))
+    truth, judged = None, None
+    if by_class:
+        truth = np.array([name for _, name in named], dtype=object)
+        seen = answers.known
+        ranked = answers.ranked()[seen]
+        number = {name: k for k, name in enumerate(answers.names)}
+        right = np.array([number[name] for name in truth[seen]], np.int64)
+        sure = answers.score[seen][np.arange(len(ranked)), ranked[:, 0]].astype(np.float64)
+        judged = judge(answers.names, right, ranked, sure, top=count)
+    folder_of = place if place.is_dir() else place.parent
+    return PictureAnswers(
+        folder_of,
+        paths,
+        truth,
+        answers,
+        count,
+        judged,
+        classifier.described(),
+        asked.opened_with,
+        tuple(notes),
+    )
+
+
+def beside(paths: Sequence[Path], asked: Asked) -> Companions:
+    """Pictures that share a unit: all that are given together, whatever their class."""
+    opened = partial(open_raster, **asked.opened_with)
+    return Companions([str(path) for path in paths], opened, is_one_folder=True)
+
+
+def _said_of_values(
+    classifier: Classifier, folder: str, paths: Sequence[Path], asked: Asked, companions: Companions
+) -> tuple[Note, ...]:
+    """What there is to say of the values of some pictures, of all classes, before models see them.
+
+    One picture seldom has the quartiles of many, so those of one unit are compared together.
+    """
+    notes: list[Note] = []
+    for member in classifier.members:
+        card = member.card
+        together: dict[Unit | None, list[Measured]] = {}
+        for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+            with open_raster(path, **asked.opened_with) as raster:
+                choice, _ = seen_unit(card, raster, stated=asked.values, companions=companions)
+                notes += remarks(raster.name, card, choice, None)
+                bands = stand_ins(card.bands, raster.bands)
+                if bands is not None and card.learned is not None:
+                    unit = None if choice is None else choice.unit
+                    together.setdefault(unit, []).append(survey(raster, bands))
+        for unit, found in together.items():
+            parts = tuple(part for each in found for part in each.parts)
+            notes += doubts(folder, card, unit, replace(found[0], parts=parts))
+    return merged(notes)
+
+
+def _answered(
+    classifier: Classifier,
+    named: Sequence[tuple[Path, str]],
+    asked: Asked,
+    companions: Companions,
+    progress: Callable[[int, int], None],
+) -> Answers:
+    known = np.zeros(len(named), np.bool_)
+    parts = []
+    done, total = 0, len(named) * len(classifier.members)
+    for member in classifier.members:
+        found = []
+        for start in range(0, len(named), _AT_ONCE):
+            some = named[start : start + _AT_ONCE]
+            images, seen = images_of(member, some, asked, companions)
+            found.append(member.probability(images))
+            known[start : start + len(some)] |= seen
+            done += len(some)
+            progress(done, total)
+        parts.append(np.concatenate(found))
+    return classifier.together(parts, known)
+
+
+def images_of(
+    member: Member,
+    named: Sequence[tuple[Path, str]],
+    asked: Asked,
+    companions: Companions | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Pictures as a member is given them, (n, B, S, S), and whether each shows anything (n,).
+
+    named : pictures with their classes, which may be "".
+    companions : that share a unit with them; None: each is judged by itself.
+    """
+    if not options_of(member.card).patches:
+        seen = [_middle(member, path, asked, companions) for path, _ in named]
+        return np.stack([image for image, _ in seen]), np.array([there for _, there in seen], np.bool_)
+    sources = [_with_unit(member, picture(path, name, asked), asked, companions) for path, name in named]
+    ground = Dataset(sources, Contract.of(member.card))
+    try:
+        whole = Patches(ground, member.side)
+        s = member.shift  # crops off the middle see mirrored ground, as turned ones did in training
+        around = [(0, 0), (s, s), (s, s)]
+        images = [np.pad(whole.image(row), around, mode="symmetric") for row in range(len(named))]
+    finally:
+        ground.close()
+    return np.stack(images), np.ones(len(images), np.bool_)
+
+
+def _with_unit(member: Member, source: Source, asked: Asked, companions: Companions | None) -> Source:
+    with source.open() as raster:
+        unit, _ = choice_of(raster, member.card.bands, stated=asked.values, companions=companions)
+    return replace(source, unit=unit)
+
+
+def _middle(
+    member: Member, path: Path, asked: Asked, companions: Companions | None
+) -> tuple[NDArray[np.float32], bool]:
+    """The window about the middle of a picture, and whether it shows anything."""
+    with open_raster(path, **asked.opened_with) as raster:
+        middle = np.array([[raster.grid.width / 2, raster.grid.height / 2]])
+        ((_, images, seen),) = Sight.of(member, raster, asked.values, companions).windows(raster, middle)
+    return images[0], bool(seen[0])
+
+
+def writable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise UserError, before work starts, where a table of answers can't be written."""
+    target = Path(path)
+    if target.suffix.lower() != ".csv":
+        raise UserError(f"{target} must end in .csv: answers about pictures are a table.")
+    if not target.parent.is_dir():
+        raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists; say --overwrite to replace it.")

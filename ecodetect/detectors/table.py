@@ -1,0 +1,146 @@
+"""The detectors: a table of names, each a file in this folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from inspect import cleandoc
+from typing import Any
+
+from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.detectors.protocol import Detector, Scene, read_options
+from ecodetect.errors import UserError
+
+# name -> module as `protocol` describes it; modules are imported when used.
+TABLE: dict[str, str] = {
+    "blobs": "ecodetect.detectors.blobs",
+    "faster_rcnn": "ecodetect.detectors.faster_rcnn",
+    "fcos": "ecodetect.detectors.fcos",
+    "heatmap": "ecodetect.detectors.heatmap",
+    "mask_rcnn": "ecodetect.detectors.mask_rcnn",
+    "obia": "ecodetect.detectors.obia",
+    "proposals": "ecodetect.detectors.proposals",
+    "retinanet": "ecodetect.detectors.retinanet",
+    "selective_search": "ecodetect.detectors.selective_search",
+    "sliding_window": "ecodetect.detectors.sliding_window",
+    "ssd": "ecodetect.detectors.ssd",
+    "threshold": "ecodetect.detectors.threshold",
+    "yolo": "ecodetect.detectors.yolo",
+}
+
+
+def known() -> dict[str, str]:
+    """Names of all detectors, ours and those installed under the entry point `ecodetect.detectors`."""
+    return {**_installed(), **TABLE}
+
+
+@cache  # looking through all that is installed takes longer than opening a small raster
+def _installed() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group="ecodetect.detectors")}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A detector in words.
+
+    purpose : one sentence.
+    options : option name -> (default, meaning), as the docstring of its `Options` has them.
+    """
+
+    purpose: str
+    options: Mapping[str, tuple[str, str]]
+
+
+def describe(name: str) -> Description:
+    """What a detector is for and what can be set.  Raises UserError for an unknown name."""
+    module = _module(name)
+    purpose = cleandoc(module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    documented = cleandoc(module.Options.__doc__ or "")
+    meanings = {
+        option: meaning
+        for names, meaning in re.findall(r"^(\w+(?:, \w+)*) : (.*(?:\n {2,}.*)*)", documented, re.MULTILINE)
+        for option in names.split(", ")
+    }
+    options = {
+        field.name: (_typed(field.default), " ".join(meanings.get(field.name, "").split()))
+        for field in fields(module.Options)
+    }
+    return Description(purpose, options)
+
+
+def _typed(value: Any) -> str:
+    """A default as a user types it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def check_card(card: Card) -> None:
+    """Raise BundleError, in one sentence, where a model's card isn't one of its detector.
+
+    Options are the detector's own matter (`CardOptions`); one that isn't installed can't be asked.
+    """
+    if card.detector not in known():
+        return
+    if not is_learned(card.detector):
+        raise BundleError(f"The card of '{card.name}' is damaged ({card.detector} has nothing to learn).")
+    module = _module(card.detector)
+    if hasattr(module, "options_of"):
+        module.options_of(card)
+
+
+def unlearned() -> list[str]:
+    """Names of the detectors that need no training, so that they can be used as they are."""
+    return [name for name in known() if not is_learned(name)]
+
+
+def is_learned(name: str) -> bool:
+    """Whether a detector has to be trained, so that it can't be used without a bundle."""
+    return bool(getattr(_module(name), "IS_LEARNED", False))
+
+
+def with_score_map() -> list[str]:
+    """Names of the detectors that give a map of scores."""
+    return sorted(name for name in known() if getattr(_module(name), "HAS_SCORE_MAP", False))
+
+
+def build(
+    name: str,
+    scene: Scene,
+    options: Mapping[str, str] | None = None,
+    *,
+    bundle: Bundle | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Detector:
+    """The detector `name` for a scene, with options as `name=value` texts.
+
+    bundle : what a learned one has learned.
+    device, threads : where a network runs, and on how many threads of a CPU; None: all.
+    Raises UserError for an unknown name, naming the nearest, for options it doesn't have, and for a learned
+    one without a bundle.
+    """
+    module = _module(name)
+    given = read_options(module.Options, options or {}, name)
+    detector: Detector
+    if not is_learned(name):
+        detector = module.build(given, scene)
+    elif bundle is None:
+        raise UserError(f"{name} has to be trained first: say -m FILE.safetensors, a model trained with it.")
+    else:
+        detector = module.build(given, scene, bundle, device=device, threads=threads)
+    return detector
+
+
+def _module(name: str) -> Any:
+    table = known()
+    if name not in table:
+        near = get_close_matches(name, table, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"No detector named '{name}'; {hint}Known: {', '.join(sorted(table))}.")
+    return import_module(table[name].partition(":")[0])

@@ -1,0 +1,1 @@
+"""Formats that a GIS opens in the right place."""

@@ -1,0 +1,126 @@
+"""A style for QGIS (QML): outlines or markers, coloured by label where there are several, else by score.
+
+A GeoPackage carries it inside, other files have it beside them as a .qml of the same name, which QGIS opens
+with the layer. Every feature is drawn: those without a label or a score, added by hand, in white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from ecodetect.formats.labels.xml_writing import holdable
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without black: pictures are full of it.
+LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
+_SCORE_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis, low to high
+_MOST_CLASSES = 50  # a legend longer than this helps nobody
+_OURS = "<!-- written by ecodetect; a style saved by QGIS takes its place and is kept -->"
+_NO_SCORE = -1.0  # stands for a missing score, which no range of scores holds
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How one kind of feature is drawn: its colour, the marker of a point, the line of an outline."""
+
+    colour: str
+    marker: str = "circle"
+    line: str = "solid"
+
+
+_BY_HAND = _Look("#ffffff", "star")
+# Told apart by shape too: who sees no colours sees a cross for what is wrong, a triangle for what is missing.
+_ERRORS = {
+    "true": _Look("#56b4e9"),
+    "false": _Look("#d55e00", "cross2", "dot"),
+    "missed": _Look("#f0e442", "triangle", "dash"),
+    "unjudged": _Look("#bbbbbb", "square", "dash dot"),
+}
+
+
+def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) -> str:
+    """The QML text of a layer of points or polygons.
+
+    geometry_type : "Point" or "Polygon".  columns : names in the file.  classes : labels in their order.
+    """
+    is_point = geometry_type == "Point"
+    root = Element("qgis", version="3.22.0", styleCategories="Symbology")
+    if "label" in columns and 1 < len(classes) <= _MOST_CLASSES:
+        renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr="label", enableorderby="0")
+        categories = SubElement(renderer, "categories")
+        for number, name in enumerate([*classes, ""]):  # the empty value takes all others, and those without
+            category = {"value": name, "label": name or "other", "type": "string"}
+            SubElement(categories, "category", {"render": "true", "symbol": str(number), **category})
+        looks = [*_looks(classes), _BY_HAND]
+    elif "score" in columns:
+        value = f'coalesce("score", {_NO_SCORE:g})'
+        renderer = SubElement(
+            root, "renderer-v2", type="graduatedSymbol", attr=value, graduatedMethod="GraduatedColor"
+        )
+        ranges = SubElement(renderer, "ranges")
+        steps = [step / len(_SCORE_COLOURS) for step in range(len(_SCORE_COLOURS) + 1)]
+        texts = [(low, high, f"{low:g} to {high:g}") for low, high in pairwise(steps)]
+        for number, (low, high, label) in enumerate([*texts, (_NO_SCORE, _NO_SCORE, "no score")]):
+            limits = {"lower": f"{low:.15f}", "upper": f"{high:.15f}", "label": label}
+            SubElement(ranges, "range", {"render": "true", "symbol": str(number), **limits})
+        looks = [*map(_Look, _SCORE_COLOURS), _BY_HAND]
+    else:
+        renderer = SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0")
+        looks = [_Look(LABEL_COLOURS[0])]
+    _add_symbols(renderer, looks, is_point=is_point)
+    SubElement(root, "layerGeometryType").text = "0" if is_point else "2"
+    return holdable(tostring(root, encoding="unicode"))
+
+
+def write_beside(path: Path, qml: str) -> None:
+    """Write a style as a .qml beside the layer `path`."""
+    path.with_suffix(".qml").write_text(f"{_OURS}\n{qml}\n", encoding="utf-8", newline="\n")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a .qml is one that `write_beside` wrote, and not the one a user has saved."""
+    with path.open("rb") as file:
+        return file.read(len(_OURS)) == _OURS.encode()
+
+
+def _looks(classes: Sequence[str]) -> list[_Look]:
+    if set(classes) <= set(_ERRORS):
+        return [_ERRORS[name] for name in classes]
+    return [_Look(LABEL_COLOURS[number % len(LABEL_COLOURS)]) for number in range(len(classes))]
+
+
+def _add_symbols(renderer: Element, looks: Iterable[_Look], *, is_point: bool) -> None:
+    symbols = SubElement(renderer, "symbols")
+    for number, look in enumerate(looks):
+        symbol = SubElement(
+            symbols, "symbol", name=str(number), type="marker" if is_point else "fill", alpha="1"
+        )
+        rgba = ",".join(str(int(look.colour[at : at + 2], 16)) for at in (1, 3, 5)) + ",255"
+        if is_point:
+            kind = "SimpleMarker"
+            # A cross has no inside: its lines are its outline.
+            is_line = look.marker == "cross2"
+            options = {
+                "name": look.marker,
+                "color": rgba,
+                "outline_color": rgba if is_line else "0,0,0,255",
+                "outline_width": "0.8" if is_line else "0.2",
+                "size": "2.4" if look.marker == "circle" else "3",
+                "size_unit": "MM",
+            }
+        else:
+            # A line as the only layer of a fill: the outline, with the picture seen through it.
+            kind = "SimpleLine"
+            options = {
+                "line_color": rgba,
+                "line_style": look.line,
+                "line_width": "0.5",
+                "line_width_unit": "MM",
+            }
+        layer = SubElement(symbol, "layer", {"class": kind, "enabled": "1", "locked": "0", "pass": "0"})
+        values = SubElement(layer, "Option", type="Map")
+        for name, value in options.items():
+            SubElement(values, "Option", name=name, type="QString", value=value)

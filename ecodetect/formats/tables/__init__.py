@@ -1,0 +1,1 @@
+"""Tables of positions: CSV and its kin."""

@@ -1,0 +1,1 @@
+"""Facts to know before working: of rasters, layers and models, and of training data."""

@@ -1,0 +1,257 @@
+"""The models that come with ecodetect, and models in files: which is meant, and whether it fits a raster."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import FINEST, Bundle, Card
+from ecodetect.detectors import table as detectors
+from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.errors import UserError
+from ecodetect.raster.bands import lacking, listed, stand_ins
+from ecodetect.runtime import onnx_file
+
+SUFFIXES = (".safetensors", ".onnx")
+_FOLDER = Path(__file__).parent
+# How much coarser than its coarsest GSD a raster may be. A card without a range is good for twice its GSD:
+# beyond that an object of 4 px has less than 2 left.
+_COARSER = 1.05
+_COARSER_UNSTATED = 2.0
+
+
+def known() -> dict[str, Card]:
+    """The models that come with ecodetect, by name; only their cards are read."""
+    files = sorted(_FOLDER.glob("*.safetensors"))
+    return {path.stem: _card(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+@lru_cache
+def _card(path: Path, modified_ns: int, size: int) -> Card:
+    """The card of a file in this state: a folder of rasters asks for it again with each of them."""
+    return bundle.read_card(path)
+
+
+def resolve(name: str | os.PathLike[str]) -> Path | None:
+    """The file of a model; None if `name` is that of a detector.
+
+    With a path separator or the suffix of a model it is a file, else a model that comes with ecodetect, else
+    a detector.
+    Raises UserError where there is none of them.
+    """
+    text = os.fspath(name)
+    if any(mark and mark in text for mark in (os.sep, os.altsep, "/")) or text.lower().endswith(SUFFIXES):
+        path = Path(text)
+        if not path.is_file():
+            more = "; models are read from files on this machine: download it" if "://" in text else ""
+            raise UserError(f"There is no model {text}{more}.")
+        return path
+    inside = shipped(text)
+    if inside is not None:
+        return inside
+    table = sorted({*known(), *detectors.known()})
+    if text in table:
+        return None
+    near = get_close_matches(text, table, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"No model or detector named '{text}'; {hint}Known: {', '.join(table)}.")
+
+
+def shipped(name: str) -> Path | None:
+    """The file of a model that comes with ecodetect, by its name; None if there is none."""
+    inside = _FOLDER / f"{name}.safetensors"
+    return inside if inside.is_file() and inside.parent == _FOLDER else None
+
+
+def opened(name: str | os.PathLike[str]) -> Bundle | None:
+    """The bundle that `name` means, None for a detector without one; read once for many rasters."""
+    path = resolve(name)
+    if path is None:
+        return None
+    state = path.stat()
+    return _read(path, state.st_size, state.st_mtime_ns)
+
+
+def card(name: str | os.PathLike[str]) -> Card:
+    """The card of a model; raises UserError for a detector without one."""
+    path = resolve(name)
+    if path is None:
+        raise UserError(f"{name} is a kind of detector; -m names a trained model, its file or its name.")
+    return read_card(path)
+
+
+def read_card(path: Path) -> Card:
+    """The card of a model's file."""
+    found = onnx_file.read_card(path) if _is_onnx(path) else bundle.read_card(path)
+    detectors.check_card(found)
+    return found
+
+
+def read(path: Path) -> Bundle:
+    """A model's file, whose card is one of its detector.
+
+    Raises BundleError, in one sentence, for what is damaged, or no model.
+    """
+    if _is_onnx(path):
+        found: Bundle = onnx_file.read(path)
+    else:
+        # Its card first: what that says may be damaged is said before hundreds of megabytes are read.
+        read_card(path)
+        found = bundle.read(path)
+    detectors.check_card(found.card)
+    return found
+
+
+def title(name: str | os.PathLike[str]) -> str:
+    """What a model is called: the name on its card, or the detector's."""
+    path = resolve(name)
+    return os.fspath(name) if path is None else read_card(path).name
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, size: int, mtime_ns: int) -> Bundle:
+    """A bundle as it was when it had this size and time."""
+    return read(path)
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx"
+
+
+def build(
+    name: str | os.PathLike[str],
+    scene: Scene,
+    options: Mapping[str, str] | None = None,
+    *,
+    source: str = "the raster",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Detector:
+    """The detector that `name` means, a model or a detector without one, for a scene.
+
+    source : what the raster is called in messages.
+    Raises UserError, in one sentence, where they don't fit together.
+    """
+    found = opened(name)
+    if found is None:
+        return detectors.build(os.fspath(name), scene, options)
+    why = misfit(found.card, scene, source=source)
+    if why is not None:
+        raise UserError(why)
+    if found.card.detector not in detectors.known():
+        raise UserError(
+            f"The model '{found.card.name}' is of a detector '{found.card.detector}', which isn't installed."
+        )
+    return detectors.build(found.card.detector, scene, options, bundle=found, device=device, threads=threads)
+
+
+def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | None:
+    """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
+    who = f"The model '{card.name}'"
+    if stand_ins(card.bands, scene.bands) is None:
+        return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
+    if card.gsd_m is None:
+        return None
+    if scene.gsd is None:
+        works = f"{who} works at {_length(card.gsd_m)} per pixel"
+        return f"{works}; that of {source} is unknown: state it with --gsd."
+    coarsest = card.gsd_m * _COARSER_UNSTATED
+    if card.gsd_range is not None:
+        coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
+    here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if here < card.gsd_m / FINEST:
+        return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
+    if here > coarsest:
+        return (
+            f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "
+            f"{_length(coarsest)}; {source} has {_length(here)}."
+        )
+    return None
+
+
+def fitting(scene: Scene) -> tuple[str | None, str]:
+    """The one model of ours whose contract a raster meets, and why; None if there is none, or several.
+
+    Unasked a model is taken only for what it is meant for: the bands by their names, a raster whose GSD is
+    known and within the card's range. (Asked for by name, it may be given more: grey for colours, a finer
+    raster.) Models without a GSD are never taken unasked. Of models of the same classes that fit, one that
+    sees all that the others see and more is meant.
+    """
+    fits: dict[str, Card] = {}
+    misses: dict[str, str] = {}
+    for name, card in known().items():
+        why = _not_meant(card, scene)
+        if why is None:
+            fits[name] = card
+        else:
+            misses[name] = f"'{name}' {why}"
+    for name in [name for name, card in fits.items() if _is_surpassed(card, fits)]:
+        misses[name] = f"'{name}' sees fewer bands"
+        del fits[name]
+    if len(fits) == 1:
+        ((name, card),) = fits.items()
+        gsd = "" if scene.gsd is None else f" at {_length(max(scene.gsd))} per pixel"
+        fits_it = f"of the models that there are only '{name}' fits. {card.description}"
+        return name, f"{', '.join(card.bands)}{gsd}: {fits_it}"
+    if not fits and not misses:
+        return None, "No trained model comes with this version."
+    others = "; ".join(misses.values())
+    if fits:
+        return None, f"Several models fit: {', '.join(fits)}." + (
+            f" Others don't: {others}." if others else ""
+        )
+    return None, f"No model fits: {others}."
+
+
+def _is_surpassed(card: Card, fits: Mapping[str, Card]) -> bool:
+    return any(
+        card.classes == other.classes and set(card.bands) < set(other.bands) for other in fits.values()
+    )
+
+
+def unmeant(card: Card, scene: Scene) -> str | None:
+    """Why a model that can be used on a raster isn't meant for it, as the rest of a sentence; None if it is.
+
+    A model of pictures whose scale is unknown is meant for such pictures only: what it would find on a raster
+    of a known scale is said.
+    """
+    if card.gsd_m is not None:
+        return _not_meant(card, scene)
+    if scene.gsd is None:
+        return None
+    if card.diameter_range is None:
+        return "is for pictures whose scale is unknown"
+    scale = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    low, high = card.diameter_range
+    return (
+        f"has learned {', '.join(card.classes)} {low:.3g} to {high:.3g} px wide, so it makes sense only if"
+        f" they are {_length(low * scale)} to {_length(high * scale)} wide here"
+    )
+
+
+def _not_meant(card: Card, scene: Scene) -> str | None:
+    """Why a model isn't meant for a raster, as the rest of a sentence; None if it is."""
+    if not set(card.bands) <= set(scene.bands):
+        return f"needs {', '.join(card.bands)} (the raster has {listed(scene.bands)})"
+    if card.gsd_m is None:
+        return "works at any size of pixels, so it is never chosen unasked"
+    if scene.gsd is None:
+        return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state it with --gsd)"
+    low, high = card.gsd_m / _COARSER_UNSTATED, card.gsd_m * _COARSER_UNSTATED
+    if card.gsd_range is not None:
+        low, high = (card.gsd_m / (card.gsd or 1.0) * bound for bound in card.gsd_range)
+    here = math.sqrt(scene.gsd[0] * scene.gsd[1])
+    if not low / _COARSER <= here <= high * _COARSER:
+        return f"is meant for {_length(low)} to {_length(high)} per pixel (the raster has {_length(here)})"
+    return None
+
+
+def _length(metres: float) -> str:
+    if metres < 1e-3:
+        return f"{metres * 1e6:.3g} µm"
+    return f"{metres:.3g} m" if metres >= 1 else f"{metres * 100:.3g} cm"

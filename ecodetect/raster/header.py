@@ -1,0 +1,393 @@
+"""What an open raster file says of itself: place, bands, numbers, what is no data.
+
+Everything that is read once, when a raster is opened; `raster` reads the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+
+from ecodetect.errors import RasterError
+from ecodetect.grid import IDENTITY, Grid
+from ecodetect.guarding.crs_files import check_crs
+from ecodetect.notes import Note
+from ecodetect.raster.band_metadata import described_bands, sensor_of, tags
+from ecodetect.raster.bands import RGB, Naming, choose, name_bands
+from ecodetect.raster.georeference import place
+from ecodetect.raster.pages import PagePlan
+
+_NEARLY = 0.02  # sizes of pixels that differ by less are the same
+BLOCK_LIMIT = 256 * 2**20  # bytes of one unpacked block: a file of 0.8 MB can hold one of 768 MB
+
+# Bytes that a pixel takes at least in formats of text: a digit and a blank; XYZ may leave most pixels out.
+_TEXT_BYTES = {"AAIGrid": 2, "GRASSASCIIGrid": 2, "GSAG": 2, "XYZ": 0.5}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Header:
+    """What is known of a raster before its pixels are read.
+
+    bands : names chosen -> index (0-based) into the file's bands, or into the palette's colours.
+    alpha : index (0-based) of the band that is a mask, or None.
+    nodata : the value of each file band that is no data, in the dtype of the file; None: none has one.
+    has_mask : whether the file has a mask of its own, inside or beside it.
+    palette : uint8 (256 or 65536, C): brightness or red, green, blue, and opacity last; None: no palette.
+    dtype : numpy name of the pixels read.
+    value_range : lowest and highest value that the dtype, or its number of bits, can hold; None for floats.
+    scale : what the file says that its values are to be multiplied with and added to: (1, 0) where nothing.
+    structure : GDAL's words for layout and compression.
+    notes : for the user; they don't name the raster.
+    """
+
+    grid: Grid
+    bands: dict[str, int]
+    alpha: int | None
+    nodata: NDArray[Any] | None
+    has_mask: bool
+    palette: NDArray[np.uint8] | None
+    dtype: str
+    value_range: tuple[float, float] | None
+    scale: tuple[float, float]
+    structure: dict[str, str]
+    notes: tuple[Note, ...]
+
+
+def read_header(
+    dataset: Any,
+    shown: str,
+    *,
+    bands: str | None,
+    gsd_m: float | None,
+    nodata: float | None,
+    is_mask: Callable[[int], bool | None],
+    pages: PagePlan | None,
+) -> Header:
+    """The header of an open dataset.
+
+    shown : the file, for messages.
+    bands : which bands the user wants, or None: all but the mask.
+    gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
+    nodata : the user's value for no data, instead of the file's; NaN: none but NaN is.
+    is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
+    pages : of a TIFF on this machine.
+    """
+    structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
+    grid, notes = _placed(dataset, shown)
+    grid = replace(grid, orientation=_orientation(dataset))
+    if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
+        grid, said = _sized(grid, pages, gsd_m)
+        notes += said
+    if gsd_m is not None:
+        grid, said = _stated(grid, gsd_m, shown)
+        notes += said
+    stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
+    if len(set(dataset.dtypes)) > 1:
+        notes.append(Note("types-differ", f"its bands have different types; all are read as {stored}."))
+    if np.dtype(stored).kind == "c":
+        dtype = "float64" if stored == "complex128" else "float32"
+        text = "its values are complex numbers; their magnitude is used."
+        notes.append(Note("complex-values", text, kind="choice"))
+    if "MINISWHITE" in structure and dataset.colorinterp[0].name != "palette":
+        text = "low values are bright in it (MinIsWhite); they are read as stored."
+        notes.append(Note("low-is-bright", text, kind="doubt"))
+    bits = _bits(structure, dtype)
+    interpretations = _interpretations(dataset)
+    are_channels = pages is not None and not pages.is_alone
+    texts, waves = (dataset.descriptions, ()) if are_channels else described_bands(dataset)
+    naming = name_bands(
+        texts,
+        interpretations,
+        dtype,
+        is_mask,
+        wavelengths_nm=waves,
+        sensor=lambda: sensor_of(dataset, Path(shown).name),
+        are_channels=are_channels,
+    )
+    alpha = naming.alpha
+    palette = None
+    as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
+    if interpretations[0] == "palette" and len(naming.names) - (alpha is not None) == 1 and not as_numbers:
+        palette = _palette(dataset)
+    if palette is not None:
+        is_grey = palette.shape[1] == 2
+        if is_grey and bits == 1:
+            palette = np.column_stack([palette[:, 0] > 127, palette[:, 1]]).astype(np.uint8)
+        else:
+            bits = None
+        dtype = "uint8"
+        names = ("grey",) if is_grey else RGB
+        naming = Naming(names, (None,) * len(names))
+        if not is_grey:
+            text = "its colour table is read as red, green and blue; --bands 1 takes the numbers."
+            notes.append(Note("colour-table", text, kind="choice"))
+    notes += naming.notes
+    if bands is None:
+        chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
+        if not chosen:
+            raise RasterError(f"{shown} holds nothing but a mask.")
+        if pages is not None and are_channels:
+            chosen = chosen[: pages.usual]
+    else:
+        chosen = choose(naming, bands, shown)
+    if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
+        text = "its values are used as stored: its scale and offset say at most which unit they have."
+        notes.append(Note("scale-unused", text))
+    tagged = None if pages is None else pages.nodata
+    stated, said = _nodata(dataset, stored, nodata, shown, tagged)
+    notes += said
+    flags = dataset.mask_flag_enums[0]
+    return Header(
+        grid=grid,
+        bands=dict(chosen),
+        alpha=alpha,
+        nodata=stated,
+        has_mask=MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags),
+        palette=palette,
+        dtype=dtype,
+        value_range=_value_range(dtype, bits),
+        scale=(float(dataset.scales[0]), float(dataset.offsets[0])),
+        structure=structure,
+        notes=(*notes, *_remarks(dataset, pages)),
+    )
+
+
+def check_dataset(dataset: Any, shown: str) -> None:
+    """Raise RasterError for a dataset without bands, with too large blocks, or that leads elsewhere."""
+    # First: GDAL follows the name when it is asked for overviews or a mask.
+    elsewhere = tags(dataset, ns="OVERVIEWS").get("OVERVIEW_FILE", "")
+    if elsewhere:
+        raise RasterError(
+            f"{shown} names a file with its overviews ('{elsewhere[:80]}'), which is not followed."
+        )
+    if dataset.count == 0:
+        names = dataset.subdatasets
+        if not names:
+            raise RasterError(f"{shown} holds no raster.")
+        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        listed = ", ".join(names[:12]) + more
+        raise RasterError(f"{shown} holds {len(names)} rasters; name one of them: {listed}.")
+    rows, columns = dataset.block_shapes[0]
+    together = 1 if tags(dataset, ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "BAND" else dataset.count
+    bytes_ = rows * columns * together * item_bytes(dataset.dtypes[0])
+    if bytes_ > BLOCK_LIMIT:
+        raise RasterError(
+            f"{shown} unpacks {bytes_ / 2**20:.0f} MB at once (blocks of {columns} x {rows} px); the most "
+            f"that is read is {BLOCK_LIMIT / 2**20:.0f} MB, so write it anew in tiles (gdal_translate -co "
+            "TILED=YES)."
+        )
+
+
+def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
+    """Raise RasterError when a file that is nothing but numbers is too short for its size in pixels."""
+    if "NBITS" in tags(dataset, 1, ns="IMAGE_STRUCTURE"):
+        return
+    needed = dataset.width * dataset.height * sum(map(item_bytes, dataset.dtypes))
+    held = file.stat().st_size
+    with file.open("rb") as stream:
+        is_packed = stream.read(2) == b"\x1f\x8b"  # ENVI files may be gzipped
+    if held < needed and not is_packed:
+        raise RasterError(
+            f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it anew."
+        )
+
+
+def check_text_size(dataset: Any, file: Path, shown: str) -> None:
+    """Raise RasterError when a file of numbers in text is too short for its size in pixels.
+
+    GDAL looks for each missing row from the first one on.
+    """
+    needed = int(dataset.width * dataset.height * _TEXT_BYTES.get(dataset.driver, 0))
+    if (held := file.stat().st_size) < needed - 1:
+        raise RasterError(
+            f"{shown} is truncated: its {dataset.width} x {dataset.height} pixels take {needed} bytes"
+            f" of text, and it has {held}; copy it anew."
+        )
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of a value, by rasterio's name of its type."""
+    return int(np.dtype(_numpy_name(dtype)).itemsize)
+
+
+def common_dtype(dataset: Any) -> str | None:
+    """The numpy type that holds the values of all bands; None if they have the same."""
+    names = {_numpy_name(name) for name in dataset.dtypes}
+    return None if len(names) == 1 else str(np.result_type(*names))
+
+
+def _numpy_name(dtype: str) -> str:
+    return "complex64" if dtype == "complex_int16" else str(dtype)
+
+
+def _placed(dataset: Any, shown: str) -> tuple[Grid, list[Note]]:
+    control: list[tuple[float, float, float, float]] = []
+    control_wkt = None
+    try:
+        points, control_crs = dataset.gcps
+        control = [(point.col, point.row, point.x, point.y) for point in points]
+        control_wkt = _wkt(control_crs)
+    except (CPLE_BaseError, RasterioError):
+        pass  # control points in a CRS that PROJ can't build
+    try:
+        has_rpc = dataset.rpcs is not None
+    except (CPLE_BaseError, RasterioError, ValueError, KeyError):
+        has_rpc = False
+    try:
+        wkt = _wkt(dataset.crs)
+        _ = dataset.colorinterp  # what GDAL finds wrong with a CRS is thrown at the next who asks anything
+    except (CPLE_BaseError, RasterioError, ValueError):
+        wkt = None
+    for each in (wkt, control_wkt):
+        check_crs(each, shown, error=RasterError)
+    transform = tuple(float(number) for number in dataset.transform[:6])
+    assert len(transform) == 6
+    return place(dataset.width, dataset.height, transform, wkt, control, control_wkt, has_rpc=has_rpc)
+
+
+def _wkt(crs: Any) -> str | None:
+    """WKT 2, which keeps what WKT 1 loses: compound and engineering systems, dynamic datums."""
+    if not crs:
+        return None
+    try:
+        return str(crs.to_wkt(version="WKT2_2019"))
+    except (CPLE_BaseError, RasterioError):
+        return str(crs.to_wkt())
+
+
+def _sized(grid: Grid, pages: PagePlan, gsd_m: float | None) -> tuple[Grid, list[Note]]:
+    """The grid with pixels as large as a microscope says, unless the user states another size."""
+    if pages.gsd_m is None:
+        return grid, []
+    x, y = pages.gsd_m
+    size = f"{x * 1e6:.4g} µm" if abs(x - y) < _NEARLY * x else f"{x * 1e6:.4g} x {y * 1e6:.4g} µm"
+    if gsd_m is None:
+        text = f"a pixel is {size} wide by its {pages.says}; if that is wrong, state it with --gsd."
+        return grid.with_gsd(x, y), [Note("pixel-size-read", text)]
+    if max(abs(gsd_m - x), abs(gsd_m - y)) <= _NEARLY * gsd_m:
+        return grid, []
+    text = f"by its {pages.says} a pixel is {size} wide; the stated {gsd_m * 1e6:.4g} µm are used."
+    return grid, [Note("pixel-size-overruled", text, kind="choice")]
+
+
+def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
+    if grid.gsd is None:
+        return grid.with_gsd(gsd_m), []
+    own = " x ".join(f"{size:.4g}" for size in grid.gsd)
+    if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
+        raise RasterError(
+            f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
+            " rasters that don't say, or mend the raster's georeference."
+        )
+    return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
+
+
+def _interpretations(dataset: Any) -> list[str]:
+    try:
+        return [item.name for item in dataset.colorinterp]
+    except ValueError:  # a newer GDAL knows more of them than rasterio
+        return ["undefined"] * dataset.count
+
+
+def _bits(structure: dict[str, str], dtype: str) -> int | None:
+    """Number of bits where it is less than the dtype has, such as 12 for many cameras."""
+    text = structure.get("NBITS", "")
+    return int(text) if text.isdecimal() and np.dtype(dtype).kind == "u" else None
+
+
+def _value_range(dtype: str, bits: int | None) -> tuple[float, float] | None:
+    if np.dtype(dtype).kind == "f":
+        return None
+    if bits is not None:
+        return (0.0, float(2**bits - 1))
+    info = np.iinfo(dtype)
+    return (float(info.min), float(info.max))
+
+
+def _orientation(dataset: Any) -> int:
+    """How viewers turn a photograph, as EXIF numbers it; 1: not at all."""
+    stated = tags(dataset).get("EXIF_Orientation", "1").strip()
+    return int(stated) if stated in ("2", "3", "4", "5", "6", "7", "8") else 1
+
+
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """Colours by value: brightness where all of them are grey, else red, green, blue; opacity last."""
+    try:
+        colours = dataset.colormap(1)
+    except ValueError:
+        return None
+    size = 65536 if dataset.dtypes[0] == "uint16" else 256
+    table = np.zeros((size, 4), np.uint8)
+    table[:, 3] = 255  # values without a colour are black, as GDAL has it
+    for value, colour in colours.items():
+        if 0 <= value < size:
+            table[value] = colour
+    is_grey = (table[:, 0] == table[:, 1]).all() and (table[:, 1] == table[:, 2]).all()
+    return table[:, [0, 3]] if is_grey else table
+
+
+def _nodata(
+    dataset: Any, stored: str, asked: float | None, shown: str, tagged: float | None
+) -> tuple[NDArray[Any] | None, list[Note]]:
+    """The nodata value of each band in the dtype `stored`; None unless every band has one that it can hold.
+
+    A pixel is no data where all chosen bands have their value, so a band without one makes all of them valid.
+    NaN needs no mention: what is not finite is never data.
+    asked : the user's value for all bands.  Raises RasterError where the type can't hold it.
+    tagged : what a TIFF's tag says; rasterio keeps silent about a value that the type can't hold.
+    """
+    dtype = np.dtype(stored)
+    if asked is not None:
+        if not np.isfinite(asked):
+            return None, []
+        if not _holds(dtype, asked):
+            raise RasterError(f"--nodata {asked:.10g} is no value of {shown}: its pixels are {stored}.")
+        return np.full(dataset.count, dtype.type(asked)), []
+    values = list(dataset.nodatavals)
+    together = tags(dataset).get("NODATA_VALUES", "").split()
+    if len(together) == dataset.count:
+        values = [float(value) for value in together]
+    if values[:1] == [None] and tagged is not None:
+        values = [tagged] * len(values)
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if wrong := [value for value in known if not _holds(dtype, value)]:
+        text = (
+            f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't "
+            "used; if another one stands for no data, say --nodata VALUE."
+        )
+        return None, [Note("nodata-unusable", text, kind="choice")]
+    if len(known) < len(values):
+        return None, []
+    return np.array([dtype.type(value) for value in values]), []
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a type has a value."""
+    if dtype.kind not in "iu":
+        return True
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
+def _remarks(dataset: Any, pages: PagePlan | None) -> list[Note]:
+    notes: list[Note] = []
+    if pages is not None:
+        notes += pages.notes
+    elif dataset.subdatasets:
+        what = "pages" if dataset.driver == "GTiff" else "rasters"
+        text = f"it holds {len(dataset.subdatasets)} {what}; the first is read."
+        notes.append(Note("first-of-several", text, kind="choice"))
+    if (orientation := _orientation(dataset)) != 1:
+        text = (
+            f"viewers turn this picture (EXIF orientation {orientation}); coordinates are those of the "
+            "pixels as stored."
+        )
+        notes.append(Note("turned-by-viewers", text))
+    return notes

@@ -1,0 +1,155 @@
+"""A network in ONNX behind ONNX Runtime: what `runtime` is for torch, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bundle.file import BundleError, check_answers
+from ecodetect.errors import UserError
+from ecodetect.extras import check_installed
+from ecodetect.runtime import onnx_work
+from ecodetect.runtime.onnx_file import Graph, OnnxModel
+
+_WIDE_PX = 2048  # about as wide as the widest tile
+_FATAL = 4  # the only messages of ONNX Runtime that it prints itself
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OnnxNetwork:
+    """A network that only answers.
+
+    session : of ONNX Runtime.
+    name : of the model, for messages.
+    outputs : names of those that are asked for, in order.
+    device, stride, reach_px : as in `runtime.Network`.
+    graph : what the session runs.
+    """
+
+    session: Any
+    name: str
+    outputs: tuple[str, ...]
+    device: str
+    stride: int
+    reach_px: int | None
+    graph: Graph
+    _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the answer at a place doesn't depend on how large the image around it is."""
+        return self.reach_px is not None
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The outputs asked for, in order, each (N, …).
+
+        batch : (N, B, H, W), scaled as the card says.
+        """
+        if batch.shape not in self._known:
+            expected(self.graph, batch.shape, self.name)
+            self._known.add(batch.shape)
+        image = {self.session.get_inputs()[0].name: np.ascontiguousarray(batch)}
+        try:
+            found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image)
+        except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
+            raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
+        check_answers(found, self.name)
+        return found
+
+
+def open_network(
+    model: OnnxModel,
+    outputs: Mapping[str, tuple[int, float]],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+) -> OnnxNetwork:
+    """The network of a model in ONNX, ready to run.
+
+    outputs : name -> channels and pixels per pixel of the input, of what the detector reads.
+    device : "auto": a GPU if there is one that ONNX Runtime can use.
+    threads : of the CPU; None: one for each core.
+    Raises UserError for a device that isn't there, BundleError for a network that isn't the card's.
+    """
+    name, card = model.card.name, model.card
+    side = model.stride
+    made = expected(model.graph, (1, len(card.bands), side, side), name)
+    for each, (channels, finer) in outputs.items():
+        if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
+            raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
+    expected(model.graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
+    session, place = open_session(model.content, name, device=device, threads=threads)
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+        raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
+    fixed = [side for side in inputs[0].shape[2:] if isinstance(side, int)]
+    if fixed:
+        raise BundleError(
+            f"'{name}' was exported for tiles of {fixed[0]} px only; to scan, export it without --tile."
+        )
+    there = [each.name for each in session.get_outputs()]
+    lacking = [each for each in outputs if each not in there]
+    if lacking:
+        raise BundleError(
+            f"'{name}' was exported without the output '{lacking[0]}' (it has {', '.join(there)}):"
+            " export it with the same --set options that you scan with."
+        )
+    reach = card.reach_px if isinstance(card.reach_px, int) else None
+    network = OnnxNetwork(session, name, tuple(outputs), place, model.stride, reach, model.graph)
+    answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
+    for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
+        wanted = (1, channels, round(side * finer), round(side * finer))
+        if np.shape(answer) != wanted or answer.dtype != np.float32:
+            raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
+    return network
+
+
+def expected(graph: Graph, image: Sequence[int], name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's outputs for an image (N, B, H, W).
+
+    Raises BundleError, before a session is made or asked, for a graph that isn't one of ours, or that takes
+    more memory, or time, than a network can need for so many pixels.
+    """
+    try:
+        return onnx_work.shapes(graph, tuple(image))
+    except (ValueError, IndexError, OverflowError, MemoryError) as error:
+        raise BundleError(f"The network of '{name}' isn't one that ecodetect exports: {error}.") from error
+
+
+def open_session(
+    content: bytes, name: str, *, device: str = "auto", threads: int | None = None
+) -> tuple[Any, str]:
+    """A session of ONNX Runtime for a file's content, and the device that it runs on."""
+    check_installed(f"The model '{name}'", "onnxruntime")
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_FATAL)
+    there = [
+        place for place, provider in _PROVIDERS.items() if provider in onnxruntime.get_available_providers()
+    ]
+    place = there[0] if device == "auto" else device
+    if place not in there:
+        raise UserError(f"--device {device} isn't there for ONNX; there is: {', '.join(there)}.")
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = _FATAL
+    settings.intra_op_num_threads = threads or 0
+    # Threads that wait must not keep the cores from who reads the next tile.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(content, settings, providers=[_PROVIDERS[place]])
+    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
+        raise BundleError(f"ONNX Runtime can't open '{name}': {_first_line(error)}.") from error
+    if _PROVIDERS[place] not in session.get_providers():  # it goes on without what can't be loaded
+        if device != "auto":
+            raise UserError(f"--device {device} isn't there for ONNX: its libraries can't be loaded.")
+        place = "cpu"
+    return session, place
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

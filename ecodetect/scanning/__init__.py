@@ -1,0 +1,1 @@
+"""The scan: rasters in, files of detections out, resumable, in bounded memory."""

@@ -1,0 +1,317 @@
+"""How a scan is laid out: the cheapest cuts, threads and block cache whose memory stays under a limit.
+
+Peak memory = what the process has already + the block cache + pixels on their way + what detectors work with.
+None of these grows with the raster, once it is wider than a stripe.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psutil
+
+from ecodetect.detectors.protocol import Needs
+from ecodetect.errors import UserError
+from ecodetect.grid import Grid
+from ecodetect.scanning.tiling import Plan, plan
+
+MB = 1_000_000
+# Results on their way, SQLite's cache, threads, what the allocator doesn't give back.
+_SLACK_BYTES = 60 * MB
+# Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
+_WRITING_BYTES = 140 * MB
+_TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
+# Detectors that run side by side are hardly faster on larger tiles, whose arrays leave the caches, unless
+# halos are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
+_AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
+_EVEN_CUTS = 12  # of a raster this many tiles wide, at most, tiles are made to fit; of more little is wasted
+_UNIT_PX = 2048  # about as large as a unit of several tiles is
+DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
+_ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the command holds 110 MB
+# A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
+# what is looked at twice is a third of the whole.
+NETWORK_LIMIT = 1600 * MB
+# A notebook, or the driver of a GPU, may hold more than that before the first tile; tiles get this room then.
+_NETWORK_ROOM_BYTES = 1000 * MB
+# What no scan takes unless --max-memory allows it, however large its objects: the rest may be others'.
+_MOST_BYTES = 3000 * MB
+# What a tile costs the CPU where the network runs on a GPU: scaling, copying, reading off what was found; and
+# how many are then in work at once.
+_GPU_COST, _GPU_WORKERS = 10.0, 4
+_GPU_BYTES = (16, 48)  # in memory, for each band of a pixel and beside
+# Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
+_AS_GOOD = 0.1
+# Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
+_COPYING = 0.2  # out of the block cache, per pixel of a unit
+_MANY = 4  # units across a raster, from which on it matters how they lie to the blocks of the file
+_PER_UNIT = 150_000  # bookkeeping, a transaction
+_PER_TILE = 20_000
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a raster is walked: cuts, threads, block cache, and the peak of memory they lead to (bytes)."""
+
+    plan: Plan
+    workers: int
+    cache_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What pixels take in memory.
+
+    block_shape : rows and columns of its blocks.
+    cached_bytes : of a pixel in the block cache, all its bands.
+    chip_bytes : of a pixel in a chip, the bands that are needed.
+    scale : its pixels per pixel of the grid that is scanned, along one axis (1: not resampled).
+    map_bytes : of a pixel of that grid in the map of scores; 0 where none is kept.
+    """
+
+    block_shape: tuple[int, int]
+    cached_bytes: int
+    chip_bytes: int
+    scale: float = 1.0
+    map_bytes: float = 0.0
+
+
+def read_size(text: str) -> int:
+    """Bytes of `2GB`, `500MB`; raises UserError for anything else."""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise UserError(f"--max-memory must be a size such as 500MB or 2GB; got '{text}'.")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+@contextmanager
+def freed_is_kept() -> Iterator[None]:
+    """While it lasts, what a tile has freed is kept for the next one; then it is given back (glibc only).
+
+    Else arrays of some MB go back to the system each time and come anew page by page: a third of the CPU of
+    `threshold`. Larger ones do so here too, since keeping them too would raise the peak.
+
+    From then on new threads share one heap: of heaps of their own glibc keeps the ends, 40 MB that the
+    writing of the file lacked.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_MMAP_THRESHOLD, 16 << 20)
+    libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)  # what it starts with
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
+        libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give what has been freed back to the system (glibc only)."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt, libc.malloc_trim  # noqa: B018 - other C libraries lack them
+    except (OSError, AttributeError):
+        return None
+    return libc
+
+
+def lay_out(
+    grid: Grid,
+    needs: Needs,
+    source: Source,
+    *,
+    tile_px: int | None,
+    workers: int | None,
+    limit: int | None,
+    batch: int = 1,
+) -> Layout:
+    """The cheapest layout that stays under the limit.
+
+    tile_px : the user's tile size; None: chosen here.
+    workers : tiles worked on at once as the user wants it, fewer if there is no room; None: chosen here.
+    limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed, up to 3 GB.
+    batch : tiles that are detected at once, so that a unit should have as many.
+    Raises UserError when the limit can't be kept, naming the least that works.
+    """
+    held = resident_bytes()
+    # A tile need not be larger than the raster.
+    longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
+    sizes = [size for size in _TILES if size <= longest]
+    if needs.is_network:
+        sizes += [size for size in _evenly(grid, needs.stride_px) if size not in sizes]
+    if tile_px is not None:
+        sizes = [tile_px]
+    if needs.on_gpu:
+        needs = _left_for_the_cpu(needs)
+    cores = os.cpu_count() or 1
+    most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
+    found: list[tuple[float, Layout]] = []
+    for tile in sizes:
+        least, most = tile * math.ceil(math.sqrt(batch)), max(longest, tile)
+        for unit in sorted({min(max(_UNIT_PX, least), most), min(least, most)}):
+            cuts = plan(
+                grid,
+                tile_px=tile,
+                largest_px=needs.largest_px,
+                reach_px=needs.reach_px,
+                margin_px=needs.margin_px,
+                stride_px=needs.stride_px,
+                unit_px=unit,
+                is_clipped=needs.is_network,  # beyond the raster there is nothing, and looking costs
+            )
+            cuts = _on_blocks(cuts, source, needs.stride_px)
+            ample = math.inf if needs.is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
+            if tile_px is None and tile > ample:
+                continue
+            for striped in _striped(cuts):
+                for threads in range(most_workers, 0, -1):
+                    layout = _fill(striped, needs, source, threads, held, batch)
+                    found.append((_cost(striped, needs, source, threads), layout))
+    usual, room = (NETWORK_LIMIT, _NETWORK_ROOM_BYTES) if needs.is_network else (DEFAULT_LIMIT, _ROOM_BYTES)
+    aim = limit or max(usual, held + room)
+    fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
+    if fitting and workers is not None:
+        most = max(layout.workers for _, layout in fitting)
+        fitting = [(cost, layout) for cost, layout in fitting if layout.workers == most]
+    if fitting:
+        good = min(cost for cost, _ in fitting) * (1 + _AS_GOOD)
+        chosen = min((layout.peak_bytes, cost, n) for n, (cost, layout) in enumerate(fitting) if cost <= good)
+        return fitting[chosen[-1]][1]
+    smallest = min((layout for _, layout in found), key=lambda layout: layout.peak_bytes)
+    need = math.ceil(smallest.peak_bytes / MB / 10) * 10
+    if limit is None:
+        if smallest.peak_bytes <= max(_MOST_BYTES, held + _MOST_BYTES // 2):
+            return smallest
+        seen = smallest.plan.halo_px
+        raise UserError(
+            f"Each tile is to be seen with {seen} px around it, for which memory of {_told(need)} is needed;"
+            f" allow it with --max-memory {_told(need)}, or take a detector of smaller objects."
+        )
+    raise UserError(
+        f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
+        f"the least that works is {need}MB."
+    )
+
+
+def _told(megabytes: int) -> str:
+    return f"{megabytes}MB" if megabytes < 1e6 else f"{megabytes / 1e6:.3g}TB"
+
+
+def _left_for_the_cpu(needs: Needs) -> Needs:
+    """What a detector needs of memory and CPU whose network runs on a GPU."""
+    memory = _GPU_BYTES[0] * len(needs.bands) + _GPU_BYTES[1]
+    return replace(needs, bytes_per_pixel=min(needs.bytes_per_pixel, memory), cost=min(needs.cost, _GPU_COST))
+
+
+def _evenly(grid: Grid, stride_px: int) -> list[int]:
+    """Sides of tiles that fit a raster without a remainder, or nearly: half a tile costs as much as one."""
+    found = set()
+    for length in (grid.width, grid.height):
+        for count in range(math.ceil(length / _TILES[0]), _EVEN_CUTS + 1):
+            found.add(math.ceil(length / count / stride_px) * stride_px)
+    return sorted((side for side in found if _TILES[-1] <= side <= _TILES[0]), reverse=True)
+
+
+def _on_blocks(cuts: Plan, source: Source, stride_px: int) -> Plan:
+    """The cuts moved so that what a unit sees ends, below and on the right, where a block of the file ends.
+
+    It touches a row and a column of blocks less, and stripes decode half as many blocks twice.
+    """
+    rows, columns = source.block_shape
+    offset = cuts.halo_px % rows
+    fits = source.scale == 1 and rows == columns and cuts.unit_px % rows == 0
+    if fits and offset < cuts.tile_px and offset % stride_px == 0 and cuts.columns > _MANY:
+        return replace(cuts, offset_px=offset)
+    return cuts
+
+
+def _striped(cuts: Plan) -> Iterator[Plan]:
+    """The same cuts walked in stripes of one unit, two, three, four, six, eight… and all."""
+    across = 1
+    while across < cuts.columns:
+        yield replace(cuts, stripe_px=across * cuts.unit_px)
+        across = max(across + 1, int(across * 4 / 3))
+    yield cuts
+
+
+def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int, batch: int) -> Layout:
+    """The block cache that these cuts need, and the peak."""
+    unit_read = cuts.unit_px + 2 * cuts.halo_px
+    # One unit being read, one waiting, one in each worker; a read keeps its pixels and its mask.
+    pixels = unit_read**2 * (source.chip_bytes + 1) * (2 + workers)
+    # A detector has its map, what that was made of and its cleaned copy.
+    at_once = workers * cuts.batch(batch)
+    detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * source.map_bytes) * at_once
+    # Of units in each worker, waiting, and on the way into the journal with what packing takes.
+    maps = cuts.unit_px**2 * source.map_bytes * (2 * workers + 3)
+    rows, columns = source.block_shape
+    # The blocks under a row of units and one unit more: the first must still be there for the next row.
+    touched = _touched_on_blocks if cuts.offset_px else _most_touched
+    down = min(touched(unit_read * source.scale, rows), math.ceil(cuts.height * source.scale / rows))
+    across = min(
+        touched((cuts.stripe_px + 2 * cuts.halo_px) * source.scale, columns)
+        + math.ceil(unit_read * source.scale / columns),
+        math.ceil(cuts.width * source.scale / columns),
+    )
+    cache = int(down * rows * across * columns * source.cached_bytes * 1.1)
+    peak = held + max(_SLACK_BYTES + cache + pixels + detecting + maps, _WRITING_BYTES)
+    return Layout(cuts, workers, cache, int(peak))
+
+
+def _most_touched(length: float, block: int) -> int:
+    """How many blocks a window of this length may touch."""
+    return math.ceil((math.ceil(length) - 1) / block) + 1
+
+
+def _touched_on_blocks(length: float, block: int) -> int:
+    """How many blocks a window of this length touches that ends with one."""
+    return math.ceil(length / block)
+
+
+def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
+    """Seconds per pixel, in units of decoding one on one core.
+
+    The mean of what it is on idle cores and on cores that others use too, where CPU is what counts.
+    """
+    columns, total = source.block_shape[1], math.ceil(cuts.width * source.scale / source.block_shape[1])
+    decoded = 0
+    across = max(1, cuts.stripe_px // cuts.unit_px)
+    for first in range(0, cuts.columns, across):
+        left = (first * cuts.unit_px - cuts.offset_px - cuts.halo_px) * source.scale
+        right = ((first + across) * cuts.unit_px - cuts.offset_px + cuts.halo_px) * source.scale
+        decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
+    reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
+    searched = (cuts.chip_px / cuts.tile_px) ** 2
+    if needs.is_network:  # counted: a tile that only begins on the raster costs as much
+        searched = cuts.seen_px / (cuts.width * cuts.height)
+    searching = needs.cost * searched
+    cores = os.cpu_count() or 1
+    overhead = _PER_UNIT / cuts.unit_px**2 + _PER_TILE / cuts.tile_px**2
+    used = (reading + searching + overhead) / cores
+    return (used + max(used, searching / (cores if needs.is_threaded else workers))) / 2

@@ -1,0 +1,144 @@
+"""Ground that several rasters show: how many hectares of it count more than once in one layer.
+
+Rasters count with their outlines, turned ones too, or with what of them is searched. What only touches, or
+overlaps by less than a pixel, doesn't overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from ecodetect.errors import GridError
+from ecodetect.grid import Grid, transformed
+from ecodetect.notes import Note
+from ecodetect.region import Area
+
+# Equal-area: parallels and meridians stay straight lines, so rasters in degrees that touch still do.
+_EQUAL_AREA = CRS.from_proj4("+proj=cea +datum=WGS84 +units=m +over")
+_BETWEEN = 8  # points along an edge that becomes a curve
+_MOST = 64  # rasters that another is laid on
+_SAME = 1e-9  # of the ground: rounding
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Footprint:
+    """What is searched of a raster.
+
+    name : of the raster.
+    grid : its own, with a CRS.
+    area : the part that is searched; None: all.
+    """
+
+    name: str
+    grid: Grid
+    area: Area | None = None
+
+    def shape(self, crs: CRS, *, inset_px: float = 0.0) -> shapely.Geometry:
+        """In coordinates of `crs`; empty where it has no place there.  inset_px : taken off all around."""
+        width, height = self.grid.width, self.grid.height
+        edge = min(inset_px, width / 4, height / 4)
+        outline = shapely.box(edge, edge, width - edge, height - edge)
+        if self.area is not None:
+            searched = self.area.moved_to(self.grid).shape
+            outline = shapely.intersection(outline, shapely.buffer(searched, -edge) if edge else searched)
+        own = self.grid.crs
+        assert own is not None
+        if own == crs:
+            return shapely.transform(outline, self.grid.to_world)
+        outline = shapely.segmentize(outline, max(width, height) / _BETWEEN)
+        try:
+            moved = shapely.transform(
+                outline, lambda xy: transformed(self.grid.to_world(xy), own, crs) if len(xy) else xy
+            )
+        except GridError:
+            return shapely.Polygon()
+        if not np.isfinite(shapely.get_coordinates(moved)).all():
+            return shapely.Polygon()
+        return shapely.make_valid(moved)
+
+
+def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
+    """A doubt, with the hectares that count more than once; None where rasters overlap nowhere.
+
+    footprints : of the rasters of one layer; those without a CRS lie nowhere in common.
+    """
+    placed = [each for each in footprints if each.grid.crs is not None]
+    if len(placed) < 2:
+        return None
+    crs, factor = _plane(placed)
+    inside = np.array([each.shape(crs, inset_px=0.5) for each in placed], dtype=object)
+    # The sum of all less their union, instead of pairs: of n rasters of one place there are n² of these.
+    if not _twice(inside) > _SAME * float(shapely.area(inside).sum()):
+        return None
+    whole = np.array([each.shape(crs) for each in placed], dtype=object)
+    hectares = factor / 10_000
+    one, two = _pair(inside)
+    return Note(
+        "rasters-overlap",
+        f"it overlaps {placed[two].name}: {_said(_twice(whole) * hectares)} ha of ground count twice"
+        f" ({_said(_in_several(whole) * hectares)} of {_said(float(shapely.area(whole).sum()) * hectares)} ha"
+        f" lie in several of these {len(placed)} rasters), and so do the individuals there.",
+        about=placed[one].name,
+        kind="doubt",
+    )
+
+
+def _plane(placed: Sequence[Footprint]) -> tuple[CRS, float]:
+    """Where footprints are compared, and square metres of ground for a square unit of it."""
+    first = placed[0].grid
+    crs = first.crs
+    assert crs is not None
+    is_one = all(each.grid.crs == crs for each in placed)
+    if not is_one or crs.is_geographic or _is_mercator(crs):
+        return _EQUAL_AREA, 1.0
+    a, b, _, d, e, _ = first.transform
+    middle = [(first.width / 2, first.height / 2)]
+    ground = abs(float(np.linalg.det(first.metres_per_pixel(middle))[0]))
+    return crs, ground / abs(a * e - b * d)
+
+
+def _is_mercator(crs: CRS) -> bool:
+    """Whether areas grow towards the poles."""
+    operation = crs.coordinate_operation
+    method = "" if operation is None else str(operation.method_name).lower()
+    return "mercator" in method and "transverse" not in method and "oblique" not in method
+
+
+def _twice(shapes: NDArray[np.object_]) -> float:
+    """What counts too much: the sum of all areas less that of their union."""
+    return float(shapely.area(shapes).sum() - shapely.area(shapely.union_all(shapes)))
+
+
+def _in_several(shapes: NDArray[np.object_]) -> float:
+    """The area of each that others share, in all.
+
+    Of many that lie on one place only `_MOST` others are asked: they cover what all cover.
+    """
+    tree = shapely.STRtree(shapes)
+    shared = 0.0
+    for number, shape in enumerate(shapes):
+        others = tree.query(shape)
+        others = others[others != number][:_MOST]
+        if len(others):
+            shared += float(shapely.area(shapely.intersection(shape, shapely.union_all(shapes[others]))))
+    return shared
+
+
+def _pair(shapes: NDArray[np.object_]) -> tuple[int, int]:
+    """Two that overlap."""
+    tree = shapely.STRtree(shapes)
+    for one, shape in enumerate(shapes):
+        for two in tree.query(shape, predicate="intersects").tolist():
+            if two != one and shapely.area(shapely.intersection(shape, shapes[two])) > 0:
+                return min(one, two), max(one, two)
+    raise AssertionError("none overlap")
+
+
+def _said(hectares: float) -> str:
+    return f"{hectares:,.0f}" if hectares >= 1000 else f"{hectares:.3g}"

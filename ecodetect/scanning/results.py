@@ -1,0 +1,380 @@
+"""From journals to one file: the layer of what was found, its metadata, and a summary for people."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from ecodetect.bundle.file import Bundle
+from ecodetect.bundle.footprint import cells_on
+from ecodetect.classification.answering import Answers, Classifier, column_kinds
+from ecodetect.errors import UserError
+from ecodetect.formats import files as formats
+from ecodetect.formats.content import Tally
+from ecodetect.grid import Floats, Grid, authority_of, describe_crs
+from ecodetect.layer import Layer, Stream
+from ecodetect.notes import Note, merged
+from ecodetect.raster.bands import stand_ins
+from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.scanning import score_maps
+from ecodetect.scanning.journal import Journal
+from ecodetect.scanning.layout import give_back
+from ecodetect.scanning.patches import Patches
+from ecodetect.scanning.searching import Job, Progress, Settings, identities, searched, survivors
+from ecodetect.version import __version__
+
+GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
+SIZES = {True: ("area_m2", "diameter_m"), False: ("area_px", "diameter_px")}  # with a known GSD, or without
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSummary:
+    """What a scan gave of one raster; as in `Summary`."""
+
+    source: str
+    counts: Mapping[str, int]
+    area_ha: float | None
+    megapixels: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a scan gave, for one output file.
+
+    counts : detections per class, in the order of classes.
+    area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known
+        size.
+    megapixels : pixels searched, in millions.
+    rasters : the same of each raster.
+    too_large : objects wider than the detector's largest, left out; None where the file doesn't say.
+    dropped : detections that the format can't hold (no place on the Earth), left out; None as before.
+    expected : individuals per class by the sum of the detector's density, which also counts those too close
+        to each other to be told apart; None where it has no density.
+    score_map : file of the map of scores that was written too; None if not asked.
+    species : answers of the classifier that looked at the detections, and how many; None where none did.
+    verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
+    in_work : another process is at work on it, so it was skipped.
+    """
+
+    path: Path
+    sources: tuple[str, ...]
+    model: str
+    counts: Mapping[str, int]
+    area_ha: float | None
+    megapixels: float
+    rasters: tuple[RasterSummary, ...] = ()
+    too_large: int | None = 0
+    dropped: int | None = 0
+    expected: Mapping[str, float] | None = None
+    seconds: float = 0.0
+    resumed: bool = False
+    already_done: bool = False
+    score_map: Path | None = None
+    verified: tuple[float, int] | None = None
+    species: Mapping[str, int] | None = None
+    notes: tuple[Note, ...] = ()
+    in_work: bool = False
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @classmethod
+    def skipped(cls, path: Path, images: Sequence[str], model: str) -> Summary:
+        """Of an output that another process is at work on."""
+        note = Note("in-work", "another scan is at work on it, so it is skipped here.", about=path.name)
+        sources = tuple(PurePath(image).name for image in images)
+        return cls(path, sources, model, {}, None, 0.0, notes=(note,), in_work=True)
+
+    @classmethod
+    def known(
+        cls,
+        path: Path,
+        stated: Mapping[str, Any],
+        tally: Tally,
+        classes: Sequence[str],
+        answers: Sequence[str],
+    ) -> Summary:
+        """Of a file that was there already as the answer to just this question.
+
+        stated : its metadata.  tally : what is in it.  classes : of the detector.  answers : that a
+        classifier may give, for a scan with one.
+        """
+        rasters, expected = [], []
+        for each in stated["rasters"]:
+            there = tally.of(each["source"], each["fingerprint"])
+            counts = {**dict.fromkeys(classes, 0), **there}
+            searched = each.get("searched", {})
+            megapixels = searched.get("pixels", 0) / 1e6
+            rasters.append(RasterSummary(each["source"], counts, searched.get("area_ha"), megapixels))
+            expected.append(each.get("expected", {}))
+        total: Counter[str] = Counter(dict.fromkeys(classes, 0))
+        for one in rasters:
+            total.update(one.counts)
+        return cls(
+            path=path,
+            sources=tuple(one.source for one in rasters),
+            model=str(stated["model"]),
+            counts=dict(total),
+            area_ha=stated["area_ha"],
+            megapixels=sum(one.megapixels for one in rasters),
+            rasters=tuple(rasters),
+            too_large=None,
+            dropped=None,
+            expected=_sum_of(expected),
+            species={n: tally.species[n] for n in answers if tally.species[n]} if answers else None,
+            already_done=True,
+        )
+
+
+def write_results(
+    jobs: Sequence[tuple[Job, int]],
+    journal: Journal,
+    path: Path,
+    asked: Settings,
+    patches: Patches | None,
+    classifier: Classifier | None = None,
+    *,
+    keep_any: bool = False,
+) -> Summary:
+    """Write what survives of all rasters into one file.
+
+    jobs : rasters that were searched, with their numbers in the journal.
+    patches : None, or how each detection becomes a candidate with a square around it.
+    classifier : None, or what gives each detection a species.
+    keep_any : keep a file that lies there by now, under another name.
+    Raises UserError when the file can't be written; the journal stays.
+    """
+    first = jobs[0][0]
+    detector = first.work.detector
+    facts = [searched(job, journal, number) for job, number in jobs]
+    by_raster: list[Counter[str]] = [Counter(dict.fromkeys(detector.classes, 0)) for _ in jobs]
+    expected = [_expected(job, journal, number) for job, number in jobs]
+    is_metric = any(job.grid.gsd is not None for job, _ in jobs)
+    species: Counter[str] = Counter()
+    top = 0 if classifier is None else classifier.top(None)
+
+    def batches() -> Generator[Layer, None, None]:
+        for (job, number), counts in zip(jobs, by_raster, strict=True):
+            name = identities(job.fingerprint)
+            with _looking(job, asked, classifier) as answered:
+                for found in survivors(job, journal, number):
+                    counts.update(found.labels.tolist())
+                    layer = found.to_layer(source=job.source, ids=name(found.centres()), is_metric=is_metric)
+                    if patches is not None:
+                        layer = patches.add_to(layer, found)
+                    if answered is not None:
+                        answers = answered(found.centres())
+                        species.update(answers.first().tolist())
+                        layer = replace(layer, columns={**layer.columns, **answers.columns(top)})
+                    yield layer
+        give_back()  # FlatGeobuf now makes its index, of all features in memory
+
+    area, diameter = SIZES[is_metric]
+    columns = {"id": "str", "label": "str", "score": "float"}
+    columns |= {area: "float", diameter: "float", "source": "str"}
+    geometry = GEOMETRY[detector.kind]
+    if patches is not None:
+        geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
+    columns |= column_kinds(top)
+    with closing(batches()) as layers:
+        stream = Stream(
+            layers,
+            geometry,
+            columns,
+            grid=first.grid if len(jobs) == 1 else None,
+            crs=first.grid.crs,
+            classes=detector.classes,
+            metadata=_metadata(jobs, asked, patches, facts, expected, classifier),
+        )
+        written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
+    return Summary(
+        path=path,
+        sources=tuple(job.source for job, _ in jobs),
+        model=detector.name,
+        counts={name: sum(each[name] for each in by_raster) for name in detector.classes},
+        area_ha=_total([area for _, area, _ in facts]),
+        megapixels=sum(pixels for pixels, _, _ in facts) / 1e6,
+        rasters=tuple(
+            RasterSummary(job.source, dict(found), area, pixels / 1e6)
+            for (job, _), found, (pixels, area, _) in zip(jobs, by_raster, facts, strict=True)
+        ),
+        too_large=sum(left_out for _, _, left_out in facts),
+        dropped=written.dropped,
+        expected=_sum_of(expected),
+        species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
+        notes=merged([*(note for job, _ in jobs for note in job.notes), *written.notes]),
+    )
+
+
+def write_scores(
+    job: Job,
+    journal: Journal,
+    number: int,
+    path: Path,
+    asked: Settings,
+    progress: Progress | None,
+    *,
+    replace: bool,
+) -> None:
+    """Write the map of scores of a raster that was searched with it.
+
+    replace : what lies there by now.
+    Raises UserError when the file can't be written; the journal stays.
+    """
+    work, needs = job.work, job.work.detector.needs
+    assert needs.map_px is not None
+    facts = [searched(job, journal, number)]
+    metadata = _metadata([(job, number)], asked, None, facts, [{}], None)
+    grid = work.grid.reduced(needs.map_px)
+    with closing(journal.pieces(number)) as pieces:
+        score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress, replace=replace)
+
+
+@contextmanager
+def _looking(
+    job: Job, asked: Settings, classifier: Classifier | None
+) -> Iterator[Callable[[Floats], Answers] | None]:
+    """What a classifier says of places on the raster of a job, (N, 2) in its pixels; None without one."""
+    if classifier is None:
+        yield None
+        return
+    with open_raster(
+        job.image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
+    ) as raster:
+        raster.check_unchanged(job.state)
+        seeing = classifier.seeing(raster, asked.values, asked.companions)
+
+        def answered(xy: Floats) -> Answers:
+            # Not for as long as the raster is open: between two batches the layer is written.
+            with raster.env(cache_bytes=job.layout.cache_bytes, threads=os.cpu_count() or 1):
+                return seeing.at(xy)
+
+        yield answered
+        raster.check_unchanged(job.state)
+
+
+def _total(hectares: Sequence[float | None]) -> float | None:
+    """The sum, with 8 digits; None if a part is unknown."""
+    known = [area for area in hectares if area is not None]
+    return float(f"{sum(known):.8g}") if len(known) == len(hectares) else None
+
+
+def _expected(job: Job, journal: Journal, number: int) -> dict[str, float]:
+    """Individuals per class by the detector's density; nothing where it has none."""
+    found = journal.expected(number)
+    if not len(found):
+        return {}
+    # A tenth: sums of cores differ in their last digits with how a raster is cut.
+    return {name: round(float(each), 1) for name, each in zip(job.work.detector.classes, found, strict=True)}
+
+
+def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Of all rasters; None where the detector has no density."""
+    total: Counter[str] = Counter()
+    for each in expected:
+        total.update(each)
+    return {name: round(value, 1) for name, value in total.items()} or None
+
+
+def _metadata(
+    jobs: Sequence[tuple[Job, int]],
+    asked: Settings,
+    patches: Patches | None,
+    facts: Sequence[tuple[int, float | None, int]],
+    expected: Sequence[Mapping[str, float]],
+    classifier: Classifier | None,
+) -> dict[str, Any]:
+    """facts : of each raster, as `searched` gives them."""
+    bundles = [] if classifier is None else [member.bundle for member in classifier.members]
+    looks = [classifier_facts(bundles, job.work.raster) for job, _ in jobs]
+    return {
+        "ecodetect": __version__,
+        "model": jobs[0][0].work.detector.name,
+        **_hash(jobs[0][0].work.detector.settings),
+        "settings": asked.described(),
+        "key": result_key([job.key for job, _ in jobs], patches, [each for look in looks for each in look]),
+        **({} if classifier is None else {"classified": classifier.described()}),
+        "rasters": [
+            {
+                "source": job.source,
+                "fingerprint": job.fingerprint,
+                **_crs(job),
+                **job.work.raster.reading(job.work.detector.needs.bands),
+                "searched": {"area_ha": area_ha, "pixels": pixels},
+                "settings": dict(job.work.detector.settings),
+                **_trained(job),
+                **({"expected": dict(by_density)} if by_density else {}),
+            }
+            for (job, _), by_density, (pixels, area_ha, _) in zip(jobs, expected, facts, strict=True)
+        ],
+        "area_ha": _total([area_ha for _, area_ha, _ in facts]),
+    }
+
+
+def _crs(job: Job) -> dict[str, str]:
+    """The CRS of the raster, whatever that of the file is: in it boxes lie straight."""
+    name = None if job.grid.crs is None else authority_of(job.grid.crs)
+    return {} if name is None else {"crs": name}
+
+
+def _trained(job: Job) -> dict[str, Any]:
+    """Where on this raster the model was trained, in cells of about 1 km: `evaluate` warns of them."""
+    card = getattr(job.work.detector, "card", None)
+    cells = () if card is None else cells_on(card.trained_on, job.grid)
+    return {"trained_here": [list(cell) for cell in cells]} if cells else {}
+
+
+def _hash(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Which file of weights it was, for a model."""
+    return {"model_hash": settings["model_hash"]} if "model_hash" in settings else {}
+
+
+def classifier_facts(bundles: Sequence[Bundle], raster: Raster) -> list[str]:
+    """What determines the species that classifiers give on a raster: who they are, and the pixels seen."""
+    return [
+        f"{each.hash} {raster.reading(stand_ins(each.card.bands, raster.bands) or ())}" for each in bundles
+    ]
+
+
+def result_key(keys: Sequence[str], patches: Patches | None, classifiers: Sequence[str] = ()) -> str:
+    """Hash of all that determines an output: the keys of its rasters, in their order, and its shape.
+
+    classifiers : of each raster, what gives species; see `classifier_facts`.
+    """
+    return hashlib.sha256(" ".join([*keys, repr(patches), *classifiers]).encode()).hexdigest()[:32]
+
+
+def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
+    """Raise UserError when `path` can't hold detections of all these rasters (name -> grid) in one layer."""
+    if formats.needs_lonlat(path):
+        title = "KML" if formats.needs_crs(path) else "GeoJSON"
+        for name, grid in grids.items():
+            if grid.crs is not None and not grid.has_lonlat:
+                raise UserError(
+                    f"{name} can't become {title}: its CRS, {describe_crs(grid.crs)}, has no longitude and "
+                    f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                )
+    if formats.needs_crs(path):
+        for name, grid in grids.items():
+            if grid.crs is None:
+                raise UserError(
+                    f"{name} has no CRS, and {path.name} holds longitude and latitude; write .gpkg."
+                )
+    if path.suffix.lower() in (".csv", ".tsv") or len(grids) == 1:
+        return
+    frames = {describe_crs(grid.crs) for grid in grids.values()}
+    without = [name for name, grid in grids.items() if grid.crs is None]
+    if formats.needs_lonlat(path) and without:
+        raise UserError(f"{path} can't hold {without[0]}, which has no CRS; write .csv, or one file each.")
+    if len(frames) > 1 and not formats.needs_lonlat(path):
+        raise UserError(
+            f"{path} can't hold rasters of different CRSs ({', '.join(sorted(frames))}); "
+            f"write {'.csv' if without else '.geojson'}, or one file each with -o FOLDER/."
+        )

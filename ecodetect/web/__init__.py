@@ -1,0 +1,1 @@
+"""Rasters by address: a process of ours between GDAL and the servers."""
