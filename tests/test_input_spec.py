@@ -19,7 +19,8 @@ from ecodetect.bundle.scaling import scaled
 from ecodetect.classification.answering import Member, Sight
 from ecodetect.grid import Grid, Window
 from ecodetect.raster.reading import open_raster
-from ecodetect.scanning.searching import Settings, question
+from ecodetect.scanning.question import question
+from ecodetect.scanning.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
 RGB = ("red", "green", "blue")

@@ -26,7 +26,7 @@ from ecodetect.classification.answering import BACKGROUND, Member, Sight, open_c
 from ecodetect.classification.folders import beside, images_of
 from ecodetect.detectors import window_networks
 from ecodetect.detectors.window_networks import options_of
-from ecodetect.errors import UserError
+from ecodetect.errors import UserError, already_there
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.notes import Note
 from ecodetect.pictures import files as picture_files
@@ -321,4 +321,4 @@ def writable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise UserError, before work starts, where the picture can't be written."""
     picture_files.writable(path)
     if Path(path).exists() and not overwrite:
-        raise UserError(f"{path} exists; say --overwrite to replace it.")
+        raise already_there(path)

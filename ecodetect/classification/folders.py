@@ -35,7 +35,7 @@ from ecodetect.classification.answering import (
     open_classifier,
 )
 from ecodetect.detectors.window_networks import options_of
-from ecodetect.errors import UserError
+from ecodetect.errors import UserError, already_there
 from ecodetect.formats.tables.spreadsheet import as_cell
 from ecodetect.notes import Note, merged
 from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
@@ -341,4 +341,4 @@ def writable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists; say --overwrite to replace it.")
+        raise already_there(target)

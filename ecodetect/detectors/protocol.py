@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import (
+    TYPE_CHECKING,
     Any,
     Literal,
     Protocol,
@@ -32,6 +33,9 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
 from ecodetect.raster.bands import lacking, stand_ins
 from ecodetect.sizes import Area, Length
+
+if TYPE_CHECKING:
+    from ecodetect.raster.reading import Raster
 
 T = TypeVar("T")
 
@@ -117,6 +121,11 @@ class Scene:
     value_range: tuple[float, float] | None
     unit: Unit | None = None
     is_stated: bool = False
+
+
+def scene_of(raster: Raster, unit: Unit | None = None, *, is_stated: bool = False) -> Scene:
+    """What is known of an open raster; see `Scene`."""
+    return Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range, unit, is_stated)
 
 
 @runtime_checkable
