@@ -117,6 +117,8 @@ UNSAID = {
     "scanning.question": "about what a scan was asked for; candidates asks for none of it",
     "scanning.settings": "about what a scan was asked for; candidates asks for none of it",
     "scanning.tiling": "about the side that was asked for",
+    "annotations.counting": "annotations are gathered by check and train",
+    "annotations.ground_files": "annotations are gathered by check and train",
     "annotations.sources": "annotations are gathered by check and train",
     "bundle.values": "said where a raster is shown to a model",
     "grid": "`models` reads no raster",

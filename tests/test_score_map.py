@@ -33,7 +33,7 @@ from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.grid import Grid, Window
 from ecodetect.models import choosing as models
-from ecodetect.region import Area
+from ecodetect.region import Region
 from ecodetect.scanning import layout, score_maps
 from ecodetect.scanning import run as running
 from ecodetect.scanning.files import scan, scan_files
@@ -104,7 +104,7 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
     if has_area:
         shape = shapely.box(0.2 * size[0], 0.3 * size[1], 0.7 * size[0] + 1, 0.8 * size[1] + 1)
         shapely.prepare(shape)
-        area = Area(shape, grid)
+        area = Region(shape, grid)
         searched = valid & area.pixels(grid.window)
     cuts = cut_grid(grid, tile_px=tile, largest_px=8.0, reach_px=3, margin_px=1.0, stride_px=8, unit_px=units)
     cuts = dataclasses.replace(cuts, offset_px=8 * offset if 8 * offset < tile else 0)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from training_sets import write_boxes, write_raster
 
 from ecodetect.annotations.class_folders import gather_classes
-from ecodetect.annotations.dataset import Dataset, Place, contract
-from ecodetect.annotations.sources import Asked, gather
+from ecodetect.annotations.contract import contract
+from ecodetect.annotations.dataset import Dataset, Spot
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import gather
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Card, Learned, Scaling
 from ecodetect.bundle.input_spec import input_spec
@@ -296,7 +298,7 @@ def test_pictures_in_folders_by_class_share_a_unit(tmp_path: Path) -> None:
             written(tmp_path / name / f"{number}.tif", pixels)
     sources = gather_classes(tmp_path).sources
     assert {source.unit.unit for source in sources if source.unit} == {Unit(0, 4095)}
-    beside = pictures_beside([Path(source.image) for source in sources], Asked())
+    beside = pictures_beside([Path(source.image) for source in sources], AnnotationOptions())
     for source in sources:
         with source.open() as raster:
             choice, _ = choice_of(raster, RGB, companions=beside)
@@ -356,9 +358,9 @@ def test_units_of_one_data_set_are_mapped_to_that_of_most(tmp_path: Path) -> Non
     assert made.learned.dtypes == ("float32", "uint8")
     assert [note.about for note in notes if note.code == "values-mapped"] == ["2.tif"]
     data = Dataset(sources, made)
-    one, other = (data.chip(Place(number, Window(0, 0, 64, 64))).image for number in (0, 2))
+    one, other = (data.chip(Spot(number, Window(0, 0, 64, 64))).image for number in (0, 2))
     assert np.abs(one - other).max() < 0.1
-    forced = gather(paths[:2], Asked(values=Unit(0, 100))).sources[0]
+    forced = gather(paths[:2], AnnotationOptions(values=Unit(0, 100))).sources[0]
     assert forced.unit is not None
     assert forced.unit.unit == Unit(0, 100)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from shipping import finish, trained
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.sizes import Length
 
 DATA = "elephant-seals: tiles of aerial surveys of beaches (Santini et al., doi:10.1002/aqc.70111, MIT)"
@@ -37,7 +37,7 @@ def main(folder: Path, out: Path, epochs: int) -> None:
         out / "seals.safetensors",
         model="faster_rcnn",
         backbone="mobilenet_v2",
-        asked=Asked(ignore=("other",), edge=Length.parse("10px", name="edge")),
+        asked=AnnotationOptions(ignore=("other",), edge=Length.parse("10px", name="edge")),
         split_by="*/val/*",
         epochs=epochs,
     )

@@ -17,7 +17,7 @@ import rasterio
 from rasterio.transform import Affine
 from shipping import finish, trained
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.sizes import Length
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
@@ -78,7 +78,7 @@ def main(out: Path, epochs: int | None) -> None:
         done = trained(
             [folder],
             out / "shrubs.safetensors",
-            asked=Asked(bands="red,green,blue"),
+            asked=AnnotationOptions(bands="red,green,blue"),
             backbone="mobilenet_v2",
             within=Length.parse("1.5m", name="within"),
             epochs=epochs,

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from shipping import finish, trained
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.sizes import Length
 
 CITIES = ("claremont", "long_beach", "palm_springs", "riverside", "santa_monica")
@@ -54,7 +54,7 @@ def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int |
     done = trained(
         paths,
         target,
-        asked=Asked(empty_images=True, bands=bands),
+        asked=AnnotationOptions(empty_images=True, bands=bands),
         split_by="*/val/*",
         gsd=GSD,
         within=WITHIN,

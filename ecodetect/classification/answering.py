@@ -356,7 +356,7 @@ class Sight:
         """A window of the grid scaled as the card says, (B, H, W), and which of its pixels are data."""
         spec = self.spec
         chip = raster.read(window, spec.distinct, spec.grid).picked(spec.bands)
-        valid = np.ones((window.height, window.width), np.bool_) if chip.valid is None else chip.valid
+        valid = chip.mask()
         return scaled(chip.pixels, chip.valid, spec.scaling, spec.fill), valid
 
     def windows(

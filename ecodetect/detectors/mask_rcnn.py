@@ -21,7 +21,7 @@ from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, Boxes,
 from ecodetect.detectors.protocol import Scene
 from ecodetect.detectors.pyramids import Options, decode, losses, options_of
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +82,7 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
 
 def _drawn(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bool_]:
     """Pixels with their centre in a shape, (H, W)."""
-    return Area(shapely.make_valid(shape), Grid(width, height)).pixels(Window(0, 0, width, height))
+    return Region(shapely.make_valid(shape), Grid(width, height)).pixels(Window(0, 0, width, height))
 
 
 def outlined(outputs: Sequence[NDArray[np.float32]], found: Sequence[Boxes]) -> list[Outlined]:

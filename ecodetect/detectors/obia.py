@@ -33,7 +33,7 @@ from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.learners import Learner
 from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 if TYPE_CHECKING:
     from ecodetect.annotations.sample import Objects, Sample
@@ -277,7 +277,7 @@ def _paint(mask: NDArray[np.bool_], shape: shapely.Geometry) -> tuple[slice, sli
     if right <= left or bottom <= top:
         return slice(0, 0), slice(0, 0)
     rows, columns = slice(top, bottom), slice(left, right)
-    area = Area(shapely.make_valid(shape), Grid(width, height))
+    area = Region(shapely.make_valid(shape), Grid(width, height))
     mask[rows, columns] |= area.pixels(Window(left, top, right - left, bottom - top))
     return rows, columns
 
@@ -403,7 +403,7 @@ class Obia:
 
     def _detect(self, chip: Chip) -> Detections:
         image = scaled(chip.pixels, chip.valid, self.scaling, self.card.fill)
-        valid = np.ones(image.shape[1:], np.bool_) if chip.valid is None else chip.valid
+        valid = chip.mask()
         shapes, score, label = found_in(image, valid, self.card, self.learner)
         return Detections(chip.grid, "polygon", shapes, score, label, self.classes)
 

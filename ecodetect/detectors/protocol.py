@@ -8,6 +8,7 @@ CRS, no tiles. `scanning` runs it. One that has to be trained says `IS_LEARNED =
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -121,6 +122,11 @@ class Scene:
     value_range: tuple[float, float] | None
     unit: Unit | None = None
     is_stated: bool = False
+
+    @property
+    def gsd_mean(self) -> float | None:
+        """Side in metres of a square as large as a pixel, or None."""
+        return None if self.gsd is None else math.sqrt(self.gsd[0] * self.gsd[1])
 
 
 def scene_of(raster: Raster, unit: Unit | None = None, *, is_stated: bool = False) -> Scene:

@@ -23,15 +23,11 @@ def freed_is_kept() -> Iterator[None]:
 
     Else arrays of some MB go back to the system each time and come anew page by page: a third of the CPU of
     `threshold`. Larger ones do so here too, since keeping them too would raise the peak.
-
-    From then on new threads share one heap: of heaps of their own glibc keeps the ends, 40 MB that the
-    writing of the file lacked.
     """
     libc = _glibc()
     if libc is None:
         yield
         return
-    libc.mallopt(_M_ARENA_MAX, 1)
     libc.mallopt(_M_MMAP_THRESHOLD, 16 << 20)
     libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
     try:
@@ -40,6 +36,23 @@ def freed_is_kept() -> Iterator[None]:
         libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)  # what it starts with
         libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
         libc.malloc_trim(0)
+
+
+@contextmanager
+def one_heap() -> Iterator[None]:
+    """While it lasts, new threads share one heap (glibc only).
+
+    Of heaps of their own glibc keeps the ends, 40 MB that the writing of the file lacked.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    libc.mallopt(_M_ARENA_MAX, 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_ARENA_MAX, 0)  # as many as glibc takes
 
 
 def give_back() -> None:

@@ -23,7 +23,7 @@ from ecodetect.models import choosing as models
 from ecodetect.notes import Note
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.reading import Raster
-from ecodetect.region import Area
+from ecodetect.region import Region
 from ecodetect.scanning.layout import Layout, PixelCost, lay_out
 from ecodetect.scanning.overlaps import Footprint
 from ecodetect.scanning.settings import Settings
@@ -60,7 +60,7 @@ class ScanPlan:
     detector: Detector
     native: Grid
     grid: Grid
-    area: Area | None = None
+    area: Region | None = None
     score: tuple[float, ...]
     key: str = ""
     image: str = ""
@@ -170,8 +170,10 @@ def prepare(raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Scan
     if is_mapped and plan.detector.needs.map_px is None:
         raise UserError(_mapless(plan.detector))
     notes = [*raster.notes, *_said_of_values(raster, plan.unit, asked), *_said_of_gsd(raster, plan.detector)]
-    plan = replace(plan, detector=_surveyed(plan, raster), is_mapped=is_mapped, notes=tuple(notes))
-    needs = plan.detector.needs  # a survey may find out how large the objects are
+    detector = _surveyed(plan, raster)
+    needs = detector.needs  # a survey may find out how large the objects are, and which bands show them
+    reading = raster.reading(needs.bands)
+    plan = replace(plan, detector=detector, reading=reading, is_mapped=is_mapped, notes=tuple(notes))
     layout = lay_out(
         plan.grid,
         needs,

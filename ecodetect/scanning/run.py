@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ecodetect.scanning import journal_file
 from ecodetect.scanning.drawing import draw
 from ecodetect.scanning.journal import Journal
 from ecodetect.scanning.overlaps import overlap_note
+from ecodetect.scanning.process_memory import one_heap
 from ecodetect.scanning.question import ScanPlan, prepare
 from ecodetect.scanning.results import Summary, check_frames, classifier_facts, write_results, write_scores
 from ecodetect.scanning.searching import Progress, entered, search
@@ -65,6 +67,8 @@ class Run:
         if len(self._images) > 1:
             self._check_frames()
         self.journal = Journal(self._path)
+        self._process = ExitStack()
+        self._process.enter_context(one_heap())
         try:
             self.is_outrun = self._is_new and self._out is not None and self._out.exists()
             for image in () if self.is_outrun else self._images:
@@ -81,6 +85,7 @@ class Run:
             self.journal.discard()
         else:
             self.journal.close()
+        self._process.close()
         if isinstance(error, KeyboardInterrupt) and self._out is not None:
             kept = f"what is done is kept in {self._path}: " if self._path.exists() else ""
             raise Interrupted(f"Stopped; {kept}run the same command again to go on.") from error

@@ -11,7 +11,7 @@ from ecodetect.bundle.value_survey import Companions
 from ecodetect.bundle.values import Unit
 from ecodetect.errors import UserError
 from ecodetect.raster.reading import Raster, open_raster
-from ecodetect.region import Area, read_area
+from ecodetect.region import Region, read_area
 from ecodetect.scanning.patches import Patches
 from ecodetect.sizes import Length
 
@@ -89,7 +89,7 @@ class Settings:
         """These settings for rasters that share a unit where they lie in one folder."""
         return self if self.companions else replace(self, companions=Companions(images, self.opened))
 
-    def region(self, raster: Raster) -> Area | None:
+    def region(self, raster: Raster) -> Region | None:
         """The area of interest in pixels of a raster's own grid; None where all of it is searched."""
         if self.aoi is None:
             return None

@@ -20,13 +20,15 @@ import shapely
 import torch
 from torch import nn
 
+from ecodetect.annotations.annotated_raster import AnnotatedRaster
 from ecodetect.annotations.class_folders import DrawnPatches
-from ecodetect.annotations.dataset import Contract, Statistics
-from ecodetect.annotations.sources import Asked, Source
+from ecodetect.annotations.contract import Contract
+from ecodetect.annotations.dataset import Statistics
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.splits import Split
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.errors import Interrupted, UserError
+from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.notes import Note
 from ecodetect.pictures.files import replaceable
 from ecodetect.sizes import Length
@@ -69,7 +71,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     model: str | None = None,
-    asked: Asked | None = None,
+    asked: AnnotationOptions | None = None,
     backbone: str | None = None,
     weights: str | None = None,
     freeze: int | Literal["all"] = 0,
@@ -98,7 +100,7 @@ def train(
     model : str, optional
         Kind of detector, or a bundle (file or name) to start from. If not given, a heat map that begins with
         what the nearest of the models that come with ecodetect has learned; see `nearest`.
-    asked : Asked, optional
+    asked : AnnotationOptions, optional
         What else is said about the data.
     backbone, weights : str, optional
         Name of a torchvision network as encoder; "imagenet", "coco", "none" or a file of its weights.
@@ -278,7 +280,7 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
     if not os.access(target.parent, os.W_OK):  # or it would be said after the training
         raise UserError(f"{target} can't be written: its folder is read-only; choose another one.")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists; replace it with --overwrite.")
+        raise already_there(target)
     return target
 
 
@@ -345,7 +347,7 @@ def _square(made: Contract) -> tuple[float, float] | None:
     return None if made.unit == "px" or made.gsd is None else (made.gsd, made.gsd)
 
 
-def _fingerprint(sources: Sequence[Source]) -> str:
+def _fingerprint(sources: Sequence[AnnotatedRaster]) -> str:
     """What stands for the data: another layer or raster size gives another."""
     digest = hashlib.sha256()
     for source in sources:
