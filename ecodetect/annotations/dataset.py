@@ -28,7 +28,7 @@ from ecodetect.raster.reading import Raster
 
 OPEN_RASTERS = 16
 KEPT_BYTES = 512 * 2**20  # pixels of small rasters that stay decoded
-_KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
+KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
 _LARGE = 95  # percentile of the widths of individuals
 
 
@@ -198,7 +198,7 @@ class Dataset:
                 _starts(inside.x, inside.width, size, step),
                 _starts(inside.y, inside.height, size, step),
             )
-            met = _met_by_boxes(boxes, columns, rows, size)
+            met = met_by_boxes(boxes, columns, rows, size)
             if known is not None:
                 lost = np.argwhere(~met)
                 x, y = np.array(columns)[lost[:, 1]], np.array(rows)[lost[:, 0]]
@@ -249,7 +249,7 @@ class Dataset:
             self._forget()
         spec = self._specs[source]
         grid, bands = spec.grid, spec.bands
-        if grid.window.area > _KEPT_RASTER_PX:
+        if grid.window.area > KEPT_RASTER_PX:
             return self._raster(source).read(window, spec.distinct, grid).picked(bands)
         whole = self._pixels.get(source)
         if whole is None:
@@ -294,7 +294,7 @@ class Dataset:
         return self._everywhere[source]
 
 
-def _met_by_boxes(boxes: Floats, columns: Sequence[int], rows: Sequence[int], size: int) -> NDArray[np.bool_]:
+def met_by_boxes(boxes: Floats, columns: Sequence[int], rows: Sequence[int], size: int) -> NDArray[np.bool_]:
     """Which windows of a lattice any of the boxes (N, 4) meets, edges included, (rows, columns).
 
     columns, rows : where the windows begin, ascending; each is `size` wide and high.
