@@ -1,4 +1,6 @@
-"""Train `blood-cells`, the model of cells in pictures of blood smears: python blood_cells.py FOLDER.
+"""Train `blood-cells`, the model of cells in pictures of blood smears.
+
+    python -m recipes.blood_cells FOLDER
 
 FOLDER is BCCD: images/, annotations/ (Pascal VOC), train.txt and val.txt (the data are at
 https://github.com/Shenggan/BCCD_Dataset, MIT). ImageNet weights of MobileNetV2 are looked for in the folder
@@ -15,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 import click
-from shipping import finish, trained
+
+from recipes.shipping import finish, trained
 
 UNMARKED = frozenset(
     f"BloodImage_00{number}" for number in (134, 147, 150, 152, 224, 250, 258, 268, 330, 350)
@@ -43,7 +46,7 @@ def sides(folder: Path, out: Path) -> list[str]:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
-@click.option("--epochs", type=int, default=20, help="Of 24 that the recipe would take: it is good by then.")
+@click.option("--epochs", type=int, default=20, help="Training would take 24; 20 are enough.")
 def main(folder: Path, out: Path, epochs: int | None) -> None:
     """Train on the pictures of train.txt, validate on those of val.txt."""
     with tempfile.TemporaryDirectory() as made:
@@ -62,7 +65,7 @@ def main(folder: Path, out: Path, epochs: int | None) -> None:
         description="Cells in stained blood smears, as boxes: red cells, white cells, platelets.",
         data=DATA,
         licence=LICENCE,
-        command="python benchmarks/models/blood_cells.py bccd",
+        command="python -m recipes.blood_cells bccd",
     )
 
 

@@ -1,4 +1,6 @@
-"""Write into a shipped model's card which values it has learned: python learned_values.py NAME [FOLDER].
+"""Write into a shipped model's card which values it has learned.
+
+    python -m recipes.learned_values NAME [FOLDER]
 
 FOLDER holds the training data, as the model's own recipe takes it; `shrubs` is rendered anew. Weights stay as
 they are, bit for bit. A model that is trained anew has them in its card without this.
@@ -6,7 +8,6 @@ they are, bit for bit. A model that is trained anew has them in its card without
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,8 +22,6 @@ from ecodetect.bundle.values import EIGHT_BIT, Measured, Unit, learned_from
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.finding import expand
 from ecodetect.raster.reading import open_raster
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 # Where a model's recipe finds the pictures of its training split; all have 8 bits.
 IMAGES = {
@@ -39,7 +38,7 @@ def pictures(name: str, folder: Path) -> list[str]:
     """The pictures that a model was trained on."""
     found = [path for part in IMAGES[name] for path in expand([folder / part])]
     if name == "blood-cells":
-        from blood_cells import UNMARKED
+        from recipes.blood_cells import UNMARKED
 
         named = {each for each in (folder / "train.txt").read_text().split() if each not in UNMARKED}
         found = [path for path in found if Path(path).stem in named]
@@ -66,7 +65,7 @@ def main(name: str, folder: Path | None, out: Path) -> None:
     made = bundle.read(path)
     with tempfile.TemporaryDirectory() as rendered:
         if name == "shrubs":
-            from shrubs import render
+            from recipes.shrubs import render
 
             folder = Path(rendered)
             render(folder)

@@ -1,4 +1,6 @@
-"""Train `nuclei`, the model of nuclei and cells in microscope pictures: python nuclei.py FOLDER.
+"""Train `nuclei`, the model of nuclei and cells in microscope pictures.
+
+    python -m recipes.nuclei FOLDER
 
 FOLDER is stage1_train of the 2018 Data Science Bowl (BBBC038, CC0; Caicedo et al. 2019,
 doi:10.1038/s41592-019-0612-7) as train/ and val/, each with images/ and labels/ (one number per nucleus).
@@ -8,21 +10,18 @@ ImageNet weights of MobileNetV2 are looked for in the folder that ECODETECT_WEIG
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from PIL import Image
-from shipping import finish, trained
 
 from ecodetect.sizes import Length
 from ecodetect.training import planning
 from ecodetect.training.augmentation import Augmentations
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
-import make
+from recipes.shipping import finish, trained
+from sample_data import make
 
 RENDERED, FIRST_SEED = 12, 5000
 # Tissue bends, stains and lamps differ, and a microscope has no up.
@@ -81,7 +80,7 @@ def main(folder: Path, out: Path, epochs: int | None) -> None:
         description="Nuclei and cells in microscope pictures, grey or RGB, as points with a diameter.",
         data=DATA,
         licence=LICENCE,
-        command="python benchmarks/models/nuclei.py nuclei",
+        command="python -m recipes.nuclei nuclei",
     )
 
 

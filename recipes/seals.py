@@ -1,4 +1,6 @@
-"""Train `seals`, the model of elephant seals in aerial pictures: python seals.py FOLDER.
+"""Train `seals`, the model of elephant seals in aerial pictures.
+
+    python -m recipes.seals FOLDER
 
 FOLDER is elephant-seals: train/ and val/, each with pictures and annotations.json (Santini et al.,
 doi:10.1002/aqc.70111; the data are at https://github.com/pancakereport/seal-computer-vision, MIT). ImageNet
@@ -13,10 +15,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from shipping import finish, trained
 
 from ecodetect.annotations.sources import Asked
 from ecodetect.sizes import Length
+from recipes.shipping import finish, trained
 
 DATA = "elephant-seals: tiles of aerial surveys of beaches (Santini et al., doi:10.1002/aqc.70111, MIT)"
 LICENCE = (
@@ -28,7 +30,7 @@ LICENCE = (
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
-@click.option("--epochs", type=int, default=12, help="Of 24 that the recipe would take: it is good by then.")
+@click.option("--epochs", type=int, default=12, help="Training would take 24; 12 are enough.")
 def main(folder: Path, out: Path, epochs: int) -> None:
     """Train on train/, validate on val/."""
     paths = [str(folder / side / part) for side in ("train", "val") for part in ("", "annotations.json")]
@@ -48,7 +50,7 @@ def main(folder: Path, out: Path, epochs: int) -> None:
         description="Elephant seals on beaches in aerial RGB pictures, as boxes: bulls, cows, pups.",
         data=DATA,
         licence=LICENCE,
-        command="python benchmarks/models/seals.py elephant-seals",
+        command="python -m recipes.seals elephant-seals",
     )
 
 

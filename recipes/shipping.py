@@ -19,7 +19,7 @@ from ecodetect.training.recipe import Trained, train
 
 
 def trained(paths: Sequence[str], out: Path, **wishes: Any) -> Trained:
-    """`train` on both cores of a laptop, with a line of progress; an interrupted one is gone on with."""
+    """`train` on both cores of a laptop, with a line of progress; an interrupted training resumes."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(2)
     folder = out.with_name(f"{out.name}.training")
@@ -29,7 +29,7 @@ def trained(paths: Sequence[str], out: Path, **wishes: Any) -> Trained:
             out,
             overwrite=True,
             resume=folder.exists(),
-            command=" ".join(["python", *sys.argv]),
+            command=" ".join(["python -m", f"recipes.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             say=lambda note: click.echo(note, err=True),
             progress=line.show,
             **wishes,

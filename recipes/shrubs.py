@@ -1,4 +1,6 @@
-"""Train `shrubs`, the model of shrubs in dry open land, on rendered scenes only: python shrubs.py.
+"""Train `shrubs`, the model of shrubs in dry open land, on rendered scenes only.
+
+    python -m recipes.shrubs
 
 The scenes are those of sample_data/make.py with other seeds than `dryland.tif`, in two seasons, under many
 suns.
@@ -7,7 +9,6 @@ ImageNet weights of MobileNetV2 are looked for in the folder that ECODETECT_WEIG
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -15,13 +16,11 @@ import click
 import numpy as np
 import rasterio
 from rasterio.transform import Affine
-from shipping import finish, trained
 
 from ecodetect.annotations.sources import Asked
 from ecodetect.sizes import Length
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
-import make
+from recipes.shipping import finish, trained
+from sample_data import make
 
 SCENES, FIRST_SEED = {"train": 20, "val": 5}, {"train": 7000, "val": 8000}
 SIDE_PX = 560
@@ -91,7 +90,7 @@ def main(out: Path, epochs: int | None) -> None:
         " scenes only: on real ground a start for fine-tuning, not a count.",
         data=DATA,
         licence=LICENCE,
-        command="python benchmarks/models/shrubs.py",
+        command="python -m recipes.shrubs",
         gsd_range=(0.08, 0.35),
     )
 

@@ -1,4 +1,6 @@
-"""Train `trees` and `trees-rgb`, the models of trees in aerial images of 0.6 m: python trees.py FOLDER.
+"""Train `trees` and `trees-rgb`, the models of trees in aerial images of 0.6 m.
+
+    python -m recipes.trees FOLDER
 
 FOLDER is trees-naip: train/ and val/, each with images/ and points.gpkg (Ventura et al. 2024; the data are at
 https://github.com/jonathanventura/urban-tree-detection-data, CC BY 4.0). ImageNet weights of MobileNetV2 are
@@ -12,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 import click
-from shipping import finish, trained
 
 from ecodetect.annotations.sources import Asked
 from ecodetect.sizes import Length
+from recipes.shipping import finish, trained
 
 CITIES = ("claremont", "long_beach", "palm_springs", "riverside", "santa_monica")
 WITHIN = Length.parse("6m", name="within")  # as in the publication
@@ -34,7 +36,7 @@ LICENCE = (
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("ecodetect/models"))
 @click.option("--bands", default="red,green,blue,nir", help="red,green,blue for trees-rgb.")
 @click.option("--without", type=click.Choice(CITIES), help="A city to measure on, not to learn from.")
-@click.option("--epochs", type=int, help="Of the 24 that the recipe would take: 12; 4 for trees-rgb.")
+@click.option("--epochs", type=int, help="Default: 12 of the 24 that training would take; 4 for trees-rgb.")
 def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int | None) -> None:
     """Train on train/, validate on val/."""
     name = "trees" if "nir" in bands else "trees-rgb"
@@ -68,7 +70,7 @@ def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int |
         description="Single trees, streets and gardens mostly, as points at their centres.",
         data=DATA,
         licence=LICENCE,
-        command=f"python benchmarks/models/trees.py trees-naip --bands {bands}",
+        command=f"python -m recipes.trees trees-naip --bands {bands}",
         gsd_range=(0.45, 0.75),
     )
 

@@ -1,4 +1,6 @@
-"""The lectures' study of augmentation on patches: python augmentation_study.py FOLDER [--seeds 1].
+"""The lectures' study of augmentation on patches.
+
+    python -m benchmarks.accuracy.augmentation_study FOLDER [--seeds 1]
 
 FOLDER holds pictures in folders by class, in train/ and val/. The lectures trained a small network on twelve
 augmented sets of MNIST and compared their average and best; here the twelve are on pictures of your own. Each
@@ -18,8 +20,8 @@ from typing import Any
 
 import click
 import numpy as np
-from measuring import machine, table
 
+from benchmarks.measuring import machine, table
 from ecodetect.training.augmentation import NONE
 from ecodetect.training.recipe import train
 

@@ -1,8 +1,8 @@
 """Boxes of a model against boxes drawn by hand, and what suppression does to its counts.
 
-    python benchmarks/boxes.py bccd/val/images bccd/val/annotations -m blood-cells
-    python benchmarks/boxes.py elephant-seals/val elephant-seals/val/annotations.json -m seals --edge 10
-        --ignore other
+    python -m benchmarks.accuracy.boxes bccd/val/images bccd/val/annotations -m blood-cells
+    python -m benchmarks.accuracy.boxes elephant-seals/val elephant-seals/val/annotations.json -m seals
+        --edge 10 --ignore other
 
 For each class the average precision at an IoU of 0.5 with its interval (pictures drawn anew), precision and
 recall at the model's own thresholds; then how far off the counts are, picture by picture and in all, of the
@@ -20,10 +20,10 @@ from typing import Any
 import click
 import numpy as np
 import shapely
-from measuring import table
 from numpy.typing import NDArray
 
 import ecodetect
+from benchmarks.measuring import table
 from ecodetect import matching
 from ecodetect.annotations.dataset import class_of
 from ecodetect.annotations.laying import read_annotations

@@ -1,4 +1,6 @@
-"""All boxes of a model on a picture: python boxes_picture.py PICTURE -m MODEL -o boxes.png.
+"""All boxes of a model on a picture.
+
+    python -m benchmarks.accuracy.boxes_picture PICTURE -m MODEL -o boxes.png
 
 Boxes with a score over 0.1 are drawn in white, the surer the more opaque; those that count, over the model's
 own threshold (or --score), in red. After the figures of Jackson and Obara, "Avoiding Over-Detection".
@@ -25,7 +27,7 @@ WHITE, RED = (255, 255, 255), (230, 30, 30)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path))
 @click.option("--scale", type=int, default=2, show_default=True, help="Pixels drawn for one of the picture.")
 @click.option("--score", type=float, help="Other than the model's own.")
-@click.option("--head", type=click.Choice(["card", "one", "many"]), help="Of yolo.")
+@click.option("--head", type=click.Choice(["card", "one", "many"]), help="Head of yolo.")
 def main(picture: Path, model: str, out: Path, scale: int, score: float | None, head: str | None) -> None:
     """Draw."""
     options = {"head": head} if head else {}

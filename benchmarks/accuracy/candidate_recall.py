@@ -1,7 +1,8 @@
 """What proposals cost and miss: share of true individuals that have one, proposals per hectare, seconds.
 
-    python benchmarks/candidate_recall.py zone1.jpg shrubs_west.csv --gsd 0.12 --ignore doubtful_west.csv
-    python benchmarks/candidate_recall.py sample_data/dryland.tif sample_data/dryland_shrubs.geojson
+    python -m benchmarks.accuracy.candidate_recall zone1.jpg shrubs_west.csv --gsd 0.12
+        --ignore doubtful_west.csv
+    python -m benchmarks.accuracy.candidate_recall sample_data/dryland.tif sample_data/dryland_shrubs.geojson
         --smallest 2 --largest 10
 
 A classifier can't find what isn't proposed. For `threshold` (a fixed level, Otsu's, local), `blobs` and
@@ -25,10 +26,10 @@ from typing import Any
 import click
 import numpy as np
 import shapely
-from measuring import machine, table
 from numpy.typing import NDArray
 
 import ecodetect
+from benchmarks.measuring import machine, table
 from ecodetect import matching
 from ecodetect.annotations.laying import read_annotations
 from ecodetect.raster.reading import open_raster

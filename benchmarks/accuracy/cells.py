@@ -1,11 +1,12 @@
-"""Counts of `nuclei` on the rendered cells of sample_data/make.py, drawn anew: python benchmarks/cells.py.
+"""Counts of `nuclei` on the rendered cells of sample_data/make.py, drawn anew.
+
+    python -m benchmarks.accuracy.cells
 
 Twenty seeds that nobody has trained on; counted at the bundle's own threshold.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,9 +15,7 @@ import numpy as np
 from PIL import Image
 
 import ecodetect
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "sample_data"))
-import make
+from sample_data import make
 
 SEEDS = range(100, 120)
 

@@ -1,4 +1,6 @@
-"""Detectors of several kinds on the same ground: python comparison.py RASTER TRUTH --within 4m NAME=MODEL …
+"""Detectors of several kinds on the same ground.
+
+    python -m benchmarks.accuracy.comparison RASTER TRUTH --within 4m NAME=MODEL …
 
 The lectures' comparison on other pictures: each model scans RASTER whole, what it finds is matched with TRUTH
 by the distance of centres, one to one, and the time is that of further scans in the same process, so without
@@ -12,9 +14,9 @@ import time
 from pathlib import Path
 
 import click
-from measuring import machine, table
 
 import ecodetect
+from benchmarks.measuring import machine, table
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.sizes import Length
 

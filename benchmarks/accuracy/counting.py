@@ -1,6 +1,6 @@
 """Mean absolute error of counts after training on N pictures: the protocol of the VGG cells.
 
-    python counting.py IMAGES POINTS -n 50 --seeds 3 [--test IMAGES POINTS]
+    python -m benchmarks.accuracy.counting IMAGES POINTS -n 50 --seeds 3 [--test IMAGES POINTS]
 
 IMAGES is a folder of pictures, POINTS one of CSV files (x, y) with the same stems. For each seed N pictures
 are drawn, and all of them trained on. The pictures of --test, or all that were not drawn, are counted in

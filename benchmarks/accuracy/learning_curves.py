@@ -1,7 +1,8 @@
 """Does transfer pay? F1 after training on 5 to 100 pictures, from scratch and from ImageNet.
 
-    python learning_curves.py run  IMAGES ANNOTATIONS VAL_IMAGES VAL_ANNOTATIONS --within 10px -o trees.json
-    python learning_curves.py draw trees.json nuclei.json -o learning-curves.png
+    python -m benchmarks.accuracy.learning_curves run IMAGES ANNOTATIONS VAL_IMAGES VAL_ANNOTATIONS
+        --within 10px -o trees.json
+    python -m benchmarks.accuracy.learning_curves draw trees.json nuclei.json -o learning-curves.png
 
 Annotations have the stems of their images. For each number and each seed pictures are drawn; `--choosing`
 pictures of the validation folder choose epoch and threshold, the others are what is reported, with `scan` and

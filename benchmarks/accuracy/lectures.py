@@ -1,10 +1,12 @@
-"""The lectures' comparison on the study's own test picture: python lectures.py ZONE1 [--seeds 3] [-o FOLDER].
+"""The lectures' comparison on the study's own test picture.
+
+    python -m benchmarks.accuracy.lectures ZONE1 [--seeds 3] [-o FOLDER]
 
 ZONE1 holds zone1.jpg, shrubs_west.csv, doubtful_west.csv and window_scores.csv (Guirado et al. 2017,
 doi:10.3390/rs9121220; the boxes are not theirs). For each seed of the split the models are trained on the
 western boxes outside the held-out blocks, then each way to use them is timed on the whole picture and judged
 on the held-out blocks: one to one, found if the middle of what is found lies in a shrub's box. Doubtful
-shrubs don't count. Of shrubs held out in several seeds each counts as often.
+shrubs don't count. A shrub held out in several seeds counts as often.
 
 The classifier is `sliding_window`'s own network on windows of 64 px of 0.12 m, as wide as the study's; at
 their grid, 19.2 px apart, windows are cut where they printed them. The dense map's cells lie 16 px apart, the
@@ -28,11 +30,11 @@ import click
 import cv2
 import numpy as np
 import shapely
-from measuring import machine, table
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import ecodetect
+from benchmarks.measuring import machine, table
 from ecodetect import matching
 from ecodetect.annotations.sources import Asked, gather
 from ecodetect.annotations.splits import split

@@ -1,6 +1,6 @@
 """One scene written at 5, 10, 12 and 25 cm, scanned by a detector that works at 10 cm: the same objects.
 
-    python benchmarks/scale.py /tmp/bench
+    python -m benchmarks.accuracy.scale /tmp/bench
 
 The scene is painted once at 1 cm and averaged down, so that each raster shows the same ground. Compared are
 objects of at least 4 px of the coarser raster: how many there are, and how far the centres lie apart.
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from measuring import cost_of, scan_command, table
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
+from benchmarks.measuring import cost_of, scan_command, table
 
 FINE_M = 0.01
 SIDE_M = 120

@@ -1,21 +1,21 @@
 """Which epoch and which thresholds: each training once, judged again by two rules, in five splits.
 
-    python selecting.py train RUN SET        once for each training of a set; goes on where it stopped
-    python selecting.py judge RUN…           the table of docs/benchmarks.md
+    python -m benchmarks.accuracy.selecting train RUN SET    once for each training of a set; resumes
+    python -m benchmarks.accuracy.selecting judge RUN…       the table of benchmarks/README.md
 
 SET is a folder with `training/images`, `training/points`, `judged/images` and `judged/points` (CSV of x, y in
 pixels, the stems of the images). Names of judged images begin with their place and two underscores
 (`riverside__….tif`). `prepare` lays out the three
 sets of the page, and the one that the rules were chosen on:
 
-    python selecting.py prepare trees-naip|oil-palms|nuclei|elephant-seals DATA FOLDER
+    python -m benchmarks.accuracy.selecting prepare trees-naip|oil-palms|nuclei|elephant-seals DATA FOLDER
 
 After each epoch of a training RUN gets a file with what the network finds on all judged ground, so a rule
 costs no training. No judged ground has a say in training: false detections aren't mined, and no training
 stops early. Then ground is dealt out anew, five times by place: one place is left out, on whole images (or
 strips of one) of the others, drawn until they hold 120 individuals, epoch and thresholds are chosen, and what
-was chosen is measured on the place left out. Of palms the half region that wasn't trained on is what is drawn
-from, each time without another fifth, and the other region is left out. Each split is drawn 20 times.
+was chosen is measured on the place left out. For palms the half region that wasn't trained on is what is
+drawn from, each time without another fifth, and the other region is left out. Each split is drawn 20 times.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import click
 import numpy as np
 import rasterio
 import torch
-from measuring import table
 from rasterio.windows import Window
 
+from benchmarks.measuring import table
 from ecodetect.annotations.sample import Sample
 from ecodetect.training import loop, recipe, selection
 from ecodetect.training.case import begin
@@ -268,7 +268,7 @@ RULES: dict[str, tuple[Callable[..., int], Callable[..., dict[str, tuple[float, 
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--draws", type=int, default=20, show_default=True, help="Of each split.")
+@click.option("--draws", type=int, default=20, show_default=True, help="Draws of each split.")
 def judge(runs: tuple[Path, ...], draws: int) -> None:
     """Choose by each rule, measure on ground left out, and print tables."""
     for run in runs:

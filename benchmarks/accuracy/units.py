@@ -1,4 +1,6 @@
-"""Detections of one scene in each unit of pixel values: python units.py RASTER -m MODEL [-m MODEL ...].
+"""Detections of one scene in each unit of pixel values.
+
+    python -m benchmarks.accuracy.units RASTER -m MODEL [-m MODEL ...]
 
 RASTER has 8 bits. It is written anew in each unit, with and without nodata, and scanned as it is.
 """

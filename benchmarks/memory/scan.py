@@ -1,7 +1,7 @@
 """Peak memory of whole `ecodetect scan` processes: by the raster's size, under a limit, with many detections.
 
-    python benchmarks/memory.py /tmp/bench
-    python benchmarks/memory.py /tmp/bench --sizes 5000 20000 60000 --parts sizes
+    python -m benchmarks.memory.scan /tmp/bench
+    python -m benchmarks.memory.scan /tmp/bench --sizes 5000 20000 60000 --parts sizes
 
 | part | bar |
 | sizes | the same within 10 %, below 500 MB |
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from measuring import PLUGIN, Cost, cost_of, make_command, scan_command, table
+from benchmarks.measuring import PLUGIN, Cost, cost_of, make_command, scan_command, table
 
 PARTS = ("sizes", "limits", "strips", "crowds", "maps")
 

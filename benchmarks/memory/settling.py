@@ -1,7 +1,7 @@
 """A million boxes settled: seconds, growth of memory, and whether the answer is that of greedy suppression.
 
-    python benchmarks/settling.py
-    python benchmarks/settling.py --boxes 100000 --check
+    python -m benchmarks.memory.settling
+    python -m benchmarks.memory.settling --boxes 100000 --check
 
 Boxes of 20 to 60 px, 2.5 to an object with 3 px of jitter, about one object in 80 x 80 px; IoU 0.5. `--check`
 walks through them one by one, best first, as the textbook says, and finds the neighbours in an R-tree.

@@ -1,6 +1,6 @@
 """What writing a million features costs in each format: seconds, file size, and how memory grows.
 
-    python benchmarks/writing.py /tmp/bench --features 1000000
+    python -m benchmarks.memory.writing /tmp/bench --features 1000000
 
 Features come in batches of 5,000, as from the journal. Start-up and the making of the features are subtracted
 from the seconds; growth is the peak memory beyond that of writing 10,000 features.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from measuring import Cost, cost_of, machine, table
 from pyproj import CRS
 
+from benchmarks.measuring import Cost, cost_of, machine, table
 from ecodetect.formats import files as formats
 from ecodetect.grid import Grid
 from ecodetect.layer import Layer, Stream
@@ -89,7 +89,8 @@ def _cost(folder: Path, shape: str, suffix: str, count: int) -> Cost:
     return cost_of(
         [
             sys.executable,
-            __file__,
+            "-m",
+            "benchmarks.memory.writing",
             str(folder),
             "--features",
             str(count),

@@ -1,7 +1,7 @@
 """Run the commands over folders of hard files and compare with what their cases.csv expects.
 
-    python benchmarks/cases.py rasters FOLDER        scan FOLDER/file -m threshold for each row
-    python benchmarks/cases.py annotations FOLDER    convert FOLDER/file --image FOLDER/raster for each row
+    python -m benchmarks.robustness.cases rasters FOLDER      scan FOLDER/file -m threshold for each row
+    python -m benchmarks.robustness.cases annotations FOLDER  convert FOLDER/file --image FOLDER/raster
 
 `rasters` rows say result, refuse or either; `annotations` rows say how many features are usable, or refuse. A
 result is exit code 0 and a readable file; a refusal is exit code 2, one line on stderr naming the file, no

@@ -1,7 +1,7 @@
 """Kill commands at hundreds of moments, and give them full and read-only disks; run them again and compare.
 
-    python benchmarks/faults.py /tmp/faults --kills 50
-    python benchmarks/faults.py /tmp/faults --kills 0 --disk /mnt/small     # root: mounts a tmpfs there
+    python -m benchmarks.robustness.faults /tmp/faults --kills 50
+    python -m benchmarks.robustness.faults /tmp/faults --kills 0 --disk /mnt/small  # as root: a tmpfs
 
 A parent that has imported everything forks a child for each run, so that a kill costs what the command
 costs. Half of the kills come after a random time; the others at a chosen event: in front of the nth change of
@@ -33,21 +33,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import learned
 import torch
 from ecodetect_cli.main import main as ecodetect
 from little_scene import write_scene
-from measuring import table
 from pyproj import CRS
 
+from benchmarks.measuring import table
 from ecodetect.bundle import file as bundle
 from ecodetect.detectors import heatmap
 from ecodetect.models import choosing as models
 from ecodetect.scanning import journal, layout
 from ecodetect.training import beginning, loop, planning
 
-SAMPLE = Path(__file__).parents[1] / "sample_data"
+SAMPLE = Path(__file__).parents[2] / "sample_data"
 PATIENCE_S = 300
 INSIDE = "OUT"  # in a command: the folder of outputs
 

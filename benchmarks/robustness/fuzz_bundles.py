@@ -1,6 +1,6 @@
 """Spoil bundles of every learned kind: their bytes, header, card and numbers; each is scanned with.
 
-python benchmarks/fuzz_bundles.py --minutes 20
+python -m benchmarks.robustness.fuzz_bundles --minutes 20
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import learned
-from fuzzing import Silent, Target, command, main
 
+from benchmarks.robustness.fuzzing import Silent, Target, command, main
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors

@@ -1,6 +1,6 @@
 """Replace, take out, rename and double values in the cards of bundles of every learned kind.
 
-python benchmarks/fuzz_cards.py --minutes 20
+python -m benchmarks.robustness.fuzz_cards --minutes 20
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import random
 import sys
 from collections.abc import Sequence
 
-from fuzz_bundles import LEFT, MODULES, make, run
-from fuzzing import Target, main
-from mutations import spoil_json
-
+from benchmarks.robustness.fuzz_bundles import LEFT, MODULES, make, run
+from benchmarks.robustness.fuzzing import Target, main
+from benchmarks.robustness.mutations import spoil_json
 from ecodetect.bundle.file import KEY
 
 

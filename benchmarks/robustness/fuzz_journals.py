@@ -1,6 +1,6 @@
 """Spoil journals of stopped scans, with their -wal; the scan goes on, and gives the same bytes or a sentence.
 
-python benchmarks/fuzz_journals.py --minutes 20
+python -m benchmarks.robustness.fuzz_journals --minutes 20
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 import rasterio
 from rasterio.windows import Window
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import learned
-from fuzz_bundles import REACH_PX, SCENE, write_scene
-from fuzzing import Silent, Target, command, main
-from mutations import spoilt
 
+from benchmarks.robustness.fuzz_bundles import REACH_PX, SCENE, write_scene
+from benchmarks.robustness.fuzzing import Silent, Target, command, main
+from benchmarks.robustness.mutations import spoilt
 from ecodetect.bundle import file as bundle
 from ecodetect.errors import UserError
 from ecodetect.scanning import layout
 from ecodetect.scanning.journal import Journal
 
-DRYLAND = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
+DRYLAND = Path(__file__).parents[2] / "sample_data" / "dryland.tif"
 TILE_PX = 32
 OUT, RIGHT, JOURNAL = "found.geojson", "right.bin", "found.geojson.journal"
 # name -> raster, flags, units done before the scan stops, and whether it is killed or ends in order.

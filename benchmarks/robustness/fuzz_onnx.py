@@ -1,6 +1,6 @@
 """Spoil models in ONNX, as `export` writes them: bytes, fields, cards; each is scanned with.
 
-python benchmarks/fuzz_onnx.py --minutes 20
+python -m benchmarks.robustness.fuzz_onnx --minutes 20
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import fuzz_bundles
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import learned
-from fuzz_bundles import LEFT, SCENE, write_scene
-from fuzzing import Target, main
-from mutations import protobuf_field, protobuf_fields, spoil_json, spoilt
 
+from benchmarks.robustness import fuzz_bundles
+from benchmarks.robustness.fuzz_bundles import LEFT, SCENE, write_scene
+from benchmarks.robustness.fuzzing import Target, main
+from benchmarks.robustness.mutations import protobuf_field, protobuf_fields, spoil_json, spoilt
 from ecodetect import exporting
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import KEY

@@ -1,6 +1,6 @@
 """Spoil rasters of every driver that is read, with the files beside them.
 
-    python benchmarks/fuzz_rasters.py --minutes 20
+    python -m benchmarks.robustness.fuzz_rasters --minutes 20
 
 Drivers that this GDAL doesn't have are left out; so is SRTMHGT, whose smallest file is 3 MB of heights.
 """
@@ -17,16 +17,17 @@ from typing import Any
 import h5py
 import numpy as np
 import rasterio
-from mutations import SECRET
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from benchmarks.robustness.mutations import SECRET
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from foreign_files import read_raster
-from fuzzing import Target, command, main
 from tiff_files import ome, write_pages
 
+from benchmarks.robustness.fuzzing import Target, command, main
 from ecodetect.errors import UserError
 
 WIDTH, HEIGHT = 40, 30

@@ -1,6 +1,6 @@
 """Spoil files of every format that features are read from, with the files beside them.
 
-python benchmarks/fuzz_readers.py --minutes 20
+python -m benchmarks.robustness.fuzz_readers --minutes 20
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import pyogrio
 import shapely
 from pyproj import CRS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from annotation_files import GRID, IMAGE, TEXTS, write_all
 from foreign_files import read_layer
-from fuzzing import Target, command, main
 
+from benchmarks.robustness.fuzzing import Target, command, main
 from ecodetect.errors import LayerError
 from ecodetect.formats import files as formats
 from ecodetect.grid import Grid

@@ -48,8 +48,8 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a case is a matter of one core
 
 from ecodetect_cli.terminal import alone
-from mutations import PORT, SECRET, spoilt
 
+from benchmarks.robustness.mutations import PORT, SECRET, spoilt
 from ecodetect.errors import UserError
 from ecodetect.guarding import guard
 

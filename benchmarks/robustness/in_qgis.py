@@ -1,6 +1,6 @@
 """What QGIS shows of a layer over its raster, as a picture: by its own defaults, nothing set by hand.
 
-    /usr/bin/python3 benchmarks/in_qgis.py ortho.tif found.geojson shown.png
+    /usr/bin/python3 benchmarks/robustness/in_qgis.py ortho.tif found.geojson shown.png
 
 Needs QGIS's Python (Debian: python3-qgis), which is no dependency of ecodetect, and nothing of ecodetect.
 Says how the layer opened: its CRS, renderer, types of columns, title and history, and how many features no

@@ -1,7 +1,7 @@
 """Kill scans (SIGKILL) at random moments, run them again, and compare the files byte for byte.
 
-    python benchmarks/kills.py /tmp/bench --kills 50
-    python benchmarks/kills.py /tmp/bench --kills 0 --full /mnt/small      # a disk that is full
+    python -m benchmarks.robustness.kills /tmp/bench --kills 50
+    python -m benchmarks.robustness.kills /tmp/bench --kills 0 --full /mnt/small      # a disk that is full
 
 Each round starts anew, is killed once, and is run again until it ends well. A third of the kills are aimed at
 the writing of the output. After each kill the output either isn't there or is whole; in the end nothing is
@@ -18,7 +18,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from measuring import PLUGIN, cost_of, make_command, scan_command, table
+from benchmarks.measuring import PLUGIN, cost_of, make_command, scan_command, table
 
 SUFFIXES = ("geojson", "csv", "fgb", "parquet", "gpkg")
 PATIENCE_S = 600

@@ -1,6 +1,6 @@
 """The same bytes whatever the tiles and the workers.
 
-    python benchmarks/tiles.py ortho.tif plate.png --models threshold blobs
+    python -m benchmarks.robustness.tiles ortho.tif plate.png --models threshold blobs
 
 Each raster is scanned with tiles of 256, 512 and 1024 px and one tile over all, by 1 and by 4 workers; the
 files written are compared byte for byte.
@@ -13,7 +13,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from measuring import cost_of, scan_command, table
+from benchmarks.measuring import cost_of, scan_command, table
 
 TILES = ("256", "512", "1024", "whole")
 WORKERS = ("1", "4")

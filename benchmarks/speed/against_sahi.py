@@ -1,6 +1,6 @@
 """`ecodetect scan` against sahi around the same function: time and how memory grows.
 
-    python benchmarks/against_sahi.py /tmp/bench --sizes 10000 30000
+    python -m benchmarks.speed.against_sahi /tmp/bench --sizes 10000 30000
 
 Needs `pip install sahi` in the environment that runs it; neither torch nor a network. The function is
 `threshold` with boxes, at a fixed level; with --model BUNDLE it is the bundle's network (torchvision's,
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measuring import HERE, Cost, best, cost_of, machine, make_command, scan_command, table
+from benchmarks.measuring import HERE, Cost, best, cost_of, machine, make_command, scan_command, table
 
 LEVEL = "126"
 SMALL_PX = 512
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000], help="sides in pixels")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", help="a bundle")
-    parser.add_argument("--tile", help="side of scan's tiles in pixels, with --model; it chooses by itself")
+    parser.add_argument("--tile", help="side of scan's tiles in pixels, with --model; default: automatic")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     commands: dict[str, Callable[[Path], Cost]] = {
@@ -81,7 +81,7 @@ def _scan(path: Path, *flags: str) -> Cost:
 
 
 def _sliced(path: Path, *flags: str) -> Cost:
-    return cost_of([sys.executable, str(HERE / "sliced.py"), str(path), "--level", LEVEL, *flags])
+    return cost_of([sys.executable, str(HERE / "speed" / "sliced.py"), str(path), "--level", LEVEL, *flags])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Networks of boxes side by side on the same tile, as `scan` runs them: python benchmarks/boxes_speed.py.
+"""Networks of boxes side by side on the same tile, as `scan` runs them.
 
-Weights are at random, for objects of 20 to 90 px; folded, channels last, both cores. Of each the fastest of
-some rounds in turns, after one that doesn't count.
+    python -m benchmarks.speed.box_networks
+
+Weights are at random, for objects of 20 to 90 px; folded, channels last, both cores. Counted is the fastest
+of some rounds in turns, after one that doesn't count.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import time
 import click
 import numpy as np
 import torch
-from measuring import machine, table
 
+from benchmarks.measuring import machine, table
 from ecodetect.bundle.file import Card, Scaling
 from ecodetect.runtime import torch_network
 
@@ -29,7 +31,7 @@ NETWORKS = (
 
 
 @click.command()
-@click.option("--side", default=768, show_default=True, help="Of the tile, px.")
+@click.option("--side", default=768, show_default=True, help="Side of the tile, px.")
 @click.option("--rounds", default=4, show_default=True)
 def main(side: int, rounds: int) -> None:
     """Measure."""

@@ -1,6 +1,6 @@
 """How many bytes of a cloud-optimised GeoTIFF a scan of 1 % of it fetches.
 
-    python benchmarks/cog_http.py /tmp/bench
+    python -m benchmarks.speed.cog_http /tmp/bench
 
 A server on loopback that knows ranges counts what it sends. The area of interest is a square in the middle;
 the result has to be that of the local file.
@@ -16,7 +16,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from measuring import cost_of, make_command, scan_command, table
+from benchmarks.measuring import cost_of, make_command, scan_command, table
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """From a clean checkout to a map: seconds of each step, and of `--help` of every command.
 
-    python benchmarks/first_minute.py
+    python -m benchmarks.speed.first_minute
 
 Installing takes as long as the network does; what is ours is the rest.
 """
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import HERE, cost_of, machine, table
+from benchmarks.measuring import HERE, cost_of, machine, table
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""What a GPU makes of a model: python benchmarks/gpu.py FOLDER [-m trees] [--size 8192].
+"""What a GPU makes of a model.
+
+    python -m benchmarks.speed.gpu FOLDER [-m trees] [--size 8192]
 
 The bare network on tiles of one size in several ways (one tile or eight at once, 32 or 16 bits, channels
 first or last, compiled), over a second and a half of each; then `scan` of a raster made in FOLDER, end to end
@@ -17,10 +19,10 @@ from typing import Any
 
 import click
 import torch
-from measuring import table
-from network_speed import SAMPLE, as_trained, make
 
 import ecodetect
+from benchmarks.measuring import table
+from benchmarks.speed.network import SAMPLE, as_trained, make
 from ecodetect.models import choosing as models
 from ecodetect.runtime import torch_network
 
@@ -57,8 +59,8 @@ class Busy:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-m", "--model", default="trees", show_default=True)
 @click.option("--image", type=click.Path(exists=True, path_type=Path), default=SAMPLE)
-@click.option("--size", type=int, default=8192, show_default=True, help="Of the raster, px.")
-@click.option("--side", type=int, default=1024, show_default=True, help="Of a tile, px.")
+@click.option("--size", type=int, default=8192, show_default=True, help="Side of the raster, px.")
+@click.option("--side", type=int, default=1024, show_default=True, help="Side of a tile, px.")
 @click.option("--compiled/--no-compiled", default=True, help="Compiling takes half a minute.")
 def main(folder: Path, model: str, image: Path, size: int, side: int, compiled: bool) -> None:
     """Measure."""

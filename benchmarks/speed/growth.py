@@ -1,7 +1,7 @@
 """What ten times as much costs: seconds of CPU and peak memory of whole processes, and the ratio of both.
 
-    python benchmarks/growth.py /tmp/bench
-    python benchmarks/growth.py /tmp/bench --parts points classes --most 100000
+    python -m benchmarks.speed.growth /tmp/bench
+    python -m benchmarks.speed.growth /tmp/bench --parts points classes --most 100000
 
 | part | what grows |
 | points, boxes, polygons | features: `evaluate` (as many on each side), `check`, `convert` |
@@ -33,10 +33,11 @@ import numpy as np
 import pyogrio
 import rasterio
 import shapely
-from measuring import Cost, cost_of, table
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.windows import Window
+
+from benchmarks.measuring import Cost, cost_of, table
 
 PARTS = ("points", "boxes", "polygons", "dense", "classes", "objects", "pictures", "wide")
 SUFFIXES = ("csv", "geojson", "gpkg")

@@ -1,4 +1,6 @@
-"""What `scan` costs beside its network: python network_speed.py FOLDER [-m trees] [--size 4096].
+"""What `scan` costs beside its network.
+
+    python -m benchmarks.speed.network FOLDER [-m trees] [--size 4096]
 
 A raster is made in FOLDER of mirrored copies of sample_data/dryland.tif (or of --image), at the model's GSD;
 a model that works in pixels sees them as it always does, reduced. It is scanned, the tiles that the network
@@ -26,7 +28,7 @@ from ecodetect.detectors.protocol import Scene
 from ecodetect.models import choosing as models
 from ecodetect.runtime import torch_network
 
-SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "dryland.tif"
 
 
 def make(folder: Path, image: Path, size: int, gsd: float) -> Path:

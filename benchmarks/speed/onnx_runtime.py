@@ -1,4 +1,6 @@
-"""What ONNX Runtime costs beside torch: python onnx_speed.py FOLDER [--threads 1] [--size 2048].
+"""What ONNX Runtime costs beside torch.
+
+    python -m benchmarks.speed.onnx_runtime FOLDER [--threads 1] [--size 2048]
 
 Two networks, the shipped `trees` and a yolo nano with random weights, are exported to FOLDER. The same tiles
 go through both runtimes as `scan` has them (torch: normalisation folded in, channels last), in turns. Then
@@ -19,15 +21,13 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.speed.network import SAMPLE, make
 from ecodetect import exporting
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card, Scaling
 from ecodetect.detectors import yolo
 from ecodetect.detectors.protocol import Scene
 from ecodetect.models import choosing as models
-
-sys.path.insert(0, str(Path(__file__).parent))
-from network_speed import SAMPLE, make
 
 _CODE = """
 import json, resource, sys, time
@@ -36,7 +36,7 @@ import ecodetect
 found = ecodetect.scan(sys.argv[1], model=sys.argv[2], workers=int(sys.argv[3]))
 print(json.dumps({"seconds": time.monotonic() - began, "found": len(found), "torch": "torch" in sys.modules,
     "cpu": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
-    # Of this program only: ru_maxrss begins with what the one that started it held.
+    # For this program only: ru_maxrss begins with what the one that started it held.
     "megabytes": int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1000}))
 """
 

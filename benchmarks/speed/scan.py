@@ -1,7 +1,7 @@
 """What a scan costs beside decoding, in seconds and seconds of CPU, start-up subtracted.
 
-    python benchmarks/speed.py /tmp/bench --size 20480
-    python benchmarks/speed.py /tmp/bench --sparse
+    python -m benchmarks.speed.scan /tmp/bench --size 20480
+    python -m benchmarks.speed.scan /tmp/bench --sparse
 
 | row | bar |
 | a detector that does nothing | CPU at most 1.3 times that of decoding every block once |
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from measuring import HERE, PLUGIN, Cost, best, cost_of, machine, make_command, scan_command, table
+from benchmarks.measuring import HERE, PLUGIN, Cost, best, cost_of, machine, make_command, scan_command, table
 
 CORES = os.cpu_count() or 1
 SMALL_PX = 512  # the raster whose scan is nothing but start-up
@@ -116,7 +116,7 @@ def _raster(given: argparse.Namespace, size: int, sparse: float | None = None) -
 
 
 def _decoding(path: Path, threads: int) -> Cost:
-    return cost_of([sys.executable, str(HERE / "decode.py"), str(path), "--threads", str(threads)])
+    return cost_of([sys.executable, str(HERE / "speed" / "decode.py"), str(path), "--threads", str(threads)])
 
 
 def _scan(path: Path, model: str, *flags: str, suffix: str = "geojson") -> Cost:
