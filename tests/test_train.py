@@ -326,6 +326,23 @@ def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is
     assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
 
 
+@pytest.mark.usefixtures("small")
+def test_a_training_killed_between_its_last_two_files_is_over(
+    ecodetect: Run, sample_data: Path, tmp_path: Path
+) -> None:
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    out, folder = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
+    flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
+    assert ecodetect("train", *pair, *flags).code == 0
+    right = out.read_bytes()
+    folder.mkdir()
+    (folder / checkpoint.LAST).write_bytes(b"what leads to the bundle that is there")
+    refused = ecodetect("train", *pair, *flags, "--resume")
+    assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
+    assert out.read_bytes() == right
+    assert not folder.exists()
+
+
 # -- what is derived from the data -------------------------------------------------------------------------
 
 

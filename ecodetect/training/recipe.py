@@ -138,6 +138,8 @@ def train(
         In one sentence, when something can't be read, brought together or trained.
     """
     folder = Path(f"{os.fspath(out)}.training")
+    if checkpoint.is_over(folder, Path(out)):
+        checkpoint.remove(folder)
     target = _writable(out, overwrite=overwrite or (resume and (folder / checkpoint.LAST).is_file()))
     curves = target.with_name(f"{target.stem}.curves.png")
     replaceable(curves, overwrite=overwrite)
