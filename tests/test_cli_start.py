@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -77,7 +78,7 @@ def test_the_command_is_what_the_table_says(name: str) -> None:
 def test_help_has_an_example_and_whole_sentences(name: str) -> None:
     command = main_module.cli.get_command(click.Context(main_module.cli), name)
     assert command is not None
-    text = command.help or ""
+    text = inspect.cleandoc(command.help or "")
     assert f"Examples:\n  ecodetect {name}" in text
     for option in command.params:
         if isinstance(option, click.Option):

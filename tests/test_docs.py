@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,7 +36,8 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 BOOK = ROOT / "benchmarks" / "README.md"
 PAGES = (README, BOOK, ROOT / "recipes" / "README.md", *sorted(DOCS.rglob("*.md")))
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Also within an item of a list, where it is indented.
+FENCE = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SAMPLES = "sample_data/"
 
 
@@ -73,7 +75,8 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in FENCE.findall(page.read_text(encoding="utf-8"))]
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [Block(language, textwrap.dedent(text)) for language, text in found]
 
 
 def command_lines(page: Path) -> list[list[str]]:

@@ -63,11 +63,12 @@ def main(folder: Path, seeds: int, epochs: int | None) -> None:
                     epochs=epochs,
                     augmentations=replace(NONE, **strengths(name)),
                 )
+            assert done.fitted is not None  # a network from scratch is trained step by step
             right.append(done.fitted.validation.recall)  # each picture has one answer
+            n = done.fitted.validation.n_truths
         every.append(float(np.mean(right)))
         rows.append([name, f"{np.mean(right):.3f}", f"{np.max(right):.3f}"])
         click.echo(f"{name}: {np.mean(right):.3f}", err=True)
-    n = done.fitted.validation.n_truths
     click.echo(f"{folder.name}: n = {n} pictures of validation, {seeds} seeds; {machine()}\n")
     click.echo(table(["set", "accuracy, mean", "best"], rows))
     click.echo(

@@ -41,7 +41,7 @@ def counts(images: list[Path], bundle: Path) -> dict[str, np.ndarray]:
             summaries, _ = ecodetect.scan_files(images, asked, f"{folder}/")
         found[f"peaks, threshold {threshold}"] = np.array([each.total for each in summaries])
     if summaries[0].expected is not None:
-        found["sum of the density"] = np.array([sum(each.expected.values()) for each in summaries])
+        found["sum of the density"] = np.array([sum((each.expected or {}).values()) for each in summaries])
     return found
 
 
@@ -106,6 +106,7 @@ def main(
                 click.echo(
                     f"seed {seed}, n {number}, {way}: MAE {errors[way][-1]:.2f}, bias {off.mean():+.2f}"
                 )
+            assert done.fitted is not None  # a heat map is trained step by step
             click.echo(
                 f"{len(where)} pictures with {there.sum():,} cells, F1 on the drawn ones"
                 f" {done.fitted.training.f1:.3f}, {time.monotonic() - began:.0f} s"

@@ -132,6 +132,7 @@ def _measured(folder: Path, way: dict[str, Any], seed: int, within: Length) -> d
         empty_images=True,
     )
     interval = found.intervals["f1"]
+    assert fitted is not None  # a heat map is trained step by step
     return {
         "f1": round(found.rates.f1, 4),
         "low": round(interval.low, 4),

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -40,6 +41,7 @@ from ecodetect.annotations.sample import Sample
 from ecodetect.training import loop, recipe, selection
 from ecodetect.training.case import begin
 from ecodetect.training.planning import plan_for, weights_are_learned
+from ecodetect.training.processes import Processes
 from ecodetect.training.selection import Found, Judged
 
 
@@ -85,17 +87,18 @@ def train(
         plan, seed=seed, mines=False, patience=10_000, workers=1, every=every, steps=every * epochs
     )
     click.echo(recipe._described(case.statistics, case.sides, network, plan, case.made))
-    samples = case.grounds[1]
+    samples: Any = case.grounds[1]
+    spacing = case.statistics.spacing_px
     facts = {
         "within_px": plan.within_px,
         "typical_px": case.statistics.size_px[1] if case.statistics.size_px else None,
-        "spacing_px": case.statistics.spacing_px[2],
+        "spacing_px": spacing[2] if spacing else None,
         "names": [case.gathered.sources[place.source].name for place in samples._places],
         "trained_on": case.statistics.objects,
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
     drawn = recipe._drawn(case, plan)
-    training = _Kept(case.detector, network, case.card, drawn, plan, folder, loop.Processes(), folder.name)
+    training = _Kept(case.detector, network, case.card, drawn, plan, folder, Processes(), folder.name)
     with loop._deterministic("cpu", seed):
         training.run(True, _Said(time.monotonic()))
 
@@ -125,7 +128,7 @@ class _Kept(loop._Training):
                 }
         target = self.folder / f"epoch-{self.step:06d}.npz"
         part = target.with_suffix(".part.npz")
-        np.savez_compressed(part, **arrays)
+        np.savez_compressed(part, allow_pickle=False, **arrays)
         part.replace(target)
         return selection.pooled([], 1)
 
@@ -174,7 +177,7 @@ class Piece:
         low = np.minimum(low, high - 1)
         shape = tuple((high - low)[::-1])
         counts = np.zeros((parts * parts, 1), np.int64)
-        np.add.at(counts, (selection._places(self.truths - low, shape, parts), 0), 1)
+        np.add.at(counts[:, 0], selection._places(self.truths - low, shape, parts), 1)
         label = np.zeros(len(self.score), np.int64)
         place = selection._places(self.xy - low, shape, parts)
         return Judged(self.score, label, self.is_true, place, counts)
@@ -399,8 +402,8 @@ def _nuclei(data: Path, folder: Path) -> None:
         rows = list(csv.DictReader(file))
     kinds: dict[str, dict[str, list[Path]]] = {}
     for row in rows:
-        groups = kinds.setdefault(row["kind"], {})
-        groups.setdefault(row["source_group"], []).append(data / row["image"])
+        by_source = kinds.setdefault(row["kind"], {})
+        by_source.setdefault(row["source_group"], []).append(data / row["image"])
     chosen = {
         0: {"fluo-256x256-small": 14, "fluo-360x360-large": 6, "tissue-purple-on-purple": 8},
         1: {"fluo-256x256-small": 14, "fluo-520x696": 4, "tissue-purple-on-white": 6},

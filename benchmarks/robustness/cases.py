@@ -46,7 +46,7 @@ def judged(code: int, err: str, out: Path, file: str) -> str:
     return "refuse" if not left else f"left behind: {left}"
 
 
-def rasters(folder: Path, only: str) -> int:
+def of_rasters(folder: Path, only: str) -> int:
     wrong = 0
     for row in rows(folder, only):
         with tempfile.TemporaryDirectory() as place:
@@ -62,7 +62,7 @@ def rasters(folder: Path, only: str) -> int:
     return wrong
 
 
-def annotations(folder: Path, only: str) -> int:
+def of_annotations(folder: Path, only: str) -> int:
     wrong = 0
     for row in rows(folder, only):
         with tempfile.TemporaryDirectory() as place:
@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="only files with this in their name")
     given = parser.parse_args()
-    wrong = {"rasters": rasters, "annotations": annotations}[given.kind](given.folder, given.only)
+    wrong = {"rasters": of_rasters, "annotations": of_annotations}[given.kind](given.folder, given.only)
     print(f"{wrong} rows differ")
     return 1 if wrong else 0
 

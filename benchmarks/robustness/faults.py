@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import learned
@@ -155,11 +155,11 @@ def small() -> Iterator[None]:
     loop.LOOKED_AT = loop.LIGHT_FROM = 4
     planning.LEAST_STEPS = planning.MOST_STEPS = 24
     planning.STEP_PX = 1
-    heatmap.DEFAULTS["network"] = learned.TINY
-    beginning.nearest = lambda sources: None  # type: ignore[assignment]
+    cast(dict[str, Any], heatmap.DEFAULTS)["network"] = learned.TINY
+    beginning.nearest = lambda sources: None
     torch.set_num_threads(1)
     # What each child would read again: the cards of our models, and the database of coordinate systems.
-    models.known = functools.cache(models.known)  # type: ignore[assignment]
+    models.known = functools.cache(models.known)
     models.opened("threshold")
     CRS.from_epsg(32630).to_wkt()
     gc.collect()
@@ -252,7 +252,7 @@ class Events:
             if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
         if any(
-            self._watched in str(each)
+            (self._watched or "") in str(each)
             for each in arguments[:2]
             if isinstance(each, (str, bytes, os.PathLike))
         ):

@@ -280,8 +280,8 @@ def _work(
 
     sandbox.enter()
     place = sandbox.place_file()
-    for number in (signal.SIGALRM, signal.SIGPROF):
-        faulthandler.register(number, place, all_threads=True, chain=True)
+    for late in (signal.SIGALRM, signal.SIGPROF):
+        faulthandler.register(late, place, all_threads=True, chain=True)
     faulthandler.enable(place)
     resource.setrlimit(resource.RLIMIT_AS, (_mapped() + ROOM, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -59,7 +59,7 @@ NODES: tuple[str, ...] = (
     *('["a","a"]', "[1e999]", "[-1,-1]", "[1,2,3,4]", '"' + "x" * 20_000 + '"', "1e8", "1e-8", "[1,2]", "3"),
     *(f'"{text.decode()}"' for text in OUTSIDE if b"<" not in text),
 )
-EXTREMES = (
+EXTREMES: tuple[int, ...] = (
     0,
     1,
     2,
@@ -80,7 +80,7 @@ EXTREMES = (
 EXTREMES += (0xFFFFFFFE, 0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 
 
-_TOO_SPOILT = (
+_TOO_SPOILT: tuple[type[Exception], ...] = (
     ValueError,
     LookupError,
     TypeError,
@@ -207,7 +207,7 @@ def _is_tiff(data: bytes) -> bool:
 
 
 # Tags that lead somewhere or set a size: more of them than of others.
-_TAGS = (
+_TAGS: tuple[int, ...] = (
     254,
     256,
     257,

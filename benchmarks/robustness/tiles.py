@@ -56,7 +56,7 @@ def _whole(raster: str) -> int:
     import rasterio
 
     with rasterio.open(raster) as dataset:
-        return max(dataset.width, dataset.height, 16)
+        return max(int(dataset.width), int(dataset.height), 16)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def main(folder: Path, model: str, image: Path, size: int, side: int, compiled: 
 def _bare(model: str, side: int, is_compiled: bool) -> Iterator[list[str]]:
     """The network alone, in all ways."""
     bundle = models.opened(model)
-    folded = torch_network.folded(as_trained(bundle))
+    if bundle is None:
+        raise click.UsageError(f"{model} is a kind of detector; name a trained model.")
+    folded: Any = torch_network.folded(as_trained(bundle))
     for batch in (1, 8):
         for bits, last, compiled in (
             (32, False, False),

@@ -346,13 +346,14 @@ def _written(path: Path, side: int, dtype: str, *, blocks: int = 512) -> rasteri
 def _shapes(xy: Floats, kind: str, random: np.random.Generator) -> NDArray[np.object_]:
     """Points, boxes of 8 to 14 px, or polygons of as much with twelve corners."""
     if kind == "points":
-        return shapely.points(xy)
+        return np.asarray(shapely.points(xy))
     half = random.uniform(4, 7, xy.shape)
     if kind == "boxes":
-        return shapely.box(*(xy - half).T, *(xy + half).T)
+        return np.asarray(shapely.box(*(xy - half).T, *(xy + half).T))
     turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     radius = half[:, :1] * random.uniform(0.8, 1, (len(xy), 12))
-    return shapely.polygons(xy[:, None] + np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=-1))
+    corners = xy[:, None] + np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=-1)
+    return np.asarray(shapely.polygons(corners))
 
 
 def _write_features(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -64,13 +65,14 @@ def as_trained(bundle: Bundle) -> torch.nn.Module:
 def main(folder: Path, model: str, image: Path, size: int, rounds: int) -> None:
     """Compare."""
     bundle = models.opened(model)
+    if bundle is None:
+        raise click.UsageError(f"{model} is a kind of detector; name a trained model.")
     card = bundle.card
     path = make(folder, image, size, card.gsd_m or 0.1)
     plain = as_trained(bundle)
     scene = Scene(card.bands, None, "uint8", (0.0, 255.0))
-    opened = detectors.build(
-        card.detector, scene, bundle=bundle
-    ).network  # the very one of `scan`: it is kept
+    detector: Any = detectors.build(card.detector, scene, bundle=bundle)
+    opened = detector.network  # the very one of `scan`: it is kept
     shapes: list[torch.Size] = []
     watch = opened.module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     ecodetect.scan(path, model=model)  # what is imported and allocated once, and the tiles

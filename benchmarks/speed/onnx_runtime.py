@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -61,7 +62,9 @@ def rates(paths: dict[str, Path], side: int, threads: int, rounds: int) -> dict[
     """Mpx per second and per second of CPU of each runtime on tiles, the best of rounds that alternate."""
     bands = models.card(paths["torch"]).bands
     scene = Scene(bands, (0.4, 0.4), "uint8", (0, 255))
-    opened = {name: models.build(path, scene, device="cpu", threads=threads) for name, path in paths.items()}
+    opened: dict[str, Any] = {
+        name: models.build(path, scene, device="cpu", threads=threads) for name, path in paths.items()
+    }
     batch = np.random.default_rng(0).random((1, len(bands), side, side), dtype=np.float32)
     best: dict[str, tuple[float, float]] = {}
     for number in range(rounds + 1):
@@ -70,7 +73,8 @@ def rates(paths: dict[str, Path], side: int, threads: int, rounds: int) -> dict[
             detector.network.run(batch)
             took = time.monotonic() - began[0], time.process_time() - began[1]
             if number:  # the first allocates
-                best[name] = tuple(map(min, took, best.get(name, took)))
+                before = best.get(name, took)
+                best[name] = min(took[0], before[0]), min(took[1], before[1])
     return {name: tuple(side**2 / 1e6 / seconds for seconds in each) for name, each in best.items()}
 
 
@@ -82,7 +86,9 @@ def rates(paths: dict[str, Path], side: int, threads: int, rounds: int) -> dict[
 @click.option("--rounds", type=int, default=3, show_default=True)
 def main(folder: Path, network: str | None, threads: int, size: int, rounds: int) -> None:
     """Compare."""
-    made = {"trees": models.opened("trees"), "yolo-nano": nano()}
+    trees = models.opened("trees")
+    assert trees is not None
+    made = {"trees": trees, "yolo-nano": nano()}
     for name, each in made.items():
         if network not in (None, name):
             continue

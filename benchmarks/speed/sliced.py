@@ -16,7 +16,7 @@ import numpy as np
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import table as detectors
-from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.grid import Grid, Window
 
 RGB = ("red", "green", "blue")
@@ -30,7 +30,7 @@ def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
     from ecodetect.runtime import torch_network
 
     held = bundle.read(path)
-    detector = detectors.build(held.card.detector, scene, bundle=held)
+    detector: Any = detectors.build(held.card.detector, scene, bundle=held)
     if not is_folded:
         module = importlib.import_module(f"ecodetect.detectors.{held.card.detector}").network(held.card)
         torch_network.load(module, held.weights, name=path)
@@ -56,6 +56,7 @@ def main() -> None:
     from sahi.slicing import slice_image
 
     scene = Scene(RGB, None, "uint8", (0.0, 255.0))
+    detector: Detector
     if given.model:
         detector = _of_bundle(given.model, scene, is_folded=given.folded)
     else:
@@ -65,7 +66,8 @@ def main() -> None:
         height, width = image.shape[:2]
         pixels = np.ascontiguousarray(np.moveaxis(image, -1, 0))
         chip = Chip(pixels, None, RGB, Window(0, 0, width, height), Grid(width, height))
-        return detector.detect([chip])[0]
+        (found,) = detector.detect([chip])
+        return found
 
     cuts = {
         "slice_height": given.slice,
@@ -79,7 +81,7 @@ def main() -> None:
         print(sum(map(len, boxes)))
         return
 
-    class Model(DetectionModel):
+    class Model(DetectionModel):  # type: ignore[misc]  # sahi has no types
         def load_model(self) -> None:
             self.category_mapping = {"0": "object"}
 
