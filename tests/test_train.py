@@ -23,7 +23,6 @@ from ecodetect.annotations.dataset import Statistics  # noqa: E402
 from ecodetect.annotations.sources import Source  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.formats import files as formats  # noqa: E402
 from ecodetect.metrics import Interval, Rates  # noqa: E402
 from ecodetect.models import choosing as models  # noqa: E402
@@ -442,10 +441,10 @@ def test_which_classes_only_validation_has() -> None:
 
 
 def test_a_folder_that_is_read_only_is_said_before_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecodetect.training import recipe
-
-    monkeypatch.setattr(recipe.os, "access", lambda *_: False)  # root may write everywhere
-    with pytest.raises(UserError, match="its folder is read-only"):
-        recipe._writable(tmp_path / "model.safetensors", overwrite=False)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    image, truth = sample_data / "cells.png", sample_data / "cells.csv"
+    done = ecodetect("train", image, truth, "-o", tmp_path / "model.safetensors")
+    assert done.code == 2
+    assert "its folder is read-only" in done.err
