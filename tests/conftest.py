@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Two test processes share two cores; set before the libraries are imported that read it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from command_line import Outcome, Run
