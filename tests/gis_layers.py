@@ -46,9 +46,16 @@ GRIDS = {
     "feet": Grid(500, 400, (0.5, 0.0, 6_000_000.0, 0.0, -0.5, 2_100_000.0), CRS.from_epsg(2227)),
 }
 KINDS = ("points", "boxes", "polygons")
+# Each kind on one grid, and polygons on all.
+KINDS_ON_GRIDS = [
+    pytest.param(name, kind, id=f"{name}-{kind}")
+    for name in GRIDS
+    for kind in KINDS
+    if kind == "polygons" or name == "rotated"
+]
 
 
-def shapes_px(kind: str, grid: Grid, count: int = 40) -> Any:
+def shapes_px(kind: str, grid: Grid, count: int = 20) -> Any:
     """Objects at known places in pixels, the first ones at the corners of the raster."""
     random = np.random.default_rng(7)
     xy = np.vstack([

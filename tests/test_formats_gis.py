@@ -15,7 +15,7 @@ import shapely
 from gis_layers import (
     COLUMNS,
     GRIDS,
-    KINDS,
+    KINDS_ON_GRIDS,
     METADATA,
     SUFFIXES,
     WITH_METADATA,
@@ -37,8 +37,7 @@ from ecodetect.grid import Affine6, Grid
 from ecodetect.layer import Layer, Stream
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(("name", "kind"), KINDS_ON_GRIDS)
 def test_objects_lie_in_their_place_for_other_readers(name: str, kind: str, tmp_path: Path) -> None:
     grid = GRIDS[name]
     layer = made_layer(shapes_px(kind, grid), grid)
@@ -201,7 +200,7 @@ def test_what_isnt_there_or_isnt_known(tmp_path: Path) -> None:
         formats.read(tmp_path / "a.doc")
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(sorted(GRIDS)),
     st.lists(

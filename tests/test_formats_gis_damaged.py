@@ -94,7 +94,7 @@ WHERE = st.one_of(st.just(1.0), st.floats(0, 1))
 def test_mutated_files_are_read_or_refused(
     suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(CHANGES, WHERE)
     def check(changes: Any, cut_at: float) -> None:
         assert_read_or_refused(tmp_path, suffix, mutated(SEEDS[suffix], changes, cut_at))
@@ -106,7 +106,7 @@ def test_mutated_files_are_read_or_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", sorted(SEEDS))
 def test_many_mutated_files_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
-    @settings(max_examples=2_000, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=500, suppress_health_check=list(HealthCheck))
     @given(CHANGES, WHERE)
     def check(changes: Any, cut_at: float) -> None:
         assert_read_or_refused(tmp_path, suffix, mutated(SEEDS[suffix], changes, cut_at))
@@ -136,7 +136,7 @@ ANY_FEATURE = st.one_of(
 )
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(st.lists(ANY_FEATURE, max_size=4), JSON)
 def test_geojson_of_any_values_is_read_or_refused(tmp_path: Path, features: Any, crs: Any) -> None:
     text = json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})

@@ -26,9 +26,9 @@ def all_bytes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["points", "polygons"])
 def test_the_same_features_give_the_same_bytes(kind: str, tmp_path: Path) -> None:
     grid = GRIDS["rotated"]
-    layer = made_layer(shapes_px(kind, grid, 500), grid)
+    layer = made_layer(shapes_px(kind, grid, 100), grid)
     first, second = tmp_path / "here", tmp_path / "some where" / "else"
-    for folder, name, batch in ((first, "a", 7), (second, "another name", 200)):
+    for folder, name, batch in ((first, "a", 7), (second, "another name", 60)):
         folder.mkdir(parents=True)
         for suffix in SUFFIXES:
             formats.write(folder / f"{name}{suffix}", made_stream(layer, batch=batch))
