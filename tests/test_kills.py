@@ -1,7 +1,7 @@
 """Scans killed at random moments: run again, they give the bytes of an undisturbed one and leave nothing.
 
 A few kills by default; `-m slow` does 15 of each format, $ECODETECT_KILLS another number.
-`benchmarks/kills.py` does it on a larger raster and with a disk that is full.
+`benchmarks/robustness/kills.py` does it on a larger raster and with a disk that is full.
 """
 
 from __future__ import annotations

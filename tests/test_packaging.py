@@ -84,7 +84,7 @@ def test_the_command_is_installed() -> None:
 def test_the_command_line_is_imported_by_one_name_only() -> None:
     """`import cli` works from the root of the tree, and makes second copies of the modules."""
     wrong = re.compile(r"^\s*(from|import) cli\b", re.MULTILINE)
-    folders = ("benchmarks", "cli", "docs", "ecodetect", "sample_data", "tests")
+    folders = ("benchmarks", "cli", "docs", "ecodetect", "recipes", "sample_data", "tests")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [str(path) for path in paths if wrong.search(path.read_text(encoding="utf-8"))] == []
 
