@@ -194,7 +194,7 @@ class Classifier(nn.Module):
 
 
 class Windowed(nn.Module):
-    """A classifier shown each window by itself.
+    """A classifier that sees each window alone.
 
     classifier : (n, B, window, window) to (n, K).
     window, step : in pixels; the step is the stride too, and as even or odd as the window.
