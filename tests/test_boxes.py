@@ -20,8 +20,8 @@ torch = pytest.importorskip("torch")
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.bundle.file import Card, Scaling  # noqa: E402
-from ecodetect.detectors import pyramids  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
+from ecodetect.detectors import torchvision_boxes  # noqa: E402
 from ecodetect.detectors.table import _module  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
@@ -216,14 +216,14 @@ def test_the_pyramid_fits_the_objects() -> None:
     rng = np.random.default_rng(0)
     for low, high, strides in ((6, 12, [4]), (20, 40, [8]), (6, 80, [4, 8, 16]), (60, 200, [16, 32])):
         sizes = rng.uniform(low, high, 300)
-        shape = pyramids.card_options("retinanet", sizes, {"network": {"kind": "resnet18", "depth": 4}})[
+        shape = torchvision_boxes.card_options("retinanet", sizes, {"network": {"kind": "resnet18", "depth": 4}})[
             "network"
         ]
         assert (shape["kind"], shape["strides"]) == ("resnet18", strides)
         assert len({len(level) for level in shape["anchors"]}) == 1
         nearest = np.abs(np.log(sizes[:, None] / np.concatenate(shape["anchors"]))).min(axis=1)
         assert np.exp(nearest).max() < 1.35
-    same = pyramids.card_options("ssd", np.full(5, 30.0))["network"]["anchors"]
+    same = torchvision_boxes.card_options("ssd", np.full(5, 30.0))["network"]["anchors"]
     assert same[0][0] < 30 < same[-1][-1]
 
 
@@ -246,12 +246,12 @@ def test_a_full_chip_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     told: list[bool] = []
     with caplog.at_level(logging.WARNING, "ecodetect"):
         for _ in range(2):
-            assert len(pyramids._told([rows], card, told)[0][0]) == 4
+            assert len(torchvision_boxes._told([rows], card, told)[0][0]) == 4
     (record,) = caplog.records
     assert "gives no more than 4 objects for a tile" in record.getMessage()
     rows[0, -1, 4] = 0.2
     assert not caplog.clear()
-    pyramids._told([rows], card, [])
+    torchvision_boxes._told([rows], card, [])
     assert not caplog.records
 
 

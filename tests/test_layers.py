@@ -37,7 +37,7 @@ LEARNED = {
     "detectors.heatmap",
     "detectors.mask_rcnn",
     "detectors.proposals",
-    "detectors.pyramids",
+    "detectors.torchvision_boxes",
     "detectors.retinanet",
     "detectors.sliding_window",
     "detectors.ssd",

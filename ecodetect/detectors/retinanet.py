@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.detectors import pyramids
+from ecodetect.detectors import torchvision_boxes
 from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, targets
 from ecodetect.detectors.protocol import Scene
-from ecodetect.detectors.pyramids import AUGMENTATIONS, Options, decode, losses, options_of
+from ecodetect.detectors.torchvision_boxes import AUGMENTATIONS, Options, decode, losses, options_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -46,20 +46,20 @@ def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
 def card_options(
     diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Options of the card of a network to be trained; see `pyramids.card_options`.
+    """Options of the card of a network to be trained; see `torchvision_boxes.card_options`.
 
     spacing_px : not used.
     """
-    return pyramids.card_options("retinanet", diameter_px, asked)
+    return torchvision_boxes.card_options("retinanet", diameter_px, asked)
 
 
 def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
 ) -> BoxDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
-    return pyramids.build(options, scene, bundle, network, cost=_COST, device=device, threads=threads)
+    return torchvision_boxes.build(options, scene, bundle, network, cost=_COST, device=device, threads=threads)
 
 
 def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
     """How much what is found depends on how a raster is cut; see `boxes.agreement`."""
-    return pyramids.measure_agreement(bundle, image, network)
+    return torchvision_boxes.measure_agreement(bundle, image, network)
