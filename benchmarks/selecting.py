@@ -78,7 +78,7 @@ def train(
     case = begin(
         paths, folder.name, model, None, backbone, None, "*/judged/*", seed, None, None, "", click.echo
     )  # fmt: skip
-    network = recipe._network(case.detector, case.card, case.start, backbone, None, click.echo)
+    network = recipe._network(case.kind, case.card, case.start, backbone, None, click.echo)
     plan = plan_for(case.statistics, case.card, case.start is not None, weights_are_learned(backbone, None))
     every = -(-steps // epochs)
     plan = replace(
@@ -95,7 +95,7 @@ def train(
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
     drawn = recipe._drawn(case, plan)
-    training = _Kept(case.detector, network, case.card, drawn, plan, folder, loop.Processes(), folder.name)
+    training = _Kept(case.kind, network, case.card, drawn, plan, folder, loop.Processes(), folder.name)
     with loop._deterministic("cpu", seed):
         training.run(True, _Said(time.monotonic()))
 

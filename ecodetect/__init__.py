@@ -5,6 +5,8 @@
 The map: every room in a line, each layer above all that it imports. A room is a folder or a file beside
 this one. The command line (`cli/`, installed as `ecodetect_cli`) stands above them all.
 
+testing          for tests of detectors, yours too: small ground and models, and what must hold
+
 scanning         search rasters and write what was found: tiles, memory estimate, journal, results, score maps
 inspection       facts about a raster, layer or model (`info`), and what training would see (`check`)
 
@@ -24,8 +26,9 @@ pictures         maps, sheets and thumbnails to look at
 region           the area of interest
 
 formats          vector formats: gis (GeoJSON, GeoPackage…), labels (COCO, YOLO, VOC…), tables (CSV)
-networks         torch modules and their losses
 runtime          inference: networks on CPU or GPU in torch, or in ONNX Runtime; checks of ONNX files
+
+networks         torch modules and their losses
 
 bundle           the model file, its card and footprint; how it sees a raster (bands, pixel size, values)
 

@@ -431,4 +431,4 @@ def test_a_folder_that_is_read_only_is_said_before_the_training(
 
     monkeypatch.setattr(recipe.os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(UserError, match="its folder is read-only"):
-        recipe._writable(tmp_path / "model.safetensors", overwrite=False)
+        recipe.check_writable(tmp_path / "model.safetensors", overwrite=False)

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors.protocol import Needs, Scene
+from ecodetect.detectors.protocol import Needs, Plain, Scene
 
-HAS_SCORE_MAP = True
 DECODED_MPX_PER_S = 90  # RGB in deflate, one core
 
 
@@ -113,3 +112,6 @@ def _compute(seconds: float) -> None:
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         cv2.GaussianBlur(image, (15, 15), 3)
+
+
+KIND = Plain(purpose=__doc__, options=Options, build=build, has_score_map=True)

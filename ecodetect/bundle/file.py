@@ -148,6 +148,16 @@ class Card:
         """Metres per pixel that rasters are read at; None: their own."""
         return metres_per_pixel(self.unit, self.gsd)
 
+    @property
+    def unit_per_px(self) -> float:
+        """How wide a pixel of the network's input is, in `unit`; 1 where rasters are read as they are."""
+        return self.gsd or 1.0
+
+    @property
+    def largest_px(self) -> float:
+        """Width of the largest object that it can report, in pixels of the network's input."""
+        return self.largest / self.unit_per_px
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, no NaN."""
         text = dataclasses.asdict(self)

@@ -17,7 +17,7 @@ from ecodetect.extras import check_installed
 from ecodetect.runtime.onnx_file import OnnxModel
 
 if TYPE_CHECKING:
-    from torch import nn
+    from ecodetect.networks.network import TrainableNetwork
 
 # Name of an output -> its channels, and its pixels per pixel of the input along an axis (1/8: a stride of 8).
 Outputs = Mapping[str, tuple[int, float]]
@@ -45,7 +45,7 @@ class Network(Protocol):
 
 def open_network(
     bundle: Bundle,
-    build: Callable[[], nn.Module],
+    build: Callable[[], TrainableNetwork],
     outputs: Outputs,
     *,
     device: str = "auto",
