@@ -19,7 +19,7 @@ from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as files  # noqa: E402
 from ecodetect.bundle.file import Scaling  # noqa: E402
 from ecodetect.chip import Chip  # noqa: E402
-from ecodetect.detectors import proposals, sliding_window  # noqa: E402
+from ecodetect.detectors import proposals, sliding_window, window_networks  # noqa: E402
 from ecodetect.detectors.learned import Wishes  # noqa: E402
 from ecodetect.detectors.learned_detector import LearnedDetector  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
@@ -72,7 +72,7 @@ def test_individuals_are_what_is_proposed_with_the_classifiers_score() -> None:
     assert nearest.min(axis=1).max() < 1.5
     image = detector.image_of(chip)
     made = model()
-    network = sliding_window.network(made.card).eval()
+    network = window_networks.network(made.card).eval()
     torch_network.load(network, made.weights, name="shrubs")
     for (x, y), score in zip(found.centres(), found.score, strict=True):
         left, top = round(x) - 32, round(y) - 32

@@ -92,8 +92,12 @@ def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WI
     wished: TrainingOptions = wishes.training or TrainingOptions()
     small, large = np.percentile(known, (5, 95))
     area = (_SMALLEST_SHARE * small) ** 2 * math.pi / 4
-    proposer: dict[str, Any] = {"name": wished.proposer, "smallest_px": round(_SMALLEST_SHARE * float(small), 2)}
-    proposer |= {"largest_px": round(2 * float(large), 2), "area_px": round(float(area), 2)}
+    proposer: dict[str, Any] = {
+        "name": wished.proposer,
+        "smallest_px": round(_SMALLEST_SHARE * float(small), 2),
+        "largest_px": round(2 * float(large), 2),
+        "area_px": round(float(area), 2),
+    }
     if wished.proposer == "threshold":
         proposer |= {"level": wished.level, "objects": wished.objects}
     return sliding_window.card_options(diameter_px, spacing_px, wishes) | {"proposer": proposer}
