@@ -87,7 +87,7 @@ def test_a_mask_becomes_the_outline_that_it_shows(box: tuple[float, float, float
 def test_a_box_without_a_mask_stays_one() -> None:
     box = np.array([[1.0, 2.0, 9.0, 8.0]])
     ((shapes, score, *_),) = mask_rcnn.outlined(
-        [np.empty(0), np.zeros((1, 1, 28, 28), np.float32)], [(box, np.ones(1), np.zeros(1, np.int64))]
+        [np.empty(0), np.zeros((1, 1, 28, 28), np.float32)], [Answer(box, np.ones(1), np.zeros(1, np.int64))]
     )
     assert shapes[0].equals(shapely.box(*box[0]))
     assert len(score) == 1
