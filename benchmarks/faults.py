@@ -151,7 +151,7 @@ def prepared(folder: Path) -> Path:
 @contextlib.contextmanager
 def small() -> Iterator[None]:
     """Scans of many units and trainings of few steps, in the parent and so in its children."""
-    layout._UNIT_PX = 96
+    layout.UNIT_PX = 96
     loop.LOOKED_AT = loop.LIGHT_FROM = 4
     planning.LEAST_STEPS = planning.MOST_STEPS = 24
     planning.STEP_PX = 1

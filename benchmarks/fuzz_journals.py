@@ -43,7 +43,7 @@ STOPPED: dict[str, tuple[str, tuple[str, ...], int, bool]] = {
 
 def make(folder: Path) -> dict[str, str]:
     """Journals of scans that were stopped, each beside its raster, with what the scan gives undisturbed."""
-    layout._UNIT_PX = TILE_PX
+    layout.UNIT_PX = TILE_PX
     opened = {}
     for name, (image, _, units, is_killed) in STOPPED.items():
         place = folder / name
@@ -150,7 +150,7 @@ def run(path: Path, chance: random.Random) -> None:
     place = path.parent
     name = (place / "which.txt").read_text()
     image, flags, _, _ = STOPPED.get(name, STOPPED["polygons-half"])
-    layout._UNIT_PX = TILE_PX
+    layout.UNIT_PX = TILE_PX
     os.chdir(place)
     before = path.read_bytes()
     is_ours = name != "foreign"

@@ -35,10 +35,14 @@ def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
         say_json(facts)
         return 0
     say(f"{facts['file']}")
-    lines = {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
-    for name, text in [*lines, *(("note", note.text) for note in notes)]:
+    for name, text in [*lines(facts), *(("note", note.text) for note in notes)]:
         say(f"  {name:<11} {text}")
     return 0
+
+
+def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What `describe` found, as lines: name and text."""
+    return {"raster": _raster, "layer": _layer, "model": _model}[facts["kind"]](facts)
 
 
 def _raster(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

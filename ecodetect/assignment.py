@@ -21,7 +21,7 @@ from ecodetect.grid import Floats
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-_DENSE_CELLS = 40_000  # tables of costs up to this size are solved as such
+DENSE_CELLS = 40_000  # tables of costs up to this size are solved as such
 _NOBODY = -1
 
 
@@ -45,7 +45,7 @@ def least(row: Rows, column: Rows, cost: Floats) -> Rows:
         one, other = (np.unique(side[each], return_inverse=True)[1] for side in (row, column))
         if one.max() > other.max():  # rows are the side that is matched whole
             one, other = other, one
-        is_small = (int(one.max()) + 1) * (int(other.max()) + 1) <= _DENSE_CELLS
+        is_small = (int(one.max()) + 1) * (int(other.max()) + 1) <= DENSE_CELLS
         picked.append(each[(_by_table if is_small else _by_paths)(one, other, cost[each])])
     return np.concatenate(picked)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ecodetect.runtime.torch_network import Network
 
-_MOST_OFF = 1e-4  # of the largest value of an output
+MOST_OFF = 1e-4  # of the largest value of an output
 _INPUT = "image"
 
 
@@ -109,10 +109,10 @@ def export(
     shown = len(card.classes) if "reg_output_scaling" in facts else None
     content = _in_onnx(network, len(card.bands), tile_px, facts, shown)
     difference, relative = _difference(content, network, card, tile_px, shown)
-    if not relative <= _MOST_OFF:
+    if not relative <= MOST_OFF:
         raise UserError(
             f"'{card.name}' can't be exported: ONNX Runtime's answers differ from torch's by {relative:.2g}"
-            f" of the largest value, and {_MOST_OFF:g} is allowed."
+            f" of the largest value, and {MOST_OFF:g} is allowed."
         )
     try:
         write_whole(path, content, replace=overwrite)

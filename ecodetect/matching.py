@@ -29,12 +29,12 @@ Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _ROUNDING = 1e-9  # a pair at the limit but for rounding is a pair
-_MOST_PAIRS = 10_000_000  # some 200 bytes each, and minutes where all hang together
-_MOST_MEETING = 50_000_000  # shapes that overlap are measured at some 200,000 a second
-_PAIRS_AT_ONCE = 50_000_000  # that a batch may find at the most
-_SHAPES_AT_ONCE = 200_000
-_COUNTED_AT_ONCE = 10_000
-_DENSE_CELLS = 40_000  # in larger tables of costs nearly all is empty: they are solved without one
+MOST_PAIRS = 10_000_000  # some 200 bytes each, and minutes where all hang together
+MOST_MEETING = 50_000_000  # shapes that overlap are measured at some 200,000 a second
+PAIRS_AT_ONCE = 50_000_000  # that a batch may find at the most
+SHAPES_AT_ONCE = 200_000
+COUNTED_AT_ONCE = 10_000
+DENSE_CELLS = 40_000  # in larger tables of costs nearly all is empty: they are solved without one
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -220,9 +220,9 @@ def _common_areas(some: Geometries, others: Geometries) -> Iterator[tuple[Rows, 
     met = 0
     for one, other in _meeting(some, others):
         met += len(one)
-        if met > _MOST_MEETING:
+        if met > MOST_MEETING:
             raise UserError(
-                f"More than {_MOST_MEETING:,} pairs of shapes overlap, too many to measure each; judge a part"
+                f"More than {MOST_MEETING:,} pairs of shapes overlap, too many to measure each; judge a part"
                 " of the ground (--area), or compare positions (--within)."
             )
         common = shapely.area(shapely.intersection(some[one], others[other]))
@@ -239,12 +239,12 @@ def _meeting(
     if not len(some) or not len(others):
         return
     tree = shapely.STRtree(others)
-    size = max(1, _PAIRS_AT_ONCE // len(others))  # all with all others can be held
+    size = max(1, PAIRS_AT_ONCE // len(others))  # all with all others can be held
     for start in range(0, len(some), size):
         rows = slice(start, start + size)
         one, other = tree.query(some[rows], predicate, None if distance is None else distance[rows])
-        for first in range(0, len(one), _SHAPES_AT_ONCE):
-            part = slice(first, first + _SHAPES_AT_ONCE)
+        for first in range(0, len(one), SHAPES_AT_ONCE):
+            part = slice(first, first + SHAPES_AT_ONCE)
             yield one[part].astype(np.int64) + start, other[part].astype(np.int64)
 
 
@@ -254,21 +254,21 @@ def _sparing(tree: cKDTree, truths: Floats, reach: Floats, criterion: str) -> It
     Raises UserError for more pairs than can be compared.
     """
     number = 0
-    for start in range(0, len(truths), _COUNTED_AT_ONCE):
-        rows = slice(start, min(start + _COUNTED_AT_ONCE, len(truths)))
+    for start in range(0, len(truths), COUNTED_AT_ONCE):
+        rows = slice(start, min(start + COUNTED_AT_ONCE, len(truths)))
         counts = tree.query_ball_point(truths[rows], reach[rows], return_length=True)
         number += int(counts.sum())
         _check_number(number, criterion)
-        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _SHAPES_AT_ONCE)) + 1
+        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // SHAPES_AT_ONCE)) + 1
         ends = [*(start + cuts).tolist(), rows.stop]
         yield from (slice(*each) for each in pairwise([start, *ends]))
 
 
 def _check_number(number: int, criterion: str) -> None:
     """Raise UserError for more pairs than can be compared with each other."""
-    if number > _MOST_PAIRS:
+    if number > MOST_PAIRS:
         raise UserError(
-            f"More than {_MOST_PAIRS:,} pairs of a detection and an annotation fit ({criterion}), too many to"
+            f"More than {MOST_PAIRS:,} pairs of a detection and an annotation fit ({criterion}), too many to"
             " tell who is who; take a narrower criterion (--within), or judge a part of the ground (--area)."
         )
 
@@ -372,7 +372,7 @@ def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
     _, column = np.unique(truth, return_inverse=True)
     n, m = int(row.max()) + 1, int(column.max()) + 1
     far = min(n, m) + 1.0  # one pair more is worth more than all nearness
-    if n * m > _DENSE_CELLS:
+    if n * m > DENSE_CELLS:
         return assignment.least(row, column, cost)
     table = np.full((n, m), far)
     table[row, column] = cost

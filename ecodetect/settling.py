@@ -18,8 +18,8 @@ from ecodetect.grid import Floats
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-_PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at some 100 MB
-_PAIRS_HELD = 10_000_000  # and that of what is found at some 300 MB
+PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at some 100 MB
+PAIRS_HELD = 10_000_000  # and that of what is found at some 300 MB
 _CELLS_EACH = 16  # that a box may lie in, in the mean
 
 
@@ -134,10 +134,10 @@ def _decide(
 def _best(rest: Indices, rank: Indices, search: Floats) -> tuple[Indices, _Cells]:
     """The best of the rest, as many as have pairs that can be held; ascending. And their cells."""
     best, cells = rest, _Cells(search[rest])
-    if cells.number > _PAIRS_HELD:
+    if cells.number > PAIRS_HELD:
         order = rest[np.argsort(rank[rest])]
-        while cells.number > _PAIRS_HELD:
-            share = 0.9 * (_PAIRS_HELD / cells.number) ** 0.5
+        while cells.number > PAIRS_HELD:
+            share = 0.9 * (PAIRS_HELD / cells.number) ** 0.5
             best = np.sort(order[: max(1, int(share * len(best)))])
             cells = _Cells(search[best])
     return best, cells
@@ -265,7 +265,7 @@ class _Cells:
         if not self.number:
             return
         cut = np.searchsorted(
-            np.cumsum(self._counts), np.arange(_PAIRS_AT_ONCE, self.number + _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
+            np.cumsum(self._counts), np.arange(PAIRS_AT_ONCE, self.number + PAIRS_AT_ONCE, PAIRS_AT_ONCE)
         )
         begin = 0
         for end in np.unique(np.minimum(cut + 1, len(self._counts))):

@@ -62,7 +62,7 @@ class Interrupted:
 
 def small_units() -> Any:
     """While it lasts, units are so small that even a little raster has many."""
-    return patch.object(layout, "_UNIT_PX", 96)
+    return patch.object(layout, "UNIT_PX", 96)
 
 
 def interrupted(images: list[Path], folder: Path, *, after: int, model: str = "threshold") -> Interrupted:

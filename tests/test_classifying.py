@@ -194,7 +194,7 @@ def test_each_window_is_cut_from_the_ground_about_its_place(
 ) -> None:
     xy = np.array(places)
     with open_raster(raster) as opened, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecodetect.classification.answering._CELL_PX", cell)
+        patch.setattr("ecodetect.classification.answering.CELL_PX", cell)
         sight = Sight.of(open_classifier([species]).members[0], opened)
         seen = np.zeros(len(xy), np.int64)
         for rows, images, there in sight.windows(opened, xy):
@@ -214,7 +214,7 @@ def test_ground_is_read_in_pieces_however_many_objects_there_are(
     from ecodetect.classification import answering as classifiers
     from ecodetect.raster.reading import Raster
 
-    monkeypatch.setattr(classifiers, "_CELL_PX", 100)
+    monkeypatch.setattr(classifiers, "CELL_PX", 100)
     read = Raster.read
     sizes: list[int] = []
 

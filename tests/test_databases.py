@@ -134,7 +134,7 @@ def test_a_view_without_end_has_one_and_the_layer_beside_it_is_read(
 ) -> None:
     add_view(crowns, "endless", sql)
     assert len(formats.read(crowns)) == 2
-    monkeypatch.setattr("ecodetect.formats.gis.arrow_parts._ALWAYS", 1 << 20)
+    monkeypatch.setattr("ecodetect.formats.gis.arrow_parts.ALWAYS_BYTES", 1 << 20)
     with pytest.raises(LayerError, match=says), guard.timeout(2):
         formats.read(f"{crowns}|layername=endless")
     assert len(formats.read(crowns)) == 2

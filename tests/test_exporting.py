@@ -203,7 +203,7 @@ def test_what_can_not_be_exported(
 def test_other_answers_are_not_written(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "_off", lambda one, two: 0.1)
+    monkeypatch.setattr(exporting, "MOST_OFF", -1.0)
     with pytest.raises(UserError, match="answers differ"):
         exporting.export(pair[0], tmp_path / "never.onnx")
     assert list(tmp_path.iterdir()) == []

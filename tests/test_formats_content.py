@@ -233,8 +233,8 @@ def test_what_was_written_is_read_in_pieces_as_it_is_read_whole(tmp_path, monkey
         whole = formats.read(path, grid=grid, image="ortho.tif")
     except LayerError as refused:
         pytest.skip(str(refused))
-    monkeypatch.setattr(geojson, "_PIECE", 2)
-    monkeypatch.setattr(table, "_PIECE", 2)
+    monkeypatch.setattr(geojson, "PIECE", 2)
+    monkeypatch.setattr(table, "PIECE", 2)
     pieces = list(formats.read_pieces(path, grid=grid, image="ortho.tif"))
     assert len(pieces) == (3 if suffix in (".csv", ".tsv", ".geojson", ".geojsonl", ".geojsons") else 1)
     geometry = np.concatenate([piece.in_pixels(grid) for piece in pieces])

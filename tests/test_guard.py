@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from ecodetect_cli.main import main
 
 from ecodetect.errors import LayerError, RasterError, UserError
-from ecodetect.guarding import guard, guarded
+from ecodetect.guarding import guard
 
 HERE = f"{Path(__file__).stem}:"
 
@@ -52,6 +53,13 @@ def chatter() -> int:
     os.write(2, b"to standard error")
     print("more of it", flush=True)
     return os.getpid()
+
+
+def start_no_threads() -> None:
+    def start(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to start watchdog thread")
+
+    faulthandler.dump_traceback_later = start
 
 
 def squares(count: int) -> Iterator[bytes]:
@@ -105,13 +113,10 @@ def test_a_library_of_tables_leaves_the_memory_to_the_file() -> None:
     assert guard.call(HERE + "arrow_and_more", about="crowns.gpkg") == 1000 + (700 << 20)
 
 
-def test_no_memory_for_a_thread_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(*_: object, **__: object) -> None:
-        raise RuntimeError("unable to start watchdog thread")
-
-    monkeypatch.setattr("faulthandler.dump_traceback_later", start)
-    with pytest.raises(MemoryError):
-        guarded._end_within(1.0)
+def test_no_memory_for_a_thread_is_no_memory() -> None:
+    guard.call(HERE + "start_no_threads", about="a.h5")
+    with pytest.raises(LayerError, match=r"^b\.gpkg takes more than 1 GB of memory"):
+        guard.call("os:getpid", about="b.gpkg", error=LayerError)
 
 
 def test_a_stream_without_end_ends_too() -> None:
@@ -196,7 +201,7 @@ def test_the_command_line_gives_a_file_more_or_less_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = []
-    monkeypatch.setattr(guard, "call", lambda *_, **__: limits.append(guard._limit(0)) or "AAIGrid")
+    monkeypatch.setattr(guard, "call", lambda *_, **__: limits.append(guard.limit_s()) or "AAIGrid")
     grid = tmp_path / "a.asc"
     grid.write_text("ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n3 4\n", encoding="ascii")
     assert main(["info", str(grid), "--timeout", "7"]) == 0

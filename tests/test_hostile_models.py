@@ -122,11 +122,11 @@ def refused(made: Any, facts: dict[str, Any], way: Any, value: Any) -> bool:
 
 
 def test_whatever_a_card_says_it_is_described_or_refused_in_a_sentence() -> None:
-    from ecodetect_cli.info import _model
+    from ecodetect_cli.info import lines
 
     def told(facts: dict[str, Any]) -> None:
         card = dataclasses.asdict(read(facts))
-        list(_model({"card": card, "parameters": 1, "hash": "x", "megabytes": 1.0}))
+        list(lines({"kind": "model", "card": card, "parameters": 1, "hash": "x", "megabytes": 1.0}))
         json.dumps(card, ensure_ascii=False).encode()
 
     facts = facts_of(whole().card)

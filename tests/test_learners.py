@@ -196,7 +196,7 @@ def test_many_rows_are_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     forest = grown(1)
     x = np.random.default_rng(0).normal(size=(101, 4))
     whole = forest.probability(x)
-    monkeypatch.setattr(learners, "_AT_ONCE", 40)
+    monkeypatch.setattr(learners, "VALUES_AT_ONCE", 40)
     assert np.array_equal(forest.probability(x), whole)
     assert forest.probability(x[:0]).shape == (0, 3)
 

@@ -95,12 +95,12 @@ def test_a_box_without_a_mask_stays_one() -> None:
 
 def test_points_boxes_and_polygons_have_outlines(tmp_path: Path) -> None:
     """A polygon is its own, a box the box, a point with a radius the circle, any other point none."""
-    from ecodetect.annotations.dataset import _outlines
+    from ecodetect.annotations.dataset import outlines_of
 
     square = shapely.box(2, 2, 6, 6)
     shapes = np.array([SHAPES[0], square, shapely.Point(10, 10), shapely.Point(20, 20)], dtype=object)
     boxes = np.array([[0.0] * 4, [2, 2, 6, 6], [7, 7, 13, 13], [np.nan] * 4])
-    made = _outlines(shapes, boxes)
+    made = outlines_of(shapes, boxes)
     assert made[0].equals(SHAPES[0])
     assert made[1].equals(square)
     assert made[2].area == pytest.approx(np.pi * 9, rel=0.02)

@@ -87,7 +87,7 @@ def test_groups_with_and_without_a_table_equal_one_large_table(
     there = rng.uniform(0, 60, (200, 2))
     found = there[:170] + rng.normal(0, 3, (170, 2))
     candidates = distance(found, there, 6.0)
-    monkeypatch.setattr(matching, "_DENSE_CELLS", cells)
+    monkeypatch.setattr(matching, "DENSE_CELLS", cells)
     best = matching.assign(candidates)
     assert_one_to_one(best, candidates)
     table = np.full((170, 200), 1e4)
@@ -225,7 +225,7 @@ def test_a_large_group_is_matched_as_a_table_of_it(seed: int, has_ties: bool, ce
     row, column = (np.unique(side, return_inverse=True)[1] for side in np.nonzero(there))
     cost = rng.integers(0, 4, len(row)) / 4 if has_ties else rng.random(len(row))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assignment, "_DENSE_CELLS", cells)
+        patch.setattr(assignment, "DENSE_CELLS", cells)
         picked = assignment.least(row, column, cost)
     table = np.full((row.max() + 1, column.max() + 1), 100.0)
     table[row, column] = cost
@@ -236,8 +236,8 @@ def test_a_large_group_is_matched_as_a_table_of_it(seed: int, has_ties: bool, ce
 
 
 def test_too_many_pairs_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "_MOST_PAIRS", 99)
-    monkeypatch.setattr(matching, "_MOST_MEETING", 99)
+    monkeypatch.setattr(matching, "MOST_PAIRS", 99)
+    monkeypatch.setattr(matching, "MOST_MEETING", 99)
     dense = np.random.default_rng(0).uniform(0, 1, (10, 2))
     boxes = shapes(*((x, y, x + 9, y + 9) for x, y in dense.tolist()))
     assert len(distance(dense, dense[:9], 2.0)) == 90
@@ -267,6 +267,6 @@ def test_pairs_are_the_same_however_many_are_looked_for_at_once(
 
     at_once = every()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_PAIRS_AT_ONCE", "_SHAPES_AT_ONCE", "_COUNTED_AT_ONCE"):
+        for name in ("PAIRS_AT_ONCE", "SHAPES_AT_ONCE", "COUNTED_AT_ONCE"):
             patch.setattr(matching, name, 1)
         assert every() == at_once

@@ -56,7 +56,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in the place of that with our own models."""
     folder = tmp_path / "shelf"
     folder.mkdir()
-    monkeypatch.setattr(models, "_FOLDER", folder)
+    monkeypatch.setattr(models, "FOLDER", folder)
     return folder
 
 

@@ -174,5 +174,5 @@ def test_as_many_proposals_for_an_area_in_chips_to_learn_from_as_in_tiles_to_sca
         with torch.no_grad():
             network(images, targets if use == "training" else None)
         proposer = network.model.rpn
-        kept[use] = np.array([proposer._pre_nms_top_n[use], proposer._post_nms_top_n[use]]) / side**2
+        kept[use] = np.array([proposer.pre_nms_top_n(), proposer.post_nms_top_n()]) / side**2
     np.testing.assert_allclose(kept["training"], kept["testing"], rtol=0.01)

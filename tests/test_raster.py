@@ -299,8 +299,10 @@ def test_pages_after_the_first_are_said(tmp_path: Path) -> None:
         path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8", append_subdataset=True
     ) as dataset:
         dataset.write(noise(1, 9, 9))
+    with rasterio.open(path) as dataset:
+        is_paged = bool(dataset.subdatasets)
     with open_raster(path) as raster:
-        if raster._dataset.subdatasets:
+        if is_paged:
             assert any("2 pages" in str(note) for note in raster.notes)
 
 
@@ -346,7 +348,7 @@ def test_strips_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with open_raster(path) as raster:
         grid = raster.grid.resampled(0.37)
         at_once = whole(raster, grid=grid)
-        monkeypatch.setattr("ecodetect.raster.reading._STRIP_VALUES", 5000)
+        monkeypatch.setattr("ecodetect.raster.reading.STRIP_VALUES", 5000)
         np.testing.assert_array_equal(whole(raster, grid=grid).pixels, at_once.pixels)
 
 
@@ -373,12 +375,11 @@ def test_overviews_are_used_if_they_hold_means(
     with open_raster(path) as raster:
         grid = raster.grid.resampled(0.8)
         chip = whole(raster, grid=grid)
-        dataset_read, _, _ = raster._level(grid)
-        assert (dataset_read.width < 512) == helps
     bare = write(tmp_path / "bare.tif", pixels)
     with open_raster(bare) as raster:
         exact = whole(raster, grid=grid)
-    assert np.abs(chip.pixels.astype(int) - exact.pixels).max() <= (2 if helps else 0)
+    off = np.abs(chip.pixels.astype(int) - exact.pixels)
+    assert 0 < off.max() <= 2 if helps else off.max() == 0  # means of means are rounded twice
 
 
 def test_a_grid_of_another_raster_is_refused(tmp_path: Path) -> None:

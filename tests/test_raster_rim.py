@@ -130,7 +130,7 @@ def test_fillings_are_found_with_their_share(
     path = write(tmp_path / "a.tif", filled(255, inside), **layout)
     share = float((~inside).mean())
     for whole_px, tolerance in ((1 << 30, 1e-9), (0, 0.02)):
-        monkeypatch.setattr(rim, "_WHOLE_PX", whole_px)
+        monkeypatch.setattr(rim, "WHOLE_PX", whole_px)
         with open_raster(path) as raster:
             if shape == "none":
                 assert raster.fill is None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
+import psutil
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
 from ecodetect.grid import Window
 from ecodetect.layer import Layer, Stream
-from ecodetect.raster.reading import open_raster
+from ecodetect.raster.reading import Raster, open_raster
 from ecodetect.sizes import Length
 
 BOXES = [(10, 10, 30, 26), (60, 40, 80, 60), (70, 90, 90, 110), (20, 80, 44, 100)]
@@ -442,7 +444,7 @@ def test_windows_that_boxes_meet_are_those_that_meet_one_by_one(seed: int, size:
     corner = rng.integers(-20, 120, (rng.integers(0, 8), 2)) / 2
     boxes = np.hstack([corner, corner + rng.integers(1, 40, corner.shape) / 2])
     columns, rows = list(range(-7, 50, step)), list(range(3, 40, step))
-    met = dataset._met_by_boxes(boxes, columns, rows, size)
+    met = dataset.met_by_boxes(boxes, columns, rows, size)
     one_by_one = [
         [
             any(shapely.box(x, y, x + size, y + size).intersects(shapely.box(*box)) for box in boxes)
@@ -453,14 +455,28 @@ def test_windows_that_boxes_meet_are_those_that_meet_one_by_one(seed: int, size:
     assert met.tolist() == one_by_one
 
 
-def test_a_copy_in_another_process_reads_the_same(scene: tuple[Path, Path]) -> None:
+def test_a_copy_in_another_process_reads_the_same(
+    scene: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = Dataset(gather(scene).sources, plain())
     place = Place(0, Window(3, 5, 40, 40))
     here = data.chip(place)
     there = pickle.loads(pickle.dumps(data)).chip(place)
     assert np.array_equal(here.image, there.image)
-    data._process = os.getpid() + 1  # as after a fork
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as after a fork
     assert np.array_equal(data.chip(place).image, here.image)
+
+
+def watched_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Grows by width and height of each window that is read from now on."""
+    reading, read = Raster.read, []
+
+    def watched(self: Raster, window: Window, *rest: Any) -> Any:
+        read.append((window.width, window.height))
+        return reading(self, window, *rest)
+
+    monkeypatch.setattr(Raster, "read", watched)
+    return read
 
 
 def test_large_rasters_are_read_window_by_window(
@@ -469,10 +485,14 @@ def test_large_rasters_are_read_window_by_window(
     sources = gather(scene).sources
     place = Place(0, Window(-3, 5, 40, 140))
     kept = Dataset(sources, plain()).chip(place)
-    monkeypatch.setattr("ecodetect.annotations.dataset._KEPT_RASTER_PX", 100)
-    read = Dataset(sources, plain())
-    assert np.array_equal(read.chip(place).image, kept.image)
-    assert not read._pixels
+    monkeypatch.setattr("ecodetect.annotations.dataset.KEPT_RASTER_PX", 100)
+    read = watched_reads(monkeypatch)
+    assert np.array_equal(Dataset(sources, plain()).chip(place).image, kept.image)
+    assert read == [(40, 140)]
+
+
+def open_files(folder: Path) -> set[str]:
+    return {file.path for file in psutil.Process().open_files() if Path(file.path).is_relative_to(folder)}
 
 
 def test_few_rasters_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,13 +502,15 @@ def test_few_rasters_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, points in POINTS.items():
         write_points(tmp_path / "points" / f"{name}.csv", points)
     data = Dataset(gather([tmp_path]).sources, plain(classes=("object",)))
+    read = watched_reads(monkeypatch)
+    places = data.places(48)
     for _ in range(2):
-        for place in data.places(48):
+        for place in places:
             data.chip(place)
-    assert len(data._open) == 2
-    assert len(data._pixels) <= 2
+    assert len(read) == 2 * len({place.source for place in places})  # none is kept until its turn comes again
+    assert len(open_files(tmp_path)) == 2
     data.close()
-    assert not data._open
+    assert not open_files(tmp_path)
 
 
 def test_statistics(scene: tuple[Path, Path]) -> None:

@@ -134,7 +134,7 @@ def opened(path: Path) -> NDArray[np.float32]:
 
 @pytest.fixture(autouse=True)
 def _many_units_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_UNIT_PX", 96)
+    monkeypatch.setattr(layout, "UNIT_PX", 96)
     monkeypatch.setattr(score_maps, "BLOCK", 64)
 
 
@@ -317,11 +317,12 @@ def test_a_folder_with_a_map_in_it_is_scanned_without_it(model: str, tmp_path: P
     image = raster(tmp_path / "a.tif")
     mapped(image, model, tmp_path / "map.tif")
     # With so many blocks that what says whose it is lies far behind them.
-    score_maps.write(tmp_path / "large.tif", [], Grid(3001, 2999), ("a",), {})
+    score_maps.write(tmp_path / "large.tif", [], Grid(3001, 2999, (2, 0, 0, 0, 2, 0)), ("a",), {})
+    with rasterio.open(tmp_path / "large.tif") as file:
+        like = file.profile
     for kind in ({"bigtiff": "yes"}, {"bigtiff": "yes", "endianness": "big"}, {"endianness": "big"}):
         path = tmp_path / f"{'-'.join(kind.values())}.tif"
-        profile = {**score_maps._profile(Grid(3001, 2999, (2, 0, 0, 0, 2, 0)), 1), **kind}
-        with rasterio.open(path, "w", **profile) as file:
+        with rasterio.open(path, "w", **{**like, **kind}) as file:
             file.update_tags(TIFFTAG_SOFTWARE="ecodetect")
     summaries, failures = scan_files([tmp_path], Settings(model="threshold"))
     assert [summary.sources for summary in summaries] == [("a.tif",)]
@@ -377,11 +378,11 @@ def test_empty_blocks_take_no_room_and_a_file_without_its_end_is_seen(tmp_path: 
         there = [file.get_tag_item(f"BLOCK_OFFSET_{x}_0", "TIFF", bidx=1) is not None for x in range(4)]
     assert there == [True, False, True, False]
     whole = out.read_bytes()
-    score_maps._check_whole(out, [2, 4, 8])
+    score_maps.check_whole(out, [2, 4, 8])
     for missing in (1, 1000, len(whole) // 2):
         out.write_bytes(whole[:-missing])
         with pytest.raises(Exception, match=r"end is missing|open overview"):
-            score_maps._check_whole(out, [2, 4, 8])
+            score_maps.check_whole(out, [2, 4, 8])
 
 
 def test_a_map_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:

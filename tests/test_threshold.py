@@ -150,7 +150,7 @@ def test_what_lies_at_or_below_a_level_is_told_by_the_rounded_means(dtype: Any, 
 def test_a_level_is_looked_for_only_near_what_lies_on_its_other_side(
     ground: int, object_: int, place: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filtering, "_STRIP_VALUES", 1)  # several strips
+    monkeypatch.setattr(filtering, "STRIP_VALUES", 1)  # several strips
     image = np.full((200, 80), ground, np.uint8)
     image[place] = image[place[0] // 2, place[1] // 2] = object_
     for valid in (None, holes(3, image.shape)):

@@ -23,7 +23,6 @@ from ecodetect.annotations.dataset import Statistics  # noqa: E402
 from ecodetect.annotations.sources import Source  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.formats import files as formats  # noqa: E402
 from ecodetect.metrics import Interval, Rates  # noqa: E402
 from ecodetect.models import choosing as models  # noqa: E402
@@ -326,6 +325,23 @@ def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is
     assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
 
 
+@pytest.mark.usefixtures("small")
+def test_a_training_killed_between_its_last_two_files_is_over(
+    ecodetect: Run, sample_data: Path, tmp_path: Path
+) -> None:
+    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    out, folder = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
+    flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
+    assert ecodetect("train", *pair, *flags).code == 0
+    right = out.read_bytes()
+    folder.mkdir()
+    (folder / checkpoint.LAST).write_bytes(b"what leads to the bundle that is there")
+    refused = ecodetect("train", *pair, *flags, "--resume")
+    assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
+    assert out.read_bytes() == right
+    assert not folder.exists()
+
+
 # -- what is derived from the data -------------------------------------------------------------------------
 
 
@@ -425,10 +441,10 @@ def test_which_classes_only_validation_has() -> None:
 
 
 def test_a_folder_that_is_read_only_is_said_before_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecodetect.training import recipe
-
-    monkeypatch.setattr(recipe.os, "access", lambda *_: False)  # root may write everywhere
-    with pytest.raises(UserError, match="its folder is read-only"):
-        recipe.check_writable(tmp_path / "model.safetensors", overwrite=False)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    image, truth = sample_data / "cells.png", sample_data / "cells.csv"
+    done = ecodetect("train", image, truth, "-o", tmp_path / "model.safetensors")
+    assert done.code == 2
+    assert "its folder is read-only" in done.err

@@ -7,7 +7,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,7 @@ def announce_terabytes(line: socket.socket, asked: Asked, content: bytes) -> Non
     [(flood_headers, "no HTTP"), (flood_whole, "no end"), (announce_terabytes, "whole files only")],
 )
 def test_endless_answers_end(lie: Answer, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecodetect.web.upstream._MOST_WHOLE", 2**20)
+    monkeypatch.setattr("ecodetect.web.upstream.MOST_WHOLE", 2**20)
     with serving(CONTENT, lie) as server, pytest.raises(Fault, match=says):
         fetched(server)
 
@@ -332,30 +333,49 @@ def test_a_proxy_is_asked_where_the_environment_names_one(monkeypatch: pytest.Mo
     assert proxy.asked[0].path == "http://data.example/ortho.tif"
 
 
-def test_no_way_down_from_https() -> None:
-    place = web_connection.Place.of("https://data.example/x")
-    from ecodetect.web.upstream import _redirected
-
-    with pytest.raises(Fault, match="from https to http"):
-        _redirected(place, "http://data.example/x")
-
-
-def test_a_certificate_that_nobody_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
     file = tmp_path / "certificate.pem"
     file.write_text(CERTIFICATE)
+    return file
+
+
+def tls_of(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    with serving(CONTENT, tls=context) as server:
+    context.load_cert_chain(certificate)
+    return context
+
+
+@contextmanager
+def trusting(certificate: Path) -> Iterator[None]:
+    web_connection.trust(str(certificate))
+    try:
+        yield
+    finally:
+        web_connection.trust(None)
+
+
+def test_no_way_down_from_https(certificate: Path) -> None:
+    down = saying("302 Found", "Location: http://localhost/x\r\n")
+    with serving(CONTENT, down, tls=tls_of(certificate)) as server, trusting(certificate):
+        upstream = Upstream(server.address.replace("http://127.0.0.1", "https://localhost"), QUICK, {})
+        with pytest.raises(Fault, match="from https to http"):
+            upstream.begin()
+
+
+def test_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
+    file = certificate
+    with serving(CONTENT, tls=tls_of(file)) as server:
         server_address = server.address.replace("http://127.0.0.1", "https://localhost")
         upstream = Upstream(server_address, QUICK, {})
         with pytest.raises(Fault, match="certificate isn't valid") as caught:
             upstream.begin()
         assert caught.value.kind == "address"
-        monkeypatch.setattr(web_connection, "_certificates", str(file))
-        upstream = Upstream(server_address, QUICK, {})
-        upstream.begin()
-        assert b"".join(upstream.fetch(*PART)) == CONTENT[PART[0] : PART[1] + 1]
-        upstream.close()
+        with trusting(file):
+            upstream = Upstream(server_address, QUICK, {})
+            upstream.begin()
+            assert b"".join(upstream.fetch(*PART)) == CONTENT[PART[0] : PART[1] + 1]
+            upstream.close()
 
 
 def test_no_tls_where_tls_is_asked_for() -> None:

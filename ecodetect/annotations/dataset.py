@@ -34,7 +34,7 @@ from ecodetect.region import Area
 
 OPEN_RASTERS = 16
 KEPT_BYTES = 512 * 2**20  # pixels of small rasters that stay decoded
-_KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
+KEPT_RASTER_PX = 2**22  # a raster of more pixels is read window by window
 _SURVEYED = 256  # cells of 512 x 512 px looked at, in all rasters together
 # An object as wide as this is drawn finely enough for a network that sees some tens of pixels around it, and
 # small enough to be seen whole. Measured sets: trees-naip 8 px, nuclei 20, shrubs of zone1 24 at 0.45 m.
@@ -273,7 +273,7 @@ class Dataset:
                 _starts(inside.x, inside.width, size, step),
                 _starts(inside.y, inside.height, size, step),
             )
-            met = _met_by_boxes(boxes, columns, rows, size)
+            met = met_by_boxes(boxes, columns, rows, size)
             if known is not None:
                 lost = np.argwhere(~met)
                 x, y = np.array(columns)[lost[:, 1]], np.array(rows)[lost[:, 0]]
@@ -339,7 +339,7 @@ class Dataset:
             self._forget()
         spec = self._specs[source]
         grid, bands = spec.grid, spec.bands
-        if grid.window.area > _KEPT_RASTER_PX:
+        if grid.window.area > KEPT_RASTER_PX:
             return self._raster(source).read(window, spec.distinct, grid).picked(bands)
         whole = self._pixels.get(source)
         if whole is None:
@@ -416,7 +416,7 @@ def _lay(
     kept = source.kept & (label >= 0)
     outlines = None
     if is_shaped:
-        outlines = _outlines(shapely.transform(marked.geometry, moved), boxes)
+        outlines = outlines_of(shapely.transform(marked.geometry, moved), boxes)
     every = Objects(moved(source.xy), boxes, label, np.nan_to_num(accuracy, nan=0.0), outlines)
     objects = every[kept]
     moved_ground = None
@@ -447,7 +447,7 @@ def _moved_boxes(boxes: Floats, moved: Callable[[Floats], Floats]) -> Floats:
     return np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
 
 
-def _outlines(shapes: NDArray[np.object_], boxes: Floats) -> NDArray[np.object_]:
+def outlines_of(shapes: NDArray[np.object_], boxes: Floats) -> NDArray[np.object_]:
     """Areas as they are; of what has a size but no area (a point with a radius) the circle."""
     found = np.array(shapely.make_valid(shapes), dtype=object)
     for row in np.flatnonzero(shapely.area(found) == 0):
@@ -469,7 +469,7 @@ def _footprints(objects: Objects, radius: float) -> Floats:
     return boxes
 
 
-def _met_by_boxes(boxes: Floats, columns: Sequence[int], rows: Sequence[int], size: int) -> NDArray[np.bool_]:
+def met_by_boxes(boxes: Floats, columns: Sequence[int], rows: Sequence[int], size: int) -> NDArray[np.bool_]:
     """Which windows of a lattice any of the boxes (N, 4) meets, edges included, (rows, columns).
 
     columns, rows : where the windows begin, ascending; each is `size` wide and high.

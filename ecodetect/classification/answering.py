@@ -41,7 +41,7 @@ BACKGROUND = "background"
 DETECTOR = "sliding_window"  # whose models are classifiers
 _TOP = 3  # answers given of each
 _BATCH_PX = 2**19  # pixels that a network is given together
-_CELL_PX = 512  # ground read at once for all places on it
+CELL_PX = 512  # ground read at once for all places on it
 _ROUNDING_PX = 1e-6
 _SHIFT = 1 / 16  # of a window, by which crops lie off the middle
 
@@ -370,7 +370,7 @@ class Sight:
         side = self.member.read_px
         # Middles of pixels lie between two corners: after a way through map coordinates it is the same one.
         corner = np.floor(self.places(raster, xy) - side / 2 + 0.5 + _ROUNDING_PX).astype(np.int64)
-        cell = corner // _CELL_PX
+        cell = corner // CELL_PX
         order = np.lexsort((np.arange(len(xy)), cell[:, 0], cell[:, 1]))
         breaks = np.flatnonzero(np.any(np.diff(cell[order], axis=0) != 0, axis=1)) + 1
         at_once = max(1, _BATCH_PX // side**2)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 _KERNEL_PX = 12  # up to here a disc moved over the mask is quicker than distances
 # Sums of 4 or 8 bytes are made for strips of about so many pixels, which stay in the processor's cache.
-_STRIP_VALUES, _LEAST_STRIP_PX = 2**18, 64
+STRIP_VALUES, _LEAST_STRIP_PX = 2**18, 64
 
 
 @lru_cache(maxsize=8)
@@ -81,7 +81,7 @@ def gaussian_at_most(image: NDArray[Any], valid: Mask | None, sigma: float, leve
     reach = len(kernel) // 2
     height, width = image.shape
     below = np.empty(image.shape, np.bool_)
-    step = max(_LEAST_STRIP_PX, _STRIP_VALUES // width)
+    step = max(_LEAST_STRIP_PX, STRIP_VALUES // width)
     for top in range(0, height, step):
         bottom = min(top + step, height)
         first = max(top - reach, 0)

@@ -37,7 +37,7 @@ TREES, LEAST_LEAF, DEPTH = 200, 2, 30
 PENALTY = 1.0  # of examples on the wrong side (C)
 FOLDS = 5  # of the margins that the logistic curve is fitted to
 _FARTHEST = 1e6  # standardised values are cut here, so that their squares are numbers
-_AT_ONCE = 2**23  # numbers of a working array: bounds memory at some 100 MB
+VALUES_AT_ONCE = 2**23  # numbers of a working array: bounds memory at some 100 MB
 # Of a bundle: more is damage. A tree of 30 levels is never deeper than this.
 _MOST_CLASSES, _MOST_FEATURES, _MOST_NEIGHBOURS, _DEEPEST = 10_000, 100_000, 1000, 64
 
@@ -106,7 +106,7 @@ class Learner:
     def _parts(self, count: int) -> Iterator[slice]:
         """Rows in parts for which working arrays stay small."""
         wide = {"knn": "examples", "forest": "root", "svm": "support"}[self.kind]
-        step = max(1, _AT_ONCE // max(len(self.arrays[wide]), self.features))
+        step = max(1, VALUES_AT_ONCE // max(len(self.arrays[wide]), self.features))
         return (slice(first, first + step) for first in range(0, count, step))
 
     def _of_neighbours(self, x: NDArray[np.float32]) -> Floats:

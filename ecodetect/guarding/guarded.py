@@ -116,8 +116,8 @@ def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> N
     try:
         module, _, name = request["function"].partition(":")
         function = getattr(importlib.import_module(module), name)
-        _end_within(request["limit_s"])
         write_frame(answers, BEGUN)
+        _end_within(request["limit_s"])
         if request["folder"] is not None:
             os.chdir(request["folder"])
         found = function(*request["given"])

@@ -18,7 +18,7 @@ from ecodetect.raster.bands import lacking, listed, stand_ins
 from ecodetect.runtime import onnx_file
 
 SUFFIXES = (".safetensors", ".onnx")
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 # How much coarser than its coarsest GSD a raster may be. A card without a range is good for twice its GSD:
 # beyond that an object of 4 px has less than 2 left.
 _COARSER = 1.05
@@ -27,7 +27,7 @@ _COARSER_UNSTATED = 2.0
 
 def known() -> dict[str, Card]:
     """The models that come with ecodetect, by name; only their cards are read."""
-    files = sorted(_FOLDER.glob("*.safetensors"))
+    files = sorted(FOLDER.glob("*.safetensors"))
     return {path.stem: _card(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
 
 
@@ -64,8 +64,8 @@ def resolve(name: str | os.PathLike[str]) -> Path | None:
 
 def shipped(name: str) -> Path | None:
     """The file of a model that comes with ecodetect, by its name; None if there is none."""
-    inside = _FOLDER / f"{name}.safetensors"
-    return inside if inside.is_file() and inside.parent == _FOLDER else None
+    inside = FOLDER / f"{name}.safetensors"
+    return inside if inside.is_file() and inside.parent == FOLDER else None
 
 
 def opened(name: str | os.PathLike[str]) -> Bundle | None:

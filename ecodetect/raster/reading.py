@@ -57,7 +57,7 @@ from ecodetect.raster.state import state_of
 from ecodetect.wording import percent
 
 _SMALL_BYTES = 2**23  # decoded: so much is read whole to tell what a raster is
-_STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
+STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
 _MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
 _MOST_INDEXED = 256  # bands whose blocks are looked up one by one
 # Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
@@ -466,7 +466,7 @@ class Raster:
         pixels = np.zeros((len(names), window.height, window.width), self.dtype)
         valid = np.zeros((window.height, window.width), bool)
         across = (columns.stop - columns.start) * len(names)
-        source_rows = max(self.block_shape[0], _STRIP_VALUES // max(1, across))
+        source_rows = max(self.block_shape[0], STRIP_VALUES // max(1, across))
         step = max(1, int(source_rows / factor_y))
         for first in range(0, window.height, step):
             count = min(step, window.height - first)

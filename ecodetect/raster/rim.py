@@ -22,7 +22,7 @@ Read = Callable[[Window], tuple[NDArray[Any], Mask | None]]
 _SIDE = 16  # px, of the places at the edge
 _LINES = 9  # rows, and columns
 _STEPS = 64  # at most, along one of them
-_WHOLE_PX = 2**22  # rasters up to this size are read whole once their edge is filled
+WHOLE_PX = 2**22  # rasters up to this size are read whole once their edge is filled
 _LEAST_SHARE = 0.01
 _EVEN = 2  # in 8 bit: a filling of 0 or 255 may be so uneven after compression
 # JPEG writes blocks of 8 or, of colours, 16 px: measured at qualities of 50 to 90, what should be fill
@@ -103,7 +103,7 @@ def undeclared(
     fading = across.fading + down.fading
     if len(fading) >= _LEAST_ENDS and float(np.mean(fading)) >= _MOST_FADING:
         return None  # a dark background, as of fluorescence: what was recorded there is as dark
-    if width * height <= _WHOLE_PX:
+    if width * height <= WHOLE_PX:
         share, is_counted = _counted(read, width, height, value, even), True
     else:
         share, is_counted = _estimated(across, down, width, height), False

@@ -32,7 +32,7 @@ _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 # halos are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
 _AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
 _EVEN_CUTS = 12  # of a raster this many tiles wide, at most, tiles are made to fit; of more little is wasted
-_UNIT_PX = 2048  # about as large as a unit of several tiles is
+UNIT_PX = 2048  # about as large as a unit of several tiles is
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
 _ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the command holds 110 MB
 # A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
@@ -174,7 +174,7 @@ def lay_out(
     found: list[tuple[float, Layout]] = []
     for tile in sizes:
         least, most = tile * math.ceil(math.sqrt(batch)), max(longest, tile)
-        for unit in sorted({min(max(_UNIT_PX, least), most), min(least, most)}):
+        for unit in sorted({min(max(UNIT_PX, least), most), min(least, most)}):
             cuts = plan(
                 grid,
                 tile_px=tile,

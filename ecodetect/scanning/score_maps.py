@@ -145,7 +145,7 @@ def write(
             factors = _overview_factors(grid)
             if factors:
                 _add_overviews(stage, factors)
-            _check_whole(stage, factors)
+            check_whole(stage, factors)
             with stage.open("rb+") as whole:
                 os.fsync(whole.fileno())
             settle(stage, path, replace=replace)
@@ -199,7 +199,7 @@ def _add_overviews(path: Path, factors: list[int]) -> None:
         file.build_overviews(factors, Resampling.average)
 
 
-def _check_whole(path: Path, factors: list[int]) -> None:
+def check_whole(path: Path, factors: list[int]) -> None:
     """Raise OSError where the end is missing: GDAL doesn't say when its last bytes didn't fit."""
     size = path.stat().st_size
     with rasterio.open(path) as file:

@@ -87,9 +87,14 @@ def read(path: str | os.PathLike[str], *, key: str) -> Checkpoint:
     return Checkpoint(tensors, facts)
 
 
+def is_over(folder: Path, out: Path) -> bool:
+    """Whether a training was killed while its folder was removed, so that `out` is whole already."""
+    return out.is_file() and (folder / LAST).is_file() and not (folder / BEST).exists()
+
+
 def remove(folder: Path) -> None:
     """Remove the checkpoints in the folder of a training, and it, unless it holds something else too."""
-    for name in (BEST, LAST):  # as long as the last is there, the training can be ended again
+    for name in (BEST, LAST):  # the last without the best: see `is_over`
         (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / f".{name}.part", ignore_errors=True)
     with suppress(OSError):

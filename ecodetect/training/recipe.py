@@ -139,7 +139,9 @@ def train(
         In one sentence, when something can't be read, brought together or trained.
     """
     folder = Path(f"{os.fspath(out)}.training")
-    target = check_writable(out, overwrite=overwrite or (resume and (folder / checkpoint.LAST).is_file()))
+    if checkpoint.is_over(folder, Path(out)):
+        checkpoint.remove(folder)
+    target = _writable(out, overwrite=overwrite or (resume and (folder / checkpoint.LAST).is_file()))
     curves = target.with_name(f"{target.stem}.curves.png")
     replaceable(curves, overwrite=overwrite)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -277,7 +279,7 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise Interrupted("Stopped before anything was learned; the same command begins anew.") from error
 
 
-def check_writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
+def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
     target = Path(out)
     if target.suffix.lower() != ".safetensors":
         raise UserError(f"{target} must end in .safetensors, the format of models.")

@@ -29,7 +29,7 @@ from ecodetect.web.connection import Fault, Limits, Line, Place, from_netrc, wat
 HEAD_BYTES = 16384  # what GDAL reads first, and what tells the format
 _MOST_AT_ONCE = 8  # connections to servers
 _MOST_REDIRECTS = 5
-_MOST_WHOLE = 2**28  # bytes of a file whose server gives it only as a whole
+MOST_WHOLE = 2**28  # bytes of a file whose server gives it only as a whole
 _PIECE = 65536
 _WORTH = 65536  # bytes after which a try counts as a success, so that those to come are counted anew
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # a server that may answer later
@@ -359,7 +359,7 @@ class Upstream:
     def _fetch_whole(self) -> None:
         """Fetch a file that isn't too large into a temporary one."""
         stated = None if self.facts is None else self.facts.length
-        if stated is not None and stated > _MOST_WHOLE:
+        if stated is not None and stated > MOST_WHOLE:
             raise Fault(
                 "network",
                 f"its server sends whole files only, and this one has {stated / 1e6:,.0f} MB",
@@ -382,21 +382,21 @@ class Upstream:
 
     def _take_whole(self, file: BinaryIO) -> None:
         with _at_once:
-            line, response = self._asked(0, _MOST_WHOLE)
+            line, response = self._asked(0, MOST_WHOLE)
             try:
                 with watch.on(line):
                     if response.status != 200:
-                        self._checked(response, 0, _MOST_WHOLE)
+                        self._checked(response, 0, MOST_WHOLE)
                         raise _Again("the server answers now with a part, now with the whole file")
                     with contextlib.suppress(_NoRanges):
-                        self._checked(response, 0, _MOST_WHOLE)
+                        self._checked(response, 0, MOST_WHOLE)
                     count = 0
                     while piece := response.read1(_PIECE):
                         line.came(len(piece))
                         count += len(piece)
-                        if count > _MOST_WHOLE:
+                        if count > MOST_WHOLE:
                             raise Fault(
-                                "network", f"more than {_MOST_WHOLE // 2**20} MB came of it, and no end"
+                                "network", f"more than {MOST_WHOLE // 2**20} MB came of it, and no end"
                             )
                         file.write(piece)
             except (OSError, http.client.HTTPException, _Again) as error:

@@ -17,7 +17,7 @@ from ecodetect.guarding import guard
 _MOST_BYTES = 4 << 30
 # What a file gives for each of its bytes: formats pack numbers, a view may join tables, but not without end.
 _MOST_PER_BYTE = 100
-_ALWAYS = 100 << 20  # bytes
+ALWAYS_BYTES = 100 << 20  # bytes
 _PIECE_BATCHES = 3
 
 
@@ -43,7 +43,7 @@ def received(function: str, *given: Any, path: Path, size: int) -> tuple[dict[st
     path : for messages.  size : bytes of the file.
     Raises LayerError, also where it gives back far more than the file can hold.
     """
-    most = min(_MOST_BYTES, _ALWAYS + _MOST_PER_BYTE * size)
+    most = min(_MOST_BYTES, ALWAYS_BYTES + _MOST_PER_BYTE * size)
     with closing(guard.stream(function, *given, about=str(path), error=LayerError, bytes_read=size)) as parts:
         facts = json.loads(next(parts))
         return facts, pa.concat_tables(_tables(parts, most, path, size))
@@ -53,7 +53,7 @@ def received_in_pieces(
     function: str, *given: Any, path: Path, size: int
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """As `received`, of a file of ours that may be larger than memory: the facts with some batches each."""
-    most = _ALWAYS + _MOST_PER_BYTE * size
+    most = ALWAYS_BYTES + _MOST_PER_BYTE * size
     with closing(guard.stream(function, *given, about=str(path), error=LayerError, bytes_read=size)) as parts:
         facts = json.loads(next(parts))
         tables = _tables(parts, most, path, size)

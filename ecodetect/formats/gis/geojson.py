@@ -44,7 +44,7 @@ _MOST_COLUMNS = 1_000  # a column is as long as the layer, even when one feature
 _QUPATH_KINDS = {"annotation", "detection", "cell", "tile", "tma_core"}
 _QUPATH_IDS = {"PathAnnotationObject", "PathDetectionObject", "PathCellObject", "PathTileObject"}
 _CHUNK = 10_000  # features parsed before their geometries are made
-_PIECE = 50_000
+PIECE = 50_000
 
 
 def write(path: Path, stream: Stream) -> Written:
@@ -197,7 +197,7 @@ def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
 
 
 def _in_pieces(found: Iterator[Any], path: Path, frame: str | None, grid: Grid) -> Iterator[Layer]:
-    while part := list(islice(found, _PIECE)):
+    while part := list(islice(found, PIECE)):
         features = _Features(path)
         for feature in part:
             features.add(feature)

@@ -399,7 +399,7 @@ def _float(text: str) -> float:
 
 # -- reading what was written, piece by piece ---------------------------------------------------------------
 
-_PIECE = 50_000  # rows
+PIECE = 50_000  # rows
 
 
 def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
@@ -409,7 +409,7 @@ def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
         at = {from_cell(name): position for position, name in enumerate(next(rows, []))}
         corners = ("x", "y") if "x" in at else ("xmin", "ymin", "xmax", "ymax")
         numbers = [name for name in at if name in NUMBERS]
-        while part := list(islice(rows, _PIECE)):
+        while part := list(islice(rows, PIECE)):
             place = [tuple(float(row[at[name]]) for name in corners) for row in part]
             columns = {name: _typed([row[at[name]].strip() for row in part], True) for name in numbers}
             if "label" in at:
