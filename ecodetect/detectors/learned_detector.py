@@ -29,7 +29,7 @@ class Look(Protocol):
     """What looks at images.
 
     device : where its network runs; None: there is none.
-    settings : what the answer depends on besides card and threshold; JSON-able.
+    settings : what it has taken from the raster; JSON-able.
     """
 
     @property
@@ -54,6 +54,7 @@ class LearnedDetector:
     hash : of the bundle.
     kind : of the geometry.
     threshold : which of the card's thresholds cuts.
+    own_settings : what the answer depends on besides.
     own_needs : what it asks of pixels; see `card_needs`. How `scaling` and `look` are says the rest.
     scaling : the card's for this raster's values, or once surveyed what it becomes.
     """
@@ -65,6 +66,7 @@ class LearnedDetector:
     scaling: Scaling
     threshold: str
     own_needs: Needs
+    own_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -90,9 +92,10 @@ class LearnedDetector:
         return {
             "model_hash": self.hash,
             "threshold": self.threshold,
-            **self.look.settings,
+            **self.own_settings,
             **({} if device is None else {"device": device}),
             "bands": self.own_needs.bands,
+            **self.look.settings,
             **as_read(self.card.scaling, self.scaling),
         }
 
@@ -142,7 +145,8 @@ class NetworkLook:
     density: Callable[[Outputs], Maps] | None = None
     score_maps: Callable[[Outputs], Maps] | None = None
     map_px: int = 1
-    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    settings: Mapping[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def device(self) -> str:

@@ -408,17 +408,17 @@ def build(
             read=partial(decode, card=card, way=way),
             score_maps=partial(maps_of, card=card),
             map_px=step,
-            settings={
-                "boxes": way,
-                "step_px": step,
-                **({"windows": options.windows} if options.windows else {}),
-            },
         ),
         scaling=scaling_of(card, scene),
         threshold=threshold,
         own_needs=replace(
             needs, bytes_per_pixel=bytes_per_pixel(card), map_px=step, least_px=_least_px(card)
         ),
+        own_settings={
+            "boxes": way,
+            "step_px": step,
+            **({"windows": options.windows} if options.windows else {}),
+        },
     )
 
 

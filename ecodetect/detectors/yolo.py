@@ -219,11 +219,11 @@ def build(
             network=opened,
             kind="box",
             read=partial(decode, card=card, head=head, suppression=options.suppression),
-            settings={"head": head, **({"suppression": options.suppression} if head == "many" else {})},
         ),
         scaling=scaling_of(card, scene),
         threshold=threshold,
         own_needs=replace(needs, bytes_per_pixel=4 * len(card.bands) + 200),
+        own_settings={"head": head, **({"suppression": options.suppression} if head == "many" else {})},
     )
 
 
