@@ -3,8 +3,8 @@
 A pattern (the texture of `sample_data/dryland.tif`, enlarged, with sensor noise) is compressed once by GDAL;
 its blocks are then repeated over a BigTIFF of any size. A reader has to decode every one of them.
 
-    python benchmarks/make_raster.py 20000 /tmp/20000.tif
-    python benchmarks/make_raster.py 200000 /tmp/sparse.tif --sparse 0.01
+    python -m benchmarks.make_raster 20000 /tmp/20000.tif
+    python -m benchmarks.make_raster 200000 /tmp/sparse.tif --sparse 0.01
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`ecodetect candidates`: write patches worth a look as a layer."""
+"""`ecodetect candidates`: write candidate patches as a layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from .scan import Bar, report
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-m", "--model", default="threshold", show_default=True, help="What proposes.")
-@click.option("-o", "--out", metavar="OUT", help="File or folder. Default: IMAGE.candidates.geojson.")
 @click.option(
-    "--side", metavar="LENGTH", help="Side of every patch: 64px, 8m. Default: the object and a fifth more."
+    "-m", "--model", default="threshold", show_default=True, help="Propose candidates with this detector."
+)
+@click.option(
+    "-o", "--out", metavar="OUT", help="Write to this file or folder.  [default: IMAGE.candidates.geojson]"
+)
+@click.option(
+    "--side",
+    metavar="LENGTH",
+    help="Set the side of every patch (64px, 8m).  [default: the object's width and a fifth more]",
 )
 @options.raster
 @options.aoi
@@ -23,7 +29,7 @@ from .scan import Bar, report
 @options.device
 @options.max_memory
 @options.overwrite
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Print neither progress nor summary.")
 @options.timeout
 @options.strict
 def candidates(
@@ -38,12 +44,13 @@ def candidates(
     quiet: bool,
     **raster: Any,
 ) -> int:
-    """Write patches worth a look as a layer: for each candidate its contour and a square around it.
+    """Write candidate patches as a vector layer: the outline of each candidate and a square around it.
 
     Both have the candidate's id; the column `shape` says which is which.
 
     \b
-    ecodetect candidates ortho.tif -o patches.gpkg --side 8m --set min_area=2m2
+    Examples:
+      ecodetect candidates ortho.tif -o patches.gpkg --side 8m --set min_area=2m2
     """
     from ecodetect.scanning.files import Output, scan_files
     from ecodetect.scanning.layout import read_size

@@ -20,20 +20,26 @@ from .terminal import say, say_json
 @options.annotation
 @options.raster
 @options.values
-@click.option("--picture", metavar="PNG", help="Draw annotations, where they are complete, and the split.")
-@click.option("--json", "as_json", is_flag=True, help="All facts as JSON on standard output.")
+@click.option(
+    "--picture",
+    metavar="PNG",
+    help="Draw the annotations, the ground where they are complete, and the split.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all facts as JSON.")
 @options.timeout
 @options.strict
 def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: Any) -> int:
-    """Say what training would see: which annotations, where they are complete, how they would be split.
+    """Preview the data that training would use, and report problems.
 
-    Rasters with their annotations in turn, or a folder in which a file of annotations belongs to each image
-    (images/ with points/, labels/, annotations/ or beside them), or one file to all. Exit code 2 if training
-    would refuse.
+    Prints which annotations would be used, where they count as complete, and how ground would be split into
+    training and validation. Give rasters and annotations in turn, or a folder: a file of annotations for each
+    image (in points/, labels/ or annotations/ beside images/, or beside each image), or one file for all. The
+    exit code is 2 if training would refuse.
 
     \b
-    ecodetect check ortho.tif field.gpkg --complete plots.gpkg --picture check.png
-    ecodetect check trees/ -m my_trees.safetensors
+    Examples:
+      ecodetect check ortho.tif field.gpkg --complete plots.gpkg --picture check.png
+      ecodetect check trees/ -m my_trees.safetensors
     """
     from ecodetect.inspection.training_data import check as run
     from ecodetect.notes import Note

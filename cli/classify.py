@@ -30,31 +30,38 @@ _MOST_COLUMNS = 15  # of a matrix that a person can read
     multiple=True,
     required=True,
     metavar="BUNDLE",
-    help="A trained classifier. Several (3 or 5) answer together.",
+    help="Classify with this trained classifier. Repeatable (3 or 5): they answer together.",
 )
-@click.option("-o", "--out", metavar="OUT", help="The layer with species; of a FOLDER: answers.csv.")
+@click.option(
+    "-o",
+    "--out",
+    metavar="OUT",
+    help="Write the classified layer, or the answers for a FOLDER (.csv), to this file.",
+)
 @click.option(
     "--vote",
     type=click.Choice(["mean", "majority"]),
     default="mean",
     show_default=True,
-    help="How several models become one: the mean of their scores, or a vote.",
+    help="Combine several models by the mean of their scores, or by majority vote.",
 )
 @click.option(
     "--views",
     type=click.Choice(["none", "flips", "flips+crops"]),
     default="none",
     show_default=True,
-    help="Look also at windows turned and mirrored (8 views), and shifted besides (40).",
+    help="Use test-time augmentation: average 8 rotated and mirrored views, or 40 with shifted crops.",
 )
-@click.option("--top", type=int, metavar="N", help="Answers given of each. Default: 3, or all there are.")
-@click.option("--layer", metavar="NAME", help="Which layer, where DETECTIONS has several.")
+@click.option("--top", type=int, metavar="N", help="Give this many answers for each object.  [default: 3]")
+@click.option("--layer", metavar="NAME", help="Read this layer, if DETECTIONS has several.")
 @options.raster
 @options.values
 @options.device
 @options.overwrite
-@click.option("--sheet", metavar="PNG", help="Of a FOLDER: draw the misclassified with truth and answer.")
-@click.option("--json", "as_json", is_flag=True, help="All that came of it as JSON on standard output.")
+@click.option(
+    "--sheet", metavar="PNG", help="Draw the misclassified images of a FOLDER with truth and answer."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 @options.timeout
 @options.strict
 def classify(
@@ -66,15 +73,16 @@ def classify(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Give each object of a layer a species, as columns species, species_score, species_2, …
+    """Classify each object of a layer, in columns species, species_score, species_2, …
 
-    A classifier is a model trained with -m sliding_window. It looks at a window about the middle of each
-    point, box or polygon. With a FOLDER of pictures instead, each picture gets an answer; where its folders
-    are classes, the answers are judged.
+    A classifier is a model trained with -m sliding_window. It sees a window around the centre of each point,
+    box or polygon. Give a FOLDER of images instead to classify each image; if its folders are classes, the
+    answers are evaluated too.
 
     \b
-    ecodetect classify trees.gpkg ortho.tif -m species.safetensors -o species.gpkg
-    ecodetect classify eurosat/val -m land.safetensors -o answers.csv --sheet errors.png
+    Examples:
+      ecodetect classify trees.gpkg ortho.tif -m species.safetensors -o species.gpkg
+      ecodetect classify eurosat/val -m land.safetensors -o answers.csv --sheet errors.png
     """
     if image is None:
         _of_pictures(detections, models, out, sheet, as_json, **how)

@@ -13,8 +13,8 @@ from .terminal import say
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--image", metavar="RASTER", help="The raster that the features belong to.")
-@click.option("--layer", metavar="NAME", help="Which layer, where IN has several.")
+@click.option("--image", metavar="RASTER", help="Name the raster that the features belong to.")
+@click.option("--layer", metavar="NAME", help="Read this layer, if IN has several.")
 @options.class_column
 @options.place
 @options.overwrite
@@ -23,12 +23,13 @@ from .terminal import say
 def convert(source: str, target: str, **how: Any) -> None:
     """Convert a layer or annotations to another format; the suffix of OUT names it.
 
-    CSV, COCO, Pascal VOC, YOLO, CVAT, Label Studio and label images are in pixels of a raster: with --image
-    they come onto the map, and a map comes into pixels. What is left out is said, and why.
+    CSV, COCO, Pascal VOC, YOLO, CVAT, Label Studio and label images are in pixels of a raster: --image places
+    them on the map, or a map in pixels. Notes say what is left out, and why.
 
     \b
-    ecodetect convert crowns.gpkg crowns.csv --image ortho.tif --layer crowns
-    ecodetect convert labels/ortho.txt trees.geojson --image ortho.tif
+    Examples:
+      ecodetect convert crowns.gpkg crowns.csv --image ortho.tif --layer crowns
+      ecodetect convert labels/ortho.txt trees.geojson --image ortho.tif
     """
     say_converted(source, target, gsd_m=how.pop("gsd"), **how)
 

@@ -38,9 +38,13 @@ GIB = 2**30
 @click.command()
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Print what to paste into a bug report: versions, machine, self-test.
+    """Check the installation: versions, machine, self-test. Paste the output into bug reports.
 
-    Exit code 1 if a part of the self-test fails.
+    The exit code is 1 if a part of the self-test fails.
+
+    \b
+    Examples:
+      ecodetect doctor
     """
     from ecodetect.version import __version__
 

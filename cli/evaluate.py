@@ -25,23 +25,35 @@ _MOST_UNITS = 20  # lines for files or plots; all are in --json
 @click.argument("detections", metavar="DETECTIONS")
 @click.argument("annotations", metavar="ANNOTATIONS")
 @click.option(
-    "--image", "images", multiple=True, metavar="RASTER", help="The raster (or folder) that both are about."
+    "--image",
+    "images",
+    multiple=True,
+    metavar="RASTER",
+    help="Name the raster (or folder) that both are about. Repeatable.",
 )
-@click.option("--within", metavar="LENGTH", help="Match positions at most so far apart: 3m, 10px.")
-@click.option("--iou", type=float, metavar="IOU", help="Match shapes by intersection over union (0.5).")
-@click.option("--inside", is_flag=True, help="Match what lies inside: points in polygons.")
+@click.option("--within", metavar="LENGTH", help="Match positions up to this far apart (3m, 10px).")
+@click.option(
+    "--iou",
+    type=float,
+    metavar="IOU",
+    help="Match shapes with at least this intersection over union.  [default: 0.5]",
+)
+@click.option("--inside", is_flag=True, help="Match points, or centroids, that lie inside a shape.")
 @options.annotations_as("area", "complete")
 @options.raster
 @click.option(
-    "-m", "--model", metavar="BUNDLE", help="What made DETECTIONS, if these don't say where it was trained."
+    "-m",
+    "--model",
+    metavar="BUNDLE",
+    help="Name the model that made DETECTIONS, if the file doesn't say where it was trained.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Random seed: of the intervals' bootstrap."
+    "--seed", type=int, default=0, show_default=True, help="Set the random seed for the bootstrap intervals."
 )
-@click.option("-o", "--out", metavar="OUT", help="Write true, false and missed ones as a layer.")
-@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (with --image).")
+@click.option("-o", "--out", metavar="OUT", help="Write true, false and missed individuals to this layer.")
+@click.option("--sheet", metavar="PNG", help="Draw a contact sheet of the worst errors (needs --image).")
 @options.overwrite
-@click.option("--json", "as_json", is_flag=True, help="All numbers as JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
 @options.timeout
 @options.strict
 def evaluate(
@@ -62,12 +74,13 @@ def evaluate(
     """Compare detections with annotations: what is right, what is false, what was missed.
 
     Both are layers, tables or folders with a file for each image. They are matched one to one: shapes by an
-    IoU of 0.5, points with shapes by lying inside, points by --within or by the annotations' own columns
-    radius and accuracy.
+    IoU of 0.5, a point and a shape if the point lies inside, points by --within or by the annotations' own
+    columns radius and accuracy.
 
     \b
-    ecodetect evaluate trees.gpkg field.gpkg --within 3m --area plots.gpkg -o errors.gpkg
-    ecodetect evaluate cells.csv truth/ --within 6px
+    Examples:
+      ecodetect evaluate trees.gpkg field.gpkg --within 3m --area plots.gpkg -o errors.gpkg
+      ecodetect evaluate cells.csv truth/ --within 6px
     """
     from ecodetect.evaluation.evaluating import evaluate as run
     from ecodetect.formats import files as formats

@@ -1,4 +1,4 @@
-"""`ecodetect explain`: why a classifier says what it says of a place, as a picture."""
+"""`ecodetect explain`: what a classifier's answer at a place depends on, as a picture."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .terminal import say
 
 @click.command()
 @click.argument("image", metavar="IMAGE")
-@click.option("-m", "--model", required=True, metavar="BUNDLE", help="A trained classifier.")
+@click.option("-m", "--model", required=True, metavar="BUNDLE", help="Explain this trained classifier.")
 @click.option(
     "--at",
     metavar="X,Y",
-    help="The place, in pixels of the raster. Not needed of a picture of one individual.",
+    help="Explain this place, in pixels of the raster. Leave it out for a picture of one individual.",
 )
-@click.option("--crs", metavar="CRS", help="In which --at is given: EPSG:4326 for longitude,latitude.")
-@click.option("-o", "--out", required=True, metavar="PNG", help="The picture.")
-@click.option("--examples", metavar="FOLDER", help="Show the most similar pictures of a folder (by class).")
+@click.option("--crs", metavar="CRS", help="Read --at in this CRS (EPSG:4326 for longitude,latitude).")
+@click.option("-o", "--out", required=True, metavar="PNG", help="Write the picture to this file.")
+@click.option("--examples", metavar="FOLDER", help="Also show the most similar images of this folder.")
 @options.raster
 @options.values
 @options.device
@@ -30,17 +30,17 @@ from .terminal import say
 def explain(
     image: str, model: str, at: str | None, crs: str | None, out: str, overwrite: bool, **how: Any
 ) -> None:
-    """Draw what speaks for a classifier's answer.
+    """Draw what a classifier's answer depends on.
 
-    How the score falls where the window is covered, where features speak for it (Grad-CAM), and which
-    pictures it holds for similar.
-
-    Models trained with -m sliding_window can be explained.
+    The picture shows how the score falls where the window is covered, which features speak for the answer
+    (Grad-CAM), and, with --examples, which images of a folder it considers most similar. It works for models
+    trained with -m sliding_window.
 
     \b
-    ecodetect explain ortho.tif -m species.safetensors --at 512,300 -o why.png
-    ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why-there.png
-    ecodetect explain oak/17.jpg -m species.safetensors -o why-oak.png --examples training/
+    Examples:
+      ecodetect explain ortho.tif -m species.safetensors --at 512,300 -o why.png
+      ecodetect explain ortho.tif -m species.safetensors --at 2.35,48.85 --crs EPSG:4326 -o why-there.png
+      ecodetect explain oak/17.jpg -m species.safetensors -o why-oak.png --examples training/
     """
     from ecodetect.classification.explaining import explain as run
     from ecodetect.classification.explaining import writable

@@ -10,16 +10,18 @@ from .terminal import say
 
 @click.command()
 @click.argument("source", metavar="BUNDLE|LAYER")
-@click.option("-o", "--out", required=True, metavar="OUT", help="MODEL.onnx, or a layer's file.")
+@click.option(
+    "-o", "--out", required=True, metavar="OUT", help="Write to this file (MODEL.onnx, or a layer)."
+)
 @options.settings
 @click.option(
     "--tile",
     type=int,
     metavar="PX",
-    help="For one image of this side only, as Deepness wants it; not for scan.",
+    help="Fix the input to one image of this side in pixels, as Deepness needs it; `scan` can't use it.",
 )
-@click.option("--image", metavar="RASTER", help="Of a layer: the raster that the features belong to.")
-@click.option("--layer", metavar="NAME", help="Of a layer: which one, where the file has several.")
+@click.option("--image", metavar="RASTER", help="Name the raster that the features of a layer belong to.")
+@click.option("--layer", metavar="NAME", help="Export this layer, if the file has several.")
 @options.class_column
 @options.place
 @options.overwrite
@@ -39,12 +41,13 @@ def export(
 ) -> None:
     """Export a model to ONNX, for `scan` without torch and for other programs.
 
-    The network is the one that `scan` runs; its card goes along. It is written once ONNX Runtime has given
-    the same answers. A layer is exported as `ecodetect convert` does it.
+    The file holds the network that `scan` runs, and its card. It is written only if ONNX Runtime gives the
+    same answers as torch. A layer is exported as by `ecodetect convert`.
 
     \b
-    ecodetect export trees -o trees.onnx
-    ecodetect scan ortho.tif -m ./trees.onnx
+    Examples:
+      ecodetect export trees -o trees.onnx
+      ecodetect scan ortho.tif -m ./trees.onnx
     """
     from ecodetect.models.choosing import SUFFIXES
 

@@ -17,13 +17,23 @@ _MOST_CLASSES = 20  # all are in --json
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--layer", metavar="NAME", help="Which layer, where a file has several.")
+@click.option("--layer", metavar="NAME", help="Describe this layer, if the file has several.")
 @options.raster
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @options.timeout
 @options.strict
 def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
-    """Describe a raster (size on the ground, bands, nodata, what detectors make of it), layer or model."""
+    """Describe a raster, a layer or a model.
+
+    For a raster it prints the size on the ground, bands, nodata, and which models can read it; for a model,
+    its card.
+
+    \b
+    Examples:
+      ecodetect info ortho.tif
+      ecodetect info shrubs.gpkg
+      ecodetect info trees
+    """
 
     from ecodetect.inspection.files import describe
     from ecodetect.notes import Note
@@ -280,7 +290,7 @@ def _learned(card: dict[str, Any]) -> str:
 
 
 def _by_band(card: dict[str, Any], table: str) -> list[tuple[str, tuple[float, ...]]]:
-    """Of what was learned, band by band."""
+    """Learned values, band by band."""
     return [(name, card["learned"][table][name]) for name in card["bands"] if card["learned"][table]]
 
 

@@ -41,17 +41,21 @@ DEBUG_VARIABLE = "ECODETECT_DEBUG"
 
 COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the order of that help
     "scan": ("ecodetect_cli.scan", "scan", "Find the individuals in rasters and write them as a layer."),
-    "candidates": ("ecodetect_cli.candidates", "candidates", "Write patches worth a look as a layer."),
-    "check": ("ecodetect_cli.check", "check", "Say what training would see of rasters and annotations."),
-    "train": ("ecodetect_cli.train", "train", "Learn to find individuals from annotations on rasters."),
+    "candidates": ("ecodetect_cli.candidates", "candidates", "Write candidate patches as a layer."),
+    "check": ("ecodetect_cli.check", "check", "Preview the data that training would use."),
+    "train": ("ecodetect_cli.train", "train", "Train a detector from annotations on rasters."),
     "evaluate": ("ecodetect_cli.evaluate", "evaluate", "Compare detections with annotations."),
-    "classify": ("ecodetect_cli.classify", "classify", "Give each object, or picture, a species."),
-    "explain": ("ecodetect_cli.explain", "explain", "Draw what speaks for a classifier's answer."),
+    "classify": ("ecodetect_cli.classify", "classify", "Classify the objects of a layer, or images."),
+    "explain": ("ecodetect_cli.explain", "explain", "Draw what a classifier's answer depends on."),
     "convert": ("ecodetect_cli.convert", "convert", "Convert a layer or annotations to another format."),
-    "export": ("ecodetect_cli.export", "export", "Write a model in ONNX, for scan without torch and others."),
+    "export": ("ecodetect_cli.export", "export", "Export a model to ONNX."),
     "info": ("ecodetect_cli.info", "info", "Describe a raster, a layer or a model."),
-    "models": ("ecodetect_cli.models", "models", "List the models and detectors there are."),
-    "doctor": ("ecodetect_cli.doctor", "doctor", "Print what to paste into a bug report."),
+    "models": ("ecodetect_cli.models", "models", "List models and detectors."),
+    "doctor": (
+        "ecodetect_cli.doctor",
+        "doctor",
+        "Check the installation; paste its output into bug reports.",
+    ),
 }
 
 
@@ -88,7 +92,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=f"With {DEBUG_VARIABLE}=1 in the environment an internal error shows where it happened.",
+    epilog=f"Set {DEBUG_VARIABLE}=1 in the environment to see where an internal error happened.",
 )
 @click.version_option(__version__, prog_name="ecodetect")
 @click.pass_context

@@ -1,4 +1,4 @@
-"""`ecodetect models`: list the models and detectors there are."""
+"""`ecodetect models`: list models and detectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from .terminal import say, say_json
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def models(name: str | None, as_json: bool) -> int:
-    """List the models and detectors there are, or the options of one (NAME)."""
+    """List models and detectors, or the options of one (NAME).
+
+    \b
+    Examples:
+      ecodetect models
+      ecodetect models threshold
+    """
 
     from ecodetect.detectors.table import describe, is_learned, known
     from ecodetect.models import choosing as shipped

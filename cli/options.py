@@ -26,42 +26,49 @@ DOUBTFUL = 3  # exit code of a command that has done its work with --strict, and
 _DOUBTS = "ecodetect.doubts"  # how many were told in this call
 
 bands = click.option(
-    "--bands", metavar="NAMES", help="Bands to use, in order: names (red,green,nir) or numbers (3,2,1)."
+    "--bands",
+    metavar="NAMES",
+    help="Use these bands, in this order: names (red,green,nir) or numbers from 1 (3,2,1).",
 )
 gsd = click.option(
-    "--gsd", type=float, metavar="M", help="Metres per pixel, where the raster doesn't say (JPEG, PNG)."
+    "--gsd",
+    type=float,
+    metavar="M",
+    help="Set the pixel size in metres, for rasters that don't state it (JPEG, PNG).",
 )
 values = click.option(
     "--values",
     metavar="LOW:HIGH",
-    help="What counts as black and white in the raster (0:4095); told by its values if not given.",
+    help="Set which pixel values are black and white (0:4095).  [default: from the raster's values]",
 )
 nodata = click.option(
     "--nodata",
     type=float,
     metavar="VALUE",
-    help="Value that stands for no data, where the raster declares none or another (nan: none but NaN).",
+    help="Set the value that means no data, instead of the one declared (nan: only NaN does).",
 )
 settings = click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the detector; may be repeated.",
+    help="Set an option of the detector (see `ecodetect models NAME`). Repeatable.",
 )
-max_memory = click.option("--max-memory", metavar="SIZE", help="Stay under this much memory (2GB, 500MB).")
+max_memory = click.option(
+    "--max-memory", metavar="SIZE", help="Use at most this much memory (2GB, 500MB), or refuse."
+)
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
     show_default=True,
-    help="Where a trained model runs; auto: on a GPU if there is one.",
+    help="Run the network on this device; auto takes a GPU if there is one.",
 )
-overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 allow_vrt = click.option(
     "--allow-vrt",
     is_flag=True,
-    help="Let a VRT read files outside its folder, or URLs. Only for VRTs you trust.",
+    help="Allow a VRT to read files outside its folder, and URLs. Only for VRTs you trust.",
 )
 
 
@@ -81,7 +88,7 @@ aoi = together(
     click.option(
         "--aoi", metavar="VECTOR", help="Search only inside the polygons of this file (any format, any CRS)."
     ),
-    click.option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, if it has several."),
+    click.option("--aoi-layer", metavar="NAME", help="Read this layer of the --aoi file, if it has several."),
 )
 # How a raster is opened: in every command that looks at its pixels.
 raster = together(bands, gsd, nodata, allow_vrt)
@@ -89,7 +96,7 @@ raster = together(bands, gsd, nodata, allow_vrt)
 place = together(gsd, allow_vrt)
 
 class_column = click.option(
-    "--class-column", metavar="NAME", help="Column with the class; found by its name if not given."
+    "--class-column", metavar="NAME", help="Take classes from this column.  [default: found by its name]"
 )
 
 
@@ -99,44 +106,48 @@ def annotations_as(*complete: str) -> Callable[[Decorated], Decorated]:
     complete : what the option about the ground that is annotated all over is called, without dashes.
     """
     return together(
-        click.option("--layer", metavar="NAME", help="Layer of the annotations, if their file has several."),
+        click.option(
+            "--layer", metavar="NAME", help="Read this layer of the annotations, if their file has several."
+        ),
         class_column,
         click.option(
             "--keep-spelling",
             is_flag=True,
-            help="Classes that differ in case, blanks or the coding of accents stay apart.",
+            help="Keep classes apart that differ only in case, blanks or the coding of accents.",
         ),
         click.option(
             "--radius",
             metavar="LENGTH",
-            help="Radius of individuals marked by a point: 1.5m, 10px. To train, also `contour`: boxes from"
-            " the outline around each.",
+            help="Set the radius of individuals marked by a point (1.5m, 10px). For training, `contour` makes"
+            " a box from the outline around each point.",
         ),
         click.option(
             *(f"--{name}" for name in complete),
             "complete",
             metavar="VECTOR|image",
-            help="Polygons in which every individual is annotated; `image`: everywhere.",
+            help="Say where every individual is annotated: polygons, or `image` for whole rasters.",
         ),
         click.option(
             *(f"--{name}-layer" for name in complete),
             "complete_layer",
             metavar="NAME",
-            help=f"Layer of the --{complete[0]} file, if it has several.",
+            help=f"Read this layer of the --{complete[0]} file, if it has several.",
         ),
         click.option(
             "--ignore",
             multiple=True,
             metavar="FILE|LABEL",
-            help="Not learned and not judged: a file of shapes, or a class. May be repeated.",
+            help="Neither learn nor judge this: a file of shapes, or a class. Repeatable.",
         ),
         click.option(
-            "--ignore-edge", metavar="LENGTH", help="Learn and judge nothing so near a raster's edge: 10px."
+            "--ignore-edge",
+            metavar="LENGTH",
+            help="Neither learn nor judge anything within this distance of a raster's edge (10px, 2m).",
         ),
         click.option(
             "--empty-images",
             is_flag=True,
-            help="Images that the annotations don't name are empty, not unknown.",
+            help="Treat images that the annotations don't name as empty, not as unknown.",
         ),
     )
 
@@ -148,21 +159,25 @@ beginning = together(
         "-m",
         "--model",
         metavar="KIND|BUNDLE",
-        help="Kind of detector (heatmap), or a model to start from (a file or a name). Default: a heat map"
-        " that begins with what the nearest of our models has learned.",
+        help="Train this kind of detector (heatmap, yolo, …), or fine-tune this model (a file or a name)."
+        "  [default: a heat map, fine-tuned from the nearest shipped model]",
     ),
-    click.option("--backbone", metavar="NAME", help="A torchvision network as encoder: resnet18, …"),
+    click.option(
+        "--backbone",
+        metavar="NAME",
+        help="Use this torchvision network as encoder (resnet18, mobilenet_v2, …).",
+    ),
     click.option(
         "--weights",
         metavar="imagenet|coco|none|FILE",
-        help="Of the backbone, to begin with. Default: imagenet.",
+        help="Start the backbone from these weights.  [default: imagenet]",
     ),
     click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Of the kind's training: window=8m, smoothing=0.1; see its page. May be repeated.",
+        help="Set a training option of the detector (window=8m, smoothing=0.1). Repeatable.",
     ),
     click.option(
         "--split",
@@ -170,14 +185,14 @@ beginning = together(
         default="auto",
         show_default=True,
         metavar="blocks|files|PATTERN|COLUMN|none",
-        help="What ground is for validation; none: train on all, once you know how good that gets.",
+        help="Choose the ground kept for validation; none trains on all ground and validates nothing.",
     ),
     click.option(
         "--seed",
         type=int,
         default=0,
         show_default=True,
-        help="Random seed: of the split, and of all chance in training.",
+        help="Set the random seed, for the split and for training.",
     ),
 )
 
@@ -245,12 +260,12 @@ def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
 
 
 def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:
-    """--strict: a command that told a doubt ends with `DOUBTFUL`, its work done all the same."""
+    """--strict: a command that told a doubt ends with `DOUBTFUL`, after its work is done."""
 
     @click.option(
         "--strict",
         is_flag=True,
-        help=f"End with exit code {DOUBTFUL} where a note says that the answer may be wrong.",
+        help=f"Exit with code {DOUBTFUL} if a note says that the answer may be wrong.",
     )
     @functools.wraps(command)
     def run(*arguments: Any, strict: bool, **given: Any) -> int | None:
@@ -268,7 +283,7 @@ def timeout(command: Callable[..., int | None]) -> Callable[..., int | None]:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="Let a file take so long to open; what takes longer is refused. Default: 60.",
+        help="Refuse a file that takes longer than this many seconds to open.  [default: 60]",
     )
     @functools.wraps(command)
     def run(*arguments: Any, timeout: float | None, **given: Any) -> int | None:

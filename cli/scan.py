@@ -31,62 +31,76 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
     "models",
     multiple=True,
     metavar="MODEL",
-    help="A model's file, or a name from `ecodetect models`. Several, for boxes: they answer together.",
+    help="Search with this model or detector: a file, or a name from `ecodetect models`. Repeatable for"
+    " models of boxes, which then answer together.  [default: the one that fits]",
 )
 @click.option(
     "-o",
     "--out",
     metavar="OUT",
-    help="File (its suffix is the format) or folder. Default: IMAGE.detections.geojson.",
+    help="Write to this file (its suffix is the format) or folder.  [default: IMAGE.detections.geojson]",
 )
 @options.raster
 @options.values
 @options.aoi
 @click.option(
-    "--score", multiple=True, metavar="S", help="Lowest score kept: 0.5, or class=0.5 (may be repeated)."
+    "--score",
+    multiple=True,
+    metavar="S",
+    help="Keep detections with at least this score: 0.5, or class=0.5 (repeatable)."
+    "  [default: the model's thresholds]",
 )
 @click.option(
     "--diameter",
     metavar="LENGTH",
-    help="Of usual objects in this raster (25px, 8m), for a model without a GSD: it is read to fit.",
+    help="State the typical object diameter in this raster (25px, 8m). For models without a GSD: the raster"
+    " is resampled to match.",
 )
 @options.settings
 @options.device
 @click.option(
-    "--flips", is_flag=True, help="For boxes: look at tiles turned over too, in four times the time."
+    "--flips",
+    is_flag=True,
+    help="Use test-time augmentation: also run each tile flipped (boxes only, four times slower).",
 )
 @click.option(
     "--classify",
     multiple=True,
     metavar="BUNDLE",
-    help="Give each detection a species: a classifier, or several.",
+    help="Classify each detection with this trained classifier. Repeatable.",
 )
-@click.option("--picture", metavar="PNG", help="Draw the result over the raster.")
+@click.option("--picture", metavar="PNG", help="Draw the detections over the raster.")
 @click.option(
-    "--sheet", metavar="PNG", help="Draw a contact sheet of cut-outs, from the surest to the least sure."
-)
-@click.option(
-    "--score-map", metavar="TIF", help="Write the map of scores that detections are read off, a GeoTIFF."
-)
-@click.option(
-    "--verify", is_flag=True, help="Search a few percent again on shifted tiles; say the share found again."
+    "--sheet",
+    metavar="PNG",
+    help="Draw a contact sheet of single detections, from the highest to the lowest score.",
 )
 @click.option(
-    "--batch", type=int, default=1, show_default=True, metavar="N", help="Tiles a network is given at once."
+    "--score-map", metavar="TIF", help="Write the map of scores that detections are read from, as a GeoTIFF."
 )
-@click.option("--tile", type=int, metavar="PX", help="Side of a tile. Chosen by itself.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Search a few percent of the ground again on shifted tiles and report the share found again.",
+)
+@click.option(
+    "--batch", type=int, default=1, show_default=True, metavar="N", help="Set the batch size, in tiles."
+)
+@click.option(
+    "--tile", type=int, metavar="PX", help="Set the side of a tile in pixels.  [default: automatic]"
+)
 @click.option(
     "--workers",
     type=int,
     metavar="N",
-    help="Tiles worked on at once, at most; a network on the CPU takes one.",
+    help="Work on at most this many tiles at once; a network on the CPU takes one.  [default: automatic]",
 )
 @options.max_memory
-@click.option("--restart", is_flag=True, help="Forget what an interrupted scan has done.")
+@click.option("--restart", is_flag=True, help="Start over instead of resuming an interrupted scan.")
 @options.overwrite
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print neither progress nor summary.")
 @options.timeout
 @options.strict
 def scan(
@@ -116,15 +130,15 @@ def scan(
 ) -> int:
     """Find the individuals in rasters and write them as a layer.
 
-    IMAGE is a file, a folder, a pattern, or a URL. An interrupted scan goes on where it stopped when the same
-    command is run again.
+    IMAGE is a file, a folder, a pattern, or a URL. To resume an interrupted scan, run the same command again.
 
     \b
-    ecodetect scan ortho.tif -m shrubs.safetensors -o shrubs.gpkg
-    ecodetect scan ortho.tif -m threshold --picture map.png
-    ecodetect scan flights/ -m threshold -o shrubs/ --set min_area=2m2
-    ecodetect scan plate.png -m blobs -o cells.csv
-    ecodetect scan ortho.tif -m trees --classify species.safetensors -o species.gpkg
+    Examples:
+      ecodetect scan ortho.tif -m shrubs.safetensors -o shrubs.gpkg
+      ecodetect scan ortho.tif -m threshold --picture map.png
+      ecodetect scan flights/ -m threshold -o shrubs/ --set min_area=2m2
+      ecodetect scan plate.png -m blobs -o cells.csv
+      ecodetect scan ortho.tif -m trees --classify species.safetensors -o species.gpkg
     """
     from ecodetect.scanning.files import Output, plan_files, scan_files
     from ecodetect.scanning.layout import read_size

@@ -1,4 +1,4 @@
-"""`ecodetect train`: learn to find individuals from annotations on rasters."""
+"""`ecodetect train`: train a detector from annotations on rasters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="(IMAGE ANNOTATIONS)... | FOLDER")
 @options.beginning
-@click.option("-o", "--out", required=True, metavar="OUT", help="The model: OUT.safetensors.")
+@click.option(
+    "-o", "--out", required=True, metavar="OUT", help="Write the model to this file (OUT.safetensors)."
+)
 @options.annotation
 @options.raster
 @options.values
@@ -31,23 +33,27 @@ if TYPE_CHECKING:
     "--freeze",
     default="0",
     metavar="N|all",
-    help="Keep the encoder's first N stages; all: only what follows it learns.",
+    help="Freeze the encoder's first N stages, or all of it.  [default: 0]",
 )
-@click.option("--epochs", type=int, metavar="N", help="Chosen from the data.")
+@click.option("--epochs", type=int, metavar="N", help="Train this many epochs.  [default: from the data]")
 @click.option(
-    "--within", metavar="LENGTH", help="How far off a position may be in validation. Default: a radius."
+    "--within",
+    metavar="LENGTH",
+    help="Accept positions within this distance in validation (3m, 10px).  [default: the radius]",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
     show_default=True,
-    help="Where the network runs.",
+    help="Train on this device; auto takes a GPU if there is one.",
 )
-@click.option("--workers", type=int, metavar="N", help="Threads that prepare chips. Chosen by itself.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
+@click.option(
+    "--workers", type=int, metavar="N", help="Prepare chips in this many threads.  [default: automatic]"
+)
+@click.option("--resume", is_flag=True, help="Resume an interrupted training.")
 @options.overwrite
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress.")
 @options.timeout
 @options.strict
 def train(
@@ -63,15 +69,15 @@ def train(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Learn to find individuals from annotations on rasters.
+    """Train a detector from annotations on rasters.
 
-    Rasters and annotations in turn, or a folder of both, or of pictures in folders by class. Points are
-    enough. Some of the ground is kept for
-    validation. An interrupted training goes on with --resume.
+    Give rasters and annotations in turn, a folder of both, or a folder of images in folders by class. Points
+    are enough. Part of the ground is kept for validation. To resume an interrupted training, add --resume.
 
     \b
-    ecodetect train ortho.tif shrubs.gpkg -o shrubs.safetensors
-    ecodetect train plots/ -m trees -o my-trees.safetensors --complete plots.gpkg
+    Examples:
+      ecodetect train ortho.tif shrubs.gpkg -o shrubs.safetensors
+      ecodetect train plots/ -m trees -o my-trees.safetensors --complete plots.gpkg
     """
     frozen = _stages(freeze)
     _check(freeze=0 if frozen == "all" else frozen, epochs=epochs, workers=workers)

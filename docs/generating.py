@@ -1,4 +1,4 @@
-"""The parts of these pages that the code writes: commands with their flags, options of detectors.
+"""The parts of these pages that the code writes: commands with their options, detectors, the map of rooms.
 
 A page says where they go with a comment on a line of its own, `<!-- generated: commands -->` or
 `<!-- generated: options threshold -->`; Sphinx puts the Markdown there when it builds, so that pages can't
@@ -79,4 +79,17 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|").replace("*", r"\*")
 
 
-PARTS: dict[str, Callable[..., str]] = {"commands": commands, "options": options, "purpose": purpose}
+def room_map() -> str:
+    """The map of the rooms, as the docstring of the package has it."""
+    import ecodetect
+
+    _, _, rooms = (ecodetect.__doc__ or "").partition("stands above them all.\n\n")
+    return f"```text\n{rooms.strip()}\n```\n"
+
+
+PARTS: dict[str, Callable[..., str]] = {
+    "commands": commands,
+    "map": room_map,
+    "options": options,
+    "purpose": purpose,
+}

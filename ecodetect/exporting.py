@@ -73,10 +73,10 @@ def export(
     target : str or path-like
         The file, `.onnx`.
     options : mapping, optional
-        Of the detector, `name=value` texts, where the network depends on them.
+        Options of the detector, `name=value` texts, where the network depends on them.
     tile_px : int, optional
-        For one image of this side only, as Deepness wants it; `scan` can't use that. None: for any number of
-        images whose sides are multiples of the network's stride.
+        Fix the input to one image of this side, as Deepness needs it; `scan` can't use that. None: for any
+        number of images whose sides are multiples of the network's stride.
     overwrite : bool
         Replace an existing target.
 
@@ -146,7 +146,7 @@ def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Netwo
     shape = card.options.get("network", {})
     if network is not None and isinstance(shape, Mapping) and shape.get("evaluation") == "windows":
         raise UserError(
-            f"'{card.name}' looks at each window by itself, which ONNX can't hold; export a model that is"
+            f"'{card.name}' evaluates each window alone, which ONNX can't hold; export a model that is"
             " evaluated dense."
         )
     if not isinstance(network, Network):

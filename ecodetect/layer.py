@@ -21,7 +21,8 @@ from ecodetect.notes import Note
 
 Geometries = NDArray[np.object_]
 Columns = Mapping[str, NDArray[Any]]
-# Of our own layers; numbers also where all are empty, which formats without types can't say.
+# Columns of our own layers that hold numbers, also where all are empty, which formats without types can't
+# say.
 NUMBERS = frozenset({"score", "area_m2", "diameter_m", "area_px", "diameter_px", "value"})
 
 

@@ -1,7 +1,7 @@
 """Which detection is which true individual: matching one to one, by a criterion with a name.
 
-A criterion gives the pairs that could be (`by_distance`, `by_iou`, `by_inside`). Of these `assign` picks as
-many as can be picked with nobody used twice and, among all ways to pick so many, the one that is nearest in
+A criterion gives the pairs that could be (`by_distance`, `by_iou`, `by_inside`). `assign` picks as many
+of these as possible with nobody used twice and, among all ways to pick so many, the one that is nearest in
 sum. `ranked` picks as COCO does, the surest detection first: what a curve of precision over recall needs.
 `near`, `covered` and `within` say which detections an ignored truth takes out of the account.
 """
@@ -343,7 +343,7 @@ def centred_in(truths: Geometries, ignored: Geometries) -> Flags:
 def assign(candidates: Candidates) -> Matching:
     """The largest set of pairs with nobody in two, and of these the one with the least sum of costs.
 
-    Each group of candidates that hang together is solved by itself, so that 10⁵ detections against 10⁵
+    Each group of connected candidates is solved separately, so that 10⁵ detections against 10⁵
     truths take seconds. The answer doesn't depend on scores or on the order of pairs.
     """
     c = candidates
@@ -386,8 +386,8 @@ def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
 def ranked(candidates: Candidates, score: Floats) -> Matching:
     """Each detection, surest first, takes the nearest truth that is still free, as COCO's evaluation does.
 
-    score : float64 (n_detections,). Of equal scores the earlier row goes first, of equally near truths the
-        later row is taken (as in pycocotools).
+    score : float64 (n_detections,). Among equal scores the earlier row goes first, among equally near truths
+        the later row is taken (as in pycocotools).
     """
     c = candidates
     rank = np.empty(c.n_detections, np.int64)

@@ -42,7 +42,7 @@ class Note:
 
 
 def merged(notes: Iterable[Note]) -> tuple[Note, ...]:
-    """Notes without repetition: what is said of several files is said once (`a.tif and 2 more: …`)."""
+    """Notes without repetition: what holds for several files is said once (`a.tif and 2 more: …`)."""
     files: dict[Note, list[str]] = {}
     for note in dict.fromkeys(notes):
         files.setdefault(replace(note, about=""), []).append(note.about)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Two test processes share two cores; set before the libraries are imported that read it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from command_line import Outcome, Run
@@ -11,7 +15,7 @@ from hypothesis import settings
 
 # The same examples each time: a failure seen once is seen again. No deadline: the first call of a function
 # may import a library that takes seconds.
-settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("reproducible")
 
 

@@ -97,7 +97,8 @@ def discs(card: Card, seed: int = 0, side: int = 160) -> Sample:
     rng = np.random.default_rng(seed)
     bands, classes = len(card.bands), len(card.classes)
     image = np.full((side, side), 0.5, np.float32)
-    middle, size, label = [], [], []
+    middle: list[tuple[float, float]] = []
+    size, label = [], []
     for y in range(20, side - 15, 28):
         for x in range(20, side - 15, 28):
             radius = int(rng.integers(5, 9))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +72,20 @@ def test_the_command_is_what_the_table_says(name: str) -> None:
     assert isinstance(command, click.Command)
     assert command.name == name
     assert command.help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_whole_sentences(name: str) -> None:
+    command = main_module.cli.get_command(click.Context(main_module.cli), name)
+    assert command is not None
+    text = inspect.cleandoc(command.help or "")
+    assert f"Examples:\n  ecodetect {name}" in text
+    for option in command.params:
+        if isinstance(option, click.Option):
+            help_text = option.help or ""
+            sentence, _, default = help_text.partition("  [default: ")
+            assert re.fullmatch(r"[A-Z].*\.", sentence), f"{option.name}: {help_text}"
+            assert not default or default.endswith("]"), f"{option.name}: {help_text}"
 
 
 def test_an_unknown_command_names_the_nearest(ecodetect: Run) -> None:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,12 +30,15 @@ from ecodetect.detectors.learned import Kind
 from ecodetect.detectors.protocol import read_options
 from ecodetect.detectors.table import TABLE, declared, describe
 from ecodetect.formats import files as formats
+from ecodetect.models import choosing
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = (README, *sorted(DOCS.rglob("*.md")))
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BOOK = ROOT / "benchmarks" / "README.md"
+PAGES = (README, BOOK, ROOT / "recipes" / "README.md", *sorted(DOCS.rglob("*.md")))
+# Also within an item of a list, where it is indented.
+FENCE = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SAMPLES = "sample_data/"
 
 
@@ -72,7 +76,8 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in FENCE.findall(page.read_text(encoding="utf-8"))]
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [Block(language, textwrap.dedent(text)) for language, text in found]
 
 
 def command_lines(page: Path) -> list[list[str]]:
@@ -215,7 +220,7 @@ ALL_FLAGS = {flag for name in COMMANDS for flag in flags_of(name)}
 def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     elsewhere = set(ALL_FLAGS)
-    for script in (ROOT / "benchmarks").rglob("*.py"):
+    for script in (*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "recipes").glob("*.py")):
         elsewhere |= set(re.findall(r'"(--[a-z][a-z-]*)"', script.read_text(encoding="utf-8")))
     assert list(misplaced(page, text, elsewhere)) == []
     options = {name for detector in TABLE for name in describe(detector).options}
@@ -278,10 +283,100 @@ def anchors(text: str) -> Iterator[str]:
         yield re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
 
 
-def test_files_named_in_the_readme_exist() -> None:
-    named = re.findall(r"`((?:tests|docs|sample_data|\.ci)/[\w./-]+)`", README.read_text(encoding="utf-8"))
-    made_by_the_command = {"sample_data/dryland.detections.geojson"}
-    assert [name for name in named if name not in made_by_the_command and not (ROOT / name).exists()] == []
+NAMED_FILE = re.compile(r"`((?:tests|docs|benchmarks|recipes|cli|ecodetect|sample_data|\.ci)/[\w./-]*)`")
+NAMED_MODULE = re.compile(r"`([a-z_]+/[\w/]+\.py)`")
+# What a command of the pages writes, and where scripts were before they moved.
+NOT_THERE = {"sample_data/dryland.detections.geojson", "benchmarks/models/NAME.py"}
+
+
+@each_page
+def test_files_named_in_the_text_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = {*NAMED_FILE.findall(text), *NAMED_MODULE.findall(text)} - NOT_THERE
+    roots = (ROOT, ROOT / "ecodetect", page.parent)
+    assert [name for name in sorted(named) if not any((root / name).exists() for root in roots)] == []
+
+
+@each_page
+def test_scripts_named_in_the_text_exist(page: Path) -> None:
+    """`python -m benchmarks.SHELF.SCRIPT` and `python -m recipes.SCRIPT`, with a file each."""
+    named = re.findall(r"python -m\s+((?:benchmarks|recipes)[\w.]+[a-z_])", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").is_file()] == []
+
+
+NUMBERS = (
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+COUNTED = {
+    "commands": len(COMMANDS),
+    "detectors": len(TABLE),
+    "formats": len(formats.FORMATS),
+    "models": len(choosing.known()),
+}
+
+
+@each_page
+def test_numbers_of_models_detectors_and_formats_are_true(page: Path) -> None:
+    """`the six models`, `all 13 detectors`: as many as there are."""
+    number = "|".join((r"\d+", *NUMBERS))
+    stated = re.compile(
+        rf"\b(?:the|all|our|its|ships?|both)\s+({number})\s+(?:\w+\s+)?({'|'.join(COUNTED)})\b", re.I
+    )
+    text = page.read_text(encoding="utf-8")
+    for word, noun in stated.findall(text):
+        told = int(word) if word.isdigit() else NUMBERS.index(word.lower()) + 1
+        assert told == COUNTED[noun.lower()], f"{word} {noun}"
+    assert (
+        re.findall(rf"\b(?:both ({'|'.join(COUNTED)})|ships none|no (?:trained )?model comes)\b", text, re.I)
+        == []
+    )
+
+
+def table_names(text: str) -> list[str]:
+    """The names that begin the rows of a page's tables: `` [`name`](page) ``."""
+    return re.findall(r"^\| \[`([\w-]+)`\]\(", text, re.MULTILINE)
+
+
+def test_every_model_has_a_row_where_models_are_listed() -> None:
+    for page in (README, DOCS / "models" / "index.md", DOCS / "benchmarks.md"):
+        assert set(table_names(page.read_text(encoding="utf-8"))) == set(choosing.known()), page_name(page)
+
+
+def test_figures_of_models_stand_on_their_pages() -> None:
+    """What README and the page of results say of a model is on its own page, perhaps with more digits."""
+    rows = 0
+    for page in (README, DOCS / "benchmarks.md"):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            row = re.match(r"\| \[`[\w-]+`\]\(([^)]+)\)", line)
+            if row is None:
+                continue
+            rows += 1
+            own = (page.parent / row[1]).read_text(encoding="utf-8")
+            count = re.search(r"([\d,]+) (?:trees|nuclei|animals|cells|shrubs) \|$", line)
+            assert count is not None, line
+            counts = [int(number.replace(",", "")) for number in re.findall(r"\b\d[\d,]*\b", own)]
+            n = int(count[1].replace(",", ""))
+            assert n in counts, line
+            figure = re.search(r"\b0\.(\d{2,3})\b", line)
+            assert figure is not None, line
+            digits = len(figure[1])
+            there = {f"{float(number):.{digits}f}" for number in re.findall(r"\b0\.\d{2,3}\b", own)}
+            assert figure[0] in there, line
+    assert rows == 2 * len(choosing.known())
+
+
+PLAIN = re.compile(
+    r"\b(?:by itself|by themselves|that is said|of all chance|worth a look|goe?s? on where|gone on with)\b"
+    r"|(?:^|[.:!?] |\| |- |\*\* )Of (?!course)[a-z`]",
+    re.MULTILINE,
+)
+
+
+@each_page
+def test_sentences_are_plain_english(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    assert [found[0] for found in PLAIN.finditer(text)] == []
 
 
 def test_set_up_lines_name_extras_that_there_are() -> None:

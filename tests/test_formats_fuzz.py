@@ -72,7 +72,7 @@ def test_good_files_are_read(good: dict[str, Path], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=EDITS, frame=FRAMES)
 def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit], frame: Frame) -> None:
     check(good[name], spoilt(good[name].read_bytes(), edits), frame)
@@ -80,7 +80,7 @@ def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit], frame
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=3_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=EDITS, frame=FRAMES)
 def test_spoilt_files_for_long(good: dict[str, Path], name: str, edits: list[Edit], frame: Frame) -> None:
     check(good[name], spoilt(good[name].read_bytes(), edits), frame)
@@ -89,5 +89,5 @@ def test_spoilt_files_for_long(good: dict[str, Path], name: str, edits: list[Edi
 @pytest.mark.parametrize("name", NAMES)
 def test_files_cut_anywhere(good: dict[str, Path], name: str) -> None:
     data = good[name].read_bytes()
-    for length in range(0, len(data), max(1, len(data) // 80)):
+    for length in range(0, len(data), max(1, len(data) // 25)):
         check(good[name], data[:length], (GRID, IMAGE))

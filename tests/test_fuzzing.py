@@ -1,4 +1,4 @@
-"""The harness of `benchmarks/fuzz_*.py` sees each way to break that it says it looks for."""
+"""The harness of `benchmarks/robustness/fuzz_*.py` sees each way to break that it says it looks for."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 # A target that breaks in the way that the name of the opened file says.
 BREAKING = """
 import ctypes, socket, sys
-sys.path.insert(0, {benchmarks!r})
-import mutations
+sys.path.insert(0, {root!r})
+from benchmarks.robustness import mutations
 mutations.PORT += 1  # another round may be running
-from fuzzing import Silent, Target, command, main
-from mutations import PORT
+from benchmarks.robustness.fuzzing import Silent, Target, command, main
+from benchmarks.robustness.mutations import PORT
 
 def make(folder):
     opened = {{name: name + ".bin" for name in {ways!r}}}
@@ -60,7 +60,7 @@ WAYS = ("traceback", "signal", "hang", "memory", "stray", "outside", "outside2",
 @pytest.mark.skipif(sys.platform != "linux", reason="what happens outside is seen by inotify")
 def test_each_way_to_break_is_seen(tmp_path: Path) -> None:
     ways = (*WAYS, "refused", "used")
-    program = BREAKING.format(benchmarks=str(BENCHMARKS), ways=ways)
+    program = BREAKING.format(root=str(ROOT), ways=ways)
     command = [sys.executable, "-c", program, "--cases", str(len(ways)), "--kept", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr

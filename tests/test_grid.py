@@ -64,7 +64,7 @@ def test_growing_and_shifting_can_be_undone(window: Window, margin: int, dx: int
     assert window.area == window.shifted(dx, dy).area
 
 
-@given(st.lists(st.tuples(st.floats(-10, 110), st.floats(-10, 110)), min_size=1), st.integers(1, 60))
+@given(st.lists(st.tuples(st.floats(-10, 110), st.floats(-10, 110)), min_size=1), st.integers(5, 60))
 def test_windows_side_by_side_own_each_point_once(points: list[tuple[float, float]], size: int) -> None:
     xy = np.array(points)
     whole = Window(0, 0, 100, 100)

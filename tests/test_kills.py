@@ -1,37 +1,30 @@
 """Scans killed at random moments: run again, they give the bytes of an undisturbed one and leave nothing.
 
 A few kills by default; `-m slow` does 15 of each format, $ECODETECT_KILLS another number.
-`benchmarks/kills.py` does it on a larger raster and with a disk that is full.
+`benchmarks/robustness/kills.py` does it on a larger raster and with a disk that is full.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import rasterio
+from scan_process import scanning
 
 KILLS = int(os.environ.get("ECODETECT_KILLS", "15"))
 SUFFIXES = ("geojson", "csv", "fgb", "parquet", "gpkg")
-# The command line with units so small that even a sample scene has many.
-SMALL_UNITS = """
-import sys
-from ecodetect import memory
-memory._UNIT_PX = 96
-from ecodetect_cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits on file size are POSIX's")
 
 
 class Scan:
-    """One scan of a sample scene, to be run and killed.
+    """One scan of a small scene, to be run and killed.
 
-    command : runs it.
+    arguments : those of the command line.
     right : the bytes of the output when nobody disturbs it.
     seconds : how long it then takes from the journal to the end.
     """
@@ -40,36 +33,34 @@ class Scan:
         self.out = folder / f"found.{suffix}"
         self._journal = folder / f"{self.out.name}.journal"
         self._stage = folder / f".{self.out.name}.part"
-        flags = ["scan", str(scene), "-o", str(self.out), "-m", "threshold", "--tile", "96", "-q"]
-        self.command = [sys.executable, "-c", SMALL_UNITS, *flags]
-        with self._started() as process:
+        self.arguments = ["scan", str(scene), "-o", str(self.out), "-m", "threshold", "--tile", "96", "-q"]
+        with scanning(self.arguments) as process:
             self._wait_for(process, self._journal)
             began = time.monotonic()
-            assert process.wait() == 0
+            process.join()
+            assert process.exitcode == 0
         self.seconds = time.monotonic() - began
         self.right = self.out.read_bytes()
         self.out.unlink()
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
-
-    def _wait_for(self, process: subprocess.Popen[bytes], path: Path) -> None:
-        while process.poll() is None and not path.exists():
+    def _wait_for(self, process: BaseProcess, path: Path) -> None:
+        while process.is_alive() and not path.exists():
             time.sleep(0.001)
 
     def kill(self, chance: random.Random, *, writing: bool) -> None:
         """Run it and kill it a random while after the journal is there, or while the output is written."""
-        with self._started() as process:
+        with scanning(self.arguments) as process:
             self._wait_for(process, self._stage if writing else self._journal)
             time.sleep(chance.random() * (0.1 if writing else self.seconds))
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         # Whatever moment it was, nothing looks like an output that isn't one.
         assert not self.out.exists() or self.out.read_bytes() == self.right
 
     def finish(self) -> None:
         """Run it to its end."""
-        result = subprocess.run(self.command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        with scanning(self.arguments) as process:
+            process.join()
+        assert process.exitcode == 0
         assert self.out.read_bytes() == self.right
         # The layer, its style for QGIS, and the file that says what a CSV answers: no journal, nothing half.
         beside = {self.out.name, self.out.with_suffix(".qml").name, f"{self.out.name}.ecodetect"}
@@ -77,25 +68,30 @@ class Scan:
         self.out.unlink()
 
 
-needs_sigkill = pytest.mark.skipif(os.name == "nt", reason="nothing on Windows is quite like SIGKILL")
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> Path:
+    """A corner of a sample scene: some twenty units."""
+    path = tmp_path_factory.mktemp("scene") / "dryland.tif"
+    with rasterio.open(sample_data / "dryland.tif") as file:
+        pixels = file.read(window=rasterio.windows.Window(0, 0, 480, 400))
+        profile = {**file.profile, "width": 480, "height": 400}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels)
+    return path
 
 
-@needs_sigkill
-def test_a_scan_killed_twice_and_in_its_writing_ends_with_the_same_bytes(
-    sample_data: Path, tmp_path: Path
-) -> None:
-    scan = Scan(sample_data / "dryland.tif", tmp_path, "geojson")
+def test_a_scan_killed_twice_and_in_its_writing_ends_with_the_same_bytes(scene: Path, tmp_path: Path) -> None:
+    scan = Scan(scene, tmp_path, "geojson")
     chance = random.Random(1)
     for writing in (False, False, True):
         scan.kill(chance, writing=writing)
     scan.finish()
 
 
-@needs_sigkill
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_many_kills_end_with_the_same_bytes(suffix: str, sample_data: Path, tmp_path: Path) -> None:
-    scan = Scan(sample_data / "dryland.tif", tmp_path, suffix)
+def test_many_kills_end_with_the_same_bytes(suffix: str, scene: Path, tmp_path: Path) -> None:
+    scan = Scan(scene, tmp_path, suffix)
     chance = random.Random(suffix)
     for nth in range(KILLS):
         scan.kill(chance, writing=nth % 3 == 2)
@@ -103,20 +99,14 @@ def test_many_kills_end_with_the_same_bytes(suffix: str, sample_data: Path, tmp_
             scan.finish()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="limits on file size are POSIX's")
 def test_an_output_that_does_not_fit_is_one_sentence_and_keeps_the_journal(
-    sample_data: Path, tmp_path: Path
+    scene: Path, tmp_path: Path
 ) -> None:
-    import resource
-
-    scan = Scan(sample_data / "dryland.tif", tmp_path, "geojson")
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(scan.right) // 2, resource.RLIM_INFINITY))
-
-    result = subprocess.run(scan.command, capture_output=True, text=True, check=False, preexec_fn=limited)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.splitlines()) == 1
+    scan, said = Scan(scene, tmp_path, "geojson"), tmp_path.parent / f"{tmp_path.name}.said"
+    with scanning(scan.arguments, said=said, most_bytes=len(scan.right) // 2) as process:
+        process.join()
+    assert process.exitcode == 2
+    assert said.read_text().startswith("error: ")
+    assert len(said.read_text().splitlines()) == 1
     assert not scan.out.exists()
     scan.finish()

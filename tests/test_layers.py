@@ -6,14 +6,12 @@ import ast
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
+import source_tree
 
 import ecodetect
 
-ROOT = Path(__file__).parents[1]
-SOURCES = {"ecodetect": ROOT / "ecodetect", "ecodetect_cli": ROOT / "cli"}
 CLI = "ecodetect_cli"
 
 
@@ -71,19 +69,19 @@ def room(module: str) -> str:
 
 def imported(module: str, is_package: bool, source: str, modules: set[str]) -> Iterator[tuple[int, str]]:
     """Line and full name of each import, wherever it stands: in a function and for types only too."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            origin = node.module or ""
-            if node.level:
-                parts = module.split(".")
-                parents = parts[: len(parts) - node.level + is_package]
-                origin = ".".join([*parents, *([origin] if origin else [])])
-            for alias in node.names:
-                name = f"{origin}.{alias.name}"
-                is_room = origin == "ecodetect" and alias.name in LEVEL
-                yield node.lineno, name if name in modules or is_room else origin
+    for each in source_tree.imports(source):
+        if each.module is None:
+            yield from ((each.line, name) for name in each.names)
+            continue
+        origin = each.module
+        if each.level:
+            parts = module.split(".")
+            parents = parts[: len(parts) - each.level + is_package]
+            origin = ".".join([*parents, *([origin] if origin else [])])
+        for imported_name in each.names:
+            name = f"{origin}.{imported_name}"
+            is_room = origin == "ecodetect" and imported_name in LEVEL
+            yield each.line, name if name in modules or is_room else origin
 
 
 def violations(sources: dict[str, tuple[bool, str]]) -> list[str]:
@@ -98,7 +96,7 @@ def violations(sources: dict[str, tuple[bool, str]]) -> list[str]:
             library = name.split(".")[0]
             if library in FOREIGN and not _names(module) & FOREIGN[library]:
                 found.append(f"{module}:{line} imports {library}; only {sorted(FOREIGN[library])} may.")
-            if library in SOURCES and (there := room(name)) != here:
+            if library in source_tree.PACKAGES and (there := room(name)) != here:
                 if there not in LEVEL:
                     found.append(f"{module}:{line} imports {name}, which is in no room.")
                 elif LEVEL[there] <= LEVEL[here]:
@@ -127,27 +125,15 @@ def circles(sources: dict[str, tuple[bool, str]]) -> list[str]:
     return []
 
 
-def tree() -> dict[str, tuple[bool, str]]:
-    """{module: (is it a package, source)} of the repository."""
-    sources = {}
-    for package, folder in SOURCES.items():
-        for path in sorted(folder.rglob("*.py")):
-            parts = [package, *path.relative_to(folder).with_suffix("").parts]
-            is_package = parts[-1] == "__init__"
-            name = ".".join(parts[:-1] if is_package else parts)
-            sources[name] = (is_package, path.read_text(encoding="utf-8"))
-    return sources
-
-
 def test_rooms_import_only_what_lies_under_them() -> None:
-    sources = tree()
+    sources = source_tree.modules()
     assert "ecodetect.errors" in sources
     assert "ecodetect_cli.main" in sources
     assert not (found := violations(sources)), "\n".join(["", *found])
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    assert circles(tree()) == []
+    assert circles(source_tree.modules()) == []
     assert circles(
         {
             "ecodetect.grid": (False, "import ecodetect.sizes"),
@@ -158,12 +144,12 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def test_the_map_names_every_room_once() -> None:
     on_map = [name for layer in LAYERS[2:] for name in layer]
-    assert sorted(on_map) == sorted({room(name) for name in tree()} - {"ecodetect", CLI})
+    assert sorted(on_map) == sorted({room(name) for name in source_tree.modules()} - {"ecodetect", CLI})
 
 
 def test_importing_a_room_imports_no_more_than_its_name() -> None:
     """So that `raster.bands` costs no rasterio: every module pays for the `__init__.py` beside it."""
-    for module, (is_package, source) in tree().items():
+    for module, (is_package, source) in source_tree.modules().items():
         if is_package and module != "ecodetect":
             body = ast.parse(source).body
             assert len(body) == 1, module

@@ -93,7 +93,8 @@ def test_neighbours_are_those_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_forest_is_that_of_scikit_learn(classes: int) -> None:
+def test_the_forest_is_that_of_scikit_learn(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners, "TREES", 20)
     ensemble = scikit_learn("ensemble")
     x, label = examples(classes)
     x, label = x[:-15], label[:-15]  # one class is rarer
@@ -156,7 +157,10 @@ def test_margins_that_part_the_classes_give_a_finite_curve() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("classes", [2, 4])
-def test_what_is_learned_comes_back_from_a_bundle(kind: learners.Kind, classes: int) -> None:
+def test_what_is_learned_comes_back_from_a_bundle(
+    kind: learners.Kind, classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learners, "TREES", 20)
     if kind != "knn":
         scikit_learn("svm")
     x, label = examples(classes)

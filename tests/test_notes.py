@@ -5,18 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
+
+import source_tree
 
 from ecodetect.notes import Note, doubts, merged
 
-ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^\| `([a-z0-9-]+)` \| (.+?) \|", re.MULTILINE)
 KINDS = ("info", "choice", "doubt")
 
 
-def made_in(path: Path) -> Iterator[tuple[str, str | None]]:
+def made_in(source: str) -> Iterator[tuple[str, str | None]]:
     """Code and kind of each note that a module makes; None where the call doesn't say the kind."""
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for call in ast.walk(ast.parse(source)) if re.search(r"[Nn]ote\(", source) else ():
         if not isinstance(call, ast.Call) or not call.args or not isinstance(call.args[0], ast.Constant):
             continue
         name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
@@ -52,12 +52,11 @@ def test_doubts_are_those_of_that_kind() -> None:
 
 def test_the_page_lists_every_code_with_its_kind() -> None:
     made: dict[str, set[str]] = {}
-    for folder in ("ecodetect", "cli"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for code, kind in made_in(path):
-                assert re.fullmatch(r"[a-z][a-z0-9-]*", code), f"{path}: {code}"
-                made.setdefault(code, set()).update({kind} if kind else ())
-    page = (ROOT / "docs/notes.md").read_text(encoding="utf-8")
+    for module, (_, source) in source_tree.modules().items():
+        for code, kind in made_in(source):
+            assert re.fullmatch(r"[a-z][a-z0-9-]*", code), f"{module}: {code}"
+            made.setdefault(code, set()).update({kind} if kind else ())
+    page = (source_tree.ROOT / "docs/notes.md").read_text(encoding="utf-8")
     listed = {code: set(kinds.split(", ")) for code, kinds in ROW.findall(page)}
     assert sorted(made) == sorted(listed)
     for code, kinds in made.items():

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import source_tree
 from command_line import Run
 from ecodetect_cli.main import COMMANDS, cli
 
@@ -127,41 +128,19 @@ UNSAID = {
 }
 
 
-def path_of(module: str) -> Path | None:
-    base = module.replace("ecodetect_cli", "cli").replace(".", "/")
-    return next((path for path in (ROOT / f"{base}.py", ROOT / base / "__init__.py") if path.exists()), None)
-
-
-@cache
-def tree_of(module: str) -> ast.Module:
-    path = path_of(module)
-    assert path is not None
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 @cache
 def imported(module: str) -> frozenset[str]:
     """Our modules that a module imports, at its top or in a function, but not only for types."""
-    tree = tree_of(module)
-    types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
+    modules = source_tree.modules()
     found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in types:
-            base = ".".join(filter(None, ["ecodetect_cli" if node.level else "", node.module]))
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    for each in source_tree.imports(modules[module][1]):
+        if each.module is not None and not each.is_for_types:
+            base = ".".join(filter(None, ["ecodetect_cli" if each.level else "", each.module]))
+            found |= {base, *(f"{base}.{name}" for name in each.names)}
     if module in ("ecodetect.formats", "ecodetect.detectors"):  # tables of modules that are imported by name
         folder = ROOT / module.replace(".", "/")
         found |= {f"{module}.{path.stem}" for path in folder.glob("*.py")}
-    return frozenset(
-        name
-        for name in found
-        if name.startswith("ecodetect") and not name.endswith("__init__") and path_of(name) is not None
-    )
+    return frozenset(found & modules.keys())
 
 
 def reached(module: str) -> set[str]:
@@ -177,7 +156,10 @@ def reached(module: str) -> set[str]:
 @cache
 def hints(module: str) -> tuple[str, ...]:
     """The options that messages of a module name, but for `command --option`, which says whose it is."""
-    tree = tree_of(module)
+    source = source_tree.modules()[module][1]
+    if "--" not in source:
+        return ()
+    tree = ast.parse(source)
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)

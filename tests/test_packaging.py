@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -11,9 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-PACKAGES = {"ecodetect": ROOT / "ecodetect", "ecodetect_cli": ROOT / "cli"}
+import source_tree
+from source_tree import PACKAGES, ROOT
 
 
 def tree() -> set[str]:
@@ -86,7 +84,7 @@ def test_the_command_is_installed() -> None:
 def test_the_command_line_is_imported_by_one_name_only() -> None:
     """`import cli` works from the root of the tree, and makes second copies of the modules."""
     wrong = re.compile(r"^\s*(from|import) cli\b", re.MULTILINE)
-    folders = ("benchmarks", "cli", "docs", "ecodetect", "sample_data", "tests")
+    folders = ("benchmarks", "cli", "docs", "ecodetect", "recipes", "sample_data", "tests")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [str(path) for path in paths if wrong.search(path.read_text(encoding="utf-8"))] == []
 
@@ -98,12 +96,9 @@ def test_every_import_is_a_declared_dependency() -> None:
     names = {name.lower() for part in lists for name in re.findall(r'"([A-Za-z0-9_-]+)[<>=~]', part)}
     modules = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-image": "skimage"}
     declared = {modules.get(name, name) for name in names} | set(sys.stdlib_module_names) | set(PACKAGES)
-    imported = {}
-    for folder in PACKAGES.values():
-        for path in folder.rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Import):
-                    imported.update({alias.name.split(".")[0]: path.name for alias in node.names})
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    imported[node.module.split(".")[0]] = path.name
+    imported: dict[str, str] = {}
+    for module, (_, source) in source_tree.modules().items():
+        for each in source_tree.imports(source):
+            names = each.names if each.module is None else (each.module,) if not each.level else ()
+            imported.update({name.split(".")[0]: module for name in names})
     assert {name: path for name, path in imported.items() if name not in declared} == {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -31,16 +30,6 @@ from ecodetect.training.adapting import adapted  # noqa: E402
 from ecodetect.training.loop import Epoch, Fitted  # noqa: E402
 from ecodetect.training.selection import Counted  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks as small as these lose by a second thread, and much where other tests run beside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
 
 
@@ -49,8 +38,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of seconds: what is learned is little."""
     monkeypatch.setattr(loop, "LOOKED_AT", 4)
     monkeypatch.setattr(loop, "LIGHT_FROM", 4)
-    monkeypatch.setattr(planning, "LEAST_STEPS", 24)
-    monkeypatch.setattr(planning, "MOST_STEPS", 24)
+    monkeypatch.setattr(planning, "LEAST_STEPS", 9)
+    monkeypatch.setattr(planning, "MOST_STEPS", 9)
     monkeypatch.setattr(planning, "STEP_PX", 1)
     monkeypatch.setitem(heatmap.DEFAULTS, "network", TINY)  # type: ignore[arg-type]
     monkeypatch.setattr(beginning, "nearest", lambda sources: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ def write_pages(
     pages: Sequence[NDArray[Any]],
     first: Mapping[int, Tag] | None = None,
     each: Sequence[Mapping[int, Tag]] = (),
-    order: str = "<",
+    order: Literal["<", ">"] = "<",
     *,
     is_big: bool = False,
 ) -> Path:

@@ -84,7 +84,7 @@ class Crowded:
 
 def _noise(x: NDArray[Any], y: NDArray[Any], copy: NDArray[Any], nth: int) -> NDArray[np.float64]:
     """A number in [0, 1) of place, copy and nth, the same each time; (objects, copies)."""
-    mixed = (x.astype(np.uint64) * 73856093) ^ (y.astype(np.uint64) * 19349663)
+    mixed: NDArray[Any] = (x.astype(np.uint64) * 73856093) ^ (y.astype(np.uint64) * 19349663)
     mixed = mixed ^ (copy.astype(np.uint64) * 83492791 + nth * 2654435761)
     mixed = (mixed ^ (mixed >> 33)) * np.uint64(0xFF51AFD7ED558CCD)
     mixed = (mixed ^ (mixed >> 33)) * np.uint64(0xC4CEB9FE1A85EC53)

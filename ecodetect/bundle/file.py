@@ -263,7 +263,7 @@ def _is_meant(card: Card) -> bool:
     if card.unit == "px" or card.gsd is None or card.gsd_range is None:
         return True
     low, high = card.gsd_range
-    # Of a training that went as far, with what `train` adds on both sides.
+    # As a training that went as far would have it, with what `train` adds on both sides.
     return card.gsd / FINEST <= 2 * low and high <= 2 * card.gsd * COARSEST
 
 
@@ -383,7 +383,7 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        """Of card and weights: what an output says it was made with."""
+        """A hash of card and weights: an output states it as what it was made with."""
         return _hash(self)
 
 

@@ -202,7 +202,7 @@ class Choice:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other rasters of the folder could say more than this one does by itself."""
+        """Whether other rasters of the folder could say more than this one does alone."""
         return self.by == "survey"
 
 
@@ -503,7 +503,7 @@ def _tinted(name: str, mine: float, learned: Learned) -> tuple[float, str] | Non
     return off / _HUE, text
 
 
-# -- what is said ------------------------------------------------------------------------------------------
+# -- the notes ---------------------------------------------------------------------------------------------
 
 
 def is_mapped(card: Seen) -> bool:

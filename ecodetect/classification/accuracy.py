@@ -24,7 +24,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """Of one class.
+    """How well one class is told from the others.
 
     n : objects that are of it.  answered : objects said to be of it.  right : both.
     """
@@ -36,12 +36,12 @@ class ClassAccuracy:
 
     @property
     def producers(self) -> float:
-        """Of those that are of it, the share said so: 1 less what is omitted. NaN for n = 0."""
+        """The share of its objects that were answered so: 1 minus the omission error. NaN for n = 0."""
         return ratio(self.right, self.n)
 
     @property
     def users(self) -> float:
-        """Of those said to be of it, the share that is: 1 less what is committed. NaN where none was."""
+        """The share of these answers that are right: 1 minus the commission error. NaN without any."""
         return ratio(self.right, self.answered)
 
 

@@ -300,7 +300,7 @@ def images_of(
     """Pictures as a member is given them, (n, B, S, S), and whether each shows anything (n,).
 
     named : pictures with their classes, which may be "".
-    companions : that share a unit with them; None: each is judged by itself.
+    companions : that share a unit with them; None: each is judged alone.
     """
     if not options_of(member.card).patches:
         seen = [_middle(member, path, asked, companions) for path, _ in named]

@@ -83,7 +83,7 @@ def classify(
     detections : str or path-like
         Any file that `formats` reads, in any CRS; its columns are kept.
     image : str or path-like
-        The raster to look at. Of a file about several images only the rows of this one are classified.
+        The raster to look at. In a file about several images, only the rows of this one are classified.
     models : sequence of str or path-like
         One classifier, or several with the same classes that answer together.
     out : str or path-like

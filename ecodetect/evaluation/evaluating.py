@@ -74,14 +74,14 @@ def evaluate(
     class_column, layer : str, optional
         Column of the class, and layer, of the annotations.
     radius : Length, optional
-        Of individuals that the annotations mark by a point, where they don't say it row by row.
+        Radius of individuals that the annotations mark by a point, where they don't state it row by row.
     edge : Length, optional
         Width of a strip along each raster's edge in which nothing is judged.
     area : str or path-like, optional
         Polygons inside of which the truth is complete; several are plots. Outside nothing is judged. "image":
         everywhere, as without it.
     area_layer : str, optional
-        Its layer, in a file with several.
+        Layer of the `area` file, if it has several.
     bands, gsd_m, nodata, allow_vrt : see `open_raster`; of the pixels only a sheet of errors shows any.
     empty_images : bool
         Images that the annotations don't name are empty; otherwise they aren't judged.
@@ -91,7 +91,7 @@ def evaluate(
     model : str or path-like, optional
         The bundle that made the detections, where their file doesn't say where it was trained.
     seed : int
-        Of the bootstrap.
+        Random seed of the bootstrap.
 
     Raises
     ------

@@ -171,7 +171,7 @@ def _plot_of(pair: Pair, shapes: Geometries) -> Rows:
 
 
 def _diameters(some: Annotations) -> Floats:
-    """Of the circle with the same area, or twice the radius of a point; NaN where nothing says it."""
+    """Diameters: of the circle with the same area, or twice the radius of a point; NaN where unknown."""
     area = np.asarray(shapely.area(some.geometry), np.float64)
     diameter = np.where(area > 0, np.sqrt(4 / np.pi * area), 2 * some.radius_px)
     if some.grid.gsd is None or not len(some):

@@ -338,7 +338,7 @@ def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
 def _of(
     side: AnnotationFiles, image: str | None, grid: Grid | None, *, is_one: bool, is_empty: bool
 ) -> Found:
-    """The features of an image; none where nothing is said of it and that may be (`is_empty`)."""
+    """The features of an image; none if the files don't mention it and may not (`is_empty`)."""
     found = None
     if not is_empty or image is None or side.meant(image):
         found = side.of(image, grid, is_one=is_one)
@@ -351,7 +351,7 @@ def _of(
 
 
 def _raster_crs(found: AnnotationFiles) -> CRS | None:
-    """That of the rasters which the detections are from, if it is said and one."""
+    """The CRS of the rasters that the detections are from, if they state one, the same for all."""
     names = {each.get("crs") for each in found.rasters}
     name = names.pop() if len(names) == 1 else None
     try:

@@ -162,7 +162,7 @@ def _drawn(sides: Sequence[Geometries], radius: Floats) -> Geometries:
 
 
 def _radius_of_spacing(sides: Sequence[Geometries]) -> float:
-    """Of individuals whose sizes nobody knows: a third of the way to their neighbours.
+    """Radii of individuals of unknown size: a third of the way to their neighbours.
 
     A neighbour is of the same side: a detection lies on its truth. The radius is one with which a cut-out
     shows an individual and what is around it, if neighbours are very near or very far, too.

@@ -143,8 +143,8 @@ def have_our_ids(columns: Mapping[str, Any]) -> bool:
 def class_names(values: NDArray[Any]) -> NDArray[np.object_]:
     """The classes that a column of any file names, (N,) str; "" where it names none.
 
-    A whole number is the same class with and without a decimal point. Of an object in JSON, as QuPath writes
-    its classes, the name counts.
+    A whole number is the same class with and without a decimal point. For an object in JSON, as QuPath
+    writes its classes, the name counts.
     """
     known: dict[Any, str] = {}
     names = np.full(len(values), "", dtype=object)

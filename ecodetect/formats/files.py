@@ -440,7 +440,8 @@ def _written(path: Path, stream: Stream, module: Any) -> Written:
     if _has_place(module, path):
         written = module.write(path, stream)
         if stream.metadata:
-            # Of the file, not of the stream: what a database makes of a value on the way doesn't matter then.
+            # A hash of the file, not of the stream: what a database makes of a value on the way doesn't
+            # matter then.
             module.seal(path, module.content(path).digest)
         return written
     tally = content.Tally()

@@ -29,7 +29,7 @@ from ecodetect.training.beginning import Beginning, begin, check_classes
 from ecodetect.training.planning import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
 
 CHIP_PX = 256  # the chips that are counted; training chooses its own
-# Of one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
+# On one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
 # Other networks take a third to ten times as long.
 _SECONDS_PER_MPX = 7.5
 _MEMORY_MB = 1500.0  # of torch and a batch of 0.3 Mpx

@@ -100,7 +100,7 @@ def read(path: Path) -> Bundle:
     if _is_onnx(path):
         found: Bundle = onnx_file.read(path)
     else:
-        # Its card first: what that says may be damaged is said before hundreds of megabytes are read.
+        # Its card first: damage there is reported before hundreds of megabytes are read.
         read_card(path)
         found = bundle.read(path)
     detectors.check_card(found.card)
@@ -179,8 +179,8 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
 
     Unasked a model is taken only for what it is meant for: the bands by their names, a raster whose GSD is
     known and within the card's range. (Asked for by name, it may be given more: grey for colours, a finer
-    raster.) Models without a GSD are never taken unasked. Of models of the same classes that fit, one that
-    sees all that the others see and more is meant.
+    raster.) Models without a GSD are never taken unasked. Among models of the same classes that fit,
+    the one that sees all that the others see and more is meant.
     """
     fits: dict[str, Card] = {}
     misses: dict[str, str] = {}

@@ -108,7 +108,7 @@ def from_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _of_backbone(weights: Weights) -> dict[str, Any]:
-    """Of a detector's weights those of its backbone, under the names that they have in a classifier."""
+    """The backbone's weights out of a detector's, under the names that they have in a classifier."""
     if not any(key.startswith(_BODY) for key in weights):
         return dict(weights)
     body = {key.removeprefix(_BODY): each for key, each in weights.items() if key.startswith(_BODY)}

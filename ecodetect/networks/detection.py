@@ -57,7 +57,7 @@ class _Watched:
 
 
 class _OneStage(_Watched):
-    """Of torchvision's networks with one stage, what becomes of their heads' answers."""
+    """What torchvision's one-stage networks make of their heads' answers."""
 
     def postprocess_detections(self, head_outputs: Mapping[str, Any], *rest: Any) -> Any:
         levels = [each if isinstance(each, list) else [each] for each in head_outputs.values()]
@@ -98,8 +98,8 @@ class Detection(TrainableNetwork):
     `networks.background` has it.
     forward(images) otherwise: (N, D, 6), xmin, ymin, xmax, ymax, score, class, by falling score; rows of
     score 0 where fewer are found; all NaN where a head's answers weren't finite. D depends on the size of the
-    images only. Of a network that outlines a list of that and (N, D, M, M), in [0, 1], how surely each part
-    of a box belongs to its object.
+    images only. A network that outlines gives a list of that and (N, D, M, M), in [0, 1]: how surely each
+    part of a box belongs to its object.
     """
 
     takes_targets = True

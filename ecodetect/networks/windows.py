@@ -204,7 +204,7 @@ class Classifier(nn.Module):
 
 
 class Windowed(TrainableNetwork):
-    """A classifier shown each window by itself.
+    """A classifier that sees each window alone.
 
     classifier : (n, B, window, window) to (n, K).
     window, step : in pixels; the step is the stride too, and as even or odd as the window.

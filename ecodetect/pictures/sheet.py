@@ -72,8 +72,9 @@ def draw_sheet(
     detections : batches on the raster's ground, all of the same kind, gone through once. Later ones may
         have more classes behind the others.
     path : where to; replaced whole or not at all.
-    most : number of cut-outs. Of more objects two fifths are the surest, one fifth those around the median
-        (of a random sample of 4,000), two fifths the least sure; where all have one score, a random sample.
+    most : number of cut-outs. If there are more objects, two fifths are the surest, one fifth those around
+        the median (of a random sample of 4,000), two fifths the least sure; where all have one score, a
+        random sample.
 
     Notes
     -----

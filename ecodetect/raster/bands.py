@@ -129,7 +129,7 @@ def name_bands(
         text = "the three bands have no names; they are taken as red, green and blue."
         notes.append(Note("bands-guessed", text, kind="choice"))
     elif data == [0, 1, 2, 3] and tuple(names[:3]) == RGB and unnamed == [3]:
-        # Of any type: reflectance of an aerial image is the same scene.
+        # Whatever the type: reflectance of an aerial image is the same scene.
         names[3] = "alpha" if "alpha" not in names and is_mask(3) else "nir"
         if names[3] == "alpha":
             notes.append(_FOURTH_IS_MASK)
@@ -146,8 +146,8 @@ def _stated(
 ) -> tuple[list[str | None], list[Note]]:
     """What words, satellites' numbers and wavelengths say of each band; a colour is given once.
 
-    Of several bands that may have one name, that of the nearest to the usual wavelength: cameras with ten
-    bands have two greens, and imaging spectrometers twenty.
+    Among several bands that may have one name, the one nearest to the usual wavelength gets it: cameras with
+    ten bands have two greens, and imaging spectrometers twenty.
     """
     notes: list[Note] = []
     by_words = [worded(text) if text else (None, None) for text in descriptions]

@@ -29,7 +29,7 @@ from ecodetect.raster.tiff_pages import (
 _TAGS = (DESCRIPTION, IMAGEJ_COUNTS, IMAGEJ_DATA, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, GDAL_NODATA)
 _MOST_NAMED = 1000  # pages whose own names are looked up
 _MOST_NAME = 60  # characters of a name
-# Of resolution tags alone only what no scanner and no printer has: 5080 dots per inch and more.
+# Resolution tags alone count only where no scanner and no printer is so fine: 5080 dots per inch and more.
 _FINEST_SCAN_M = 5e-6
 _METRES = {
     "pm": 1e-12, "nm": 1e-9, "nanometer": 1e-9, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6,

@@ -1,4 +1,4 @@
-"""Several pages of a TIFF as the bands of one dataset, and what is said of the pages that aren't read."""
+"""Several pages of a TIFF as the bands of one dataset, and the notes on pages that aren't read."""
 
 from __future__ import annotations
 

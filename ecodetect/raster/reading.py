@@ -680,8 +680,8 @@ class Raster:
     def fingerprint(self) -> str:
         """What the raster is, whatever its path: hex digest of size, place, bands and pixels.
 
-        All pixels of a small raster. Of a larger one some; of a compressed GeoTIFF then also the size of each
-        block, which most changes of its pixels change.
+        It takes all pixels of a small raster, some of a larger one, and of a compressed GeoTIFF then also the
+        size of each block, which most changes of its pixels change.
         """
         if self._fingerprint is None:
             with self._options():

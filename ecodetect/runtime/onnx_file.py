@@ -142,7 +142,7 @@ class OnnxModel(Bundle):
 
     @property
     def hash(self) -> str:
-        """Of the whole file: what an output says it was made with."""
+        """A hash of the whole file: an output states it as what it was made with."""
         return hashlib.sha256(self.content).hexdigest()[:16]
 
 

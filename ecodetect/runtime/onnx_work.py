@@ -19,7 +19,7 @@ from ecodetect.runtime.onnx_file import FLOAT, INT64, TYPES, Graph, Node
 
 Shape = tuple[int, ...]
 
-# Of a network, per pixel of its input: bytes that are held at once, bytes in all, and sums. What we ship
+# What a network takes per pixel of its input: bytes held at once, bytes in all, and sums. What we ship
 # takes 208, 1,300 and 15,000; DenseNet and ConvNeXt 312, 4,200 and 53,000.
 _MOST_HELD, _MOST_BYTES, _MOST_SUMS = 2_000, 65_536, 5_000_000
 _FLOOR_PX = 4096  # a small image may cost as much as one of so many pixels, for what doesn't depend on it

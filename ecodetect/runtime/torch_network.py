@@ -200,7 +200,7 @@ def _fits(name: str, values: NDArray[Any], wanted: torch.Tensor) -> bool:
 def folded(module: nn.Module) -> nn.Module:
     """A copy with each batch normalisation folded into the convolution before it: the same numbers to 1e-5.
 
-    Of a module that can't be traced (its path depends on values) those parts are folded that can.
+    If a module can't be traced (its path depends on values), only those parts are folded that can be.
     """
     return _folded(copy.deepcopy(module).eval())
 

@@ -22,7 +22,7 @@ _PIECE_BATCHES = 3
 
 
 def sent(facts: Mapping[str, Any], schema: Any, batches: Iterable[Any]) -> Iterator[bytes]:
-    """Of the child: the parts in which a table goes."""
+    """The parts in which the child sends a table."""
     yield json.dumps(facts).encode()
     yield _packed(schema, [])
     for batch in batches:
@@ -38,7 +38,7 @@ def _packed(schema: Any, batches: list[Any]) -> bytes:
 
 
 def received(function: str, *given: Any, path: Path, size: int) -> tuple[dict[str, Any], Any]:
-    """Of its parent: the facts and the pyarrow Table that a function of the child sends.
+    """The facts and the pyarrow Table that a function of the child sends, in its parent.
 
     path : for messages.  size : bytes of the file.
     Raises LayerError, also where it gives back far more than the file can hold.

@@ -189,7 +189,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     """Read all placemarks, or those in the folder named by `layer`.
 
     Columns: name, folder (the innermost), and the fields of ExtendedData: as numbers where a schema says so,
-    else as texts. Of files that we wrote their columns.
+    else as texts. Files that we wrote give back their columns.
     """
     root = _unpacked(path) if path.suffix.lower() == ".kmz" else read_xml(path)
     if _tag(root) != "kml":

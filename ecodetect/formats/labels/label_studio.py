@@ -1,8 +1,8 @@
 """Label Studio JSON (tasks, and the short JSON-MIN): regions in percent of the image; read only.
 
-Boxes turn about their top-left corner, clockwise. Of several annotations of one task (several people) one
-is read: the ground truth, else the last. Cancelled annotations and predictions are not read. Brush strokes
-(a run-length code of Label Studio's own) are left out and counted.
+Boxes turn about their top-left corner, clockwise. If one task has several annotations (by several people),
+one is read: the ground truth, else the last. Cancelled annotations and predictions are not read. Brush
+strokes (a run-length code of Label Studio's own) are left out and counted.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     """Regions of `image` (or of all, with a column `source`) in pixels of `grid`.
 
     Columns: `source`, and each region attribute under its name; an only attribute is the `label`, whatever
-    its name. Of checkboxes those that are ticked.
+    its name. Checkboxes give those that are ticked.
     """
     regions, images = _from_csv(path) if path.suffix.lower() == ".csv" else _from_json(path)
     collector = Collector(path, "region")

@@ -1,0 +1,1 @@
+"""Peak memory of whole commands, and of their largest steps."""

@@ -1,0 +1,1 @@
+"""Seconds: whole commands, networks alone, ONNX Runtime, GPUs, rasters over the network, other tools."""
