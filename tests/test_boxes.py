@@ -86,9 +86,7 @@ def batch_of(name: str, card: Card, samples: list[Sample]) -> tuple[Any, dict[st
 
 
 def kind_of(name: str) -> NetworkKind:
-    kind = detectors.learned(name)
-    assert isinstance(kind, NetworkKind)
-    return kind
+    return detectors.network_kind(name)
 
 
 def losses(name: str, card: Card, network: Any, images: Any, targets: Any) -> dict[str, Any]:

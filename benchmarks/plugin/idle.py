@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +71,7 @@ class Idle:
     def settings(self) -> Mapping[str, Any]:
         return {"seconds": self.options.seconds, "how": self.options.how, "largest": self.options.largest}
 
-    def surveyed(self, samples: Sequence[Chip]) -> Idle:
+    def surveyed(self, samples: Iterable[Chip]) -> Idle:
         return self
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:

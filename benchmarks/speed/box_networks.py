@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.measuring import machine, table
 from ecodetect.bundle.file import Card, Scaling
-from ecodetect.detectors.learned import NetworkKind, Wishes
-from ecodetect.detectors.table import learned
+from ecodetect.detectors.learned import Wishes
+from ecodetect.detectors.table import network_kind
 from ecodetect.runtime import torch_network
 
 NETWORKS = (
@@ -62,8 +62,7 @@ def main(side: int, rounds: int) -> None:
 
 
 def _network(name: str, kind: str) -> torch.nn.Module:
-    kind_of = learned(name)
-    assert isinstance(kind_of, NetworkKind)
+    kind_of = network_kind(name)
     sizes = np.random.default_rng(0).uniform(20, 90, 400)
     card = Card(
         name=name,

@@ -13,7 +13,7 @@ from inspect import cleandoc
 from typing import Any
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
-from ecodetect.detectors.learned import Kind
+from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.detectors.protocol import Detector, Plain, Scene, read_options
 from ecodetect.errors import UserError
 
@@ -70,6 +70,14 @@ def learned(name: str) -> Kind:
     found = declared(name)
     if not isinstance(found, Kind):
         raise UserError(f"'{name}' has nothing to learn; train a detector such as heatmap.")
+    return found
+
+
+def network_kind(name: str) -> NetworkKind:
+    """What a detector declares whose network is trained; raises UserError for another."""
+    found = learned(name)
+    if not isinstance(found, NetworkKind):
+        raise UserError(f"'{name}' trains no network.")
     return found
 
 
