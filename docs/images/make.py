@@ -15,7 +15,7 @@ SAMPLES = HERE.parents[1] / "sample_data"
 WIDTH_PX = 800
 # As many of the ground as stay below 400 kB, which a page can bear; and some for what is drawn, which is too
 # thin to have a say among the pixels of the ground and would turn grey.
-GROUND, DRAWN = 48, 16
+GROUND, DRAWN = 80, 16
 VIVID = (
     110  # difference between the largest and the smallest of red, green and blue, from which a pixel is drawn
 )
@@ -43,7 +43,7 @@ def in_few_colours(image: Image.Image) -> Image.Image:
     palette = []
     for part, colours in ((pixels[~is_vivid], GROUND), (pixels[is_vivid], DRAWN)):
         if len(part):
-            found = Image.fromarray(part[None]).quantize(colours)
+            found = Image.fromarray(part[None]).quantize(colours, kmeans=3)
             palette += (found.getpalette() or [])[: 3 * colours]
     chosen = Image.new("P", (1, 1))
     chosen.putpalette(palette)
