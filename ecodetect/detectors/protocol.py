@@ -1,6 +1,6 @@
 """What a detector is: what it needs, what it is given, what it gives back.
 
-A detector is one file in this folder and one line in `detectors.TABLE`. It has a frozen dataclass `Options`
+A detector is one file in this folder and one line in `table.TABLE`. It has a frozen dataclass `Options`
 (what a user may set) and a function `build(options, scene) -> Detector`. It knows chips only: no files, no
 CRS, no tiles. `scanning` runs it. One that has to be trained says `IS_LEARNED = True`, and its function is
 `build(options, scene, bundle, *, device, threads)`.

@@ -102,7 +102,7 @@ def options_of(card: Card) -> CardOptions:
 def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """The network that a card describes.
 
-    weights : of a backbone's encoder; see `networks.build`. None: at random.
+    weights : of a backbone's encoder; see `networks.building.build`. None: at random.
     """
     return _network(card, ("one", "many"), weights)
 
