@@ -75,7 +75,7 @@ _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Of the network; see `networks.build`."""
+    """Of the network; see `networks.building.build`."""
 
     kind: card_reading.Kind
     width: card_reading.Width
@@ -138,7 +138,7 @@ def options_of(card: Card) -> CardOptions:
 def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
     """The network that a card describes.
 
-    weights : of a backbone's encoder; see `networks.build`. None: at random.
+    weights : of a backbone's encoder; see `networks.building.build`. None: at random.
     """
     from ecodetect.networks import building as networks
 

@@ -97,7 +97,7 @@ def options_of(card: Card) -> CardOptions:
 def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
     """The network that a card describes.
 
-    weights : of a backbone; see `networks.build`. None: at random.
+    weights : of a backbone; see `networks.building.build`. None: at random.
     """
     from ecodetect.networks import windows
 

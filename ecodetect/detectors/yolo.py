@@ -94,7 +94,7 @@ def options_of(card: Card) -> CardOptions:
 def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
     """The network that a card describes.
 
-    weights : of a backbone's encoder; see `networks.build`. None: at random.
+    weights : of a backbone's encoder; see `networks.building.build`. None: at random.
     """
     return _network(card, ("one", "many"), weights)
 
