@@ -14,6 +14,7 @@ from typing import Any
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, Classifier, column_kinds
+from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
 from ecodetect.formats.content import Tally
@@ -323,8 +324,8 @@ def _crs(native: Grid) -> dict[str, str]:
 
 def _trained(plan: ScanPlan) -> dict[str, Any]:
     """Where on this raster the model was trained, in cells of about 1 km: `evaluate` warns of them."""
-    card = getattr(plan.detector, "card", None)
-    cells = () if card is None else cells_on(card.trained_on, plan.native)
+    detector = plan.detector
+    cells = cells_on(detector.card.trained_on, plan.native) if isinstance(detector, LearnedDetector) else ()
     return {"trained_here": [list(cell) for cell in cells]} if cells else {}
 
 
