@@ -22,7 +22,7 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Detector, Scene
-from ecodetect.detectors.table import TABLE, _module, describe, is_learned
+from ecodetect.detectors.table import TABLE, declared, describe, is_learned
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 
@@ -116,7 +116,7 @@ def check(detector: Detector, found: Detections, chip: Chip) -> None:
 
 
 def test_every_option_is_documented(name: str) -> None:
-    options = _module(name).Options
+    options = declared(name).options
     assert dataclasses.is_dataclass(options)
     assert options.__dataclass_params__.frozen
     described = describe(name)
@@ -264,9 +264,10 @@ def imported_with() -> dict[str, list[str]]:
         "    before.update(found[name])\n"
         "print(json.dumps(found))"
     )
+    modules = {name: place.partition(":")[0] for name, place in TABLE.items()}
     heavy = ("torch", "torchvision", "rasterio", "geopandas")
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(TABLE), *heavy], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, json.dumps(modules), *heavy], capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
 
