@@ -65,6 +65,7 @@ from typing import TYPE_CHECKING, Any
 # name -> module; imported when asked for, so that `import ecodetect` takes no time.
 _PUBLIC = {
     "__version__": "ecodetect.version",
+    "AnnotationOptions": "ecodetect.annotations.options",
     "Detections": "ecodetect.detections",
     "EcodetectError": "ecodetect.errors",
     "Grid": "ecodetect.grid",
@@ -75,16 +76,21 @@ _PUBLIC = {
     "Summary": "ecodetect.scanning.results",
     "UserError": "ecodetect.errors",
     "Window": "ecodetect.grid",
+    "check": "ecodetect.inspection.training_data",
     "classify": "ecodetect.classification.layers",
     "convert": "ecodetect.converting",
+    "describe": "ecodetect.inspection.files",
     "evaluate": "ecodetect.evaluation.evaluating",
     "explain": "ecodetect.classification.explaining",
+    "export": "ecodetect.exporting",
     "open_raster": "ecodetect.raster.reading",
     "scan": "ecodetect.scanning.files",
     "scan_files": "ecodetect.scanning.files",
+    "train": "ecodetect.training.recipe",
 }
 
 __all__ = [
+    "AnnotationOptions",
     "Detections",
     "EcodetectError",
     "Grid",
@@ -95,29 +101,38 @@ __all__ = [
     "Summary",
     "UserError",
     "Window",
+    "check",
     "classify",
     "convert",
+    "describe",
     "evaluate",
     "explain",
+    "export",
     "open_raster",
     "scan",
     "scan_files",
+    "train",
 ]
 
 if TYPE_CHECKING:
+    from ecodetect.annotations.options import AnnotationOptions
     from ecodetect.classification.explaining import explain
     from ecodetect.classification.layers import classify
     from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
     from ecodetect.evaluation.evaluating import evaluate
+    from ecodetect.exporting import export
     from ecodetect.grid import Grid, Window
+    from ecodetect.inspection.files import describe
+    from ecodetect.inspection.training_data import check
     from ecodetect.layer import Layer
     from ecodetect.raster.reading import open_raster
     from ecodetect.scanning.files import scan, scan_files
     from ecodetect.scanning.results import Summary
     from ecodetect.scanning.settings import Output, Settings
     from ecodetect.sizes import Length
+    from ecodetect.training.recipe import train
     from ecodetect.version import __version__ as __version__
 
 

@@ -208,6 +208,7 @@ def test_rasters_are_seen_as_training_sees_them(
     """The same detector, pixel size, bands and classes, whatever is asked for."""
     pytest.importorskip("torch")
     from ecodetect.training.case import begin
+    from ecodetect.training.settings import TrainingSettings
 
     image = write_raster(tmp_path / "scene.tif", noise(3, 256, 256), gsd_m=size_m)
     truth = write_boxes(tmp_path / "shrubs.csv", BOXES)
@@ -215,11 +216,7 @@ def test_rasters_are_seen_as_training_sees_them(
     facts = check([image, truth], asked, **arguments)
     assert facts["problems"] == []
     said: list[Any] = []
-    given = {"model": None, "backbone": None, "weights": None, "settings": None} | arguments
-    case = begin(
-        [image, truth], "m", given["model"], asked, given["backbone"], given["weights"], "auto", 0, None,
-        given["settings"], "", said.append,
-    )  # fmt: skip
+    case = begin([image, truth], "m", asked, TrainingSettings(**arguments), said.append)
     seen = facts["seen_at"]
     assert seen["gsd"] == case.made.gsd
     assert tuple(seen["bands"]) == case.made.bands

@@ -19,7 +19,7 @@ from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Card, Learned, Scaling
+from ecodetect.bundle.file import Card, LearnedValues, Scaling
 from ecodetect.bundle.input_spec import input_spec
 from ecodetect.bundle.scaling import scaled
 from ecodetect.bundle.value_survey import Companions, choice_of, shared, survey
@@ -423,7 +423,7 @@ def test_values_that_are_no_range_are_refused(text: str) -> None:
 
 
 def test_a_damaged_card_is_refused() -> None:
-    wrong = Learned(dtypes=("uint8",), low=255.0, high=0.0)
+    wrong = LearnedValues(dtypes=("uint8",), low=255.0, high=0.0)
     text = replace(card(), learned=wrong).to_json()
     with pytest.raises(UserError, match="learned"):
         Card.from_json(text, source="x")

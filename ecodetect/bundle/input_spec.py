@@ -22,7 +22,7 @@ from ecodetect.raster.bands import lacking, stand_ins
 NEARLY = 0.02
 
 
-class Seen(values.Seen, Protocol):
+class Seen(values.SeenValues, Protocol):
     """The part of a card, or of what is to become one, that says how rasters are seen."""
 
     @property

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import PERCENTILES, Learned, Scaling
+from ecodetect.bundle.file import PERCENTILES, LearnedValues, Scaling
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -37,7 +37,7 @@ _NODATA_LIKE = (-9999.0, -99999.0, -999.0, -32768.0, 0.0)
 _HUGE = 1e9
 
 
-class Seen(Protocol):
+class SeenValues(Protocol):
     """The part of a card that says which values a model has learned, and how it scales them."""
 
     @property
@@ -50,7 +50,7 @@ class Seen(Protocol):
     def scaling(self) -> Scaling: ...
 
     @property
-    def learned(self) -> Learned | None: ...
+    def learned(self) -> LearnedValues | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +327,7 @@ def stretched(scaling: Scaling, unit: Unit) -> Scaling:
     )
 
 
-def unit_of(learned: Learned | None) -> Unit | None:
+def unit_of(learned: LearnedValues | None) -> Unit | None:
     """The unit of the values that a model has learned; None where it doesn't say."""
     if learned is None or learned.low is None or learned.high is None:
         return None
@@ -339,7 +339,7 @@ def unit_of(learned: Learned | None) -> Unit | None:
 
 def learned_from(
     rasters: Sequence[tuple[Measured, Unit | None]], bands: Sequence[str], unit: Unit | None, scaling: Scaling
-) -> Learned:
+) -> LearnedValues:
     """What the card says of the values that a model has learned.
 
     rasters : what surveys found, with the bands in the card's order, and the unit of each.
@@ -366,7 +366,7 @@ def learned_from(
             quantiles[name], least[name], most[name] = _short(whole[row]), _short(low[row]), _short(high[row])
             contrast[name] = (_digits(spread[0, row]), _digits(spread[1, row]))
             colour[name] = (_digits(hues[0, row]), _digits(hues[1, row]))
-    return Learned(
+    return LearnedValues(
         dtypes=tuple(sorted({found.dtype for found, _ in rasters})),
         low=None if unit is None else unit.low,
         high=None if unit is None else unit.high,
@@ -414,7 +414,7 @@ _HUE = 0.1  # of the learned spread, by which a band may differ more from the ot
 
 
 def unlike(
-    learned: Learned, bands: Sequence[str], found: Measured, own: Unit | None, scaling: Scaling
+    learned: LearnedValues, bands: Sequence[str], found: Measured, own: Unit | None, scaling: Scaling
 ) -> str | None:
     """What of a raster's values is unlike those that a model has learned, as a sentence; None: nothing.
 
@@ -462,7 +462,7 @@ def _constant(name: str, mine: Floats, known: Sequence[float]) -> str | None:
     return None
 
 
-def _shifted(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | None:
+def _shifted(name: str, mine: Floats, learned: LearnedValues) -> tuple[float, str] | None:
     known, least, most = (np.array(each[name]) for each in (learned.quantiles, learned.least, learned.most))
     spread = max(known[-2] - known[1], 1e-12)
     middle = slice(2, 5)  # quartiles
@@ -478,7 +478,7 @@ def _shifted(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | N
     return off / _SHIFT, text
 
 
-def _flat(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | None:
+def _flat(name: str, mine: Floats, learned: LearnedValues) -> tuple[float, str] | None:
     own, (low, _) = float(mine[-2] - mine[1]), learned.contrast[name]
     if own >= _FLAT * low:
         return None
@@ -489,7 +489,7 @@ def _flat(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | None
     return low * _FLAT / max(own, 1e-12), text
 
 
-def _tinted(name: str, mine: float, learned: Learned) -> tuple[float, str] | None:
+def _tinted(name: str, mine: float, learned: LearnedValues) -> tuple[float, str] | None:
     if name not in learned.colour:
         return None
     (low, high), known = learned.colour[name], learned.quantiles[name]
@@ -506,12 +506,12 @@ def _tinted(name: str, mine: float, learned: Learned) -> tuple[float, str] | Non
 # -- the notes ---------------------------------------------------------------------------------------------
 
 
-def is_mapped(card: Seen) -> bool:
+def is_mapped(card: SeenValues) -> bool:
     """Whether a model takes values as they are, so that they must be in the unit that it has learned."""
     return card.scaling.mode == "fixed" and unit_of(card.learned) is not None
 
 
-def remarks(name: str, card: Seen, choice: Choice | None, found: Measured | None) -> list[Note]:
+def remarks(name: str, card: SeenValues, choice: Choice | None, found: Measured | None) -> list[Note]:
     """What to say of a raster's values before a model sees them.
 
     name : of the raster.
@@ -543,7 +543,7 @@ def remarks(name: str, card: Seen, choice: Choice | None, found: Measured | None
     return [*notes, *unlike_them]
 
 
-def doubts(name: str, card: Seen, own: Unit | None, found: Measured) -> list[Note]:
+def doubts(name: str, card: SeenValues, own: Unit | None, found: Measured) -> list[Note]:
     """What of values is unlike those that a model has learned, though mapped or scaled.
 
     name : of what they are from.  own : their unit.
@@ -560,7 +560,7 @@ def doubts(name: str, card: Seen, own: Unit | None, found: Measured) -> list[Not
     return [Note("values-unlike", text, about=name, kind="doubt")]
 
 
-def check_mappable(name: str, card: Seen, choice: Choice) -> None:
+def check_mappable(name: str, card: SeenValues, choice: Choice) -> None:
     """Raise UserError for values that can't be brought to those that a model has learned."""
     if is_mapped(card) and choice.is_strange:
         raise UserError(

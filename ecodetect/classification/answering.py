@@ -1,6 +1,6 @@
 """Classifiers ready to answer: trained windows, alone or several together, each looked at from several sides.
 
-A `Member` is one model; a `Classifier` is one or several with the same classes. Both are given images that
+A `Member` is one model; a `Classifiers` is one or several with the same classes. Both are given images that
 are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good for is
 in `layers` (layers) and `folders` (pictures).
 """
@@ -180,7 +180,7 @@ def column_kinds(top: int) -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Classifier:
+class Classifiers:
     """One or several members that answer together.
 
     members : with the same answers, in any order.
@@ -238,7 +238,7 @@ def open_classifier(
     views: Views = "none",
     device: str = "auto",
     threads: int | None = None,
-) -> Classifier:
+) -> Classifiers:
     """The classifier of one model or several.
 
     names : files of models, or names of those that come with ecodetect.
@@ -248,7 +248,7 @@ def open_classifier(
     for found in read_classifiers(names):
         network, side = window_networks.open_single(found, device, threads)
         members.append(Member(found, network, side, views))
-    return Classifier(tuple(members), vote)
+    return Classifiers(tuple(members), vote)
 
 
 def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
@@ -403,7 +403,7 @@ def _widened(card: Card) -> float:
 class OnRaster:
     """A classifier on one raster."""
 
-    classifier: Classifier
+    classifier: Classifiers
     raster: Raster
     sights: tuple[Sight, ...]
 

@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.annotations.annotated_raster import AnnotatedRaster
-from ecodetect.annotations.class_folders import Patches, picture, pictures
+from ecodetect.annotations.class_folders import ClassPictures, picture, pictures
 from ecodetect.annotations.class_names import key
 from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.value_survey import Companions, choice_of, seen_unit, survey
 from ecodetect.bundle.values import Measured, Unit, doubts, remarks
-from ecodetect.classification.accuracy import Judged, judge
+from ecodetect.classification.accuracy import ClassificationReport, judge
 from ecodetect.classification.answering import (
     Answers,
-    Classifier,
+    Classifiers,
     Member,
     Sight,
     Views,
@@ -67,7 +67,7 @@ class PictureAnswers:
     truth: NDArray[np.object_] | None
     answers: Answers
     top: int
-    judged: Judged | None
+    judged: ClassificationReport | None
     models: Mapping[str, Any]
     opened: Mapping[str, Any]
     notes: tuple[Note, ...]
@@ -246,7 +246,7 @@ def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:
 
 
 def _said_of_values(
-    classifier: Classifier,
+    classifier: Classifiers,
     folder: str,
     paths: Sequence[Path],
     asked: AnnotationOptions,
@@ -275,7 +275,7 @@ def _said_of_values(
 
 
 def _answered(
-    classifier: Classifier,
+    classifier: Classifiers,
     named: Sequence[tuple[Path, str]],
     asked: AnnotationOptions,
     companions: Companions,
@@ -314,7 +314,7 @@ def images_of(
     sources = [_with_unit(member, picture(path, name, asked), asked, companions) for path, name in named]
     ground = Dataset(sources, Contract.of(member.card))
     try:
-        whole = Patches(ground, member.side)
+        whole = ClassPictures(ground, member.side)
         s = member.shift  # crops off the middle see mirrored ground, as turned ones did in training
         around = [(0, 0), (s, s), (s, s)]
         images = [np.pad(whole.image(row), around, mode="symmetric") for row in range(len(named))]

@@ -30,6 +30,7 @@ from ecodetect.pictures.map import draw_map
 from ecodetect.raster.bands import lacking, stand_ins
 from ecodetect.training.beginning import Beginning, begin, check_classes
 from ecodetect.training.planning import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
+from ecodetect.training.settings import TrainingSettings
 
 CHIP_PX = 256  # the chips that are counted; training chooses its own
 # On one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
@@ -42,22 +43,17 @@ def check(
     paths: Sequence[str | os.PathLike[str]],
     asked: AnnotationOptions | None = None,
     *,
-    model: str | os.PathLike[str] | None = None,
-    backbone: str | None = None,
-    weights: str | None = None,
-    settings: Mapping[str, str] | None = None,
-    split_by: str = "auto",
-    seed: int = 0,
     picture: str | os.PathLike[str] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Facts about rasters and annotations as training data.
 
     Parameters
     ----------
     paths, asked : as in `training.sources.gather`.
-    model, backbone, weights, settings, split_by, seed : as `training.recipe.train` takes them. The card of a
-        bundle that would be trained further is compared with the data.
     picture : PNG or JPEG to draw the annotations into, of the raster that has most of them.
+    settings : fields of `TrainingSettings`, as `train` takes them. The card of a bundle that would be trained
+        further is compared with the data.
 
     Returns
     -------
@@ -70,13 +66,11 @@ def check(
         Where nothing can be said: files that can't be read, annotations off the raster.
     """
     notes: list[Note] = []
-    named = None if model is None else os.fspath(model)
-    begun = begin(
-        paths, asked, model=named, backbone=backbone, weights=weights, settings=settings, say=notes.append
-    )
+    how = TrainingSettings(**settings)
+    begun = begin(paths, asked, how, notes.append)
     gathered = begun.gathered
     sources = gathered.sources
-    card = None if model is None or begun.start is None else begun.start.card
+    card = None if how.model is None or begun.start is None else begun.start.card
     problems: list[str] = []
     data, found = None, None
     try:
@@ -86,12 +80,12 @@ def check(
     except UserError as error:
         problems.append(str(error))
     try:
-        found = split(sources, by=split_by, seed=seed)
+        found = split(sources, by=how.split_by, seed=how.seed)
     except UserError as error:
         problems.append(str(error))
     if data is not None:
         try:
-            notes += _unlearnable(begun, data, found, split_by)
+            notes += _unlearnable(begun, data, found, how.split_by)
         except UserError as error:
             problems.append(str(error))
     if card is not None and not _is_seen_as_is(card, sources):

@@ -58,7 +58,7 @@ def build(
 
     if evaluation == "dense":
         return Dense(encoder(kind, weights, bands, depth=DENSE_DEPTH, is_most=True), outputs)
-    return Windowed(Classifier(encoder(kind, weights, bands, is_most=True), outputs), window, step)
+    return Windowed(WindowClassifier(encoder(kind, weights, bands, is_most=True), outputs), window, step)
 
 
 def build_single(settings: Settings, bands: Sequence[str], outputs: int) -> TrainableNetwork:
@@ -189,7 +189,7 @@ class Dense(TrainableNetwork):
         return found
 
 
-class Classifier(nn.Module):
+class WindowClassifier(nn.Module):
     """A backbone, the mean of its features over the window, and what they say: (n, B, S, S) to (n, K)."""
 
     def __init__(self, encoder: Encoder, outputs: int) -> None:
@@ -219,7 +219,7 @@ class Windowed(TrainableNetwork):
         self.reach_px = -(-(window + step) // 2)
 
     def backbone(self) -> Encoder | None:
-        return self.classifier.encoder if isinstance(self.classifier, Classifier) else None
+        return self.classifier.encoder if isinstance(self.classifier, WindowClassifier) else None
 
     def stages(self) -> Sequence[nn.Module]:
         encoder = self.backbone()

@@ -13,7 +13,7 @@ from typing import Any
 
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
-from ecodetect.classification.answering import Answers, Classifier, column_kinds
+from ecodetect.classification.answering import Answers, Classifiers, column_kinds
 from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -142,7 +142,7 @@ def write_results(
     path: Path,
     asked: Settings,
     patches: Patches | None,
-    classifier: Classifier | None = None,
+    classifier: Classifiers | None = None,
     *,
     keep_any: bool = False,
 ) -> Summary:
@@ -240,7 +240,7 @@ def write_scores(
 
 @contextmanager
 def _looking(
-    plan: ScanPlan, asked: Settings, classifier: Classifier | None
+    plan: ScanPlan, asked: Settings, classifier: Classifiers | None
 ) -> Iterator[Callable[[Floats], Answers] | None]:
     """What a classifier says of places on a raster, (N, 2) in its own pixels; None without one."""
     if classifier is None:
@@ -288,7 +288,7 @@ def _metadata(
     patches: Patches | None,
     facts: Sequence[tuple[int, float | None, int]],
     expected: Sequence[Mapping[str, float]],
-    classifier: Classifier | None,
+    classifier: Classifiers | None,
 ) -> dict[str, Any]:
     """facts : of each raster, as `searched` gives them."""
     looks = [] if classifier is None else [each for plan in plans for each in plan.classifiers]

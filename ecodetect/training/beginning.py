@@ -32,6 +32,7 @@ from ecodetect.notes import Note, merged
 from ecodetect.raster.bands import stand_ins
 from ecodetect.runtime.onnx_file import OnnxModel
 from ecodetect.sizes import Length
+from ecodetect.training.settings import TrainingSettings
 
 _LOOKED_AT = 32  # rasters whose values are compared with a model's
 
@@ -102,17 +103,15 @@ class Beginning:
 def begin(
     paths: Sequence[str | os.PathLike[str]],
     asked: AnnotationOptions | None,
-    *,
-    model: str | None = None,
-    backbone: str | None = None,
-    weights: str | None = None,
-    settings: Mapping[str, str] | None = None,
+    how: TrainingSettings,
     say: Callable[[Note], None],
 ) -> Beginning:
-    """Gather, and choose the detector and what it goes on from; the parameters are those of `recipe.train`.
+    """Gather, and choose the detector and what it goes on from; see `recipe.train`.
 
     Raises UserError in one sentence, when something can't be read, brought together or trained.
     """
+    model = None if how.model is None else os.fspath(how.model)
+    backbone, weights = how.backbone, how.weights
     is_asked = model is not None
     start = models.opened(model) if model is not None else None  # None: the name of a detector
     if isinstance(start, OnnxModel):
@@ -139,7 +138,7 @@ def begin(
             f"{paths[0]} holds pictures in folders by class, which {kind.name} can't learn from; train -m"
             " sliding_window."
         )
-    wished = _wished(kind, settings or {})
+    wished = _wished(kind, how.settings)
     return Beginning(kind, start, wished, backbone, gathered, is_patches, is_asked)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ecodetect.annotations.annotated_raster import gsds
-from ecodetect.annotations.class_folders import Patches
+from ecodetect.annotations.class_folders import ClassPictures
 from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset, Statistics
 from ecodetect.annotations.options import AnnotationOptions
@@ -26,6 +26,7 @@ from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes
 from ecodetect.training.beginning import begin as begin_with
 from ecodetect.training.drawing import Pieces
+from ecodetect.training.settings import TrainingSettings
 from ecodetect.version import __version__
 
 _PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown size
@@ -66,7 +67,7 @@ class Case:
         assert isinstance(self.kind, NetworkKind), "only networks learn from pictures by class"
         side = self.kind.chip_px(self.card)
         assert side is not None, "a kind with `patch_px` says how wide they are"
-        return Patches(self.training, side), Patches(self.validation, side)
+        return ClassPictures(self.training, side), ClassPictures(self.validation, side)
 
     def close(self) -> None:
         for each in (self.whole, self.training, self.validation):
@@ -76,35 +77,26 @@ class Case:
 def begin(
     paths: Sequence[str | os.PathLike[str]],
     name: str,
-    model: str | None,
     asked: AnnotationOptions | None,
-    backbone: str | None,
-    weights: str | None,
-    split_by: str,
-    seed: int,
-    gsd: float | None,
-    settings: Mapping[str, str] | None,
-    command: str,
+    how: TrainingSettings,
     say: Callable[[Note], None],
 ) -> Case:
     """Gather, choose the detector and how rasters are seen, split; see `train`.
 
     name : of the new bundle.
     """
-    begun = begin_with(
-        paths, asked, model=model, backbone=backbone, weights=weights, settings=settings, say=say
-    )
-    made, notes = begun.contract(gsd)
+    begun = begin_with(paths, asked, how, say)
+    made, notes = begun.contract(how.gsd)
     for note in notes:
         say(note)
-    sides = split(begun.gathered.sources, by=split_by, seed=seed)
+    sides = split(begun.gathered.sources, by=how.split_by, seed=how.seed)
     whole = begun.dataset(made)
     training, validation = whole.limited(sides.training), whole.limited(sides.validation)
     statistics = training.statistics()
-    unseen = check_classes(statistics, validation.statistics(), split_by)
+    unseen = check_classes(statistics, validation.statistics(), how.split_by)
     if unseen is not None:
         say(unseen)
-    card = _card(name, begun, made, whole, command)
+    card = _card(name, begun, made, whole, how.command)
     card = begun.kind.weighted(card, statistics.per_class, begun.wished)
     return Case(
         begun.kind, begun.start, made, begun.gathered, sides, whole, training,

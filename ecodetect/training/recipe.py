@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import shapely
 import torch
@@ -26,13 +26,12 @@ from ecodetect.annotations.dataset import Statistics
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.splits import Split
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learned import NetworkKind
 from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.notes import Note
 from ecodetect.pictures.files import replaceable
-from ecodetect.sizes import Length
 from ecodetect.training import (
     checkpoint,
     report,
@@ -43,9 +42,10 @@ from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.case import Case, begin, check_card
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
-from ecodetect.training.loop import Fitted, Plan, Progress, fit
+from ecodetect.training.loop import Fitted, Progress, Schedule, fit
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.processes import joined
+from ecodetect.training.settings import TrainingSettings
 from ecodetect.wording import counted
 
 
@@ -71,25 +71,10 @@ def train(
     paths: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
-    model: str | None = None,
     asked: AnnotationOptions | None = None,
-    backbone: str | None = None,
-    weights: str | None = None,
-    freeze: int | Literal["all"] = 0,
-    split_by: str = "auto",
-    gsd: float | None = None,
-    epochs: int | None = None,
-    within: Length | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    workers: int | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    augmentations: Augmentations | None = None,
-    settings: Mapping[str, str] | None = None,
-    command: str = "",
     say: Callable[[Note], None] = lambda note: None,
     progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
 ) -> Trained:
     """Train a detector on annotated rasters and write it as a bundle.
 
@@ -98,85 +83,39 @@ def train(
     paths : one folder, or images and annotations in turn; see `sources.gather`.
     out : str or path-like
         The bundle, `*.safetensors`. Beside it the curves, and until it is done a folder `*.training`.
-    model : str, optional
-        Kind of detector, or a bundle (file or name) to start from. If not given, a heat map that begins with
-        what the nearest of the models that come with ecodetect has learned; see `nearest`.
     asked : AnnotationOptions, optional
         What else is said about the data.
-    backbone, weights : str, optional
-        Name of a torchvision network as encoder; "imagenet", "coco", "none" or a file of its weights.
-    freeze : int or "all"
-        Stages of the encoder that keep their weights, from the first.
-    split_by : str
-        "auto", "blocks", "files", "none", or a column; see `splits.split`.
-    gsd : float, optional
-        Metres per pixel at which the model works.
-    epochs : int, optional
-        Chosen from the data, with early stopping, if not given.
-    within : Length, optional
-        How far from its truth a detection of validation may lie; the radius of individuals, or half the way
-        to their neighbours, if not given.
-    seed : int
-        Of all chance: the same seed gives the same bytes on the CPU.
-    device : str
-        "auto", "cpu", "cuda" or "mps".
-    workers : int, optional
-        Threads that prepare chips.
-    resume : bool
-        Go on with an interrupted training.
-    overwrite : bool
-        Replace an existing bundle.
-    augmentations : Augmentations, optional
-        Other than the default.
-    settings : mapping, optional
-        Of the detector's training, as name -> text; see its `Kind.training`.
-    command : str
-        What the card gives as the command.
     say, progress : callable, optional
         For notes while it runs, and after each step.
+    settings : the fields of `TrainingSettings`.
 
     Raises
     ------
     UserError
         In one sentence, when something can't be read, brought together or trained.
     """
-    folder = Path(f"{os.fspath(out)}.training")
-    if checkpoint.is_over(folder, Path(out)):
-        checkpoint.remove(folder)
-    target = _writable(out, overwrite=overwrite or (resume and (folder / checkpoint.LAST).is_file()))
+    how = TrainingSettings(**settings)
+    target, folder = _places(out, how)
     curves = target.with_name(f"{target.stem}.curves.png")
-    replaceable(curves, overwrite=overwrite)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # of a run that was killed before it began, or at its very end
-    if os.path.lexists(folder) and not resume:
-        raise UserError(
-            f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
-        )
     notes: list[Note] = []
 
     def tell(note: Note) -> None:
         notes.append(note)
         say(note)
 
-    case = begin(
-        paths, target.stem, model, asked, backbone, weights, split_by, seed, gsd, settings, command, tell
-    )
-    torch.manual_seed(seed)
-    kind = case.kind
+    case = begin(paths, target.stem, asked, how, tell)
+    torch.manual_seed(how.seed)
     if case.is_taught:
-        given = {"--freeze": freeze, "--epochs": epochs, "--within": within, "--resume": resume}
-        done, verdict = _taught(case, backbone, weights, seed, given, tell)
-        bundle.write(target, done, replace=overwrite)
+        done, verdict = _taught(case, how, tell)
+        bundle.write(target, done, replace=how.overwrite)
         return Trained(target, None, done, None, verdict, tuple(notes))
+    kind = case.kind
     assert isinstance(kind, NetworkKind), "a kind without a network teaches a learner"
     check_card(case.card)
-    network = _network(kind, case.card, case.start, backbone, weights, tell)
-    plan = _planned(case, kind, network, weights_are_learned(backbone, weights), epochs, freeze, within)
-    plan = replace(plan, seed=seed, workers=workers or min(4, os.cpu_count() or 1))
-    if augmentations is not None:
-        plan = replace(plan, augmentations=augmentations)
+    network = _network(kind, case, how, tell)
+    plan = _planned(case, kind, network, how)
     tell(Note("training-plan", _described(case.statistics, case.sides, network, plan, case.made)))
-    processes = joined(_device(device))
+    processes = joined(_device(how.device))
     with _resumable(folder):
         fitted = fit(
             kind,
@@ -186,81 +125,97 @@ def train(
             plan,
             folder=folder,
             processes=processes,
-            resume=resume,
+            resume=how.resume,
             key=_fingerprint(case.gathered.sources),
             progress=progress,
         )
-        grounds = case.grounds
-        if kind.answers is not None:
-            fitted = rejudged(fitted, kind.answers, *grounds)
-        unit = case.made.unit if case.made.gsd is not None else "px"
-        near = f"distance ≤ {plan.within_px * case.made.unit_per_px:.3g} {unit}, one to one"
-        criterion = (kind.criterion or near) if case.statistics.sized else near
-        done = completed(finished(fitted, case, criterion), kind, network, *grounds)
+        fitted, done = _finished(fitted, case, kind, network, plan)
         case.close()
         if processes.leads:
             report.draw_curves(fitted.history, curves, title=target.stem)
-            bundle.write(target, done, replace=overwrite)
+            bundle.write(target, done, replace=how.overwrite)
             checkpoint.remove(folder)
     verdict = report.verdict(fitted, case.sides.method)
     return Trained(target, curves, done, fitted, verdict, tuple(notes))
 
 
-def _taught(
-    case: Case,
-    backbone: str | None,
-    weights: str | None,
-    seed: int,
-    given: Mapping[str, Any],
-    say: Callable[[Note], None],
-) -> tuple[Bundle, str]:
-    """The bundle of a learner taught on the case's ground, and the verdict.
+def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, Path]:
+    """Where the bundle goes, and the folder of what is unfinished.
 
-    given : options that only a network that is trained can be told, and what was said.
+    Raises UserError where the bundle or its curves can't be written, or a training lies there unasked.
     """
+    folder = Path(f"{os.fspath(out)}.training")
+    if checkpoint.is_over(folder, Path(out)):
+        checkpoint.remove(folder)
+    is_resumed = how.resume and (folder / checkpoint.LAST).is_file()
+    target = _writable(out, overwrite=how.overwrite or is_resumed)
+    replaceable(target.with_name(f"{target.stem}.curves.png"), overwrite=how.overwrite)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # of a run that was killed before it began, or at its very end
+    if os.path.lexists(folder) and not how.resume:
+        raise UserError(
+            f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
+        )
+    return target, folder
+
+
+def _finished(
+    fitted: Fitted, case: Case, kind: NetworkKind, network: TrainableNetwork, plan: Schedule
+) -> tuple[Fitted, Bundle]:
+    """What was fitted, judged as the detector answers, and the bundle of it."""
+    grounds = case.grounds
+    if kind.answers is not None:
+        fitted = rejudged(fitted, kind.answers, *grounds)
+    unit = case.made.unit if case.made.gsd is not None else "px"
+    near = f"distance ≤ {plan.within_px * case.made.unit_per_px:.3g} {unit}, one to one"
+    criterion = (kind.criterion or near) if case.statistics.sized else near
+    return fitted, completed(finished(fitted, case, criterion), kind, network, *grounds)
+
+
+def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> tuple[Bundle, str]:
+    """The bundle of a learner taught on the case's ground, and the verdict."""
     kind, card, weights_of = case.kind, case.card, {}
+    given = {"--freeze": how.freeze, "--epochs": how.epochs, "--within": how.within, "--resume": how.resume}
     if isinstance(kind, NetworkKind):
-        found = _network(kind, card, case.start, backbone, weights, say).state_dict()
+        found = _network(kind, case, how, say).state_dict()
         weights_of = {name: each.numpy() for name, each in found.items()}
     else:
-        given = {**given, "--backbone": backbone, "--weights": weights}
+        given = {**given, "--backbone": how.backbone, "--weights": how.weights}
     assert kind.taught is not None, "a card's head is a learner only where the kind teaches one"
     taught = kind.taught(card, weights_of)
     _check_taught(kind.name, case.start, given)
     check_card(card)
     grounds = case.grounds
     most = None if case.is_patches else without_network.MOST_PIECES
-    chosen = without_network.learn(kind, taught, *grounds, card, seed, say, most_pieces=most)
+    chosen = without_network.learn(kind, taught, *grounds, card, how.seed, say, most_pieces=most)
     done = finished(chosen, case, kind.criterion or "")
     done = completed(done, kind, None, *grounds)
     case.close()
     return done, without_network.verdict(chosen, case.sides.method)
 
 
-def _planned(
-    case: Case,
-    kind: NetworkKind,
-    network: TrainableNetwork,
-    from_weights: bool,
-    epochs: int | None,
-    freeze: int | Literal["all"],
-    within: Length | None,
-) -> Plan:
+def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: TrainingSettings) -> Schedule:
     """The plan for the case, with what a user has stated."""
     stages = len(network.stages())
-    frozen = stages if freeze == "all" else freeze
+    frozen = stages if how.freeze == "all" else how.freeze
     if frozen > stages:
-        raise UserError(f"--freeze is {freeze}, but the encoder has {stages} stages.")
+        raise UserError(f"--freeze is {how.freeze}, but the encoder has {stages} stages.")
+    from_weights = weights_are_learned(how.backbone, how.weights)
     side = kind.chip_px(case.card)
-    plan = plan_for(case.statistics, case.card, case.start is not None, from_weights, epochs, side)
-    if within is not None:
+    plan = plan_for(case.statistics, case.card, case.start is not None, from_weights, how.epochs, side)
+    if how.within is not None:
         own_px = 1.0 if case.made.unit == "m" else case.made.unit_per_px
-        plan = replace(plan, within_px=within.pixels(_square(case.made), name="--within") / own_px)
-    usual = Augmentations(**kind.augmentations)
-    return replace(plan, frozen=frozen, augmentations=usual)
+        plan = replace(plan, within_px=how.within.pixels(_square(case.made), name="--within") / own_px)
+    return replace(
+        plan,
+        seed=how.seed,
+        frozen=frozen,
+        workers=how.workers or min(4, os.cpu_count() or 1),
+        augmentations=how.augmentations or Augmentations(**kind.augmentations),
+    )
 
 
-def _drawn(case: Case, plan: Plan) -> Drawn | DrawnPatches:
+def _drawn(case: Case, plan: Schedule) -> Drawn | DrawnPatches:
     """What chips are drawn from."""
     read_px = math.ceil(plan.size_px * plan.augmentations.widening)
     if case.is_patches:
@@ -314,13 +269,10 @@ def _device(asked: str) -> str:
 
 
 def _network(
-    kind: NetworkKind,
-    card: Card,
-    start: Bundle | None,
-    backbone: str | None,
-    weights: str | None,
-    say: Callable[[Note], None],
+    kind: NetworkKind, case: Case, how: TrainingSettings, say: Callable[[Note], None]
 ) -> TrainableNetwork:
+    """The network that training begins with."""
+    card, start, backbone, weights = case.card, case.start, how.backbone, how.weights
     if start is not None:
         network = kind.network(card, None)
         for note in adapted(network, start, card):
@@ -338,7 +290,7 @@ def _network(
 
 
 def _described(
-    statistics: Statistics, sides: Split, network: TrainableNetwork, plan: Plan, made: Contract
+    statistics: Statistics, sides: Split, network: TrainableNetwork, plan: Schedule, made: Contract
 ) -> str:
     weights = sum(each.numel() for each in network.parameters())
     gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None and made.unit != "px" else ""

@@ -1,0 +1,55 @@
+"""How a detector is trained, as a user says it; what isn't said is derived from the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from ecodetect.sizes import Length
+
+if TYPE_CHECKING:
+    from ecodetect.training.augmentation import Augmentations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSettings:
+    """What a user asks of a training, beside the data.
+
+    model : kind of detector, or a bundle (file or name) to start from. None: a heat map that begins with what
+        the nearest of the models that come with ecodetect has learned; see `beginning.nearest`.
+    backbone : name of a torchvision network as encoder.
+    weights : "imagenet", "coco", "none", or a file of the backbone's weights.
+    freeze : stages of the encoder that keep their weights, from the first; or "all".
+    split_by : "auto", "blocks", "files", "none", or a column; see `splits.split`.
+    gsd : metres per pixel at which the model works; None: chosen from the objects' sizes.
+    epochs : None: chosen from the data, with early stopping.
+    within : how far from its truth a detection of validation may lie; None: the radius of individuals, or
+        half the way to their neighbours.
+    seed : random seed: the same seed gives the same bytes on the CPU.
+    device : "auto", "cpu", "cuda" or "mps".
+    workers : threads that prepare chips; None: up to four.
+    resume : go on with an interrupted training.
+    overwrite : replace an existing bundle.
+    augmentations : other than the detector's own.
+    settings : of the detector's training, as name -> text; see its `Kind.training`.
+    command : what the card gives as the command.
+    """
+
+    model: str | os.PathLike[str] | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    freeze: int | Literal["all"] = 0
+    split_by: str = "auto"
+    gsd: float | None = None
+    epochs: int | None = None
+    within: Length | None = None
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    augmentations: Augmentations | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
