@@ -32,10 +32,8 @@ from ecodetect.classification.answering import (
     Classifiers,
     Member,
     Sight,
-    Views,
-    Vote,
-    open_classifier,
 )
+from ecodetect.classification.settings import ClassifyingSettings
 from ecodetect.detectors.window_networks import options_of
 from ecodetect.errors import UserError, already_there
 from ecodetect.formats.tables.spreadsheet import as_cell
@@ -165,32 +163,25 @@ def answer_pictures(
     folder: str | os.PathLike[str],
     models: Sequence[str | os.PathLike[str]],
     *,
-    vote: Vote = "mean",
-    views: Views = "none",
-    top: int | None = None,
-    bands: str | None = None,
-    gsd_m: float | None = None,
-    nodata: float | None = None,
-    values: Unit | None = None,
-    device: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
 ) -> PictureAnswers:
     """Classify the pictures of a folder; where its folders say their classes, judge the answers.
 
     folder : pictures in folders by class (also in its `train`, `val`, `test`), or any pictures, or one.
-    models, vote, views, top : as in `layers.classify`.
-    bands, gsd_m, nodata : see `open_raster`.
-    values : what counts as black and white in the raster; None: told by its values.
+    models : as in `layers.classify`.
     progress : told how many pictures of how many each member has seen.
+    settings : the fields of `ClassifyingSettings`.
     Raises UserError, in one sentence: no picture, one that can't be read or lacks bands, a class that the
     classifier doesn't know.
     """
     place = Path(folder)
     if not place.exists():
         raise UserError(f"There is no folder {folder}.")
+    how = ClassifyingSettings(**settings)
     by_class = pictures(place)
-    classifier = open_classifier(models, vote=vote, views=views, device=device)
-    count = classifier.top(top)
+    classifier = how.classifier(models)
+    count = classifier.top(how.top)
     by_class = _as_known(by_class, classifier.names)
     unknown = sorted(set(by_class) - set(classifier.names))
     if unknown:
@@ -201,30 +192,15 @@ def answer_pictures(
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([place])]
     paths = tuple(path for path, _ in named)
-    asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
+    asked = AnnotationOptions(bands=how.bands, gsd_m=how.gsd_m, nodata=how.nodata, values=how.values)
     companions = beside(paths, asked)
     notes = list(_said_of_values(classifier, place.name or str(folder), paths, asked, companions))
     answers = _answered(classifier, named, asked, companions, progress)
-    parts = sorted({path.parent.parent.name for path in paths if by_class and path.parent.parent != place})
-    if parts:
-        text = (
-            f"it has parts ({', '.join(parts)}), judged together; what a classifier learned from judges it"
-            f" too well, so give one part: {place / parts[-1]}."
-        )
-        notes.append(Note("parts-together", text, about=str(folder), kind="doubt"))
-    blank = int(np.count_nonzero(~answers.known))
-    if blank:
-        text = f"Nothing to see in {blank} of {len(paths)} pictures: no answer, and nothing to judge."
-        notes.append(Note("nothing-to-see", text, kind="doubt"))
+    notes += _doubts(place, str(folder), paths if by_class else (), answers)
     truth, judged = None, None
     if by_class:
         truth = np.array([name for _, name in named], dtype=object)
-        seen = answers.known
-        ranked = answers.ranked()[seen]
-        number = {name: k for k, name in enumerate(answers.names)}
-        right = np.array([number[name] for name in truth[seen]], np.int64)
-        sure = answers.score[seen][np.arange(len(ranked)), ranked[:, 0]].astype(np.float64)
-        judged = judge(answers.names, right, ranked, sure, top=count)
+        judged = _judged(truth, answers, count)
     folder_of = place if place.is_dir() else place.parent
     return PictureAnswers(
         folder_of,
@@ -237,6 +213,31 @@ def answer_pictures(
         asked.opened_with,
         tuple(notes),
     )
+
+
+def _doubts(place: Path, folder: str, by_class: Sequence[Path], answers: Answers) -> Iterator[Note]:
+    """What makes answers doubtful.  by_class : pictures whose class is known."""
+    parts = sorted({path.parent.parent.name for path in by_class if path.parent.parent != place})
+    if parts:
+        text = (
+            f"it has parts ({', '.join(parts)}), judged together; what a classifier learned from judges it"
+            f" too well, so give one part: {place / parts[-1]}."
+        )
+        yield Note("parts-together", text, about=folder, kind="doubt")
+    blank = int(np.count_nonzero(~answers.known))
+    if blank:
+        text = f"Nothing to see in {blank} of {len(answers.known)} pictures: no answer, and nothing to judge."
+        yield Note("nothing-to-see", text, kind="doubt")
+
+
+def _judged(truth: NDArray[np.object_], answers: Answers, top: int) -> ClassificationReport:
+    """The answers held against the classes of the pictures, (N,)."""
+    seen = answers.known
+    ranked = answers.ranked()[seen]
+    number = {name: k for k, name in enumerate(answers.names)}
+    right = np.array([number[name] for name in truth[seen]], np.int64)
+    sure = answers.score[seen][np.arange(len(ranked)), ranked[:, 0]].astype(np.float64)
+    return judge(answers.names, right, ranked, sure, top=top)
 
 
 def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:

@@ -14,15 +14,14 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.annotations.laying import labels_of, placed
-from ecodetect.bundle.values import Unit
-from ecodetect.classification.answering import Answers, Views, Vote, open_classifier
+from ecodetect.classification.answering import Answers
+from ecodetect.classification.settings import ClassifyingSettings
 from ecodetect.converting import PIXEL_FORMATS, stream_of
 from ecodetect.errors import LayerError, already_there
 from ecodetect.formats import files as formats
 from ecodetect.grid import Floats
 from ecodetect.layer import Layer
 from ecodetect.notes import Note, merged
-from ecodetect.raster.reading import open_raster
 from ecodetect.version import __version__
 
 _CACHE_BYTES = 64_000_000  # as pictures: a row of windows from a file of strips
@@ -65,16 +64,8 @@ def classify(
     out: str | os.PathLike[str],
     *,
     layer: str | None = None,
-    vote: Vote = "mean",
-    views: Views = "none",
-    top: int | None = None,
-    bands: str | None = None,
-    gsd_m: float | None = None,
-    nodata: float | None = None,
-    values: Unit | None = None,
-    device: str = "auto",
-    allow_vrt: bool = False,
     overwrite: bool = False,
+    **settings: Any,
 ) -> Classified:
     """Give each point, box or polygon of a layer a species and write the layer with it.
 
@@ -91,11 +82,9 @@ def classify(
         takes the place of its label.
     layer : str, optional
         Which layer, where `detections` has several.
-    vote, views : see `Classifier` and `Member`.
-    top : int, optional
-        How many answers are written, 3 if there are as many.
-    bands, gsd_m, nodata, allow_vrt : see `open_raster`.
-    values : what counts as black and white in the raster; None: told by its values.
+    overwrite : bool
+        Replace an existing file.
+    settings : the fields of `ClassifyingSettings`.
 
     Raises
     ------
@@ -109,33 +98,27 @@ def classify(
         raise LayerError(f"{target} has no place for a species: a label image only numbers its objects.")
     if target.exists() and not overwrite:
         raise already_there(target)
-    classifier = open_classifier(models, vote=vote, views=views, device=device)
-    count = classifier.top(top)
-    with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
+    asked = ClassifyingSettings(**settings)
+    classifier = asked.classifier(models)
+    count = classifier.top(asked.top)
+    with asked.opened(image) as raster:
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
         with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
-            seeing = classifier.seeing(raster, values)
+            seeing = classifier.seeing(raster, asked.values)
             answers = seeing.at(centres(geometry))
-        grid, name, fingerprint = raster.grid, raster.name, raster.fingerprint
+        seen = {"source": raster.name, "fingerprint": raster.fingerprint}
         notes = [*raster.notes, *seeing.notes, *found.notes]
-    written_in = {**found.columns, **answers.columns(count)}
+    columns = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
-        written_in["label"] = _as_labels(answers, labels_of(found, Path(detections).name))
+        columns["label"] = _as_labels(answers, labels_of(found, Path(detections).name))
         text = "it holds one class for each object, so species stand as labels."
         notes.append(Note("labels-replaced", text, about=target.name))
-    facts = {key: value for key, value in found.metadata.items() if key not in ("key", "frame")}
-    seen = {"source": name, "fingerprint": fingerprint}
-    facts = {
-        "ecodetect": __version__,
-        **({"rasters": [{"source": name}]} if suffix in PIXEL_FORMATS else {}),
-        **facts,
-        "classified": {**classifier.described(), "answers": list(answers.names), "raster": seen},
-    }
+    facts = _facts(found, suffix, seen, {**classifier.described(), "answers": list(answers.names)})
     if found.crs is not None and suffix not in PIXEL_FORMATS:
-        made = replace(found, columns=written_in, metadata=facts)
+        made = replace(found, columns=columns, metadata=facts)
     else:
-        made = Layer(geometry, written_in, grid=grid, metadata=facts)
+        made = Layer(geometry, columns, grid=raster.grid, metadata=facts)
     stream = stream_of(made)
     if suffix in _ONLY_LABELS:
         stream = replace(stream, classes=answers.names)
@@ -143,7 +126,7 @@ def classify(
     unknown = int(np.count_nonzero(~answers.known))
     if unknown:
         text = f"no species for {unknown} of {len(found)}: it shows nothing there."
-        notes.append(Note("nothing-to-see", text, about=name, kind="doubt"))
+        notes.append(Note("nothing-to-see", text, about=seen["source"], kind="doubt"))
     counts = Counter(answers.first().tolist())
     return Classified(
         path=written.path,
@@ -152,6 +135,18 @@ def classify(
         models=tuple(member.card.name for member in classifier.members),
         notes=merged([*notes, *written.notes]),
     )
+
+
+def _facts(
+    found: Layer, suffix: str, seen: Mapping[str, str], classified: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The metadata of a layer with species.  seen : the raster.  classified : by whom, with which answers."""
+    return {
+        "ecodetect": __version__,
+        **({"rasters": [{"source": seen["source"]}]} if suffix in PIXEL_FORMATS else {}),
+        **{key: value for key, value in found.metadata.items() if key not in ("key", "frame")},
+        "classified": {**classified, "raster": seen},
+    }
 
 
 def centres(geometry: NDArray[np.object_]) -> Floats:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,6 @@ from ecodetect.evaluation.report import Evaluation
 from ecodetect.matching import centred_in, centres
 from ecodetect.models import choosing as models
 from ecodetect.notes import Note
-from ecodetect.sizes import Length
 
 _FEWEST_UNITS = 10  # files or plots below which ground is cut into blocks to draw from
 
@@ -42,20 +42,10 @@ def evaluate(
     image: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     criterion: Criterion | None = None,
     ignore: Sequence[str] = (),
-    class_column: str | None = None,
-    layer: str | None = None,
-    radius: Length | None = None,
-    edge: Length | None = None,
     area: str | os.PathLike[str] | None = None,
-    area_layer: str | None = None,
-    bands: str | None = None,
-    gsd_m: float | None = None,
-    nodata: float | None = None,
-    allow_vrt: bool = False,
-    empty_images: bool = False,
-    keep_spelling: bool = False,
     model: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    **asked: Any,
 ) -> Evaluation:
     """Compare detections with annotations.
 
@@ -71,27 +61,14 @@ def evaluate(
     ignore : sequence of str
         Class labels, or files of shapes, that are neither right nor wrong. So are annotations with a yes in
         a column `ignore` or `iscrowd`.
-    class_column, layer : str, optional
-        Column of the class, and layer, of the annotations.
-    radius : Length, optional
-        Radius of individuals that the annotations mark by a point, where they don't state it row by row.
-    edge : Length, optional
-        Width of a strip along each raster's edge in which nothing is judged.
     area : str or path-like, optional
         Polygons inside of which the truth is complete; several are plots. Outside nothing is judged. "image":
         everywhere, as without it.
-    area_layer : str, optional
-        Layer of the `area` file, if it has several.
-    bands, gsd_m, nodata, allow_vrt : see `open_raster`; of the pixels only a sheet of errors shows any.
-    empty_images : bool
-        Images that the annotations don't name are empty; otherwise they aren't judged.
-    keep_spelling : bool
-        Classes are as they are written; otherwise those that differ in case, blanks or the way accents are
-        stored are one.
     model : str or path-like, optional
         The bundle that made the detections, where their file doesn't say where it was trained.
     seed : int
         Random seed of the bootstrap.
+    asked : the other fields of `PairingOptions`.
 
     Raises
     ------
@@ -100,33 +77,20 @@ def evaluate(
     """
     files = [each for each in ignore if is_file(each)]
     images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
-    asked = PairingOptions(
-        class_column=class_column,
-        layer=layer,
-        radius=radius,
-        edge=edge,
-        ignore=tuple(files),
-        area=None if area in (None, "image") else os.fspath(area),
-        area_layer=area_layer,
-        bands=bands,
-        gsd_m=gsd_m,
-        nodata=nodata,
-        allow_vrt=allow_vrt,
-        empty_images=empty_images,
-        keep_spelling=keep_spelling,
-    )
+    complete = None if area is None or area == "image" else os.fspath(area)
+    options = PairingOptions(ignore=tuple(files), area=complete, **asked)
     card = None if model is None else models.card(model)
-    pairs = paired(detections, annotations, images, asked)
+    pairs = paired(detections, annotations, images, options)
     if card is not None:
         cells = [place for entry in card.trained_on for place in entry.get("places", ())]
         pairs = replace(pairs, model=card.name, trained_here=tuple(cells))
     labels = [each for each in ignore if each not in files]
     there = [label for pair in pairs for label in pair.truths.label.tolist()]
-    check_labels(labels, there, keep_spelling=keep_spelling)
-    ignored = [is_ignored(pair, labels, keep_spelling=keep_spelling) for pair in pairs]
+    check_labels(labels, there, keep_spelling=options.keep_spelling)
+    ignored = [is_ignored(pair, labels, keep_spelling=options.keep_spelling) for pair in pairs]
     pairs = _with_doubtful(_with_outside(pairs))
     chosen = completed(criterion, pairs)
-    names = class_names(pairs, ignored, keep_spelling=keep_spelling)
+    names = class_names(pairs, ignored, keep_spelling=options.keep_spelling)
     judged = [judge(pair, flags, chosen, names) for pair, flags in zip(pairs, ignored, strict=True)]
     return _summed(judged, names, pairs, chosen, seed)
 

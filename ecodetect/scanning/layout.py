@@ -106,39 +106,15 @@ def lay_out(
     Raises UserError when the limit can't be kept, naming the least that works.
     """
     held = resident_bytes()
-    # A tile need not be larger than the raster.
-    longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
-    sizes = [size for size in _TILES if size <= longest]
-    if needs.is_network:
-        sizes += [size for size in _evenly(grid, needs.stride_px) if size not in sizes]
-    if tile_px is not None:
-        sizes = [tile_px]
     if needs.on_gpu:
         needs = _left_for_the_cpu(needs)
     cores = os.cpu_count() or 1
     most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
-    found: list[tuple[float, Layout]] = []
-    for tile in sizes:
-        least, most = tile * math.ceil(math.sqrt(batch)), max(longest, tile)
-        for unit in sorted({min(max(UNIT_PX, least), most), min(least, most)}):
-            cuts = cut_grid(
-                grid,
-                tile_px=tile,
-                largest_px=needs.largest_px,
-                reach_px=needs.reach_px,
-                margin_px=needs.margin_px,
-                stride_px=needs.stride_px,
-                unit_px=unit,
-                is_clipped=needs.is_network,  # beyond the raster there is nothing, and looking costs
-            )
-            cuts = _on_blocks(cuts, pixel, needs.stride_px)
-            ample = math.inf if needs.is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
-            if tile_px is None and tile > ample:
-                continue
-            for striped in _striped(cuts):
-                for threads in range(most_workers, 0, -1):
-                    layout = _fill(striped, needs, pixel, threads, held, batch)
-                    found.append((_cost(striped, needs, pixel, threads), layout))
+    found = [
+        (_cost(cuts, needs, pixel, threads), _fill(cuts, needs, pixel, threads, held, batch))
+        for cuts in _possible(grid, needs, pixel, tile_px, batch)
+        for threads in range(most_workers, 0, -1)
+    ]
     usual, room = (NETWORK_LIMIT, _NETWORK_ROOM_BYTES) if needs.is_network else (DEFAULT_LIMIT, _ROOM_BYTES)
     aim = limit or max(usual, held + room)
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
@@ -163,6 +139,32 @@ def lay_out(
         f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
         f"the least that works is {need}MB."
     )
+
+
+def _possible(grid: Grid, needs: Needs, pixel: PixelCost, tile_px: int | None, batch: int) -> Iterator[Cuts]:
+    """All cuts that are compared: tiles and units of different sizes, walked in stripes or not."""
+    # A tile need not be larger than the raster.
+    longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
+    sizes = [size for size in _TILES if size <= longest]
+    if needs.is_network:
+        sizes += [size for size in _evenly(grid, needs.stride_px) if size not in sizes]
+    for tile in sizes if tile_px is None else [tile_px]:
+        least, most = tile * math.ceil(math.sqrt(batch)), max(longest, tile)
+        for unit in sorted({min(max(UNIT_PX, least), most), min(least, most)}):
+            cuts = cut_grid(
+                grid,
+                tile_px=tile,
+                largest_px=needs.largest_px,
+                reach_px=needs.reach_px,
+                margin_px=needs.margin_px,
+                stride_px=needs.stride_px,
+                unit_px=unit,
+                is_clipped=needs.is_network,  # beyond the raster there is nothing, and looking costs
+            )
+            cuts = _on_blocks(cuts, pixel, needs.stride_px)
+            ample = math.inf if needs.is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
+            if tile_px is not None or tile <= ample:
+                yield from _striped(cuts)
 
 
 def _told(megabytes: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, Classifiers, column_kinds
+from ecodetect.detections import Kind
 from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -179,13 +180,7 @@ def write_results(
                     yield layer
         give_back()  # FlatGeobuf now makes its index, of all features in memory
 
-    area, diameter = SIZES[is_metric]
-    columns = {"id": "str", "label": "str", "score": "float"}
-    columns |= {area: "float", diameter: "float", "source": "str"}
-    geometry = GEOMETRY[detector.kind]
-    if patches is not None:
-        geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
-    columns |= column_kinds(top)
+    geometry, columns = _columns(detector.kind, top, is_metric=is_metric, has_patches=patches is not None)
     with closing(batches()) as layers:
         stream = Stream(
             layers,
@@ -214,6 +209,20 @@ def write_results(
         species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
         notes=merged([*(note for plan in plans for note in plan.notes), *written.notes]),
     )
+
+
+def _columns(kind: Kind, top: int, *, is_metric: bool, has_patches: bool) -> tuple[str, dict[str, str]]:
+    """The type of the geometries in a file of detections, and its columns with their types.
+
+    top : answers of a classifier for each; 0 for none.
+    """
+    area, diameter = SIZES[is_metric]
+    columns = {"id": "str", "label": "str", "score": "float"}
+    columns |= {area: "float", diameter: "float", "source": "str"}
+    geometry = GEOMETRY[kind]
+    if has_patches:
+        geometry, columns = "Polygon" if geometry == "Polygon" else "Unknown", {**columns, "shape": "str"}
+    return geometry, columns | column_kinds(top)
 
 
 def write_scores(
