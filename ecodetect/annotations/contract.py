@@ -103,14 +103,7 @@ def contract(
     """
     notes: list[Note] = []
     chosen_bands = tuple(bands) if bands is not None else _common_bands(sources, notes)
-    native = [source.grid.gsd for source in sources]
-    if any(each is None for each in native) and any(each is not None for each in native):
-        known = next(source for source in sources if source.grid.gsd is not None)
-        unknown = next(source for source in sources if source.grid.gsd is None)
-        raise UserError(
-            f"The size of a pixel is known of {known.name}, but not of {unknown.name}; state it with --gsd."
-        )
-    unit: Literal["m", "px"] = "px" if native[0] is None else "m"
+    unit = _unit_of(sources)
     if unit == "px" and gsd is not None:
         raise UserError("The rasters have no CRS, so a model can't have a GSD; state theirs with --gsd.")
     chosen_gsd = gsd
@@ -135,6 +128,18 @@ def contract(
     (mean, deviation), learned = _moments(sources, first)
     made = Scaling(mode=mode, offset=mean, span=deviation)
     return replace(first, scaling=made, learned=learned), tuple(notes)
+
+
+def _unit_of(sources: Sequence[AnnotatedRaster]) -> Literal["m", "px"]:
+    """Whether pixels have a size on the ground; raises UserError where only some have."""
+    unknown = [source for source in sources if source.grid.gsd is None]
+    known = [source for source in sources if source.grid.gsd is not None]
+    if unknown and known:
+        raise UserError(
+            f"The size of a pixel is known of {known[0].name}, but not of {unknown[0].name}; state it with"
+            " --gsd."
+        )
+    return "px" if unknown else "m"
 
 
 def _unit_learned(

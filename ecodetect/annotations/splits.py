@@ -80,27 +80,7 @@ def split(
     if by == "none":
         everything = {number: _whole(source) for number, source in enumerate(sources)}
         return Split(everything, {}, "no validation", (total, 0, 0))
-    planes = _Planes(sources)
-    rng = np.random.default_rng(seed)
-    if "*" in by or "?" in by:
-        made = _as_said(sources, planes, _met(sources, by))
-        method = f"by file, validation {by}"
-    elif by == "auto" and (sides := _folders(sources)) is not None:
-        made = _as_said(sources, planes, sides)
-        method = "by folder"
-    elif by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
-        if len(set(planes.clusters)) < 2:
-            raise UserError(
-                "There is one raster, or all overlap, so they can't be split by file; leave out --split."
-            )
-        made = _by_files(sources, planes, share, rng)
-        method = "by file"
-    elif by in ("auto", "blocks"):
-        made, side = _by_blocks(sources, planes, share, rng)
-        method = f"blocks of {side}"
-    else:
-        made = _by_column(sources, planes, by, share, rng)
-        method = f"by column {by}"
+    made, method = _divided(sources, by, share, np.random.default_rng(seed))
     counts = _counted(sources, made)
     found = Split(made[0], made[1], f"{method}, seed {seed}", counts)
     for number, name in ((counts[0], "training"), (counts[1], "validation")):
@@ -111,6 +91,27 @@ def split(
             )
     check_disjoint(sources, found)
     return found
+
+
+def _divided(
+    sources: Sequence[AnnotatedRaster], by: str, share: float, rng: np.random.Generator
+) -> tuple[Sides, str]:
+    """Both sides, and how they were told apart; the parameters are those of `split`."""
+    planes = _Planes(sources)
+    if "*" in by or "?" in by:
+        return _as_said(sources, planes, _met(sources, by)), f"by file, validation {by}"
+    if by == "auto" and (sides := _folders(sources)) is not None:
+        return _as_said(sources, planes, sides), "by folder"
+    if by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
+        if len(set(planes.clusters)) < 2:
+            raise UserError(
+                "There is one raster, or all overlap, so they can't be split by file; leave out --split."
+            )
+        return _by_files(sources, planes, share, rng), "by file"
+    if by in ("auto", "blocks"):
+        made, side = _by_blocks(sources, planes, share, rng)
+        return made, f"blocks of {side}"
+    return _by_column(sources, planes, by, share, rng), f"by column {by}"
 
 
 def check_disjoint(sources: Sequence[AnnotatedRaster], found: Split) -> None:

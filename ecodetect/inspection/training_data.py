@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +74,18 @@ def check(
     card = None if how.model is None or begun.start is None else begun.start.card
     problems: list[str] = []
     data, found = None, None
-    try:
+    with _refusal_in(problems):
         seen, chosen = begun.contract()
         notes += chosen
         data = begun.dataset(seen)
-    except UserError as error:
-        problems.append(str(error))
-    try:
+    with _refusal_in(problems):
         found = split(sources, by=how.split_by, seed=how.seed)
-    except UserError as error:
-        problems.append(str(error))
-    if data is not None:
-        try:
-            notes += _unlearnable(begun, data, found, how.split_by)
-        except UserError as error:
-            problems.append(str(error))
+    with _refusal_in(problems):
+        notes += () if data is None else _unlearnable(begun, data, found, how.split_by)
     if card is not None and not _is_seen_as_is(card, sources):
         text = "The model doesn't fit these rasters as it is; training would adapt it."
         notes.append(Note("model-misfit", text))
-    facts: dict[str, Any] = {
+    return {
         "rasters": _rasters(sources, gathered),
         "annotations": _annotations(sources),
         "sizes": _sizes(sources),
@@ -100,13 +94,19 @@ def check(
         "split": None if found is None else _split(found),
         "cost": None if data is None else _cost(data, found),
         "model": None if card is None else _compared(card, sources),
-        "picture": None,
+        "picture": None if picture is None else _draw(sources, found, picture),
         "notes": [note.to_json() for note in notes],
         "problems": problems,
     }
-    if picture is not None:
-        facts["picture"] = _draw(sources, found, picture)
-    return facts
+
+
+@contextmanager
+def _refusal_in(problems: list[str]) -> Iterator[None]:
+    """What training would refuse, as one of the problems."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
 
 
 def _unlearnable(begun: Beginning, data: Dataset, found: Split | None, split_by: str) -> Iterator[Note]:
