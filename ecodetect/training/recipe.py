@@ -175,7 +175,12 @@ def _finished(
 def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> tuple[Bundle, str]:
     """The bundle of a learner taught on the case's ground, and the verdict."""
     kind, card, weights_of = case.kind, case.card, {}
-    given = {"--freeze": how.freeze, "--epochs": how.epochs, "--within": how.within, "--resume": how.resume}
+    given: dict[str, Any] = {
+        "--freeze": how.freeze,
+        "--epochs": how.epochs,
+        "--within": how.within,
+        "--resume": how.resume,
+    }
     if isinstance(kind, NetworkKind):
         found = _network(kind, case, how, say).state_dict()
         weights_of = {name: each.numpy() for name, each in found.items()}
