@@ -52,7 +52,7 @@ SAME_PX, SAME_SCORE = 0.01, 1e-4
 # -- ground --------------------------------------------------------------------------------------------
 
 
-def ground(dtype: str = "uint8", width: int = 200, height: int = 150) -> NDArray[Any]:
+def ground(dtype: str = "uint8", width: int = 160, height: int = 120) -> NDArray[Any]:
     """Dark discs of 5 to 9 px radius on rough bright ground, values 0 to 120; (4, height, width)."""
     rng = np.random.default_rng(7)
     image = np.full((height, width), 90.0)
@@ -406,7 +406,8 @@ def check_values_that_are_no_measurement(
 
 
 def check_nothing_valid_nothing_found(subject: Subject) -> None:
-    pixels, nowhere = ground(), np.zeros((150, 200), np.bool_)
+    pixels = ground()
+    nowhere = np.zeros(pixels.shape[1:], np.bool_)
     for detector in (subject.ready(pixels), subject.ready(pixels, nowhere)):
         whole = chip_for(detector, pixels, nowhere)
         (found,) = detector.detect([whole])
