@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from cutting import built, chip_of, rows_of, searched
+from cutting import built
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from ecodetect.detectors.table import build
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 from ecodetect.settling import settle
+from ecodetect.testing import chip_of, rows_of, searched
 
 GREY = ("grey",)
 
@@ -169,7 +170,7 @@ def test_options_that_cannot_be_meant(options: dict[str, str], said: str) -> Non
     kind=st.sampled_from(["uint8", "uint8", "uint16", "float32"]),
     masked=st.booleans(),
 )
-@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@settings(max_examples=4, deadline=None, phases=[Phase.generate])
 def test_any_cut_gives_the_same_candidates(
     options: dict[str, str], seed: int, tile: int, origin: tuple[int, int], kind: str, masked: bool
 ) -> None:
