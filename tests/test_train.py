@@ -23,6 +23,7 @@ from ecodetect.annotations.dataset import Statistics  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.formats import files as formats  # noqa: E402
+from ecodetect.grid import Grid  # noqa: E402
 from ecodetect.metrics import Interval, Rates  # noqa: E402
 from ecodetect.models import choosing as models  # noqa: E402
 from ecodetect.training import beginning, checkpoint, loop, planning, report  # noqa: E402
@@ -120,8 +121,8 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
     monkeypatch.setattr(models, "known", lambda: cards)
 
     def source(gsd: float | None, bands: tuple[str, ...] = rgb) -> AnnotatedRaster:
-        size = None if gsd is None else (gsd, gsd)
-        return cast(AnnotatedRaster, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
+        grid = Grid(8, 8) if gsd is None else Grid(8, 8).with_gsd(gsd)
+        return cast(AnnotatedRaster, SimpleNamespace(grid=grid, bands=bands))
 
     assert beginning.nearest([source(0.12)]) == "shrubs"
     assert beginning.nearest([source(0.5)]) == "trees-rgb"
