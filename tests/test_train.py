@@ -327,7 +327,7 @@ def test_a_training_killed_between_its_last_two_files_is_over(
     folder.mkdir()
     (folder / checkpoint.LAST).write_bytes(b"what leads to the bundle that is there")
     refused = ecodetect("train", *pair, *flags, "--resume")
-    assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
+    assert (refused.code, "exists; say --overwrite" in refused.err) == (2, True)
     assert out.read_bytes() == right
     assert not folder.exists()
 
