@@ -14,7 +14,7 @@ from ecodetect.bundle.file import Card, LearnedValues, Scaling, metres_per_pixel
 from ecodetect.bundle.input_spec import InputSpec, input_spec
 from ecodetect.bundle.scaling import surveyed
 from ecodetect.bundle.value_survey import survey
-from ecodetect.bundle.values import Measured, Unit, learned_from, unit_of
+from ecodetect.bundle.values import Measured, ValueUnit, learned_from, unit_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.notes import Note
@@ -82,7 +82,7 @@ def contract(
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
     typical_px: float = TYPICAL_PX,
-    onto: Unit | None = None,
+    onto: ValueUnit | None = None,
 ) -> tuple[Contract, tuple[Note, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
@@ -260,7 +260,7 @@ def _moments(
     which values there are to learn.
     """
     bands = len(asked.bands)
-    surveys: list[tuple[Measured, Unit | None]] = []
+    surveys: list[tuple[Measured, ValueUnit | None]] = []
     count, total, squares = 0, np.zeros(bands), np.zeros(bands)
     chosen = sources if len(sources) <= _SURVEYED else sources[:: -(-len(sources) // _SURVEYED)]
     each = max(1, _SURVEYED // len(chosen))

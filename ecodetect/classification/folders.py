@@ -25,11 +25,11 @@ from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.value_survey import Companions, choice_of, seen_unit, survey
-from ecodetect.bundle.values import Measured, Unit, doubts, remarks
+from ecodetect.bundle.values import Measured, ValueUnit, doubts, remarks
 from ecodetect.classification.accuracy import ClassificationReport, judge
 from ecodetect.classification.answering import (
     Answers,
-    Classifiers,
+    ClassifierEnsemble,
     Member,
     Sight,
 )
@@ -247,7 +247,7 @@ def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:
 
 
 def _said_of_values(
-    classifier: Classifiers,
+    classifier: ClassifierEnsemble,
     folder: str,
     paths: Sequence[Path],
     asked: AnnotationOptions,
@@ -260,7 +260,7 @@ def _said_of_values(
     notes: list[Note] = []
     for member in classifier.members:
         card = member.card
-        together: dict[Unit | None, list[Measured]] = {}
+        together: dict[ValueUnit | None, list[Measured]] = {}
         for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
             with open_raster(path, **asked.opened_with) as raster:
                 choice, _ = seen_unit(card, raster, stated=asked.values, companions=companions)
@@ -276,7 +276,7 @@ def _said_of_values(
 
 
 def _answered(
-    classifier: Classifiers,
+    classifier: ClassifierEnsemble,
     named: Sequence[tuple[Path, str]],
     asked: AnnotationOptions,
     companions: Companions,

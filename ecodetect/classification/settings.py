@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ecodetect.bundle.values import Unit
-from ecodetect.classification.answering import Classifiers, Views, Vote, open_classifier
+from ecodetect.bundle.values import ValueUnit
+from ecodetect.classification.answering import ClassifierEnsemble, Views, Vote, open_classifier
 from ecodetect.raster.reading import Raster, open_raster
 
 
@@ -15,7 +15,7 @@ from ecodetect.raster.reading import Raster, open_raster
 class ClassifyingSettings:
     """What a user asks of a classification.
 
-    vote, views : see `Classifiers` and `Member`.
+    vote, views : see `ClassifierEnsemble` and `Member`.
     top : how many answers are written; None: 3, if there are as many.
     device : where networks run: auto, cpu, cuda or mps.
     bands, gsd_m, nodata, allow_vrt : see `open_raster`.
@@ -30,9 +30,9 @@ class ClassifyingSettings:
     gsd_m: float | None = None
     nodata: float | None = None
     allow_vrt: bool = False
-    values: Unit | None = None
+    values: ValueUnit | None = None
 
-    def classifier(self, models: Sequence[str | os.PathLike[str]]) -> Classifiers:
+    def classifier(self, models: Sequence[str | os.PathLike[str]]) -> ClassifierEnsemble:
         """The models, answering together; see `open_classifier`."""
         return open_classifier(models, vote=self.vote, views=self.views, device=self.device)
 

@@ -28,13 +28,13 @@ from ecodetect.raster.pixels import padded
 from ecodetect.raster.reading import Raster
 from ecodetect.scanning.process_memory import freed_is_kept
 from ecodetect.scanning.question import ScanPlan
-from ecodetect.scanning.tiling import Tile, WorkUnit, in_cells
+from ecodetect.scanning.tiling import Tile, Unit, in_cells
 
 _PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SearchedUnit:
+class UnitResult:
     """What a unit gave.
 
     valid_rows : pixels searched per row of its core.
@@ -44,7 +44,7 @@ class SearchedUnit:
         None where it isn't kept.
     """
 
-    unit: WorkUnit
+    unit: Unit
     candidates: Detections
     valid_rows: NDArray[np.int64]
     too_large: int
@@ -57,7 +57,7 @@ def worth_cutting(plan: ScanPlan, raster: Raster, number: int) -> bool:
     return not raster.is_empty(_native(plan, plan.cuts.square(number).grown(plan.cuts.halo_px)))
 
 
-def worth_reading(plan: ScanPlan, raster: Raster, unit: WorkUnit) -> bool:
+def worth_reading(plan: ScanPlan, raster: Raster, unit: Unit) -> bool:
     """Whether an object can be centred in a unit: it meets the area of interest and the extent of the data.
 
     The box of an object, and so its centre, lies inside the extent of all the data that the unit would see.
@@ -83,15 +83,15 @@ def _native(plan: ScanPlan, window: Window) -> Window:
     return Window(x0, y0, x1 - x0, y1 - y0)
 
 
-def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[SearchedUnit], None]) -> None:
+def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[UnitResult], None]) -> None:
     """Do the units with these numbers; `done` is called in this thread for each, in order of completion.
 
     Raises what a thread raised; units already passed to `done` stay done. KeyboardInterrupt stops the threads
     after their present unit and is raised again.
     """
     stop, workers = threading.Event(), plan.layout.workers
-    chips: Queue[tuple[WorkUnit, Chip] | None] = Queue(maxsize=1)
-    results: Queue[SearchedUnit | BaseException | None] = Queue(maxsize=workers + 1)
+    chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=1)
+    results: Queue[UnitResult | BaseException | None] = Queue(maxsize=workers + 1)
     unread: list[BaseException] = []
 
     def read() -> None:
@@ -138,7 +138,7 @@ def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[
         raise unread[0]
 
 
-def _arriving(results: Queue[SearchedUnit | BaseException | None], workers: int) -> Iterator[SearchedUnit]:
+def _arriving(results: Queue[UnitResult | BaseException | None], workers: int) -> Iterator[UnitResult]:
     """What the detecting threads give, until all have ended; raises what one of them raised."""
     finished = 0
     while finished < workers:
@@ -185,7 +185,7 @@ def _get(queue: Queue[Any], stop: threading.Event) -> Any:
     return None
 
 
-def read_unit(plan: ScanPlan, raster: Raster, unit: WorkUnit) -> Chip:
+def read_unit(plan: ScanPlan, raster: Raster, unit: Unit) -> Chip:
     """The pixels of a unit with its halo, one read.
 
     Of an area of interest no more is read than its objects depend on, which over a network is what costs; the
@@ -201,7 +201,7 @@ def read_unit(plan: ScanPlan, raster: Raster, unit: WorkUnit) -> Chip:
     return Chip(pixels, valid, chip.bands, unit.read, plan.grid.crop(unit.read))
 
 
-def detect_unit(plan: ScanPlan, unit: WorkUnit, chip: Chip) -> SearchedUnit:
+def detect_unit(plan: ScanPlan, unit: Unit, chip: Chip) -> UnitResult:
     """Detect the tiles of a unit and keep what its cores own."""
     needs = plan.detector.needs
     margin = _margin(plan.detector)
@@ -236,7 +236,7 @@ def detect_unit(plan: ScanPlan, unit: WorkUnit, chip: Chip) -> SearchedUnit:
             too_large += int(np.count_nonzero(~fits))
             kept.append(found[fits & (found.score >= np.array(plan.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
-    return SearchedUnit(unit, candidates, _searched_rows(plan, unit, chip), too_large, expected, scores)
+    return UnitResult(unit, candidates, _searched_rows(plan, unit, chip), too_large, expected, scores)
 
 
 def _summed(plan: ScanPlan, tile: Tile, chip: Chip, density: NDArray[np.float32]) -> Floats:
@@ -248,7 +248,7 @@ def _summed(plan: ScanPlan, tile: Tile, chip: Chip, density: NDArray[np.float32]
     return np.asarray((there if mask is None else there * mask).sum(axis=(1, 2), dtype=np.float64))
 
 
-def _nothing_known(plan: ScanPlan, unit: WorkUnit) -> NDArray[np.float32]:
+def _nothing_known(plan: ScanPlan, unit: Unit) -> NDArray[np.float32]:
     """The map of scores of a unit before its tiles are searched."""
     cells = in_cells(unit.core, plan.detector.needs.map_px or 1)
     return np.full((len(plan.detector.classes), cells.height, cells.width), np.nan, np.float32)
@@ -258,7 +258,7 @@ def _enter(
     scores: NDArray[np.float32],
     found: NDArray[np.float32],
     plan: ScanPlan,
-    unit: WorkUnit,
+    unit: Unit,
     tile: Tile,
     chip: Chip,
 ) -> None:
@@ -318,7 +318,7 @@ def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
     return bool(tile.core.grown(margin).clipped(chip.crop(tile.read).extent).area)
 
 
-def _searched_rows(plan: ScanPlan, unit: WorkUnit, chip: Chip) -> NDArray[np.int64]:
+def _searched_rows(plan: ScanPlan, unit: Unit, chip: Chip) -> NDArray[np.int64]:
     """Valid pixels inside the area of interest, per row of the unit's core."""
     core = unit.core
     mask = _searched(plan, core, chip)

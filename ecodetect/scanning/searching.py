@@ -17,7 +17,7 @@ from ecodetect.grid import Floats
 from ecodetect.notes import Note
 from ecodetect.raster.reading import Raster
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.pipeline import SearchedUnit, run, worth_cutting, worth_reading
+from ecodetect.scanning.pipeline import UnitResult, run, worth_cutting, worth_reading
 from ecodetect.scanning.question import ScanPlan, journal_key
 from ecodetect.scanning.score_maps import cut
 from ecodetect.scanning.settings import Settings
@@ -62,7 +62,7 @@ def search(plan: ScanPlan, raster: Raster, journal: Journal, progress: Progress 
     finished = 0.0
     step = plan.detector.needs.map_px or 1
 
-    def enter(found: SearchedUnit) -> None:
+    def enter(found: UnitResult) -> None:
         nonlocal finished
         journal.add(
             plan.number,

@@ -25,7 +25,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkUnit:
+class Unit:
     """A block of tiles.  number : its place in the row-major lattice of units."""
 
     number: int
@@ -87,7 +87,7 @@ class Cuts:
         side = self.unit_px
         return Window(column * side - self.offset_px, row * side - self.offset_px, side, side)
 
-    def unit(self, number: int) -> WorkUnit:
+    def unit(self, number: int) -> Unit:
         """The unit at a place of the lattice."""
         square, whole = self.square(number), Window(0, 0, self.width, self.height)
         x, y, side = square.x, square.y, square.width
@@ -102,7 +102,7 @@ class Cuts:
         reads = [tile.read for tile in tiles]
         left, top = min(r.x for r in reads), min(r.y for r in reads)
         right, bottom = max(r.right for r in reads), max(r.bottom for r in reads)
-        return WorkUnit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
+        return Unit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
 
     def _seen(self, window: Window) -> Window:
         """Of what a tile would see, what isn't far beyond the grid."""

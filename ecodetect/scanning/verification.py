@@ -10,7 +10,7 @@ from ecodetect.detections import Detections
 from ecodetect.grid import Floats, Window
 from ecodetect.raster.reading import Raster
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.pipeline import SearchedUnit, run, worth_reading
+from ecodetect.scanning.pipeline import UnitResult, run, worth_reading
 from ecodetect.scanning.question import ScanPlan
 from ecodetect.scanning.searching import settled, survivors_as_scanned
 
@@ -53,7 +53,7 @@ def _again(plan: ScanPlan, raster: Raster) -> tuple[list[Window], list[Detection
     cores: list[Window] = []
     again: list[Detections] = []
 
-    def enter(found: SearchedUnit) -> None:
+    def enter(found: UnitResult) -> None:
         core = found.unit.core
         if min(core.width, core.height) <= 2 * rim:
             return
