@@ -244,7 +244,9 @@ def _lines(summary: Summary) -> list[str]:
     if summary.expected is not None:
         several = len(summary.expected) > 1
         each = (f"{number:,.0f}{f' {name}' if several else ''}" for name, number in summary.expected.items())
-        lines.append(f"by the density, in which those that can't be told apart count too: {', '.join(each)}")
+        lines.append(
+            f"sum of the density, which also counts individuals that can't be told apart: {', '.join(each)}"
+        )
     ground = f"{figure(summary.megapixels)} Mpx"
     if summary.area_ha is not None:
         if summary.area_ha < _MICROGRAPH_HA:
@@ -254,7 +256,7 @@ def _lines(summary: Summary) -> list[str]:
         else:
             ground += f" = {summary.area_ha / 100:,.4g} km²"
     rate = f" ({figure(summary.megapixels / summary.seconds)} Mpx/s)" if summary.seconds > 0 else ""
-    again = ", going on from before" if summary.resumed else ""
+    again = ", resumed" if summary.resumed else ""
     took = f"{summary.seconds:.1f} s" if summary.seconds < 90 else duration(summary.seconds)
     lines.append(f"searched {ground} in {took}{rate}{again}")
     if summary.too_large:
