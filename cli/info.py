@@ -1,4 +1,4 @@
-"""`ecodetect info`: what a raster, a layer or a model is, in the words of who works with it."""
+"""`ecodetect info`: what a raster, a layer or a model is, in the words of its users."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_what_overflows_within_a_network_is_no_answer() -> None:
         name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in module.state_dict().items()
     }
     network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
-    with pytest.raises(BundleError, match="answers what is no finite number"):
+    with pytest.raises(BundleError, match="gives a value that isn't finite"):
         network.run(np.ones((1, 4, 8, 8), np.float32))
 
 
@@ -277,7 +277,7 @@ def test_answers_that_are_no_numbers_are_refused_and_nothing_is_not_found(name: 
         network = module.build(module.Options(), scene, of, device="cpu").network
     side = 2 * network.stride
     image = np.random.default_rng(0).normal(0.5, 0.5, (1, 4, side, side)).astype(np.float32)
-    with pytest.raises(BundleError, match=f"'{name}' is damaged: it answers what is no finite number"):
+    with pytest.raises(BundleError, match=f"'{name}' is damaged: it gives a value that isn't finite"):
         network.run(image)
 
 

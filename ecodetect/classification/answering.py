@@ -242,7 +242,7 @@ def open_classifier(
     """The classifier of one model or several.
 
     names : files of models, or names of those that come with ecodetect.
-    Raises UserError for a model that is no classifier, and for members that don't know the same classes.
+    Raises UserError for a model that is not a classifier, and for members that don't know the same classes.
     """
     members = []
     for found in read_classifiers(names):
@@ -254,7 +254,7 @@ def open_classifier(
 def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
     """The bundles of models that can answer together; no network is opened yet.
 
-    Raises UserError for a model that is no classifier, and for members that don't know the same classes.
+    Raises UserError for a model that is not a classifier, and for members that don't know the same classes.
     """
     bundles = []
     for name in names:
@@ -297,7 +297,7 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
 def said_of_values(
     bundles: Sequence[Bundle], raster: Raster, values: Unit | None, companions: Companions | None = None
 ) -> tuple[Note, ...]:
-    """What there is to say of a raster's values before classifiers see them; see `Classifier.seeing`.
+    """Notes about a raster's values before classifiers see them; see `Classifier.seeing`.
 
     Raises UserError, in one sentence, for values that can't be brought to those that one has learned.
     """
@@ -307,7 +307,7 @@ def said_of_values(
 def _told(
     card: Card, raster: Raster, values: Unit | None, companions: Companions | None
 ) -> tuple[Choice | None, tuple[Note, ...]]:
-    """The unit of a raster that fits a model, and what there is to say of its values."""
+    """The unit of a raster that fits a model, and the notes about its values."""
     choice, found = seen_unit(card, raster, stated=values, companions=companions)
     bands = stand_ins(card.bands, raster.bands)
     if found is None and card.learned is not None and bands is not None:
@@ -323,7 +323,7 @@ class Sight:
     """A member before a raster.
 
     spec : how it sees it, with what a survey of this raster found.
-    notes : what there is to say of the raster's values.
+    notes : about the raster's values.
     """
 
     member: Member
@@ -409,7 +409,7 @@ class OnRaster:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What there is to say of the raster's values."""
+        """Notes about the raster's values."""
         return tuple(dict.fromkeys(note for sight in self.sights for note in sight.notes))
 
     def at(self, xy: Floats) -> Answers:

@@ -246,7 +246,7 @@ def beside(paths: Sequence[Path], asked: Asked) -> Companions:
 def _said_of_values(
     classifier: Classifier, folder: str, paths: Sequence[Path], asked: Asked, companions: Companions
 ) -> tuple[Note, ...]:
-    """What there is to say of the values of some pictures, of all classes, before models see them.
+    """Notes about the values of some pictures, of all classes, before models see them.
 
     One picture seldom has the quartiles of many, so those of one unit are compared together.
     """

@@ -224,7 +224,7 @@ class Raster:
         if self._source.is_on_server and known is not None and self._digest_anew() != known:
             raise RasterError(
                 f"{self.path} has changed on its server while it was read; run the same command again to"
-                " begin anew with what is there now."
+                " start over with what is there now."
             )
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
@@ -311,7 +311,7 @@ class Raster:
     def env(self, *, cache_bytes: int, threads: int = 1) -> Iterator[None]:
         """While it lasts, this thread decodes with `threads` threads and keeps `cache_bytes` of blocks.
 
-        GDAL fixes the number of threads when it opens a file, so the file is opened anew; not so a remote
+        GDAL fixes the number of threads when it opens a file, so the file is opened again; not so a remote
         one, which has had its threads from the start: with it would go the blocks that were fetched for a
         survey, and be fetched again. Blocks are decoded once as long as the cache holds a row of windows;
         threads help reads that span several blocks. The cache is one for the whole process.
@@ -331,7 +331,7 @@ class Raster:
                 self._dataset, self._overviews = held, held_overviews
 
     def _opened(self) -> Any:
-        """The dataset anew: the file's own, or one with its pages as bands."""
+        """The dataset again: the file's own, or one with its pages as bands."""
         if self._pages is None or self._pages.is_alone:
             return opened(self._source)
         return PagedDataset(self._source, self._pages)
@@ -353,7 +353,7 @@ class Raster:
                 self._decoded(self._dataset, window, [1])
         except RasterError as error:
             raise RasterError(
-                f"{self.path} is truncated: its index of blocks can't be read; copy it anew."
+                f"{self.path} is truncated: its index of blocks can't be read; copy it again."
             ) from error
 
     # -- reading -------------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ class Raster:
             other = "" if nodata is None else f", as {nodata[0]:.10g} is"
             text = (
                 f"{value} fills {about}{percent(fill.share)} of it from the edge inwards and isn't "
-                f"declared as no data{other}: it counts as ground; if nothing is there, say --nodata {value}."
+                f"declared as no data{other}: it counts as ground; if nothing is there, use --nodata {value}."
             )
             notes.append(Note("nodata-undeclared", text, kind="doubt"))
         if rim.has_seam and rim.is_at_edge:

@@ -56,7 +56,7 @@ def open_network(
     build : how torch's module for the bundle's card is made; not called for ONNX.
     outputs : what the network gives, in order; names are those in ONNX.
     device, threads : see `runtime.open_network`.
-    Raises UserError for a device that isn't there, BundleError for a network that isn't the card's.
+    Raises UserError for a device that isn't available, BundleError for a network that isn't the card's.
     """
     opened: Any
     if isinstance(bundle, OnnxModel):
