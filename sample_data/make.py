@@ -68,6 +68,7 @@ SEASONS = {
         bush=((98, 94, 62, 172), (70, 88, 46, 194)),
     ),
 }
+TRIES = 300  # places to try for a group of shrubs
 SHADE = (0.36, 0.39, 0.45, 0.41)  # what sky and neighbouring leaves alone give, per band: bluer than the sun
 
 
@@ -240,7 +241,7 @@ def _place_shrubs(
     right_m, bottom_m = ground_m.bounds[2:]
     groups: list[list[_Plant]] = []
     for size in sizes:
-        for _ in range(300):
+        for _ in range(TRIES):
             at = (_between(rng, 0, right_m), _between(rng, 0, bottom_m))
             group = _grow_group(rng, at, size, colours)
             if group is not None and _fits(group, groups, ground_m):

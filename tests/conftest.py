@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from command_line import Outcome, Run
+from corner_scenes import write_corners
 from ecodetect_cli.main import DEBUG_VARIABLE, main
 from hypothesis import settings
 
@@ -40,3 +41,9 @@ def ecodetect(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 def sample_data() -> Path:
     """The folder of the committed sample scenes."""
     return Path(__file__).parents[1] / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def corners(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the upper left corner of each sample scene and its truth, for what needs no whole one."""
+    return write_corners(sample_data, tmp_path_factory.mktemp("corners"))

@@ -53,7 +53,7 @@ def centroid(image: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.
     return np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), bends=st.booleans(), size=st.sampled_from([None, 64, 80]))
 def test_objects_move_with_their_pixels(seed: int, bends: bool, size: int | None) -> None:
     base = sample_of(seed)
@@ -77,7 +77,7 @@ def test_objects_move_with_their_pixels(seed: int, bends: bool, size: int | None
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_turns_and_flips_are_exact(seed: int) -> None:
     sample = sample_of(3, bands=5, height=81, width=96)
     moved = augment(

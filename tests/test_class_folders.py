@@ -128,15 +128,15 @@ def test_a_detector_without_settings_of_training_says_so(ecodetect: Run, tmp_pat
 
 
 def test_a_learner_can_decide_by_the_features_of_a_backbone(ecodetect: Run, tmp_path: Path) -> None:
-    drawn(tmp_path / "set" / "train", 8)
-    drawn(tmp_path / "set" / "val", 4, seed=1)
+    drawn(tmp_path / "set" / "train", 5)
+    drawn(tmp_path / "set" / "val", 3, seed=1)
     out = tmp_path / "kinds.safetensors"
     flags = ("--backbone", "mobilenet_v2", "--weights", "none", "--set", "head=knn")
     done = ecodetect("train", tmp_path / "set", "-o", out, *flags)
     assert done.code == 0, done.err
     made = bundle.read(out)
     assert made.card.options["learner"]["kind"] == "knn"
-    assert made.card.metrics[0]["n"] == 12
+    assert made.card.metrics[0]["n"] == 9
     picture = tmp_path / "set" / "val" / "stripes" / "0.png"
     assert ecodetect("scan", picture, "-m", out, "-o", tmp_path / "found.csv").code == 0
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 2  # one window, one answer

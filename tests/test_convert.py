@@ -176,10 +176,10 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet", ".geojson"])
 def test_a_layer_in_pixels_keeps_what_it_says_of_itself(
-    tmp_path: Path, ecodetect: Run, sample_data: Path, suffix: str
+    tmp_path: Path, ecodetect: Run, corners: Path, suffix: str
 ) -> None:
     out = tmp_path / f"cells{suffix}"
-    assert ecodetect("scan", sample_data / "cells.png", "-m", "blobs", "--gsd", "0.5", "-o", out).code == 0
+    assert ecodetect("scan", corners / "cells.png", "-m", "blobs", "--gsd", "0.5", "-o", out).code == 0
     for facts in (formats.read(out).metadata, formats.read_metadata(out)):
         assert facts["model"] == "blobs"
         assert facts["settings"]["gsd_m"] == 0.5

@@ -34,13 +34,13 @@ def one_by_one(table: list[tuple[float, float, float, str]]) -> int:
 
 
 @given(rows)
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_cells_find_what_comparing_all_with_all_finds(table: list[tuple[float, float, float, str]]) -> None:
     assert int(found(table).sum()) == one_by_one(table)
 
 
 @given(rows, st.randoms())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_the_order_of_the_rows_makes_no_difference(
     table: list[tuple[float, float, float, str]], random: object
 ) -> None:

@@ -123,7 +123,7 @@ def test_members_that_do_not_fit_are_answered(other: Bright, words: str) -> None
 boxes = st.lists(st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 20)] * 2), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(boxes, st.randoms(use_true_random=False))
 def test_fusing_does_not_depend_on_the_order(places: list[tuple[int, ...]], chance: Any) -> None:
     box = np.array(places, np.float64).reshape(-1, 4)

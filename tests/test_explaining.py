@@ -96,8 +96,7 @@ def test_heat_lies_where_the_answer_comes_from(tmp_path: Path) -> None:
     [
         *((way, True) for way in WAYS),
         ("valid", False),
-        ("windows", False),
-        pytest.param("dense", False, marks=pytest.mark.slow),
+        *(pytest.param(way, False, marks=pytest.mark.slow) for way in ("windows", "dense")),
     ],
 )
 def test_all_classifiers_can_be_explained(ecodetect: Run, tmp_path: Path, way: str, patches: bool) -> None:

@@ -74,17 +74,17 @@ def assert_same(one: Detections, two: Detections) -> None:
     assert (one.label == two.label[nearest]).all()
 
 
-def test_the_same_points_are_found(pair: tuple[Path, Path], sample_data: Path) -> None:
-    one, two = (scan(sample_data / "dryland.tif", model=str(path)) for path in pair)
+def test_the_same_points_are_found(pair: tuple[Path, Path], corners: Path) -> None:
+    one, two = (scan(corners / "dryland.tif", model=str(path)) for path in pair)
     assert_same(one, two)
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"head": "many"}, marks=pytest.mark.slow)])
-def test_the_same_boxes_are_found(tmp_path: Path, sample_data: Path, options: dict[str, str]) -> None:
+def test_the_same_boxes_are_found(tmp_path: Path, corners: Path, options: dict[str, str]) -> None:
     bundle.write(tmp_path / "a.safetensors", boxes())
     done = exporting.export(tmp_path / "a.safetensors", tmp_path / "a.onnx", options=options)
     assert done.outputs == (("many_4", "many_8") if options else ("one_4", "one_8"))
-    chips = learned_chips(sample_data)
+    chips = learned_chips(corners)
     scene = Scene(chips[0].bands, None, "uint8", (0, 255))
     one, two = (models.build(tmp_path / name, scene, options) for name in ("a.safetensors", "a.onnx"))
     for first, second in zip(one.detect(chips), two.detect(chips), strict=True):
@@ -94,18 +94,18 @@ def test_the_same_boxes_are_found(tmp_path: Path, sample_data: Path, options: di
         models.build(tmp_path / "a.onnx", scene, other)
 
 
-def learned_chips(sample_data: Path) -> list:
+def learned_chips(corners: Path) -> list:
     from ecodetect.grid import Window
     from ecodetect.raster.reading import open_raster
 
-    with open_raster(sample_data / "dryland.tif") as raster:
+    with open_raster(corners / "dryland.tif") as raster:
         return [raster.read(Window(x, 32, 96, 64), raster.bands) for x in (0, 96)]
 
 
-def test_scanning_needs_no_torch(pair: tuple[Path, Path], sample_data: Path) -> None:
+def test_scanning_needs_no_torch(pair: tuple[Path, Path], corners: Path) -> None:
     code = (
         "import sys, ecodetect\n"
-        f"found = ecodetect.scan({str(sample_data / 'dryland.tif')!r}, model={str(pair[1])!r})\n"
+        f"found = ecodetect.scan({str(corners / 'dryland.tif')!r}, model={str(pair[1])!r})\n"
         "print(len(found), 'torch' in sys.modules, 'onnx' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -169,14 +169,14 @@ def test_deepness_draws_the_map_of_the_network(pair: tuple[Path, Path], tmp_path
     assert np.abs(maps - np.clip(wanted[:, :1], 0, 1)).max() < 1e-5
 
 
-def test_the_command(pair: tuple[Path, Path], ecodetect: Run, tmp_path: Path, sample_data: Path) -> None:
+def test_the_command(pair: tuple[Path, Path], ecodetect: Run, tmp_path: Path, corners: Path) -> None:
     out = tmp_path / "a.onnx"
     done = ecodetect("export", pair[0], "-o", out)
     assert (done.code, "differ" in done.out) == (0, True), done.err
     assert out.read_bytes() == pair[1].read_bytes()  # the same bytes each time
     assert "--overwrite" in ecodetect("export", pair[0], "-o", out).err
     assert ecodetect("export", pair[0], "-o", out, "--overwrite").code == 0
-    layer = next(sample_data.glob("*.geojson"))
+    layer = next(corners.glob("*.geojson"))
     assert "written to" in ecodetect("export", layer, "-o", tmp_path / "layer.gpkg").out
 
 
@@ -246,13 +246,13 @@ def hidden(model: onnx.ModelProto) -> None:
     ],
 )
 def test_a_file_that_is_changed(
-    pair: tuple[Path, Path], ecodetect: Run, sample_data: Path, tmp_path: Path, change, says: str
+    pair: tuple[Path, Path], ecodetect: Run, corners: Path, tmp_path: Path, change, says: str
 ) -> None:
     model = onnx.load(pair[1])
     change(model)
     path = tmp_path / "changed.onnx"
     path.write_bytes(model.SerializeToString())
-    done = ecodetect("scan", sample_data / "dryland.tif", "-m", path, "-o", tmp_path / "never.geojson")
+    done = ecodetect("scan", corners / "dryland.tif", "-m", path, "-o", tmp_path / "never.geojson")
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
     assert says in done.err
 
@@ -284,11 +284,11 @@ def test_a_network_of_other_maps_is_refused(pair: tuple[Path, Path], tmp_path: P
 
 
 def test_it_can_not_be_trained_on(
-    pair: tuple[Path, Path], ecodetect: Run, tmp_path: Path, sample_data: Path
+    pair: tuple[Path, Path], ecodetect: Run, tmp_path: Path, corners: Path
 ) -> None:
     out = tmp_path / "never.safetensors"
     done = ecodetect(
-        "train", sample_data / "dryland.tif", next(sample_data.glob("*.geojson")), "-m", pair[1], "-o", out
+        "train", corners / "dryland.tif", next(corners.glob("*.geojson")), "-m", pair[1], "-o", out
     )
     assert (done.code, "was exported" in done.err) == (2, True), done.err
 

@@ -24,8 +24,8 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def scene(sample_data: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(sample_data / "dryland.tif", tmp_path))
+def scene(corners: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(corners / "dryland.tif", tmp_path))
 
 
 @pytest.mark.usefixtures("no_torch")
@@ -48,8 +48,8 @@ def test_it_is_said_once_for_many_rasters(ecodetect: Run, scene: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_torch")
-def test_other_commands_say_it_too(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
-    pair = (sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson")
+def test_other_commands_say_it_too(ecodetect: Run, corners: Path, tmp_path: Path) -> None:
+    pair = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
     for words in (
         ("train", *pair, "-o", tmp_path / "m.safetensors"),
         ("export", "shrubs", "-o", tmp_path / "m.onnx"),
@@ -61,8 +61,8 @@ def test_other_commands_say_it_too(ecodetect: Run, sample_data: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("no_torch")
-def test_what_needs_no_network_works_without(ecodetect: Run, sample_data: Path) -> None:
-    pair = (sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson")
+def test_what_needs_no_network_works_without(ecodetect: Run, corners: Path) -> None:
+    pair = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
     for words in (("check", *pair, "-m", "shrubs"), ("info", "shrubs"), ("info", pair[0]), ("models",)):
         assert ecodetect(*words).code == 0
 

@@ -80,7 +80,7 @@ def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit], frame
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=1_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=EDITS, frame=FRAMES)
 def test_spoilt_files_for_long(good: dict[str, Path], name: str, edits: list[Edit], frame: Frame) -> None:
     check(good[name], spoilt(good[name].read_bytes(), edits), frame)

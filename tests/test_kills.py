@@ -13,7 +13,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-import rasterio
 from scan_process import scanning
 
 KILLS = int(os.environ.get("ECODETECT_KILLS", "15"))
@@ -68,16 +67,9 @@ class Scan:
         self.out.unlink()
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> Path:
-    """A corner of a sample scene: some twenty units."""
-    path = tmp_path_factory.mktemp("scene") / "dryland.tif"
-    with rasterio.open(sample_data / "dryland.tif") as file:
-        pixels = file.read(window=rasterio.windows.Window(0, 0, 480, 400))
-        profile = {**file.profile, "width": 480, "height": 400}
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(pixels)
-    return path
+@pytest.fixture
+def scene(corners: Path) -> Path:
+    return corners / "dryland.tif"  # some twenty units
 
 
 def test_a_scan_killed_twice_and_in_its_writing_ends_with_the_same_bytes(scene: Path, tmp_path: Path) -> None:

@@ -143,14 +143,14 @@ def test_the_logistic_curve_says_how_often_a_margin_is_right() -> None:
     rng = np.random.default_rng(0)
     mine = rng.random(20_000) < 0.1  # both sides count alike, however rare one is
     margin = rng.normal(np.where(mine, 1.0, -1.0), 1.0)
-    slope, shift = learners._curve(margin, mine)
+    slope, shift = learners.logistic_curve(margin, mine)
     assert slope == pytest.approx(2.0, abs=0.1)
     assert shift == pytest.approx(0.0, abs=0.1)
 
 
 def test_margins_that_part_the_classes_give_a_finite_curve() -> None:
     mine = np.arange(20) < 10
-    slope, shift = learners._curve(np.where(mine, 1.0, -1.0), mine)
+    slope, shift = learners.logistic_curve(np.where(mine, 1.0, -1.0), mine)
     assert 0 < slope < 10
     assert abs(shift) < 1e-6
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import Run
+from PIL import Image
 from scipy.spatial import KDTree
 
 from ecodetect.bundle import file as bundle
@@ -163,8 +164,8 @@ def test_where_several_fit_they_and_the_others_are_named(ours: Path) -> None:
     assert why.startswith("Several models fit: bushes, shrubs. Others don't: 'nuclei' works at any size")
 
 
-def test_scan_honours_the_card(ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path) -> None:
-    raster, found = sample_data / "dryland.tif", {}
+def test_scan_honours_the_card(ecodetect: Run, corners: Path, model: Path, tmp_path: Path) -> None:
+    raster, found = corners / "dryland.tif", {}
     for name, tile in (("one", "1024"), ("two", "64")):
         out = tmp_path / f"{name}.geojson"
         done = ecodetect("scan", raster, "-m", model, "-o", out, "--tile", tile)
@@ -182,13 +183,13 @@ def test_scan_honours_the_card(ecodetect: Run, sample_data: Path, model: Path, t
 
 
 def test_without_a_model_the_one_that_fits_is_taken(
-    ecodetect: Run, sample_data: Path, shelf: Path, tmp_path: Path
+    ecodetect: Run, corners: Path, shelf: Path, tmp_path: Path
 ) -> None:
     bundle.write(shelf / "shrubs.safetensors", learned.bundle(metric(name="shrubs")))
-    done = ecodetect("scan", sample_data / "dryland.tif", "-o", tmp_path / "a.geojson")
+    done = ecodetect("scan", corners / "dryland.tif", "-o", tmp_path / "a.geojson")
     assert done.code == 0, done.err
     assert "searched with 'shrubs'" in done.err
-    done = ecodetect("scan", sample_data / "cells.png", "-o", tmp_path / "b.csv")
+    done = ecodetect("scan", corners / "cells.png", "-o", tmp_path / "b.csv")
     assert done.code == 2
     assert "Say with -m" in done.err
     assert "shrubs" in done.err
@@ -198,31 +199,33 @@ def test_without_a_model_the_one_that_fits_is_taken(
     assert ecodetect("models", "shrubs").code == 0
 
 
-def test_scanning_with_what_we_ship_needs_no_torchvision(sample_data: Path) -> None:
+def test_scanning_with_what_we_ship_needs_no_torchvision(corners: Path, tmp_path: Path) -> None:
+    with Image.open(corners / "cells.png") as picture:
+        picture.crop((0, 0, 160, 160)).save(tmp_path / "cells.png")
     source = (
         "import sys, ecodetect; found = ecodetect.scan(sys.argv[1], model='nuclei');"
         "print(len(found), 'torchvision' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", source, str(sample_data / "cells.png")], capture_output=True, text=True
+        [sys.executable, "-c", source, str(tmp_path / "cells.png")], capture_output=True, text=True
     )
     count, is_imported = done.stdout.split()
-    assert int(count) > 100
+    assert int(count) > 5
     assert is_imported == "False"
 
 
 def test_a_stated_diameter_brings_objects_to_the_size_that_was_learned(
-    ecodetect: Run, sample_data: Path, tmp_path: Path
+    ecodetect: Run, corners: Path, tmp_path: Path
 ) -> None:
-    plain = cv2.imread(str(sample_data / "cells.png"), cv2.IMREAD_GRAYSCALE)
+    plain = cv2.imread(str(corners / "cells.png"), cv2.IMREAD_GRAYSCALE)
     cv2.imwrite(str(tmp_path / "twice.png"), cv2.resize(plain, None, fx=2, fy=2))
     typical = models.opened("nuclei").card.options["typical_px"]
-    for name, size in ((sample_data / "cells.png", typical), (tmp_path / "twice.png", 2 * typical)):
+    for name, size in ((corners / "cells.png", typical), (tmp_path / "twice.png", 2 * typical)):
         out = tmp_path / f"{name.stem}.csv"
         done = ecodetect("scan", name, "-m", "nuclei", "--diameter", f"{size}px", "-o", out)
         assert done.code == 0, done.err
     one, two = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("cells", "twice"))
-    assert len(one) > 100
+    assert len(one) > 40
     assert abs(len(one) - len(two)) < 0.02 * len(one)
     off, nearest = KDTree(two[["x", "y"]] / 2).query(one[["x", "y"]])
     assert np.median(off) < 0.2
@@ -230,16 +233,14 @@ def test_a_stated_diameter_brings_objects_to_the_size_that_was_learned(
     assert np.median(ratio) == pytest.approx(2, abs=0.05)
 
 
-def test_a_model_may_read_any_picture_coarser_than_it_is(
-    sample_data: Path, model: Path, tmp_path: Path
-) -> None:
+def test_a_model_may_read_any_picture_coarser_than_it_is(corners: Path, model: Path, tmp_path: Path) -> None:
     card = learned.card(bands=("grey",), gsd=2.5, scaling=Scaling(offset=(0.0,), span=(255.0,)))
     bundle.write(model, learned.bundle(card))
-    with open_raster(sample_data / "cells.png") as raster:
+    with open_raster(corners / "cells.png") as raster:
         asked = question(raster, Settings(model=str(model)))
         assert asked.grid.width == math.ceil(raster.grid.width / 2.5)
         assert asked.detector.needs.largest_px == card.largest / 2.5
-    found = scan(sample_data / "cells.png", model=model)
+    found = scan(corners / "cells.png", model=model)
     assert found.grid.width == raster.grid.width
     assert found.geometry[:, 0].max() > 0.8 * raster.grid.width
 
@@ -256,9 +257,9 @@ def test_a_model_may_read_any_picture_coarser_than_it_is(
     ],
 )
 def test_a_diameter_that_does_not_fit_is_one_sentence(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, name: str, said: str, expected: str
+    ecodetect: Run, corners: Path, tmp_path: Path, name: str, said: str, expected: str
 ) -> None:
-    raster = sample_data / ("dryland.tif" if name == "shrubs" else "cells.png")
+    raster = corners / ("dryland.tif" if name == "shrubs" else "cells.png")
     done = ecodetect("scan", raster, "-m", name, "--diameter", said, "-o", tmp_path / "a.csv")
     assert done.code == 2
     assert expected in done.err
@@ -281,7 +282,7 @@ def test_info_prints_the_card(ecodetect: Run, model: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["short", "pickle", "plain text", "plain weights", "other detector"])
 def test_what_is_no_model_is_one_sentence(
-    ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path, kind: str
+    ecodetect: Run, corners: Path, model: Path, tmp_path: Path, kind: str
 ) -> None:
     if kind == "short":
         model.write_bytes(model.read_bytes()[:-100])
@@ -299,7 +300,7 @@ def test_what_is_no_model_is_one_sentence(
         card = replace(metric(), detector="crystal_ball")
         bundle.write(model, bundle.Bundle(card, made.weights))
     out = tmp_path / "never.geojson"
-    done = ecodetect("scan", sample_data / "dryland.tif", "-m", model, "-o", out)
+    done = ecodetect("scan", corners / "dryland.tif", "-m", model, "-o", out)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
@@ -307,17 +308,19 @@ def test_what_is_no_model_is_one_sentence(
 
 
 def test_the_sum_of_a_density_counts_whatever_the_tiles(
-    ecodetect: Run, sample_data: Path, model: Path, tmp_path: Path
+    ecodetect: Run, corners: Path, model: Path, tmp_path: Path
 ) -> None:
     bundle.write(model, learned.bundle(metric(options={"density_px": 2.0})))
-    west, east, south, north = -2.305, -2.3034, 36.827, 36.83  # about half of the raster
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    with open_raster(corners / "dryland.tif") as raster:
+        width, height = raster.grid.width, raster.grid.height
+        half_of_it = [(0, 0), (0, height), (width / 2, height), (width / 2, 0), (0, 0)]
+        ring = raster.grid.to_lonlat(half_of_it).tolist()
     area = tmp_path / "area.json"
     area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}), encoding="utf-8")
     sums = []
     for name, options in {"whole": [], "tiles": ["--tile", 64], "half": ["--aoi", area]}.items():
         out = tmp_path / f"{name}.geojson"
-        done = ecodetect("scan", sample_data / "dryland.tif", "-m", model, "-o", out, "--json", *options)
+        done = ecodetect("scan", corners / "dryland.tif", "-m", model, "-o", out, "--json", *options)
         assert done.code == 0, done.err
         expected = json.loads(done.out)[0]["expected"]
         assert formats.read_metadata(out)["rasters"][0]["expected"] == expected

@@ -289,13 +289,13 @@ def test_from_annotations_to_a_map(ecodetect: Run, tmp_path: Path) -> None:
 
 
 def test_scikit_learn_is_asked_for_in_one_sentence(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecodetect: Run, corners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
     for name in ("sklearn", "sklearn.ensemble", "sklearn.svm"):
         monkeypatch.setitem(sys.modules, name, None)
     refused = ecodetect(
-        "train", sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson", "-m", "obia",
+        "train", corners / "dryland.tif", corners / "dryland_shrubs.geojson", "-m", "obia",
         "-o", tmp_path / "x.safetensors",
     )  # fmt: skip
     assert refused.code == 2

@@ -57,7 +57,7 @@ def test_the_ground_that_counts_twice() -> None:
     gsd=st.sampled_from([0.05, 0.1, 0.3, 1.0, 10.0, 1 / 3]),
     turn=st.sampled_from([0.0, 17.3, 90.0]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_tiles_that_touch_do_not_overlap(columns: int, rows: int, size: int, gsd: float, turn: float) -> None:
     whole = at(0, 0, width=size * columns, height=size * rows, gsd=gsd, turn=turn)
     places = [whole.to_world([(c * size, r * size)])[0] for c in range(columns) for r in range(rows)]
@@ -69,7 +69,7 @@ def test_tiles_that_touch_do_not_overlap(columns: int, rows: int, size: int, gsd
 
 
 @given(turn=st.floats(0, 360), x=st.floats(-80, 80), y=st.floats(-80, 80))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_turned_rasters_overlap_as_their_outlines_do(turn: float, x: float, y: float) -> None:
     one, two = at(0, 0, turn=turn), at(x, y)
 

@@ -72,7 +72,7 @@ def test_every_type_comes_back_as_stored(tmp_path: Path, dtype: str) -> None:
             assert raster.value_range == (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.builds(Window, st.integers(-90, 90), st.integers(-90, 90), st.integers(1, 90), st.integers(1, 90)),
     st.permutations(["red", "green", "blue"]),
@@ -319,7 +319,7 @@ def test_another_gsd_is_the_mean_of_the_ground(tmp_path: Path) -> None:
         assert chip.valid is None
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0.03, 0.9), st.data())
 def test_a_window_at_another_gsd_is_a_crop_of_the_whole(
     tmp_path: Path, gsd: float, data: st.DataObject

@@ -157,7 +157,7 @@ def test_subdatasets_are_listed_and_can_be_named(tmp_path: Path) -> None:
 # -- damaged
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 3), st.floats(0, 1, exclude_max=True), st.sampled_from([0, 2]))
 def test_a_cut_file_is_never_read_as_a_whole_one(
     tmp_path: Path, kind: int, share: float, threads: int

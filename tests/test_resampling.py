@@ -29,7 +29,7 @@ def part(
     return out, np.ones(out.shape[1:], bool) if out_valid is None else out_valid
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_window_is_exactly_a_crop_of_the_whole(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

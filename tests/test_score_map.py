@@ -75,7 +75,7 @@ def expected(cells: Window) -> NDArray[np.float32]:
     return np.stack([first, 1 - first]).astype(np.float32)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
     tile=st.integers(16, 160),

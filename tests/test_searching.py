@@ -50,7 +50,7 @@ def same(one, two):
     assert [g.wkb for g in one.shapes()] == [g.wkb for g in two.shapes()]
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     st.integers(0, 5),
     st.integers(16, 320),

@@ -185,7 +185,7 @@ def segmented(draw: st.DrawFn) -> tuple[Hierarchy, NDArray[np.int64], float]:
     return grouped(labels, [channel], largest), labels, largest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(segmented())
 def test_a_hierarchy_is_made_of_the_segments(case: tuple[Hierarchy, NDArray[np.int64], float]) -> None:
     tree, labels, largest = case

@@ -76,7 +76,7 @@ def assert_no_place_is_seen_twice(sources: list[Source], found: Split) -> None:
                 assert not there.seen.contains(xy).any()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(
     count=st.integers(2, 60),
     seed=st.integers(0, 5),

@@ -82,7 +82,7 @@ def test_beyond_the_raster_no_more_is_read_than_is_seen(c):
             assert wanted.clipped(tile.read) == wanted
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(cuts, st.sampled_from(["point", "box", "polygon"]), st.integers(0, 2**32 - 1))
 def test_an_oracle_finds_every_object_once(c, kind, seed):
     """Each tile sees what lies wholly in its read window; ownership by centre makes the sets identical."""

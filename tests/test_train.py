@@ -47,9 +47,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_a_bundle_is_written_that_scan_and_evaluate_take(
-    ecodetect: Run, sample_data: Path, tmp_path: Path
+    ecodetect: Run, corners: Path, tmp_path: Path
 ) -> None:
-    image, truth = sample_data / "cells.png", sample_data / "cells.csv"
+    image, truth = corners / "cells.png", corners / "cells.csv"
     out = tmp_path / "cells.safetensors"
     done = ecodetect("train", image, truth, "-o", out, "--epochs", 3, "--device", "cpu")
     assert done.code == 0, done.err
@@ -89,10 +89,10 @@ def test_a_bundle_is_written_that_scan_and_evaluate_take(
 
 
 @pytest.mark.usefixtures("small")
-def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, corners: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "cells.safetensors", tmp_path / "shrubs.safetensors"
-    ecodetect("train", sample_data / "cells.png", sample_data / "cells.csv", "-o", first, "--epochs", 1)
-    dryland = (sample_data / "dryland.tif", sample_data / "dryland_shrubs.geojson")
+    ecodetect("train", corners / "cells.png", corners / "cells.csv", "-o", first, "--epochs", 1)
+    dryland = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
     done = ecodetect("train", *dryland, "-m", first, "-o", second, "--epochs", 1)
     assert done.code == 0, done.err
     assert "'cells' has learned grey; here it sees red, green, blue, nir" in done.err
@@ -176,12 +176,12 @@ def test_bands_go_by_their_names() -> None:
     ],
 )
 def test_wrong_input_is_one_sentence(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, arguments: list[str], says: str
+    ecodetect: Run, corners: Path, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
     here = [str(tmp_path / "model.safetensors")] if "-o" not in arguments else []
     if here:
         arguments = [*arguments, "-o", *here]
-    done = ecodetect("train", sample_data / "cells.png", sample_data / "cells.csv", "-q", *arguments)
+    done = ecodetect("train", corners / "cells.png", corners / "cells.csv", "-q", *arguments)
     assert done.code == 2
     assert says in done.err
     assert done.err.startswith("error: ")
@@ -191,9 +191,9 @@ def test_wrong_input_is_one_sentence(
 
 @pytest.mark.usefixtures("small")
 def test_all_ground_can_be_trained_on_and_the_card_says_so(
-    ecodetect: Run, sample_data: Path, tmp_path: Path
+    ecodetect: Run, corners: Path, tmp_path: Path
 ) -> None:
-    pair, out = (sample_data / "cells.png", sample_data / "cells.csv"), tmp_path / "all.safetensors"
+    pair, out = (corners / "cells.png", corners / "cells.csv"), tmp_path / "all.safetensors"
     done = ecodetect("train", *pair, "-o", out, "--split", "none", "--epochs", 2, "--device", "cpu")
     assert done.code == 0, done.err
     assert "nothing was left to validate with" in done.out + done.err
@@ -207,18 +207,18 @@ def test_all_ground_can_be_trained_on_and_the_card_says_so(
     assert "0 for validation" in checked.out
 
 
-def test_one_annotation_is_too_few(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+def test_one_annotation_is_too_few(ecodetect: Run, corners: Path, tmp_path: Path) -> None:
     one = tmp_path / "one.csv"
     one.write_text("x,y\n100.5,80.5\n", encoding="utf-8")
-    done = ecodetect("train", sample_data / "cells.png", one, "-o", tmp_path / "m.safetensors", "-q")
+    done = ecodetect("train", corners / "cells.png", one, "-o", tmp_path / "m.safetensors", "-q")
     assert done.code == 2
     assert "one annotation" in done.err
 
 
-def test_a_pickle_in_disguise_is_refused(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+def test_a_pickle_in_disguise_is_refused(ecodetect: Run, corners: Path, tmp_path: Path) -> None:
     pickle = tmp_path / "model.safetensors"
     pickle.write_bytes(b"\x80\x04\x95" + b"cos\nsystem\n" * 20)
-    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    pair = (corners / "cells.png", corners / "cells.csv")
     done = ecodetect("train", *pair, "-m", pickle, "-o", tmp_path / "n.safetensors", "-q")
     assert done.code == 2
     assert "no .safetensors file" in done.err
@@ -226,9 +226,9 @@ def test_a_pickle_in_disguise_is_refused(ecodetect: Run, sample_data: Path, tmp_
 
 @pytest.mark.usefixtures("small")
 def test_an_interrupted_training_is_gone_on_with(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecodetect: Run, corners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    pair = (corners / "cells.png", corners / "cells.csv")
     whole, killed = tmp_path / "a" / "m.safetensors", tmp_path / "b" / "m.safetensors"
     for each in (whole, killed):
         each.parent.mkdir()
@@ -262,9 +262,9 @@ def test_an_interrupted_training_is_gone_on_with(
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors", "m.safetensors"])
 def test_a_full_disk_is_one_sentence_and_the_training_goes_on_later(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ecodetect: Run, corners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    pair = (corners / "cells.png", corners / "cells.csv")
     out = tmp_path / "m.safetensors"
     flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
 
@@ -288,9 +288,9 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_later(
 
 @pytest.mark.usefixtures("small")
 def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is_not_its_own(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecodetect: Run, corners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    pair = (corners / "cells.png", corners / "cells.csv")
     out = tmp_path / "m.safetensors"
     flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
 
@@ -316,9 +316,9 @@ def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is
 
 @pytest.mark.usefixtures("small")
 def test_a_training_killed_between_its_last_two_files_is_over(
-    ecodetect: Run, sample_data: Path, tmp_path: Path
+    ecodetect: Run, corners: Path, tmp_path: Path
 ) -> None:
-    pair = (sample_data / "cells.png", sample_data / "cells.csv")
+    pair = (corners / "cells.png", corners / "cells.csv")
     out, folder = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
     flags = ("-o", out, "--epochs", "2", "--device", "cpu", "-q")
     assert ecodetect("train", *pair, *flags).code == 0
@@ -401,11 +401,11 @@ def test_curves_are_drawn_also_without_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_class_that_only_validation_has_is_told(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
+def test_a_class_that_only_validation_has_is_told(ecodetect: Run, corners: Path, tmp_path: Path) -> None:
     """Where the user has said how to split it is an error, where chance did it is a remark."""
     for number, label in enumerate(("cell", "rare")):
-        shutil.copy(sample_data / "cells.png", tmp_path / f"p{number}.png")
-        rows = (sample_data / "cells.csv").read_text().splitlines()
+        shutil.copy(corners / "cells.png", tmp_path / f"p{number}.png")
+        rows = (corners / "cells.csv").read_text().splitlines()
         marked = [f"{rows[0]},label", *(f"{row},cell" for row in rows[1:-1]), f"{rows[-1]},{label}"]
         (tmp_path / f"p{number}.csv").write_text("\n".join(marked) + "\n")
     out = tmp_path / "it.safetensors"
@@ -430,10 +430,10 @@ def test_which_classes_only_validation_has() -> None:
 
 
 def test_a_folder_that_is_read_only_is_said_before_the_training(
-    ecodetect: Run, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecodetect: Run, corners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
-    image, truth = sample_data / "cells.png", sample_data / "cells.csv"
+    image, truth = corners / "cells.png", corners / "cells.csv"
     done = ecodetect("train", image, truth, "-o", tmp_path / "model.safetensors")
     assert done.code == 2
     assert "its folder is read-only" in done.err

@@ -242,7 +242,7 @@ def _machines(
             left_out = fold == one
             if len(np.unique(mine[rest])) == 2:
                 margin[left_out] = machine(rest, mine).decision_function(x64[left_out])
-        facts.append((float(whole.intercept_[0]), *_curve(margin, mine)))
+        facts.append((float(whole.intercept_[0]), *logistic_curve(margin, mine)))
     dual = np.stack(duals, axis=1)
     used = (dual != 0).any(axis=1)
     bias, slope, shift = np.array(facts).T
@@ -281,7 +281,7 @@ def _folds(place: Labels, seed: int) -> Labels:
     return fold
 
 
-def _curve(margin: Floats, mine: NDArray[np.bool_]) -> tuple[float, float]:
+def logistic_curve(margin: Floats, mine: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and shift of the logistic curve that makes margins probabilities.
 
     Newton's method on the cross-entropy, both sides counting alike. As in Platt 1999, examples aren't

@@ -81,73 +81,28 @@ def read_header(
     pages : of a TIFF on this machine.
     """
     structure = {**tags(dataset, ns="IMAGE_STRUCTURE"), **tags(dataset, 1, ns="IMAGE_STRUCTURE")}
-    grid, notes = _placed(dataset, shown)
-    grid = replace(grid, orientation=_orientation(dataset))
-    if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
-        grid, said = _sized(grid, pages, gsd_m)
-        notes += said
-    if gsd_m is not None:
-        grid, said = _stated(grid, gsd_m, shown)
-        notes += said
-    stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
-    if len(set(dataset.dtypes)) > 1:
-        notes.append(Note("types-differ", f"its bands have different types; all are read as {stored}."))
-    if np.dtype(stored).kind == "c":
-        dtype = "float64" if stored == "complex128" else "float32"
-        text = "its values are complex numbers; their magnitude is used."
-        notes.append(Note("complex-values", text, kind="choice"))
+    grid, notes = _grid(dataset, shown, gsd_m, pages)
+    stored, dtype, said = _types(dataset)
+    notes += said
     if "MINISWHITE" in structure and dataset.colorinterp[0].name != "palette":
         text = "low values are bright in it (MinIsWhite); they are read as stored."
         notes.append(Note("low-is-bright", text, kind="doubt"))
     bits = _bits(structure, dtype)
-    interpretations = _interpretations(dataset)
-    are_channels = pages is not None and not pages.is_alone
-    texts, waves = (dataset.descriptions, ()) if are_channels else described_bands(dataset)
-    naming = name_bands(
-        texts,
-        interpretations,
-        dtype,
-        is_mask,
-        wavelengths_nm=waves,
-        sensor=lambda: sensor_of(dataset, Path(shown).name),
-        are_channels=are_channels,
-    )
+    naming = _naming(dataset, shown, dtype, is_mask, pages)
     alpha = naming.alpha
-    palette = None
-    as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
-    if interpretations[0] == "palette" and len(naming.names) - (alpha is not None) == 1 and not as_numbers:
-        palette = _palette(dataset)
+    palette = _palette_meant(dataset, naming, bands)
     if palette is not None:
-        is_grey = palette.shape[1] == 2
-        if is_grey and bits == 1:
-            palette = np.column_stack([palette[:, 0] > 127, palette[:, 1]]).astype(np.uint8)
-        else:
-            bits = None
-        dtype = "uint8"
-        names = ("grey",) if is_grey else RGB
-        naming = Naming(names, (None,) * len(names))
-        if not is_grey:
-            text = "its colour table is read as red, green and blue; --bands 1 takes the numbers."
-            notes.append(Note("colour-table", text, kind="choice"))
+        dtype, palette, bits, naming = _coloured(palette, bits)
     notes += naming.notes
-    if bands is None:
-        chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
-        if not chosen:
-            raise RasterError(f"{shown} holds nothing but a mask.")
-        if pages is not None and are_channels:
-            chosen = chosen[: pages.usual]
-    else:
-        chosen = choose(naming, bands, shown)
     if any(scale != 1 for scale in dataset.scales) or any(offset != 0 for offset in dataset.offsets):
         text = "its values are used as stored: its scale and offset say at most which unit they have."
         notes.append(Note("scale-unused", text))
-    tagged = None if pages is None else pages.nodata
-    stated, said = _nodata(dataset, stored, nodata, shown, tagged)
+    stated, said = _nodata(dataset, stored, nodata, shown, None if pages is None else pages.nodata)
     notes += said
     flags = dataset.mask_flag_enums[0]
     return Header(
         grid=grid,
-        bands=dict(chosen),
+        bands=_chosen(naming, bands, shown, pages),
         alpha=alpha,
         nodata=stated,
         has_mask=MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags),
@@ -158,6 +113,87 @@ def read_header(
         structure=structure,
         notes=(*notes, *_remarks(dataset, pages)),
     )
+
+
+def _grid(dataset: Any, shown: str, gsd_m: float | None, pages: PagePlan | None) -> tuple[Grid, list[Note]]:
+    """Where the pixels lie, by the file and by what the user states."""
+    grid, notes = _placed(dataset, shown)
+    grid = replace(grid, orientation=_orientation(dataset))
+    if pages is not None and grid.gsd is None and grid.transform == IDENTITY:
+        grid, said = _sized(grid, pages, gsd_m)
+        notes += said
+    if gsd_m is not None:
+        grid, said = _stated(grid, gsd_m, shown)
+        notes += said
+    return grid, notes
+
+
+def _types(dataset: Any) -> tuple[str, str, list[Note]]:
+    """The type of the stored values, and that in which pixels are read."""
+    notes = []
+    stored = dtype = common_dtype(dataset) or _numpy_name(dataset.dtypes[0])
+    if len(set(dataset.dtypes)) > 1:
+        notes.append(Note("types-differ", f"its bands have different types; all are read as {stored}."))
+    if np.dtype(stored).kind == "c":
+        dtype = "float64" if stored == "complex128" else "float32"
+        text = "its values are complex numbers; their magnitude is used."
+        notes.append(Note("complex-values", text, kind="choice"))
+    return stored, dtype, notes
+
+
+def _are_channels(pages: PagePlan | None) -> bool:
+    return pages is not None and not pages.is_alone
+
+
+def _naming(
+    dataset: Any, shown: str, dtype: str, is_mask: Callable[[int], bool | None], pages: PagePlan | None
+) -> Naming:
+    """The names of the bands as stored."""
+    are_channels = _are_channels(pages)
+    texts, waves = (dataset.descriptions, ()) if are_channels else described_bands(dataset)
+    return name_bands(
+        texts,
+        _interpretations(dataset),
+        dtype,
+        is_mask,
+        wavelengths_nm=waves,
+        sensor=lambda: sensor_of(dataset, Path(shown).name),
+        are_channels=are_channels,
+    )
+
+
+def _palette_meant(dataset: Any, naming: Naming, bands: str | None) -> NDArray[np.uint8] | None:
+    """The colour table, where the numbers of the pixels mean nothing without it and nobody asks for them."""
+    as_numbers = bands is not None and bands.replace(",", "").replace(" ", "").isdecimal()
+    is_one = len(naming.names) - (naming.alpha is not None) == 1
+    if _interpretations(dataset)[0] == "palette" and is_one and not as_numbers:
+        return _palette(dataset)
+    return None
+
+
+def _coloured(
+    palette: NDArray[np.uint8], bits: int | None
+) -> tuple[str, NDArray[np.uint8], int | None, Naming]:
+    """Type, colour table, bits and bands of pixels that a colour table gives, grey or red, green and blue."""
+    is_grey = palette.shape[1] == 2
+    if is_grey and bits == 1:
+        palette = np.column_stack([palette[:, 0] > 127, palette[:, 1]]).astype(np.uint8)
+    else:
+        bits = None
+    names = ("grey",) if is_grey else RGB
+    text = "its colour table is read as red, green and blue; --bands 1 takes the numbers."
+    notes = () if is_grey else (Note("colour-table", text, kind="choice"),)
+    return "uint8", palette, bits, Naming(names, (None,) * len(names), notes=notes)
+
+
+def _chosen(naming: Naming, bands: str | None, shown: str, pages: PagePlan | None) -> dict[str, int]:
+    """The bands that are read, by name; raises RasterError where there is none but a mask."""
+    if bands is not None:
+        return dict(choose(naming, bands, shown))
+    chosen = [(name, index) for index, name in enumerate(naming.names) if name != "alpha"]
+    if not chosen:
+        raise RasterError(f"{shown} holds nothing but a mask.")
+    return dict(chosen[: pages.usual] if pages is not None and _are_channels(pages) else chosen)
 
 
 def check_dataset(dataset: Any, shown: str) -> None:

@@ -77,15 +77,8 @@ def read(
         wanted = meant_or_refused(names, image, path)
     elif len(names) > 1:
         wanted = _numbered(names, image, path)
-    if isinstance(content, list) and not parts.has_names:
-        text = "it is a list of COCO results, which numbers its images and classes without naming them."
-        collector.note("results-unnamed", text, "doubt")
-    strange = _strange(parts) if isinstance(content, list) else {}
-    if strange:
-        known = ", ".join(f"{number} {name}" for number, name in parts.categories.items())
-        numbers = ", ".join(f"{number} ({count})" for number, count in sorted(strange.items()))
-        text = f"class number {numbers} isn't one of those explained ({known}); are all numbers shifted?"
-        collector.note("results-unnamed", text, "doubt")
+    if isinstance(content, list):
+        _doubt_results(collector, parts)
     for name, size in parts.images.values():
         if wanted is None or name in wanted:
             check_size(size, grid, path)
@@ -116,6 +109,19 @@ def read(
         text = f"{counted(crowds, 'annotation')} with iscrowd 1 (a crowd) kept, with that column."
         collector.note("crowds", text)
     return collector.layer(grid)
+
+
+def _doubt_results(collector: Collector, parts: _Parts) -> None:
+    """Note what a list of results leaves open: names of its images, classes that nobody explains."""
+    if not parts.has_names:
+        text = "it is a list of COCO results, which numbers its images and classes without naming them."
+        collector.note("results-unnamed", text, "doubt")
+    strange = _strange(parts)
+    if strange:
+        known = ", ".join(f"{number} {name}" for number, name in parts.categories.items())
+        numbers = ", ".join(f"{number} ({count})" for number, count in sorted(strange.items()))
+        text = f"class number {numbers} isn't one of those explained ({known}); are all numbers shifted?"
+        collector.note("results-unnamed", text, "doubt")
 
 
 Images = dict[str, tuple[str, tuple[int, int] | None]]  # id: (name, size)
@@ -373,19 +379,11 @@ def write(path: Path, stream: Stream) -> Written:
             for drawn, values in zip(_drawn(batch.geometry), _rows(batch), strict=True):
                 source = str(values.pop("source", "") or only_image(stream.metadata))
                 image, _ = images.setdefault(source, (len(images) + 1, grid))
-                category = str(values.pop("label", "") or "object")
+                category = categories.setdefault(
+                    str(values.pop("label", "") or "object"), len(categories) + 1
+                )
                 features += 1
-                annotation = {
-                    "id": features,
-                    "image_id": image,
-                    "category_id": categories.setdefault(category, len(categories) + 1),
-                    **drawn,
-                    "iscrowd": int(values.pop("iscrowd", 0)),
-                }
-                if "score" in values:
-                    annotation["score"] = values.pop("score")
-                if values:
-                    annotation["attributes"] = values
+                annotation = _annotation(features, image, category, drawn, values)
                 file.write((",\n" if features > 1 else "\n") + _text(annotation))
         if not images and stream.grid is not None:  # an image without annotations is listed too
             images[only_image(stream.metadata)] = (1, stream.grid)
@@ -395,18 +393,39 @@ def write(path: Path, stream: Stream) -> Written:
         ]
         names = [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()]
         file.write(f'\n],\n"images": {_text(entries)},\n"categories": {_text(names)}\n}}\n')
+    if dropped and not features:
+        raise LayerError("COCO holds boxes and polygons, but the layer has points; write a .csv or .geojson.")
+    return Written(path, features, dropped, _lost(path, dropped, holes))
+
+
+def _annotation(
+    number: int, image: int, category: int, drawn: Mapping[str, Any], values: dict[str, Any]
+) -> dict[str, Any]:
+    """One annotation as COCO has it; our further columns are its attributes."""
+    entry = {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        **drawn,
+        "iscrowd": int(values.pop("iscrowd", 0)),
+    }
+    if "score" in values:
+        entry["score"] = values.pop("score")
+    if values:
+        entry["attributes"] = values
+    return entry
+
+
+def _lost(path: Path, dropped: int, holes: int) -> tuple[Note, ...]:
+    """Notes of what COCO can't hold."""
     notes = []
     if dropped:
-        if not features:
-            raise LayerError(
-                "COCO holds boxes and polygons, but the layer has points; write a .csv or .geojson."
-            )
         text = f"{counted(dropped, 'feature')} without area left out: COCO holds boxes and polygons."
         notes.append(Note("features-dropped", text, about=path.name, kind="doubt"))
     if holes:
         text = f"{counted(holes, 'polygon')} with holes filled: COCO can't hold holes."
         notes.append(Note("shapes-simplified", text, about=path.name))
-    return Written(path, features, dropped, tuple(notes))
+    return tuple(notes)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -124,46 +124,50 @@ def _parsed(
     }
     odd: set[Kind] = set()
     table.is_german = is_german = roles.has_german_degrees
-    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
-    seen = 0
-    try:
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            seen += 1
-            if seen <= start:
-                continue
-            extra = any(cell.strip() for cell in row[width:])
-            row += [""] * (width - len(row))
-            table.lines.append(reader.line_num)
-            for kind, positions in roles.places.items():
-                cells = [row[position] for position in positions]
-                place = (
-                    Unusable(f"more than {width} fields")
-                    if extra
-                    else _place(kind, cells, separators.get(kind, ""), is_german=is_german)
-                )
-                table.places[kind].append(place)
-                if kind in shown:
-                    shown[kind].update(map(separator_shown, cells))
-                    if any(map(is_odd, cells)):
-                        odd.add(kind)
-                table.has_o |= kind == "lonlat" and any("O" in cell.upper() for cell in cells)
-                if kind == "point" and table.are_whole and isinstance(place, tuple):
-                    table.are_whole = all(re.fullmatch(r"\s*[-+]?\d+\s*", cell) for cell in cells)
-            if table.images is not None and roles.image is not None:
-                cell = from_cell(row[roles.image].strip())
-                table.images.append(known.setdefault(cell, cell))
-            for name, position in roles.others.items():
-                cell = row[position].strip()
-                table.columns[name].append(known.setdefault(cell, cell))
-    except csv.Error as error:
-        raise LayerError(f"{path.name} can't be read at line {reader.line_num}: {error}.") from error
+    for line, row in _filled(text, path, delimiter, start):
+        extra = any(cell.strip() for cell in row[width:])
+        row += [""] * (width - len(row))
+        table.lines.append(line)
+        for kind, positions in roles.places.items():
+            cells = [row[position] for position in positions]
+            place = (
+                Unusable(f"more than {width} fields")
+                if extra
+                else _place(kind, cells, separators.get(kind, ""), is_german=is_german)
+            )
+            table.places[kind].append(place)
+            if kind in shown:
+                shown[kind].update(map(separator_shown, cells))
+                if any(map(is_odd, cells)):
+                    odd.add(kind)
+            table.has_o |= kind == "lonlat" and any("O" in cell.upper() for cell in cells)
+            if kind == "point" and table.are_whole and isinstance(place, tuple):
+                table.are_whole = all(re.fullmatch(r"\s*[-+]?\d+\s*", cell) for cell in cells)
+        if table.images is not None and roles.image is not None:
+            cell = from_cell(row[roles.image].strip())
+            table.images.append(known.setdefault(cell, cell))
+        for name, position in roles.others.items():
+            cell = row[position].strip()
+            table.columns[name].append(known.setdefault(cell, cell))
     for kind in odd:
         shown[kind].discard("")
         if len(shown[kind]) == 1:
             table.separators[kind] = shown[kind].pop()
     return table
+
+
+def _filled(text: str, path: Path, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows that aren't blank, from the `start`-th of these on, and the line on which each ends."""
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
+    seen = 0
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                seen += 1
+                if seen > start:
+                    yield reader.line_num, row
+    except csv.Error as error:
+        raise LayerError(f"{path.name} can't be read at line {reader.line_num}: {error}.") from error
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -271,56 +275,14 @@ def _of_image(table: _Table, image: str | None, path: Path) -> list[int]:
 
 def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None, image: str | None) -> Layer:
     path = table.path
-    collector = Collector(path, "row")
-    if table.images is not None and len(rows) < len(table.lines):
-        kept = set(rows)
-        others = Counter(name for row, name in enumerate(table.images) if row not in kept and name)
-        if others:
-            collector.notes.append(left_out(others, path, "row"))
-        for row, name in enumerate(table.images):
-            if row not in kept and not name:
-                collector.leave_out("no image named", f"line {table.lines[row]}")
+    good, notes = _usable(table, rows, option)
+    notes += _choices(table, option, has_rows=bool(good))
     is_box = option.kind in ("box", "sized box")
-    good: list[int] = []
-    for row in rows:
-        place = table.places[option.kind][row]
-        if isinstance(place, Unusable):
-            collector.leave_out(place, f"line {table.lines[row]}")
-        elif place is not None:
-            good.append(row)
-        elif not is_box:  # in a table of boxes it is an image without objects
-            collector.leave_out("no position", f"line {table.lines[row]}")
-    summary = collector.summary()
-    if summary and not good:
-        raise LayerError(f"{path.name} has nothing usable; {summary.text}")
-
-    def note(code: str, text: str) -> None:
-        notes.append(Note(code, text, about=path.name, kind="choice"))
-
-    notes = [*collector.notes, *([summary] if summary else [])]
     geometry = _geometry([table.places[option.kind][row] for row in good], is_box=is_box)
     if option.frame == "pixel" and option.kind == "point" and good and table.are_whole:
         geometry = shapely.transform(geometry, lambda xy: xy + 0.5)
-        note("whole-pixels", "x, y are whole numbers, so they count pixels; the pixels' centres are meant.")
-    sizes = sizes_among(table.columns) if option.kind == "point" else []
-    if good and sizes:
-        note(
-            "points-with-sizes",
-            f"x, y are taken as points and {' and '.join(sizes)} as what is known of them; if they are boxes,"
-            " call the columns left, top, width, height.",
-        )
-    if option.frame == "share":
-        note("frame-guessed", "its boxes lie from 0 to 1, so they are shares of the image's size.")
-    if option.frame == "map" and option.kind != "map":
-        note("frame-guessed", "its coordinates lie on the raster's ground, so they are map coordinates.")
-    if option.frame == "lonlat" and option.kind != "lonlat":
-        note("frame-guessed", "its coordinates are longitude and latitude, by their values.")
     if option.is_exchanged:
         geometry = shapely.transform(geometry, lambda xy: xy[:, ::-1])
-        notes.append(exchanged_note(path.name, in_degrees=option.frame == "lonlat"))
-    if option.kind == "lonlat" and good and table.has_o:
-        sense = "east (Ost)" if table.is_german else "west (oeste, ouest, ovest)"
-        note("letter-o", f"the letter O in its longitudes is read as {sense}.")
     columns = _columns(table, good, image)
     metadata: dict[str, Any] = {}
     if option.frame in ("pixel", "share") and not _is_ours(table):
@@ -337,6 +299,63 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
     if option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
     return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
+
+
+def _usable(table: _Table, rows: Sequence[int], option: Option) -> tuple[list[int], list[Note]]:
+    """Which of the rows have a place, and notes of what is left out; raises LayerError where none has."""
+    path = table.path
+    collector = Collector(path, "row")
+    if table.images is not None and len(rows) < len(table.lines):
+        kept = set(rows)
+        others = Counter(name for row, name in enumerate(table.images) if row not in kept and name)
+        if others:
+            collector.notes.append(left_out(others, path, "row"))
+        for row, name in enumerate(table.images):
+            if row not in kept and not name:
+                collector.leave_out("no image named", f"line {table.lines[row]}")
+    good: list[int] = []
+    for row in rows:
+        place = table.places[option.kind][row]
+        if isinstance(place, Unusable):
+            collector.leave_out(place, f"line {table.lines[row]}")
+        elif place is not None:
+            good.append(row)
+        elif option.kind not in ("box", "sized box"):  # in a table of boxes it is an image without objects
+            collector.leave_out("no position", f"line {table.lines[row]}")
+    summary = collector.summary()
+    if summary and not good:
+        raise LayerError(f"{path.name} has nothing usable; {summary.text}")
+    return good, [*collector.notes, *([summary] if summary else [])]
+
+
+def _choices(table: _Table, option: Option, *, has_rows: bool) -> list[Note]:
+    """Notes of how the numbers of a table are understood."""
+    notes: list[Note] = []
+
+    def note(code: str, text: str) -> None:
+        notes.append(Note(code, text, about=table.path.name, kind="choice"))
+
+    if option.frame == "pixel" and option.kind == "point" and has_rows and table.are_whole:
+        note("whole-pixels", "x, y are whole numbers, so they count pixels; the pixels' centres are meant.")
+    sizes = sizes_among(table.columns) if option.kind == "point" else []
+    if has_rows and sizes:
+        note(
+            "points-with-sizes",
+            f"x, y are taken as points and {' and '.join(sizes)} as what is known of them; if they are boxes,"
+            " call the columns left, top, width, height.",
+        )
+    if option.frame == "share":
+        note("frame-guessed", "its boxes lie from 0 to 1, so they are shares of the image's size.")
+    if option.frame == "map" and option.kind != "map":
+        note("frame-guessed", "its coordinates lie on the raster's ground, so they are map coordinates.")
+    if option.frame == "lonlat" and option.kind != "lonlat":
+        note("frame-guessed", "its coordinates are longitude and latitude, by their values.")
+    if option.is_exchanged:
+        notes.append(exchanged_note(table.path.name, in_degrees=option.frame == "lonlat"))
+    if option.kind == "lonlat" and has_rows and table.has_o:
+        sense = "east (Ost)" if table.is_german else "west (oeste, ouest, ovest)"
+        note("letter-o", f"the letter O in its longitudes is read as {sense}.")
+    return notes
 
 
 def _is_ours(table: _Table) -> bool:
