@@ -149,7 +149,7 @@ def test_a_folder_is_no_side_file(tmp_path: Path) -> None:
     (tmp_path / "a.tif.files").mkdir()
     use(path)
     (tmp_path / "a.tif.ovr").mkdir()
-    with pytest.raises(RasterError, match=r"a\.tif\.ovr, which is not a file"):
+    with pytest.raises(RasterError, match=r"a\.tif\.ovr beside it, which is not a file"):
         use(path)
 
 

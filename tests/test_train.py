@@ -221,7 +221,7 @@ def test_a_pickle_in_disguise_is_refused(ecodetect: Run, corners: Path, tmp_path
     pair = (corners / "cells.png", corners / "cells.csv")
     done = ecodetect("train", *pair, "-m", pickle, "-o", tmp_path / "n.safetensors", "-q")
     assert done.code == 2
-    assert "no .safetensors file" in done.err
+    assert "not a .safetensors file" in done.err
 
 
 @pytest.mark.usefixtures("small")
