@@ -7,7 +7,6 @@ disagree with the code.
 
 from __future__ import annotations
 
-import importlib
 import re
 import types
 from collections.abc import Callable
@@ -39,9 +38,9 @@ def commands() -> str:
 
 def options(detector: str) -> str:
     """The options of a detector as a table: name, default, what values it takes, meaning."""
-    from ecodetect.detectors.table import TABLE, describe
+    from ecodetect.detectors.table import declared, describe
 
-    hints = get_type_hints(importlib.import_module(TABLE[detector]).Options)
+    hints = get_type_hints(declared(detector).options)
     rows = [
         f"| `{name}` | `{default}` | {_values(hints[name])} | {_cell(meaning)} |"
         for name, (default, meaning) in describe(detector).options.items()
@@ -70,7 +69,7 @@ _TYPES = {
 
 
 def purpose(detector: str) -> str:
-    """The first sentence of a detector's docstring."""
+    """What a detector is for, in a sentence."""
     from ecodetect.detectors.table import describe
 
     return describe(detector).purpose + "\n"

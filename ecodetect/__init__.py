@@ -5,13 +5,15 @@
 The map: every room in a line, each layer above all that it imports. A room is a folder or a file beside
 this one. The command line (`cli/`, installed as `ecodetect_cli`) stands above them all.
 
-scanning         search rasters and write what was found: tiles, memory estimate, journal, results, score maps
+testing          for tests of detectors, yours too: small ground and models, and what must hold
+
+scanning         rasters to layers: tiles, memory estimate, journal, results, score maps, candidate patches
 inspection       facts about a raster, layer or model (`info`), and what training would see (`check`)
 
 classification   a class for each object of a layer or each picture of a folder; accuracy tables; explanations
 evaluation       detections against field annotations: matches, rates, errors to look at
 training         from annotated rasters to a model: targets, loop, fine-tuning, operating thresholds
-exporting        a model as one ONNX file
+exporting        a trained model as one ONNX file (layers go through `formats`)
 
 models           the shipped models; which model is meant, and whether it fits a raster
 
@@ -23,11 +25,12 @@ pictures         maps, sheets and thumbnails to look at
 
 region           the area of interest
 
-formats          vector formats: gis (GeoJSON, GeoPackage…), labels (COCO, YOLO, VOC…), tables (CSV)
-networks         torch modules and their losses
+formats          vector formats: gis (GeoJSON, GeoPackage, QGIS styles…), labels (COCO, YOLO…), tables (CSV)
 runtime          inference: networks on CPU or GPU in torch, or in ONNX Runtime; checks of ONNX files
 
-bundle           the model file, its card and footprint; how it sees a raster (bands, pixel size, values)
+networks         torch modules and their losses
+
+bundle           the model file, its card, where it was trained; the bands, pixel size and values it works at
 
 raster           reading rasters: safety checks, bands, nodata, georeference, resampling, windows
 

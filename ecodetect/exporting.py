@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.file import KEY, Bundle, Card
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError
 from ecodetect.extras import check_installed
@@ -135,17 +136,20 @@ def _check_packages() -> None:
 
 def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Network]:
     """The detector of a bundle, and its network as it scans, on the CPU."""
+    from ecodetect.runtime.torch_network import Network
+
     card = bundle.card
     scene = Scene(card.bands, None, "float32", None)
     detector = detectors.build(card.detector, scene, options, bundle=bundle, device="cpu")
-    network: Network | None = getattr(detector, "network", None)
+    look = detector.look if isinstance(detector, LearnedDetector) else None
+    network = look.network if isinstance(look, NetworkLook) else None
     shape = card.options.get("network", {})
     if network is not None and isinstance(shape, Mapping) and shape.get("evaluation") == "windows":
         raise UserError(
             f"'{card.name}' evaluates each window alone, which ONNX can't hold; export a model that is"
             " evaluated dense."
         )
-    if network is None or not hasattr(network, "module"):
+    if not isinstance(network, Network):
         raise UserError(f"'{card.name}' can't be exported: {card.detector} isn't one network.")
     return detector, network
 

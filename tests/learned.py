@@ -11,7 +11,7 @@ import pytest
 
 from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.bundle.file import Bundle, Card, Scaling
-from ecodetect.detectors.table import TABLE, _module, is_learned
+from ecodetect.detectors.table import TABLE, is_learned, network_kind
 
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
 PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
@@ -78,7 +78,7 @@ def bundle(card: Card, seed: int = 0) -> Bundle:
     torch = pytest.importorskip("torch")
 
     torch.manual_seed(seed)
-    network = _module(card.detector).network(card)
+    network = network_kind(card.detector).network(card, None)
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, torch.nn.BatchNorm2d):  # as if it had seen something

@@ -20,9 +20,9 @@ torch = pytest.importorskip("torch")
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.bundle.file import Card, Scaling  # noqa: E402
-from ecodetect.detectors import pyramids  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
-from ecodetect.detectors.table import _module  # noqa: E402
+from ecodetect.detectors import torchvision_boxes  # noqa: E402
+from ecodetect.detectors.learned import Answer, NetworkKind, Wishes  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
@@ -80,16 +80,18 @@ def card_of(name: str, **changes: Any) -> Card:
 
 
 def batch_of(name: str, card: Card, samples: list[Sample]) -> tuple[Any, dict[str, Any]]:
-    made = [_module(name).targets(sample, card) for sample in samples]
+    made = [kind_of(name).targets(sample, card) for sample in samples]
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    return images, {key: torch.from_numpy(loop._stacked([one[key] for one in made])) for key in made[0]}
+    return images, {key: torch.from_numpy(loop.stacked([one[key] for one in made])) for key in made[0]}
+
+
+def kind_of(name: str) -> NetworkKind:
+    return detectors.network_kind(name)
 
 
 def losses(name: str, card: Card, network: Any, images: Any, targets: Any) -> dict[str, Any]:
-    module = _module(name)
-    outputs = network(images, targets) if getattr(network, "takes_targets", False) else network(images)
-    found: dict[str, Any] = module.losses(outputs, targets, card)
-    return found
+    outputs = network(images, targets) if network.takes_targets else network(images)
+    return kind_of(name).losses(outputs, targets, card)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_loss_falls_to_a_tenth(name: str) -> None:
     """
     torch.manual_seed(0)
     card = card_of(name)
-    network = _module(name).network(card).train()
+    network = kind_of(name).network(card, None).train()
     images, targets = batch_of(name, card, [rendered(1)])
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     began, seen = time.process_time(), []
@@ -125,7 +127,7 @@ def test_loss_falls_to_a_tenth(name: str) -> None:
 def test_images_without_objects(name: str, known: bool) -> None:
     card = card_of(name)
     torch.manual_seed(0)
-    network = _module(name).network(card).train()
+    network = kind_of(name).network(card, None).train()
     images, targets = batch_of(name, card, [rendered(1, 64, 0, known), rendered(2, 64, 0, known)])
     found = losses(name, card, network, images, targets)
     total = torch.stack(list(found.values())).sum()
@@ -140,7 +142,7 @@ def test_unknown_ground_gives_no_loss(name: str) -> None:
     """Where nothing is known and nothing annotated, nothing is learned; on empty ground something is."""
     card = card_of(name)
     torch.manual_seed(0)
-    network = _module(name).network(card).train()
+    network = kind_of(name).network(card, None).train()
     images, targets = batch_of(name, card, [rendered(1, 96, 5)])
     targets |= {key: targets[key][:, :0] for key in ("boxes", "masks") if key in targets}
     empty = losses(name, card, network, images, targets)
@@ -181,7 +183,7 @@ def test_five_bands_of_16_bits(name: str, tmp_path: Path) -> None:
 def test_points_without_a_size_are_refused(name: str) -> None:
     unknown = np.full(10, np.nan)
     with pytest.raises(UserError, match=f"{name} learns boxes, but 10 of 10 annotations are points"):
-        _module(name).card_options(unknown, np.full(10, 9.0))
+        kind_of(name).card_options(unknown, np.full(10, 9.0))
 
 
 @each
@@ -190,7 +192,7 @@ def test_boxes_without_an_area_teach_nothing(name: str) -> None:
     flat = rendered(1, 64, 1)
     box = np.concatenate([flat.objects.box, [[20.0, 20.0, 20.0, 30.0]]])
     two = Objects((box[:, :2] + box[:, 2:]) / 2, box, np.zeros(2, np.int64), np.zeros(2))
-    network = _module(name).network(card).train()
+    network = kind_of(name).network(card, None).train()
     images, targets = batch_of(name, card, [replace(flat, objects=two)])
     found = losses(name, card, network, images, targets)
     assert all(bool(torch.isfinite(each)) for each in found.values())
@@ -199,9 +201,9 @@ def test_boxes_without_an_area_teach_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_folded_parts_say_the_same(name: str) -> None:
     made = learned.bundle(card_of(name))
-    eager = _module(name).network(made.card).eval()
+    eager = kind_of(name).network(made.card, None).eval()
     torch_network.load(eager, made.weights, name="it")
-    opened = torch_network.open_network(made, lambda: _module(name).network(made.card), device="cpu")
+    opened = torch_network.open_network(made, lambda: kind_of(name).network(made.card, None), device="cpu")
     batch = np.random.default_rng(0).random((2, 1, 64, 96), dtype=np.float32)
     with torch.inference_mode():
         answer = eager(torch.from_numpy(batch))
@@ -216,14 +218,13 @@ def test_the_pyramid_fits_the_objects() -> None:
     rng = np.random.default_rng(0)
     for low, high, strides in ((6, 12, [4]), (20, 40, [8]), (6, 80, [4, 8, 16]), (60, 200, [16, 32])):
         sizes = rng.uniform(low, high, 300)
-        shape = pyramids.card_options("retinanet", sizes, {"network": {"kind": "resnet18", "depth": 4}})[
-            "network"
-        ]
+        wishes = Wishes(network={"kind": "resnet18", "depth": 4})
+        shape = torchvision_boxes.RETINANET.card_options(sizes, np.empty(0), wishes)["network"]
         assert (shape["kind"], shape["strides"]) == ("resnet18", strides)
         assert len({len(level) for level in shape["anchors"]}) == 1
         nearest = np.abs(np.log(sizes[:, None] / np.concatenate(shape["anchors"]))).min(axis=1)
         assert np.exp(nearest).max() < 1.35
-    same = pyramids.card_options("ssd", np.full(5, 30.0))["network"]["anchors"]
+    same = torchvision_boxes.SSD.card_options(np.full(5, 30.0), np.empty(0))["network"]["anchors"]
     assert same[0][0] < 30 < same[-1][-1]
 
 
@@ -243,15 +244,15 @@ def test_a_full_chip_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     card = replace(card_of("ssd"), thresholds={"f1": (0.3,)})
     rows = np.zeros((1, 4, 6), np.float32)
     rows[0, :, 4] = 0.4
-    told: list[bool] = []
+    read = torchvision_boxes.Reader(card)
     with caplog.at_level(logging.WARNING, "ecodetect"):
         for _ in range(2):
-            assert len(pyramids._told([rows], card, told)[0][0]) == 4
+            assert len(read([rows])[0].score) == 4
     (record,) = caplog.records
     assert "gives no more than 4 objects for a tile" in record.getMessage()
     rows[0, -1, 4] = 0.2
     assert not caplog.clear()
-    pyramids._told([rows], card, [])
+    torchvision_boxes.Reader(card)([rows])
     assert not caplog.records
 
 
@@ -265,7 +266,7 @@ class _Rendered:
         return self.validation[int(rng.integers(4))]
 
 
-def _trained(name: str, folder: Path, *, steps: int) -> loop.Fitted:
+def _trained(name: str, folder: Path, *, steps: int, kind: NetworkKind | None = None) -> loop.Fitted:
     card = card_of(name)
     torch.manual_seed(7)
     plan = Plan(
@@ -280,20 +281,21 @@ def _trained(name: str, folder: Path, *, steps: int) -> loop.Fitted:
         augmentations=NONE,
         mines=False,
     )
-    return fit(_module(name), _module(name).network(card), card, _Rendered(), plan, folder=folder)
+    return fit(
+        kind or kind_of(name), kind_of(name).network(card, None), card, _Rendered(), plan, folder=folder
+    )
 
 
 @pytest.mark.parametrize("head", ["one", "many"])
-def test_validation_chooses_the_head(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_chooses_the_head(head: str, tmp_path: Path) -> None:
     """The one that finds the objects becomes the model's; the other keeps thresholds of its own."""
     truths = np.concatenate([sample.objects.box for sample in _Rendered().validation])
 
     def decode(outputs: Any, card: Card, *rest: Any) -> Any:
         n = len(truths) if card.options.get("head", "one") == head else 0
-        return [(truths[:n], np.full(n, 0.5), np.zeros(n, np.int64))]
+        return [Answer(truths[:n], np.full(n, 0.5), np.zeros(n, np.int64))]
 
-    monkeypatch.setattr(_module("yolo"), "decode", decode)
-    card = _trained("yolo", tmp_path, steps=4).bundle.card
+    card = _trained("yolo", tmp_path, steps=4, kind=replace(kind_of("yolo"), decode=decode)).bundle.card
     other = "many" if head == "one" else "one"
     assert card.options["head"] == head
     assert set(card.thresholds) == {"f1", "count", f"{other}_f1", f"{other}_count"}

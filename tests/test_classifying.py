@@ -29,7 +29,7 @@ from ecodetect.classification.answering import Answers, Classifier, Member, Sigh
 from ecodetect.classification.folders import answer_pictures, images_of
 from ecodetect.classification.layers import classify
 from ecodetect.converting import stream_of
-from ecodetect.detectors import sliding_window, window_networks
+from ecodetect.detectors import window_networks
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
 from ecodetect.grid import WGS84, Window
@@ -63,7 +63,7 @@ def model(path: Path, way: str = "valid", seed: int = 0, *, patches: bool = Fals
 def _of_backbone(card: bundle.Card, seed: int) -> bundle.Bundle:
     torch = pytest.importorskip("torch")
     torch.manual_seed(seed)
-    network = sliding_window.network(card)
+    network = window_networks.network(card)
     with torch.no_grad():
         for name, values in network.named_parameters():
             if name.startswith(("head.weight", "classifier.head.weight")):
@@ -115,7 +115,7 @@ def test_the_exact_network_says_of_an_object_what_its_map_says_there(raster: Pat
 def test_windows_are_cut_and_given_to_the_classifier(raster: Path, tmp_path: Path) -> None:
     file = model(tmp_path / "m.safetensors", "windows", patches=True)
     torch = pytest.importorskip("torch")
-    network = sliding_window.network(bundle.read_card(file))
+    network = window_networks.network(bundle.read_card(file))
     network.load_state_dict({k: torch.from_numpy(v) for k, v in bundle.read_weights(file).items()})
     network.eval()
     with open_raster(raster) as opened:

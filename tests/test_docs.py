@@ -26,8 +26,9 @@ from command_line import Run
 from ecodetect_cli.main import COMMANDS, cli
 
 import ecodetect as package
+from ecodetect.detectors.learned import Kind
 from ecodetect.detectors.protocol import read_options
-from ecodetect.detectors.table import TABLE, _module, describe
+from ecodetect.detectors.table import TABLE, declared, describe
 from ecodetect.formats import files as formats
 from ecodetect.models import choosing
 
@@ -167,7 +168,7 @@ def test_commands_exist_with_their_flags(page: Path) -> None:
 
 def assert_is_option(setting: str, detector: str) -> None:
     name, _, value = setting.partition("=")
-    read_options(importlib.import_module(TABLE[detector]).Options, {name: value}, detector)
+    read_options(declared(detector).options, {name: value}, detector)
 
 
 def flags_of(command: str) -> set[str]:
@@ -225,9 +226,9 @@ def test_flags_and_options_named_in_the_text_exist(page: Path) -> None:
     options = {name for detector in TABLE for name in describe(detector).options}
     options |= {
         field.name
-        for detector in TABLE
-        if (training := getattr(_module(detector), "Training", None)) is not None
-        for field in dataclasses.fields(training)
+        for kind in map(declared, TABLE)
+        if isinstance(kind, Kind) and kind.training is not None
+        for field in dataclasses.fields(kind.training)
     }
     for code in re.findall(r"`([^`\n]+)`", text):
         for name in re.findall(r"^(?:--set )?([a-z_]+)=(?!…)\S+$", code):

@@ -15,7 +15,7 @@ from training_sets import noise, write_raster
 
 from ecodetect.bundle import file as bundle
 from ecodetect.classification.explaining import explain
-from ecodetect.detectors import sliding_window
+from ecodetect.detectors import window_networks
 from ecodetect.errors import UserError
 from ecodetect.raster.reading import open_raster
 
@@ -39,7 +39,7 @@ def of_brightness(path: Path, *, patches: bool = True) -> Path:
     """
     made = card("valid", patches=patches, name="light")
     torch = pytest.importorskip("torch")
-    network = sliding_window.network(made)
+    network = window_networks.network(made)
     with torch.no_grad():
         for name, values in network.named_parameters():
             values.zero_()
@@ -61,7 +61,7 @@ def at_random(path: Path, way: str, *, patches: bool) -> Path:
     made = card(way, patches=patches, name=way, **({"reach_px": 40} if way == "dense" else {}))
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    network = sliding_window.network(made)
+    network = window_networks.network(made)
     weights = {name: values.numpy() for name, values in network.state_dict().items()}
     bundle.write(path, bundle.Bundle(made, weights))
     return path

@@ -16,6 +16,7 @@ from ecodetect.bundle.file import Bundle, half  # noqa: E402
 from ecodetect.bundle.scaling import scaled  # noqa: E402
 from ecodetect.detectors import heatmap, peaks  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
+from ecodetect.detectors.learned import Wishes  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 
 ONE = ("grey",)
@@ -117,9 +118,8 @@ def test_options_follow_the_annotations() -> None:
     assert (dense["sigma_px"], dense["sigma_share"], dense["smooth_px"]) == (1.6, 0.2, 0.8)
     close = heatmap.card_options(np.full(40, np.nan), np.full(40, 2.0))
     assert (close["sigma_px"], close["sigma_share"]) == (heatmap.SIGMA_PX[0], 0.0)
-    asked = {"network": {"width": 24}, "sigma_px": 3.0}
-    kept = heatmap.card_options(np.empty(0), np.empty(0), asked)
-    assert (kept["sigma_px"], kept["network"]["width"], kept["network"]["kind"]) == (3.0, 24, "unet")
+    kept = heatmap.card_options(np.empty(0), np.empty(0), Wishes(network={"width": 24}))
+    assert (kept["network"]["width"], kept["network"]["kind"]) == (24, "unet")
 
 
 def test_small_and_large_objects_are_each_one_peak() -> None:
@@ -176,7 +176,7 @@ def test_the_sum_of_a_density_is_made_right_on_annotated_ground() -> None:
         for _ in range(3)
     ]
     made = heatmap.calibrated(bundle, pieces[:2], pieces[2:])
-    opened = heatmap._opened(bundle, "cpu", None)
+    opened = heatmap.open_heatmap(bundle, "cpu", None)
     sums = [heatmap.density(opened.run(each.image[None]), made).sum() for each in pieces]
     assert sum(sums) == pytest.approx(90, rel=0.01)
     plain = learned.card(bands=ONE, options={"network": learned.TINY})

@@ -18,6 +18,7 @@ from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
 from ecodetect.bundle.input_spec import working_grid
 from ecodetect.bundle.scaling import scaled
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Needs, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
@@ -176,10 +177,10 @@ def test_our_own_models_say_what_a_card_can_say(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"schema": 1, "schema": 1}', "twice"), ("NaN", "no number"), ('{"a": 1e999}', "too large"),
+        ('{"schema": 1, "schema": 1}', "twice"), ("NaN", "not a number"), ('{"a": 1e999}', "too large"),
         ('{"a": ' + "9" * 5000 + "}", "too large"), ("[" * 100_000, "too deep"),
         ("[" * 30 + "]" * 30, "too deep"),
-        ('"\\ud800"', "half a character"), ('{"\\u0000": 1}', "zero"), ("{", "no JSON"), ("", "no JSON"),
+        ('"\\ud800"', "half a character"), ('{"\\u0000": 1}', "zero"), ("{", "isn't JSON"), ("", "isn't JSON"),
         ('"' + "x" * 5_000_000 + '"', "longer than"),
     ],
 )  # fmt: skip
@@ -269,12 +270,14 @@ def test_answers_that_are_no_numbers_are_refused_and_nothing_is_not_found(name: 
         key: np.full_like(values, 1e12) if values.ndim > 1 else values for key, values in made.weights.items()
     }
     of = Bundle(made.card, huge)
-    module = detectors._module(name)
     if name in ("proposals", "sliding_window"):
         network = window_networks.open_classifier(of, "cpu", 1)
     else:
         scene = Scene(made.card.bands, None, "uint8", (0.0, 255.0))
-        network = module.build(module.Options(), scene, of, device="cpu").network
+        detector = detectors.build(name, scene, bundle=of, device="cpu")
+        assert isinstance(detector, LearnedDetector)
+        assert isinstance(detector.look, NetworkLook)
+        network = detector.look.network
     side = 2 * network.stride
     image = np.random.default_rng(0).normal(0.5, 0.5, (1, 4, side, side)).astype(np.float32)
     with pytest.raises(BundleError, match=f"'{name}' is damaged: it gives a value that isn't finite"):

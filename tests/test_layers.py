@@ -29,22 +29,15 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Libraries that only these rooms and modules may import.
 LEARNED = {
-    "detectors.boxes",
-    "detectors.faster_rcnn",
-    "detectors.fcos",
     "detectors.heatmap",
-    "detectors.mask_rcnn",
-    "detectors.proposals",
-    "detectors.pyramids",
-    "detectors.retinanet",
+    "detectors.learned",
     "detectors.sliding_window",
-    "detectors.ssd",
-    "detectors.window_networks",
+    "detectors.torchvision_boxes",
     "detectors.yolo",
     "exporting",
     "networks",
-    "runtime.opening",  # for types
     "runtime.torch_network",
+    "testing",
     "training",
 }
 FOREIGN = {

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.bundle.file import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
+from ecodetect.detectors.learned import NetworkKind  # noqa: E402
 from ecodetect.metrics import average_precision  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
@@ -77,14 +77,14 @@ def run(
     *,
     plan: Plan = PLAN,
     data: Any = None,
-    detector: Any = heatmap,
+    kind: NetworkKind = heatmap.KIND,
     resume: bool = False,
     processes: Processes | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Fitted:
     torch.manual_seed(7)
     return fit(
-        detector,
+        kind,
         heatmap.network(CARD),
         CARD,
         data or Spots(),
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         run(tmp_path, resume=True)
 
 
-def failing(step: int, part: str) -> Any:
+def failing(step: int, part: str) -> NetworkKind:
     """The detector with a loss, or a gradient, that isn't a number from some step on."""
     calls = [0]
 
@@ -241,18 +241,17 @@ def failing(step: int, part: str) -> Any:
             found["bad"] = outputs.sum() * math.nan if part == "loss" else torch.sqrt(bad)
         return found
 
-    functions = {name: getattr(heatmap, name) for name in ("network", "targets", "decode")}
-    return types.SimpleNamespace(**functions, losses=losses)
+    return replace(heatmap.KIND, losses=losses)
 
 
 @pytest.mark.parametrize("part", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good(tmp_path: Path, part: str) -> None:
     with pytest.raises(TrainingError, match=r"in step \d+.*best\.safetensors"):
-        run(tmp_path, detector=failing(6, part))
+        run(tmp_path, kind=failing(6, part))
     kept = bundle.read(tmp_path / "best.safetensors")
     assert all(np.isfinite(each).all() for each in kept.weights.values())
     with pytest.raises(TrainingError, match="nothing was learned"):
-        run(tmp_path / "other", detector=failing(2, part))
+        run(tmp_path / "other", kind=failing(2, part))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -280,7 +279,7 @@ def test_frozen_stages_stay(tmp_path: Path) -> None:
     torch.manual_seed(7)
     network = heatmap.network(CARD)
     before = {name: each.clone() for name, each in network.state_dict().items()}
-    fitted = fit(heatmap, network, CARD, Spots(), replace(PLAN, frozen=1), folder=tmp_path)
+    fitted = fit(heatmap.KIND, network, CARD, Spots(), replace(PLAN, frozen=1), folder=tmp_path)
     for name, each in fitted.bundle.weights.items():
         is_same = np.array_equal(each, before[name].numpy())
         assert is_same == name.startswith("levels.0."), name

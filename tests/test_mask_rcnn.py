@@ -13,7 +13,8 @@ pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.detectors import mask_rcnn
-from ecodetect.detectors.mask_rcnn import _drawn
+from ecodetect.detectors.learned import Answer
+from ecodetect.detectors.mask_rcnn import pixels_of
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 
 SIDE = 96
@@ -26,7 +27,7 @@ SHAPES = [
 def drawn() -> Sample:
     """Two objects of 1 on 0, with their outlines."""
     shape = np.array(SHAPES, dtype=object)
-    image = np.any([_drawn(each, SIDE, SIDE) for each in shape], axis=0).astype(np.float32)
+    image = np.any([pixels_of(each, SIDE, SIDE) for each in shape], axis=0).astype(np.float32)
     box = shapely.bounds(shape)
     yes = np.ones((SIDE, SIDE), bool)
     objects = Objects((box[:, :2] + box[:, 2:]) / 2, box, np.zeros(2, np.int64), np.zeros(2), shape)
@@ -52,7 +53,7 @@ def test_outlines_move_with_their_pixels(kinds: Augmentations) -> None:
     for seed in range(5):
         moved = augment(sample, np.random.default_rng(seed), kinds, light)
         assert moved.objects.shape is not None
-        there = np.any([_drawn(each, SIDE, SIDE) for each in moved.objects.shape], axis=0)
+        there = np.any([pixels_of(each, SIDE, SIDE) for each in moved.objects.shape], axis=0)
         assert overlap(there, moved.image[0] > 0.5) > 0.93
         assert np.allclose(shapely.bounds(moved.objects.shape), moved.objects.box)
 
@@ -61,7 +62,7 @@ def test_outlines_are_cut_by_a_mosaic_as_the_pixels_are() -> None:
     for seed in range(5):
         made = mosaic([drawn()] * 4, np.random.default_rng(seed))
         assert made.objects.shape is not None
-        there = np.any([_drawn(each, SIDE, SIDE) for each in made.objects.shape], axis=0)
+        there = np.any([pixels_of(each, SIDE, SIDE) for each in made.objects.shape], axis=0)
         assert overlap(there & ~made.ignored, (made.image[0] > 0.5) & ~made.ignored) > 0.97
 
 
@@ -72,8 +73,8 @@ def test_a_mask_becomes_the_outline_that_it_shows(box: tuple[float, float, float
     fine = (np.arange(side * 8) + 0.5) / (side * 8) * 2 - 1
     inside = (fine[None] ** 2 + fine[:, None] ** 2 <= 1).astype(np.float32)
     mask = inside.reshape(side, 8, side, 8).mean(axis=(1, 3))
-    ((shapes, _, _),) = mask_rcnn.outlined(
-        [np.empty(0), mask[None, None]], [(np.array([box]), np.ones(1), np.zeros(1, np.int64))]
+    ((shapes, *_),) = mask_rcnn.outlined(
+        [np.empty(0), mask[None, None]], [Answer(np.array([box]), np.ones(1), np.zeros(1, np.int64))]
     )
     x0, y0, x1, y1 = box
     unit = shapely.Point(0, 0).buffer(1.0, quad_segs=64)
@@ -85,8 +86,8 @@ def test_a_mask_becomes_the_outline_that_it_shows(box: tuple[float, float, float
 
 def test_a_box_without_a_mask_stays_one() -> None:
     box = np.array([[1.0, 2.0, 9.0, 8.0]])
-    ((shapes, score, _),) = mask_rcnn.outlined(
-        [np.empty(0), np.zeros((1, 1, 28, 28), np.float32)], [(box, np.ones(1), np.zeros(1, np.int64))]
+    ((shapes, score, *_),) = mask_rcnn.outlined(
+        [np.empty(0), np.zeros((1, 1, 28, 28), np.float32)], [Answer(box, np.ones(1), np.zeros(1, np.int64))]
     )
     assert shapes[0].equals(shapely.box(*box[0]))
     assert len(score) == 1

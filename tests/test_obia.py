@@ -125,11 +125,11 @@ def sample_of(objects: Objects, **masks: Any) -> Sample:
     return Sample(np.zeros((3, 80, 80), np.float32), objects=objects, **facts)
 
 
-def squares(step: int = 4) -> obia.Look:
+def squares(step: int = 4) -> obia.Segmented:
     """Segments that are squares of 4 px, in reading order."""
     rows, columns = np.indices((80, 80)) // step
     labels = (rows * (80 // step) + columns + 1).astype(np.int32)
-    return obia.Look(labels, np.zeros((int(labels.max()), 1), np.float32))
+    return obia.Segmented(labels, np.zeros((int(labels.max()), 1), np.float32))
 
 
 def one_object(**changes: Any) -> Objects:
@@ -184,13 +184,13 @@ def test_a_point_without_a_size_is_neither() -> None:
 # -- what segments make ----
 
 
-def made(mask: NDArray[np.bool_], sure: float = 0.8, classes: int = 1) -> tuple[obia.Look, NDArray[Any]]:
+def made(mask: NDArray[np.bool_], sure: float = 0.8, classes: int = 1) -> tuple[obia.Segmented, NDArray[Any]]:
     """Each pixel a segment: `sure` of the last class but background where the mask says so."""
     labels = np.arange(1, mask.size + 1, dtype=np.int32).reshape(mask.shape)
     probability = np.zeros((mask.size, classes + 1))
     probability[:, -1] = np.where(mask.ravel(), 1 - sure, 1.0)
     probability[:, classes - 1] = 1 - probability[:, -1]
-    return obia.Look(labels, np.zeros((mask.size, 1), np.float32)), probability
+    return obia.Segmented(labels, np.zeros((mask.size, 1), np.float32)), probability
 
 
 def disc(x: float, y: float, radius: float) -> NDArray[np.bool_]:
@@ -202,22 +202,22 @@ def disc(x: float, y: float, radius: float) -> NDArray[np.bool_]:
 def test_touching_segments_are_one_object_and_a_neck_parts_two() -> None:
     card = learned.card("obia", bands=RGB, largest=40.0)
     mask = disc(20, 30, 9) | disc(36, 30, 9) | disc(64, 30, 8)
-    shapes, score, label = obia.decode(*made(mask), card)
+    shapes, score, label, _ = obia.decode(*made(mask), card)
     assert len(shapes) == 3
     assert shapely.union_all(shapes).area == pytest.approx(mask.sum(), rel=0.06)
     assert np.allclose(score, 0.8)
     assert not label.any()
     long = disc(20, 30, 9) | disc(24, 30, 9) | disc(28, 30, 9)
-    assert len(obia.decode(*made(long), card)[0]) == 1
+    assert len(obia.decode(*made(long), card).score) == 1
 
 
 def test_what_is_too_small_too_large_or_unsure_is_no_object() -> None:
     card = learned.card("obia", bands=RGB, largest=24.0)
-    assert len(obia.decode(*made(disc(20, 30, 6)), card)[0]) == 1
-    assert len(obia.decode(*made(disc(20, 30, 2)), card)[0]) == 0
-    assert len(obia.decode(*made(disc(30, 30, 14)), card)[0]) == 0
-    assert len(obia.decode(*made(disc(20, 30, 6), sure=0.45), card)[0]) == 0
-    assert len(obia.decode(*made(np.zeros((60, 80), np.bool_)), card)[0]) == 0
+    assert len(obia.decode(*made(disc(20, 30, 6)), card).score) == 1
+    assert len(obia.decode(*made(disc(20, 30, 2)), card).score) == 0
+    assert len(obia.decode(*made(disc(30, 30, 14)), card).score) == 0
+    assert len(obia.decode(*made(disc(20, 30, 6), sure=0.45), card).score) == 0
+    assert len(obia.decode(*made(np.zeros((60, 80), np.bool_)), card).score) == 0
 
 
 def test_classes_are_apart() -> None:
@@ -226,7 +226,7 @@ def test_classes_are_apart() -> None:
     _, two = made(disc(34, 30, 8), classes=2)
     both = two.copy()
     both[disc(20, 30, 8).ravel()] = [0.7, 0.1, 0.2]
-    _, score, label = obia.decode(look, both, card)
+    _, score, label, _ = obia.decode(look, both, card)
     assert label.tolist() == [0, 1]
     assert np.allclose(score, [0.7, 0.8])
     assert one.shape[1] == 2

@@ -19,7 +19,9 @@ from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as files  # noqa: E402
 from ecodetect.bundle.file import Scaling  # noqa: E402
 from ecodetect.chip import Chip  # noqa: E402
-from ecodetect.detectors import proposals, sliding_window  # noqa: E402
+from ecodetect.detectors import proposals, sliding_window, window_networks  # noqa: E402
+from ecodetect.detectors.learned import Wishes  # noqa: E402
+from ecodetect.detectors.learned_detector import LearnedDetector  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Grid, Window  # noqa: E402
@@ -52,7 +54,7 @@ def model(**options: Any) -> Any:
     )
 
 
-def ready(made: Any, chip: Chip) -> proposals.Proposals:
+def ready(made: Any, chip: Chip) -> LearnedDetector:
     return proposals.build(proposals.Options(), SCENE, made).surveyed([chip])
 
 
@@ -68,9 +70,9 @@ def test_individuals_are_what_is_proposed_with_the_classifiers_score() -> None:
     nearest = np.linalg.norm(found.centres()[:, None] - DISCS, axis=2)
     assert sorted(nearest.argmin(axis=1).tolist()) == [0, 1, 2]
     assert nearest.min(axis=1).max() < 1.5
-    image = detector.input_of(chip)
+    image = detector.image_of(chip)
     made = model()
-    network = sliding_window.network(made.card).eval()
+    network = window_networks.network(made.card).eval()
     torch_network.load(network, made.weights, name="shrubs")
     for (x, y), score in zip(found.centres(), found.score, strict=True):
         left, top = round(x) - 32, round(y) - 32
@@ -115,11 +117,11 @@ def test_sizes_of_proposals_come_from_the_annotations() -> None:
 
 def test_no_learner_decides_about_proposals() -> None:
     with pytest.raises(UserError, match="leave out head=svm"):
-        proposals.Training(head="svm")
+        proposals.TrainingOptions(head="svm")
 
 
 def test_selective_search_can_propose() -> None:
-    wished = {"training": proposals.Training(proposer="selective_search")}
+    wished = Wishes(training=proposals.TrainingOptions(proposer="selective_search"))
     options = proposals.card_options(np.full(9, 20.0), np.full(9, 60.0), wished)
     chip = chip_of(ground())
     (found,) = ready(model(proposer=options["proposer"]), chip).detect([chip])

@@ -21,6 +21,7 @@ from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as files  # noqa: E402
 from ecodetect.bundle.file import Bundle, Card, Scaling  # noqa: E402
 from ecodetect.detectors import map_boxes, sliding_window  # noqa: E402
+from ecodetect.detectors.learned import Wishes  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.networks import windows  # noqa: E402
@@ -177,7 +178,7 @@ def logits(*maps: Any) -> Any:
 
 def test_boxes_are_as_large_as_the_individuals_that_were_learned() -> None:
     # The map passes the half between 0.7 and 0.9 of an individual 10 cells wide.
-    box, score, label = sliding_window.decode([logits(bump(20, 20, 8), 0 * bump(9, 9, 3))], card())[0]
+    box, score, label, _ = sliding_window.decode([logits(bump(20, 20, 8), 0 * bump(9, 9, 3))], card())[0]
     assert label.tolist() == [0]
     assert np.abs(box[0] - [120, 120, 200, 200]).max() < 6
     assert 0.5 < score[0] < 1
@@ -186,7 +187,7 @@ def test_boxes_are_as_large_as_the_individuals_that_were_learned() -> None:
 def test_windows_of_two_sizes_find_an_individual_once() -> None:
     fine = logits(bump(20, 20, 8), 0 * bump(9, 9, 3))
     coarse = logits(bump(10, 10, 4, (20, 20)), 0 * bump(9, 9, 3, (20, 20)))
-    box, _, _ = sliding_window.decode([fine, coarse], card())[0]
+    box, *_ = sliding_window.decode([fine, coarse], card())[0]
     assert len(box) == 1
 
 
@@ -195,8 +196,8 @@ def test_a_temperature_makes_answers_as_sure_as_they_are_right() -> None:
     x = rng.normal(0, 3, (4000, 3)).astype(np.float32)
     likely = np.exp(x) / np.exp(x).sum(1, keepdims=True)
     y = np.array([rng.choice(3, p=each / each.sum()) for each in likely])
-    assert sliding_window._temperature(x, y) == pytest.approx(1.0, abs=0.1)
-    assert sliding_window._temperature(4 * x, y) == pytest.approx(4.0, abs=0.4)
+    assert sliding_window.temperature(x, y) == pytest.approx(1.0, abs=0.1)
+    assert sliding_window.temperature(4 * x, y) == pytest.approx(4.0, abs=0.4)
 
 
 SCENE = Scene(RGB, (0.1, 0.1), "uint8", (0.0, 255.0))
@@ -229,7 +230,7 @@ def test_the_gsd_follows_the_window_that_is_asked_for() -> None:
     single = sliding_window.card_options(
         np.full(9, 30.0),
         np.full(9, 60.0),
-        {"training": sliding_window.Training(evaluation="windows"), "network": {"kind": "resnet18"}},
+        Wishes(training=sliding_window.TrainingOptions(evaluation="windows"), network={"kind": "resnet18"}),
     )
     assert single["network"]["evaluation"] == "windows"
     assert single["network"]["step"] == 16
@@ -239,9 +240,11 @@ def test_the_gsd_follows_the_window_that_is_asked_for() -> None:
 
 def test_rare_classes_weigh_more_where_it_is_asked() -> None:
     counts = {"shrub": 100, "tree": 25}
-    plain = sliding_window.weighted(card(), counts, sliding_window.Training())
+    plain = sliding_window.weighted(card(), counts, sliding_window.TrainingOptions())
     assert plain.options["class_weights"] == []
-    weighed = sliding_window.weighted(card(), counts, sliding_window.Training(class_weights="balanced"))
+    weighed = sliding_window.weighted(
+        card(), counts, sliding_window.TrainingOptions(class_weights="balanced")
+    )
     background, shrub, tree = weighed.options["class_weights"]
     assert background == 1
     assert tree == pytest.approx(2 * shrub, rel=1e-3)

@@ -14,6 +14,7 @@ from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle.file import Card, Scaling  # noqa: E402
 from ecodetect.detectors import boxes, yolo  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.networks import yolo_losses  # noqa: E402
 
 SIDE = 128
 SHAPE = {"kind": "nano", "strides": [8, 16, 32], "size": "nano"}
@@ -51,11 +52,11 @@ def answered(truths: Any, seed: int = 0) -> tuple[Any, Any]:
     """Owners and wanted scores of a head that begins at random, for one image with these truths."""
     torch.manual_seed(seed)
     shapes = [(SIDE // s, SIDE // s) for s in SHAPE["strides"]]
-    places = yolo._places(shapes, SHAPE["strides"], torch.zeros(1))
+    places = yolo_losses.places_of(shapes, SHAPE["strides"], torch.zeros(1))
     reach = torch.rand(1, len(places.xy), 4) * 6 + 0.2
     score = torch.rand(1, len(places.xy), 2) * 0.2
-    found = yolo._boxes(reach, places)
-    return yolo._assigned(score, found, places, torch.tensor(truths)[None], 1)
+    found = yolo_losses.boxes_of(reach, places)
+    return yolo_losses.assigned(score, found, places, torch.tensor(truths)[None], 1)
 
 
 def test_one_place_learns_one_object() -> None:
@@ -97,7 +98,7 @@ def test_what_is_drawn_is_read(head: yolo.Head) -> None:
             edge[low], edge[low + 1] = math.log(1 - far + low + 1e-12), math.log(far - low + 1e-12)
         maps[level][0, : 4 * yolo.BINS, row, column] = bins.ravel()
         maps[level][0, 4 * yolo.BINS + label, row, column] = 3.0
-    ((found, score, label),) = yolo.decode(maps, card(), head)
+    ((found, score, label, _),) = yolo.decode(maps, card(), head)
     order = np.argsort(found[:, 0])
     np.testing.assert_allclose(found[order], wanted, atol=1e-3)
     np.testing.assert_allclose(score, 1 / (1 + math.exp(-3)))

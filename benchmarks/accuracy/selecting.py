@@ -38,6 +38,7 @@ from rasterio.windows import Window
 
 from benchmarks.measuring import table
 from ecodetect.annotations.sample import Sample
+from ecodetect.detectors.learned import NetworkKind
 from ecodetect.training import loop, recipe, selection
 from ecodetect.training.case import begin
 from ecodetect.training.planning import plan_for, weights_are_learned
@@ -80,7 +81,9 @@ def train(
     case = begin(
         paths, folder.name, model, None, backbone, None, "*/judged/*", seed, None, None, "", click.echo
     )  # fmt: skip
-    network = recipe._network(case.detector, case.card, case.start, backbone, None, click.echo)
+    kind = case.kind
+    assert isinstance(kind, NetworkKind)
+    network = recipe._network(kind, case.card, case.start, backbone, None, click.echo)
     plan = plan_for(case.statistics, case.card, case.start is not None, weights_are_learned(backbone, None))
     every = -(-steps // epochs)
     plan = replace(
@@ -98,7 +101,7 @@ def train(
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
     drawn = recipe._drawn(case, plan)
-    training = _Kept(case.detector, network, case.card, drawn, plan, folder, Processes(), folder.name)
+    training = _Kept(kind, network, case.card, drawn, plan, folder, Processes(), folder.name)
     with loop._deterministic("cpu", seed):
         training.run(True, _Said(time.monotonic()))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors.protocol import Needs, Scene, Settling
+from ecodetect.detectors.protocol import Needs, Plain, Scene, Settling
 
 JITTER_PX = 3
 LARGEST_PX = 60
@@ -89,3 +89,6 @@ def _noise(x: NDArray[Any], y: NDArray[Any], copy: NDArray[Any], nth: int) -> ND
     mixed = (mixed ^ (mixed >> 33)) * np.uint64(0xFF51AFD7ED558CCD)
     mixed = (mixed ^ (mixed >> 33)) * np.uint64(0xC4CEB9FE1A85EC53)
     return (mixed >> np.uint64(11)) / 2.0**53
+
+
+KIND = Plain(purpose=__doc__, options=Options, build=build)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
-from ecodetect.detectors.protocol import Needs, Scene
+from ecodetect.detectors.protocol import Needs, Plain, Scene
 
-HAS_SCORE_MAP = True
 DECODED_MPX_PER_S = 90  # RGB in deflate, one core
 
 
@@ -72,7 +71,7 @@ class Idle:
     def settings(self) -> Mapping[str, Any]:
         return {"seconds": self.options.seconds, "how": self.options.how, "largest": self.options.largest}
 
-    def surveyed(self, samples: Sequence[Chip]) -> Idle:
+    def surveyed(self, samples: Iterable[Chip]) -> Idle:
         return self
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
@@ -113,3 +112,6 @@ def _compute(seconds: float) -> None:
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         cv2.GaussianBlur(image, (15, 15), 3)
+
+
+KIND = Plain(purpose=__doc__, options=Options, build=build, has_score_map=True)

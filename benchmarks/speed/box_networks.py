@@ -8,7 +8,6 @@ of some rounds in turns, after one that doesn't count.
 
 from __future__ import annotations
 
-import importlib
 import time
 
 import click
@@ -17,6 +16,8 @@ import torch
 
 from benchmarks.measuring import machine, table
 from ecodetect.bundle.file import Card, Scaling
+from ecodetect.detectors.learned import Wishes
+from ecodetect.detectors.table import network_kind
 from ecodetect.runtime import torch_network
 
 NETWORKS = (
@@ -61,19 +62,19 @@ def main(side: int, rounds: int) -> None:
 
 
 def _network(name: str, kind: str) -> torch.nn.Module:
-    detector = importlib.import_module(f"ecodetect.detectors.{name}")
+    kind_of = network_kind(name)
     sizes = np.random.default_rng(0).uniform(20, 90, 400)
     card = Card(
         name=name,
         detector=name,
-        options=detector.card_options(sizes, np.empty(0), {"network": {"kind": kind}}),
+        options=kind_of.card_options(sizes, np.empty(0), Wishes(network={"kind": kind})),
         bands=("red", "green", "blue"),
         scaling=Scaling(offset=(0.0,) * 3, span=(1.0,) * 3),
         unit="px",
         largest=180.0,
         classes=("object",),
     )
-    module: torch.nn.Module = detector.network(card).eval()
+    module: torch.nn.Module = kind_of.network(card, None).eval()
     if name == "yolo":
         module.answers = ("one",)  # type: ignore[assignment]
     return torch_network.folded(module).to(memory_format=torch.channels_last)

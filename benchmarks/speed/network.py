@@ -11,7 +11,6 @@ the model) is outside of all three.
 
 from __future__ import annotations
 
-import importlib
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def make(folder: Path, image: Path, size: int, gsd: float) -> Path:
 def as_trained(bundle: Bundle) -> torch.nn.Module:
     """A bundle's network with nothing done to it."""
     card = bundle.card
-    plain: torch.nn.Module = importlib.import_module(f"ecodetect.detectors.{card.detector}").network(card)
+    plain: torch.nn.Module = detectors.network_kind(card.detector).network(card, None)
     torch_network.load(plain, bundle.weights, name=card.name)
     return plain.eval()
 

@@ -86,6 +86,11 @@ class Contract:
         """Metres per pixel that rasters are read at; None: their own, or `gsd` of them."""
         return metres_per_pixel(self.unit, self.gsd)
 
+    @property
+    def unit_per_px(self) -> float:
+        """How wide a pixel is, in `unit`; 1 where rasters are read as they are."""
+        return self.gsd or 1.0
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ground:

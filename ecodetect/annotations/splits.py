@@ -1,7 +1,7 @@
 """Which ground is for training and which for validation, so that neither sees the other.
 
 A split gives each side its own ground: polygons on each raster. Samples are blind outside the ground of
-their side (`samples.Dataset.limited`), so whatever windows are cut, no place on the Earth reaches both.
+their side (`dataset.Dataset.limited`), so whatever windows are cut, no place on the Earth reaches both.
 Rasters that overlap are cut along the same lines, or go to one side together. Neighbours are alike, which
 flatters a model measured next door; hence blocks, not single objects, and a strip between the sides.
 """

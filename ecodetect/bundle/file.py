@@ -32,7 +32,7 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 
 # What a card may say; more is damage, and would cost time or memory without end.
 FINEST, COARSEST = 1000.0, 16.0  # how many times finer or coarser than its GSD a raster may be
-MOST_REACH_PX = 2048  # `runtime.reach` finds none farther
+MOST_REACH_PX = 2048  # `torch_network.reach` finds none farther
 _GSDS = {"m": (1e-9, 1e5), "um": (1e-4, 1e6), "px": (1 / COARSEST, FINEST)}
 # No training makes weights like these: in 32 bits a step of learning would be lost on them, and what they are
 # summed with, too. Those known lie below 60, variances below 600, and 16 bits hold 65,504. What learners know
@@ -95,7 +95,7 @@ class Learned:
 class Card:
     """What a model is, what it needs, and how good it was measured to be.
 
-    detector : name in `detectors.TABLE`.
+    detector : name in `table.TABLE`.
     options : settings of the detector that its network and decoding depend on; JSON-able.
     bands : names, in the order of the network's input.
     fill : network input where there are no data, after scaling.
@@ -114,7 +114,7 @@ class Card:
     agreement : what tests of locality measured: largest shift in px and change in score between tilings.
     learned : which pixel values it has learned from; None: the card doesn't say.
     reach_px : how far from a pixel the network's answer depends on others, in pixels of its input, as
-        `runtime.reach` found it; "whole image" if it depends on all. None: to be found out at each start.
+        `torch_network.reach` found it; "whole image" if it depends on all. None: found at each start.
     licence, description, command : in words; the command that made the bundle.
     versions : of the packages that made it.
     """
@@ -147,6 +147,16 @@ class Card:
     def gsd_m(self) -> float | None:
         """Metres per pixel that rasters are read at; None: their own."""
         return metres_per_pixel(self.unit, self.gsd)
+
+    @property
+    def unit_per_px(self) -> float:
+        """How wide a pixel of the network's input is, in `unit`; 1 where rasters are read as they are."""
+        return self.gsd or 1.0
+
+    @property
+    def largest_px(self) -> float:
+        """Width of the largest object that it can report, in pixels of the network's input."""
+        return self.largest / self.unit_per_px
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, no NaN."""

@@ -2,7 +2,7 @@
 
 A `Member` is one model; a `Classifier` is one or several with the same classes. Both are given images that
 are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good for is
-in `classifying` (layers) and `picture_answers` (pictures).
+in `layers` (layers) and `folders` (pictures).
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def explain(
 def _check_picture(raster: Raster, member: Member) -> None:
     """Raise UserError for a raster that can't be meant as a picture of one individual."""
     shape = options_of(member.card)
-    window = max(shape.network.window, shape.typical_px) * (member.card.gsd or 1.0)
+    window = max(shape.network.window, shape.typical_px) * member.card.unit_per_px
     if member.card.gsd_m is not None and raster.grid.gsd is not None:
         window = float(window / max(raster.grid.gsd))
     if max(raster.grid.width, raster.grid.height) > _MOST_WINDOWS * window:

@@ -176,7 +176,7 @@ def answer_pictures(
     """Classify the pictures of a folder; where its folders say their classes, judge the answers.
 
     folder : pictures in folders by class (also in its `train`, `val`, `test`), or any pictures, or one.
-    models, vote, views, top : as in `classifying.classify`.
+    models, vote, views, top : as in `layers.classify`.
     bands, gsd_m, nodata : see `open_raster`.
     values : what counts as black and white in the raster; None: told by its values.
     progress : told how many pictures of how many each member has seen.

@@ -31,7 +31,7 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import filtering, intensity
 from ecodetect.detectors.intensity import Intensity
-from ecodetect.detectors.protocol import Needs, Scene, Settling
+from ecodetect.detectors.protocol import Needs, Plain, Scene, Settling
 from ecodetect.errors import UserError
 from ecodetect.settling import settle
 from ecodetect.sizes import Length
@@ -321,3 +321,6 @@ def _offset(
     bend = 2 * peak - before - after
     eighths = np.rint(8 * (after - before) / (2 * np.where(bend > 0, bend, 1)))
     return np.asarray(eighths, np.float64) / 8
+
+
+KIND = Plain(purpose=__doc__, options=Options, build=build)

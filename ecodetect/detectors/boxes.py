@@ -1,25 +1,24 @@
-"""What detectors of boxes share: what is learned from, what overlaps, and the way through a scan.
+"""What detectors of boxes share: what is learned from, what overlaps, and what they need of a raster.
 
-A detector's own file gives the network, its losses and how its outputs become boxes (`Finder`); here is the
-rest. It holds no table and no choice between detectors.
+A detector's own file gives the network, its losses and how its outputs become boxes; here is the rest. It
+holds no table and no choice between detectors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Card, Scaling
-from ecodetect.bundle.scaling import as_read, network_input, surveyed
-from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
-from ecodetect.detectors.protocol import Needs, Settling
+from ecodetect.bundle.file import Card
+from ecodetect.detectors.learned import Answer, Arrays, Image, Labels, Outputs
+from ecodetect.detectors.learned_detector import card_needs
+from ecodetect.detectors.protocol import Needs, Scene, Settling
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.settling import settle
@@ -28,10 +27,7 @@ if TYPE_CHECKING:
     from ecodetect.annotations.sample import Sample
     from ecodetect.runtime.opening import Network
 
-Labels = NDArray[np.int64]
 Boxes = tuple[Floats, Floats, Labels]
-Outlined = tuple[NDArray[np.object_], Floats, Labels]  # polygons instead
-Finder = Callable[[Sequence[NDArray[np.float32]]], Sequence[Boxes | Outlined]]
 
 TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: its box is to be drawn, not only seen
 CRITERION = "IoU ≥ 0.5, one to one"  # by which a box of validation is right; see `training.selection`
@@ -58,8 +54,10 @@ def check_sizes(diameter_px: Floats, name: str) -> Floats:
     return known
 
 
-def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+def targets(sample: Sample, typical_px: float) -> Arrays:
     """Boxes to be found, and where nothing else is.
+
+    typical_px : width of a usual object.
 
     Returns boxes (n, 5): xmin, ymin, xmax, ymax in pixels and the class; background (1, H, W): whether a box
     that is found with its middle here, without a truth, is wrong, as `networks.background` has it.
@@ -70,7 +68,7 @@ def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
     clear = sample.valid & ~sample.ignored
     background = clear & sample.known
     for x, y in objects.xy[~objects.is_sized]:
-        reach = _POINT_REACH * float(card.options["typical_px"])
+        reach = _POINT_REACH * typical_px
         rows = slice(max(0, math.floor(y - reach)), max(0, math.ceil(y + reach)))
         background[rows, max(0, math.floor(x - reach)) : max(0, math.ceil(x + reach))] = False
     learned = is_learned(sample)
@@ -114,130 +112,44 @@ def halo_px(network: Network, typical_px: float) -> int:
     return whole if network.reach_px is None else min(network.reach_px, whole)
 
 
-@dataclass(frozen=True, slots=True)
-class BoxDetector:
-    """A learned detector of boxes, or of outlines, whichever network it has.
-
-    hash : of the bundle.
-    bands : of the raster, to be read for those of the card.
-    scaling : the card's, or once surveyed what it becomes on this raster.
-    threshold : which of the card's thresholds cuts.
-    find : outputs of the network to (boxes, score, label) of each image; polygons for boxes if kind says so.
-    own_settings : what the answer depends on besides.
-    cost, bytes_per_pixel, map_px, least_px : see `Needs`.
-    score_maps : outputs of the network to the maps of scores (N, K, h, w) that boxes are read off, if it has
-        such.
-    """
-
-    card: Card
-    hash: str
-    network: Network
-    bands: tuple[str, ...]
-    scaling: Scaling
-    threshold: str
-    find: Finder
-    own_settings: Mapping[str, Any]
-    cost: float
-    bytes_per_pixel: int
-    kind: Kind = "box"
-    map_px: int | None = None
-    least_px: int = 1
-    score_maps: Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.card.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.card.classes
-
-    @property
-    def needs(self) -> Needs:
-        card = self.card
-        typical = float(card.options["typical_px"])
-        return Needs(
-            bands=self.bands,
-            largest_px=card.largest / (card.gsd or 1.0),
-            gsd_m=card.gsd_m,
-            own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
-            stride_px=self.network.stride,
-            reach_px=halo_px(self.network, typical),
-            margin_px=max(2.0, float(card.agreement.get("shift_px", 0.0))),
-            is_local=False,
-            settling=Settling("iou", SAME_IOU),
-            survey=self.scaling.mode == "survey",
-            bytes_per_pixel=self.bytes_per_pixel,
-            cost=self.cost,
-            is_threaded=self.network.device == "cpu",
-            on_gpu=self.network.device != "cpu",
-            scores=card.thresholds.get(self.threshold),
-            typical_px=typical,
-            map_px=self.map_px,
-            least_px=self.least_px,
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "model_hash": self.hash,
-            "threshold": self.threshold,
-            **self.own_settings,
-            "device": self.network.device,
-            "bands": self.bands,
-            **as_read(self.card.scaling, self.scaling),
-        }
-
-    def surveyed(self, samples: Iterable[Chip]) -> BoxDetector:
-        return replace(self, scaling=surveyed(self.scaling, samples))
-
-    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
-        """Boxes of each chip. Those with their centre on pixels without data are left out."""
-        card = self.card
-        height, width = chips[0].pixels.shape[1:]
-        batch = network_input(chips, self.scaling, card.fill, self.network.stride)
-        found = []
-        outputs = self.network.run(batch)
-        maps: Sequence[NDArray[np.float32] | None] = [None] * len(chips)
-        if chips[0].wants_map and self.score_maps is not None and self.map_px is not None:
-            rows, columns = -(-height // self.map_px), -(-width // self.map_px)
-            maps = list(self.score_maps(outputs)[:, :, :rows, :columns])
-        answers = zip(chips, self.find(outputs), maps, strict=True)
-        for chip, (geometry, score, label), score_map in answers:
-            is_box = self.kind == "box"
-            boxes = np.asarray(geometry if is_box else shapely.bounds(geometry), np.float64).reshape(-1, 4)
-            xy = (boxes[:, :2] + boxes[:, 2:]) / 2
-            inside = ((xy >= 0) & (xy < (width, height))).all(axis=1)
-            inside &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-            if chip.valid is not None:
-                at = np.clip(np.floor(xy).astype(np.int64), 0, (width - 1, height - 1))
-                inside &= chip.valid[at[:, 1], at[:, 0]]
-            own = geometry[inside], score[inside], label[inside]
-            found.append(Detections(chip.grid, self.kind, *own, card.classes, score_map=score_map))
-        return found
+def box_needs(
+    card: Card, scene: Scene, threshold: str, network: Network, typical_px: float, *, cost: float
+) -> Needs:
+    """What a network that finds boxes, or outlines, asks of pixels; see `Needs`."""
+    return replace(
+        card_needs(card, scene, threshold, margin_px=2.0),
+        stride_px=network.stride,
+        reach_px=halo_px(network, typical_px),
+        is_local=False,
+        settling=Settling("iou", SAME_IOU),
+        cost=cost,
+        typical_px=typical_px,
+    )
 
 
 def agreement(
-    network: Network, card: Card, find: Finder, image: NDArray[np.float32], rim_px: int
+    find: Callable[[Image], Answer], card: Card, image: Image, *, stride_px: int, rim_px: int
 ) -> dict[str, float]:
     """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
 
+    find : what finds boxes, or outlines, on an image whose sides are multiples of `stride_px`.
     image : (B, H, W), scaled as the card says.
     rim_px : how far from the border boxes aren't compared.
     Returns shift_px: the largest difference of the edges of boxes that both see; score: that of their scores;
     alone: the share that only one sees; n: how many were compared. Only boxes above the card's lowest
     threshold are.
     """
-    stride = network.stride
+    stride = stride_px
     height, width = (side // stride * stride for side in image.shape[1:])
     own = [card.thresholds[name] for name in ("f1", "count") if name in card.thresholds]
     floor = min((min(scores) for scores in own), default=0.5)
 
     def seen(shift: int) -> tuple[Floats, Floats]:
-        ((found, score, _),) = find(network.run(image[None, :, shift:height, shift:width]))
-        good = score >= floor
-        boxes: Floats = np.asarray(found, np.float64)[good] + shift
-        return boxes, score[good]
+        found = find(image[:, shift:height, shift:width])
+        ends = shapely.bounds(found.geometry) if found.geometry.ndim == 1 else found.geometry
+        good = found.score >= floor
+        boxes: Floats = np.asarray(ends, np.float64).reshape(-1, 4)[good] + shift
+        return boxes, found.score[good]
 
     worst = {"shift_px": 0.0, "score": 0.0}
     alone = n = 0
@@ -255,6 +167,23 @@ def agreement(
             change = abs(float(whole_score[inner[0]][a] - part_score[inner[1]][b]))
             worst["score"] = max(worst["score"], change)
     return {**worst, "alone": alone / (2 * n) if n else 0.0, "n": float(n)}
+
+
+def network_agreement(
+    network: Network,
+    decode: Callable[[Outputs, Card], Sequence[Answer]],
+    card: Card,
+    image: Image,
+    rim_px: int,
+) -> dict[str, float]:
+    """The same of a network and what reads its outputs."""
+    return agreement(
+        lambda part: decode(network.run(part[None]), card)[0],
+        card,
+        image,
+        stride_px=network.stride,
+        rim_px=rim_px,
+    )
 
 
 def _same(one: Floats, two: Floats) -> list[tuple[int, int]]:

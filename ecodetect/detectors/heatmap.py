@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,25 +33,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
-from ecodetect.bundle.scaling import as_read, continued, network_input, surveyed
-from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.scaling import continued
 from ecodetect.detectors import card_reading, peaks
 from ecodetect.detectors.card_reading import Within
-from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
+from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
+from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook, card_needs
+from ecodetect.detectors.protocol import Scene, Settling, scaling_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from ecodetect.annotations.sample import Sample
+    from ecodetect.networks.network import TrainableNetwork, Weights
     from ecodetect.runtime.opening import Network
-
-IS_LEARNED, HAS_SCORE_MAP = True, True
-
-Peaks = tuple[Floats, Floats, NDArray[np.int64], Floats | None]
 
 # Two tiles see the same peak within 0.01 px; peaks of different objects are at least a pixel apart.
 _SAME_PX = 0.25
@@ -79,7 +75,7 @@ _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Of the network; see `networks.build`."""
+    """Of the network; see `networks.building.build`."""
 
     kind: card_reading.Kind
     width: card_reading.Width
@@ -139,10 +135,10 @@ def options_of(card: Card) -> CardOptions:
     return found
 
 
-def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
     """The network that a card describes.
 
-    weights : of a backbone's encoder; see `networks.build`. None: at random.
+    weights : of a backbone's encoder; see `networks.building.build`. None: at random.
     """
     from ecodetect.networks import building as networks
 
@@ -154,21 +150,14 @@ def _maps(card: Card) -> int:
     return len(card.classes) * (2 if options_of(card).density_px else 1) + options_of(card).sized
 
 
-def card_options(
-    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Options of the card of a network to be trained, from what the annotations are like.
-
-    diameter_px : (N,), of the annotated objects at the GSD of the network; NaN where unknown.
-    spacing_px : (N,), distance from each object to the nearest other; infinite where there is none.
-    asked : options that a user has stated; they are kept.
+def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES) -> dict[str, Any]:
+    """Options of the card of a network to be trained; see `learned.ChoosesOptions`.
 
     Where most objects have a size, Gaussians are a fifth of it wide. Where they haven't, all are a quarter of
     the usual distance wide, but not so wide that close neighbours melt into one peak: two of distance s have
     two peaks if s > 2 sigma. Features at every second pixel are enough; where objects are closer than 4 px,
     the map read off them is twice as fine as the image.
     """
-    asked = dict(asked or {})
     known = diameter_px[np.isfinite(diameter_px)]
     near = spacing_px[np.isfinite(spacing_px)]
     is_sized = len(known) >= max(20, len(diameter_px) // 2)
@@ -186,7 +175,7 @@ def card_options(
         smooth, window = sigma / 2, max(1.0, min(sigma, close / 2))
     shape = dict(DEFAULTS["network"])
     shape |= {"finest": 2, "up": 2 if close < _CLOSE_PX else 1}
-    shape.update(asked.pop("network", {}))
+    shape.update(wishes.network)
     found = {
         **DEFAULTS,
         "network": shape,
@@ -200,13 +189,13 @@ def card_options(
     }
     if close < _CLOSE_PX:
         found["density_px"] = round(float(np.clip(np.median(near) / 4, *SIGMA_PX)), 2)
-    return {**found, **asked}
+    return found
 
 
 # -- training ----
 
 
-def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+def targets(sample: Sample, card: Card) -> Arrays:
     """What the network should answer to a sample, on its output's pixels.
 
     Returns heat (K, H', W') in [0, 1], weight (K, H', W') of each pixel's error, counted (1, H', W') in {0,
@@ -325,17 +314,15 @@ def _volume(card: Card) -> float:
 # -- reading a map ----
 
 
-def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Peaks]:
-    """Peaks of each image.
+def decode(outputs: Outputs, card: Card) -> list[Answer]:
+    """Peaks of each image, in pixels of the input.
 
     outputs : of the network; the first (N, K or K + 1, H', W').
-    Returns for each image xy float64 (n, 2) in pixels of the input, score (n,) in [0, 1], label (n,), and the
-    diameter in pixels (n,) or None.
     """
     return [_decoded(maps, card) for maps in outputs[0]]
 
 
-def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
+def _decoded(maps: NDArray[np.float32], card: Card) -> Answer:
     up = options_of(card).network.up
     radius = max(1, round(options_of(card).window_px * up))
     classes = len(card.classes)
@@ -361,7 +348,7 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Peaks:
         labels.append(np.full(len(xy), label, np.int64))
         if is_sized:
             sizes.append(size)
-    return (
+    return Answer(
         np.concatenate(places),
         np.concatenate(scores),
         np.concatenate(labels),
@@ -381,7 +368,7 @@ def _gain(card: Card, diameter_px: Floats) -> Floats:
     return np.asarray(1 + (_smooth_px(card) / sigma_px(card, diameter_px)) ** 2)
 
 
-def score_maps(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
+def score_maps(outputs: Outputs, card: Card) -> NDArray[np.float32]:
     """What the scores of peaks are read off, (N, K, H, W) in [0, 1], on the pixels of the input.
 
     outputs : of the network. Where its maps are finer than the input, a pixel has the highest of its parts,
@@ -400,7 +387,7 @@ def score_maps(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np
     return np.stack(found)
 
 
-def density(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
+def density(outputs: Outputs, card: Card) -> NDArray[np.float32]:
     """Individuals of each class per pixel of the input, (N, K, H, W): over any ground their sum is a count.
 
     outputs : of the network. For a card whose `density_px` is above 0.
@@ -422,7 +409,7 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
     if not options_of(card).density_px:
         return card
     plain = replace(card, options={**card.options, "density_gain": []})
-    opened, found, true = _opened(bundle, "cpu", None), 0.0, 0.0
+    opened, found, true = open_heatmap(bundle, "cpu", None), 0.0, 0.0
     up = options_of(card).network.up
     for sample in chain(training, validation):
         height, width = sample.valid.shape
@@ -452,16 +439,44 @@ def _beyond_px(card: Card) -> int:
 
 def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
-) -> Heatmap:
+) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
-    card = bundle.card
-    bands = bands_of(card, scene)
-    opened = _opened(bundle, device, threads)
-    return Heatmap(options, card, bundle.hash, opened, bands, scaling_of(card, scene))
+    card, stated = bundle.card, options_of(bundle.card)
+    needs = card_needs(card, scene, options.threshold, margin_px=1.0)
+    opened, shape = open_heatmap(bundle, device, threads), stated.network
+    reach = 4 * opened.stride if opened.reach_px is None else opened.reach_px
+    # Features at full resolution and their neighbours, as measured with a few maps; more maps beside.
+    more_maps = _MAP_BYTES * shape.up**2 * max(0, _maps(card) - _FEW_MAPS)
+    return LearnedDetector(
+        card=card,
+        hash=bundle.hash,
+        kind="point",
+        look=NetworkLook(
+            card=card,
+            network=opened,
+            kind="point",
+            read=partial(decode, card=card),
+            density=partial(density, card=card) if stated.density_px else None,
+            score_maps=partial(score_maps, card=card),
+        ),
+        scaling=scaling_of(card, scene),
+        threshold=options.threshold,
+        own_needs=replace(
+            needs,
+            stride_px=opened.stride,
+            reach_px=reach + _beyond_px(card),
+            is_local=opened.is_local,
+            settling=Settling("distance", _SAME_PX),
+            bytes_per_pixel=4 * len(card.bands) + 24 * shape.width * shape.up + more_maps,
+            cost=_COST * shape.width * shape.up,
+            map_px=1,
+            typical_px=stated.typical_px if stated.sized else None,
+        ),
+    )
 
 
 @lru_cache(maxsize=4)
-def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
+def open_heatmap(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime.opening import open_network
 
@@ -470,108 +485,7 @@ def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     return open_network(bundle, lambda: network(card), outputs, device=device, threads=threads)
 
 
-@dataclass(frozen=True, slots=True)
-class Heatmap:
-    """Peaks of a learned map.
-
-    bands : of the raster, to be read for those of the card.
-    scaling : the card's, or once surveyed what it becomes on this raster.
-    """
-
-    options: Options
-    card: Card
-    hash: str
-    network: Network
-    bands: tuple[str, ...]
-    scaling: Scaling
-
-    kind: Kind = dataclasses.field(default="point", init=False)
-
-    @property
-    def name(self) -> str:
-        return self.card.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.card.classes
-
-    @property
-    def needs(self) -> Needs:
-        card = self.card
-        reach = 4 * self.network.stride if self.network.reach_px is None else self.network.reach_px
-        shape = options_of(card).network
-        return Needs(
-            bands=self.bands,
-            largest_px=card.largest / (card.gsd or 1.0),
-            gsd_m=card.gsd_m,
-            own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
-            stride_px=self.network.stride,
-            reach_px=reach + _beyond_px(card),
-            margin_px=max(1.0, float(card.agreement.get("shift_px", 0.0))),
-            is_local=self.network.is_local,
-            settling=Settling("distance", _SAME_PX),
-            survey=self.scaling.mode == "survey",
-            # Features at full resolution and their neighbours, as measured with a few maps; more maps beside.
-            bytes_per_pixel=4 * len(card.bands)
-            + 24 * shape.width * shape.up
-            + _MAP_BYTES * shape.up**2 * max(0, _maps(card) - _FEW_MAPS),
-            cost=_COST * shape.width * shape.up,
-            is_threaded=self.network.device == "cpu",
-            on_gpu=self.network.device != "cpu",
-            scores=card.thresholds.get(self.options.threshold),
-            map_px=1,
-            typical_px=options_of(card).typical_px if options_of(card).sized else None,
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "model_hash": self.hash,
-            "threshold": self.options.threshold,
-            "device": self.network.device,
-            "bands": self.bands,
-            **as_read(self.card.scaling, self.scaling),
-        }
-
-    def surveyed(self, samples: Iterable[Chip]) -> Heatmap:
-        return replace(self, scaling=surveyed(self.scaling, samples))
-
-    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
-        """Peaks of each chip. Those on pixels without data are left out."""
-        card = self.card
-        height, width = chips[0].pixels.shape[1:]
-        # A chip of another detector's tiles, or of a test, may not be a multiple of the stride.
-        batch = network_input(chips, self.scaling, card.fill, self.network.stride)
-        found = []
-        outputs = self.network.run(batch)
-        dense = density(outputs, card) if options_of(card).density_px else [None] * len(chips)
-        maps = score_maps(outputs, card) if chips[0].wants_map else [None] * len(chips)
-        peaks_of = decode(outputs, card)
-        for chip, (xy, score, label, size), each, heat in zip(chips, peaks_of, dense, maps, strict=True):
-            inside = (xy[:, 0] < width) & (xy[:, 1] < height)
-            if chip.valid is not None:
-                at = np.minimum(np.floor(xy).astype(np.int64), (width - 1, height - 1))
-                inside &= chip.valid[at[:, 1], at[:, 0]]
-            diameter = None if size is None else size[inside]
-            found.append(
-                Detections(
-                    chip.grid,
-                    "point",
-                    xy[inside],
-                    score[inside],
-                    label[inside],
-                    card.classes,
-                    diameter,
-                    None if each is None else each[:, :height, :width],
-                    None if heat is None else heat[:, :height, :width],
-                )
-            )
-        return found
-
-
-def measure_agreement(
-    bundle: Bundle, image: NDArray[np.float32] | None = None, *, seed: int = 0
-) -> dict[str, float]:
+def measure_agreement(bundle: Bundle, image: Image | None = None, *, seed: int = 0) -> dict[str, float]:
     """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
 
     image : (B, H, W), scaled as the card says, continued as in a mirror where it is smaller than the network
@@ -580,7 +494,7 @@ def measure_agreement(
     sees; n: how many were compared. Peaks below 0.05 aren't looked at.
     """
     card = bundle.card
-    opened = _opened(bundle, "cpu", None)
+    opened = open_heatmap(bundle, "cpu", None)
     stride = opened.stride
     rim = _beyond_px(card) + (opened.reach_px if opened.reach_px is not None else 4 * stride)
     rim = -(-rim // stride) * stride
@@ -614,6 +528,23 @@ def measure_agreement(
 
 def _seen(opened: Network, card: Card, image: NDArray[np.float32], origin: tuple[int, int]) -> Floats:
     """Peaks as rows of x, y, score, in pixels of the whole."""
-    ((xy, score, _, _),) = decode(opened.run(image), card)
-    rows = np.column_stack([xy + origin, score])
-    return np.asarray(rows[score > 0.05], np.float64)
+    (found,) = decode(opened.run(image), card)
+    rows = np.column_stack([found.geometry + origin, found.score])
+    return np.asarray(rows[found.score > 0.05], np.float64)
+
+
+KIND = NetworkKind(
+    name="heatmap",
+    purpose=__doc__,
+    options=Options,
+    card_options=card_options,
+    options_of=options_of,
+    build=build,
+    network=network,
+    targets=targets,
+    losses=losses,
+    decode=decode,
+    calibrated=calibrated,
+    measure_agreement=measure_agreement,
+    has_score_map=True,
+)

@@ -7,95 +7,58 @@ et al. 2017, arXiv:1612.03144), torchvision's implementation; see `networks.dete
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.detectors import boxes, pyramids
-from ecodetect.detectors.boxes import CRITERION, TYPICAL_PX, BoxDetector, Boxes, Outlined
+from ecodetect.detectors import boxes, torchvision_boxes
+from ecodetect.detectors.learned import Answer, Arrays, Outputs
+from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.detectors.protocol import Scene
-from ecodetect.detectors.pyramids import Options, decode, losses, options_of
+from ecodetect.detectors.torchvision_boxes import Options
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.region import Area
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ecodetect.annotations.sample import Sample
 
-__all__ = [
-    "CRITERION",
-    "TYPICAL_PX",
-    "Options",
-    "build",
-    "card_options",
-    "decode",
-    "losses",
-    "network",
-    "options_of",
-]
-
-IS_LEARNED = True
-NEEDS_SHAPES = True
-AUGMENTATIONS: Mapping[str, float] = {"scale": 0.4}  # an outline may be turned
-
-_COST = 60.0  # time per pixel with the default backbone, where decoding a pixel is 1
 _INSIDE = 0.5  # a part of a box that is surer belongs to its object
 _STRAIGHT_PX = 0.25  # an outline is drawn with as few corners as keep within this
 
 
-def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
-    """The network that a card describes.
-
-    weights : of the backbone; see `networks.backbones`. None: at random.
-    """
-    from ecodetect.networks import detection
-
-    return detection.mask_rcnn(asdict(options_of(card).network), card.bands, len(card.classes), weights)
-
-
-def card_options(
-    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Options of the card of a network to be trained; see `pyramids.card_options`.
-
-    spacing_px : not used.
-    """
-    return pyramids.card_options("mask_rcnn", diameter_px, asked)
-
-
-def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+def targets(sample: Sample, card: Card) -> Arrays:
     """As `boxes.targets`, and masks (n, H, W): 1 in each object."""
     objects = sample.objects[boxes.is_learned(sample)]
     height, width = sample.valid.shape
     shapes = shapely.box(*objects.box.T) if objects.shape is None else objects.shape
     masks = np.zeros((len(objects), height, width), np.float32)
     for mask, shape in zip(masks, np.reshape(shapes, -1), strict=True):
-        mask += _drawn(shape, width, height)
-    return {**boxes.targets(sample, card), "masks": masks}
+        mask += pixels_of(shape, width, height)
+    return {**torchvision_boxes.targets(sample, card), "masks": masks}
 
 
-def _drawn(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bool_]:
+def pixels_of(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bool_]:
     """Pixels with their centre in a shape, (H, W)."""
     return Area(shapely.make_valid(shape), Grid(width, height)).pixels(Window(0, 0, width, height))
 
 
-def outlined(outputs: Sequence[NDArray[np.float32]], found: Sequence[Boxes]) -> list[Outlined]:
+def outlined(outputs: Outputs, found: Sequence[Answer]) -> list[Answer]:
     """The outline in each box.
 
     outputs : of the network; the second (N, D, M, M), rows as the boxes'.
     """
-    drawn = []
-    for masks, (box, score, label) in zip(outputs[1], found, strict=True):
-        shapes = np.empty(len(box), dtype=object)
-        shapes[:] = [_outline(mask, each) for mask, each in zip(masks, box, strict=False)]
-        drawn.append((shapes, score, label))
-    return drawn
+    answers = []
+    for masks, boxed in zip(outputs[1], found, strict=True):
+        shapes = np.empty(len(boxed.score), dtype=object)
+        shapes[:] = [_outline(mask, each) for mask, each in zip(masks, boxed.geometry, strict=False)]
+        answers.append(boxed._replace(geometry=shapes))
+    return answers
 
 
 def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
@@ -120,13 +83,18 @@ def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
 
 def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
-) -> BoxDetector:
+) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
-    return pyramids.build(
-        options, scene, bundle, network, cost=_COST, device=device, threads=threads, outlined=outlined
-    )
+    return torchvision_boxes.build(options, scene, bundle, device=device, threads=threads, outlined=outlined)
 
 
-def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut, of the boxes; see `boxes.agreement`."""
-    return pyramids.measure_agreement(bundle, image, network)
+KIND = replace(
+    torchvision_boxes.FASTER_RCNN,
+    name="mask_rcnn",
+    purpose=__doc__,
+    card_options=partial(torchvision_boxes.card_options, name="mask_rcnn"),
+    build=build,
+    targets=targets,
+    needs_shapes=True,
+    augmentations={"scale": 0.4},  # an outline may be turned
+)

@@ -13,8 +13,8 @@ It isn't local: how a place is cut into segments depends a little on the chip ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,25 +23,23 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
-from ecodetect.bundle.scaling import as_read, scaled, surveyed
+from ecodetect.bundle.file import Bundle, BundleError, Card
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections
 from ecodetect.detectors import boxes, card_reading, outlines, segments, splitting
-from ecodetect.detectors.boxes import Outlined, check_sizes
+from ecodetect.detectors.boxes import check_sizes
 from ecodetect.detectors.card_reading import Within
+from ecodetect.detectors.learned import NO_WISHES, Answer, Image, Kind, Wishes
+from ecodetect.detectors.learned_detector import LearnedDetector, card_needs
 from ecodetect.detectors.learners import Learner
-from ecodetect.detectors.protocol import Needs, Scene, Settling, bands_of, scaling_of
+from ecodetect.detectors.protocol import Scene, Settling, scaling_of
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.region import Area
 
 if TYPE_CHECKING:
     from ecodetect.annotations.sample import Objects, Sample
 
-IS_LEARNED = True
-NEEDS_SHAPES = True
 TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: some six segments across
-CRITERION = boxes.CRITERION
 
 SAME_IOU = 0.5  # of outlines of two tiles: how segments lie differs more than how boxes do
 _SEGMENT_SHARE = 6.0  # segments across a usual object
@@ -73,7 +71,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingOptions:
     """What a user may set when training.
 
     segmentation : what cuts segments: "slic", or "felzenszwalb", whose segments follow edges more closely and
@@ -110,20 +108,16 @@ def options_of(card: Card) -> CardOptions:
     return card_reading.options_of(CardOptions, card)
 
 
-def card_options(
-    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Options of the card of a model to be trained, from what the annotations are like.
+def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES) -> dict[str, Any]:
+    """Options of the card of a model to be trained; see `learned.ChoosesOptions`.
 
-    diameter_px : (N,), of the annotated objects at the GSD of the model; NaN where unknown.
     spacing_px : not used.
-    asked : options that a user has stated; they are kept.
+    wishes : with `TrainingOptions`.
     Raises UserError where most objects have no size.
     """
     known = check_sizes(diameter_px, "obia")
     typical = float(np.median(known))
-    asked = {name: value for name, value in (asked or {}).items() if name != "patches"}
-    wished: Training = asked.pop("training", None) or Training()
+    wished: TrainingOptions = wishes.training or TrainingOptions()
     return {
         "segmentation": wished.segmentation,
         "head": wished.head,
@@ -131,7 +125,6 @@ def card_options(
         "typical_px": round(typical, 2),
         "smallest_px": round(_SMALLEST * float(np.percentile(known, 5)), 2),
         "level": 0.5,
-        **asked,
     }
 
 
@@ -139,7 +132,7 @@ def card_options(
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Look:
+class Segmented:
     """An image in segments.
 
     labels : int32 (H, W), from 1; 0 where there are no data.
@@ -150,14 +143,14 @@ class Look:
     features: NDArray[Any]
 
 
-def looked_at(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Look:
+def looked_at(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Segmented:
     """An image (B, H, W), scaled as the card says, in segments."""
     options = options_of(card)
     labels = segments.cut(image, valid, options.segmentation, options.segment_px)
-    return Look(labels, segments.described(image, valid, labels, card.scaling, options.typical_px))
+    return Segmented(labels, segments.described(image, valid, labels, card.scaling, options.typical_px))
 
 
-def decode(look: Look, probability: Floats, card: Card) -> Outlined:
+def decode(look: Segmented, probability: Floats, card: Card) -> Answer:
     """Outlines of the objects that segments make.
 
     probability : (n, classes + 1), of each segment; the last is the background.
@@ -165,12 +158,12 @@ def decode(look: Look, probability: Floats, card: Card) -> Outlined:
     of an outline's pixels; label (m,).
     """
     level, smallest = options_of(card).level, options_of(card).smallest_px
-    largest = card.largest / (card.gsd or 1.0)
+    largest = card.largest_px
     # A frame of one pixel: what touches the border ends there.
     labels = np.pad(look.labels, 1)
     sure = np.concatenate([np.zeros((1, len(card.classes))), probability[:, : len(card.classes)]])
     best = sure.argmax(axis=1)
-    found: list[Outlined] = []
+    found: list[Answer] = []
     for number in range(len(card.classes)):
         of_segment = sure[:, number]
         mask = ((of_segment >= level) & (best == number) & (np.arange(len(sure)) > 0))[labels]
@@ -186,11 +179,14 @@ def decode(look: Look, probability: Floats, card: Card) -> Outlined:
         area = np.bincount(painted, minlength=regions.number + 1)
         total = np.bincount(painted, of_segment[labels].ravel(), minlength=regions.number + 1)
         score = np.clip(total[drawn.label] / np.maximum(area[drawn.label], 1), 0.0, 1.0)
-        found.append((drawn.polygons(-1, -1), score, np.full(len(drawn), number, np.int64)))
+        found.append(Answer(drawn.polygons(-1, -1), score, np.full(len(drawn), number, np.int64)))
     if not found:
-        return np.empty(0, dtype=object), np.empty(0), np.empty(0, np.int64)
-    shapes, scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return shapes, scores, classes
+        return Answer(np.empty(0, dtype=object), np.empty(0), np.empty(0, np.int64))
+    return Answer(
+        np.concatenate([each.geometry for each in found]),
+        np.concatenate([each.score for each in found]),
+        np.concatenate([each.label for each in found]),
+    )
 
 
 def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
@@ -208,7 +204,7 @@ def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 # -- training; `training.without_network` does the rest ----
 
 
-def examples(sample: Sample, look: Look, card: Card) -> tuple[NDArray[np.int64], Floats]:
+def examples(sample: Sample, look: Segmented, card: Card) -> tuple[NDArray[np.int64], Floats]:
     """What each segment is, and where its ground lies.
 
     Returns int64 (n,): the class of which most of the segment lies in an object's shape; the number of
@@ -299,19 +295,30 @@ def bundled(card: Card, learner: Learner) -> Bundle:
 
 def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
-) -> Obia:
+) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit.
 
     device, threads : not used: it runs on one core of the CPU, and a scan takes a tile on each.
     """
     card = bundle.card
-    return Obia(
+    needs = card_needs(card, scene, options.threshold, margin_px=2.0)
+    return LearnedDetector(
         card=card,
         hash=bundle.hash,
-        learner=_opened_learner(bundle),
-        bands=bands_of(card, scene),
+        kind="polygon",
+        look=Segments(card, _opened_learner(bundle)),
         scaling=scaling_of(card, scene),
         threshold=options.threshold,
+        own_needs=replace(
+            needs,
+            stride_px=stride_px(card),
+            reach_px=reach_px(card),
+            is_local=False,
+            settling=Settling("iou", SAME_IOU),
+            bytes_per_pixel=24 * len(card.bands) + 200,
+            cost=_COST,
+            typical_px=options_of(card).typical_px,
+        ),
     )
 
 
@@ -337,78 +344,28 @@ def _opened_learner(bundle: Bundle) -> Learner:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Obia:
-    """Segments of chips, classified and merged.
-
-    hash : of the bundle.
-    bands : of the raster, to be read for those of the card.
-    scaling : the card's, or once surveyed what it becomes on this raster.
-    threshold : which of the card's thresholds cuts.
-    """
+class Segments:
+    """What looks at images: segments, classified and merged."""
 
     card: Card
-    hash: str
     learner: Learner
-    bands: tuple[str, ...]
-    scaling: Scaling
-    threshold: str
 
-    @property
-    def name(self) -> str:
-        return self.card.name
+    device: None = field(default=None, init=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, init=False)
 
-    @property
-    def kind(self) -> Kind:
-        return "polygon"
+    def surveyed(self, samples: Iterable[Chip], image_of: Callable[[Chip], Image]) -> Segments:
+        return self
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.card.classes
-
-    @property
-    def needs(self) -> Needs:
-        card = self.card
-        typical = options_of(card).typical_px
-        return Needs(
-            bands=self.bands,
-            largest_px=card.largest / (card.gsd or 1.0),
-            gsd_m=card.gsd_m,
-            own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
-            stride_px=stride_px(card),
-            reach_px=reach_px(card),
-            margin_px=max(2.0, float(card.agreement.get("shift_px", 0.0))),
-            is_local=False,
-            settling=Settling("iou", SAME_IOU),
-            survey=self.scaling.mode == "survey",
-            bytes_per_pixel=24 * len(card.bands) + 200,
-            cost=_COST,
-            scores=card.thresholds.get(self.threshold),
-            typical_px=typical,
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "model_hash": self.hash,
-            "threshold": self.threshold,
-            "bands": self.bands,
-            **as_read(self.card.scaling, self.scaling),
-        }
-
-    def surveyed(self, samples: Iterable[Chip]) -> Obia:
-        return replace(self, scaling=surveyed(self.scaling, samples))
-
-    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
-        return [self._detect(chip) for chip in chips]
-
-    def _detect(self, chip: Chip) -> Detections:
-        image = scaled(chip.pixels, chip.valid, self.scaling, self.card.fill)
-        valid = np.ones(image.shape[1:], np.bool_) if chip.valid is None else chip.valid
-        shapes, score, label = found_in(image, valid, self.card, self.learner)
-        return Detections(chip.grid, "polygon", shapes, score, label, self.classes)
+    def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
+        found = []
+        for chip, image in zip(chips, images, strict=True):
+            valid = np.ones(image.shape[1:], np.bool_) if chip.valid is None else chip.valid
+            shapes, score, label, _ = found_in(image, valid, self.card, self.learner)
+            found.append(Detections(chip.grid, "polygon", shapes, score, label, self.card.classes))
+        return found
 
 
-def found_in(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card, learner: Learner) -> Outlined:
+def found_in(image: Image, valid: NDArray[np.bool_], card: Card, learner: Learner) -> Answer:
     """Objects of an image (B, H, W), scaled as the card says."""
     look = looked_at(image, valid, card)
     return decode(look, learner.probability(look.features), card)
@@ -426,20 +383,7 @@ def reach_px(card: Card) -> int:
     return -(-reach // stride_px(card)) * stride_px(card)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seeing:
-    """What `boxes.agreement` asks of a network: here images are given on as they are."""
-
-    stride: int
-    device: str = "cpu"
-    reach_px: int | None = None
-    is_local: bool = False
-
-    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        return [batch]
-
-
-def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
+def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
     """How much what is found depends on how a raster is cut; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
@@ -448,11 +392,35 @@ def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) 
         return {}
     card, learner = bundle.card, _opened_learner(bundle)
 
-    def find(outputs: Sequence[NDArray[np.float32]]) -> list[boxes.Boxes]:
-        found = []
-        for each in outputs[0]:
-            shapes, score, label = found_in(each, np.ones(each.shape[1:], np.bool_), card, learner)
-            found.append((np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4), score, label))
-        return found
+    def find(part: Image) -> Answer:
+        return found_in(part, np.ones(part.shape[1:], np.bool_), card, learner)
 
-    return boxes.agreement(_Seeing(stride_px(card)), card, find, image, reach_px(card))
+    return boxes.agreement(find, card, image, stride_px=stride_px(card), rim_px=reach_px(card))
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What teaching a learner needs; see `learned.Classical`."""
+
+    looked_at = staticmethod(looked_at)
+    examples = staticmethod(examples)
+    decode = staticmethod(decode)
+    bundled = staticmethod(bundled)
+
+
+KIND = Kind(
+    name="obia",
+    purpose=__doc__,
+    options=Options,
+    card_options=card_options,
+    options_of=options_of,
+    build=build,
+    training=TrainingOptions,
+    typical_px=TYPICAL_PX,
+    needs_shapes=True,
+    head=lambda card: options_of(card).head,
+    taught=lambda card, weights: Taught(),
+    alternatives=alternatives,
+    criterion=boxes.CRITERION,
+    measure_agreement=measure_agreement,
+)

@@ -12,41 +12,31 @@ card says what share of the individuals of validation was.
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
-from ecodetect.bundle.scaling import as_read, scaled, surveyed
+from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.scaling import continued
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
-from ecodetect.detectors import sliding_window, window_networks
-from ecodetect.detectors.boxes import CRITERION, check_sizes
-from ecodetect.detectors.protocol import Detector, Needs, Scene, Settling, bands_of, read_options, scaling_of
-from ecodetect.detectors.sliding_window import chip_px, losses, targets, weighted
-from ecodetect.detectors.window_networks import CardOptions, network, open_classifier
+from ecodetect.detections import Detections
+from ecodetect.detectors import selective_search, sliding_window, threshold, window_networks
+from ecodetect.detectors.boxes import check_sizes
+from ecodetect.detectors.learned import NO_WISHES, Answer, Image, Wishes
+from ecodetect.detectors.learned_detector import LearnedDetector, card_needs
+from ecodetect.detectors.protocol import Detector, Scene, Settling, read_options, scaling_of
+from ecodetect.detectors.window_networks import CardOptions, open_classifier
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ecodetect.annotations.sample import Sample
     from ecodetect.runtime.opening import Network
-
-__all__ = [
-    "CRITERION", "Options", "Training", "build", "card_options", "chip_px", "decode", "losses", "network",
-    "targets", "weighted",
-]  # fmt: skip
-
-IS_LEARNED = True
-TYPICAL_PX = sliding_window.TYPICAL_PX
-WINDOW_PX = sliding_window.WINDOW_PX
-KEPT = sliding_window.KEPT
-decode = sliding_window.decode
 
 # The network's input in 8 bits: 0 is 128, and four of its units fill the scale.
 _MIDDLE, _PER_UNIT = 128.0, 32.0
@@ -71,7 +61,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Training(sliding_window.Training):
+class TrainingOptions(sliding_window.TrainingOptions):
     """What a user may set when training.
 
     window : side of the windows; none: twice as wide as a usual individual.
@@ -88,27 +78,29 @@ class Training(sliding_window.Training):
     objects: Literal["dark", "bright"] = "dark"
 
     def __post_init__(self) -> None:
-        sliding_window.Training.__post_init__(self)
+        sliding_window.TrainingOptions.__post_init__(self)
         if self.head != "network":
             raise UserError(f"proposals are judged by their network; leave out head={self.head}.")
 
 
-def card_options(
-    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES) -> dict[str, Any]:
     """Options of the card of a network to be trained; see `sliding_window.card_options`.
 
     Raises UserError where most objects have no size, for what is proposed must be no smaller or larger.
     """
     known = check_sizes(diameter_px, "proposals")
-    wished = (asked or {}).get("training") or Training()
+    wished: TrainingOptions = wishes.training or TrainingOptions()
     small, large = np.percentile(known, (5, 95))
     area = (_SMALLEST_SHARE * small) ** 2 * math.pi / 4
-    proposer = {"name": wished.proposer, "smallest_px": round(_SMALLEST_SHARE * float(small), 2)}
-    proposer |= {"largest_px": round(2 * float(large), 2), "area_px": round(float(area), 2)}
+    proposer: dict[str, Any] = {
+        "name": wished.proposer,
+        "smallest_px": round(_SMALLEST_SHARE * float(small), 2),
+        "largest_px": round(2 * float(large), 2),
+        "area_px": round(float(area), 2),
+    }
     if wished.proposer == "threshold":
         proposer |= {"level": wished.level, "objects": wished.objects}
-    return sliding_window.card_options(diameter_px, spacing_px, asked) | {"proposer": proposer}
+    return sliding_window.card_options(diameter_px, spacing_px, wishes) | {"proposer": proposer}
 
 
 def options_of(card: Card) -> CardOptions:
@@ -119,22 +111,40 @@ def options_of(card: Card) -> CardOptions:
     return found
 
 
-def alternatives(card: Card) -> dict[str, Card]:
-    """While it is trained the network is judged by the regions of its map: there is one way."""
-    return {"": card}
-
-
 # -- scanning ----
 
 
 def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
-) -> Proposals:
+) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
-    card = bundle.card
-    opened = open_classifier(_alone(bundle), device, threads)
-    bands = bands_of(card, scene)
-    return Proposals(options, card, bundle.hash, opened, bands, scaling_of(card, scene), _proposer(card))
+    card, stated = bundle.card, options_of(bundle.card)
+    needs = card_needs(card, scene, options.threshold, margin_px=0.0)
+    look = Proposing(card, open_classifier(_alone(bundle), device, threads), _proposer(card))
+    asked, window = look.proposer.needs, stated.network.window
+    return LearnedDetector(
+        card=card,
+        hash=bundle.hash,
+        kind=look.proposer.kind,
+        look=look,
+        scaling=scaling_of(card, scene),
+        threshold=options.threshold,
+        own_needs=replace(
+            needs,
+            largest_px=min(needs.largest_px, asked.largest_px),
+            # The proposer needs all of an object, the network the window about its middle.
+            reach_px=max(window, asked.reach_px),
+            stride_px=asked.stride_px if look.is_windowed else look.classifier.stride,
+            margin_px=asked.margin_px,
+            is_local=asked.is_local and look.is_windowed,
+            settling=None if asked.settling is None else Settling("iou", _SAME_IOU),
+            survey=asked.survey,
+            bytes_per_pixel=sliding_window.bytes_per_pixel(card) + asked.bytes_per_pixel,
+            cost=_COST,
+            typical_px=stated.typical_px,
+            least_px=window if look.is_windowed else 1,
+        ),
+    )
 
 
 def _alone(bundle: Bundle) -> Bundle:
@@ -151,7 +161,6 @@ def _proposer(card: Card) -> Detector:
     """What proposes, for 8-bit images with the card's bands."""
     stated = options_of(card).proposer
     assert stated is not None
-    module = importlib.import_module(f"ecodetect.detectors.{stated.name}")
     given = {"largest": f"{stated.largest_px}px"}
     if stated.name == "threshold":
         given |= {"level": str(stated.level), "objects": stated.objects}
@@ -160,101 +169,54 @@ def _proposer(card: Card) -> Detector:
         given |= {"min_area": f"{stated.area_px}px", "open": f"{opening:g}px", "split": "yes"}
     else:
         given |= {"smallest": f"{stated.smallest_px}px"}
-    made: Detector = module.build(
-        read_options(module.Options, given, stated.name), Scene(card.bands, None, "uint8", (0.0, 255.0))
-    )
-    return made
+    kind = {"threshold": threshold.KIND, "selective_search": selective_search.KIND}[stated.name]
+    options = read_options(kind.options, given, stated.name)
+    return kind.build(options, Scene(card.bands, None, "uint8", (0.0, 255.0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Proposals:
-    """What a proposer finds and a classifier confirms.
+class Proposing:
+    """What looks at images: a proposer that finds, and a classifier that confirms.
 
     classifier : a network for single windows, or for whole images where it was trained so and padded.
-    bands : of the raster, to be read for those of the card.
-    scaling : the card's, or once surveyed what it becomes on this raster.
-    proposer : what proposes, surveyed on this raster once it is needed.
+    proposer : what proposes, surveyed on a raster once it is needed.
     """
 
-    options: Options
     card: Card
-    hash: str
     classifier: Network
-    bands: tuple[str, ...]
-    scaling: Scaling
     proposer: Detector
 
     @property
-    def name(self) -> str:
-        return self.card.name
-
-    @property
-    def kind(self) -> Kind:
-        return self.proposer.kind
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.card.classes
-
-    @property
-    def needs(self) -> Needs:
-        card, proposing = self.card, self.proposer.needs
-        window = options_of(card).network.window
-        return Needs(
-            bands=self.bands,
-            largest_px=min(card.largest / (card.gsd or 1.0), proposing.largest_px),
-            gsd_m=card.gsd_m,
-            own_px=(card.gsd or 1.0) if card.gsd_m is None else 1.0,
-            # The proposer needs all of an object, the network the window about its middle.
-            reach_px=max(window, proposing.reach_px),
-            stride_px=proposing.stride_px if self._is_windowed else self.classifier.stride,
-            margin_px=proposing.margin_px,
-            is_local=proposing.is_local and self._is_windowed,
-            settling=None if proposing.settling is None else Settling("iou", _SAME_IOU),
-            survey=self.scaling.mode == "survey" or proposing.survey,
-            bytes_per_pixel=sliding_window.bytes_per_pixel(card) + proposing.bytes_per_pixel,
-            cost=_COST,
-            is_threaded=self.classifier.device == "cpu",
-            on_gpu=self.classifier.device != "cpu",
-            scores=card.thresholds.get(self.options.threshold),
-            typical_px=options_of(card).typical_px,
-            least_px=window if self._is_windowed else 1,
-        )
-
-    @property
-    def _is_windowed(self) -> bool:
-        shape = options_of(self.card).network
-        return shape.kind == "valid" or shape.evaluation == "windows"
+    def device(self) -> str:
+        return self.classifier.device
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {
-            "model_hash": self.hash,
-            "threshold": self.options.threshold,
-            "device": self.classifier.device,
-            "bands": self.bands,
-            "proposer": {"name": self.proposer.name, **self.proposer.settings},
-            **as_read(self.card.scaling, self.scaling),
-        }
+        return {"proposer": {"name": self.proposer.name, **self.proposer.settings}}
 
-    def surveyed(self, samples: Iterable[Chip]) -> Proposals:
-        scaling = surveyed(self.scaling, samples)
-        ready = replace(self, scaling=scaling)
+    @property
+    def is_windowed(self) -> bool:
+        """Whether the classifier is shown single windows."""
+        shape = options_of(self.card).network
+        return shape.kind == "valid" or shape.evaluation == "windows"
+
+    def surveyed(self, samples: Iterable[Chip], image_of: Callable[[Chip], Image]) -> Proposing:
         if not self.proposer.needs.survey:
-            return ready
-        proposer = self.proposer.surveyed(_Proposed(samples, ready))
-        return replace(ready, proposer=proposer)
+            return self
+        seen = _Proposed(samples, image_of, self.card.bands)
+        return replace(self, proposer=self.proposer.surveyed(seen))
 
-    def detect(self, chips: Sequence[Chip]) -> list[Detections]:
+    def proposed(self, chip: Chip, image: Image) -> Detections:
+        """All that is proposed on a chip."""
+        (found,) = self.proposer.detect([in_8_bits(chip, image, self.card.bands)])
+        return found
+
+    def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
         """What is proposed on each chip, with the classifier's score, where its middle has data."""
-        return [self._detect(chip, self.input_of(chip)) for chip in chips]
+        return [self._detect(*each) for each in zip(chips, images, strict=True)]
 
-    def input_of(self, chip: Chip) -> NDArray[np.float32]:
-        """The network's input of a chip."""
-        return scaled(chip.pixels, chip.valid, self.scaling, self.card.fill)
-
-    def _detect(self, chip: Chip, image: NDArray[np.float32]) -> Detections:
-        (found,) = self.proposer.detect([in_8_bits(chip, image, self)])
+    def _detect(self, chip: Chip, image: Image) -> Detections:
+        found = self.proposed(chip, image)
         centres = found.centres()
         kept = np.ones(len(found), np.bool_)
         if len(found) and chip.valid is not None:
@@ -264,13 +226,13 @@ class Proposals:
         likely = self._likely(image, centres)
         label = likely.argmax(axis=0).astype(np.int64)
         score = likely.max(axis=0, initial=0.0).astype(np.float64)
-        return Detections(chip.grid, found.kind, found.geometry, score, label, self.classes)
+        return Detections(chip.grid, found.kind, found.geometry, score, label, self.card.classes)
 
-    def _likely(self, image: NDArray[np.float32], centres: Floats) -> NDArray[np.float32]:
+    def _likely(self, image: Image, centres: Floats) -> NDArray[np.float32]:
         """How likely each class is in the middle of windows about places: (K, n)."""
         if not len(centres):
-            return np.empty((len(self.classes), 0), np.float32)
-        if not self._is_windowed:
+            return np.empty((len(self.card.classes), 0), np.float32)
+        if not self.is_windowed:
             return self._read_off(image, centres)
         window = options_of(self.card).network.window
         around = window  # a middle lies on the image, so its window lies within this of it
@@ -285,20 +247,18 @@ class Proposals:
             logits.append(self.classifier.run(batch)[0][:, :, 0, 0])
         return sliding_window.probability(np.concatenate(logits).T, self.card)
 
-    def _read_off(self, image: NDArray[np.float32], centres: Floats) -> NDArray[np.float32]:
+    def _read_off(self, image: Image, centres: Floats) -> NDArray[np.float32]:
         """The same, of the map that a padded network gives of the whole image, as it was trained."""
-        from ecodetect.bundle.scaling import continued
-
         (maps,) = self.classifier.run(continued(image, self.classifier.stride, self.card.fill)[None])
         step = options_of(self.card).network.step
         column, row = np.clip(np.floor(centres / step).astype(np.int64), 0, np.array(maps.shape[:1:-1]) - 1).T
         return sliding_window.probability(maps[0][:, row, column], self.card)
 
 
-def in_8_bits(chip: Chip, image: NDArray[np.float32], detector: Proposals) -> Chip:
+def in_8_bits(chip: Chip, image: Image, bands: tuple[str, ...]) -> Chip:
     """A chip whose pixels are the network's input in 8 bits, with the card's bands."""
     pixels = np.clip(np.rint(image * _PER_UNIT + _MIDDLE), 0, 255).astype(np.uint8)
-    return Chip(pixels, chip.valid, detector.card.bands, chip.window, chip.grid, chip.asked)
+    return Chip(pixels, chip.valid, bands, chip.window, chip.grid, chip.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,25 +266,22 @@ class _Proposed:
     """Samples of a raster as the proposer sees them, read whenever they are gone through."""
 
     samples: Iterable[Chip]
-    detector: Proposals
+    image_of: Callable[[Chip], Image]
+    bands: tuple[str, ...]
 
     def __iter__(self) -> Iterator[Chip]:
-        for chip in self.samples:
-            yield in_8_bits(chip, self.detector.input_of(chip), self.detector)
+        return (in_8_bits(chip, self.image_of(chip), self.bands) for chip in self.samples)
 
 
 # -- what validation says ----
 
 
-def answers(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[tuple[Floats, Floats, NDArray[np.int64]]]:
-    """What a scan of each sample finds: boxes (n, 4) in its pixels, scores (n,) and labels (n,).
-
-    The proposer's survey is of all samples together.
-    """
+def answers(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[Answer]:
+    """What a scan of each sample finds, as boxes. The proposer's survey is of all samples together."""
     ready = _surveyed(bundle, samples)
     for sample in samples:
-        found = ready._detect(_chip(sample, ready.card), sample.image)
-        yield found.bounds(), found.score, found.label
+        (found,) = ready.detect([_chip(sample, ready.card)], [sample.image])
+        yield Answer(found.bounds(), found.score, found.label)
 
 
 def measured(bundle: Bundle, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -335,7 +292,7 @@ def measured(bundle: Bundle, samples: Sequence[Sample]) -> dict[str, Any]:
     ready = _surveyed(bundle, samples)
     met = total = proposals = 0
     for sample in samples:
-        (found,) = ready.proposer.detect([in_8_bits(_chip(sample, ready.card), sample.image, ready)])
+        found = ready.proposed(_chip(sample, ready.card), sample.image)
         x, y = found.centres().T if len(found) else np.empty((2, 0))
         proposals += len(found)
         counted = sample.valid & ~sample.ignored
@@ -355,16 +312,38 @@ def measured(bundle: Bundle, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _surveyed(bundle: Bundle, samples: Sequence[Sample]) -> Proposals:
-    card = replace(bundle.card, scaling=Scaling(offset=(0.0,), span=(1.0,)))
-    opened = open_classifier(_alone(bundle), "cpu", None)
-    ready = Proposals(Options(), card, "", opened, card.bands, card.scaling, _proposer(card))
+def _surveyed(bundle: Bundle, samples: Sequence[Sample]) -> Proposing:
+    card = bundle.card
+    ready = Proposing(card, open_classifier(_alone(bundle), "cpu", None), _proposer(card))
     if not ready.proposer.needs.survey:
         return ready
-    seen = (in_8_bits(_chip(each, card), each.image, ready) for each in samples)
-    return replace(ready, proposer=ready.proposer.surveyed(list(seen)))
+    seen = [in_8_bits(_chip(each, card), each.image, card.bands) for each in samples]
+    return replace(ready, proposer=ready.proposer.surveyed(seen))
 
 
 def _chip(sample: Sample, card: Card) -> Chip:
     height, width = sample.valid.shape
     return Chip(sample.image, sample.valid, card.bands, Window(0, 0, width, height), Grid(width, height))
+
+
+KIND = replace(
+    sliding_window.KIND,
+    name="proposals",
+    purpose=__doc__,
+    options=Options,
+    card_options=card_options,
+    options_of=options_of,
+    build=build,
+    training=TrainingOptions,
+    head=lambda card: "network",
+    taught=None,
+    # While it is trained the network is judged by the regions of its map, in one way.
+    alternatives=lambda card: {"": card},
+    thresholds=lambda card: None,
+    patch_px=None,
+    answers=answers,
+    calibrated=None,
+    measured=measured,
+    measure_agreement=lambda bundle, image: {},
+    has_score_map=False,
+)

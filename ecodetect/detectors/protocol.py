@@ -1,15 +1,13 @@
 """What a detector is: what it needs, what it is given, what it gives back.
 
-A detector is one file in this folder and one line in `detectors.TABLE`. It has a frozen dataclass `Options`
-(what a user may set) and a function `build(options, scene) -> Detector`. It knows chips only: no files, no
-CRS, no tiles. `scanning` runs it. One that has to be trained says `IS_LEARNED = True`, and its function is
-`build(options, scene, bundle, *, device, threads)`.
+A detector is one file in this folder and one line in `table.TABLE`. It declares a `KIND`: a `Plain`, or where
+it has to be trained a `learned.Kind`. It knows chips only: no files, no CRS, no tiles. `scanning` runs it.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import (
@@ -69,8 +67,8 @@ class Needs:
     typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user
         states of objects, where no GSD does it.
     map_px : side of a cell of the map of scores that detections are read off (`Detections.score_map`), in
-        pixels; it divides `stride_px`. None: there is no such map. A module whose detectors have one says
-        `HAS_SCORE_MAP = True`.
+        pixels; it divides `stride_px`. None: there is no such map. A detector that has one declares it:
+        `has_score_map`.
     least_px : narrower rasters, in pixels of the grid it works on, show it nothing: the width of a window.
     """
 
@@ -155,6 +153,22 @@ class Detector(Protocol):
         belong to another tile. Where a chip `wants_map`, a detector that has one gives its map of scores.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plain:
+    """What a detector declares that needs no training.
+
+    purpose : one sentence, for `ecodetect models` and the docs; what follows an empty line is left out.
+    options : frozen dataclass of what a user may set; its docstring says what each means.
+    build : the detector for a scene; raises UserError for options that can't be meant.
+    has_score_map : whether it has a map of scores that a scan can write.
+    """
+
+    purpose: str
+    options: type[Any]
+    build: Callable[[Any, Scene], Detector]
+    has_score_map: bool = False
 
 
 def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from ecodetect.detectors import intensity
 from ecodetect.detectors.hierarchy import Hierarchy, grouped
 from ecodetect.detectors.intensity import RGB, Intensity
 from ecodetect.detectors.outlines import between, integral
-from ecodetect.detectors.protocol import Needs, Scene, Settling
+from ecodetect.detectors.protocol import Needs, Plain, Scene, Settling
 from ecodetect.errors import UserError
 from ecodetect.settling import settle
 from ecodetect.sizes import Length
@@ -299,3 +299,6 @@ def _contrast(
     inside, around = own / size, (between(integral(image), *box.T) - own) / np.maximum(area, 1)
     contrast = np.abs(inside - around) / np.maximum(np.maximum(inside, around), 1)
     return np.asarray(np.where(area > 0, contrast, 0.0), np.float64)
+
+
+KIND = Plain(purpose=__doc__, options=Options, build=build)

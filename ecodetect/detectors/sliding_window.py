@@ -16,7 +16,7 @@ apart). Where the network allows, all windows of a tile share one computation of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -29,9 +29,20 @@ from numpy.typing import NDArray
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.scaling import continued
 from ecodetect.detectors import boxes, map_boxes, window_networks
-from ecodetect.detectors.boxes import BoxDetector
+from ecodetect.detectors.learned import (
+    NO_WISHES,
+    Answer,
+    Arrays,
+    Head,
+    Image,
+    NetworkKind,
+    Outputs,
+    Thresholds,
+    Wishes,
+)
+from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.learners import Learner
-from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
+from ecodetect.detectors.protocol import Scene, scaling_of
 from ecodetect.detectors.window_networks import TAUGHT, open_classifier, options_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -43,14 +54,8 @@ if TYPE_CHECKING:
     from ecodetect.annotations.sample import Sample
     from ecodetect.runtime.opening import Network
 
-IS_LEARNED, HAS_SCORE_MAP = True, True
-CRITERION = boxes.CRITERION
-network = window_networks.network
 TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
 PATCH_PX = 96.0  # pictures in folders by class are seen so wide, if they have as many pixels
-# What a network that is trained further keeps of its own.
-KEPT = ("kind", "evaluation", "window", "step", "width")
-
 WINDOW_PX = 64
 _STEP_SHARE = 0.25  # of a window, where each is computed by itself
 _MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
@@ -87,7 +92,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingOptions:
     """What a user may set when training.
 
     window : side of the windows; none: twice as wide as a usual individual.
@@ -104,7 +109,7 @@ class Training:
     evaluation: Literal["auto", "dense", "windows"] = "auto"
     smoothing: float = 0.05
     class_weights: Literal["balanced", "none"] = "none"
-    head: Literal["network", "best", "knn", "forest", "svm"] = "network"
+    head: Head = "network"
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
@@ -113,21 +118,15 @@ class Training:
             raise UserError(f"window must be above 0; got {self.window}.")
 
 
-def card_options(
-    diameter_px: Floats, spacing_px: Floats, asked: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Options of the card of a network to be trained, from what the annotations are like.
+def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES) -> dict[str, Any]:
+    """Options of the card of a network to be trained; see `learned.ChoosesOptions`.
 
-    diameter_px : (N,), of the annotated objects at the GSD of the network; NaN where unknown.
-    spacing_px : (N,), distance from each object to the nearest other; infinite where there is none.
-    asked : options that a user has stated, with `training` (a `Training`) and `patches` (pictures in folders
-        by class).
+    wishes : with `TrainingOptions`.
     """
-    asked = dict(asked or {})
-    wished: Training = asked.pop("training", None) or Training()
-    patches = bool(asked.pop("patches", False))
+    wished: TrainingOptions = wishes.training or TrainingOptions()
+    patches = wishes.is_patches
     shape: dict[str, Any] = {"kind": "valid", "evaluation": "", "window": WINDOW_PX, "step": 0, "width": 24}
-    shape.update({key: value for key, value in asked.pop("network", {}).items() if key in shape})
+    shape.update({key: value for key, value in wishes.network.items() if key in shape})
     known = diameter_px[np.isfinite(diameter_px)]
     near = spacing_px[np.isfinite(spacing_px)]
     is_sized = len(known) >= max(1, len(diameter_px) / 2)
@@ -157,7 +156,6 @@ def card_options(
         "smoothing": wished.smoothing,
         "class_weights": [],
         "temperature": 1.0,
-        **asked,
     }
 
 
@@ -170,7 +168,7 @@ def chip_px(card: Card) -> int | None:
 # -- training ----
 
 
-def targets(sample: Sample, card: Card) -> dict[str, NDArray[np.float32]]:
+def targets(sample: Sample, card: Card) -> Arrays:
     """What the network should answer to a sample, cell by cell.
 
     Returns answer (h, w): number of the output that should be highest; counted (h, w) in {0, 1}: whether the
@@ -227,7 +225,7 @@ def losses(outputs: Tensor, targets: Mapping[str, Tensor], card: Card) -> dict[s
     return {"class": (each * counted).sum() / counted.sum().clamp(min=1.0)}
 
 
-def weighted(card: Card, per_class: Mapping[str, int], asked: Training) -> Card:
+def weighted(card: Card, per_class: Mapping[str, int], asked: TrainingOptions) -> Card:
     """The card with the weight of each class, where they were asked for: one over the root of its number."""
     if asked.class_weights == "none":
         return card
@@ -241,7 +239,7 @@ def weighted(card: Card, per_class: Mapping[str, int], asked: Training) -> Card:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Look:
+class FeatureMap:
     """An image as a backbone sees it: features float32 (n, C) of the cells of a map of `shape` (h, w)."""
 
     features: NDArray[np.float32]
@@ -258,12 +256,12 @@ class Frozen:
     weights: Mapping[str, NDArray[Any]]
     network: Network
 
-    def looked_at(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Look:
+    def looked_at(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> FeatureMap:
         (maps,) = self.network.run(continued(image, self.network.stride, card.fill)[None])
         channels, height, width = maps[0].shape
-        return Look(maps[0].transpose(1, 2, 0).reshape(-1, channels), (height, width))
+        return FeatureMap(maps[0].transpose(1, 2, 0).reshape(-1, channels), (height, width))
 
-    def examples(self, sample: Sample, look: Look, card: Card) -> tuple[NDArray[np.int64], Floats]:
+    def examples(self, sample: Sample, look: FeatureMap, card: Card) -> tuple[NDArray[np.int64], Floats]:
         """The class of each cell, the number of classes for background, or -1; and its middle (n, 2)."""
         made = targets(sample, card)
         (rows, columns), step = look.shape, options_of(card).network.step
@@ -276,20 +274,12 @@ class Frozen:
         y, x = np.mgrid[:rows, :columns]
         return label.ravel(), np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1) * step
 
-    def decode(
-        self, look: Look, likely: Floats, card: Card
-    ) -> tuple[NDArray[Any], Floats, NDArray[np.int64]]:
+    def decode(self, look: FeatureMap, likely: Floats, card: Card) -> Answer:
         score = likely[:, : len(card.classes)].T.reshape(-1, *look.shape).astype(np.float32)
         box, sure, label = _read(score, card, options_of(card).boxes, 1)
         if not options_of(card).patches:
             box, sure, label = boxes.told_apart(box, sure, label)
-        return np.asarray(shapely.box(*box.T), dtype=object).reshape(-1), sure, label
-
-    def alternatives(self, card: Card) -> Mapping[str, Card]:
-        return alternatives(card)
-
-    def thresholds(self, card: Card) -> dict[str, tuple[float, ...]] | None:
-        return thresholds(card)
+        return Answer(np.asarray(shapely.box(*box.T), dtype=object).reshape(-1), sure, label)
 
     def bundled(self, card: Card, learner: Learner) -> Bundle:
         options = {**card.options, "learner": dict(learner.settings)}
@@ -297,10 +287,8 @@ class Frozen:
         return Bundle(replace(card, options=options), {**self.weights, **taught})
 
 
-def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen | None:
-    """What a learner is to be taught with, where the card asks for one; None: the network itself decides."""
-    if options_of(card).head == "network":
-        return None
+def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen:
+    """What a learner is to be taught with, where a card asks for one."""
     if options_of(card).network.kind == "valid":
         raise UserError(f"head={options_of(card).head} decides by the features of a --backbone; name one.")
     return Frozen(weights, open_classifier(Bundle(card, weights), "cpu", None))
@@ -334,14 +322,13 @@ def alternatives(card: Card) -> dict[str, Card]:
     return {way: replace(card, options={**card.options, "boxes": way}) for way in ("regions", "peaks")}
 
 
-def decode(outputs: Sequence[NDArray[np.float32]], card: Card, way: Way | None = None) -> list[boxes.Boxes]:
-    """Boxes of each image.
+def decode(outputs: Outputs, card: Card, way: Way | None = None) -> list[Answer]:
+    """Boxes of each image, in pixels of the input.
 
     outputs : of the network, (N, K', h, w); where windows have several sizes, a map for each, each half as
         fine as the one before.
     way : how a map is read; the card's if not given.
-    Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,). Without a way
-    stated, and where no sizes were learned, validation judges places: then their middles (n, 2) instead.
+    Without a way stated, and where no sizes were learned, validation judges places: then their middles.
     """
     is_placed = way is None and not options_of(card).sized
     way = way or options_of(card).boxes
@@ -356,7 +343,7 @@ def decode(outputs: Sequence[NDArray[np.float32]], card: Card, way: Way | None =
             box, score, label = box[kept], score[kept], label[kept]
         if way != "windows":
             box, score, label = boxes.told_apart(box, score, label)
-        found.append(((box[:, :2] + box[:, 2:]) / 2 if is_placed else box, score, label))
+        found.append(Answer((box[:, :2] + box[:, 2:]) / 2 if is_placed else box, score, label))
     return found
 
 
@@ -397,35 +384,41 @@ def _windows(score: NDArray[np.float32], step: float, window: float, card: Card)
 
 def build(
     options: Options, scene: Scene, bundle: Bundle, *, device: str = "auto", threads: int | None = None
-) -> BoxDetector:
+) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit."""
     bundle = bundle if options.stride is None else _of_stride(bundle, options.stride)
-    card = bundle.card
+    card, stated = bundle.card, options_of(bundle.card)
     opened = open_classifier(bundle, device, threads)
-    way: Way = options_of(card).boxes if options.boxes == "card" else options.boxes
+    way: Way = stated.boxes if options.boxes == "card" else options.boxes
     if way == "regions":
         map_boxes.load()
     if options.windows is not None:
         card, opened = _of_sizes(card, opened, options.windows, scene)
-    is_own = way == options_of(card).boxes
-    return BoxDetector(
+    threshold = options.threshold if way == stated.boxes else f"{way}_{options.threshold}"
+    step, cost = stated.network.step, _COST[stated.network.evaluation]
+    needs = boxes.box_needs(card, scene, threshold, opened, stated.typical_px, cost=cost)
+    return LearnedDetector(
         card=card,
         hash=bundle.hash,
-        network=opened,
-        bands=bands_of(card, scene),
+        kind="box",
+        look=NetworkLook(
+            card=card,
+            network=opened,
+            kind="box",
+            read=partial(decode, card=card, way=way),
+            score_maps=partial(maps_of, card=card),
+            map_px=step,
+        ),
         scaling=scaling_of(card, scene),
-        threshold=options.threshold if is_own else f"{way}_{options.threshold}",
-        find=partial(decode, card=card, way=way),
+        threshold=threshold,
+        own_needs=replace(
+            needs, bytes_per_pixel=bytes_per_pixel(card), map_px=step, least_px=_least_px(card)
+        ),
         own_settings={
             "boxes": way,
-            "step_px": options_of(card).network.step,
+            "step_px": step,
             **({"windows": options.windows} if options.windows else {}),
         },
-        cost=_COST[options_of(card).network.evaluation],
-        bytes_per_pixel=bytes_per_pixel(card),
-        map_px=options_of(card).network.step,
-        least_px=_least_px(card),
-        score_maps=partial(maps_of, card=card),
     )
 
 
@@ -460,7 +453,7 @@ def _of_stride(bundle: Bundle, stride: float) -> Bundle:
     return Bundle(replace(card, options=options, reach_px=reach), bundle.weights)
 
 
-def maps_of(outputs: Sequence[NDArray[np.float32]], card: Card) -> NDArray[np.float32]:
+def maps_of(outputs: Outputs, card: Card) -> NDArray[np.float32]:
     """The maps that boxes are read off, (N, K, h, w); of windows of several sizes the surest."""
     found = np.stack([probability(each, card) for each in outputs[0]])
     for level, coarser in enumerate(outputs[1:], 1):
@@ -517,21 +510,20 @@ def _of_sizes(card: Card, opened: Network, stated: str, scene: Scene) -> tuple[C
         scale *= 1e6
     elif card.unit == "px":
         scale = own
-    grown = scale / (card.gsd or 1.0) * 2 ** (len(sides) - 1)
+    grown = scale / card.unit_per_px * 2 ** (len(sides) - 1)
     return replace(card, gsd=scale, largest=card.largest * max(1.0, grown)), _Sizes(opened, len(sides))
 
 
-def measure_agreement(bundle: Bundle, image: NDArray[np.float32] | None = None) -> dict[str, float]:
+def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
     """How much what is found depends on how a raster is cut; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
-    card = bundle.card
-    if image is None or options_of(card).patches:
+    card, stated = bundle.card, options_of(bundle.card)
+    if image is None or stated.patches:
         return {}
     opened = open_classifier(bundle, "cpu", None)
-    rim = boxes.halo_px(opened, options_of(card).typical_px)
-    return boxes.agreement(opened, card, partial(decode, card=card), image, rim)
+    return boxes.network_agreement(opened, decode, card, image, boxes.halo_px(opened, stated.typical_px))
 
 
 def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card:
@@ -556,16 +548,16 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
             logits.append(scores[0, :, :rows, :columns][:, counts].T)
             answers.append(made["answer"][counts])
     x, y = np.concatenate(logits), np.concatenate(answers).astype(np.int64)
-    return replace(card, options={**card.options, "temperature": _temperature(x, y)})
+    return replace(card, options={**card.options, "temperature": temperature(x, y)})
 
 
-def thresholds(card: Card) -> dict[str, tuple[float, ...]] | None:
+def thresholds(card: Card) -> Thresholds | None:
     """None cuts where every picture has an answer; otherwise validation chooses them."""
     zero = (0.0,) * len(card.classes)
     return {"f1": zero, "count": zero} if options_of(card).patches else None
 
 
-def _temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+def temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
     """What to divide logits (n, K) by so that their softmax is as sure as y (n,) is often right."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -575,3 +567,33 @@ def _temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
 
     found = minimize_scalar(unlikely, bounds=(-2.0, 2.0), method="bounded")
     return round(math.exp(float(found.x)), 4)
+
+
+KIND = NetworkKind(
+    name="sliding_window",
+    purpose=__doc__,
+    options=Options,
+    card_options=card_options,
+    options_of=options_of,
+    build=build,
+    network=window_networks.network,
+    targets=targets,
+    losses=losses,
+    decode=decode,
+    training=TrainingOptions,
+    window=lambda training: training.window,
+    weighted=weighted,
+    typical_px=TYPICAL_PX,
+    window_px=WINDOW_PX,
+    patch_px=PATCH_PX,
+    chip_px=chip_px,
+    kept=("kind", "evaluation", "window", "step", "width"),
+    head=lambda card: options_of(card).head,
+    taught=frozen,
+    alternatives=alternatives,
+    thresholds=thresholds,
+    criterion=boxes.CRITERION,
+    calibrated=calibrated,
+    measure_agreement=measure_agreement,
+    has_score_map=True,
+)

@@ -13,24 +13,25 @@ from inspect import cleandoc
 from typing import Any
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
-from ecodetect.detectors.protocol import Detector, Scene, read_options
+from ecodetect.detectors.learned import Kind, NetworkKind
+from ecodetect.detectors.protocol import Detector, Plain, Scene, read_options
 from ecodetect.errors import UserError
 
-# name -> module as `protocol` describes it; modules are imported when used.
+# name -> `module:what it declares`; modules are imported when used.
 TABLE: dict[str, str] = {
-    "blobs": "ecodetect.detectors.blobs",
-    "faster_rcnn": "ecodetect.detectors.faster_rcnn",
-    "fcos": "ecodetect.detectors.fcos",
-    "heatmap": "ecodetect.detectors.heatmap",
-    "mask_rcnn": "ecodetect.detectors.mask_rcnn",
-    "obia": "ecodetect.detectors.obia",
-    "proposals": "ecodetect.detectors.proposals",
-    "retinanet": "ecodetect.detectors.retinanet",
-    "selective_search": "ecodetect.detectors.selective_search",
-    "sliding_window": "ecodetect.detectors.sliding_window",
-    "ssd": "ecodetect.detectors.ssd",
-    "threshold": "ecodetect.detectors.threshold",
-    "yolo": "ecodetect.detectors.yolo",
+    "blobs": "ecodetect.detectors.blobs:KIND",
+    "faster_rcnn": "ecodetect.detectors.torchvision_boxes:FASTER_RCNN",
+    "fcos": "ecodetect.detectors.torchvision_boxes:FCOS",
+    "heatmap": "ecodetect.detectors.heatmap:KIND",
+    "mask_rcnn": "ecodetect.detectors.mask_rcnn:KIND",
+    "obia": "ecodetect.detectors.obia:KIND",
+    "proposals": "ecodetect.detectors.proposals:KIND",
+    "retinanet": "ecodetect.detectors.torchvision_boxes:RETINANET",
+    "selective_search": "ecodetect.detectors.selective_search:KIND",
+    "sliding_window": "ecodetect.detectors.sliding_window:KIND",
+    "ssd": "ecodetect.detectors.torchvision_boxes:SSD",
+    "threshold": "ecodetect.detectors.threshold:KIND",
+    "yolo": "ecodetect.detectors.yolo:KIND",
 }
 
 
@@ -42,6 +43,42 @@ def known() -> dict[str, str]:
 @cache  # looking through all that is installed takes longer than opening a small raster
 def _installed() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group="ecodetect.detectors")}
+
+
+def declared(name: str) -> Plain | Kind:
+    """What a detector declares.
+
+    Raises UserError for an unknown name, naming the nearest, and for an installed one that declares nothing.
+    """
+    table = known()
+    if name not in table:
+        near = get_close_matches(name, table, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"No detector named '{name}'; {hint}Known: {', '.join(sorted(table))}.")
+    module, _, attribute = table[name].partition(":")
+    found = vars(import_module(module)).get(attribute or "KIND")
+    if not isinstance(found, Plain | Kind):
+        raise UserError(
+            f"The detector '{name}' that is installed as {table[name]} declares no KIND (a Plain, Kind or"
+            " NetworkKind); ask who wrote it."
+        )
+    return found
+
+
+def learned(name: str) -> Kind:
+    """What a detector declares that has to be trained; raises UserError for another."""
+    found = declared(name)
+    if not isinstance(found, Kind):
+        raise UserError(f"'{name}' has nothing to learn; train a detector such as heatmap.")
+    return found
+
+
+def network_kind(name: str) -> NetworkKind:
+    """What a detector declares whose network is trained; raises UserError for another."""
+    found = learned(name)
+    if not isinstance(found, NetworkKind):
+        raise UserError(f"'{name}' trains no network.")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +95,9 @@ class Description:
 
 def describe(name: str) -> Description:
     """What a detector is for and what can be set.  Raises UserError for an unknown name."""
-    module = _module(name)
-    purpose = cleandoc(module.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    documented = cleandoc(module.Options.__doc__ or "")
+    found = declared(name)
+    purpose = cleandoc(found.purpose).split("\n\n")[0].replace("\n", " ")
+    documented = cleandoc(found.options.__doc__ or "")
     meanings = {
         option: meaning
         for names, meaning in re.findall(r"^(\w+(?:, \w+)*) : (.*(?:\n {2,}.*)*)", documented, re.MULTILINE)
@@ -68,7 +105,7 @@ def describe(name: str) -> Description:
     }
     options = {
         field.name: (_typed(field.default), " ".join(meanings.get(field.name, "").split()))
-        for field in fields(module.Options)
+        for field in fields(found.options)
     }
     return Description(purpose, options)
 
@@ -89,9 +126,7 @@ def check_card(card: Card) -> None:
         return
     if not is_learned(card.detector):
         raise BundleError(f"The card of '{card.name}' is damaged ({card.detector} has nothing to learn).")
-    module = _module(card.detector)
-    if hasattr(module, "options_of"):
-        module.options_of(card)
+    learned(card.detector).options_of(card)
 
 
 def unlearned() -> list[str]:
@@ -101,12 +136,12 @@ def unlearned() -> list[str]:
 
 def is_learned(name: str) -> bool:
     """Whether a detector has to be trained, so that it can't be used without a bundle."""
-    return bool(getattr(_module(name), "IS_LEARNED", False))
+    return isinstance(declared(name), Kind)
 
 
 def with_score_map() -> list[str]:
     """Names of the detectors that give a map of scores."""
-    return sorted(name for name in known() if getattr(_module(name), "HAS_SCORE_MAP", False))
+    return sorted(name for name in known() if declared(name).has_score_map)
 
 
 def build(
@@ -125,22 +160,10 @@ def build(
     Raises UserError for an unknown name, naming the nearest, for options it doesn't have, and for a learned
     one without a bundle.
     """
-    module = _module(name)
-    given = read_options(module.Options, options or {}, name)
-    detector: Detector
-    if not is_learned(name):
-        detector = module.build(given, scene)
-    elif bundle is None:
+    found = declared(name)
+    given = read_options(found.options, options or {}, name)
+    if isinstance(found, Plain):
+        return found.build(given, scene)
+    if bundle is None:
         raise UserError(f"{name} has to be trained first: say -m FILE.safetensors, a model trained with it.")
-    else:
-        detector = module.build(given, scene, bundle, device=device, threads=threads)
-    return detector
-
-
-def _module(name: str) -> Any:
-    table = known()
-    if name not in table:
-        near = get_close_matches(name, table, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"No detector named '{name}'; {hint}Known: {', '.join(sorted(table))}.")
-    return import_module(table[name].partition(":")[0])
+    return found.build(given, scene, bundle, device=device, threads=threads)

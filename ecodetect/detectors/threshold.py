@@ -29,7 +29,7 @@ from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.detectors import filtering, intensity, outlines, splitting
 from ecodetect.detectors.intensity import INDICES, Intensity
-from ecodetect.detectors.protocol import Needs, Scene
+from ecodetect.detectors.protocol import Needs, Plain, Scene
 from ecodetect.errors import UserError
 from ecodetect.sizes import Area, Length
 
@@ -340,3 +340,6 @@ def _around(mask: NDArray[np.uint8]) -> tuple[slice, slice] | None:
         slice(max(int(place[0]) - SURROUNDINGS_PX, 0), int(place[-1]) + 1 + SURROUNDINGS_PX) for place in used
     )
     return rows, columns
+
+
+KIND = Plain(purpose=__doc__, options=Options, build=build)

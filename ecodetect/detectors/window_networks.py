@@ -18,12 +18,12 @@ from ecodetect.bundle.file import Bundle, BundleError, Card
 from ecodetect.bundle.scaling import continued
 from ecodetect.detectors import card_reading
 from ecodetect.detectors.card_reading import Count, Within
+from ecodetect.detectors.learned import Head
 from ecodetect.detectors.learners import Learner
 from ecodetect.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from ecodetect.networks.network import TrainableNetwork, Weights
     from ecodetect.runtime.opening import Network
 
 TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
@@ -74,7 +74,7 @@ class CardOptions:
     sized: bool
     patches: bool
     boxes: Literal["regions", "peaks", "windows"]
-    head: Literal["network", "best", "knn", "forest", "svm"] = "network"
+    head: Head = "network"
     smoothing: Annotated[float, Within(0, 1)] = 0.0
     class_weights: Annotated[tuple[Annotated[float, Within(0, 1e6)], ...], Count(0, 10_001)] = ()
     temperature: Annotated[float, Within(1e-3, 1e3)] = 1.0
@@ -94,10 +94,10 @@ def options_of(card: Card) -> CardOptions:
     return found
 
 
-def network(card: Card, weights: Mapping[str, Any] | None = None) -> nn.Module:
+def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
     """The network that a card describes.
 
-    weights : of a backbone; see `networks.build`. None: at random.
+    weights : of a backbone; see `networks.building.build`. None: at random.
     """
     from ecodetect.networks import windows
 
@@ -254,7 +254,7 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
         )
     module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
     torch_network.load(module, bundle.weights, name=card.name)
-    stride = int(getattr(module, "stride", 1))
+    stride = module.stride
     whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
     return class_activation(module.eval(), whole, output, is_whole=options_of(card).patches)
 

@@ -173,7 +173,7 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
                 "meant": (unmeant := models.unmeant(card, scene)) is None,
                 **({} if unmeant is None else {"why": f"The model '{name}' {unmeant}."}),
                 "bands": list(card.bands),
-                "largest_px": card.largest / (card.gsd or 1.0),
+                "largest_px": card.largest_px,
                 "gsd_m": card.gsd_m,
             }
         )

@@ -162,7 +162,7 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
         return f"{works}; that of {source} is unknown: state it with --gsd."
     coarsest = card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
-        coarsest = card.gsd_m / (card.gsd or 1.0) * card.gsd_range[1] * _COARSER
+        coarsest = card.gsd_m / card.unit_per_px * card.gsd_range[1] * _COARSER
     here = math.sqrt(scene.gsd[0] * scene.gsd[1])
     if here < card.gsd_m / FINEST:
         return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
@@ -244,7 +244,7 @@ def _not_meant(card: Card, scene: Scene) -> str | None:
         return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state it with --gsd)"
     low, high = card.gsd_m / _COARSER_UNSTATED, card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
-        low, high = (card.gsd_m / (card.gsd or 1.0) * bound for bound in card.gsd_range)
+        low, high = (card.gsd_m / card.unit_per_px * bound for bound in card.gsd_range)
     here = math.sqrt(scene.gsd[0] * scene.gsd[1])
     if not low / _COARSER <= here <= high * _COARSER:
         return f"is meant for {_length(low)} to {_length(high)} per pixel (the raster has {_length(here)})"

@@ -21,6 +21,7 @@ from ecodetect.bundle.file import read_weights
 from ecodetect.errors import UserError
 from ecodetect.networks.decoding import Decoder, convolution
 from ecodetect.networks.mobilenet_v2 import MobileNetV2
+from ecodetect.networks.network import TrainableNetwork, Weights
 
 VARIABLE = "ECODETECT_WEIGHTS"
 # What the ImageNet weights expect of red, green and blue in 0 to 1: offset and span.
@@ -106,7 +107,7 @@ def from_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _of_backbone(read_weights(path))
 
 
-def _of_backbone(weights: Mapping[str, Any]) -> dict[str, Any]:
+def _of_backbone(weights: Weights) -> dict[str, Any]:
     """The backbone's weights out of a detector's, under the names that they have in a classifier."""
     if not any(key.startswith(_BODY) for key in weights):
         return dict(weights)
@@ -117,7 +118,7 @@ def _of_backbone(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 def encoder(
     name: str,
-    weights: Mapping[str, Any] | None,
+    weights: Weights | None,
     bands: Sequence[str],
     *,
     depth: int = 5,
@@ -158,7 +159,7 @@ def _of_torchvision(name: str) -> nn.Module:
     return model
 
 
-def _load(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
+def _load(model: nn.Module, weights: Weights, name: str) -> None:
     tensors = {key: torch.as_tensor(value) for key, value in weights.items()}
     wanted = model.state_dict()
     # The classifier isn't used; one for other classes does no harm.
@@ -265,7 +266,7 @@ class Encoder(nn.Module):
         return found
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(TrainableNetwork):
     """A backbone and a decoder.
 
     finest : stride of the finest features, 1 or 2; for 1 a convolution of the image itself is added, for
@@ -290,6 +291,12 @@ class EncoderDecoder(nn.Module):
             self.detail = convolution(first.in_channels, width)
             channels = [width, *channels]
         self.decoder = Decoder(channels, out_maps, width=width * finest, finer=finest * up)
+
+    def backbone(self) -> Encoder:
+        return self.encoder
+
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.encoder.stages)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = self.encoder.features(x)

@@ -6,19 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from torch import nn
+from collections.abc import Sequence
 
 from ecodetect.errors import UserError
-
-Weights = Mapping[str, Any]
+from ecodetect.networks.network import Settings, TrainableNetwork, Weights
 
 
 def build(
-    settings: Mapping[str, Any], bands: Sequence[str], out_maps: int, weights: Weights | None = None
-) -> nn.Module:
+    settings: Settings, bands: Sequence[str], out_maps: int, weights: Weights | None = None
+) -> TrainableNetwork:
     """The network that `settings` describe, with weights at random or, of a backbone's encoder, pretrained.
 
     settings : kind ("unet" or the name of a backbone), width (channels at full resolution), depth (the stride

@@ -28,7 +28,9 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from ecodetect.networks.backbones import Encoder
 from ecodetect.networks.background import is_wrong
+from ecodetect.networks.network import Settings, TrainableNetwork, Weights
 from ecodetect.networks.pyramid import build as build_pyramid
 
 LEAST_SCORE = 0.01  # boxes below aren't given
@@ -82,7 +84,7 @@ class _Untouched(nn.Module):
         return result
 
 
-class Detection(nn.Module):
+class Detection(TrainableNetwork):
     """One of torchvision's detection networks.
 
     model : torchvision's, on a `Pyramid`.
@@ -111,12 +113,14 @@ class Detection(nn.Module):
         model.transform = _Untouched()
         self.model = model
         self.limit, self.first_label, self.smallest_px = limit, first_label, smallest_px
-        self.stride: int = model.backbone.stride
+        self.stride = int(model.backbone.stride)
 
-    @property
-    def encoder(self) -> nn.Module:
-        found: nn.Module = self.model.backbone.encoder
+    def backbone(self) -> Encoder:
+        found: Encoder = self.model.backbone.encoder
         return found
+
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.backbone().stages)
 
     def forward(self, images: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
         most = self.most(*images.shape[-2:])
@@ -174,7 +178,7 @@ def _unknown(
     )
 
 
-def _anchors(settings: Mapping[str, Any]) -> AnchorGenerator:
+def _anchors(settings: Settings) -> AnchorGenerator:
     sizes = tuple(tuple(float(size) for size in level) for level in settings["anchors"])
     return AnchorGenerator(sizes, (tuple(map(float, settings["ratios"])),) * len(sizes))
 
@@ -245,9 +249,7 @@ def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
     model.roi_heads.detections_per_img = most
 
 
-def mask_rcnn(
-    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
-) -> Detection:
+def mask_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
     """The same, and a third that draws each outline; see `detectors.mask_rcnn`.
 
     settings : as of `faster_rcnn`.
@@ -260,7 +262,7 @@ def mask_rcnn(
     return made
 
 
-def _pool(settings: Mapping[str, Any], side: int) -> MultiScaleRoIAlign:
+def _pool(settings: Settings, side: int) -> MultiScaleRoIAlign:
     """Features under a box: up to eight strides wide from the finest level, up to 16 from the next."""
     first = int(settings["strides"][0])
     return MultiScaleRoIAlign(
@@ -272,10 +274,8 @@ def _pool(settings: Mapping[str, Any], side: int) -> MultiScaleRoIAlign:
     )
 
 
-def faster_rcnn(
-    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
-) -> Detection:
-    """A first stage that proposes, a second that looks at each proposal; see `detectors.faster_rcnn`.
+def faster_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
+    """A first stage that proposes, a second that looks at each proposal; see `detectors.torchvision_boxes`.
 
     settings : of the pyramid, see `pyramid.build`; anchors, their sizes in pixels for each level; ratios of
         height to width; smallest_px.
@@ -345,10 +345,8 @@ class _FcosHead(FCOSHead):  # type: ignore[misc]
         )
 
 
-def retinanet(
-    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
-) -> Detection:
-    """Each anchor says whether it is an object, most aren't; see `detectors.retinanet`.
+def retinanet(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
+    """Each anchor says whether it is an object, most aren't; see `detectors.torchvision_boxes`.
 
     settings : as of `faster_rcnn`.
     """
@@ -365,10 +363,8 @@ def retinanet(
     return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
 
 
-def fcos(
-    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
-) -> Detection:
-    """Each place says how far the edges of its object are; see `detectors.fcos`.
+def fcos(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
+    """Each place says how far the edges of its object are; see `detectors.torchvision_boxes`.
 
     settings : as of `faster_rcnn`, without anchors.
     """
@@ -413,10 +409,8 @@ class _Ssd(_OneStage, SSD):  # type: ignore[misc]
         return {"bbox_regression": off / total, "classification": error[is_object | worst].sum() / total}
 
 
-def ssd(
-    settings: Mapping[str, Any], bands: Sequence[str], classes: int, weights: Mapping[str, Any] | None
-) -> Detection:
-    """Each anchor says what it is, learned from the worst errors; see `detectors.ssd`.
+def ssd(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
+    """Each anchor says what it is, learned from the worst errors; see `detectors.torchvision_boxes`.
 
     settings : as of `faster_rcnn`.
     """
@@ -433,3 +427,14 @@ def ssd(
         nms_thresh=SAME_IOU,
     )
     return Detection(model, _limit, first_label=1, smallest_px=float(settings["smallest_px"]))
+
+
+Builds = Callable[[Settings, Sequence[str], int, Weights | None], Detection]
+# By the name of their detector.
+NETWORKS: Mapping[str, Builds] = {
+    "faster_rcnn": faster_rcnn,
+    "fcos": fcos,
+    "mask_rcnn": mask_rcnn,
+    "retinanet": retinanet,
+    "ssd": ssd,
+}

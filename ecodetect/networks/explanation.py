@@ -6,22 +6,21 @@ Selvaraju et al. 2017, arXiv:1610.02391. The features are those that the answer 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from ecodetect.networks.windows import Dense, ValidClassifier, Windowed
+from ecodetect.networks.network import TrainableNetwork
+from ecodetect.networks.windows import ValidClassifier, Windowed
 
 # The layer with 12 x 12 cells; they lie 8 to 56 px from the window's edge.
 _VALID_LAYER, _VALID_MARGIN_PX = 3, 8
 
 
 def class_activation(
-    network: nn.Module, image: NDArray[np.float32], output: int, *, is_whole: bool
+    network: TrainableNetwork, image: NDArray[np.float32], output: int, *, is_whole: bool
 ) -> NDArray[np.float32]:
     """How much each pixel's features speak for an output, (S, S), 0 to 1; all 0 where none does.
 
@@ -51,10 +50,8 @@ def class_activation(
     return np.asarray(found / most if most > 0 else found, np.float32)
 
 
-def _last_features(network: nn.Module) -> tuple[nn.Module, int]:
+def _last_features(network: TrainableNetwork) -> tuple[nn.Module, int]:
     """The layer that is looked at, and how far from the image's edge its cells begin, in pixels."""
     if isinstance(network, Windowed) and isinstance(network.classifier, ValidClassifier):
         return network.classifier.body[_VALID_LAYER], _VALID_MARGIN_PX
-    assert isinstance(network, Dense | Windowed)
-    encoder: Any = network.encoder
-    return encoder.stages[-1], 0
+    return network.stages()[-1], 0

@@ -7,14 +7,14 @@ learned from scratch too. Levels coarser than the backbone has are halved on, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ecodetect.networks.backbones import Encoder, encoder
+from ecodetect.networks.network import Settings, Weights
 
 
 def _convolution(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequential:
@@ -60,7 +60,7 @@ class Pyramid(nn.Module):
         return {str(number): each for number, each in enumerate(levels)}
 
 
-def build(settings: Mapping[str, Any], bands: Sequence[str], weights: Mapping[str, Any] | None) -> Pyramid:
+def build(settings: Settings, bands: Sequence[str], weights: Weights | None) -> Pyramid:
     """The pyramid that `settings` describe.
 
     settings : kind (name of a torchvision backbone), strides of the levels, coarsest (stride down to which

@@ -7,13 +7,16 @@ group).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from ecodetect.networks.decoding import Decoder, convolution, stem
+from ecodetect.networks.network import TrainableNetwork
 
 
-class UNet(nn.Module):
+class UNet(TrainableNetwork):
     """Encoder down to a stride of 2**depth, two convolutions a level, and a decoder with one a level.
 
     width : channels at full resolution; doubled with each halving. 16 and depth 3: 0.40 million parameters.
@@ -38,6 +41,9 @@ class UNet(nn.Module):
         self.halve = nn.MaxPool2d(2)
         self.decoder = Decoder(widths, out_maps, width=width, finer=finest * up)
         self.stride = 2**depth
+
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.levels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = [self.levels[0](x)]

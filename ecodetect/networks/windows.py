@@ -14,14 +14,18 @@ cell for each window; the middle of cell (i, j) is the middle of its window. Bey
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ecodetect.errors import UserError
+from ecodetect.networks.network import Settings, TrainableNetwork, Weights
+
+if TYPE_CHECKING:
+    from ecodetect.networks.backbones import Encoder
 
 VALID_PX, VALID_STRIDE = 64, 8  # of `Valid`: its window and the step between its cells
 VALID_STEPS = (2, 4, 8, 16)  # that its map may have: shifted passes, all cells, or every second
@@ -32,8 +36,8 @@ _DROPPED = 0.2  # share of features that aren't seen, while training
 
 
 def build(
-    settings: Mapping[str, Any], bands: Sequence[str], outputs: int, weights: Mapping[str, Any] | None = None
-) -> nn.Module:
+    settings: Settings, bands: Sequence[str], outputs: int, weights: Weights | None = None
+) -> TrainableNetwork:
     """The network that `settings` describe, with weights at random or, of a backbone, pretrained.
 
     settings : kind ("valid" or the name of a backbone), evaluation ("dense" or "windows"), window and step in
@@ -57,7 +61,7 @@ def build(
     return Windowed(Classifier(encoder(kind, weights, bands, is_most=True), outputs), window, step)
 
 
-def build_single(settings: Mapping[str, Any], bands: Sequence[str], outputs: int) -> nn.Module:
+def build_single(settings: Settings, bands: Sequence[str], outputs: int) -> TrainableNetwork:
     """The same network, with the same names of weights, for windows given one by one.
 
     It takes (n, B, S, S). "valid" and "windows" answer (n, K, 1, 1) to windows of their own size. "dense"
@@ -102,7 +106,7 @@ class ValidClassifier(nn.Module):
         return found
 
 
-class Valid(nn.Module):
+class Valid(TrainableNetwork):
     """`ValidClassifier` for all windows of an image at once.
 
     step : from cell to cell, in pixels, one of `VALID_STEPS`.
@@ -158,18 +162,24 @@ def _interleaved(maps: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
     return torch.stack(list(maps), axis + 1).reshape(shape)
 
 
-class Dense(nn.Module):
+class Dense(TrainableNetwork):
     """A backbone's features, averaged over 3 x 3 cells, and what they say.
 
     stride : of the features, and the step between cells.
     """
 
-    def __init__(self, encoder: Any, outputs: int) -> None:
+    def __init__(self, encoder: Encoder, outputs: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.stride = self.step = int(encoder.strides[-1])
+        self.stride = self.step = encoder.strides[-1]
         self.drop = nn.Dropout2d(_DROPPED)
-        self.head = nn.Conv2d(int(encoder.channels[-1]), outputs, 1) if outputs else nn.Identity()
+        self.head = nn.Conv2d(encoder.channels[-1], outputs, 1) if outputs else nn.Identity()
+
+    def backbone(self) -> Encoder:
+        return self.encoder
+
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.encoder.stages)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = functional.avg_pool2d(
@@ -182,18 +192,18 @@ class Dense(nn.Module):
 class Classifier(nn.Module):
     """A backbone, the mean of its features over the window, and what they say: (n, B, S, S) to (n, K)."""
 
-    def __init__(self, encoder: Any, outputs: int) -> None:
+    def __init__(self, encoder: Encoder, outputs: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.drop = nn.Dropout(_DROPPED)
-        self.head = nn.Linear(int(encoder.channels[-1]), outputs) if outputs else nn.Identity()
+        self.head = nn.Linear(encoder.channels[-1], outputs) if outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.head(self.drop(self.encoder.features(x)[-1].mean(dim=(2, 3))))
         return found
 
 
-class Windowed(nn.Module):
+class Windowed(TrainableNetwork):
     """A classifier that sees each window alone.
 
     classifier : (n, B, window, window) to (n, K).
@@ -208,10 +218,12 @@ class Windowed(nn.Module):
         self.window, self.stride, self.step = window, step, step
         self.reach_px = -(-(window + step) // 2)
 
-    @property
-    def encoder(self) -> nn.Module | None:
-        """The classifier's, for what trains it at another rate, or not at all."""
-        return getattr(self.classifier, "encoder", None)
+    def backbone(self) -> Encoder | None:
+        return self.classifier.encoder if isinstance(self.classifier, Classifier) else None
+
+    def stages(self) -> Sequence[nn.Module]:
+        encoder = self.backbone()
+        return () if encoder is None else list(encoder.stages)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         before = (self.window - self.step) // 2

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from ecodetect.networks.backbones import Encoder
+from ecodetect.networks.backbones import encoder as of_torchvision
+from ecodetect.networks.network import Settings, TrainableNetwork, Weights
 
 BINS = 16  # of the distance from a place to each edge of a box, in strides
 # Share of the channels and of the blocks of the largest network of this kind.
@@ -194,7 +198,7 @@ def _begin(branch: nn.Module, value: float) -> None:
     nn.init.constant_(last.bias, value)
 
 
-class Yolo(nn.Module):
+class Yolo(TrainableNetwork):
     """Backbone, neck and two heads.
 
     encoder : gives features of several strides; see `backbones.Encoder`.
@@ -207,7 +211,7 @@ class Yolo(nn.Module):
 
     def __init__(
         self,
-        encoder: Any,
+        encoder: Encoder | Backbone,
         classes: int,
         *,
         strides: Sequence[int],
@@ -225,6 +229,12 @@ class Yolo(nn.Module):
         self.answers = tuple(answers)
         self.stride = strides[-1]
 
+    def backbone(self) -> nn.Module:
+        return self.encoder
+
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.encoder.stages)
+
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = self.encoder.features(x)
         features = self.neck([found[place] for place in self.places])
@@ -239,10 +249,10 @@ class Yolo(nn.Module):
 
 
 def build(
-    settings: Mapping[str, Any],
+    settings: Settings,
     bands: Sequence[str],
     classes: int,
-    weights: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
     *,
     answers: Sequence[Literal["one", "many"]] = ("one", "many"),
 ) -> Yolo:
@@ -256,10 +266,8 @@ def build(
     """
     kind, strides = str(settings["kind"]), [int(stride) for stride in settings["strides"]]
     if kind in SIZES:
-        encoder: nn.Module = Backbone(kind, len(bands), strides[-1])
-        return Yolo(encoder, classes, strides=strides, size=kind, answers=answers)
-    from ecodetect.networks.backbones import encoder as of_torchvision
-
+        own = Backbone(kind, len(bands), strides[-1])
+        return Yolo(own, classes, strides=strides, size=kind, answers=answers)
     encoder = of_torchvision(kind, weights, bands, depth=strides[-1].bit_length() - 1)
     size = str(settings.get("size", "nano"))
     # Twice the width at stride 32 would be a third of all weights, for features that ImageNet has taught.

@@ -1,9 +1,9 @@
 """Opening rasters and reading windows of them: the only importer of rasterio's reading.
 
 A `Raster` knows its grid, its bands by name and which of its pixels are data; `read` gives a Chip of any
-window, at its own or another GSD. What may be opened is decided in `raster_safety`, how it is opened in
-`raster_opening`; what the file says of itself is in `raster_header`, with the names of bands in `bands` and
-the place in `georeference`; blocks never written are in `raster_blocks`; how pixels get another size is in
+window, at its own or another GSD. What may be opened is decided in `safety`, how it is opened in
+`opening`; what the file says of itself is in `header`, with the names of bands in `bands` and
+the place in `georeference`; blocks never written are in `blocks`; how pixels get another size is in
 `resampling`.
 
 Pixels are the numbers stored: scale and offset of a file are not applied. Only palettes become red, green and

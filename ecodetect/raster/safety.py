@@ -2,8 +2,8 @@
 
 GDAL takes a file by its content: a text that calls itself .tif may name any file of the system, or any
 address of the network, as its pixels. So a file is opened by the one driver that its first bytes speak for,
-out of a list of those known to be safe, after what the format could name was looked at (`raster_references`,
-`raster_hdf5`), and the files beside it (`raster_sides`); a VRT is read when it is a plain mosaic of files in
+out of a list of those known to be safe, after what the format could name was looked at (`references`,
+`hdf5`), and the files beside it (`side_files`); a VRT is read when it is a plain mosaic of files in
 its own folder (`vrt_mosaic`). What GDAL would pad with black in silence (a cut PNG or JPEG) is refused.
 Pixels are read in `raster`.
 """

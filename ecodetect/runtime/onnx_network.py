@@ -1,4 +1,4 @@
-"""A network in ONNX behind ONNX Runtime: what `runtime` is for torch, without torch."""
+"""A network in ONNX behind ONNX Runtime: what `torch_network` is for torch, without torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OnnxNetwork:
     session : of ONNX Runtime.
     name : of the model, for messages.
     outputs : names of those that are asked for, in order.
-    device, stride, reach_px : as in `runtime.Network`.
+    device, stride, reach_px : as in `torch_network.Network`.
     graph : what the session runs.
     """
 

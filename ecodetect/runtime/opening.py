@@ -17,14 +17,14 @@ from ecodetect.extras import check_installed
 from ecodetect.runtime.onnx_file import OnnxModel
 
 if TYPE_CHECKING:
-    from torch import nn
+    from ecodetect.networks.network import TrainableNetwork
 
 # Name of an output -> its channels, and its pixels per pixel of the input along an axis (1/8: a stride of 8).
 Outputs = Mapping[str, tuple[int, float]]
 
 
 class Network(Protocol):
-    """A network that only answers; the fields are those of `runtime.Network`."""
+    """A network that only answers; the fields are those of `torch_network.Network`."""
 
     @property
     def device(self) -> str: ...
@@ -45,7 +45,7 @@ class Network(Protocol):
 
 def open_network(
     bundle: Bundle,
-    build: Callable[[], nn.Module],
+    build: Callable[[], TrainableNetwork],
     outputs: Outputs,
     *,
     device: str = "auto",
@@ -55,7 +55,7 @@ def open_network(
 
     build : how torch's module for the bundle's card is made; not called for ONNX.
     outputs : what the network gives, in order; names are those in ONNX.
-    device, threads : see `runtime.open_network`.
+    device, threads : see `torch_network.open_network`.
     Raises UserError for a device that isn't available, BundleError for a network that isn't the card's.
     """
     opened: Any

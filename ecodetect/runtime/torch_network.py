@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from ecodetect.bundle.file import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers, largest_weight
 from ecodetect.errors import UserError
+from ecodetect.networks.network import TrainableNetwork
 
 # A network that looks farther than this is taken for one that looks everywhere.
 _FARTHEST_PX = MOST_REACH_PX // 2
@@ -94,7 +95,7 @@ def _layers_checked(module: nn.Module, name: str) -> Iterator[None]:
 
 def open_network(
     bundle: Bundle,
-    module: nn.Module | Callable[[], nn.Module],
+    module: TrainableNetwork | Callable[[], TrainableNetwork],
     *,
     outputs: Mapping[str, tuple[int, float]] | None = None,
     device: str = "auto",
@@ -113,21 +114,21 @@ def open_network(
     place = choose(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    if not isinstance(module, nn.Module):
+    if not isinstance(module, TrainableNetwork):
         module = _built(module, bundle)
     load(module, bundle.weights, name=bundle.card.name)
     module.eval()
     known = bundle.card.reach_px
     if known is None:
         known = reach(module, len(bundle.card.bands))
-    stride = int(getattr(module, "stride", 1))
+    stride = module.stride
     ready = folded(module).to(place).to(memory_format=torch.channels_last)
     return Network(
         ready, bundle.card.name, place, stride, None if known == "whole image" else known, outputs or {}
     )
 
 
-def _built(build: Callable[[], nn.Module], bundle: Bundle) -> nn.Module:
+def _built(build: Callable[[], TrainableNetwork], bundle: Bundle) -> TrainableNetwork:
     """The module with memory for its weights, after it is known that these are the bundle's."""
     try:
         with torch.device("meta"), _Unfilled():  # shapes only
@@ -235,7 +236,7 @@ def _folded(module: nn.Module) -> nn.Module:
     return traced
 
 
-def reach(module: nn.Module, in_bands: int) -> int | Literal["whole image"]:
+def reach(module: TrainableNetwork, in_bands: int) -> int | Literal["whole image"]:
     """What `Card.reach_px` says of a network: to be found once, for it takes seconds.
 
     `dataclasses.replace(card, reach_px=runtime.reach(network, len(card.bands)))`
@@ -243,23 +244,22 @@ def reach(module: nn.Module, in_bands: int) -> int | Literal["whole image"]:
     A network that compares what it found all over an image says so by `sees_all`, and one that sees windows
     of a known size says how far they reach by `reach_px`; these aren't asked.
     """
-    if getattr(module, "sees_all", False):
+    if module.sees_all:
         return "whole image"
-    stated = getattr(module, "reach_px", None)
-    if stated is not None:
-        return int(stated)
+    if module.reach_px is not None:
+        return module.reach_px
     found = reach_px(module, in_bands)
     return "whole image" if found is None else found
 
 
-def reach_px(module: nn.Module, in_bands: int) -> int | None:
+def reach_px(module: TrainableNetwork, in_bands: int) -> int | None:
     """How far from a pixel an answer depends on others, in input pixels; None: it depends on the whole image.
 
     Found by putting a value that is not a number at one place and looking how far it spreads: whatever the
     weights are, it spreads just as far as the network could look. At each place within a stride, along x and
     along y.
     """
-    stride = int(getattr(module, "stride", 1))
+    stride = module.stride
     twin = copy.deepcopy(module).eval()
     for parent in list(twin.modules()):
         for key, child in list(parent.named_children()):

@@ -14,6 +14,7 @@ from typing import Any
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, Classifier, column_kinds
+from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
 from ecodetect.formats.content import Tally
@@ -326,8 +327,8 @@ def _crs(job: Job) -> dict[str, str]:
 
 def _trained(job: Job) -> dict[str, Any]:
     """Where on this raster the model was trained, in cells of about 1 km: `evaluate` warns of them."""
-    card = getattr(job.work.detector, "card", None)
-    cells = () if card is None else cells_on(card.trained_on, job.grid)
+    detector = job.work.detector
+    cells = cells_on(detector.card.trained_on, job.grid) if isinstance(detector, LearnedDetector) else ()
     return {"trained_here": [list(cell) for cell in cells]} if cells else {}
 
 

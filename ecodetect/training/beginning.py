@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.value_survey import survey
 from ecodetect.bundle.values import remarks, unit_of
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned import Kind, NetworkKind, Wishes
 from ecodetect.detectors.protocol import read_options
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -37,15 +37,14 @@ _LOOKED_AT = 32  # rasters whose values are compared with a model's
 class Beginning:
     """What is to be trained, and on which rasters.
 
-    kind, detector : its name and module.  start : the bundle that it goes on from, if any.
-    wished : the detector's `Training`; None where there is nothing to set.
+    kind : of detector.  start : the bundle that it goes on from, if any.
+    wished : the kind's `training` options; None where there is nothing to set.
     backbone : name of a torchvision network as encoder.
     is_patches : whether the ground is pictures in folders by class.
     is_asked : whether the user named what it goes on from.
     """
 
-    kind: str
-    detector: Any
+    kind: Kind
     start: Bundle | None
     wished: Any
     backbone: str | None
@@ -58,10 +57,10 @@ class Beginning:
 
         gsd : metres per pixel; chosen from the objects' sizes if not given.
         """
-        detector, sources = self.detector, self.gathered.sources
-        typical = getattr(detector, "TYPICAL_PX", TYPICAL_PX)
+        kind, sources = self.kind, self.gathered.sources
+        typical = kind.typical_px or TYPICAL_PX
         if self.is_patches:
-            typical = detector.WINDOW_PX if self.backbone is None else detector.PATCH_PX
+            typical = (kind.window_px if self.backbone is None else kind.patch_px) or TYPICAL_PX
         if self.start is None:
             scaling: Literal["auto", "fixed"] = "fixed" if self.is_patches else "auto"
             made, notes = contract(sources, gsd=gsd, typical_px=typical, scaling=scaling)
@@ -70,14 +69,14 @@ class Beginning:
             said = merged(_said_of_values(self.start.card, sources))
             # Of a start that nobody asked for, other values are no doubt: they are learned anew.
             notes = (*(note for note in said if self.is_asked or note.kind != "doubt"), *chosen)
-        window: Length | None = getattr(self.wished, "window", None)
-        if window is not None:
-            made = _seen_through(window, detector, made, sources)
+        window = kind.window(self.wished)
+        if window is not None and kind.window_px is not None:
+            made = _seen_through(window, kind.window_px, made, sources)
         return made, notes
 
     def dataset(self, made: Contract) -> Dataset:
         """All rasters, seen so."""
-        return Dataset(self.gathered.sources, made, is_shaped=getattr(self.detector, "NEEDS_SHAPES", False))
+        return Dataset(self.gathered.sources, made, is_shaped=self.kind.needs_shapes)
 
     def card_options(self, sizes: Floats, whole: Dataset) -> dict[str, Any]:
         """What the detector chooses for these objects, for the card.
@@ -86,18 +85,15 @@ class Beginning:
         Raises UserError where the detector can't learn from them.
         """
         spaces = np.concatenate([spacing(whole.objects(number).xy) for number in whole.used])
-        asked: dict[str, Any] = {}
-        if self.wished is not None:
-            asked = {"training": self.wished, "patches": self.is_patches}
-        if self.start is not None:
+        network: Mapping[str, Any] = {}
+        if self.start is not None and isinstance(self.kind, NetworkKind):
             # How fine its map must be depends on these objects, not on those it has learned.
-            network = self.start.card.options.get("network", {})
-            kept = getattr(self.detector, "KEPT", ("kind", "width", "depth"))
-            asked["network"] = {key: network[key] for key in kept if key in network}
+            own = self.start.card.options.get("network", {})
+            network = {key: own[key] for key in self.kind.kept if key in own}
         elif self.backbone is not None:
-            asked["network"] = {"kind": self.backbone, "depth": 4}
-        found: dict[str, Any] = self.detector.card_options(sizes, spaces[spaces > 0], asked)
-        return found
+            network = {"kind": self.backbone, "depth": 4}
+        wishes = Wishes(training=self.wished, is_patches=self.is_patches, network=network)
+        return self.kind.card_options(sizes, spaces[spaces > 0], wishes)
 
 
 def begin(
@@ -134,15 +130,14 @@ def begin(
             text = f"Training begins with what '{known}' has learned; -m heatmap begins with nothing."
             say(Note("training-start", text, kind="choice"))
     assert not isinstance(start, OnnxModel)
-    kind = start.card.detector if start is not None else model or "heatmap"
-    detector = _learned(kind)
-    if is_patches and not hasattr(detector, "PATCH_PX"):
+    kind = _learned(start.card.detector if start is not None else model or "heatmap")
+    if is_patches and kind.patch_px is None:
         raise UserError(
-            f"{paths[0]} holds pictures in folders by class, which {kind} can't learn from; train -m"
+            f"{paths[0]} holds pictures in folders by class, which {kind.name} can't learn from; train -m"
             " sliding_window."
         )
-    wished = _wished(detector, kind, settings or {})
-    return Beginning(kind, detector, start, wished, backbone, gathered, is_patches, is_asked)
+    wished = _wished(kind, settings or {})
+    return Beginning(kind, start, wished, backbone, gathered, is_patches, is_asked)
 
 
 def _check_network(start: Bundle | None, backbone: str | None, weights: str | None) -> None:
@@ -214,14 +209,14 @@ def contract_for(
     return found, (*notes, *more)
 
 
-def _seen_through(window: Length, detector: Any, made: Contract, sources: Sequence[Source]) -> Contract:
+def _seen_through(window: Length, window_px: int, made: Contract, sources: Sequence[Source]) -> Contract:
     """The contract with pixels so large that a network's window is as wide as stated."""
     if made.unit == "px":
-        return replace(made, gsd=window.pixels(None, name="window") / detector.WINDOW_PX)
+        return replace(made, gsd=window.pixels(None, name="window") / window_px)
     native = [source.grid.gsd for source in sources if source.grid.gsd is not None]
     per_px = float(np.median([np.sqrt(np.prod(gsd)) for gsd in native]))
     metres = window.value if window.unit == "m" else window.value * per_px
-    return replace(made, gsd=_round(metres / detector.WINDOW_PX))
+    return replace(made, gsd=_round(metres / window_px))
 
 
 def check_classes(training: Statistics, validation: Statistics, split_by: str) -> Note | None:
@@ -245,27 +240,19 @@ def classes_unseen(training: Statistics, validation: Statistics) -> str:
     return f"Validation has annotations of a class that training has none of: {each}" if counts else ""
 
 
-def _is_learned(kind: str) -> bool:
-    return bool(
-        getattr(importlib.import_module(detectors.known()[kind].partition(":")[0]), "IS_LEARNED", False)
-    )
-
-
-def _learned(kind: str) -> Any:
+def _learned(kind: str) -> Kind:
     if kind not in detectors.known():
         raise UserError(f"The bundle's detector is '{kind}', which isn't installed.")
-    if not _is_learned(kind):
-        raise UserError(f"'{kind}' has nothing to learn; train a detector such as heatmap.")
-    return importlib.import_module(detectors.known()[kind].partition(":")[0])
+    return detectors.learned(kind)
 
 
-def _wished(detector: Any, kind: str, settings: Mapping[str, str]) -> Any:
+def _wished(kind: Kind, settings: Mapping[str, str]) -> Any:
     """What a user wants of a detector's training; None for one that has nothing to set."""
-    known = getattr(detector, "Training", None)
-    if known is not None:
-        return read_options(known, settings, kind)
+    if kind.training is not None:
+        return read_options(kind.training, settings, kind.name)
     if settings:
-        raise UserError(f"Training {kind} has nothing to set with --set; got {', '.join(sorted(settings))}.")
+        said = ", ".join(sorted(settings))
+        raise UserError(f"Training {kind.name} has nothing to set with --set; got {said}.")
     return None
 
 

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ecodetect.annotations.sources import Asked, Gathered
 from ecodetect.annotations.splits import Split, split
 from ecodetect.bundle.file import Bundle, BundleError, Card
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.errors import UserError
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes
@@ -32,17 +32,14 @@ _PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown
 class Case:
     """What is to be trained, and on which ground.
 
-    kind, detector : its name and module.  start : the bundle that it goes on from, if any.
-    wished : the detector's `Training`; None where there is nothing to set.
+    kind : of detector.  start : the bundle that it goes on from, if any.
     made : how rasters are seen.  statistics : of the training ground.
     card : as far as it is known before training.
     is_patches : whether the ground is pictures in folders by class.
     """
 
-    kind: str
-    detector: Any
+    kind: Kind
     start: Bundle | None
-    wished: Any
     made: Contract
     gathered: Gathered
     sides: Split
@@ -56,14 +53,16 @@ class Case:
     @property
     def is_taught(self) -> bool:
         """Whether a learner decides, so that no network is trained."""
-        return getattr(self.wished, "head", "network") != "network"
+        return self.kind.head(self.card) != "network"
 
     @property
     def grounds(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
         """The ground of training and of validation, piece by piece."""
         if not self.is_patches:
             return Pieces(self.training), Pieces(self.validation)
-        side = int(self.card.options["network"]["window"])
+        assert isinstance(self.kind, NetworkKind), "only networks learn from pictures by class"
+        side = self.kind.chip_px(self.card)
+        assert side is not None, "a kind with `patch_px` says how wide they are"
         return Patches(self.training, side), Patches(self.validation, side)
 
     def close(self) -> None:
@@ -103,10 +102,9 @@ def begin(
     if unseen is not None:
         say(unseen)
     card = _card(name, begun, made, whole, command)
-    if hasattr(begun.detector, "weighted"):
-        card = begun.detector.weighted(card, statistics.per_class, begun.wished)
+    card = begun.kind.weighted(card, statistics.per_class, begun.wished)
     return Case(
-        begun.kind, begun.detector, begun.start, begun.wished, made, begun.gathered, sides, whole, training,
+        begun.kind, begun.start, made, begun.gathered, sides, whole, training,
         validation, statistics, card, begun.is_patches,
     )  # fmt: skip
 
@@ -116,7 +114,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
     objects = [whole.objects(number) for number in whole.used]
     sizes = np.concatenate([np.sqrt(np.prod(each.size, axis=1)) for each in objects])
     options = begun.card_options(sizes, whole)
-    scale = made.gsd or 1.0
+    scale = made.unit_per_px
     known = sizes[np.isfinite(sizes)]
     widest = 2 * float(known.max()) if len(known) else _PLENTY_PX
     gsds = [float(np.sqrt(np.prod(s.grid.gsd))) for s in begun.gathered.sources if s.grid.gsd is not None]
@@ -129,7 +127,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
         diameters = (_round(float(low)), _round(float(high)))
     return Card(
         name=name,
-        detector=begun.kind,
+        detector=begun.kind.name,
         options=options,
         bands=made.bands,
         scaling=made.scaling,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
-
-from torch import nn
 
 from ecodetect.annotations.sample import Sample
 from ecodetect.annotations.splits import places
 from ecodetect.bundle.file import Bundle
+from ecodetect.detectors.learned import Answer, Kind
+from ecodetect.networks.network import TrainableNetwork
 from ecodetect.runtime import torch_network
 from ecodetect.training.case import Case
 from ecodetect.training.loop import Fitted
 from ecodetect.training.selection import FEW, Found, Judged, choose, counted, judge, parts_of, pooled
 from ecodetect.training.without_network import Chosen
+
+Answers = Callable[[Bundle, Sequence[Sample]], Iterator[Answer]]
 
 _LOOKED_AT = 24  # samples, for one on which cuts can be compared: it should hold individuals
 
@@ -63,14 +64,14 @@ def finished(fitted: Fitted | Chosen, case: Case, criterion: str) -> Bundle:
 
 
 def rejudged(
-    fitted: Fitted, detector: Any, training: Sequence[Sample], validation: Sequence[Sample]
+    fitted: Fitted, answers: Answers, training: Sequence[Sample], validation: Sequence[Sample]
 ) -> Fitted:
     """Rates and thresholds of what a scan finds, where that isn't what is read off the network's output."""
     done = fitted.bundle
     classes = len(done.card.classes)
 
     def judged(samples: Sequence[Sample]) -> Judged:
-        found = (Found(*each) for each in detector.answers(done, samples))
+        found = (Found(*each[:3]) for each in answers(done, samples))
         pairs, parts = zip(found, samples, strict=True), parts_of(len(samples))
         return pooled((judge(each, sample, 0.0, classes, parts) for each, sample in pairs), classes)
 
@@ -90,17 +91,18 @@ def rejudged(
 
 def completed(
     done: Bundle,
-    detector: Any,
-    network: nn.Module | None,
+    kind: Kind,
+    network: TrainableNetwork | None,
     training: Sequence[Sample],
     validation: Sequence[Sample],
 ) -> Bundle:
     """The bundle with what the detector itself reads off annotated ground, if it does, and its locality."""
-    done = _calibrated(done, detector, training, validation)
-    if hasattr(detector, "measured"):
-        told = detector.measured(done, validation if len(validation) else training)
+    if kind.calibrated is not None:
+        done = Bundle(kind.calibrated(done, training, validation), done.weights)
+    if kind.measured is not None:
+        told = kind.measured(done, validation if len(validation) else training)
         done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
-    return _measured(done, detector, network, _fullest(chain(validation, training)))
+    return _measured(done, kind, network, _fullest(chain(validation, training)))
 
 
 def _fullest(samples: Iterable[Sample]) -> Sample | None:
@@ -108,17 +110,7 @@ def _fullest(samples: Iterable[Sample]) -> Sample | None:
     return max(islice(samples, _LOOKED_AT), key=lambda sample: len(sample.objects), default=None)
 
 
-def _calibrated(
-    done: Bundle, detector: Any, training: Iterable[Sample], validation: Iterable[Sample]
-) -> Bundle:
-    """The bundle with what a detector reads off annotated ground, if it does."""
-    calibrated = getattr(detector, "calibrated", None)
-    if calibrated is None:
-        return done
-    return Bundle(calibrated(done, training, validation), done.weights)
-
-
-def _measured(done: Bundle, detector: Any, network: nn.Module | None, sample: Sample | None) -> Bundle:
+def _measured(done: Bundle, kind: Kind, network: TrainableNetwork | None, sample: Sample | None) -> Bundle:
     """The bundle with what tests of locality say, on a sample of the ground.
 
     network : None: without one, what is found may depend on all of an image.
@@ -126,11 +118,9 @@ def _measured(done: Bundle, detector: Any, network: nn.Module | None, sample: Sa
     card = replace(done.card, reach_px="whole image")
     if network is not None:
         card = replace(done.card, reach_px=torch_network.reach(network.cpu(), len(done.card.bands)))
-    measure = getattr(detector, "measure_agreement", None)
-    if measure is not None:
-        image = None if sample is None else sample.image
-        card = replace(card, agreement=measure(Bundle(card, done.weights), image))
-    return Bundle(card, done.weights)
+    image = None if sample is None else sample.image
+    agreement = kind.measure_agreement(Bundle(card, done.weights), image)
+    return Bundle(replace(card, agreement=agreement), done.weights)
 
 
 def _figure(value: float) -> float | None:

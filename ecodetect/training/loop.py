@@ -1,9 +1,10 @@
 """The one training loop, for all detectors: plain PyTorch, and everything about it is a function of the seed.
 
-A detector gives network, targets, losses and decoding (`Learned`), the data give random chips and validation
-ground (`Data`), a `Plan` says how much of what (`planning` makes one from the data). What a step sees depends
-on the seed and the step only, never on workers or interruptions, so resuming from the last checkpoint leads
-to the same weights. Kept is an average of the weights over the last steps, at its best validation.
+A detector gives network, targets, losses and decoding (its `NetworkKind`), the data give random chips and
+validation ground (`Data`), a `Plan` says how much of what (`planning` makes one from the data). What a step
+sees depends on the seed and the step only, never on workers or interruptions, so resuming from the last
+checkpoint leads to the same weights. Kept is an average of the weights over the last steps, at its best
+validation.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from ecodetect.annotations.sample import Sample
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.scaling import continued
+from ecodetect.detectors.learned import Arrays, NetworkKind
 from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
+from ecodetect.networks.network import TrainableNetwork
 from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
 from ecodetect.training.selection import Counted, Found, Judged
-
-Arrays = dict[str, NDArray[np.float32]]
 
 LOOKED_AT = 64  # training chips that are judged for comparison with validation
 LIGHT_FROM = 24  # training chips from which black and white are taken
@@ -49,26 +50,6 @@ _MINED_AT = (0.4, 0.7)  # of the training: by then false detections are few and 
 
 class TrainingError(UserError):
     """Training can't go on; the message says what is kept."""
-
-
-class Learned(Protocol):
-    """What training needs of a detector's module."""
-
-    def network(self, card: Card) -> nn.Module: ...
-
-    def targets(self, sample: Sample, card: Card) -> Arrays:
-        """What the network should answer to a sample, with what the loss needs to know of its pixels."""
-        ...
-
-    def losses(self, outputs: Any, targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]: ...
-
-    def decode(self, outputs: Sequence[NDArray[np.float32]], card: Card) -> Sequence[Any]:
-        """For each image (points (n, 2) or boxes (n, 4), score, label, …)."""
-        ...
-
-    # alternatives(card) -> name -> card, where there are several ways to read the outputs: the one with the
-    # highest mean average precision on validation becomes the model's.
-    # thresholds(card) -> purpose -> one per class, where they aren't chosen on validation; None: they are.
 
 
 class Data(Protocol):
@@ -94,7 +75,7 @@ class Plan:
     every : steps from one validation to the next: an epoch.
     rim_px : along a chip's border, where individuals are cut and nothing is learned.
     rate : highest learning rate (AdamW), reached after the warm-up, falling to 1 % of it as a cosine.
-    slower : factor on the rate of pretrained layers (those of `network.encoder`).
+    slower : factor on the rate of pretrained layers (those of `network.backbone()`).
     frozen : stages of the encoder that aren't changed, from the first.
     decay : weight decay.
     within_px : how far from its truth a detection of validation may lie.
@@ -179,8 +160,8 @@ class Fitted:
 
 
 def fit(
-    detector: Learned,
-    network: nn.Module,
+    kind: NetworkKind,
+    network: TrainableNetwork,
     card: Card,
     data: Data,
     plan: Plan,
@@ -195,9 +176,9 @@ def fit(
 
     Parameters
     ----------
-    detector : module
-        Of the detector; see `Learned`.
-    network : torch.nn.Module
+    kind : NetworkKind
+        Of the detector.
+    network : TrainableNetwork
         With the weights to begin with.
     card : Card
         What the network is to be: its options, bands, classes, fill value.
@@ -227,7 +208,7 @@ def fit(
             f"A step has {plan.batch} chips, too few for {processes.count} processes; start fewer."
         )
     with _deterministic(processes.device, plan.seed):
-        return _Training(detector, network, card, data, plan, folder, processes, key).run(resume, progress)
+        return _Training(kind, network, card, data, plan, folder, processes, key).run(resume, progress)
 
 
 @contextlib.contextmanager
@@ -247,8 +228,8 @@ class _Training:
 
     def __init__(
         self,
-        detector: Learned,
-        network: nn.Module,
+        kind: NetworkKind,
+        network: TrainableNetwork,
         card: Card,
         data: Data,
         plan: Plan,
@@ -256,13 +237,13 @@ class _Training:
         processes: Processes,
         key: str,
     ) -> None:
-        self.detector, self.card, self.data, self.plan = detector, card, data, plan
+        self.kind, self.card, self.data, self.plan = kind, card, data, plan
         self.folder, self.processes, self.device = folder, processes, torch.device(processes.device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: TrainableNetwork = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(self.network, plan.frozen)
         self.together = processes.joined(self.network)
         # One that chooses by the truth what it learns from (proposals) gives losses instead of outputs.
-        self.takes_targets = bool(getattr(self.network, "takes_targets", False))
+        self.takes_targets = network.takes_targets
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(network, plan), lr=plan.rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -286,8 +267,7 @@ class _Training:
         while self.step < plan.steps and not stopped:
             loss = self._epoch(min(self.step + plan.every, plan.steps), progress)
             judged = self._validate()
-            thresholds = getattr(self.detector, "thresholds", lambda card: None)(self.card)
-            thresholds = thresholds or selection.choose(judged, otherwise=0.5)
+            thresholds = self.kind.thresholds(self.card) or selection.choose(judged, otherwise=0.5)
             now = Epoch(
                 self.step,
                 loss,
@@ -347,7 +327,7 @@ class _Training:
             group["lr"] = rate * self._factor_at(self.step)
         with _mixed(self.device, self.network):
             outputs = self.together(images, targets) if self.takes_targets else self.together(images)
-        losses = self.detector.losses(_float(outputs), targets, self.card)
+        losses = self.kind.losses(_float(outputs), targets, self.card)
         loss = torch.stack(list(losses.values())).sum()
         value = self.processes.mean(float(loss.detach()))  # of all, so that all stop at the same
         if not math.isfinite(value):
@@ -396,7 +376,7 @@ class _Training:
             varied = mosaic([self._varied(rng) for _ in range(4)], rng)
         else:
             varied = self._varied(rng)
-        return varied.image, self.detector.targets(self._rimmed(varied), self.card)
+        return varied.image, self.kind.targets(self._rimmed(varied), self.card)
 
     def _varied(self, rng: np.random.Generator) -> Sample:
         """A random variant of a random chip."""
@@ -433,8 +413,7 @@ class _Training:
                 self.waited += time.monotonic() - began
                 images = torch.from_numpy(np.stack([image for image, _ in parts]))
                 targets = {
-                    name: torch.from_numpy(_stacked([each[name] for _, each in parts]))
-                    for name in parts[0][1]
+                    name: torch.from_numpy(stacked([each[name] for _, each in parts])) for name in parts[0][1]
                 }
                 yield (
                     images.to(self.device, memory_format=torch.channels_last, non_blocking=True),
@@ -475,21 +454,20 @@ class _Training:
             parts = [self._judge(network, samples[index], cut) for index in mine]
         return selection.pooled(self.processes.gathered(parts), len(self.card.classes))
 
-    def _judge(self, network: nn.Module, sample: Sample, parts: int = 1) -> Judged:
+    def _judge(self, network: TrainableNetwork, sample: Sample, parts: int = 1) -> Judged:
         found = self._found(network, sample)
         return selection.judge(found, sample, self.plan.within_px, len(self.card.classes), parts)
 
     @torch.inference_mode()
-    def _found(self, network: nn.Module, sample: Sample) -> Found:
+    def _found(self, network: TrainableNetwork, sample: Sample) -> Found:
         """What the network finds on a sample of any size."""
-        stride = int(getattr(network, "stride", 32))
         _, height, width = sample.image.shape
-        image = continued(sample.image, stride, self.card.fill)
+        image = continued(sample.image, network.stride, self.card.fill)
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]
-        geometry, score, label, *_ = self.detector.decode(maps, self.card)[0]
-        found = Found(geometry, np.asarray(score, np.float64), label)
+        answer = self.kind.decode(maps, self.card)[0]
+        found = Found(answer.geometry, np.asarray(answer.score, np.float64), answer.label)
         inside = ((found.xy >= 0) & (found.xy < (width, height))).all(axis=1)
         return Found(found.geometry[inside], found.score[inside], found.label[inside])
 
@@ -528,7 +506,7 @@ class _Training:
         for name, value in self.average.items():
             value.copy_(weights[name])
         judged, seen, thresholds = self._weighed()
-        is_chosen = getattr(self.detector, "thresholds", lambda card: None)(self.card) is None
+        is_chosen = self.kind.thresholds(self.card) is None
         counted = selection.counted(judged, thresholds["count"]) if is_chosen else None
         best = Bundle(replace(self.card, thresholds=thresholds), best.weights)
         self.processes.wait()  # until all have read the file
@@ -552,7 +530,7 @@ class _Training:
         mean average precision becomes the card's: it says more of how many are found than F1 at one
         threshold. Thresholds of the others are kept under their names.
         """
-        known = getattr(self.detector, "alternatives", lambda card: {"": card})(self.card)
+        known = self.kind.alternatives(self.card)
         ways: dict[str, tuple[float, Judged, Judged, dict[str, tuple[float, ...]]]] = {}
         for name, card in known.items():
             self.card = card
@@ -565,8 +543,7 @@ class _Training:
             # there is. The card says how many were for validation.
             few = judged.n_truths.sum() < selection.FEW
             told = selection.pooled([judged, seen], len(card.classes)) if few else judged
-            thresholds = getattr(self.detector, "thresholds", lambda card: None)(card)
-            thresholds = thresholds or selection.choose(told, otherwise=0.5)
+            thresholds = self.kind.thresholds(card) or selection.choose(told, otherwise=0.5)
             ways[name] = (told.mean_ap(), judged, seen, thresholds)
         best = max(ways, key=lambda name: ways[name][0])
         self.card = known[best]
@@ -603,10 +580,10 @@ def epoch_of(step: float, every: int) -> int:
 # -- the network -------------------------------------------------------------------------------------------
 
 
-def _groups(network: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+def _groups(network: TrainableNetwork, plan: Plan) -> list[dict[str, Any]]:
     """Parameters by learning rate and decay: pretrained ones are slower, shifts and norms don't decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    encoder = getattr(network, "encoder", None)
+    encoder = network.backbone()
     pretrained = {id(each) for each in encoder.parameters()} if encoder is not None else set()
     for each in network.parameters():
         groups.setdefault((id(each) in pretrained, each.ndim > 1), []).append(each)
@@ -620,23 +597,16 @@ def _groups(network: nn.Module, plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def stages(network: nn.Module) -> Sequence[nn.Module]:
-    """The stages of a network's encoder, from the image on."""
-    encoder = getattr(network, "encoder", None)
-    found = getattr(encoder, "stages", None) if encoder is not None else getattr(network, "levels", None)
-    return list(found) if found is not None else []
-
-
-def _freeze(network: nn.Module, count: int) -> None:
+def _freeze(network: TrainableNetwork, count: int) -> None:
     """Keep the first stages as they are, with the statistics of their normalisation."""
-    for stage in stages(network)[:count]:
+    for stage in network.stages()[:count]:
         stage.eval()
         for each in stage.parameters():
             each.requires_grad_(False)
 
 
 @contextlib.contextmanager
-def _borrowed(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+def _borrowed(network: TrainableNetwork, weights: Mapping[str, Tensor]) -> Iterator[TrainableNetwork]:
     """The network with other weights, to look with; its own come back."""
     own = {name: value.detach().clone() for name, value in network.state_dict().items()}
     network.load_state_dict(dict(weights))
@@ -648,18 +618,17 @@ def _borrowed(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.
         network.train()
 
 
-def _mixed(device: torch.device, network: nn.Module) -> contextlib.AbstractContextManager[Any]:
+def _mixed(device: torch.device, network: TrainableNetwork) -> contextlib.AbstractContextManager[Any]:
     """16-bit floats where they help: on a GPU that has bfloat16, which needs no scaling of the loss.
 
     Not for a network that works out places itself: 300.5 px is 300 or 302 in bfloat16.
     """
-    is_exact = bool(getattr(network, "works_out_places", False))
-    if device.type == "cuda" and torch.cuda.is_bf16_supported() and not is_exact:
+    if device.type == "cuda" and torch.cuda.is_bf16_supported() and not network.works_out_places:
         return torch.autocast("cuda", torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def _stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Arrays of a batch in one; those with fewer rows (of boxes) than others end with rows of NaN."""
     rows = max(len(each) for each in arrays)
     if all(len(each) == rows for each in arrays):

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import shapely
 import torch
-from torch import nn
 
 from ecodetect.annotations.class_folders import DrawnPatches
 from ecodetect.annotations.dataset import Contract, Statistics
@@ -26,7 +25,9 @@ from ecodetect.annotations.sources import Asked, Source
 from ecodetect.annotations.splits import Split
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
+from ecodetect.detectors.learned import NetworkKind
 from ecodetect.errors import Interrupted, UserError
+from ecodetect.networks.network import TrainableNetwork
 from ecodetect.notes import Note
 from ecodetect.pictures.files import replaceable
 from ecodetect.sizes import Length
@@ -40,7 +41,7 @@ from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.case import Case, begin, check_card
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
-from ecodetect.training.loop import Fitted, Plan, Progress, fit, stages
+from ecodetect.training.loop import Fitted, Plan, Progress, fit
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.processes import joined
 from ecodetect.wording import counted
@@ -126,7 +127,7 @@ def train(
     augmentations : Augmentations, optional
         Other than the default.
     settings : mapping, optional
-        Of the detector's training, as name -> text; see its `Training`.
+        Of the detector's training, as name -> text; see its `Kind.training`.
     command : str
         What the card gives as the command.
     say, progress : callable, optional
@@ -159,14 +160,16 @@ def train(
         paths, target.stem, model, asked, backbone, weights, split_by, seed, gsd, settings, command, tell
     )
     torch.manual_seed(seed)
+    kind = case.kind
     if case.is_taught:
         given = {"--freeze": freeze, "--epochs": epochs, "--within": within, "--resume": resume}
         done, verdict = _taught(case, backbone, weights, seed, given, tell)
         bundle.write(target, done, replace=overwrite)
         return Trained(target, None, done, None, verdict, tuple(notes))
+    assert isinstance(kind, NetworkKind), "a kind without a network teaches a learner"
     check_card(case.card)
-    network = _network(case.detector, case.card, case.start, backbone, weights, tell)
-    plan = _planned(case, network, weights_are_learned(backbone, weights), epochs, freeze, within)
+    network = _network(kind, case.card, case.start, backbone, weights, tell)
+    plan = _planned(case, kind, network, weights_are_learned(backbone, weights), epochs, freeze, within)
     plan = replace(plan, seed=seed, workers=workers or min(4, os.cpu_count() or 1))
     if augmentations is not None:
         plan = replace(plan, augmentations=augmentations)
@@ -174,7 +177,7 @@ def train(
     processes = joined(_device(device))
     with _resumable(folder):
         fitted = fit(
-            case.detector,
+            kind,
             network,
             case.card,
             _drawn(case, plan),
@@ -186,12 +189,12 @@ def train(
             progress=progress,
         )
         grounds = case.grounds
-        if hasattr(case.detector, "answers"):
-            fitted = rejudged(fitted, case.detector, *grounds)
+        if kind.answers is not None:
+            fitted = rejudged(fitted, kind.answers, *grounds)
         unit = case.made.unit if case.made.gsd is not None else "px"
-        near = f"distance ≤ {plan.within_px * (case.made.gsd or 1.0):.3g} {unit}, one to one"
-        criterion = getattr(case.detector, "CRITERION", near) if case.statistics.sized else near
-        done = completed(finished(fitted, case, criterion), case.detector, network, *grounds)
+        near = f"distance ≤ {plan.within_px * case.made.unit_per_px:.3g} {unit}, one to one"
+        criterion = (kind.criterion or near) if case.statistics.sized else near
+        done = completed(finished(fitted, case, criterion), kind, network, *grounds)
         case.close()
         if processes.leads:
             report.draw_curves(fitted.history, curves, title=target.stem)
@@ -213,40 +216,45 @@ def _taught(
 
     given : options that only a network that is trained can be told, and what was said.
     """
-    taught: Any = case.detector
-    if hasattr(case.detector, "frozen"):
-        found = _network(case.detector, case.card, case.start, backbone, weights, say).state_dict()
-        taught = case.detector.frozen(case.card, {name: each.numpy() for name, each in found.items()})
+    kind, card, weights_of = case.kind, case.card, {}
+    if isinstance(kind, NetworkKind):
+        found = _network(kind, card, case.start, backbone, weights, say).state_dict()
+        weights_of = {name: each.numpy() for name, each in found.items()}
     else:
         given = {**given, "--backbone": backbone, "--weights": weights}
-    _check_taught(case.kind, case.start, given)
-    check_card(case.card)
+    assert kind.taught is not None, "a card's head is a learner only where the kind teaches one"
+    taught = kind.taught(card, weights_of)
+    _check_taught(kind.name, case.start, given)
+    check_card(card)
     grounds = case.grounds
-    chosen = without_network.learn(taught, *grounds, case.card, seed, say)
-    done = finished(chosen, case, case.detector.CRITERION)
-    done = completed(done, case.detector, None, *grounds)
+    most = None if case.is_patches else without_network.MOST_PIECES
+    chosen = without_network.learn(kind, taught, *grounds, card, seed, say, most_pieces=most)
+    done = finished(chosen, case, kind.criterion or "")
+    done = completed(done, kind, None, *grounds)
     case.close()
     return done, without_network.verdict(chosen, case.sides.method)
 
 
 def _planned(
     case: Case,
-    network: nn.Module,
+    kind: NetworkKind,
+    network: TrainableNetwork,
     from_weights: bool,
     epochs: int | None,
     freeze: int | Literal["all"],
     within: Length | None,
 ) -> Plan:
     """The plan for the case, with what a user has stated."""
-    frozen = len(stages(network)) if freeze == "all" else freeze
-    if frozen > len(stages(network)):
-        raise UserError(f"--freeze is {freeze}, but the encoder has {len(stages(network))} stages.")
-    side = getattr(case.detector, "chip_px", lambda card: None)(case.card)
+    stages = len(network.stages())
+    frozen = stages if freeze == "all" else freeze
+    if frozen > stages:
+        raise UserError(f"--freeze is {freeze}, but the encoder has {stages} stages.")
+    side = kind.chip_px(case.card)
     plan = plan_for(case.statistics, case.card, case.start is not None, from_weights, epochs, side)
     if within is not None:
-        own_px = 1.0 if case.made.unit == "m" else case.made.gsd or 1.0
+        own_px = 1.0 if case.made.unit == "m" else case.made.unit_per_px
         plan = replace(plan, within_px=within.pixels(_square(case.made), name="--within") / own_px)
-    usual = Augmentations(**getattr(case.detector, "AUGMENTATIONS", {}))
+    usual = Augmentations(**kind.augmentations)
     return replace(plan, frozen=frozen, augmentations=usual)
 
 
@@ -304,35 +312,32 @@ def _device(asked: str) -> str:
 
 
 def _network(
-    detector: Any,
+    kind: NetworkKind,
     card: Card,
     start: Bundle | None,
     backbone: str | None,
     weights: str | None,
     say: Callable[[Note], None],
-) -> nn.Module:
+) -> TrainableNetwork:
     if start is not None:
-        network: nn.Module = detector.network(card)
+        network = kind.network(card, None)
         for note in adapted(network, start, card):
             say(note)
         return network
-    if backbone is None:
-        scratch: nn.Module = detector.network(card)
-        return scratch
+    if backbone is None or weights == "none":
+        return kind.network(card, None)
     from ecodetect.networks import backbones
 
-    found: Mapping[str, Any] | None = None
     if weights in (None, "imagenet"):
-        found = backbones.pretrained(backbone)
-    elif weights == "coco":
-        found = backbones.pretrained(backbone, "coco")
-    elif weights != "none":
-        found = backbones.from_file(str(weights))
-    built: nn.Module = detector.network(card, found)
-    return built
+        return kind.network(card, backbones.pretrained(backbone))
+    if weights == "coco":
+        return kind.network(card, backbones.pretrained(backbone, "coco"))
+    return kind.network(card, backbones.from_file(str(weights)))
 
 
-def _described(statistics: Statistics, sides: Split, network: nn.Module, plan: Plan, made: Contract) -> str:
+def _described(
+    statistics: Statistics, sides: Split, network: TrainableNetwork, plan: Plan, made: Contract
+) -> str:
     weights = sum(each.numel() for each in network.parameters())
     gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None and made.unit != "px" else ""
     return (

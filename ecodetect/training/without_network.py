@@ -1,17 +1,17 @@
 """Training of a detector that has no network: examples are gathered once, learners compared, one is kept.
 
-The detector looks at an image and makes rows of numbers of it (`Classical`); here learners are fitted to
-them. Which one is kept, and with which thresholds, validation says as for any other detector. Learners know
-by heart what they were shown, so what is said of training ground is cross-validated: ground is cut into
+The detector looks at an image and makes rows of numbers of it (`learned.Classical`); here learners are fitted
+to them. Which one is kept, and with which thresholds, validation says as for any other detector. Learners
+know by heart what they were shown, so what is said of training ground is cross-validated: ground is cut into
 blocks, and each block is answered by a learner that hasn't seen it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import shapely
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ecodetect.annotations.sample import Sample
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.detectors import learners
-from ecodetect.detectors.learners import Kind, Learner
+from ecodetect.detectors.learned import Classical, Kind, Looked
+from ecodetect.detectors.learners import Learner
 from ecodetect.metrics import Rates
 from ecodetect.notes import Note
 from ecodetect.training import selection
@@ -29,31 +30,9 @@ from ecodetect.training.selection import Counted, Found, Judged
 _FOLDS = 4  # of training ground
 _BLOCK = 4.0  # side of a block of ground, in usual objects
 _MOST = 6000  # examples learned from, of all classes; a support vector machine takes their square
-_MOST_PIECES = 150  # of ground, on each side: bounds memory at some 600 MB
+MOST_PIECES = 150  # of ground, on each side: bounds memory at some 600 MB
 
 _SAID = {"knn": "nearest neighbours", "forest": "a random forest", "svm": "a support vector machine"}
-
-
-class Classical(Protocol):
-    """What training needs of the module of a detector without a network."""
-
-    def looked_at(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Any:
-        """What is worth keeping of an image; `features` (n, C) of it are classified."""
-        ...
-
-    def examples(self, sample: Sample, look: Any, card: Card) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The class of each row, the number of classes for background, or -1; and its place (n, 2)."""
-        ...
-
-    def decode(self, look: Any, probability: NDArray[np.float64], card: Card) -> Any:
-        """Polygons (m,), score, label."""
-        ...
-
-    def alternatives(self, card: Card) -> Mapping[str, Card]:
-        """The card with each way to make objects of answers."""
-        ...
-
-    def bundled(self, card: Card, learner: Learner) -> Bundle: ...
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -67,7 +46,7 @@ class Chosen:
     """
 
     bundle: Bundle
-    kind: Kind
+    kind: learners.Kind
     validation: Rates
     ap: float
     counted: Counted | None
@@ -83,31 +62,39 @@ class _Piece:
     """
 
     sample: Sample
-    look: Any
+    look: Looked
     label: NDArray[np.int64]
     fold: NDArray[np.int64]
 
 
 def learn(
-    detector: Classical,
+    kind_of: Kind,
+    taught: Classical,
     training: Sequence[Sample],
     validation: Sequence[Sample],
     card: Card,
     seed: int,
     say: Callable[[Note], None],
+    *,
+    most_pieces: int | None = MOST_PIECES,
 ) -> Chosen:
     """Fit learners, and keep the one with the highest average precision.
 
-    The card's `head` names one kind, or "best": all are compared.
+    The card's head names one kind of learner, or "best": all are compared.
+
+    taught : how images become rows of features, and rows objects.
+    most_pieces : of ground, on each side, that are looked at; None: all.
     Raises UserError where there is nothing to tell apart, or scikit-learn isn't installed.
     """
-    kinds = [kind for kind in learners.KINDS if card.options["head"] in ("best", kind)]
+    head = kind_of.head(card)
+    kinds = [kind for kind in learners.KINDS if head in ("best", kind)]
     for kind in kinds:
         learners.check_installed(kind)
     rng = np.random.default_rng(seed)
-    shown = _pieces(detector, training, card, rng, say)
-    unseen = _pieces(detector, validation, card, rng, say)
-    best: tuple[float, Kind, Learner, Card, Judged, Judged] | None = None
+    side = _BLOCK * kind_of.options_of(card).typical_px
+    shown = _pieces(taught, training, card, side, most_pieces, rng, say)
+    unseen = _pieces(taught, validation, card, side, most_pieces, rng, say)
+    best: tuple[float, learners.Kind, Learner, Card, Judged, Judged] | None = None
     reached = dict.fromkeys(kinds, 0.0)
     background = len(card.classes)
     features, label, fold = _examples(shown, rng, background + 1)
@@ -116,21 +103,21 @@ def learn(
         parts = [_without(kind, features, label, fold, one, background + 1, seed) for one in range(_FOLDS)]
         answers = [_crossed(piece, parts, whole) for piece in shown]
         others = [whole.probability(piece.look.features) for piece in unseen]
-        for way in detector.alternatives(card).values():
-            crossed = _judged(detector, shown, answers, way)
-            judged = _judged(detector, unseen, others, way)
+        for way in kind_of.alternatives(card).values():
+            crossed = _judged(taught, shown, answers, way)
+            judged = _judged(taught, unseen, others, way)
             score = _told(judged, crossed, background).mean_ap()
             reached[kind] = max(reached[kind], score)
             if best is None or score > best[0]:
                 best = (score, kind, whole, way, judged, crossed)
     assert best is not None, "there are kinds of learners"
     _, kind, learner, card, judged, crossed = best
-    fixed = getattr(detector, "thresholds", lambda card: None)(card)
+    fixed = kind_of.thresholds(card)
     thresholds = fixed or selection.choose(_told(judged, crossed, background), otherwise=0.5)
     each = ", ".join(f"{_SAID[one]} {score:.3f}" for one, score in reached.items())
     say(Note("learner-chosen", f"Average precision by which the learner is chosen: {each}."))
     versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
-    made = detector.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
+    made = taught.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
     cut = thresholds["f1"]
     counted = None if fixed else selection.counted(judged, thresholds["count"])
     return Chosen(made, kind, judged.rates(cut), judged.ap().coco, counted, crossed.rates(cut))
@@ -152,24 +139,28 @@ def verdict(chosen: Chosen, method: str) -> str:
 
 
 def _pieces(
-    detector: Classical,
+    taught: Classical,
     cut: Sequence[Sample],
     card: Card,
+    side: float,
+    most: int | None,
     rng: np.random.Generator,
     say: Callable[[Note], None],
 ) -> list[_Piece]:
-    """All pieces of a side; of very many large ones some, drawn by chance."""
+    """All pieces of a side, or of more than `most` some, drawn by chance.
+
+    side : of a block of ground, in pixels.
+    """
     chosen = np.arange(len(cut))
-    if len(cut) > _MOST_PIECES and not card.options.get("patches", False):
-        chosen = np.sort(rng.choice(len(cut), _MOST_PIECES, replace=False))
-        text = f"Of {len(cut):,} pieces of ground {_MOST_PIECES} are looked at, drawn by chance."
+    if most is not None and len(cut) > most:
+        chosen = np.sort(rng.choice(len(cut), most, replace=False))
+        text = f"Of {len(cut):,} pieces of ground {most} are looked at, drawn by chance."
         say(Note("pieces-drawn", text, kind="choice"))
     found = []
-    side = _BLOCK * float(card.options["typical_px"])
     for number in chosen.tolist():
         sample = cut[number]
-        look = detector.looked_at(sample.image, sample.valid, card)
-        label, xy = detector.examples(sample, look, card)
+        look = taught.looked_at(sample.image, sample.valid, card)
+        label, xy = taught.examples(sample, look, card)
         column, row = np.floor(xy / side).astype(np.int64).T
         # Blocks of a piece are dealt out in turn, from another fold on in each piece.
         block = column * 7919 + row
@@ -197,7 +188,7 @@ def _examples(
 
 
 def _without(
-    kind: Kind,
+    kind: learners.Kind,
     features: NDArray[Any],
     label: NDArray[np.int64],
     fold: NDArray[np.int64],
@@ -222,13 +213,13 @@ def _crossed(piece: _Piece, parts: Sequence[Learner | None], whole: Learner) -> 
 
 
 def _judged(
-    detector: Classical, pieces: Sequence[_Piece], answers: Sequence[NDArray[np.float64]], card: Card
+    taught: Classical, pieces: Sequence[_Piece], answers: Sequence[NDArray[np.float64]], card: Card
 ) -> Judged:
     """What is found on pieces, against what is there; boxes against boxes, as for outlines of networks."""
     classes = len(card.classes)
     parts, cut = [], selection.parts_of(len(pieces))
     for piece, answer in zip(pieces, answers, strict=True):
-        shapes, score, label = detector.decode(piece.look, answer, card)
+        shapes, score, label, _ = taught.decode(piece.look, answer, card)
         boxes = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
         parts.append(selection.judge(Found(boxes, score, label), piece.sample, 0.0, classes, cut))
     return selection.pooled(parts, classes)

@@ -1,7 +1,7 @@
 """The process between GDAL and the network: GDAL asks it on loopback, and it asks the servers.
 
 A process of its own, for GDAL may wait for an answer while it holds Python's lock. Its parent, which alone
-knows the secret in its addresses, is `raster_remote`; what it does for it is in `upstream`. It ends when its
+knows the secret in its addresses, is `raster.remote`; what it does for it is in `upstream`. It ends when its
 standard input does.
 """
 

@@ -1,6 +1,10 @@
-"""What the detectors on torchvision's networks share: a pyramid that fits the objects, reading boxes.
+"""Boxes by torchvision's detection networks: Faster R-CNN, RetinaNet, FCOS and SSD on a feature pyramid.
 
-Each detector's own file names its network (`networks.detection`) and its source.
+They differ in the network (`networks.detection` says what is different from torchvision's) and in little
+else; `mask_rcnn`, which draws outlines too, is built on what stands here. Sources: Faster R-CNN (Ren et al.
+2015, arXiv:1506.01497), RetinaNet (Lin et al. 2017, arXiv:1708.02002; with group normalisation in the heads),
+FCOS (Tian et al. 2019, arXiv:1904.01355), SSD (Liu et al. 2016, arXiv:1512.02325), the pyramid (Lin et al.
+2017, arXiv:1612.03144).
 """
 
 from __future__ import annotations
@@ -8,28 +12,31 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.detections import Kind as Geometry
 from ecodetect.detectors import boxes, card_reading
-from ecodetect.detectors.boxes import BoxDetector, Boxes, Outlined
 from ecodetect.detectors.card_reading import Count, Within
-from ecodetect.detectors.protocol import Scene, bands_of, scaling_of
+from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
+from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
+from ecodetect.detectors.protocol import Scene, scaling_of
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from ecodetect.annotations.sample import Sample
+    from ecodetect.networks.network import TrainableNetwork, Weights
     from ecodetect.runtime.torch_network import Network
 
 BACKBONE = "mobilenet_v2"  # runs on a laptop
-# A turned box isn't the box of what was turned: no rotation but by quarters.
-AUGMENTATIONS: Mapping[str, float] = {"rotation": 0.0, "scale": 0.4}
+# Time per pixel with the default backbone, where decoding a pixel is 1.
+_COST = {"faster_rcnn": 40.0, "fcos": 40.0, "mask_rcnn": 60.0, "retinanet": 40.0, "ssd": 20.0}
 # Objects are looked for on the level whose stride goes at least this often into the smallest of them, and on
 # the next coarser ones until it goes no more than this often into the largest.
 _FINE, _COARSE = 2.0, 8.0
@@ -39,6 +46,7 @@ _RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
 # Channels of the pyramid: of backbones that are made for phones, and of others, as published.
 _LIGHT = ("mobilenet", "squeezenet", "shufflenet", "mnasnet")
 _WIDTH_LIGHT, _WIDTH = 64, 256
+_WITHOUT_ANCHORS = {"fcos"}
 _log = logging.getLogger(__name__)
 
 
@@ -85,28 +93,36 @@ def options_of(card: Card) -> CardOptions:
     found = card_reading.options_of(CardOptions, card)
     shape = found.network
     card_reading.check_strides(shape.strides, card)
-    has_anchors = card.detector != "fcos"
     per_level = {len(level) for level in shape.anchors}
     fits = len(shape.anchors) == len(shape.strides) and len(per_level) == 1 and bool(shape.ratios)
-    if has_anchors and not fits:
+    if card.detector not in _WITHOUT_ANCHORS and not fits:
         raise BundleError(f"The card of '{card.name}' is damaged (its anchors aren't those of its strides).")
     return found
 
 
-def card_options(
-    name: str, diameter_px: Floats, asked: Mapping[str, Any] | None = None, *, has_anchors: bool = True
-) -> dict[str, Any]:
-    """Options of the card of a network to be trained, from what the annotations are like.
+def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
+    """The network that a card describes.
 
+    weights : of the backbone; see `networks.backbones`. None: at random.
+    """
+    from ecodetect.networks import detection
+
+    shape = asdict(options_of(card).network)
+    return detection.NETWORKS[card.detector](shape, card.bands, len(card.classes), weights)
+
+
+def card_options(
+    diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES, *, name: str
+) -> dict[str, Any]:
+    """Options of the card of a network to be trained; see `learned.ChoosesOptions`.
+
+    spacing_px : not used.
     name : of the detector.
-    diameter_px : (N,), of the annotated objects at the GSD of the network; NaN where unknown.
-    asked : options that a user has stated; they are kept.
     Raises UserError where most objects have no size.
     """
-    asked = dict(asked or {})
     known = boxes.check_sizes(diameter_px, name)
     small, large = (float(each) for each in np.percentile(known, (10, 95)))
-    wanted = asked.pop("network", {})
+    wanted = wishes.network
     kind = str(wanted.get("kind", BACKBONE))
     strides = _strides(small, large)
     shape: dict[str, Any] = {
@@ -116,10 +132,10 @@ def card_options(
         "width": _WIDTH_LIGHT if _is_light(kind) else _WIDTH,
         "smallest_px": round(small, 2),
     }
-    if has_anchors:
+    if name not in _WITHOUT_ANCHORS:
         shape |= {"anchors": _anchors(known, len(strides)), "ratios": list(_RATIOS)}
     shape.update({key: value for key, value in wanted.items() if key in shape})
-    return {"network": shape, "typical_px": round(float(np.median(known)), 2), **asked}
+    return {"network": shape, "typical_px": round(float(np.median(known)), 2)}
 
 
 def _is_light(kind: str) -> bool:
@@ -146,91 +162,133 @@ def _anchors(known: Floats, levels: int) -> list[list[float]]:
     return [sizes[level * each : (level + 1) * each] for level in range(levels)]
 
 
+def targets(sample: Sample, card: Card) -> Arrays:
+    """Boxes and background; see `boxes.targets`."""
+    return boxes.targets(sample, options_of(card).typical_px)
+
+
 def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
     """Losses of a batch, which the network gives by itself while it is trained."""
     return dict(outputs)
 
 
-def decode(outputs: Sequence[NDArray[np.float32]], card: Card) -> list[Boxes]:
-    """Boxes of each image, overlapping ones already taken out by the network.
+def decode(outputs: Outputs, card: Card) -> list[Answer]:
+    """Boxes of each image, in pixels of the input; the network itself has taken out overlapping ones.
 
     outputs : of the network; the first (N, D, 6).
-    Returns for each image boxes float64 (n, 4) in pixels of the input, score (n,), label (n,).
     """
     found = []
     for rows in outputs[0]:
         there = rows[rows[:, 4] > 0].astype(np.float64)
-        found.append((there[:, :4], np.clip(there[:, 4], 0.0, 1.0), there[:, 5].astype(np.int64)))
+        score, label = np.clip(there[:, 4], 0.0, 1.0), there[:, 5].astype(np.int64)
+        found.append(Answer(there[:, :4], score, label))
     return found
 
 
-def _told(outputs: Sequence[NDArray[np.float32]], card: Card, told: list[bool]) -> list[Boxes]:
-    """The same, and a warning, once, where an image has as many boxes as fit that are sure enough."""
-    surest = min((min(scores) for scores in card.thresholds.values()), default=0.5)
-    if not told and len(outputs[0]) and (outputs[0][:, -1, 4] >= surest).any():
-        told.append(True)
-        _log.warning(
-            "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
-            " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
-            card.name,
-            outputs[0].shape[1],
-        )
-    return decode(outputs, card)
+@dataclass(frozen=True, eq=False, slots=True)
+class Reader:
+    """Reads boxes, and warns, once, where an image has as many as fit that are sure enough.
+
+    outlined : the outlines in the boxes, where the network gives these too.
+    """
+
+    card: Card
+    outlined: Callable[[Outputs, Sequence[Answer]], Sequence[Answer]] | None = None
+    _warned: list[bool] = field(default_factory=list)
+
+    def __call__(self, outputs: Outputs) -> Sequence[Answer]:
+        card, rows = self.card, outputs[0]
+        surest = min((min(scores) for scores in card.thresholds.values()), default=0.5)
+        if not self._warned and len(rows) and (rows[:, -1, 4] >= surest).any():
+            self._warned.append(True)
+            _log.warning(
+                "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
+                " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
+                card.name,
+                rows.shape[1],
+            )
+        found = decode(outputs, card)
+        return found if self.outlined is None else self.outlined(outputs, found)
 
 
 def build(
-    options: Any,
+    options: Options,
     scene: Scene,
     bundle: Bundle,
-    network: Callable[[Card], nn.Module],
     *,
-    cost: float,
     device: str = "auto",
     threads: int | None = None,
-    outlined: Callable[[Sequence[NDArray[np.float32]], Sequence[Boxes]], Sequence[Outlined]] | None = None,
-) -> BoxDetector:
+    outlined: Callable[[Outputs, Sequence[Answer]], Sequence[Answer]] | None = None,
+) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit.
 
-    network : the detector's own.
-    cost : see `Needs`.
-    outlined : outputs of the network and boxes of each image to outlines, where those are found.
+    outlined : see `Reader`.
     """
-    card = bundle.card
-    find = partial(_told, card=card, told=[])
-    return BoxDetector(
+    card, stated = bundle.card, options_of(bundle.card)
+    opened, cost = _opened(bundle, device, threads), _COST[card.detector]
+    needs = boxes.box_needs(card, scene, options.threshold, opened, stated.typical_px, cost=cost)
+    own = 12 * len(card.bands) + (180 if _is_light(stated.network.kind) else 300)
+    geometry: Geometry = "box" if outlined is None else "polygon"
+    return LearnedDetector(
         card=card,
         hash=bundle.hash,
-        network=_opened(bundle, network, device, threads),
-        bands=bands_of(card, scene),
+        kind=geometry,
+        look=NetworkLook(card=card, network=opened, kind=geometry, read=Reader(card, outlined)),
         scaling=scaling_of(card, scene),
         threshold=options.threshold,
-        find=find if outlined is None else lambda outputs: outlined(outputs, find(outputs)),
-        own_settings={},
-        cost=cost,
-        bytes_per_pixel=12 * len(card.bands) + (180 if _is_light(options_of(card).network.kind) else 300),
-        kind="box" if outlined is None else "polygon",
+        own_needs=replace(needs, bytes_per_pixel=own),
     )
 
 
 @lru_cache(maxsize=4)
-def _opened(
-    bundle: Bundle, network: Callable[[Card], nn.Module], device: str, threads: int | None
-) -> Network:
+def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime.torch_network import open_network
 
     return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
 
 
-def measure_agreement(
-    bundle: Bundle, image: NDArray[np.float32] | None, network: Callable[[Card], nn.Module]
-) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
+    """How much what is found depends on how a raster is cut, of the boxes; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
     if image is None:
         return {}
-    card, opened = bundle.card, _opened(bundle, network, "cpu", None)
+    card, opened = bundle.card, _opened(bundle, "cpu", None)
     rim = boxes.halo_px(opened, options_of(card).typical_px)
-    return boxes.agreement(opened, card, partial(decode, card=card), image, rim)
+    return boxes.network_agreement(opened, decode, card, image, rim)
+
+
+def _kind(name: str, purpose: str) -> NetworkKind:
+    return NetworkKind(
+        name=name,
+        purpose=purpose,
+        options=Options,
+        card_options=partial(card_options, name=name),
+        options_of=options_of,
+        build=build,
+        network=network,
+        targets=targets,
+        losses=losses,
+        decode=decode,
+        typical_px=boxes.TYPICAL_PX,
+        criterion=boxes.CRITERION,
+        # A turned box isn't the box of what was turned: no rotation but by quarters.
+        augmentations={"rotation": 0.0, "scale": 0.4},
+        measure_agreement=measure_agreement,
+    )
+
+
+FASTER_RCNN = _kind(
+    "faster_rcnn",
+    "Boxes in two looks: a first network proposes places, a second looks at each and says what it is.",
+)
+RETINANET = _kind(
+    "retinanet", "Boxes in one look, from anchors: the many of them that are no object weigh little."
+)
+FCOS = _kind(
+    "fcos",
+    "Boxes in one look, without anchors: each place says how far the edges of the object around it are.",
+)
+SSD = _kind("ssd", "Boxes in one look, from anchors, with a single layer as head: the fastest of its kind.")

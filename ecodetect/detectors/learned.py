@@ -1,0 +1,228 @@
+"""What a learned detector declares: its `KIND`. Training, scanning, checking and exporting read nothing else.
+
+A detector whose network is trained is a `NetworkKind`; `docs/detectors/writing.md` leads through one. A
+detector that teaches a classical learner instead (`obia`) is a plain `Kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecodetect.bundle.file import Bundle, Card
+from ecodetect.detectors.learners import Learner
+from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.grid import Floats
+from ecodetect.sizes import Length
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ecodetect.annotations.sample import Sample
+    from ecodetect.networks.network import Settings, TrainableNetwork, Weights
+
+Image = NDArray[np.float32]  # (B, H, W), scaled as the card says
+Labels = NDArray[np.int64]
+Outputs = Sequence[NDArray[np.float32]]  # of a network, each (N, …)
+Arrays = dict[str, NDArray[np.float32]]
+Thresholds = dict[str, tuple[float, ...]]  # purpose -> one score for each class
+Head = Literal["network", "best", "knn", "forest", "svm"]
+
+
+class Answer(NamedTuple):
+    """What is found on one image, in its pixels.
+
+    geometry : points (n, 2), boxes (n, 4) as xmin, ymin, xmax, ymax, or polygons (n,).
+    score : (n,), 0 to 1.  label : int64 (n,), index of the class.
+    diameter : (n,), of points whose size is known; None: of none.
+    """
+
+    geometry: NDArray[Any]
+    score: Floats
+    label: Labels
+    diameter: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What a training asks of a card's options, beside what the annotations are like.
+
+    training : the kind's `training` options; None where it has none.
+    is_patches : the ground is pictures in folders by class.
+    network : settings of the network that are given: `kept` ones of a bundle that training goes on from, or
+        the kind and depth of a backbone.
+    """
+
+    training: Any = None
+    is_patches: bool = False
+    network: Settings = field(default_factory=dict)
+
+
+NO_WISHES = Wishes()
+
+
+class ChoosesOptions(Protocol):
+    """Options of a card, from what the annotations are like."""
+
+    def __call__(self, diameter_px: Floats, spacing_px: Floats, wishes: Wishes = ...) -> dict[str, Any]:
+        """JSON-able options that `options_of` accepts.
+
+        diameter_px : (N,), of the annotated objects at the GSD of the model; NaN where unknown.
+        spacing_px : (N,), distance from each object to the nearest other; infinite where there is none.
+        Raises UserError where the detector can't learn from such annotations.
+        """
+        ...
+
+
+class CardOptions(Protocol):
+    """What the options of every learned detector say.
+
+    typical_px : width of a usual object, in pixels of the model.
+    """
+
+    @property
+    def typical_px(self) -> float: ...
+
+
+class Builds(Protocol):
+    """The detector of a bundle for a scene."""
+
+    def __call__(
+        self, options: Any, scene: Scene, bundle: Bundle, *, device: str = ..., threads: int | None = ...
+    ) -> Detector:
+        """Raises UserError where they don't fit.
+
+        options : of the kind's `options`.
+        device, threads : where a network runs, and on how many threads of a CPU; None: all.
+        """
+        ...
+
+
+class Looked(Protocol):
+    """What is worth keeping of an image: `features` (n, C), which a learner classifies row by row."""
+
+    @property
+    def features(self) -> NDArray[Any]: ...
+
+
+class Classical(Protocol):
+    """What teaching a learner needs: how an image becomes rows of features, and rows become objects."""
+
+    def looked_at(self, image: Image, valid: NDArray[np.bool_], card: Card) -> Looked: ...
+
+    def examples(self, sample: Sample, look: Any, card: Card) -> tuple[Labels, Floats]:
+        """The class of each row, the number of classes for background, or -1; and its place (n, 2)."""
+        ...
+
+    def decode(self, look: Any, probability: Floats, card: Card) -> Answer:
+        """Polygons, from how likely each row is each class, background last: (n, classes + 1)."""
+        ...
+
+    def bundled(self, card: Card, learner: Learner) -> Bundle:
+        """A model of a card and what was learned."""
+        ...
+
+
+class Grounds(Protocol):
+    """Reads something off annotated ground."""
+
+    def __call__(self, bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card: ...
+
+
+def _one_way(card: Card) -> Mapping[str, Card]:
+    return {"": card}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A learned detector. What has a default may be left out.
+
+    What every kind says
+    --------------------
+    name : as in the table, and in a card's `detector`.
+    purpose : one sentence, for `ecodetect models` and the docs; what follows an empty line is left out.
+    options : frozen dataclass of what a user may set when scanning; its docstring says what each means.
+    card_options : chooses the options of a new card.
+    options_of : the options of a card, parsed; raises BundleError where they can't be this detector's.
+    build : the detector that scans.
+
+    What training asks besides
+    --------------------------
+    training : frozen dataclass of what a user may set when training; None: nothing.
+    window : width of a network's window on the ground, where such options state one.
+    weighted : a card with the weight of each class; `per_class` holds their numbers.
+    typical_px : width of a usual object at which rasters shall be read; None: as for points.
+    window_px, patch_px : side of the network's window, where it has one, and of pictures in folders by class,
+        if it can learn from these.
+    needs_shapes : whether samples shall carry the objects' outlines.
+    head : what decides by a card: its network, or a learner of one kind or of the best.
+    taught : what teaching a learner needs, for a card and the network's weights; None: a network decides.
+    alternatives : the card with each way to make objects of answers; the one that is best on validation
+        becomes the model's.
+    thresholds : scores that aren't to be chosen on validation; None: they are.
+    criterion : by which a detection of validation is right, in words; None: its distance.
+
+    What is measured when it has learned
+    ------------------------------------
+    answers : what a scan finds on samples, where that isn't what `decode` reads off the network's outputs.
+    calibrated : the card with what is read off annotated ground.
+    measured : an entry of the card's metrics, besides the usual one.
+    measure_agreement : how much what is found depends on how a raster is cut; image None: nothing was there.
+
+    has_score_map : whether detections are read off a map of scores that a scan can write.
+    """
+
+    name: str
+    purpose: str
+    options: type[Any]
+    card_options: ChoosesOptions
+    options_of: Callable[[Card], CardOptions]
+    build: Builds
+
+    training: type[Any] | None = None
+    window: Callable[[Any], Length | None] = lambda training: None
+    weighted: Callable[[Card, Mapping[str, int], Any], Card] = lambda card, per_class, training: card
+    typical_px: float | None = None
+    window_px: int | None = None
+    patch_px: float | None = None
+    needs_shapes: bool = False
+    head: Callable[[Card], Head] = lambda card: "network"
+    taught: Callable[[Card, Mapping[str, NDArray[Any]]], Classical] | None = None
+    alternatives: Callable[[Card], Mapping[str, Card]] = _one_way
+    thresholds: Callable[[Card], Thresholds | None] = lambda card: None
+    criterion: str | None = None
+
+    answers: Callable[[Bundle, Sequence[Sample]], Iterator[Answer]] | None = None
+    calibrated: Grounds | None = None
+    measured: Callable[[Bundle, Sequence[Sample]], dict[str, Any]] | None = None
+    measure_agreement: Callable[[Bundle, Image | None], dict[str, float]] = lambda bundle, image: {}
+
+    has_score_map: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkKind(Kind):
+    """A detector whose network is trained.
+
+    network : for a card, with weights at random, or of a backbone's encoder as given.
+    targets : what the network should answer to a sample, with what the losses need to know of its pixels.
+        Arrays of a batch are stacked; those with fewer rows than others end with rows of NaN.
+    losses : of a batch, by name; their sum is what training lowers.
+    decode : what is found on each image of a batch, from the network's outputs.
+    chip_px : side of the chips it is trained on; None: chosen from the size of the objects.
+    kept : settings of the network that a bundle hands on to one that goes on from it.
+    augmentations : where they aren't as usual: name -> value, see `training.augmentation`.
+    """
+
+    network: Callable[[Card, Weights | None], TrainableNetwork]
+    targets: Callable[[Sample, Card], Arrays]
+    losses: Callable[[Any, Mapping[str, Tensor], Card], dict[str, Tensor]]
+    decode: Callable[[Outputs, Card], Sequence[Answer]]
+
+    chip_px: Callable[[Card], int | None] = lambda card: None
+    kept: tuple[str, ...] = ("kind", "width", "depth")
+    augmentations: Mapping[str, Any] = field(default_factory=dict)
