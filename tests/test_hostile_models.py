@@ -180,7 +180,8 @@ def test_our_own_models_say_what_a_card_can_say(name: str) -> None:
         ('{"schema": 1, "schema": 1}', "twice"), ("NaN", "not a number"), ('{"a": 1e999}', "too large"),
         ('{"a": ' + "9" * 5000 + "}", "too large"), ("[" * 100_000, "too deep"),
         ("[" * 30 + "]" * 30, "too deep"),
-        ('"\\ud800"', "half a character"), ('{"\\u0000": 1}', "zero"), ("{", "isn't JSON"), ("", "isn't JSON"),
+        ('"\\ud800"', "half a character"), ('{"\\u0000": 1}', "zero"),
+        ("{", "isn't JSON"), ("", "isn't JSON"),
         ('"' + "x" * 5_000_000 + '"', "longer than"),
     ],
 )  # fmt: skip
