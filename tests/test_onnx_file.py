@@ -216,7 +216,7 @@ WORK: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "an operator of others": (
         before_the_end(onnx.helper.make_node("Conv", ["image"], ["wide"], domain="com.evil")),
-        "no file in ONNX",
+        "not an ONNX file",
     ),
     "strides that are none": (
         before_the_end(node("MaxPool", "image", "wide", kernel_shape=[2, 2], strides=[0, 0])), "windows"
