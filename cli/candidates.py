@@ -52,10 +52,10 @@ def candidates(
     Examples:
       ecodetect candidates ortho.tif -o patches.gpkg --side 8m --set min_area=2m2
     """
-    from ecodetect.scanning.files import Output, scan_files
+    from ecodetect.scanning.files import scan_files
     from ecodetect.scanning.layout import read_size
     from ecodetect.scanning.patches import Patches
-    from ecodetect.scanning.searching import Settings
+    from ecodetect.scanning.settings import Output, Settings
     from ecodetect.sizes import Length
 
     asked = Settings(

@@ -15,7 +15,7 @@ import click
 from .terminal import say
 
 if TYPE_CHECKING:
-    from ecodetect.annotations.sources import Asked
+    from ecodetect.annotations.options import AnnotationOptions
     from ecodetect.bundle.values import Unit
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
@@ -197,16 +197,16 @@ beginning = together(
 )
 
 
-def asked(given: dict[str, Any]) -> Asked:
+def asked(given: dict[str, Any]) -> AnnotationOptions:
     """What `annotation`, `raster` and `values` say, taken out of a command's arguments."""
-    from ecodetect.annotations.sources import Asked
+    from ecodetect.annotations.options import AnnotationOptions
     from ecodetect.sizes import Length
 
     edge, gsd_m = given.pop("ignore_edge"), given.pop("gsd")
     if gsd_m is not None and not gsd_m > 0:
         raise click.UsageError(f"--gsd must be above 0; got {gsd_m:g}.")
     names = ("layer", "class_column", "complete", "complete_layer", "ignore", "empty_images", "keep_spelling")
-    return Asked(
+    return AnnotationOptions(
         radius=radius_of(given.pop("radius")),
         edge=None if edge is None else Length.parse(edge, name="--ignore-edge"),
         gsd_m=gsd_m,

@@ -140,9 +140,10 @@ def scan(
       ecodetect scan plate.png -m blobs -o cells.csv
       ecodetect scan ortho.tif -m trees --classify species.safetensors -o species.gpkg
     """
-    from ecodetect.scanning.files import Output, plan_files, scan_files
+    from ecodetect.scanning.files import scan_files
     from ecodetect.scanning.layout import read_size
-    from ecodetect.scanning.searching import Settings
+    from ecodetect.scanning.planning import plan_files
+    from ecodetect.scanning.settings import Output, Settings
     from ecodetect.sizes import Length
 
     model, *others = models or (_only_fitting(images, raster, quiet=quiet),)
@@ -166,12 +167,12 @@ def scan(
         values=options.unit_of(raster["values"]),
         allow_vrt=raster["allow_vrt"],
     )
+    output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     if dry_run:
-        lines, notes = plan_files(images, asked, out, is_mapped=score_map is not None, classify=classify)
+        lines, notes = plan_files(images, asked, out, output)
         options.tell(notes)
         say(*lines)
         return 0
-    output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     with Bar(hidden=quiet or as_json) as bar:
         summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
@@ -181,7 +182,7 @@ def scan(
 
 def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: bool) -> str:
     """The model meant where none is named."""
-    from ecodetect.scanning.files import fitting_model
+    from ecodetect.scanning.planning import fitting_model
 
     given = {name: raster[name] for name in ("bands", "nodata", "allow_vrt")} | {"gsd_m": raster["gsd"]}
     model, note = fitting_model(images, **given)

@@ -70,8 +70,8 @@ _PUBLIC = {
     "Grid": "ecodetect.grid",
     "Layer": "ecodetect.layer",
     "Length": "ecodetect.sizes",
-    "Output": "ecodetect.scanning.files",
-    "Settings": "ecodetect.scanning.searching",
+    "Output": "ecodetect.scanning.settings",
+    "Settings": "ecodetect.scanning.settings",
     "Summary": "ecodetect.scanning.results",
     "UserError": "ecodetect.errors",
     "Window": "ecodetect.grid",
@@ -114,9 +114,9 @@ if TYPE_CHECKING:
     from ecodetect.grid import Grid, Window
     from ecodetect.layer import Layer
     from ecodetect.raster.reading import open_raster
-    from ecodetect.scanning.files import Output, scan, scan_files
+    from ecodetect.scanning.files import scan, scan_files
     from ecodetect.scanning.results import Summary
-    from ecodetect.scanning.searching import Settings
+    from ecodetect.scanning.settings import Output, Settings
     from ecodetect.sizes import Length
     from ecodetect.version import __version__ as __version__
 

@@ -43,6 +43,10 @@ class Chip:
         if self.valid is not None and self.valid.shape != (height, width):
             raise ValueError(f"mask of shape {self.valid.shape} for a chip of {height} x {width}")
 
+    def mask(self) -> NDArray[np.bool_]:
+        """Which pixels are valid, (H, W); not to be written to."""
+        return np.ones(self.pixels.shape[1:], np.bool_) if self.valid is None else self.valid
+
     @property
     def extent(self) -> Window:
         """The smallest window around the valid pixels, in pixels of the scanned grid; 0 px wide if none."""

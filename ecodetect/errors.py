@@ -57,3 +57,9 @@ class PackageError(UserError):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C; the message says how to go on."""
+
+
+def already_there(path: object, reason: str = "") -> UserError:
+    """That a file lies where one is to be written.  reason : why it isn't what is to be written."""
+    text = f"{path} exists; say --overwrite to replace it"
+    return UserError(f"{text}: {reason}." if reason else f"{text}.")

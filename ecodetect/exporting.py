@@ -24,7 +24,7 @@ from ecodetect.bundle.file import KEY, Bundle, Card
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Detector, Scene
-from ecodetect.errors import UserError
+from ecodetect.errors import UserError, already_there
 from ecodetect.extras import check_installed
 from ecodetect.models import choosing as models
 from ecodetect.runtime.onnx_file import OPSET, STRIDE_KEY, OnnxModel
@@ -127,7 +127,7 @@ def _check_place(path: Path, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent}.")
     if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; --overwrite replaces it.")
+        raise already_there(path)
 
 
 def _check_packages() -> None:

@@ -219,6 +219,11 @@ class Grid:
             self._gsd.append(self._measured_gsd())
         return self._gsd[0]
 
+    @property
+    def gsd_mean(self) -> float | None:
+        """Side in metres of a square as large as a pixel; None when unknown."""
+        return None if self.gsd is None else math.sqrt(self.gsd[0] * self.gsd[1])
+
     def _measured_gsd(self) -> tuple[float, float] | None:
         if self.crs is None:
             return None

@@ -16,14 +16,17 @@ from ecodetect.grid import Floats, Grid, Window
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Area:
+class Region:
     """Ground to search.
 
-    shape : shapely Polygon or MultiPolygon in pixels of `grid`, prepared.
+    shape : shapely Polygon or MultiPolygon in pixels of `grid`; it is prepared.
     """
 
     shape: shapely.Geometry
     grid: Grid
+
+    def __post_init__(self) -> None:
+        shapely.prepare(self.shape)
 
     @property
     def bounds(self) -> Window:
@@ -68,16 +71,14 @@ class Area:
         inside = self.mask(window)
         return np.ones(shape, np.bool_) if inside is None else inside
 
-    def moved_to(self, grid: Grid) -> Area:
+    def moved_to(self, grid: Grid) -> Region:
         """The same ground in pixels of another grid of the same raster."""
         a, b, c, d, e, f = grid.pixels_from(self.grid)
         matrix, step = np.array([[a, b], [d, e]]).T, np.array([c, f])
-        shape = shapely.transform(self.shape, lambda xy: xy @ matrix + step)
-        shapely.prepare(shape)
-        return Area(shape, grid)
+        return Region(shapely.transform(self.shape, lambda xy: xy @ matrix + step), grid)
 
 
-def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | None = None) -> Area:
+def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | None = None) -> Region:
     """The polygons of a vector file, in any CRS, as an area of the raster's grid.
 
     Raises UserError when the file has no polygon, or none that meets the raster (saying where both lie).
@@ -100,8 +101,7 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
     )
     if inside.is_empty:
         raise UserError(f"The area of interest {path} only touches the raster's edge; does it belong to it?")
-    shapely.prepare(inside)
-    return Area(inside, grid)
+    return Region(inside, grid)
 
 
 def _where(shape: shapely.Geometry, grid: Grid) -> str:

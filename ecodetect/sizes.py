@@ -4,69 +4,79 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from ecodetect.errors import UserError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
-_LENGTH = re.compile(_NUMBER + r"\s*(m|px|cm)")
-_AREA = re.compile(_NUMBER + r"\s*(m2|m²|px|px2|ha)")
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
-    """A length in metres on the ground or in pixels."""
+class _Size:
+    """A number with its unit: one on the ground, or pixels ("px")."""
 
     value: float
-    unit: Literal["m", "px"]
+    unit: str
+
+    _UNITS: ClassVar[Mapping[str, tuple[str, int, int]]]  # as written: unit, times, divided by
+    _KIND: ClassVar[str]  # in messages, with an example
 
     @classmethod
-    def parse(cls, text: str, *, name: str = "length") -> Length:
-        """Read `3m`, `30cm` or `25px`; raises UserError for anything else."""
-        found = _LENGTH.fullmatch(text.strip())
+    def parse(cls, text: str, *, name: str = "size") -> Self:
+        """Read a number with a unit; raises UserError for anything else.  name : of what it is the size."""
+        found = re.fullmatch(rf"{_NUMBER}\s*({'|'.join(cls._UNITS)})", text.strip())
         if found is None:
-            raise UserError(f"{name} must be a length with a unit such as 3m or 25px; got '{text}'.")
-        value = float(found[1])
-        return cls(value / 100, "m") if found[2] == "cm" else cls(value, "m" if found[2] == "m" else "px")
+            raise UserError(f"{name} must be {cls._KIND}; got '{text}'.")
+        unit, times, by = cls._UNITS[found[2]]
+        return cls(float(found[1]) * times / by, unit)
 
-    def pixels(self, gsd: tuple[float, float] | None, *, name: str = "length") -> float:
-        """This length in pixels; raises UserError for metres where the ground size of a pixel is unknown."""
+    def pixels(self, gsd: tuple[float, float] | None, *, name: str = "size") -> float:
+        """This size in pixels; raises UserError for one on the ground where that of a pixel is unknown.
+
+        gsd : metres per pixel along x and y.
+        """
         if self.unit == "px":
             return self.value
         if gsd is None:
             raise UserError(f"{name} is {self}, but the raster has no CRS: state --gsd, or give it in px.")
-        return self.value / math.sqrt(gsd[0] * gsd[1])
+        return self.value / self._of_a_pixel(gsd[0] * gsd[1])
+
+    @staticmethod
+    def _of_a_pixel(area_m2: float) -> float:
+        """The same of one pixel."""
+        raise NotImplementedError
 
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
-    """An area in square metres on the ground or in pixels."""
+class Length(_Size):
+    """A length in metres on the ground ("m") or in pixels ("px"): `3m`, `30cm`, `25px`."""
 
-    value: float
-    unit: Literal["m2", "px"]
+    __slots__ = ()
+    _UNITS: ClassVar = {"m": ("m", 1, 1), "px": ("px", 1, 1), "cm": ("m", 1, 100)}
+    _KIND = "a length with a unit such as 3m or 25px"
 
-    @classmethod
-    def parse(cls, text: str, *, name: str = "area") -> Area:
-        """Read `2m2`, `0.1ha` or `40px`; raises UserError for anything else."""
-        found = _AREA.fullmatch(text.strip())
-        if found is None:
-            raise UserError(f"{name} must be an area with a unit such as 2m2 or 40px; got '{text}'.")
-        value = float(found[1])
-        if found[2] == "ha":
-            return cls(value * 10_000, "m2")
-        return cls(value, "px" if found[2].startswith("px") else "m2")
+    @staticmethod
+    def _of_a_pixel(area_m2: float) -> float:
+        return math.sqrt(area_m2)
 
-    def pixels(self, gsd: tuple[float, float] | None, *, name: str = "area") -> float:
-        """This area in pixels; raises UserError for m² where the ground size of a pixel is unknown."""
-        if self.unit == "px":
-            return self.value
-        if gsd is None:
-            raise UserError(f"{name} is {self}, but the raster has no CRS: state --gsd, or give it in px.")
-        return self.value / (gsd[0] * gsd[1])
 
-    def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+class Area(_Size):
+    """An area in square metres on the ground ("m2") or in pixels ("px"): `2m2`, `0.1ha`, `40px`."""
+
+    __slots__ = ()
+    _UNITS: ClassVar = {
+        "m2": ("m2", 1, 1), "m²": ("m2", 1, 1), "ha": ("m2", 10_000, 1),
+        "px": ("px", 1, 1), "px2": ("px", 1, 1),
+    }  # fmt: skip
+    _KIND = "an area with a unit such as 2m2 or 40px"
+
+    @staticmethod
+    def _of_a_pixel(area_m2: float) -> float:
+        return area_m2

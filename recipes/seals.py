@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.sizes import Length
 from recipes.shipping import finish, trained
 
@@ -39,7 +39,7 @@ def main(folder: Path, out: Path, epochs: int) -> None:
         out / "seals.safetensors",
         model="faster_rcnn",
         backbone="mobilenet_v2",
-        asked=Asked(ignore=("other",), edge=Length.parse("10px", name="edge")),
+        asked=AnnotationOptions(ignore=("other",), edge=Length.parse("10px", name="edge")),
         split_by="*/val/*",
         epochs=epochs,
     )

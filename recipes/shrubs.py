@@ -17,7 +17,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import Affine
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.sizes import Length
 from recipes.shipping import finish, trained
 from sample_data import make
@@ -77,7 +77,7 @@ def main(out: Path, epochs: int | None) -> None:
         done = trained(
             [folder],
             out / "shrubs.safetensors",
-            asked=Asked(bands="red,green,blue"),
+            asked=AnnotationOptions(bands="red,green,blue"),
             backbone="mobilenet_v2",
             within=Length.parse("1.5m", name="within"),
             epochs=epochs,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.sizes import Length
 from recipes.shipping import finish, trained
 
@@ -56,7 +56,7 @@ def main(folder: Path, out: Path, bands: str, without: str | None, epochs: int |
     done = trained(
         paths,
         target,
-        asked=Asked(empty_images=True, bands=bands),
+        asked=AnnotationOptions(empty_images=True, bands=bands),
         split_by="*/val/*",
         gsd=GSD,
         within=WITHIN,

@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 from ecodetect.errors import UserError
 from ecodetect.scanning import layout
-from ecodetect.scanning.files import Output, scan_files
-from ecodetect.scanning.searching import Settings
+from ecodetect.scanning.files import scan_files
+from ecodetect.scanning.settings import Output, Settings
 
 DAMAGES = ("1 byte", "5 bytes", "20 bytes", "200 bytes", "cut", "a page of zeros", "a page twice")
 

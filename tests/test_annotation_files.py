@@ -14,7 +14,8 @@ from pyproj import CRS
 from training_sets import noise, write_coco, write_points, write_raster
 
 from ecodetect.annotations.files import AnnotationFolder, opened
-from ecodetect.annotations.sources import Asked, gather
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import gather
 from ecodetect.errors import LayerError
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.evaluation.evaluating import evaluate
@@ -105,7 +106,7 @@ def test_check_and_evaluate_answer_the_same_of_the_same_files(
     tmp_path: Path, layout: Callable[[Path], Path], are_empty: bool
 ) -> None:
     pictures, truth = images(tmp_path / "images"), layout(tmp_path / "truth")
-    gathered = gather([pictures, truth], Asked(empty_images=are_empty))
+    gathered = gather([pictures, truth], AnnotationOptions(empty_images=are_empty))
     trained = {Path(source.name).stem: int(source.kept.sum()) for source in gathered.sources}
 
     everywhere = {f"{name}.tif": [(1.0, 1.0, 2.0, 2.0)] for name in (*MARKED, UNKNOWN)}
@@ -168,7 +169,7 @@ def test_what_a_file_about_many_leaves_out_is_said(tmp_path: Path) -> None:
     write_coco(path, {"a.tif": [(1, 1, 5, 5)], "b.tif": [(1, 1, 0, 0), (1, 1, 5, 5)]}, SIDE)
     for name in "ab":
         write_raster(tmp_path / f"{name}.tif", noise(3, SIDE, SIDE))
-    notes = [str(note) for note in gather([tmp_path], Asked()).notes]
+    notes = [str(note) for note in gather([tmp_path], AnnotationOptions()).notes]
     assert any("1 annotation left out" in note for note in notes), notes
     assert not any("coordinates are pixels" in note for note in notes)
 
@@ -177,7 +178,7 @@ def test_what_a_file_about_many_leaves_out_is_said(tmp_path: Path) -> None:
 def test_doubtful_ones_are_doubtful_in_training_and_in_evaluation(tmp_path: Path) -> None:
     image = write_raster(tmp_path / "a.tif", noise(3, SIDE, SIDE), gsd_m=None)
     truth = write_points(tmp_path / "truth.csv", AT, ignore=["no", "yes", 0])
-    (source,) = gather([image, truth], Asked()).sources
+    (source,) = gather([image, truth], AnnotationOptions()).sources
     assert source.kept.tolist() == [True, False, True]
     done = evaluate(truth, truth, image=[image], criterion=Criterion("distance", Length(3.0, "px")))
     assert (done.rates.n_truths, done.ignored) == (2, 1)

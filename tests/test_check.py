@@ -11,7 +11,7 @@ import pytest
 from command_line import Run
 from training_sets import noise, write_boxes, write_points, write_raster
 
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.file import Bundle, Card, Scaling, write
 from ecodetect.inspection.training_data import check
 
@@ -77,7 +77,7 @@ def test_the_sample_scene(ecodetect: Run, sample_data: Path, tmp_path: Path) -> 
 
 def test_ignored_ones_are_counted_and_drawn(scene: tuple[Path, Path], tmp_path: Path) -> None:
     doubtful = write_boxes(tmp_path / "doubtful.csv", [(30, 30, 38, 38)])
-    facts = check(scene, Asked(ignore=(str(doubtful),)), picture=tmp_path / "a.png")
+    facts = check(scene, AnnotationOptions(ignore=(str(doubtful),)), picture=tmp_path / "a.png")
     marked = facts["annotations"]
     assert (marked["ignored_shapes"], marked["ignored"], marked["kept"]) == (1, 0, 36)
     assert facts["picture"]["raster"] == "scene.tif"
@@ -87,7 +87,7 @@ def test_annotations_in_a_shape_to_ignore_are_not_learned_and_that_is_said(
     scene: tuple[Path, Path], tmp_path: Path
 ) -> None:
     ground = write_boxes(tmp_path / "shade.csv", [(0, 0, 80, 45)])
-    facts = check(scene, Asked(ignore=(str(ground),)))
+    facts = check(scene, AnnotationOptions(ignore=(str(ground),)))
     assert (facts["annotations"]["kept"], facts["annotations"]["ignored"]) == (34, 2)
     (note,) = (note for note in facts["notes"] if note["code"] == "inside-ignored")
     assert note["text"].startswith("2 of 36 annotations lie in shapes of --ignore")
@@ -211,7 +211,7 @@ def test_rasters_are_seen_as_training_sees_them(
 
     image = write_raster(tmp_path / "scene.tif", noise(3, 256, 256), gsd_m=size_m)
     truth = write_boxes(tmp_path / "shrubs.csv", BOXES)
-    asked = Asked(bands="3,2,1")
+    asked = AnnotationOptions(bands="3,2,1")
     facts = check([image, truth], asked, **arguments)
     assert facts["problems"] == []
     said: list[Any] = []

@@ -12,7 +12,8 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from ecodetect.annotations.class_folders import DrawnPatches, Patches, are_classes, gather_classes, pictures
-from ecodetect.annotations.dataset import Dataset, contract
+from ecodetect.annotations.contract import contract
+from ecodetect.annotations.dataset import Dataset
 from ecodetect.bundle import file as bundle
 from ecodetect.errors import UserError
 from ecodetect.training import planning

@@ -21,8 +21,9 @@ from PIL import Image
 from training_sets import noise, write_boxes, write_points, write_raster
 
 from ecodetect.annotations.class_folders import Patches, gather_classes, pictures
-from ecodetect.annotations.dataset import Contract, Dataset
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.contract import Contract
+from ecodetect.annotations.dataset import Dataset
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle import file as bundle
 from ecodetect.classification.accuracy import calibration_error, judge
 from ecodetect.classification.answering import Answers, Classifier, Member, Sight, open_classifier
@@ -425,7 +426,7 @@ def test_pictures_are_seen_as_in_training(folder: Path, tmp_path: Path, way: str
     sources = gather_classes(folder).sources
     taught = Patches(Dataset(sources, Contract.of(member.card)), member.side)
     named = [(path, "") for paths in pictures(folder).values() for path in paths]
-    images, _ = images_of(member, named, Asked())
+    images, _ = images_of(member, named, AnnotationOptions())
     np.testing.assert_array_equal(images, np.stack([sample.image for sample in taught]))
     assert member.probability(images).shape == (9, 3)
 

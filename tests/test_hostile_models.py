@@ -23,7 +23,7 @@ from ecodetect.detectors.protocol import Needs, Scene
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
 from ecodetect.models import choosing as models
-from ecodetect.scanning.layout import Source, lay_out, read_size
+from ecodetect.scanning.layout import PixelCost, lay_out, read_size
 
 DEEP = json.loads("[" * 60 + "]" * 60)
 HOSTILE: list[Any] = [
@@ -88,7 +88,7 @@ def used(card: Card, weights: Any) -> None:
     needs = detectors.build(card.detector, scene, {}, bundle=Bundle(card, weights)).needs
     grid = working_grid(Grid(1200, 1000).with_gsd(0.2), needs.gsd_m, needs.own_px)
     assert grid.width * grid.height < 16**2 * 1.1 * 1200 * 1000
-    layout = lay_out(grid, needs, Source((256, 256), 3, 3), tile_px=None, workers=1, limit=None)
+    layout = lay_out(grid, needs, PixelCost((256, 256), 3, 3), tile_px=None, workers=1, limit=None)
     assert layout.peak_bytes < 5e9
 
 
@@ -302,8 +302,8 @@ def test_no_size_of_pixels_makes_a_raster_without_end(gsd_m: float | None, own_p
 
 def test_memory_beyond_what_is_usual_is_asked_for_before_it_is_taken() -> None:
     needs = Needs(("red",), largest_px=20_000.0)
-    grid, source = Grid(50_000, 50_000), Source((256, 256), 3, 3)
+    grid, pixel = Grid(50_000, 50_000), PixelCost((256, 256), 3, 3)
     with pytest.raises(UserError, match=r"allow it with --max-memory [0-9]+MB") as said:
-        lay_out(grid, needs, source, tile_px=None, workers=1, limit=None)
+        lay_out(grid, needs, pixel, tile_px=None, workers=1, limit=None)
     asked = read_size(str(said.value).split("--max-memory ")[1].split(",")[0])
-    assert lay_out(grid, needs, source, tile_px=None, workers=1, limit=asked).peak_bytes <= asked
+    assert lay_out(grid, needs, pixel, tile_px=None, workers=1, limit=asked).peak_bytes <= asked

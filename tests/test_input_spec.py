@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from training_sets import noise, write_boxes, write_raster
 
-from ecodetect.annotations.dataset import Contract, Dataset, Place
-from ecodetect.annotations.sources import Asked, gather
+from ecodetect.annotations.contract import Contract
+from ecodetect.annotations.dataset import Dataset, Spot
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import gather
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.input_spec import input_spec, working_grid
@@ -19,7 +21,8 @@ from ecodetect.bundle.scaling import scaled
 from ecodetect.classification.answering import Member, Sight
 from ecodetect.grid import Grid, Window
 from ecodetect.raster.reading import open_raster
-from ecodetect.scanning.searching import Settings, question
+from ecodetect.scanning.question import question
+from ecodetect.scanning.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "dryland.tif"
 RGB = ("red", "green", "blue")
@@ -34,10 +37,10 @@ def test_training_scanning_and_classifying_see_the_same(
     finder = learned.bundle(learned.card("obia", **facts))
     bundle.write(tmp_path / "finder.safetensors", finder)
     boxes = write_boxes(tmp_path / "a.csv", [(10, 10, 30, 26)])
-    source = gather([raster, boxes], Asked(bands=",".join(RGB))).sources[0]
+    source = gather([raster, boxes], AnnotationOptions(bands=",".join(RGB))).sources[0]
     data = Dataset([source], Contract.of(finder.card))
     window = Window(8, 8, 64, 48)
-    taught = data.chip(Place(0, window)).image
+    taught = data.chip(Spot(0, window)).image
     with open_raster(raster, bands=",".join(RGB)) as opened:
         scan = question(opened, Settings(model=str(tmp_path / "finder.safetensors")))
         card = learned.card("sliding_window", scaling=finder.card.scaling, **facts)

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 import source_tree
@@ -140,6 +141,46 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
             "ecodetect.sizes": (False, "from ecodetect import grid"),
         }
     )
+
+
+# What a file must hold to reach a private name: `module._name`, `"module._name"`, `import _name`.
+MAY_REACH = re.compile(
+    r"(?<!\bself)(?<!\bcls)\._[a-zA-Z]|[\"'](?:[\w.]+\.)?_[a-zA-Z]\w*[\"']|import\b.*\b_[a-zA-Z]"
+)
+PATCHING = ("delattr", "getattr", "object", "patch", "setattr")
+
+
+def private_names(source: str) -> Iterator[str]:
+    """Names with one underscore that a test imports, asks of another object than its own, or patches."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("cls", "self"):
+            names = [node.attr]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in PATCHING:
+            texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            names = [str(text).rpartition(".")[2] for text in texts]
+        yield from (f"{node.lineno} {name}" for name in names if re.match("_[a-zA-Z]", name))
+
+
+def test_no_test_reaches_a_private_name() -> None:
+    """What a user can't rely on may change without a test; what a test must lower has a public name."""
+    found = []
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if MAY_REACH.search(source):
+            found += [f"{path.name}:{each}" for each in private_names(source)]
+    assert found == []
+    for reaching in (
+        "from ecodetect.grid import _cut",
+        "grid._cut()",
+        "raster.grid._cut",
+        "monkeypatch.setattr('ecodetect.grid._PX', 1)",
+        "patch.object(grid, '_PX', 1)",
+    ):
+        assert MAY_REACH.search(reaching)
+        assert list(private_names(reaching)), reaching
 
 
 def test_the_map_names_every_room_once() -> None:

@@ -95,7 +95,7 @@ def test_a_box_without_a_mask_stays_one() -> None:
 
 def test_points_boxes_and_polygons_have_outlines(tmp_path: Path) -> None:
     """A polygon is its own, a box the box, a point with a radius the circle, any other point none."""
-    from ecodetect.annotations.dataset import outlines_of
+    from ecodetect.annotations.laid import outlines_of
 
     square = shapely.box(2, 2, 6, 6)
     shapes = np.array([SHAPES[0], square, shapely.Point(10, 10), shapely.Point(20, 20)], dtype=object)

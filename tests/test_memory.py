@@ -10,7 +10,7 @@ import pytest
 from ecodetect.detectors.protocol import Needs
 from ecodetect.grid import Grid
 from ecodetect.scanning import layout
-from ecodetect.scanning.layout import Layout, Source, lay_out
+from ecodetect.scanning.layout import Layout, PixelCost, lay_out
 
 BLOCK = 512
 NEEDS = Needs(bands=("red", "green", "blue"), largest_px=200.0)
@@ -27,26 +27,26 @@ def laid(
     side: int, block: tuple[int, int] = (BLOCK, BLOCK), needs: Needs = NEEDS, *, batch: int = 1
 ) -> Layout:
     grid = Grid(side, side, (0.1, 0, 0, 0, -0.1, 0))
-    source = Source(block, cached_bytes=3, chip_bytes=3)
-    return lay_out(grid, needs, source, tile_px=None, workers=None, limit=None, batch=batch)
+    pixel = PixelCost(block, cached_bytes=3, chip_bytes=3)
+    return lay_out(grid, needs, pixel, tile_px=None, workers=None, limit=None, batch=batch)
 
 
 def test_what_a_unit_sees_ends_where_blocks_end() -> None:
-    plan = laid(20_000).plan
-    ends = {plan.unit(number).read for number in (0, 1, plan.columns, plan.columns + 1)}
+    cuts = laid(20_000).cuts
+    ends = {cuts.unit(number).read for number in (0, 1, cuts.columns, cuts.columns + 1)}
     assert all(read.right % BLOCK == 0 and read.bottom % BLOCK == 0 for read in ends)
 
 
 def test_blocks_are_decoded_hardly_more_than_once() -> None:
-    plan = laid(20_000).plan
-    across = max(1, plan.stripe_px // plan.unit_px)
+    cuts = laid(20_000).cuts
+    across = max(1, cuts.stripe_px // cuts.unit_px)
     decoded = 0
-    for left in range(0, plan.columns, across):
-        first = plan.unit(left).read
-        last = plan.unit(min(left + across, plan.columns) - 1).read
-        total = math.ceil(plan.width / BLOCK)
+    for left in range(0, cuts.columns, across):
+        first = cuts.unit(left).read
+        last = cuts.unit(min(left + across, cuts.columns) - 1).read
+        total = math.ceil(cuts.width / BLOCK)
         decoded += min(math.ceil(last.right / BLOCK), total) - max(first.x // BLOCK, 0)
-    assert decoded <= 1.2 * math.ceil(plan.width / BLOCK)
+    assert decoded <= 1.2 * math.ceil(cuts.width / BLOCK)
 
 
 @pytest.mark.parametrize("side", [20_000, 60_000, 200_000])
@@ -58,26 +58,26 @@ def test_memory_does_not_grow_with_the_raster(side: int) -> None:
 def test_what_a_process_holds_already_changes_no_cuts(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook, or the driver of a GPU: for a network it made tiles of 128 px, seen 18 times."""
     monkeypatch.setattr(layout, "resident_bytes", lambda: 600_000_000)
-    plain = laid(20_000, needs=needs).plan
+    plain = laid(20_000, needs=needs).cuts
     monkeypatch.setattr(layout, "resident_bytes", lambda: 3_000_000_000)
-    assert laid(20_000, needs=needs).plan == plain
+    assert laid(20_000, needs=needs).cuts == plain
 
 
 def test_a_gpu_need_not_wait_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout.os, "cpu_count", lambda: 16)
     on_cpu, on_gpu = (laid(20_000, needs=needs) for needs in (NETWORK, ON_GPU))
-    assert on_cpu.plan.tile_px >= 512
-    assert on_gpu.plan.tile_px >= 512
+    assert on_cpu.cuts.tile_px >= 512
+    assert on_gpu.cuts.tile_px >= 512
     assert on_gpu.workers > 1
 
 
 @pytest.mark.parametrize("batch", [2, 4, 5, 8, 16])
 def test_a_unit_has_as_many_tiles_as_are_looked_at_together(batch: int) -> None:
-    plan = laid(20_000, needs=NETWORK, batch=batch).plan
-    tiles = plan.tiles_per_unit**2
+    cuts = laid(20_000, needs=NETWORK, batch=batch).cuts
+    tiles = cuts.tiles_per_unit**2
     assert tiles >= batch
     # Shared out evenly: what is added to fill the last batch is less than one for each.
-    size = plan.batch(batch)
+    size = cuts.batch(batch)
     batches = math.ceil(tiles / size)
     assert size <= batch
     assert 0 <= batches * size - tiles < batches
@@ -85,17 +85,17 @@ def test_a_unit_has_as_many_tiles_as_are_looked_at_together(batch: int) -> None:
 
 def test_one_tile_stays_one_tile() -> None:
     # Moved onto blocks a picture of one tile would be cut into four.
-    assert len(laid(1000).plan) == 1
+    assert len(laid(1000).cuts) == 1
 
 
 @pytest.mark.parametrize("block", [(1, 20_000), (256, 512)])
 def test_strips_and_oblong_blocks_are_walked_from_the_corner(block: tuple[int, int]) -> None:
-    assert laid(20_000, block).plan.offset_px == 0
+    assert laid(20_000, block).cuts.offset_px == 0
 
 
 @pytest.mark.parametrize("stride", [16, 32])
 def test_cuts_lie_on_the_stride_of_a_network(stride: int) -> None:
     needs = Needs(bands=("red",), largest_px=100.0, reach_px=90, stride_px=stride, is_threaded=True)
-    plan = laid(20_000, needs=needs).plan
-    for number in (0, 1, len(plan) - 1):
-        assert all(tile.read.x % stride == tile.read.y % stride == 0 for tile in plan.unit(number).tiles)
+    cuts = laid(20_000, needs=needs).cuts
+    for number in (0, 1, len(cuts) - 1):
+        assert all(tile.read.x % stride == tile.read.y % stride == 0 for tile in cuts.unit(number).tiles)

@@ -27,7 +27,8 @@ from ecodetect.formats import files as formats
 from ecodetect.models import choosing as models
 from ecodetect.raster.reading import open_raster
 from ecodetect.scanning.files import scan
-from ecodetect.scanning.searching import Settings, question
+from ecodetect.scanning.question import question
+from ecodetect.scanning.settings import Settings
 
 BANDS = ("red", "green", "blue", "nir")
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import shapely
 
+from ecodetect.annotations.annotated_raster import spacing
 from ecodetect.annotations.laying import read_annotations
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.outlining import box_around, outlined
-from ecodetect.annotations.sources import Asked, gather, spacing
+from ecodetect.annotations.sources import gather
 from ecodetect.raster.reading import open_raster
 from ecodetect.sizes import Length
 
@@ -55,10 +57,10 @@ def test_training_takes_outlines_for_points_and_says_for_how_many(tmp_path: Path
     points = tmp_path / "points.csv"
     points.write_text(f"x,y\n{rows}\n")
     pair = [SAMPLES / "dryland.tif", points]
-    plain = gather(pair, Asked()).sources[0]
+    plain = gather(pair, AnnotationOptions()).sources[0]
     assert not np.isfinite(plain.size_px).any()
-    made = gather(pair, Asked(radius="contour"))
+    made = gather(pair, AnnotationOptions(radius="contour"))
     assert 45 <= np.isfinite(made.sources[0].size_px).sum() < 80
     assert any("of 80 points, taken as their box" in str(note) for note in made.notes)
-    fixed = gather(pair, Asked(radius=Length.parse("2m", name="radius"))).sources[0]
+    fixed = gather(pair, AnnotationOptions(radius=Length.parse("2m", name="radius"))).sources[0]
     assert np.isfinite(fixed.size_px).all()

@@ -13,7 +13,7 @@ from pyproj import CRS, Transformer
 
 from ecodetect.grid import Affine6, Grid
 from ecodetect.notes import Note
-from ecodetect.region import Area
+from ecodetect.region import Region
 from ecodetect.scanning.overlaps import Footprint, overlap_note
 
 UTM = CRS.from_epsg(32630)
@@ -107,9 +107,9 @@ def test_web_mercator_is_measured_on_the_ground() -> None:
 
 def test_only_what_is_searched_counts() -> None:
     one, two = at(0, 0), at(60, 0)
-    west = Area(shapely.box(0, 0, 55, 100), one)
+    west = Region(shapely.box(0, 0, 55, 100), one)
     assert overlap_note([Footprint("1.tif", one, west), Footprint("2.tif", two)]) is None
-    half = Area(shapely.box(0, 0, 100, 50), one)
+    half = Region(shapely.box(0, 0, 100, 50), one)
     note = overlap_note([Footprint("1.tif", one, half), Footprint("2.tif", two)])
     assert hectares(note) == pytest.approx(0.2, rel=0.01)
 

@@ -34,7 +34,7 @@ from ecodetect.pictures.marks import HEAD
 from ecodetect.pictures.sheet import CUTOUT_PX, draw_sheet
 from ecodetect.raster.reading import open_raster
 from ecodetect.raster.resampling import axis, resample
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 RGB = ("red", "green", "blue")
 UTM = CRS.from_epsg(32630)
@@ -234,7 +234,7 @@ def test_blocks_never_written_are_not_read(tmp_path: Path) -> None:
 
 def test_only_the_area_of_interest_is_read_and_shown(tmp_path: Path) -> None:
     raster = raster_of(grey(3000, 3000), transform=(0.1, 0, 600_000, 0, -0.1, 4_000_000), crs=UTM)
-    area = Area(shapely.box(1000, 1000, 1400, 1200), raster.grid)
+    area = Region(shapely.box(1000, 1000, 1400, 1200), raster.grid)
     draw_map(raster, [], tmp_path / "map.png", area=area)
     assert all(w.x >= 970 and w.right <= 1430 and w.bottom <= 1230 for w in raster.reads)
     shown = seen(tmp_path / "map.png", (440 * 3, 240 * 3))

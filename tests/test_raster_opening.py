@@ -16,7 +16,7 @@ from ecodetect.errors import RasterError
 from ecodetect.guarding import guard
 from ecodetect.raster.reading import open_raster
 from ecodetect.scanning.files import scan_files
-from ecodetect.scanning.searching import Settings
+from ecodetect.scanning.settings import Settings
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 48, 64), np.uint8)
 

@@ -26,7 +26,7 @@ from ecodetect.grid import Window
 from ecodetect.raster.reading import open_raster
 from ecodetect.scanning.files import scan_files
 from ecodetect.scanning.results import Summary
-from ecodetect.scanning.searching import Settings
+from ecodetect.scanning.settings import Settings
 from ecodetect.web.connection import Limits
 
 SIDE = 3072

@@ -19,7 +19,7 @@ from ecodetect.notes import Note
 from ecodetect.raster import rim
 from ecodetect.raster.reading import Raster, open_raster
 from ecodetect.scanning.files import scan_files
-from ecodetect.scanning.searching import Settings
+from ecodetect.scanning.settings import Settings
 
 HEIGHT, WIDTH = 240, 320
 

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from training_sets import noise, write_boxes, write_coco, write_points, write_raster
 
 from ecodetect.annotations import dataset
-from ecodetect.annotations.dataset import Contract, Dataset, Place, contract
-from ecodetect.annotations.sources import Asked, gather, object_px
+from ecodetect.annotations.annotated_raster import object_px
+from ecodetect.annotations.contract import Contract, contract
+from ecodetect.annotations.dataset import Dataset, Spot
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import gather
 from ecodetect.bundle.file import Card, Scaling
 from ecodetect.bundle.input_spec import input_spec
 from ecodetect.errors import UserError
@@ -47,7 +50,7 @@ def test_a_sample_is_what_the_raster_holds_there(scene: tuple[Path, Path]) -> No
     sources = gather(scene).sources
     data = Dataset(sources, plain())
     window = Window(50, 30, 40, 50)
-    sample = data.chip(Place(0, window))
+    sample = data.chip(Spot(0, window))
     with open_raster(scene[0]) as raster:
         chip = raster.read(window, raster.bands)
     assert np.array_equal(sample.image, chip.pixels.astype(np.float32))
@@ -60,11 +63,11 @@ def test_a_sample_is_what_the_raster_holds_there(scene: tuple[Path, Path]) -> No
 
 def test_beyond_the_raster_there_is_nothing(scene: tuple[Path, Path]) -> None:
     data = Dataset(gather(scene).sources, plain())
-    sample = data.chip(Place(0, Window(-20, 100, 60, 60)))
+    sample = data.chip(Spot(0, Window(-20, 100, 60, 60)))
     assert sample.valid.sum() == 40 * 28
     assert not sample.valid[:, :20].any()
     assert (sample.image[:, ~sample.valid] == -1.0).all()
-    assert data.chip(Place(0, Window(500, 500, 8, 8))).valid.sum() == 0
+    assert data.chip(Spot(0, Window(500, 500, 8, 8))).valid.sum() == 0
 
 
 def test_unknown_is_not_absent(scene: tuple[Path, Path]) -> None:
@@ -72,7 +75,7 @@ def test_unknown_is_not_absent(scene: tuple[Path, Path]) -> None:
     image, boxes = scene
     (source,) = gather([image, boxes]).sources
     assert source.complete_by == "hull"
-    known = Dataset([source], plain()).chip(Place(0, Window(0, 0, 128, 128))).known
+    known = Dataset([source], plain()).chip(Spot(0, Window(0, 0, 128, 128))).known
     assert not known[0, 127]
     assert not known[127, 127]
     assert known[60, 50]
@@ -81,29 +84,29 @@ def test_unknown_is_not_absent(scene: tuple[Path, Path]) -> None:
     assert known.sum() == pytest.approx(hull.area, rel=0.03)
     plots = Layer(np.array([shapely.box(0, 0, 64, 128)]), grid=source.grid)
     formats.write(image.with_name("plots.gpkg"), Stream([plots], "Polygon", {}, grid=source.grid))
-    (source,) = gather([image, boxes], Asked(complete=str(image.with_name("plots.gpkg")))).sources
+    (source,) = gather([image, boxes], AnnotationOptions(complete=str(image.with_name("plots.gpkg")))).sources
     assert source.complete_by == "polygons"
-    known = Dataset([source], plain()).chip(Place(0, Window(0, 0, 128, 128))).known
+    known = Dataset([source], plain()).chip(Spot(0, Window(0, 0, 128, 128))).known
     assert known[:, :64].all()
     assert not known[:, 64:].any()
-    (source,) = gather([image, boxes], Asked(complete="image")).sources
-    assert Dataset([source], plain()).chip(Place(0, Window(0, 0, 128, 128))).known.all()
+    (source,) = gather([image, boxes], AnnotationOptions(complete="image")).sources
+    assert Dataset([source], plain()).chip(Spot(0, Window(0, 0, 128, 128))).known.all()
 
 
 def test_an_empty_file_says_complete_and_empty(tmp_path: Path) -> None:
     image = write_raster(tmp_path / "a.tif", noise(3, 64, 64))
     (source,) = gather([image, write_points(tmp_path / "a.csv", [])]).sources
     assert (len(source.annotations), source.complete_by) == (0, "image")
-    assert Dataset([source], plain()).chip(Place(0, Window(0, 0, 64, 64))).known.all()
+    assert Dataset([source], plain()).chip(Spot(0, Window(0, 0, 64, 64))).known.all()
 
 
 def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     image = write_raster(tmp_path / "a.tif", noise(3, 128, 128))
     boxes = write_boxes(tmp_path / "a.csv", BOXES, ["shrub", "shrub", "doubtful", "shrub"])
     doubtful = write_boxes(tmp_path / "doubtful.csv", [(100, 10, 120, 30)], ["doubtful"])
-    asked = Asked(ignore=("doubtful", str(doubtful)), edge=Length(2.0, "m"))
+    asked = AnnotationOptions(ignore=("doubtful", str(doubtful)), edge=Length(2.0, "m"))
     (source,) = gather([image, boxes], asked).sources
-    sample = Dataset([source], plain()).chip(Place(0, Window(0, 0, 128, 128)))
+    sample = Dataset([source], plain()).chip(Spot(0, Window(0, 0, 128, 128)))
     assert len(sample.objects) == 3
     assert sample.ignored[90:110, 70:90].all()
     assert sample.ignored[10:30, 100:120].all()
@@ -116,14 +119,14 @@ def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     # There a box that is clear of the edge is known all the same.
     assert sample.beside is not None
     assert not (sample.beside & (sample.known | _edge_of(sample.beside, 4))).any()
-    (free,) = gather([image, boxes], Asked(ignore=("doubtful", str(doubtful)))).sources
-    known = Dataset([free], plain()).chip(Place(0, Window(0, 0, 128, 128))).known
+    (free,) = gather([image, boxes], AnnotationOptions(ignore=("doubtful", str(doubtful)))).sources
+    known = Dataset([free], plain()).chip(Spot(0, Window(0, 0, 128, 128))).known
     inner = slice(6 + int(half), -6 - int(half))
     assert (sample.known[inner, inner] == known[inner, inner]).all()
     assert ((sample.known | sample.beside | _edge_of(known, 4)) == (known | _edge_of(known, 4))).all()
     assert known[inner, inner].any()
     with pytest.raises(UserError, match=r"'bush' is neither a file nor a class .*: doubtful, shrub\.$"):
-        gather([image, boxes], Asked(ignore=("bush",)))
+        gather([image, boxes], AnnotationOptions(ignore=("bush",)))
 
 
 def _edge_of(mask: np.ndarray, width: int) -> np.ndarray:
@@ -136,13 +139,13 @@ def test_a_working_grid_moves_pixels_and_annotations_alike(scene: tuple[Path, Pa
     sources = gather(scene).sources
     data = Dataset(sources, plain(gsd=1.0))
     assert data.grids[0].width in (64, 65)
-    sample = data.chip(Place(0, Window(0, 0, 64, 64)))
+    sample = data.chip(Spot(0, Window(0, 0, 64, 64)))
     native = Dataset(sources, plain()).objects(0)
     factor = native.xy / data.objects(0).xy
     assert np.ptp(factor) < 1e-6
     assert np.allclose(native.size / data.objects(0).size, factor)
     assert (
-        sample.image.std() < 0.6 * Dataset(sources, plain()).chip(Place(0, Window(0, 0, 64, 64))).image.std()
+        sample.image.std() < 0.6 * Dataset(sources, plain()).chip(Spot(0, Window(0, 0, 64, 64))).image.std()
     )
     # A survey's rasters differ by hairs on the ground; they are read as they are.
     assert Dataset(sources, plain(gsd=0.503)).grids[0] == sources[0].grid
@@ -157,7 +160,9 @@ def test_points_with_a_radius_and_an_accuracy_row_by_row(tmp_path: Path) -> None
         accuracy_m=["1.5", ""],
         label=["shrub", "shrub"],
     )
-    objects = Dataset(gather([image, points], Asked(radius=Length(3, "px"))).sources, plain()).objects(0)
+    objects = Dataset(
+        gather([image, points], AnnotationOptions(radius=Length(3, "px"))).sources, plain()
+    ).objects(0)
     assert objects.size[:, 0] == pytest.approx([8.0, 6.0], rel=2e-3)
     assert objects.accuracy_px == pytest.approx([3.0, 0.0], rel=2e-3)
     unsized = Dataset(gather([image, points]).sources, plain()).objects(0)
@@ -177,7 +182,7 @@ def folder_of_images(folder: Path, suffix: str = ".tif") -> list[Path]:
 
 
 def found_in(*paths: Path, **asked: object) -> dict[str, list[list[float]]]:
-    sources = gather(paths, Asked(**asked)).sources  # type: ignore[arg-type]
+    sources = gather(paths, AnnotationOptions(**asked)).sources  # type: ignore[arg-type]
     assert {source.complete_by for source in sources} == {"image"}
     return {source.name: source.xy.round(6).tolist() for source in sources}
 
@@ -280,7 +285,7 @@ def test_crowns_and_plots_in_one_file(tmp_path: Path) -> None:
         )
         frame.to_file(tmp_path / "field.gpkg", layer=name, engine="pyogrio")
     field = str(tmp_path / "field.gpkg")
-    asked = Asked(layer="crowns", complete=field, complete_layer="plots")
+    asked = AnnotationOptions(layer="crowns", complete=field, complete_layer="plots")
     (source,) = gather([image, field], asked).sources
     assert len(source.annotations) == 1
     assert source.complete is not None
@@ -307,12 +312,12 @@ def test_annotations_off_the_raster_say_where_both_lie(tmp_path: Path) -> None:
         gather([image, write_boxes(tmp_path / "a.csv", [(900, 900, 910, 910)])])
     gone = write_boxes(tmp_path / "gone.csv", [(900, 900, 910, 910)])
     with pytest.raises(UserError, match=r"gone\.csv"):
-        gather([image, write_boxes(tmp_path / "b.csv", BOXES[:2])], Asked(ignore=(str(gone),)))
+        gather([image, write_boxes(tmp_path / "b.csv", BOXES[:2])], AnnotationOptions(ignore=(str(gone),)))
 
 
 def test_a_column_that_is_not_there(scene: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"a\.csv has no column 'species'; its columns are"):
-        gather(scene, Asked(class_column="species"))
+        gather(scene, AnnotationOptions(class_column="species"))
 
 
 def test_names_of_individuals_are_no_classes(tmp_path: Path) -> None:
@@ -322,7 +327,7 @@ def test_names_of_individuals_are_no_classes(tmp_path: Path) -> None:
     gathered = gather([image, points])
     assert set(gathered.sources[0].annotations.label) == {"object"}
     assert any("8 different names" in str(note) for note in gathered.notes)
-    named = gather([image, points], Asked(class_column="name")).sources
+    named = gather([image, points], AnnotationOptions(class_column="name")).sources
     assert len(set(named[0].annotations.label)) == 8
 
 
@@ -339,7 +344,7 @@ def test_a_contract_chosen_anew(scene: tuple[Path, Path]) -> None:
         ("shrub",),
     )
     assert notes == ()
-    sample = Dataset(sources, made).chip(Place(0, Window(0, 0, 128, 128)))
+    sample = Dataset(sources, made).chip(Spot(0, Window(0, 0, 128, 128)))
     assert np.abs(sample.image.mean(axis=(1, 2))).max() < 0.02
     assert np.abs(sample.image.std(axis=(1, 2)) - 1).max() < 0.02
 
@@ -377,7 +382,7 @@ def test_bands_that_differ(tmp_path: Path) -> None:
     assert tuple(map(str, notes)) == (
         "Bands differ: a.tif has red, green, blue; b.tif has grey; used are red, green, blue.",
     )
-    grey = Dataset(sources, plain(unit="px", gsd=None)).chip(Place(1, Window(0, 0, 32, 32)))
+    grey = Dataset(sources, plain(unit="px", gsd=None)).chip(Spot(1, Window(0, 0, 32, 32)))
     assert np.array_equal(grey.image[0], grey.image[2])
     with pytest.raises(UserError, match=r"Bands nir, red are needed; b\.tif has grey\."):
         Dataset(sources[1:], plain(("nir", "red"), unit="px"))
@@ -407,7 +412,7 @@ def test_survey_takes_the_percentiles_of_each_raster(tmp_path: Path) -> None:
     made, _ = contract(sources)
     assert made.scaling.mode == "survey"
     data = Dataset(sources, made)
-    one, four = (data.chip(Place(number, Window(0, 0, 64, 64))).image for number in (0, 1))
+    one, four = (data.chip(Spot(number, Window(0, 0, 64, 64))).image for number in (0, 1))
     assert np.abs(one - four).max() < 1e-4
 
 
@@ -429,7 +434,7 @@ def test_places_cover_what_is_known(tmp_path_factory: pytest.TempPathFactory, si
         write_raster(folder / "a.tif", noise(1, 128, 128))
         write_boxes(folder / "a.csv", BOXES)
     data = Dataset(gather([folder / "a.tif", folder / "a.csv"]).sources, plain(("grey",)))
-    known = data.chip(Place(0, Window(0, 0, 128, 128))).known
+    known = data.chip(Spot(0, Window(0, 0, 128, 128))).known
     covered = np.zeros_like(known)
     for place in data.places(side, min(stride, side)):
         window = place.window.clipped(data.grids[0].window)
@@ -459,7 +464,7 @@ def test_a_copy_in_another_process_reads_the_same(
     scene: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Dataset(gather(scene).sources, plain())
-    place = Place(0, Window(3, 5, 40, 40))
+    place = Spot(0, Window(3, 5, 40, 40))
     here = data.chip(place)
     there = pickle.loads(pickle.dumps(data)).chip(place)
     assert np.array_equal(here.image, there.image)
@@ -483,7 +488,7 @@ def test_large_rasters_are_read_window_by_window(
     scene: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = gather(scene).sources
-    place = Place(0, Window(-3, 5, 40, 140))
+    place = Spot(0, Window(-3, 5, 40, 140))
     kept = Dataset(sources, plain()).chip(place)
     monkeypatch.setattr("ecodetect.annotations.dataset.KEPT_RASTER_PX", 100)
     read = watched_reads(monkeypatch)
@@ -542,13 +547,13 @@ def test_outside_the_complete_ground_nothing_is_learned(scene: tuple[Path, Path]
     grid = open_raster(image).grid
     plot = Layer(np.array([shapely.box(0, 0, 64, 64)]), grid=grid)
     formats.write(tmp_path / "plot.gpkg", Stream([plot], "Polygon", {}, grid=grid))
-    asked = Asked(complete=str(tmp_path / "plot.gpkg"))
+    asked = AnnotationOptions(complete=str(tmp_path / "plot.gpkg"))
     gathered = gather([image, boxes], asked)
     (source,) = gathered.sources
     assert source.kept.tolist() == [True, False, False, False]
     (note,) = [note for note in gathered.notes if note.code == "outside-complete"]
     assert note.text.startswith("3 of 4 annotations lie outside")
-    sample = Dataset([source], plain()).chip(Place(0, Window(0, 0, 128, 128)))
+    sample = Dataset([source], plain()).chip(Spot(0, Window(0, 0, 128, 128)))
     assert sample.objects.xy.tolist() == [[20.0, 18.0]]
     assert not sample.known[90:, 70:].any()
 

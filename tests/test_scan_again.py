@@ -20,10 +20,13 @@ from ecodetect.errors import UserError
 from ecodetect.evaluation.evaluating import evaluate
 from ecodetect.formats import files as formats
 from ecodetect.raster.reading import open_raster
-from ecodetect.scanning import files as scanning
-from ecodetect.scanning import results, searching
-from ecodetect.scanning.files import Output, plan_files, scan_files
-from ecodetect.scanning.searching import Settings, question
+from ecodetect.scanning import question as asking
+from ecodetect.scanning import results
+from ecodetect.scanning import run as running
+from ecodetect.scanning.files import scan_files
+from ecodetect.scanning.planning import plan_files
+from ecodetect.scanning.question import question
+from ecodetect.scanning.settings import Output, Settings
 from ecodetect.sizes import Length
 
 
@@ -69,7 +72,7 @@ def test_what_is_there_is_counted_and_not_searched_again(
     (first,), _ = scan_files([image], ASKED, str(out))
     before = out.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(scanning, "prepare", lambda *_, **__: pytest.fail("searched again"))
+        patch.setattr(running, "prepare", lambda *_, **__: pytest.fail("searched again"))
         (again,), failures = scan_files([image], ASKED, str(out))
         with pytest.raises(UserError, match="answers another question"):
             scan_files([image], dataclasses.replace(ASKED, score=0.9), str(out))
@@ -228,7 +231,7 @@ def test_the_answer_of_another_version_is_said(tmp_path: Path, monkeypatch: pyte
     image, out = scene(tmp_path / "a.tif"), tmp_path / "out.geojson"
     with monkeypatch.context() as patch:
         patch.setattr(results, "__version__", "9.9")
-        patch.setattr(searching, "__version__", "9.9")
+        patch.setattr(asking, "__version__", "9.9")
         scan_files([image], ASKED, str(out))
     with pytest.raises(UserError, match=r"it is the answer of ecodetect 9.9 \(this is "):
         scan_files([image], ASKED, str(out))

@@ -23,10 +23,10 @@ from rasterio.transform import Affine, from_origin
 import ecodetect
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.formats import files as formats
-from ecodetect.scanning import files as scanning
-from ecodetect.scanning.files import Output, scan, scan_files
+from ecodetect.scanning import run as running
+from ecodetect.scanning.files import scan, scan_files
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.searching import Settings
+from ecodetect.scanning.settings import Output, Settings
 
 
 def write_scene(path, seed=0, size=200, crs="EPSG:32630", transform=None, dtype="uint8"):
@@ -150,7 +150,7 @@ def test_a_scan_stopped_while_it_writes_says_how_to_go_on(tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(scanning, "write_results", killed)
+        patch.setattr(running, "write_results", killed)
         with pytest.raises(Interrupted, match=r"kept in .*out.geojson.journal: run the same command again"):
             scan_files([path], ASKED, str(out))
     ((summary,), _) = scan_files([path], ASKED, str(out))

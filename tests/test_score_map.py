@@ -33,14 +33,15 @@ from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.grid import Grid, Window
 from ecodetect.models import choosing as models
-from ecodetect.region import Area
-from ecodetect.scanning import files as scanning
+from ecodetect.region import Region
 from ecodetect.scanning import layout, score_maps
-from ecodetect.scanning.files import Output, scan, scan_files
+from ecodetect.scanning import run as running
+from ecodetect.scanning.files import scan, scan_files
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.pipeline import Work, detect_unit, read_unit
-from ecodetect.scanning.searching import Settings
-from ecodetect.scanning.tiling import in_cells, plan
+from ecodetect.scanning.pipeline import detect_unit, read_unit
+from ecodetect.scanning.question import ScanPlan
+from ecodetect.scanning.settings import Output, Settings
+from ecodetect.scanning.tiling import cut_grid, in_cells
 
 STEP = 4  # pixels a cell of `Placed`
 CELL = 0.5  # metres a pixel of the rasters below
@@ -103,17 +104,18 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
     if has_area:
         shape = shapely.box(0.2 * size[0], 0.3 * size[1], 0.7 * size[0] + 1, 0.8 * size[1] + 1)
         shapely.prepare(shape)
-        area = Area(shape, grid)
+        area = Region(shape, grid)
         searched = valid & area.pixels(grid.window)
-    cuts = plan(
-        grid, tile_px=tile, largest_px=8.0, reach_px=3, margin_px=1.0, stride_px=8, unit_px=units,
-        offset_px=8 * offset if 8 * offset < tile else 0,
+    cuts = cut_grid(grid, tile_px=tile, largest_px=8.0, reach_px=3, margin_px=1.0, stride_px=8, unit_px=units)
+    cuts = dataclasses.replace(cuts, offset_px=8 * offset if 8 * offset < tile else 0)
+    plan = ScanPlan(
+        detector=detector, native=grid, grid=grid, area=area, score=(0.0, 0.0), batch=2, is_mapped=True,
+        laid_out=layout.Layout(cuts, workers=1, cache_bytes=0, peak_bytes=0),
     )  # fmt: skip
-    work = Work(raster, detector, grid, cuts, area, (0.0, 0.0), 2, is_mapped=True)
     journal = Journal(folder / "journal")
     number = journal.raster("key").number
     for unit in map(cuts.unit, np.random.default_rng(seed).permutation(len(cuts)).tolist()):
-        found = detect_unit(work, unit, read_unit(work, unit))
+        found = detect_unit(plan, unit, read_unit(plan, raster, unit))
         assert found.scores is not None
         pieces = score_maps.cut(in_cells(unit.core, STEP), found.scores)
         journal.add(number, unit.number, found.candidates, found.valid_rows, 0, pieces=pieces)
@@ -259,7 +261,7 @@ def test_a_scan_killed_between_map_and_detections_can_be_run_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(scanning, "write_results", killed)
+        patch.setattr(running, "write_results", killed)
         with pytest.raises(KeyboardInterrupt):
             mapped(image, model, out)
     before = out.read_bytes()

@@ -13,7 +13,10 @@ from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.searching import Settings, identities, prepare, search, searched, survivors, verify
+from ecodetect.scanning.question import prepare
+from ecodetect.scanning.searching import entered, identities, search, searched, survivors
+from ecodetect.scanning.settings import Settings
+from ecodetect.scanning.verification import verify
 
 GRID = Grid(300, 260, (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0), CRS.from_epsg(32630))
 
@@ -34,12 +37,12 @@ def scene(seed=0, valid=True):
 
 def run(raster, path, asked):
     journal = Journal(path)
-    job, number = prepare("memory.tif", raster, asked).entered(journal, asked)
-    search(job, journal, number, None)
-    found = list(survivors(job, journal, number))
-    facts = searched(job, journal, number)
+    plan = entered(prepare(raster, asked), journal, asked)
+    search(plan, raster, journal, None)
+    found = list(survivors(plan, journal))
+    facts = searched(plan, journal)
     journal.discard()
-    empty = Detections.empty(job.grid, job.work.detector.kind, job.work.detector.classes)
+    empty = Detections.empty(plan.native, plan.detector.kind, plan.detector.classes)
     return (Detections.concatenate(found) if found else empty), facts[:2]
 
 
@@ -77,7 +80,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     expected, _ = run(raster, tmp_path / "whole", asked)
     path = tmp_path / "j"
     journal = Journal(path)
-    job, number = prepare("memory.tif", raster, asked).entered(journal, asked)
+    plan = entered(prepare(raster, asked), journal, asked)
 
     class Stop(Exception):
         pass
@@ -87,15 +90,15 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        search(job, journal, number, stop)
-    done = journal.done(number)
-    assert 1 <= len(done) <= len(job.layout.plan)
+        search(plan, raster, journal, stop)
+    done = journal.done(plan.number)
+    assert 1 <= len(done) <= len(plan.cuts)
     journal.close()
     journal = Journal(path)
-    again = prepare("memory.tif", raster, asked).entered(journal, asked)
-    assert again[1] == number
-    search(job, journal, number, None)
-    same(Detections.concatenate(list(survivors(job, journal, number))), expected)
+    again = entered(prepare(raster, asked), journal, asked)
+    assert again.number == plan.number
+    search(again, raster, journal, None)
+    same(Detections.concatenate(list(survivors(again, journal))), expected)
     journal.discard()
 
 
@@ -111,13 +114,11 @@ def test_a_search_goes_on_with_the_cuts_it_began_with(tmp_path):
     """Whatever memory or cores there are now."""
     asked = Settings(model="threshold", options={"largest": "40px"})
     journal = Journal(tmp_path / "j")
-    job = prepare("memory.tif", scene(), asked)
-    before, number = job.entered(journal, asked)
-    smaller = replace(job.layout.plan, tile_px=128, tiles_per_unit=1, offset_px=37)
-    other = replace(job, layout=replace(job.layout, plan=smaller))
-    after, same_number = other.entered(journal, asked)
-    assert (after.layout.plan, same_number) == (before.layout.plan, number)
-    assert after.work.plan == before.work.plan
+    plan = prepare(scene(), asked)
+    before = entered(plan, journal, asked)
+    smaller = replace(plan.cuts, tile_px=128, tiles_per_unit=1, offset_px=37)
+    after = entered(plan.with_cuts(smaller), journal, asked)
+    assert (after.cuts, after.number) == (before.cuts, before.number)
     journal.discard()
 
 
@@ -125,9 +126,9 @@ def test_verify_finds_the_same_again(tmp_path):
     raster = scene()
     asked = Settings(model="threshold", options={"largest": "40px"}, tile_px=64)
     journal = Journal(tmp_path / "j")
-    job, number = prepare("memory.tif", raster, asked).entered(journal, asked)
-    search(job, journal, number, None)
-    share, _ = verify(job, journal, number)
+    plan = entered(prepare(raster, asked), journal, asked)
+    search(plan, raster, journal, None)
+    share, _ = verify(plan, raster, journal)
     assert share == 1.0
     journal.discard()
 
@@ -157,4 +158,4 @@ def test_settings_that_cannot_be_used(settings, words):
 
 def test_too_little_memory_is_said_with_what_would_do():
     with pytest.raises(UserError, match=r"the least that works is \d+MB"):
-        prepare("memory.tif", scene(), Settings(model="threshold", max_memory=10_000_000))
+        prepare(scene(), Settings(model="threshold", max_memory=10_000_000))

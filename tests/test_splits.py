@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from pyproj import CRS
 from training_sets import noise, write_points, write_raster
 
-from ecodetect.annotations.dataset import Contract, Dataset, Ground, Place, contract
+from ecodetect.annotations.annotated_raster import AnnotatedRaster
+from ecodetect.annotations.contract import Contract, contract
+from ecodetect.annotations.dataset import Dataset, Spot
+from ecodetect.annotations.laid import Ground
 from ecodetect.annotations.laying import on_raster
-from ecodetect.annotations.sources import Source, gather
+from ecodetect.annotations.sources import gather
 from ecodetect.annotations.splits import Split, check_disjoint, places, split
 from ecodetect.bundle.footprint import cells, known_there
 from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Floats, Grid, Window
 from ecodetect.layer import Layer
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 UTM30 = CRS.from_epsg(32630)
 HERE = (562000.0, 4076200.0)
@@ -28,7 +31,7 @@ HERE = (562000.0, 4076200.0)
 
 def source(
     xy: Floats, grid: Grid, name: str = "a.tif", labels: list[str] | None = None, **columns: list[str]
-) -> Source:
+) -> AnnotatedRaster:
     """A source without a file: annotated all over, points without a size."""
     values = {key: np.array(value, dtype=object) for key, value in columns.items()}
     values["label"] = np.array(labels or ["tree"] * len(xy), dtype=object)
@@ -36,8 +39,17 @@ def source(
     marked = on_raster(layer, grid, name=name)
     whole = shapely.box(0, 0, grid.width, grid.height)
     nothing = np.empty(0, dtype=object)
-    return Source(
-        f"/{name}", name, grid, ("grey",), "uint8", (None, None), marked, Area(whole, grid), "image", nothing
+    return AnnotatedRaster(
+        f"/{name}",
+        name,
+        grid,
+        ("grey",),
+        "uint8",
+        (None, None),
+        marked,
+        Region(whole, grid),
+        "image",
+        nothing,
     )
 
 
@@ -57,7 +69,7 @@ def seen_pixels(ground: Ground, grid: Grid) -> np.ndarray:
     return np.ones((grid.height, grid.width), bool) if mask is None else mask
 
 
-def assert_no_place_is_seen_twice(sources: list[Source], found: Split) -> None:
+def assert_no_place_is_seen_twice(sources: list[AnnotatedRaster], found: Split) -> None:
     """Pixel centres that training sees don't lie in what validation sees, on the ground."""
     for number, ground in found.training.items():
         grid = sources[number].grid
@@ -120,7 +132,7 @@ def test_one_raster_under_two_names_is_one_place(by: str) -> None:
 
 def test_overlapping_ground_is_refused_naming_both() -> None:
     sources = [source(scattered(9, 200), utm(0.5, x), name) for x, name in ((0, "a.tif"), (60, "b.tif"))]
-    whole = [Area(shapely.box(0, 0, 200, 200), each.grid) for each in sources]
+    whole = [Region(shapely.box(0, 0, 200, 200), each.grid) for each in sources]
     found = Split({0: Ground(whole[0], whole[0])}, {1: Ground(whole[1], whole[1])}, "by hand", (9, 9, 0))
     with pytest.raises(UserError, match=r"overlap on the ground, in a\.tif and b\.tif;"):
         check_disjoint(sources, found)
@@ -137,7 +149,7 @@ def test_the_strip_keeps_individuals_whole() -> None:
     boxes = np.array([shapely.box(x - 8, y - 8, x + 8, y + 8) for x, y in scattered(60, 400)])
     made = source(scattered(60, 400), grid)
     marked = on_raster(Layer(boxes, grid=grid), grid, name="a")
-    sized = Source(
+    sized = AnnotatedRaster(
         "/a", "a", grid, ("grey",), "uint8", (None, None), marked, made.complete, "image", made.ignored
     )
     found = split([sized], by="blocks")
@@ -263,7 +275,7 @@ def both_sides(folder: Path) -> tuple[Dataset, Dataset, Contract]:
 
 def test_a_sample_is_blind_on_the_other_sides_ground(tmp_path: Path) -> None:
     training, validation, made = both_sides(tmp_path)
-    place = Place(0, Window(0, 0, 300, 300))
+    place = Spot(0, Window(0, 0, 300, 300))
     one, two = training.chip(place), validation.chip(place)
     assert not (one.valid & two.valid).any()
     assert (one.image[:, ~one.valid] == made.fill).all()
@@ -280,7 +292,7 @@ def test_a_sample_is_blind_on_the_other_sides_ground(tmp_path: Path) -> None:
     for number, side in enumerate((training, validation)):
         for each in side.places(64):
             window = each.window.clipped(Window(0, 0, 300, 300))
-            valid = side.chip(Place(0, window)).valid
+            valid = side.chip(Spot(0, window)).valid
             seen[number, window.y : window.bottom, window.x : window.right] |= valid
     assert not seen.all(axis=0).any()
 

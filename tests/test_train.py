@@ -18,8 +18,8 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from ecodetect import whole_file  # noqa: E402
+from ecodetect.annotations.annotated_raster import AnnotatedRaster  # noqa: E402
 from ecodetect.annotations.dataset import Statistics  # noqa: E402
-from ecodetect.annotations.sources import Source  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.formats import files as formats  # noqa: E402
@@ -119,9 +119,9 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
     }
     monkeypatch.setattr(models, "known", lambda: cards)
 
-    def source(gsd: float | None, bands: tuple[str, ...] = rgb) -> Source:
+    def source(gsd: float | None, bands: tuple[str, ...] = rgb) -> AnnotatedRaster:
         size = None if gsd is None else (gsd, gsd)
-        return cast(Source, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
+        return cast(AnnotatedRaster, SimpleNamespace(grid=SimpleNamespace(gsd=size), bands=bands))
 
     assert beginning.nearest([source(0.12)]) == "shrubs"
     assert beginning.nearest([source(0.5)]) == "trees-rgb"
@@ -311,7 +311,7 @@ def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is
     assert out.read_bytes() == right
     assert [entry.name for entry in theirs.parent.iterdir()] == ["notes.txt"]
     refused = ecodetect("train", *pair, *flags, "--resume")
-    assert (refused.code, "exists; replace it with --overwrite" in refused.err) == (2, True)
+    assert (refused.code, "exists; say --overwrite to replace it" in refused.err) == (2, True)
 
 
 @pytest.mark.usefixtures("small")

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from training_sets import write_boxes, write_raster
 
 from ecodetect.annotations.class_folders import gather_classes
-from ecodetect.annotations.dataset import Dataset, Place, contract
-from ecodetect.annotations.sources import Asked, gather
+from ecodetect.annotations.contract import contract
+from ecodetect.annotations.dataset import Dataset, Spot
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import gather
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Card, Learned, Scaling
 from ecodetect.bundle.input_spec import input_spec
@@ -38,7 +40,8 @@ from ecodetect.classification.folders import beside as pictures_beside
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid, Window
 from ecodetect.raster.reading import open_raster
-from ecodetect.scanning.searching import Settings, prepare, question
+from ecodetect.scanning.question import prepare, question
+from ecodetect.scanning.settings import Settings
 
 RGB = ("red", "green", "blue")
 FIXED = Scaling(offset=(120.0, 110.0, 90.0), span=(40.0, 35.0, 30.0))
@@ -192,21 +195,21 @@ def test_a_scan_maps_and_says_so(tmp_path: Path) -> None:
     eight = written(tmp_path / "a.tif", np.rint(ground(100)).astype(np.uint8))
     twelve = written(tmp_path / "b.tif", in_unit(ground(100), Unit(0, 4095), "uint16"))
     with open_raster(eight) as raster:
-        plain = prepare(str(eight), raster, asked)
+        plain = prepare(raster, asked)
         assert not [note.code for note in plain.notes if note.code.startswith("values")]
-        as_learned: Any = plain.work.detector
+        as_learned: Any = plain.detector
         assert as_learned.scaling == FIXED
         assert "offset" not in as_learned.settings
     with open_raster(twelve) as raster:
-        job = prepare(str(twelve), raster, asked)
-        other: Any = job.work.detector
+        plan = prepare(raster, asked)
+        other: Any = plan.detector
         assert other.scaling == mapped(FIXED, Unit(0, 4095), EIGHT_BIT)
-        (note,) = (note for note in job.notes if note.code == "values-mapped")
+        (note,) = (note for note in plan.notes if note.code == "values-mapped")
         assert note.kind == "choice"
         assert "12 bit (0 to 4,095) and mapped to 8 bit" in str(note)
-        stated = prepare(str(twelve), raster, replace(asked, values=Unit(0, 2000)))
-    assert len({plain.key, job.key, stated.key}) == 3
-    told: Any = stated.work.detector
+        stated = prepare(raster, replace(asked, values=Unit(0, 2000)))
+    assert len({plain.key, plan.key, stated.key}) == 3
+    told: Any = stated.detector
     assert told.scaling == mapped(FIXED, Unit(0, 2000), EIGHT_BIT)
 
 
@@ -240,10 +243,10 @@ def test_models_that_do_not_say_open_as_before_with_a_note(tmp_path: Path) -> No
     assert Card.from_json(card().to_json(), source="x").learned == card().learned
     path = written(tmp_path / "a.tif", in_unit(scene(), Unit(0, 4095), "uint16"))
     with open_raster(path) as raster:
-        job = prepare(str(path), raster, Settings(model=model(tmp_path, old)))
-    seen: Any = job.work.detector
+        plan = prepare(raster, Settings(model=model(tmp_path, old)))
+    seen: Any = plan.detector
     assert seen.scaling == FIXED
-    assert "values-unknown" in {note.code for note in job.notes}
+    assert "values-unknown" in {note.code for note in plan.notes}
 
 
 def test_rasters_of_one_folder_share_a_unit_and_stretched_bytes_do_not(tmp_path: Path) -> None:
@@ -295,7 +298,7 @@ def test_pictures_in_folders_by_class_share_a_unit(tmp_path: Path) -> None:
             written(tmp_path / name / f"{number}.tif", pixels)
     sources = gather_classes(tmp_path).sources
     assert {source.unit.unit for source in sources if source.unit} == {Unit(0, 4095)}
-    beside = pictures_beside([Path(source.image) for source in sources], Asked())
+    beside = pictures_beside([Path(source.image) for source in sources], AnnotationOptions())
     for source in sources:
         with source.open() as raster:
             choice, _ = choice_of(raster, RGB, companions=beside)
@@ -355,9 +358,9 @@ def test_units_of_one_data_set_are_mapped_to_that_of_most(tmp_path: Path) -> Non
     assert made.learned.dtypes == ("float32", "uint8")
     assert [note.about for note in notes if note.code == "values-mapped"] == ["2.tif"]
     data = Dataset(sources, made)
-    one, other = (data.chip(Place(number, Window(0, 0, 64, 64))).image for number in (0, 2))
+    one, other = (data.chip(Spot(number, Window(0, 0, 64, 64))).image for number in (0, 2))
     assert np.abs(one - other).max() < 0.1
-    forced = gather(paths[:2], Asked(values=Unit(0, 100))).sources[0]
+    forced = gather(paths[:2], AnnotationOptions(values=Unit(0, 100))).sources[0]
     assert forced.unit is not None
     assert forced.unit.unit == Unit(0, 100)
 

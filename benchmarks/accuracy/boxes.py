@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 import ecodetect
 from benchmarks.measuring import table
 from ecodetect import matching
-from ecodetect.annotations.dataset import class_of
+from ecodetect.annotations.contract import class_of
 from ecodetect.annotations.laying import read_annotations
 from ecodetect.errors import LayerError
 from ecodetect.metrics import average_precision

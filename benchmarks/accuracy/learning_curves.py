@@ -27,7 +27,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import ecodetect
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.sizes import Length
 from ecodetect.training import planning
@@ -118,7 +118,13 @@ def _measured(folder: Path, way: dict[str, Any], seed: int, within: Length) -> d
     (truth,) = (path for path in (folder / "test").iterdir() if path.name != "images")
     sides = [str(folder / side / kind) for side in ("train", "val") for kind in ("images", truth.name)]
     fitted = train(
-        sides, out, seed=seed, within=within, split_by="*/val/*", asked=Asked(empty_images=True), **way
+        sides,
+        out,
+        seed=seed,
+        within=within,
+        split_by="*/val/*",
+        asked=AnnotationOptions(empty_images=True),
+        **way,
     ).fitted
     seconds = time.monotonic() - began
     asked = ecodetect.Settings(model=str(out))

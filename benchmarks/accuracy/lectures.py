@@ -36,7 +36,8 @@ from scipy.stats import spearmanr
 import ecodetect
 from benchmarks.measuring import machine, table
 from ecodetect import matching
-from ecodetect.annotations.sources import Asked, gather
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import gather
 from ecodetect.annotations.splits import split
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
@@ -69,7 +70,7 @@ class Way:
 def main(zone: Path, seeds: int, rounds: int, out: Path | None) -> None:
     """Train, time and judge."""
     picture, truth, doubtful = (zone / name for name in ("zone1.jpg", "shrubs_west.csv", "doubtful_west.csv"))
-    asked = Asked(gsd_m=GSD, ignore=(str(doubtful),))
+    asked = AnnotationOptions(gsd_m=GSD, ignore=(str(doubtful),))
     sources = gather([picture, truth], asked).sources
     counts: dict[str, NDArray[np.int64]] = {}
     seconds: dict[str, list[float]] = {}
@@ -110,7 +111,7 @@ def main(zone: Path, seeds: int, rounds: int, out: Path | None) -> None:
     click.echo(table(["way", "s", "s per Mpx", "precision", "recall", "F1"], rows))
 
 
-def _train(name: str, paths: Sequence[Path], out: Path, asked: Asked, seed: int) -> None:
+def _train(name: str, paths: Sequence[Path], out: Path, asked: AnnotationOptions, seed: int) -> None:
     """Train one model, with the settings that a user would state."""
     kinds: dict[str, dict[str, Any]] = {
         "windows": {"model": "sliding_window", "settings": {"window": WINDOW}},

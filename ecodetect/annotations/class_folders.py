@@ -16,25 +16,20 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from ecodetect.annotations.annotated_raster import AnnotatedRaster
 from ecodetect.annotations.class_names import joined
-from ecodetect.annotations.dataset import Dataset, Place
+from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.laying import Annotations
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sample import Objects, Sample
-from ecodetect.annotations.sources import (
-    ANNOTATION_FOLDERS,
-    TRAINING_WORDS,
-    VALIDATION_WORDS,
-    Asked,
-    Gathered,
-    Source,
-    with_units,
-)
+from ecodetect.annotations.sources import Gathered, with_units
+from ecodetect.annotations.training_folders import ANNOTATION_FOLDERS, TRAINING_WORDS, VALIDATION_WORDS
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 from ecodetect.notes import Note
 from ecodetect.raster.finding import expand
 from ecodetect.raster.reading import open_raster
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 _LEAST = 2  # pictures of a class: one to learn from, one to be judged by
 
@@ -85,12 +80,12 @@ def _images(folder: Path) -> list[Path]:
         return []
 
 
-def gather_classes(folder: str | os.PathLike[str], asked: Asked | None = None) -> Gathered:
+def gather_classes(folder: str | os.PathLike[str], asked: AnnotationOptions | None = None) -> Gathered:
     """The pictures of a folder of classes as sources.
 
     Raises UserError, naming the class, where it has too few pictures to learn from.
     """
-    asked = asked or Asked()
+    asked = asked or AnnotationOptions()
     known, notes = spelt_once(pictures(folder), Path(folder).name, keep_spelling=asked.keep_spelling)
     for name, paths in known.items():
         if len(paths) < _LEAST:
@@ -118,7 +113,7 @@ def spelt_once(
     return dict(sorted(found.items())), tuple(note.of(folder) for note in notes)
 
 
-def picture(path: Path, label: str, asked: Asked) -> Source:
+def picture(path: Path, label: str, asked: AnnotationOptions) -> AnnotatedRaster:
     """A picture of one individual of the class `label` as a source."""
     with open_raster(path, **asked.opened_with) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
@@ -127,9 +122,11 @@ def picture(path: Path, label: str, asked: Asked) -> Source:
     nan = np.full(1, np.nan)
     marked = Annotations(grid, one, np.array([label], dtype=object), nan, nan, np.zeros(1, np.bool_))
     none = np.empty(0, dtype=object)
-    area = Area(whole, grid)
+    area = Region(whole, grid)
     name = f"{path.parent.name}/{path.name}"
-    return Source(str(path), name, grid, bands, dtype, asked.opened_with, marked, area, "image", none)
+    return AnnotatedRaster(
+        str(path), name, grid, bands, dtype, asked.opened_with, marked, area, "image", none
+    )
 
 
 class Patches(Sequence[Sample]):
@@ -155,7 +152,7 @@ class Patches(Sequence[Sample]):
         source = self._sources[index]
         grid = self._ground.grids[source]
         image, side = (
-            self._ground.chip(Place(source, Window(0, 0, grid.width, grid.height))).image,
+            self._ground.chip(Spot(source, Window(0, 0, grid.width, grid.height))).image,
             self._side,
         )
         if image.shape[1:] != (side, side):

@@ -17,12 +17,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.annotations.dataset import Ground
-from ecodetect.annotations.sources import TRAINING_WORDS, VALIDATION_WORDS, Source, object_px
+from ecodetect.annotations.annotated_raster import AnnotatedRaster, object_px
+from ecodetect.annotations.laid import Ground
+from ecodetect.annotations.training_folders import TRAINING_WORDS, VALIDATION_WORDS
 from ecodetect.bundle.footprint import cells
 from ecodetect.errors import UserError
-from ecodetect.grid import WGS84, Floats, Grid, transformed
-from ecodetect.region import Area
+from ecodetect.grid import WGS84, Floats, transformed
+from ecodetect.region import Region
 
 MANY_FILES = 10  # so many rasters that don't overlap are split by file
 _TRIES = 64  # random choices of which the one nearest to the share asked is taken
@@ -48,7 +49,9 @@ class Split:
     objects: tuple[int, int, int]
 
 
-def split(sources: Sequence[Source], *, by: str = "auto", share: float = 0.2, seed: int = 0) -> Split:
+def split(
+    sources: Sequence[AnnotatedRaster], *, by: str = "auto", share: float = 0.2, seed: int = 0
+) -> Split:
     """Choose ground for validation; the same for the same sources and seed.
 
     Parameters
@@ -110,7 +113,7 @@ def split(sources: Sequence[Source], *, by: str = "auto", share: float = 0.2, se
     return found
 
 
-def check_disjoint(sources: Sequence[Source], found: Split) -> None:
+def check_disjoint(sources: Sequence[AnnotatedRaster], found: Split) -> None:
     """Raise UserError, naming both rasters, when training and validation see the same ground.
 
     Grounds may share an edge, and less than a pixel beside it.
@@ -138,7 +141,7 @@ def check_disjoint(sources: Sequence[Source], found: Split) -> None:
                 )
 
 
-def places(sources: Sequence[Source], *, exact: bool = False) -> list[list[float]]:
+def places(sources: Sequence[AnnotatedRaster], *, exact: bool = False) -> list[list[float]]:
     """Where the annotations lie, JSON-able, for a model's card.
 
     Cells of about 1 km as [longitude, latitude] of their south-western corner; with `exact` the extent of
@@ -170,7 +173,7 @@ class _Planes:
     clusters : number of the group of overlapping rasters that each belongs to.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[AnnotatedRaster]) -> None:
         self.grids = [source.grid for source in sources]
         self.key = [_plane(source) for source in sources]
         on_earth = [grid for grid, key in zip(self.grids, self.key, strict=True) if key == "earth"]
@@ -236,7 +239,7 @@ class _Planes:
         return [root(number) for number in range(len(cluster))]
 
 
-def _plane(source: Source) -> str:
+def _plane(source: AnnotatedRaster) -> str:
     grid = source.grid
     if grid.has_lonlat:
         return "earth"
@@ -258,7 +261,7 @@ def _middle(lonlat: Floats) -> Floats:
 Sides = tuple[dict[int, Ground], dict[int, Ground]]
 
 
-def _met(sources: Sequence[Source], pattern: str) -> list[bool]:
+def _met(sources: Sequence[AnnotatedRaster], pattern: str) -> list[bool]:
     """Which rasters' paths a pattern meets; raises UserError unless some but not all."""
     is_met = [fnmatchcase(Path(source.image).as_posix(), pattern) for source in sources]
     if all(is_met) or not any(is_met):
@@ -269,7 +272,7 @@ def _met(sources: Sequence[Source], pattern: str) -> list[bool]:
     return is_met
 
 
-def _folders(sources: Sequence[Source]) -> list[bool] | None:
+def _folders(sources: Sequence[AnnotatedRaster]) -> list[bool] | None:
     """Which rasters lie in a folder for validation; None unless folders say it of all, and of both sides."""
     said = []
     for source in sources:
@@ -281,7 +284,7 @@ def _folders(sources: Sequence[Source]) -> list[bool] | None:
     return said if any(said) and not all(said) else None
 
 
-def _as_said(sources: Sequence[Source], planes: _Planes, is_validation: Sequence[bool]) -> Sides:
+def _as_said(sources: Sequence[AnnotatedRaster], planes: _Planes, is_validation: Sequence[bool]) -> Sides:
     """Sides made of whole rasters; what overlaps one of validation goes there too."""
     held = {cluster for cluster, said in zip(planes.clusters, is_validation, strict=True) if said}
     sides: Sides = ({}, {})
@@ -290,12 +293,14 @@ def _as_said(sources: Sequence[Source], planes: _Planes, is_validation: Sequence
     return sides
 
 
-def _whole(source: Source) -> Ground:
-    area = _area(shapely.box(0, 0, source.grid.width, source.grid.height), source.grid)
+def _whole(source: AnnotatedRaster) -> Ground:
+    area = Region(shapely.box(0, 0, source.grid.width, source.grid.height), source.grid)
     return Ground(area, area)
 
 
-def _by_files(sources: Sequence[Source], planes: _Planes, share: float, rng: np.random.Generator) -> Sides:
+def _by_files(
+    sources: Sequence[AnnotatedRaster], planes: _Planes, share: float, rng: np.random.Generator
+) -> Sides:
     """Sides made of whole rasters, by chance; those that overlap stay together."""
     labels = [np.asarray(source.annotations.label[source.kept], dtype=str) for source in sources]
     members: dict[int, list[int]] = {}
@@ -308,7 +313,7 @@ def _by_files(sources: Sequence[Source], planes: _Planes, share: float, rng: np.
 
 
 def _by_blocks(
-    sources: Sequence[Source], planes: _Planes, share: float, rng: np.random.Generator
+    sources: Sequence[AnnotatedRaster], planes: _Planes, share: float, rng: np.random.Generator
 ) -> tuple[Sides, str]:
     """Sides made of squares on the ground, and how wide these are."""
     centres, planes_of, labels = _on_planes(sources, planes)
@@ -346,15 +351,18 @@ def _by_blocks(
         for index, key in enumerate(dict.fromkeys(planes.key))
     }
     unit = "m" if planes.key[0] == "earth" else "px" if planes.key[0].startswith("pixels") else "units"
-    if unit == "px" and (gsd := sources[0].grid.gsd) is not None:
-        text = f"{side * np.sqrt(gsd[0] * gsd[1]):.3g} m"
+    if unit == "px" and (gsd := sources[0].grid.gsd_mean) is not None:
+        text = f"{side * gsd:.3g} m"
     else:
         text = f"{side:.3g} {unit}"
     return _cut(sources, planes, squares, buffer), text
 
 
 def _cut(
-    sources: Sequence[Source], planes: _Planes, squares: Mapping[str, shapely.Geometry], buffer: float
+    sources: Sequence[AnnotatedRaster],
+    planes: _Planes,
+    squares: Mapping[str, shapely.Geometry],
+    buffer: float,
 ) -> Sides:
     """Sides: validation counts in shapes on the planes and sees a strip around, training has the rest."""
     sides: Sides = ({}, {})
@@ -364,7 +372,7 @@ def _cut(
         shape = squares.get(planes.key[number], shapely.Polygon())
         near = shape.intersection(planes.footprints[number].buffer(2 * buffer))
         if near.is_empty:
-            sides[0][number] = Ground(_area(whole, grid), _area(whole, grid))
+            sides[0][number] = Ground(Region(whole, grid), Region(whole, grid))
             continue
         fine = shapely.segmentize(near, max(near.length / 64, buffer / 4))
         grown = shapely.segmentize(near.buffer(buffer, join_style="mitre"), max(near.length / 64, buffer / 4))
@@ -372,14 +380,14 @@ def _cut(
         seen = _polygons(planes.back(number, grown).intersection(whole))
         rest = _polygons(whole.difference(seen))
         if counted.area > 0:
-            sides[1][number] = Ground(_area(seen, grid), _area(counted, grid))
+            sides[1][number] = Ground(Region(seen, grid), Region(counted, grid))
         if rest.area > 0:
-            sides[0][number] = Ground(_area(rest, grid), _area(rest, grid))
+            sides[0][number] = Ground(Region(rest, grid), Region(rest, grid))
     return sides
 
 
 def _by_column(
-    sources: Sequence[Source], planes: _Planes, column: str, share: float, rng: np.random.Generator
+    sources: Sequence[AnnotatedRaster], planes: _Planes, column: str, share: float, rng: np.random.Generator
 ) -> Sides:
     """Sides by the values of a column: by file where each has one value, else by the hull of each value."""
     values = []
@@ -420,7 +428,7 @@ def _by_column(
     return _cut(sources, planes, {key: shapely.union_all(shapes) for key, shapes in hulls.items()}, buffer)
 
 
-def _on_planes(sources: Sequence[Source], planes: _Planes) -> tuple[Floats, Counts, Names]:
+def _on_planes(sources: Sequence[AnnotatedRaster], planes: _Planes) -> tuple[Floats, Counts, Names]:
     """Of all individuals: position on its plane (N, 2), number of the plane, class."""
     index = {key: number for number, key in enumerate(dict.fromkeys(planes.key))}
     positions, plane, labels = [], [], []
@@ -433,7 +441,7 @@ def _on_planes(sources: Sequence[Source], planes: _Planes) -> tuple[Floats, Coun
     return np.concatenate(positions), np.concatenate(plane), np.concatenate(labels)
 
 
-def _strip(sources: Sequence[Source], planes: _Planes) -> float:
+def _strip(sources: Sequence[AnnotatedRaster], planes: _Planes) -> float:
     """Width on the plane of the strip between the sides: training sees no pixel of what validation counts.
 
     Half of the widest objects but for one in twenty; a whole one where sizes are unknown.
@@ -504,7 +512,7 @@ def _nearest(
     return best[1]
 
 
-def _counted(sources: Sequence[Source], sides: Sides) -> tuple[int, int, int]:
+def _counted(sources: Sequence[AnnotatedRaster], sides: Sides) -> tuple[int, int, int]:
     counts = [0, 0]
     total = 0
     for number, source in enumerate(sources):
@@ -520,8 +528,3 @@ def _polygons(shape: shapely.Geometry) -> shapely.Geometry:
     """The polygons among the parts of a shape."""
     parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and part.area > 0]
     return shapely.MultiPolygon(parts)
-
-
-def _area(shape: shapely.Geometry, grid: Grid) -> Area:
-    shapely.prepare(shape)
-    return Area(shape, grid)

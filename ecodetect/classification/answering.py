@@ -21,7 +21,7 @@ from ecodetect.bundle.scaling import continued, scaled, surveyed
 from ecodetect.bundle.value_survey import Companions, seen_unit, survey
 from ecodetect.bundle.values import Choice, Unit, remarks
 from ecodetect.detectors import sliding_window, window_networks
-from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.protocol import scene_of
 from ecodetect.detectors.window_networks import options_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Window
@@ -287,7 +287,7 @@ def answers_of(card: Card) -> tuple[str, ...]:
 
 def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
     """Raise UserError, in one sentence, for a classifier that can't be used on a raster."""
-    scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
+    scene = scene_of(raster)
     for each in bundles:
         why = models.misfit(each.card, scene, source=raster.name)
         if why is not None:
@@ -356,7 +356,7 @@ class Sight:
         """A window of the grid scaled as the card says, (B, H, W), and which of its pixels are data."""
         spec = self.spec
         chip = raster.read(window, spec.distinct, spec.grid).picked(spec.bands)
-        valid = np.ones((window.height, window.width), np.bool_) if chip.valid is None else chip.valid
+        valid = chip.mask()
         return scaled(chip.pixels, chip.valid, spec.scaling, spec.fill), valid
 
     def windows(

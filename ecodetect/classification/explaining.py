@@ -19,14 +19,14 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.annotations import class_folders
-from ecodetect.annotations.sources import Asked
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.value_survey import seen_unit
 from ecodetect.bundle.values import Unit, remarks
 from ecodetect.classification.answering import BACKGROUND, Member, Sight, open_classifier
 from ecodetect.classification.folders import beside, images_of
 from ecodetect.detectors import window_networks
 from ecodetect.detectors.window_networks import options_of
-from ecodetect.errors import UserError
+from ecodetect.errors import UserError, already_there
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.notes import Note
 from ecodetect.pictures import files as picture_files
@@ -146,7 +146,7 @@ def explain(
         In one sentence: a model that is not a classifier, a place outside the raster, bands it lacks.
     """
     member = open_classifier([model], device=device).members[0]
-    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
+    asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
     with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
         if at is None:
             _check_picture(raster, member)
@@ -203,7 +203,7 @@ def _explained(
     place: str,
     own: Path,
     examples: str | os.PathLike[str] | None,
-    asked: Asked,
+    asked: AnnotationOptions,
 ) -> Explanation:
     likely = member.probability(seen[None])[0]
     order = np.argsort(-likely, kind="stable")
@@ -285,7 +285,7 @@ def _pictured(member: Member, seen: NDArray[np.float32]) -> Pixels:
 
 
 def _similar(
-    member: Member, seen: NDArray[np.float32], folder: Path, own: Path, asked: Asked
+    member: Member, seen: NDArray[np.float32], folder: Path, own: Path, asked: AnnotationOptions
 ) -> Sequence[Example]:
     """The pictures of a folder whose features are the most similar, without the picture itself."""
     if not folder.is_dir():
@@ -303,7 +303,7 @@ def _similar(
 
 
 def _features(
-    member: Member, named: Sequence[tuple[Path, str]], asked: Asked
+    member: Member, named: Sequence[tuple[Path, str]], asked: AnnotationOptions
 ) -> Iterator[NDArray[np.float32]]:
     companions = beside([path for path, _ in named], asked)
     for start in range(0, len(named), _AT_ONCE):
@@ -321,4 +321,4 @@ def writable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise UserError, before work starts, where the picture can't be written."""
     picture_files.writable(path)
     if Path(path).exists() and not overwrite:
-        raise UserError(f"{path} exists; say --overwrite to replace it.")
+        raise already_there(path)

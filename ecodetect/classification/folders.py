@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecodetect.annotations.annotated_raster import AnnotatedRaster
 from ecodetect.annotations.class_folders import Patches, picture, pictures
 from ecodetect.annotations.class_names import key
-from ecodetect.annotations.dataset import Contract, Dataset
-from ecodetect.annotations.sources import Asked, Source
+from ecodetect.annotations.contract import Contract
+from ecodetect.annotations.dataset import Dataset
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.value_survey import Companions, choice_of, seen_unit, survey
 from ecodetect.bundle.values import Measured, Unit, doubts, remarks
 from ecodetect.classification.accuracy import Judged, judge
@@ -35,7 +37,7 @@ from ecodetect.classification.answering import (
     open_classifier,
 )
 from ecodetect.detectors.window_networks import options_of
-from ecodetect.errors import UserError
+from ecodetect.errors import UserError, already_there
 from ecodetect.formats.tables.spreadsheet import as_cell
 from ecodetect.notes import Note, merged
 from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
@@ -199,7 +201,7 @@ def answer_pictures(
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([place])]
     paths = tuple(path for path, _ in named)
-    asked = Asked(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
+    asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
     companions = beside(paths, asked)
     notes = list(_said_of_values(classifier, place.name or str(folder), paths, asked, companions))
     answers = _answered(classifier, named, asked, companions, progress)
@@ -237,14 +239,18 @@ def answer_pictures(
     )
 
 
-def beside(paths: Sequence[Path], asked: Asked) -> Companions:
+def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:
     """Pictures that share a unit: all that are given together, whatever their class."""
     opened = partial(open_raster, **asked.opened_with)
     return Companions([str(path) for path in paths], opened, is_one_folder=True)
 
 
 def _said_of_values(
-    classifier: Classifier, folder: str, paths: Sequence[Path], asked: Asked, companions: Companions
+    classifier: Classifier,
+    folder: str,
+    paths: Sequence[Path],
+    asked: AnnotationOptions,
+    companions: Companions,
 ) -> tuple[Note, ...]:
     """Notes about the values of some pictures, of all classes, before models see them.
 
@@ -271,7 +277,7 @@ def _said_of_values(
 def _answered(
     classifier: Classifier,
     named: Sequence[tuple[Path, str]],
-    asked: Asked,
+    asked: AnnotationOptions,
     companions: Companions,
     progress: Callable[[int, int], None],
 ) -> Answers:
@@ -294,7 +300,7 @@ def _answered(
 def images_of(
     member: Member,
     named: Sequence[tuple[Path, str]],
-    asked: Asked,
+    asked: AnnotationOptions,
     companions: Companions | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Pictures as a member is given them, (n, B, S, S), and whether each shows anything (n,).
@@ -317,14 +323,16 @@ def images_of(
     return np.stack(images), np.ones(len(images), np.bool_)
 
 
-def _with_unit(member: Member, source: Source, asked: Asked, companions: Companions | None) -> Source:
+def _with_unit(
+    member: Member, source: AnnotatedRaster, asked: AnnotationOptions, companions: Companions | None
+) -> AnnotatedRaster:
     with source.open() as raster:
         unit, _ = choice_of(raster, member.card.bands, stated=asked.values, companions=companions)
     return replace(source, unit=unit)
 
 
 def _middle(
-    member: Member, path: Path, asked: Asked, companions: Companions | None
+    member: Member, path: Path, asked: AnnotationOptions, companions: Companions | None
 ) -> tuple[NDArray[np.float32], bool]:
     """The window about the middle of a picture, and whether it shows anything."""
     with open_raster(path, **asked.opened_with) as raster:
@@ -341,4 +349,4 @@ def writable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists; say --overwrite to replace it.")
+        raise already_there(target)

@@ -17,7 +17,7 @@ from ecodetect.annotations.laying import labels_of, placed
 from ecodetect.bundle.values import Unit
 from ecodetect.classification.answering import Answers, Views, Vote, open_classifier
 from ecodetect.converting import PIXEL_FORMATS, stream_of
-from ecodetect.errors import LayerError
+from ecodetect.errors import LayerError, already_there
 from ecodetect.formats import files as formats
 from ecodetect.grid import Floats
 from ecodetect.layer import Layer
@@ -108,7 +108,7 @@ def classify(
     if suffix in _NO_LABELS:
         raise LayerError(f"{target} has no place for a species: a label image only numbers its objects.")
     if target.exists() and not overwrite:
-        raise LayerError(f"{target} exists; say --overwrite to replace it.")
+        raise already_there(target)
     classifier = open_classifier(models, vote=vote, views=views, device=device)
     count = classifier.top(top)
     with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:

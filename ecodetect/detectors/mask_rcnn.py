@@ -23,7 +23,7 @@ from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.detectors.protocol import Scene
 from ecodetect.detectors.torchvision_boxes import Options
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 if TYPE_CHECKING:
     from ecodetect.annotations.sample import Sample
@@ -45,7 +45,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
 
 def pixels_of(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bool_]:
     """Pixels with their centre in a shape, (H, W)."""
-    return Area(shapely.make_valid(shape), Grid(width, height)).pixels(Window(0, 0, width, height))
+    return Region(shapely.make_valid(shape), Grid(width, height)).pixels(Window(0, 0, width, height))
 
 
 def outlined(outputs: Outputs, found: Sequence[Answer]) -> list[Answer]:

@@ -34,7 +34,7 @@ from ecodetect.detectors.learned_detector import LearnedDetector, card_needs
 from ecodetect.detectors.learners import Learner
 from ecodetect.detectors.protocol import Scene, Settling, scaling_of
 from ecodetect.grid import Floats, Grid, Window
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 if TYPE_CHECKING:
     from ecodetect.annotations.sample import Objects, Sample
@@ -273,7 +273,7 @@ def _paint(mask: NDArray[np.bool_], shape: shapely.Geometry) -> tuple[slice, sli
     if right <= left or bottom <= top:
         return slice(0, 0), slice(0, 0)
     rows, columns = slice(top, bottom), slice(left, right)
-    area = Area(shapely.make_valid(shape), Grid(width, height))
+    area = Region(shapely.make_valid(shape), Grid(width, height))
     mask[rows, columns] |= area.pixels(Window(left, top, right - left, bottom - top))
     return rows, columns
 
@@ -359,8 +359,7 @@ class Segments:
     def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
         found = []
         for chip, image in zip(chips, images, strict=True):
-            valid = np.ones(image.shape[1:], np.bool_) if chip.valid is None else chip.valid
-            shapes, score, label, _ = found_in(image, valid, self.card, self.learner)
+            shapes, score, label, _ = found_in(image, chip.mask(), self.card, self.learner)
             found.append(Detections(chip.grid, "polygon", shapes, score, label, self.card.classes))
         return found
 

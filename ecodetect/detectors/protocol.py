@@ -6,11 +6,13 @@ it has to be trained a `learned.Kind`. It knows chips only: no files, no CRS, no
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import (
+    TYPE_CHECKING,
     Any,
     Literal,
     Protocol,
@@ -30,6 +32,9 @@ from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
 from ecodetect.raster.bands import lacking, stand_ins
 from ecodetect.sizes import Area, Length
+
+if TYPE_CHECKING:
+    from ecodetect.raster.reading import Raster
 
 T = TypeVar("T")
 
@@ -115,6 +120,16 @@ class Scene:
     value_range: tuple[float, float] | None
     unit: Unit | None = None
     is_stated: bool = False
+
+    @property
+    def gsd_mean(self) -> float | None:
+        """Side in metres of a square as large as a pixel, or None."""
+        return None if self.gsd is None else math.sqrt(self.gsd[0] * self.gsd[1])
+
+
+def scene_of(raster: Raster, unit: Unit | None = None, *, is_stated: bool = False) -> Scene:
+    """What is known of an open raster; see `Scene`."""
+    return Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range, unit, is_stated)
 
 
 @runtime_checkable

@@ -505,7 +505,7 @@ def _of_sizes(card: Card, opened: Network, stated: str, scene: Scene) -> tuple[C
     if any(abs(big / small - 2) > 0.01 for small, big in pairwise(pixels)):
         raise UserError(f"windows must each be twice as wide as the one before (8m,16m,32m); got {stated}.")
     own = pixels[0] / options_of(card).network.window  # pixels of the raster in one of the network's
-    scale = own if scene.gsd is None else own * float(np.sqrt(scene.gsd[0] * scene.gsd[1]))
+    scale = own * (scene.gsd_mean or 1.0)
     if card.unit == "um":
         scale *= 1e6
     elif card.unit == "px":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +11,7 @@ import shapely
 from ecodetect import matching
 from ecodetect.errors import UserError
 from ecodetect.evaluation.pairing import Pair, Pairs
-from ecodetect.grid import Floats, Grid
+from ecodetect.grid import Floats
 from ecodetect.layer import Geometries
 from ecodetect.matching import Candidates, Flags, Rows
 from ecodetect.sizes import Length
@@ -91,9 +90,8 @@ def _widest(limits: Floats) -> float:
 
 def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Floats]:
     """The unit, and how far a detection may lie from each truth: the limit and the truth's own accuracy."""
-    truths, grid = pair.truths, pair.grid
-    limit = criterion.limit
-    gsd = grid.gsd
+    truths, limit = pair.truths, criterion.limit
+    gsd = pair.grid.gsd_mean
     accuracy = np.nan_to_num(truths.accuracy_m)
     if isinstance(limit, Length):
         if limit.unit == "m" and gsd is None:
@@ -103,10 +101,10 @@ def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Float
         if limit.unit == "px" and not pair.has_pixels:
             raise UserError(f"--within is {limit}, but without a raster there are no pixels; add --image.")
         if limit.unit == "px":
-            return "px", limit.value + (accuracy / _metres(grid) if gsd is not None else 0 * accuracy)
+            return "px", limit.value + (accuracy / gsd if gsd is not None else 0 * accuracy)
         return "m", limit.value + accuracy
     own = np.where(np.isfinite(truths.radius_px), truths.radius_px, 0.0)
-    own = own * _metres(grid) + accuracy if gsd is not None else own
+    own = own * gsd + accuracy if gsd is not None else own
     without = int(np.count_nonzero(~(own[counted] > 0)))
     if without:
         raise UserError(
@@ -114,9 +112,3 @@ def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Float
             " say with --within how far a detection may be off (3m, 10px)."
         )
     return "px" if gsd is None else "m", own
-
-
-def _metres(grid: Grid) -> float:
-    """Metres of a pixel's side."""
-    assert grid.gsd is not None
-    return math.sqrt(grid.gsd[0] * grid.gsd[1])

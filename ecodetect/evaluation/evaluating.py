@@ -167,7 +167,7 @@ def _summed(
     has_score = all(np.isfinite(each.score).all() for each in judged) and any(len(e.score) for e in judged)
     has_truth = any(len(each.counted) for each in judged)
     has_ap = has_score or (has_truth and not any(len(each.score) for each in judged))
-    classes = by_class(judged, names, has_ap=has_ap, are_plots=are_plots)
+    classes = by_class(judged, names or ("all",), has_ap=has_ap, are_plots=are_plots)
     steps = np.concatenate([each.steps for each in judged])
     confusions = Counter(
         (names[found], names[real]) for each in judged for found, real in each.confused.tolist()

@@ -29,7 +29,7 @@ TRUE, FALSE, ABSORBED, OUTSIDE = 1, 0, 2, 3
 class Judged:
     """One image, judged.
 
-    names : of the classes compared.  criterion : with its limit.
+    names : of the classes compared; none where they aren't.  criterion : with its limit.
     outcome : (N,), TRUE, FALSE, ABSORBED or OUTSIDE for each detection.
     counted : (M,), rows of the truths that count.  missed : bool (M,).
     partner : (N,), position among `counted`; -1 without.  value : (N,), what the criterion compared of them.
@@ -124,7 +124,7 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     true_class = class_numbers(truths.label[counted], names)
     # What is of unknown class is compared by place alone.
     is_unnamed, is_unknown = (
-        np.asarray(labels == "") & (names != ("all",)) for labels in (own.label, truths.label[counted])
+        np.asarray(labels == "") & bool(names) for labels in (own.label, truths.label[counted])
     )
     found_class[is_unnamed], true_class[is_unknown] = -1, -1
     is_same = found_class[possible.detection] == true_class[possible.truth]

@@ -28,7 +28,7 @@ def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False
 
 
 def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool = False) -> tuple[str, ...]:
-    """Names of the classes to compare; one, "all", where classes can't or needn't be compared.
+    """Names of the classes to compare; none where classes can't or needn't be compared.
 
     What has no class, on either side, is compared by place alone. Names of individuals are no classes.
     """
@@ -51,7 +51,7 @@ def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool =
             f"Detections and annotations have no class in common: {listed(found.values())} and"
             f" {listed(true.values())}; is --class-column right?"
         )
-    return ("all",)
+    return ()
 
 
 def listed(words: Iterable[str], most: int = 5) -> str:
@@ -62,8 +62,8 @@ def listed(words: Iterable[str], most: int = 5) -> str:
 
 
 def class_numbers(labels: NDArray[np.object_], names: tuple[str, ...]) -> Rows:
-    """Position of each label (N,) in `names`, as `class_names` gives them; -1 for others."""
-    if names == ("all",):
+    """Position of each label (N,) in `names`, as `class_names` gives them; -1 for others, 0 for no names."""
+    if not names:
         return np.zeros(len(labels), np.int64)
     # As it is written first: with spellings kept apart several names have one key.
     exact = {name: index for index, name in enumerate(names)}

@@ -23,14 +23,14 @@ def remarks(
     """Notes beside those of the files' readers."""
     found = {str(label) for each in judged for label in each.pair.detections.label} - {""}
     true = {str(label) for each in judged for label in each.pair.truths.label[each.counted]} - {""}
-    if names == ("all",) and found and true:
+    if not names and found and true:
         own, there = listed(found), listed(true)
         text = f"Classes aren't compared: the detections are {own}, the annotations {there}."
         yield Note("classes-not-compared", text, kind="choice")
     unknown = sum(int(np.count_nonzero(each.pair.truths.label[each.counted] == "")) for each in judged)
     unnamed = sum(int(np.count_nonzero(each.pair.detections.label == "")) for each in judged)
     for count, what in ((unknown, "annotation"), (unnamed, "detection")):
-        if count and names != ("all",):
+        if count and names:
             text = f"{counted(count, what)} without a class: compared by place, not by class."
             yield Note("class-unknown", text, kind="choice")
     if pairs.unjudged:

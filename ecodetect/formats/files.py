@@ -34,7 +34,7 @@ from typing import Any
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.errors import LayerError, UserError
+from ecodetect.errors import LayerError, UserError, already_there
 from ecodetect.formats import content
 from ecodetect.formats.collecting import OF_IMAGE
 from ecodetect.formats.gis.qgis_source import source_of as source_of
@@ -412,7 +412,7 @@ def write(
     entry = _writer(target)
     _check_plain(target)
     if os.path.lexists(target) and not overwrite:
-        raise LayerError(f"{target} exists; say --overwrite to replace it.")
+        raise already_there(target)
     module = _module(entry)
     with _staging(target) as stage:
         _check_beside(target, module)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ecodetect.detectors import table as detectors
-from ecodetect.detectors.protocol import Scene
+from ecodetect.detectors.protocol import scene_of
 from ecodetect.errors import GridError, LayerError, UserError
 from ecodetect.formats import files as formats
 from ecodetect.formats.column_roles import class_column, classes_in
@@ -161,7 +161,7 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
     Models that come with ecodetect are among them, those that are meant for such a raster first; detectors
     that have to be trained first aren't.  meant : whether it makes sense here; `why` not, in words.
     """
-    scene = Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range)
+    scene = scene_of(raster)
     found: dict[str, dict[str, Any]] = {}
     for name, card in models.known().items():
         why = models.misfit(card, scene, source=raster.name)

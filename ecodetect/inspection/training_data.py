@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import shapely
 
+from ecodetect.annotations.annotated_raster import AnnotatedRaster, gsds, object_px
 from ecodetect.annotations.class_names import key
-from ecodetect.annotations.dataset import Contract, Dataset, class_of
-from ecodetect.annotations.sources import Asked, Gathered, Source, object_px
+from ecodetect.annotations.contract import Contract, class_of
+from ecodetect.annotations.dataset import Dataset
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
 from ecodetect.bundle.file import Card
 from ecodetect.detections import Detections
@@ -37,7 +40,7 @@ _MEMORY_MB = 1500.0  # of torch and a batch of 0.3 Mpx
 
 def check(
     paths: Sequence[str | os.PathLike[str]],
-    asked: Asked | None = None,
+    asked: AnnotationOptions | None = None,
     *,
     model: str | os.PathLike[str] | None = None,
     backbone: str | None = None,
@@ -124,7 +127,7 @@ def _unlearnable(begun: Beginning, data: Dataset, found: Split | None, split_by:
         yield note
 
 
-def _is_seen_as_is(card: Card, sources: Sequence[Source]) -> bool:
+def _is_seen_as_is(card: Card, sources: Sequence[AnnotatedRaster]) -> bool:
     """Whether a model can look at all rasters without being adapted."""
     own = Contract.of(card)
     return all(stand_ins(own.bands, source.bands) is not None for source in sources) and (
@@ -135,8 +138,8 @@ def _is_seen_as_is(card: Card, sources: Sequence[Source]) -> bool:
 # -- facts -------------------------------------------------------------------------------------------------
 
 
-def _rasters(sources: Sequence[Source], gathered: Gathered) -> dict[str, Any]:
-    gsds = [float(np.sqrt(gsd[0] * gsd[1])) for source in sources if (gsd := source.grid.gsd) is not None]
+def _rasters(sources: Sequence[AnnotatedRaster], gathered: Gathered) -> dict[str, Any]:
+    own = gsds(sources)
     sizes = Counter((source.grid.width, source.grid.height) for source in sources)
     kinds = Counter(source.bands for source in sources)
     return {
@@ -144,12 +147,12 @@ def _rasters(sources: Sequence[Source], gathered: Gathered) -> dict[str, Any]:
         "names": [source.name for source in sources],
         "without_annotations": list(gathered.unmarked),
         "sizes_px": [[width, height, count] for (width, height), count in sizes.most_common()],
-        "gsd_m": [min(gsds), max(gsds)] if len(gsds) == len(sources) else None,
+        "gsd_m": [min(own), max(own)] if len(own) == len(sources) else None,
         "bands": [{"bands": list(bands), "rasters": count} for bands, count in kinds.most_common()],
     }
 
 
-def _annotations(sources: Sequence[Source]) -> dict[str, Any]:
+def _annotations(sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     classes: Counter[str] = Counter()
@@ -177,13 +180,12 @@ def _annotations(sources: Sequence[Source]) -> dict[str, Any]:
     }
 
 
-def _sizes(sources: Sequence[Source]) -> dict[str, Any]:
+def _sizes(sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
     """Percentiles 5, 50 and 95 of the widths, in metres and in the rasters' own pixels."""
     in_px = np.concatenate([source.size_px[source.kept] for source in sources])
     in_m = np.concatenate(
         [
-            source.size_px[source.kept]
-            * (np.nan if (gsd := source.grid.gsd) is None else np.sqrt(gsd[0] * gsd[1]))
+            source.size_px[source.kept] * (np.nan if (gsd := source.grid.gsd_mean) is None else gsd)
             for source in sources
         ]
     )
@@ -195,7 +197,7 @@ def _three(values: Floats) -> list[float] | None:
     return [float(value) for value in np.percentile(known, (5, 50, 95))] if len(known) else None
 
 
-def _complete(sources: Sequence[Source]) -> dict[str, Any]:
+def _complete(sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
     """Where annotation counts as complete, and how much of the rasters that is."""
     known = [0.0 if source.complete is None else float(source.complete.shape.area) for source in sources]
     whole = sum(source.grid.window.area for source in sources)
@@ -218,8 +220,7 @@ def _complete(sources: Sequence[Source]) -> dict[str, Any]:
 
 def _seen(data: Dataset) -> dict[str, Any]:
     seen, statistics = data.contract, data.statistics()
-    own = [gsd for grid in data.grids if (gsd := grid.gsd) is not None]
-    sides = [float(np.sqrt(gsd[0] * gsd[1])) for gsd in own]
+    sides = [gsd for grid in data.grids if (gsd := grid.gsd_mean) is not None]
     return {
         "bands": list(seen.bands),
         "unit": seen.unit,
@@ -256,7 +257,7 @@ def _cost(data: Dataset, found: Split | None) -> dict[str, Any]:
     }
 
 
-def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
+def _compared(card: Card, sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
     """What of the data fits the card, and what doesn't, in sentences."""
     misfits = []
     for source in sources:
@@ -265,16 +266,16 @@ def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
                 f"It needs bands {', '.join(card.bands)}; {source.name} {lacking(card.bands, source.bands)}"
             )
             break
-    gsds = [float(np.sqrt(gsd[0] * gsd[1])) for source in sources if (gsd := source.grid.gsd) is not None]
+    own = gsds(sources)
     unit_m = {"m": 1.0, "um": 1e-6, "px": None}[card.unit]
-    if unit_m is not None and not gsds:
+    if unit_m is not None and not own:
         misfits.append(f"It works at {card.gsd:g} {card.unit} per pixel, and the rasters don't say theirs.")
-    if unit_m is not None and gsds and card.gsd_range is not None:
+    if unit_m is not None and own and card.gsd_range is not None:
         low, high = (bound * unit_m for bound in card.gsd_range)
-        if min(gsds) < 0.98 * low or max(gsds) > 1.02 * high:
+        if min(own) < 0.98 * low or max(own) > 1.02 * high:
             misfits.append(
-                f"It is meant for {low:g} to {high:g} m per pixel; the rasters have {min(gsds):.3g}"
-                + (f" to {max(gsds):.3g} m." if max(gsds) > 1.02 * min(gsds) else " m.")
+                f"It is meant for {low:g} to {high:g} m per pixel; the rasters have {min(own):.3g}"
+                + (f" to {max(own):.3g} m." if max(own) > 1.02 * min(own) else " m.")
             )
     labels = {class_of(str(label)) for source in sources for label in source.annotations.label[source.kept]}
     known = {key(name) for name in card.classes}
@@ -298,7 +299,9 @@ def _compared(card: Card, sources: Sequence[Source]) -> dict[str, Any]:
 # -- picture -----------------------------------------------------------------------------------------------
 
 
-def _draw(sources: Sequence[Source], found: Split | None, path: str | os.PathLike[str]) -> Mapping[str, str]:
+def _draw(
+    sources: Sequence[AnnotatedRaster], found: Split | None, path: str | os.PathLike[str]
+) -> Mapping[str, str]:
     """Annotations, what is ignored and validation ground; faded where annotation isn't complete."""
     number = max(range(len(sources)), key=lambda row: len(sources[row].annotations))
     source = sources[number]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -157,13 +156,13 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
         return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
     if card.gsd_m is None:
         return None
-    if scene.gsd is None:
+    here = scene.gsd_mean
+    if here is None:
         works = f"{who} works at {_length(card.gsd_m)} per pixel"
         return f"{works}; that of {source} is unknown: state it with --gsd."
     coarsest = card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
         coarsest = card.gsd_m / card.unit_per_px * card.gsd_range[1] * _COARSER
-    here = math.sqrt(scene.gsd[0] * scene.gsd[1])
     if here < card.gsd_m / FINEST:
         return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
     if here > coarsest:
@@ -222,11 +221,11 @@ def unmeant(card: Card, scene: Scene) -> str | None:
     """
     if card.gsd_m is not None:
         return _not_meant(card, scene)
-    if scene.gsd is None:
+    scale = scene.gsd_mean
+    if scale is None:
         return None
     if card.diameter_range is None:
         return "is for pictures whose scale is unknown"
-    scale = math.sqrt(scene.gsd[0] * scene.gsd[1])
     low, high = card.diameter_range
     return (
         f"has learned {', '.join(card.classes)} {low:.3g} to {high:.3g} px wide, so it makes sense only if"
@@ -240,12 +239,12 @@ def _not_meant(card: Card, scene: Scene) -> str | None:
         return f"needs {', '.join(card.bands)} (the raster has {listed(scene.bands)})"
     if card.gsd_m is None:
         return "works at any size of pixels, so it is never chosen unasked"
-    if scene.gsd is None:
+    here = scene.gsd_mean
+    if here is None:
         return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state it with --gsd)"
     low, high = card.gsd_m / _COARSER_UNSTATED, card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
         low, high = (card.gsd_m / card.unit_per_px * bound for bound in card.gsd_range)
-    here = math.sqrt(scene.gsd[0] * scene.gsd[1])
     if not low / _COARSER <= here <= high * _COARSER:
         return f"is meant for {_length(low)} to {_length(high)} per pixel (the raster has {_length(here)})"
     return None

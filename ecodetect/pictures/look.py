@@ -13,7 +13,7 @@ from ecodetect.pictures.colours import Pixels
 
 if TYPE_CHECKING:
     from ecodetect.raster.reading import Raster
-    from ecodetect.region import Area
+    from ecodetect.region import Region
 
 _SAMPLED = 36  # blocks from which the contrast is taken
 _DULL = 100  # 8-bit data whose values span less than this of 255 are stretched
@@ -34,7 +34,7 @@ class Look:
     described: str | None
 
     @classmethod
-    def of(cls, raster: Raster, area: Area | None) -> Look:
+    def of(cls, raster: Raster, area: Region | None) -> Look:
         """The look of a raster: as it is for ordinary 8-bit pictures, else between its own extremes.
 
         The 0.5 and 99.5 percentiles of full-resolution blocks are black and white. 8-bit data are stretched
@@ -64,7 +64,7 @@ class Look:
 
     def paint(self, chip: Chip, onto: Pixels) -> None:
         """Write the chip as RGBA into `onto` (H, W, 4), transparent where it isn't valid."""
-        valid = np.ones(onto.shape[:2], np.bool_) if chip.valid is None else chip.valid
+        valid = chip.mask()
         for channel in range(3):
             band = channel if len(self.bands) == 3 else 0
             values = chip.pixels[band]

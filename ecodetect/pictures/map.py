@@ -24,7 +24,7 @@ from ecodetect.pictures.marks import SHIFT, Marks, fixed, rings_of, styled
 
 if TYPE_CHECKING:
     from ecodetect.raster.reading import Raster
-    from ecodetect.region import Area
+    from ecodetect.region import Region
 
 
 def draw_map(
@@ -34,7 +34,7 @@ def draw_map(
     *,
     largest_side_px: int = 1600,
     title: str | None = None,
-    area: Area | None = None,
+    area: Region | None = None,
     info: str | None = None,
 ) -> None:
     """Draw detections over the raster, with legend and scale bar, into a PNG or JPEG.
@@ -79,7 +79,7 @@ def draw_map(
     save(framed(image, picture, classes, counts, native_per_px, title, [info, look.described]), path)
 
 
-def _view(native: Grid, area: Area | None, largest_side_px: int) -> tuple[Grid, Window]:
+def _view(native: Grid, area: Region | None, largest_side_px: int) -> tuple[Grid, Window]:
     """The grid to read at, and the part of it to show."""
     grid = square(native)
     shown = grid.window

@@ -5,7 +5,6 @@ Neither is imported before it is needed: who scans with ONNX needs no torch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,9 +63,6 @@ def open_network(
 
         opened = onnx_network.open_network(bundle, outputs, device=device, threads=threads)
     else:
-        # Arrays of 100 MB come and go with each layer: in pages of 2 MB instead of 4 kB that takes half the
-        # time of the system (Linux; torch reads this at its first array).
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         check_installed(
             f"The model '{bundle.card.name}'",
             "torch",

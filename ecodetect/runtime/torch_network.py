@@ -40,6 +40,7 @@ class Network:
     stride : sides of batches are multiples of it, and so are shifts that change nothing.
     reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
     outputs : what it gives, in order: name -> channels, and pixels per pixel of the input along an axis.
+    threads : of the CPU that it takes; None: as torch has it.
     """
 
     module: nn.Module
@@ -48,6 +49,7 @@ class Network:
     stride: int
     reach_px: int | None
     outputs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    threads: int | None = None
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _seen: set[str] = field(default_factory=set, repr=False)  # its name, when its layers have been checked
 
@@ -63,7 +65,7 @@ class Network:
         """
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-            with self._turn:  # a network may remember how large its image is
+            with self._turn, _on(self.threads):  # a network may remember how large its image is
                 with nullcontext() if self._seen else _layers_checked(self.module, self.name):
                     out = self.module(x.contiguous(memory_format=torch.channels_last))
                 self._seen.add(self.name)
@@ -71,6 +73,20 @@ class Network:
             found = [part.float().cpu().contiguous().numpy() for part in maps]
         check_answers(found, self.name)
         return found
+
+
+@contextmanager
+def _on(threads: int | None) -> Iterator[None]:
+    """While it lasts, torch computes with so many threads; the number is the process's, so it is set back."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -108,24 +124,22 @@ def open_network(
         bundle's weights take.
     outputs : what the network gives, where it is to be exported; see `Network`.
     device : "auto": a GPU if there is one.
-    threads : of the CPU, for this process; None: as torch has it (a thread for each core).
+    threads : of the CPU; None: as torch has it (a thread for each core).
     Raises UserError for a device that isn't available, BundleError for weights of another network.
     """
     place = choose(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
     if not isinstance(module, TrainableNetwork):
         module = _built(module, bundle)
     load(module, bundle.weights, name=bundle.card.name)
     module.eval()
     known = bundle.card.reach_px
     if known is None:
-        known = reach(module, len(bundle.card.bands))
+        with _on(threads):
+            known = reach(module, len(bundle.card.bands))
     stride = module.stride
     ready = folded(module).to(place).to(memory_format=torch.channels_last)
-    return Network(
-        ready, bundle.card.name, place, stride, None if known == "whole image" else known, outputs or {}
-    )
+    reach_px = None if known == "whole image" else known
+    return Network(ready, bundle.card.name, place, stride, reach_px, outputs or {}, threads)
 
 
 def _built(build: Callable[[], TrainableNetwork], bundle: Bundle) -> TrainableNetwork:

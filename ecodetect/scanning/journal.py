@@ -28,7 +28,6 @@ from ecodetect.scanning import journal_file
 from ecodetect.scanning.score_maps import Piece
 
 _BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
-NOTHING = np.empty(0)
 # `seal`: hash of all that a row stands for, see `_seal_of_raster` and `_seal_of_unit`.
 _TABLES = """
 CREATE TABLE rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cuts TEXT NOT NULL,
@@ -259,7 +258,7 @@ class Journal:
         found: Detections,
         valid: NDArray[np.int64],
         too_large: int,
-        expected: Floats = NOTHING,
+        expected: Floats | None = None,
         pieces: Iterable[Piece] = (),
     ) -> None:
         """Enter a finished unit with its candidates, whole or not at all.
@@ -267,7 +266,7 @@ class Journal:
         found : candidates in pixels of the scanned grid.
         valid : number of pixels searched in each row of the unit's core.
         too_large : objects wider than the detector's largest object.
-        expected : individuals of each class by the detector's density, or nothing.
+        expected : individuals of each class by the detector's density; None or (0,): it has none.
         pieces : of the map of scores, or nothing.
         """
         centres = found.centres()
@@ -282,7 +281,7 @@ class Journal:
             [raster] * len(found), [number] * len(found), y, x, label, score, diameter, blobs, strict=True
         )
         packed = zlib.compress(valid.astype("<i8").tobytes(), 1)
-        by_density = expected.astype("<f8").tobytes()
+        by_density = b"" if expected is None else expected.astype("<f8").tobytes()
         mapped = sorted((*piece.block, *astuple(piece.window), piece.packed) for piece in pieces)
         seal = _seal_of_unit(
             self._facts[raster], number, too_large, packed, by_density,
@@ -315,7 +314,7 @@ class Journal:
         query = "SELECT expected FROM units WHERE raster = ? ORDER BY number"
         with _said(self.path):
             each = [np.frombuffer(blob, "<f8") for (blob,) in self._db.execute(query, (raster,)) if blob]
-        return np.sum(each, axis=0) if each else NOTHING
+        return np.sum(each, axis=0) if each else np.empty(0)
 
     def pieces(self, raster: int) -> Generator[Piece, None, None]:
         """All pieces of the map of scores, block after block from top to bottom, then left to right."""

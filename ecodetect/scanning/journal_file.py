@@ -29,6 +29,11 @@ _FOREIGN = ("-journal", "-shm")  # which SQLite never writes for us: ours is in 
 _LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
+def journal_path(output: Path) -> Path:
+    """Where the journal of an output lies."""
+    return output.with_name(output.name + ".journal")
+
+
 def held(path: Path, *, any_schema: bool = False) -> int:
     """The descriptor of a journal that no other process has, from before it is opened until it is removed.
 

@@ -6,21 +6,17 @@ None of these grows with the raster, once it is wider than a stripe.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-
-import psutil
 
 from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
-from ecodetect.scanning.tiling import Plan, plan
+from ecodetect.scanning.process_memory import resident_bytes
+from ecodetect.scanning.tiling import Cuts, cut_grid
 
 MB = 1_000_000
 # Results on their way, SQLite's cache, threads, what the allocator doesn't give back.
@@ -54,21 +50,19 @@ _MANY = 4  # units across a raster, from which on it matters how they lie to the
 _PER_UNIT = 150_000  # bookkeeping, a transaction
 _PER_TILE = 20_000
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How a raster is walked: cuts, threads, block cache, and the peak of memory they lead to (bytes)."""
 
-    plan: Plan
+    cuts: Cuts
     workers: int
     cache_bytes: int
     peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PixelCost:
     """What pixels take in memory.
 
     block_shape : rows and columns of its blocks.
@@ -93,58 +87,10 @@ def read_size(text: str) -> int:
     return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds now."""
-    return int(psutil.Process().memory_info().rss)
-
-
-@contextmanager
-def freed_is_kept() -> Iterator[None]:
-    """While it lasts, what a tile has freed is kept for the next one; then it is given back (glibc only).
-
-    Else arrays of some MB go back to the system each time and come anew page by page: a third of the CPU of
-    `threshold`. Larger ones do so here too, since keeping them too would raise the peak.
-
-    From then on new threads share one heap: of heaps of their own glibc keeps the ends, 40 MB that the
-    writing of the file lacked.
-    """
-    libc = _glibc()
-    if libc is None:
-        yield
-        return
-    libc.mallopt(_M_ARENA_MAX, 1)
-    libc.mallopt(_M_MMAP_THRESHOLD, 16 << 20)
-    libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-    try:
-        yield
-    finally:
-        libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)  # what it starts with
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
-        libc.malloc_trim(0)
-
-
-def give_back() -> None:
-    """Give what has been freed back to the system (glibc only)."""
-    libc = _glibc()
-    if libc is not None:
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux":
-        return None
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt, libc.malloc_trim  # noqa: B018 - other C libraries lack them
-    except (OSError, AttributeError):
-        return None
-    return libc
-
-
 def lay_out(
     grid: Grid,
     needs: Needs,
-    source: Source,
+    pixel: PixelCost,
     *,
     tile_px: int | None,
     workers: int | None,
@@ -175,7 +121,7 @@ def lay_out(
     for tile in sizes:
         least, most = tile * math.ceil(math.sqrt(batch)), max(longest, tile)
         for unit in sorted({min(max(UNIT_PX, least), most), min(least, most)}):
-            cuts = plan(
+            cuts = cut_grid(
                 grid,
                 tile_px=tile,
                 largest_px=needs.largest_px,
@@ -185,14 +131,14 @@ def lay_out(
                 unit_px=unit,
                 is_clipped=needs.is_network,  # beyond the raster there is nothing, and looking costs
             )
-            cuts = _on_blocks(cuts, source, needs.stride_px)
+            cuts = _on_blocks(cuts, pixel, needs.stride_px)
             ample = math.inf if needs.is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
             if tile_px is None and tile > ample:
                 continue
             for striped in _striped(cuts):
                 for threads in range(most_workers, 0, -1):
-                    layout = _fill(striped, needs, source, threads, held, batch)
-                    found.append((_cost(striped, needs, source, threads), layout))
+                    layout = _fill(striped, needs, pixel, threads, held, batch)
+                    found.append((_cost(striped, needs, pixel, threads), layout))
     usual, room = (NETWORK_LIMIT, _NETWORK_ROOM_BYTES) if needs.is_network else (DEFAULT_LIMIT, _ROOM_BYTES)
     aim = limit or max(usual, held + room)
     fitting = [(cost, layout) for cost, layout in found if layout.peak_bytes <= aim]
@@ -208,7 +154,7 @@ def lay_out(
     if limit is None:
         if smallest.peak_bytes <= max(_MOST_BYTES, held + _MOST_BYTES // 2):
             return smallest
-        seen = smallest.plan.halo_px
+        seen = smallest.cuts.halo_px
         raise UserError(
             f"Each tile is to be seen with {seen} px around it, for which memory of {_told(need)} is needed;"
             f" allow it with --max-memory {_told(need)}, or take a detector of smaller objects."
@@ -238,20 +184,20 @@ def _evenly(grid: Grid, stride_px: int) -> list[int]:
     return sorted((side for side in found if _TILES[-1] <= side <= _TILES[0]), reverse=True)
 
 
-def _on_blocks(cuts: Plan, source: Source, stride_px: int) -> Plan:
+def _on_blocks(cuts: Cuts, pixel: PixelCost, stride_px: int) -> Cuts:
     """The cuts moved so that what a unit sees ends, below and on the right, where a block of the file ends.
 
     It touches a row and a column of blocks less, and stripes decode half as many blocks twice.
     """
-    rows, columns = source.block_shape
+    rows, columns = pixel.block_shape
     offset = cuts.halo_px % rows
-    fits = source.scale == 1 and rows == columns and cuts.unit_px % rows == 0
+    fits = pixel.scale == 1 and rows == columns and cuts.unit_px % rows == 0
     if fits and offset < cuts.tile_px and offset % stride_px == 0 and cuts.columns > _MANY:
         return replace(cuts, offset_px=offset)
     return cuts
 
 
-def _striped(cuts: Plan) -> Iterator[Plan]:
+def _striped(cuts: Cuts) -> Iterator[Cuts]:
     """The same cuts walked in stripes of one unit, two, three, four, six, eight… and all."""
     across = 1
     while across < cuts.columns:
@@ -260,26 +206,26 @@ def _striped(cuts: Plan) -> Iterator[Plan]:
     yield cuts
 
 
-def _fill(cuts: Plan, needs: Needs, source: Source, workers: int, held: int, batch: int) -> Layout:
+def _fill(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, held: int, batch: int) -> Layout:
     """The block cache that these cuts need, and the peak."""
     unit_read = cuts.unit_px + 2 * cuts.halo_px
     # One unit being read, one waiting, one in each worker; a read keeps its pixels and its mask.
-    pixels = unit_read**2 * (source.chip_bytes + 1) * (2 + workers)
+    pixels = unit_read**2 * (pixel.chip_bytes + 1) * (2 + workers)
     # A detector has its map, what that was made of and its cleaned copy.
     at_once = workers * cuts.batch(batch)
-    detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * source.map_bytes) * at_once
+    detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * pixel.map_bytes) * at_once
     # Of units in each worker, waiting, and on the way into the journal with what packing takes.
-    maps = cuts.unit_px**2 * source.map_bytes * (2 * workers + 3)
-    rows, columns = source.block_shape
+    maps = cuts.unit_px**2 * pixel.map_bytes * (2 * workers + 3)
+    rows, columns = pixel.block_shape
     # The blocks under a row of units and one unit more: the first must still be there for the next row.
     touched = _touched_on_blocks if cuts.offset_px else _most_touched
-    down = min(touched(unit_read * source.scale, rows), math.ceil(cuts.height * source.scale / rows))
+    down = min(touched(unit_read * pixel.scale, rows), math.ceil(cuts.height * pixel.scale / rows))
     across = min(
-        touched((cuts.stripe_px + 2 * cuts.halo_px) * source.scale, columns)
-        + math.ceil(unit_read * source.scale / columns),
-        math.ceil(cuts.width * source.scale / columns),
+        touched((cuts.stripe_px + 2 * cuts.halo_px) * pixel.scale, columns)
+        + math.ceil(unit_read * pixel.scale / columns),
+        math.ceil(cuts.width * pixel.scale / columns),
     )
-    cache = int(down * rows * across * columns * source.cached_bytes * 1.1)
+    cache = int(down * rows * across * columns * pixel.cached_bytes * 1.1)
     peak = held + max(_SLACK_BYTES + cache + pixels + detecting + maps, _WRITING_BYTES)
     return Layout(cuts, workers, cache, int(peak))
 
@@ -294,17 +240,17 @@ def _touched_on_blocks(length: float, block: int) -> int:
     return math.ceil(length / block)
 
 
-def _cost(cuts: Plan, needs: Needs, source: Source, workers: int) -> float:
+def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
     """Seconds per pixel, in units of decoding one on one core.
 
     The mean of what it is on idle cores and on cores that others use too, where CPU is what counts.
     """
-    columns, total = source.block_shape[1], math.ceil(cuts.width * source.scale / source.block_shape[1])
+    columns, total = pixel.block_shape[1], math.ceil(cuts.width * pixel.scale / pixel.block_shape[1])
     decoded = 0
     across = max(1, cuts.stripe_px // cuts.unit_px)
     for first in range(0, cuts.columns, across):
-        left = (first * cuts.unit_px - cuts.offset_px - cuts.halo_px) * source.scale
-        right = ((first + across) * cuts.unit_px - cuts.offset_px + cuts.halo_px) * source.scale
+        left = (first * cuts.unit_px - cuts.offset_px - cuts.halo_px) * pixel.scale
+        right = ((first + across) * cuts.unit_px - cuts.offset_px + cuts.halo_px) * pixel.scale
         decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
     reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
     searched = (cuts.chip_px / cuts.tile_px) ** 2

@@ -17,7 +17,7 @@ from pyproj import CRS
 from ecodetect.errors import GridError
 from ecodetect.grid import Grid, transformed
 from ecodetect.notes import Note
-from ecodetect.region import Area
+from ecodetect.region import Region
 
 # Equal-area: parallels and meridians stay straight lines, so rasters in degrees that touch still do.
 _EQUAL_AREA = CRS.from_proj4("+proj=cea +datum=WGS84 +units=m +over")
@@ -37,7 +37,7 @@ class Footprint:
 
     name: str
     grid: Grid
-    area: Area | None = None
+    area: Region | None = None
 
     def shape(self, crs: CRS, *, inset_px: float = 0.0) -> shapely.Geometry:
         """In coordinates of `crs`; empty where it has no place there.  inset_px : taken off all around."""

@@ -7,6 +7,7 @@ threads detect, the caller's thread writes the journal. Queues are bounded, so m
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,39 +23,18 @@ from numpy.typing import NDArray
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector
-from ecodetect.grid import Floats, Grid, Window
+from ecodetect.grid import Floats, Window
 from ecodetect.raster.pixels import padded
 from ecodetect.raster.reading import Raster
-from ecodetect.region import Area
-from ecodetect.scanning.layout import freed_is_kept
-from ecodetect.scanning.tiling import Plan, Tile, Unit, in_cells
+from ecodetect.scanning.process_memory import freed_is_kept
+from ecodetect.scanning.question import ScanPlan
+from ecodetect.scanning.tiling import Tile, Unit, in_cells
 
 _PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Work:
-    """One raster to be searched.
-
-    grid : the grid that is scanned: the raster's own, or a resampling.
-    area : area of interest in pixels of `grid`, or None.
-    score : lowest score kept, one per class of the detector.
-    batch : chips given to the detector at once, at most.
-    is_mapped : whether the map of scores is kept, of a detector that has one.
-    """
-
-    raster: Raster
-    detector: Detector
-    grid: Grid
-    plan: Plan
-    area: Area | None
-    score: tuple[float, ...]
-    batch: int = 1
-    is_mapped: bool = False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Found:
+class UnitResult:
     """What a unit gave.
 
     valid_rows : pixels searched per row of its core.
@@ -72,65 +52,54 @@ class Found:
     scores: NDArray[np.float32] | None = None
 
 
-def worth_cutting(work: Work, plan: Plan, number: int) -> bool:
+def worth_cutting(plan: ScanPlan, raster: Raster, number: int) -> bool:
     """Whether anything may lie in a unit: told sooner than by `worth_reading`, of many that are empty."""
-    return not work.raster.is_empty(_native(work, plan.square(number).grown(plan.halo_px)))
+    return not raster.is_empty(_native(plan, plan.cuts.square(number).grown(plan.cuts.halo_px)))
 
 
-def worth_reading(work: Work, unit: Unit) -> bool:
+def worth_reading(plan: ScanPlan, raster: Raster, unit: Unit) -> bool:
     """Whether an object can be centred in a unit: it meets the area of interest and the extent of the data.
 
     The box of an object, and so its centre, lies inside the extent of all the data that the unit would see.
     """
-    if work.area is not None and not work.area.meets(unit.core):
+    if plan.area is not None and not plan.area.meets(unit.core):
         return False
-    read = _native(work, unit.read)
-    if work.raster.is_empty(read):
+    read = _native(plan, unit.read)
+    if raster.is_empty(read):
         return False
     # Resampled pixels are valid from half their area on: objects reach over the edge of the data by a half.
-    margin = _margin(work.detector) + (0 if work.grid == work.raster.grid else 1)
-    core = _native(work, unit.core.grown(math.ceil(margin)))
-    return bool(core.clipped(work.raster.extent(read)).area)
+    margin = _margin(plan.detector) + (0 if plan.grid == plan.native else 1)
+    core = _native(plan, unit.core.grown(math.ceil(margin)))
+    return bool(core.clipped(raster.extent(read)).area)
 
 
-def _native(work: Work, window: Window) -> Window:
+def _native(plan: ScanPlan, window: Window) -> Window:
     """What a window of the scanned grid covers of the raster, or a little more."""
-    native = work.raster.grid
-    if work.grid == native:
+    if plan.grid == plan.native:
         return window
-    a, _, c, _, e, f = native.pixels_from(work.grid)
+    a, _, c, _, e, f = plan.native.pixels_from(plan.grid)
     x0, y0 = math.floor(a * window.x + c) - 1, math.floor(e * window.y + f) - 1
     x1, y1 = math.ceil(a * window.right + c) + 1, math.ceil(e * window.bottom + f) + 1
     return Window(x0, y0, x1 - x0, y1 - y0)
 
 
-def run(
-    work: Work,
-    numbers: Iterable[int],
-    done: Callable[[Found], None],
-    *,
-    workers: int,
-    reading: Callable[[], Any],
-    ahead: int = 1,
-) -> None:
+def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[UnitResult], None]) -> None:
     """Do the units with these numbers; `done` is called in this thread for each, in order of completion.
 
-    reading : makes the context (block cache, decoding threads) in which the reader thread works.
-    ahead : units read before they are needed.
     Raises what a thread raised; units already passed to `done` stay done. KeyboardInterrupt stops the threads
     after their present unit and is raised again.
     """
-    stop = threading.Event()
-    chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=max(1, ahead))
-    results: Queue[Found | BaseException | None] = Queue(maxsize=workers + 1)
+    stop, workers = threading.Event(), plan.layout.workers
+    chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=1)
+    results: Queue[UnitResult | BaseException | None] = Queue(maxsize=workers + 1)
     unread: list[BaseException] = []
 
     def read() -> None:
         try:
-            with reading():
+            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=os.cpu_count() or 1):
                 for number in numbers:
-                    unit = work.plan.unit(number)
-                    if stop.is_set() or not _put(chips, (unit, read_unit(work, unit)), stop):
+                    unit = plan.cuts.unit(number)
+                    if stop.is_set() or not _put(chips, (unit, read_unit(plan, raster, unit)), stop):
                         return
         except BaseException as error:  # noqa: BLE001 - raised when what was read is done
             unread.append(error)
@@ -141,7 +110,7 @@ def run(
     def detect() -> None:
         try:
             while (item := _get(chips, stop)) is not None:
-                found = detect_unit(work, *item)
+                found = detect_unit(plan, *item)
                 del item
                 if not _put(results, found, stop):
                     return
@@ -156,21 +125,10 @@ def run(
         for thread in threads:
             thread.start()
         try:
-            finished = 0
-            while finished < workers:
-                # A timeout lets Ctrl-C through on systems where a blocking get() doesn't.
-                try:
-                    result = results.get(timeout=_PATIENCE_S)
-                except Empty:
-                    continue
-                if result is None:
-                    finished += 1
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    done(result)
+            for result in _arriving(results, workers):
+                done(result)
         except BaseException:
-            work.raster.give_up()  # or the reader waits for a server, and we for the reader
+            raster.give_up()  # or the reader waits for a server, and we for the reader
             raise
         finally:
             stop.set()
@@ -178,6 +136,23 @@ def run(
                 thread.join()
     if unread:
         raise unread[0]
+
+
+def _arriving(results: Queue[UnitResult | BaseException | None], workers: int) -> Iterator[UnitResult]:
+    """What the detecting threads give, until all have ended; raises what one of them raised."""
+    finished = 0
+    while finished < workers:
+        # A timeout lets Ctrl-C through on systems where a blocking get() doesn't.
+        try:
+            result = results.get(timeout=_PATIENCE_S)
+        except Empty:
+            continue
+        if result is None:
+            finished += 1
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            yield result
 
 
 @contextmanager
@@ -210,89 +185,93 @@ def _get(queue: Queue[Any], stop: threading.Event) -> Any:
     return None
 
 
-def read_unit(work: Work, unit: Unit) -> Chip:
+def read_unit(plan: ScanPlan, raster: Raster, unit: Unit) -> Chip:
     """The pixels of a unit with its halo, one read.
 
     Of an area of interest no more is read than its objects depend on, which over a network is what costs; the
     rest of the chip isn't valid.
     """
-    raster, bands = work.raster, work.detector.needs.bands
-    window = unit.read
-    if work.area is not None:
-        window = window.clipped(work.area.bounds.grown(work.plan.halo_px))
-    chip = raster.read(window, bands, work.grid)
+    bands, window = plan.detector.needs.bands, unit.read
+    if plan.area is not None:
+        window = window.clipped(plan.area.bounds.grown(plan.cuts.halo_px))
+    chip = raster.read(window, bands, plan.grid)
     if window == unit.read:
         return chip
     pixels, valid = padded(chip.pixels, chip.valid, window, unit.read)
-    return Chip(pixels, valid, chip.bands, unit.read, work.grid.crop(unit.read))
+    return Chip(pixels, valid, chip.bands, unit.read, plan.grid.crop(unit.read))
 
 
-def detect_unit(work: Work, unit: Unit, chip: Chip) -> Found:
+def detect_unit(plan: ScanPlan, unit: Unit, chip: Chip) -> UnitResult:
     """Detect the tiles of a unit and keep what its cores own."""
-    needs = work.detector.needs
-    margin = _margin(work.detector)
-    empty = Detections.empty(work.grid, work.detector.kind, work.detector.classes)
+    needs = plan.detector.needs
+    margin = _margin(plan.detector)
+    empty = Detections.empty(plan.grid, plan.detector.kind, plan.detector.classes)
     kept: list[Detections] = []
     expected = np.empty(0)
-    scores = _nothing_known(work, unit) if work.is_mapped else None
+    scores = _nothing_known(plan, unit) if plan.is_mapped else None
     too_large = 0
     tiles = [tile for tile in unit.tiles if _worth_searching(chip, tile, math.ceil(margin))]
-    for part in _batches(tiles, work.plan.batch(work.batch)):
+    for part in _batches(tiles, plan.cuts.batch(plan.batch)):
         chips = [
             replace(
                 chip.crop(tile.read), asked=tile.core.grown(math.ceil(margin)), wants_map=scores is not None
             )
             for tile in part
         ]
-        for tile, local in zip(part, work.detector.detect(chips), strict=True):
+        for tile, local in zip(part, plan.detector.detect(chips), strict=True):
             if local.density is not None:
-                here = _summed(work, tile, chip, local.density)
+                here = _summed(plan, tile, chip, local.density)
                 expected = expected + here if len(expected) else here
             if scores is not None and local.score_map is not None:
-                _enter(scores, local.score_map, work, unit, tile, chip)
-            found = local.shifted(tile.read.x, tile.read.y, work.grid)
+                _enter(scores, local.score_map, plan, unit, tile, chip)
+            found = local.shifted(tile.read.x, tile.read.y, plan.grid)
             found = found[_owned(tile.core, found, margin)]
-            if work.area is not None:
+            if plan.area is not None:
                 # Before settling: what else is found outside depends on how the area lies to the tiles.
-                found = found[work.area.contains(found.centres())]
+                found = found[plan.area.contains(found.centres())]
             bounds = found.bounds()
             sides = bounds[:, 2:] - bounds[:, :2]
             # 1e-6 px: the sides of a box around a point come out of a rounded difference.
             fits = (sides <= needs.largest_px + 1e-6).all(axis=1)
             too_large += int(np.count_nonzero(~fits))
-            kept.append(found[fits & (found.score >= np.array(work.score)[found.label])])
+            kept.append(found[fits & (found.score >= np.array(plan.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
-    return Found(unit, candidates, _searched_rows(work, unit, chip), too_large, expected, scores)
+    return UnitResult(unit, candidates, _searched_rows(plan, unit, chip), too_large, expected, scores)
 
 
-def _summed(work: Work, tile: Tile, chip: Chip, density: NDArray[np.float32]) -> Floats:
+def _summed(plan: ScanPlan, tile: Tile, chip: Chip, density: NDArray[np.float32]) -> Floats:
     """Individuals of each class on the searched ground of a tile's core."""
     core = tile.core
     x, y = core.x - tile.read.x, core.y - tile.read.y
     there = density[:, y : y + core.height, x : x + core.width]
-    mask = _searched(work, core, chip)
+    mask = _searched(plan, core, chip)
     return np.asarray((there if mask is None else there * mask).sum(axis=(1, 2), dtype=np.float64))
 
 
-def _nothing_known(work: Work, unit: Unit) -> NDArray[np.float32]:
+def _nothing_known(plan: ScanPlan, unit: Unit) -> NDArray[np.float32]:
     """The map of scores of a unit before its tiles are searched."""
-    cells = in_cells(unit.core, work.detector.needs.map_px or 1)
-    return np.full((len(work.detector.classes), cells.height, cells.width), np.nan, np.float32)
+    cells = in_cells(unit.core, plan.detector.needs.map_px or 1)
+    return np.full((len(plan.detector.classes), cells.height, cells.width), np.nan, np.float32)
 
 
 def _enter(
-    scores: NDArray[np.float32], found: NDArray[np.float32], work: Work, unit: Unit, tile: Tile, chip: Chip
+    scores: NDArray[np.float32],
+    found: NDArray[np.float32],
+    plan: ScanPlan,
+    unit: Unit,
+    tile: Tile,
+    chip: Chip,
 ) -> None:
     """Put what a tile's chip gave into the map of its unit: the cells of its core that have been searched.
 
     A cell has been searched if one of its pixels has: that of a detection always.
     """
-    step = work.detector.needs.map_px or 1
+    step = plan.detector.needs.map_px or 1
     core = in_cells(tile.core, step)
     seen, whole = in_cells(tile.read, step), in_cells(unit.core, step)
     rows, columns = _within(core, seen)
     part = found[:, rows, columns]
-    mask = _searched(work, tile.core, chip)
+    mask = _searched(plan, tile.core, chip)
     if mask is not None:
         missing = (0, core.height * step - mask.shape[0]), (0, core.width * step - mask.shape[1])
         cells = np.pad(mask, missing).reshape(core.height, step, core.width, step).any(axis=(1, 3))
@@ -339,19 +318,19 @@ def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
     return bool(tile.core.grown(margin).clipped(chip.crop(tile.read).extent).area)
 
 
-def _searched_rows(work: Work, unit: Unit, chip: Chip) -> NDArray[np.int64]:
+def _searched_rows(plan: ScanPlan, unit: Unit, chip: Chip) -> NDArray[np.int64]:
     """Valid pixels inside the area of interest, per row of the unit's core."""
     core = unit.core
-    mask = _searched(work, core, chip)
+    mask = _searched(plan, core, chip)
     if mask is None:
         return np.full(core.height, core.width, np.int64)
     counted: NDArray[np.int64] = np.count_nonzero(mask, axis=1).astype(np.int64)
     return counted
 
 
-def _searched(work: Work, core: Window, chip: Chip) -> NDArray[np.bool_] | None:
+def _searched(plan: ScanPlan, core: Window, chip: Chip) -> NDArray[np.bool_] | None:
     """Which pixels of a core are valid and inside the area of interest; None: all."""
-    mask = None if work.area is None else work.area.mask(core)
+    mask = None if plan.area is None else plan.area.mask(core)
     if chip.valid is None:
         return mask
     x, y = core.x - chip.window.x, core.y - chip.window.y

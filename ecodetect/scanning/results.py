@@ -22,12 +22,14 @@ from ecodetect.grid import Floats, Grid, authority_of, describe_crs
 from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note, merged
 from ecodetect.raster.bands import stand_ins
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.reading import Raster
 from ecodetect.scanning import score_maps
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.layout import give_back
 from ecodetect.scanning.patches import Patches
-from ecodetect.scanning.searching import Job, Progress, Settings, identities, searched, survivors
+from ecodetect.scanning.process_memory import give_back
+from ecodetect.scanning.question import ScanPlan
+from ecodetect.scanning.searching import Progress, identities, searched, survivors
+from ecodetect.scanning.settings import Settings
 from ecodetect.version import __version__
 
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
@@ -135,7 +137,7 @@ class Summary:
 
 
 def write_results(
-    jobs: Sequence[tuple[Job, int]],
+    plans: Sequence[ScanPlan],
     journal: Journal,
     path: Path,
     asked: Settings,
@@ -146,28 +148,28 @@ def write_results(
 ) -> Summary:
     """Write what survives of all rasters into one file.
 
-    jobs : rasters that were searched, with their numbers in the journal.
+    plans : of the rasters that were searched.
     patches : None, or how each detection becomes a candidate with a square around it.
     classifier : None, or what gives each detection a species.
     keep_any : keep a file that lies there by now, under another name.
     Raises UserError when the file can't be written; the journal stays.
     """
-    first = jobs[0][0]
-    detector = first.work.detector
-    facts = [searched(job, journal, number) for job, number in jobs]
-    by_raster: list[Counter[str]] = [Counter(dict.fromkeys(detector.classes, 0)) for _ in jobs]
-    expected = [_expected(job, journal, number) for job, number in jobs]
-    is_metric = any(job.grid.gsd is not None for job, _ in jobs)
+    first = plans[0]
+    detector = first.detector
+    facts = [searched(plan, journal) for plan in plans]
+    by_raster: list[Counter[str]] = [Counter(dict.fromkeys(detector.classes, 0)) for _ in plans]
+    expected = [_expected(plan, journal) for plan in plans]
+    is_metric = any(plan.native.gsd is not None for plan in plans)
     species: Counter[str] = Counter()
     top = 0 if classifier is None else classifier.top(None)
 
     def batches() -> Generator[Layer, None, None]:
-        for (job, number), counts in zip(jobs, by_raster, strict=True):
-            name = identities(job.fingerprint)
-            with _looking(job, asked, classifier) as answered:
-                for found in survivors(job, journal, number):
+        for plan, counts in zip(plans, by_raster, strict=True):
+            name = identities(plan.fingerprint)
+            with _looking(plan, asked, classifier) as answered:
+                for found in survivors(plan, journal):
                     counts.update(found.labels.tolist())
-                    layer = found.to_layer(source=job.source, ids=name(found.centres()), is_metric=is_metric)
+                    layer = found.to_layer(source=plan.source, ids=name(found.centres()), is_metric=is_metric)
                     if patches is not None:
                         layer = patches.add_to(layer, found)
                     if answered is not None:
@@ -189,35 +191,34 @@ def write_results(
             layers,
             geometry,
             columns,
-            grid=first.grid if len(jobs) == 1 else None,
-            crs=first.grid.crs,
+            grid=first.native if len(plans) == 1 else None,
+            crs=first.native.crs,
             classes=detector.classes,
-            metadata=_metadata(jobs, asked, patches, facts, expected, classifier),
+            metadata=_metadata(plans, asked, patches, facts, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
     return Summary(
         path=path,
-        sources=tuple(job.source for job, _ in jobs),
+        sources=tuple(plan.source for plan in plans),
         model=detector.name,
         counts={name: sum(each[name] for each in by_raster) for name in detector.classes},
         area_ha=_total([area for _, area, _ in facts]),
         megapixels=sum(pixels for pixels, _, _ in facts) / 1e6,
         rasters=tuple(
-            RasterSummary(job.source, dict(found), area, pixels / 1e6)
-            for (job, _), found, (pixels, area, _) in zip(jobs, by_raster, facts, strict=True)
+            RasterSummary(plan.source, dict(found), area, pixels / 1e6)
+            for plan, found, (pixels, area, _) in zip(plans, by_raster, facts, strict=True)
         ),
         too_large=sum(left_out for _, _, left_out in facts),
         dropped=written.dropped,
         expected=_sum_of(expected),
         species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
-        notes=merged([*(note for job, _ in jobs for note in job.notes), *written.notes]),
+        notes=merged([*(note for plan in plans for note in plan.notes), *written.notes]),
     )
 
 
 def write_scores(
-    job: Job,
+    plan: ScanPlan,
     journal: Journal,
-    number: int,
     path: Path,
     asked: Settings,
     progress: Progress | None,
@@ -229,36 +230,33 @@ def write_scores(
     replace : what lies there by now.
     Raises UserError when the file can't be written; the journal stays.
     """
-    work, needs = job.work, job.work.detector.needs
-    assert needs.map_px is not None
-    facts = [searched(job, journal, number)]
-    metadata = _metadata([(job, number)], asked, None, facts, [{}], None)
-    grid = work.grid.reduced(needs.map_px)
-    with closing(journal.pieces(number)) as pieces:
-        score_maps.write(path, pieces, grid, work.detector.classes, metadata, progress, replace=replace)
+    map_px = plan.detector.needs.map_px
+    assert map_px is not None
+    metadata = _metadata([plan], asked, None, [searched(plan, journal)], [{}], None)
+    grid = plan.grid.reduced(map_px)
+    with closing(journal.pieces(plan.number)) as pieces:
+        score_maps.write(path, pieces, grid, plan.detector.classes, metadata, progress, replace=replace)
 
 
 @contextmanager
 def _looking(
-    job: Job, asked: Settings, classifier: Classifier | None
+    plan: ScanPlan, asked: Settings, classifier: Classifier | None
 ) -> Iterator[Callable[[Floats], Answers] | None]:
-    """What a classifier says of places on the raster of a job, (N, 2) in its pixels; None without one."""
+    """What a classifier says of places on a raster, (N, 2) in its own pixels; None without one."""
     if classifier is None:
         yield None
         return
-    with open_raster(
-        job.image, bands=asked.bands, gsd_m=asked.gsd_m, nodata=asked.nodata, allow_vrt=asked.allow_vrt
-    ) as raster:
-        raster.check_unchanged(job.state)
+    with asked.opened(plan.image) as raster:
+        raster.check_unchanged(plan.state)
         seeing = classifier.seeing(raster, asked.values, asked.companions)
 
         def answered(xy: Floats) -> Answers:
             # Not for as long as the raster is open: between two batches the layer is written.
-            with raster.env(cache_bytes=job.layout.cache_bytes, threads=os.cpu_count() or 1):
+            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=os.cpu_count() or 1):
                 return seeing.at(xy)
 
         yield answered
-        raster.check_unchanged(job.state)
+        raster.check_unchanged(plan.state)
 
 
 def _total(hectares: Sequence[float | None]) -> float | None:
@@ -267,13 +265,13 @@ def _total(hectares: Sequence[float | None]) -> float | None:
     return float(f"{sum(known):.8g}") if len(known) == len(hectares) else None
 
 
-def _expected(job: Job, journal: Journal, number: int) -> dict[str, float]:
+def _expected(plan: ScanPlan, journal: Journal) -> dict[str, float]:
     """Individuals per class by the detector's density; nothing where it has none."""
-    found = journal.expected(number)
+    found = journal.expected(plan.number)
     if not len(found):
         return {}
     # A tenth: sums of cores differ in their last digits with how a raster is cut.
-    return {name: round(float(each), 1) for name, each in zip(job.work.detector.classes, found, strict=True)}
+    return {name: round(float(each), 1) for name, each in zip(plan.detector.classes, found, strict=True)}
 
 
 def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
@@ -285,7 +283,7 @@ def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
 
 
 def _metadata(
-    jobs: Sequence[tuple[Job, int]],
+    plans: Sequence[ScanPlan],
     asked: Settings,
     patches: Patches | None,
     facts: Sequence[tuple[int, float | None, int]],
@@ -293,42 +291,41 @@ def _metadata(
     classifier: Classifier | None,
 ) -> dict[str, Any]:
     """facts : of each raster, as `searched` gives them."""
-    bundles = [] if classifier is None else [member.bundle for member in classifier.members]
-    looks = [classifier_facts(bundles, job.work.raster) for job, _ in jobs]
+    looks = [] if classifier is None else [each for plan in plans for each in plan.classifiers]
     return {
         "ecodetect": __version__,
-        "model": jobs[0][0].work.detector.name,
-        **_hash(jobs[0][0].work.detector.settings),
+        "model": plans[0].detector.name,
+        **_hash(plans[0].detector.settings),
         "settings": asked.described(),
-        "key": result_key([job.key for job, _ in jobs], patches, [each for look in looks for each in look]),
+        "key": result_key([plan.key for plan in plans], patches, looks),
         **({} if classifier is None else {"classified": classifier.described()}),
         "rasters": [
             {
-                "source": job.source,
-                "fingerprint": job.fingerprint,
-                **_crs(job),
-                **job.work.raster.reading(job.work.detector.needs.bands),
+                "source": plan.source,
+                "fingerprint": plan.fingerprint,
+                **_crs(plan.native),
+                **plan.reading,
                 "searched": {"area_ha": area_ha, "pixels": pixels},
-                "settings": dict(job.work.detector.settings),
-                **_trained(job),
+                "settings": dict(plan.detector.settings),
+                **_trained(plan),
                 **({"expected": dict(by_density)} if by_density else {}),
             }
-            for (job, _), by_density, (pixels, area_ha, _) in zip(jobs, expected, facts, strict=True)
+            for plan, by_density, (pixels, area_ha, _) in zip(plans, expected, facts, strict=True)
         ],
         "area_ha": _total([area_ha for _, area_ha, _ in facts]),
     }
 
 
-def _crs(job: Job) -> dict[str, str]:
+def _crs(native: Grid) -> dict[str, str]:
     """The CRS of the raster, whatever that of the file is: in it boxes lie straight."""
-    name = None if job.grid.crs is None else authority_of(job.grid.crs)
+    name = None if native.crs is None else authority_of(native.crs)
     return {} if name is None else {"crs": name}
 
 
-def _trained(job: Job) -> dict[str, Any]:
+def _trained(plan: ScanPlan) -> dict[str, Any]:
     """Where on this raster the model was trained, in cells of about 1 km: `evaluate` warns of them."""
-    detector = job.work.detector
-    cells = cells_on(detector.card.trained_on, job.grid) if isinstance(detector, LearnedDetector) else ()
+    detector = plan.detector
+    cells = cells_on(detector.card.trained_on, plan.native) if isinstance(detector, LearnedDetector) else ()
     return {"trained_here": [list(cell) for cell in cells]} if cells else {}
 
 

@@ -35,7 +35,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Cuts:
     """The cuts of one grid.
 
     width, height : pixels of the grid.
@@ -149,8 +149,17 @@ def in_cells(window: Window, cell_px: int) -> Window:
     return Window(window.x // cell_px, window.y // cell_px, width, height)
 
 
-def plan(grid: Grid, *, tile_px: int, largest_px: float, reach_px: int, margin_px: float, stride_px: int = 1,
-         unit_px: int = 2048, offset_px: int = 0, is_clipped: bool = False) -> Plan:  # fmt: skip
+def cut_grid(
+    grid: Grid,
+    *,
+    tile_px: int,
+    largest_px: float,
+    reach_px: int,
+    margin_px: float,
+    stride_px: int = 1,
+    unit_px: int = 2048,
+    is_clipped: bool = False,
+) -> Cuts:
     """The cuts of `grid` for a detector.
 
     tile_px : wished side of a core; rounded up to a multiple of `stride_px`.
@@ -166,13 +175,12 @@ def plan(grid: Grid, *, tile_px: int, largest_px: float, reach_px: int, margin_p
     halo = math.ceil((largest_px / 2 + reach_px + margin_px + 1) / stride_px) * stride_px
     per_unit = max(1, unit_px // tile)
     beyond = math.ceil(reach_px + margin_px + 1) if is_clipped else None
-    return Plan(
+    return Cuts(
         grid.width,
         grid.height,
         tile,
         halo,
         per_unit,
-        offset_px=offset_px,
         stride_px=stride_px,
         beyond_px=beyond,
     )

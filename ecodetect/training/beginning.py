@@ -13,9 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ecodetect.annotations.annotated_raster import AnnotatedRaster, gsds, spacing
 from ecodetect.annotations.class_folders import are_classes, gather_classes
-from ecodetect.annotations.dataset import TYPICAL_PX, Contract, Dataset, Statistics, contract
-from ecodetect.annotations.sources import Asked, Gathered, Source, gather, spacing
+from ecodetect.annotations.contract import TYPICAL_PX, Contract, contract
+from ecodetect.annotations.dataset import Dataset, Statistics
+from ecodetect.annotations.options import AnnotationOptions
+from ecodetect.annotations.sources import Gathered, gather
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.value_survey import survey
 from ecodetect.bundle.values import remarks, unit_of
@@ -98,7 +101,7 @@ class Beginning:
 
 def begin(
     paths: Sequence[str | os.PathLike[str]],
-    asked: Asked | None,
+    asked: AnnotationOptions | None,
     *,
     model: str | None = None,
     backbone: str | None = None,
@@ -148,25 +151,25 @@ def _check_network(start: Bundle | None, backbone: str | None, weights: str | No
         raise UserError("--weights are those of a --backbone; name it too.")
 
 
-def nearest(sources: Sequence[Source]) -> str | None:
+def nearest(sources: Sequence[AnnotatedRaster]) -> str | None:
     """The model that comes with ecodetect from which to learn the objects of these rasters; None: none.
 
     One that sees pixels of a known size if theirs is known, else one that doesn't; then the one that sees
     most of their bands; then the one whose pixels are nearest in size.
     """
-    gsds = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
+    sides = gsds(sources)
     found = []
     for name, card in models.known().items():
-        if card.detector != "heatmap" or (card.gsd_m is None) != (not gsds):
+        if card.detector != "heatmap" or (card.gsd_m is None) != (not sides):
             continue
         if any(stand_ins(card.bands, bands) is None for bands in {source.bands for source in sources}):
             continue
-        apart = 0.0 if card.gsd_m is None else abs(math.log(float(np.median(gsds)) / card.gsd_m))
+        apart = 0.0 if card.gsd_m is None else abs(math.log(float(np.median(sides)) / card.gsd_m))
         found.append((-len(card.bands), apart, name))
     return min(found)[2] if found else None
 
 
-def _said_of_values(card: Card, sources: Sequence[Source]) -> Iterator[Note]:
+def _said_of_values(card: Card, sources: Sequence[AnnotatedRaster]) -> Iterator[Note]:
     """What there is to say of the values of the first rasters, beside those that a model has learned."""
     for source in sources[:_LOOKED_AT]:
         bands = stand_ins(card.bands, source.bands)
@@ -176,14 +179,18 @@ def _said_of_values(card: Card, sources: Sequence[Source]) -> Iterator[Note]:
 
 
 def contract_for(
-    card: Card, sources: Sequence[Source], gsd: float | None = None, *, typical_px: float = TYPICAL_PX
+    card: Card,
+    sources: Sequence[AnnotatedRaster],
+    gsd: float | None = None,
+    *,
+    typical_px: float = TYPICAL_PX,
 ) -> tuple[Contract, tuple[Note, ...]]:
     """How a model that starts from a bundle should see rasters, and notes of what was chosen.
 
     gsd : metres per pixel; chosen from the objects' sizes if not given.
     typical_px : width that usual objects shall have where the size of pixels is unknown.
     """
-    own = [float(np.sqrt(np.prod(s.grid.gsd))) for s in sources if s.grid.gsd is not None]
+    own = gsds(sources)
     notes: list[Note] = []
     if gsd is None and len(own) == len(sources):
         sizes = np.concatenate(
@@ -209,12 +216,13 @@ def contract_for(
     return found, (*notes, *more)
 
 
-def _seen_through(window: Length, window_px: int, made: Contract, sources: Sequence[Source]) -> Contract:
+def _seen_through(
+    window: Length, window_px: int, made: Contract, sources: Sequence[AnnotatedRaster]
+) -> Contract:
     """The contract with pixels so large that a network's window is as wide as stated."""
     if made.unit == "px":
         return replace(made, gsd=window.pixels(None, name="window") / window_px)
-    native = [source.grid.gsd for source in sources if source.grid.gsd is not None]
-    per_px = float(np.median([np.sqrt(np.prod(gsd)) for gsd in native]))
+    per_px = float(np.median(gsds(sources)))
     metres = window.value if window.unit == "m" else window.value * per_px
     return replace(made, gsd=_round(metres / window_px))
 
@@ -260,7 +268,7 @@ def _round(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _have_units(sources: Sequence[Source]) -> bool:
+def _have_units(sources: Sequence[AnnotatedRaster]) -> bool:
     """Whether the values of all rasters are of known units, and the size of their pixels is known."""
     return all(
         source.unit is not None and source.unit.unit is not None and source.grid.gsd is not None

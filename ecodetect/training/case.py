@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ecodetect.annotations.annotated_raster import gsds
 from ecodetect.annotations.class_folders import Patches
-from ecodetect.annotations.dataset import Contract, Dataset, Statistics
+from ecodetect.annotations.contract import Contract
+from ecodetect.annotations.dataset import Dataset, Statistics
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sample import Sample
-from ecodetect.annotations.sources import Asked, Gathered
+from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
 from ecodetect.bundle.file import Bundle, BundleError, Card
 from ecodetect.detectors import table as detectors
@@ -74,7 +77,7 @@ def begin(
     paths: Sequence[str | os.PathLike[str]],
     name: str,
     model: str | None,
-    asked: Asked | None,
+    asked: AnnotationOptions | None,
     backbone: str | None,
     weights: str | None,
     split_by: str,
@@ -117,10 +120,10 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
     scale = made.unit_per_px
     known = sizes[np.isfinite(sizes)]
     widest = 2 * float(known.max()) if len(known) else _PLENTY_PX
-    gsds = [float(np.sqrt(np.prod(s.grid.gsd))) for s in begun.gathered.sources if s.grid.gsd is not None]
+    own = gsds(begun.gathered.sources)
     span = None
-    if made.unit == "m" and gsds and made.gsd is not None:
-        span = (_round(0.75 * min(gsds)), _round(1.25 * max([made.gsd, *gsds])))
+    if made.unit == "m" and own and made.gsd is not None:
+        span = (_round(0.75 * min(own)), _round(1.25 * max([made.gsd, *own])))
     diameters = None
     if len(known):
         low, high = np.percentile(known, (5, 95)) * scale

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.annotations.dataset import Dataset, Place
+from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.sample import Sample
 from ecodetect.grid import Window
 
@@ -65,7 +65,7 @@ class Drawn:
             source = place.source
             shift = rng.integers(-(size // 2), size // 2 + 1, 2)
             left, top = place.window.x + shift[0], place.window.y + shift[1]
-        place = Place(source, self._inside(source, int(left), int(top)))
+        place = Spot(source, self._inside(source, int(left), int(top)))
         with self._lock:
             return self._training.chip(place)
 
@@ -105,7 +105,7 @@ class Pieces(Sequence[Sample]):
         place = self._places[index]
         grid = self._ground.grids[place.source]
         seen = place.window.clipped(grid.window).grown(_SURROUNDINGS_PX)
-        sample = self._ground.chip(Place(place.source, seen))
+        sample = self._ground.chip(Spot(place.source, seen))
         core = place.window.clipped(grid.window)
         outside = np.ones(sample.valid.shape, np.bool_)
         rows = slice(core.y - seen.y, core.bottom - seen.y)

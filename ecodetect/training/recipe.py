@@ -19,14 +19,16 @@ from typing import Any, Literal
 import shapely
 import torch
 
+from ecodetect.annotations.annotated_raster import AnnotatedRaster
 from ecodetect.annotations.class_folders import DrawnPatches
-from ecodetect.annotations.dataset import Contract, Statistics
-from ecodetect.annotations.sources import Asked, Source
+from ecodetect.annotations.contract import Contract
+from ecodetect.annotations.dataset import Statistics
+from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.splits import Split
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.detectors.learned import NetworkKind
-from ecodetect.errors import Interrupted, UserError
+from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.notes import Note
 from ecodetect.pictures.files import replaceable
@@ -70,7 +72,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     model: str | None = None,
-    asked: Asked | None = None,
+    asked: AnnotationOptions | None = None,
     backbone: str | None = None,
     weights: str | None = None,
     freeze: int | Literal["all"] = 0,
@@ -99,7 +101,7 @@ def train(
     model : str, optional
         Kind of detector, or a bundle (file or name) to start from. If not given, a heat map that begins with
         what the nearest of the models that come with ecodetect has learned; see `nearest`.
-    asked : Asked, optional
+    asked : AnnotationOptions, optional
         What else is said about the data.
     backbone, weights : str, optional
         Name of a torchvision network as encoder; "imagenet", "coco", "none" or a file of its weights.
@@ -288,7 +290,7 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
     if not os.access(target.parent, os.W_OK):  # or it would be said after the training
         raise UserError(f"{target} can't be written: its folder is read-only; choose another one.")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists; replace it with --overwrite.")
+        raise already_there(target)
     return target
 
 
@@ -352,7 +354,7 @@ def _square(made: Contract) -> tuple[float, float] | None:
     return None if made.unit == "px" or made.gsd is None else (made.gsd, made.gsd)
 
 
-def _fingerprint(sources: Sequence[Source]) -> str:
+def _fingerprint(sources: Sequence[AnnotatedRaster]) -> str:
     """What stands for the data: another layer or raster size gives another."""
     digest = hashlib.sha256()
     for source in sources:

@@ -1,0 +1,56 @@
+"""What a user says about annotations and the rasters they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ecodetect.bundle.values import Unit
+from ecodetect.sizes import Length
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationOptions:
+    """What the user says about the data.
+
+    class_column : column with the classes; found by its name if not given.
+    radius : size of individuals marked by a point, where the file doesn't say it row by row; "contour": boxes
+        from the outline around each point, see `outlining`.
+    complete : file of polygons inside of which annotation is complete; "image": everywhere.
+    complete_layer : its layer, in a file with several.
+    ignore : files of shapes, or classes, from which nothing is learned.
+    edge : width of a strip along each raster's edge from which nothing is learned.
+    gsd_m : metres per pixel where rasters don't say.
+    bands, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
+    layer : layer of the annotations, in a file with several.
+    empty_images : images that a file about many doesn't name are empty, not unknown.
+    keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
+        accents are stored are one.
+    values : what counts as black and white in the rasters; None: told by their values.
+    """
+
+    class_column: str | None = None
+    radius: Length | Literal["contour"] | None = None
+    complete: str | None = None
+    complete_layer: str | None = None
+    ignore: tuple[str, ...] = ()
+    edge: Length | None = None
+    gsd_m: float | None = None
+    bands: str | None = None
+    nodata: float | None = None
+    allow_vrt: bool = False
+    layer: str | None = None
+    empty_images: bool = False
+    keep_spelling: bool = False
+    values: Unit | None = None
+
+    @property
+    def opened_with(self) -> Mapping[str, Any]:
+        """What `open_raster` takes beside the path."""
+        return {
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            "nodata": self.nodata,
+            "allow_vrt": self.allow_vrt,
+        }

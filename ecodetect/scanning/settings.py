@@ -1,0 +1,137 @@
+"""What a user asks of a scan: `Settings` say how rasters are searched, `Output` what is written and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ecodetect.bundle.value_survey import Companions
+from ecodetect.bundle.values import Unit
+from ecodetect.errors import UserError
+from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.region import Region, read_area
+from ecodetect.scanning.patches import Patches
+from ecodetect.sizes import Length
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a user asks of a scan.
+
+    model : file of a model, name of one that comes with ecodetect, or name of a detector.
+    others : more models that answer together with it (boxes only).
+    flips : whether each tile is looked at turned over too (boxes only).
+    options : their options, `name=value` texts.
+    bands : names or numbers of bands, comma-separated; None: by the raster's own names.
+    aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
+    gsd_m : metres per pixel, where the raster doesn't say.
+    nodata : value that stands for no data, where the raster declares none or another; see `open_raster`.
+    diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
+        those it has learned.
+    values : what counts as black and white in the rasters; None: told by their values.
+    companions : rasters that are searched together, so that those of one folder share a unit.
+    score : lowest score kept, for all classes or by class name.
+    device : where a network runs: auto, cpu, cuda or mps.
+    tile_px, batch, workers, max_memory : None: chosen for detector, machine and raster. max_memory in bytes.
+    """
+
+    model: str
+    others: tuple[str, ...] = ()
+    flips: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    bands: str | None = None
+    aoi: str | None = None
+    aoi_layer: str | None = None
+    gsd_m: float | None = None
+    nodata: float | None = None
+    diameter: Length | None = None
+    values: Unit | None = None
+    companions: Companions | None = field(default=None, compare=False)
+    score: float | Mapping[str, float] | None = None
+    device: str = "auto"
+    tile_px: int | None = None
+    batch: int = 1
+    workers: int | None = None
+    max_memory: int | None = None
+    allow_vrt: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--tile", self.tile_px, 16),
+            ("--batch", self.batch, 1),
+            ("--workers", self.workers, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}; got {value}.")
+        if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
+            raise UserError(f"--gsd must be a positive number of metres per pixel; got {self.gsd_m:g}.")
+        if self.diameter is not None and not self.diameter.value > 0:
+            raise UserError(f"--diameter must be above 0; got {self.diameter}.")
+        scores = self.score.values() if isinstance(self.score, Mapping) else [self.score]
+        for score in scores:
+            if score is not None and not 0 <= score <= 1:
+                raise UserError(f"--score must lie between 0 and 1; got {score:g}.")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models that answer together."""
+        return (self.model, *self.others)
+
+    def opened(self, image: str) -> Raster:
+        """A raster, opened as these settings say; raises RasterError where it can't be."""
+        return open_raster(
+            image, bands=self.bands, gsd_m=self.gsd_m, nodata=self.nodata, allow_vrt=self.allow_vrt
+        )
+
+    def together(self, images: Sequence[str]) -> Settings:
+        """These settings for rasters that share a unit where they lie in one folder."""
+        return self if self.companions else replace(self, companions=Companions(images, self.opened))
+
+    def region(self, raster: Raster) -> Region | None:
+        """The area of interest in pixels of a raster's own grid; None where all of it is searched."""
+        if self.aoi is None:
+            return None
+        return read_area(self.aoi, raster.grid, layer=self.aoi_layer, image=raster.name)
+
+    def described(self) -> dict[str, Any]:
+        """What goes into the output's metadata: stated settings that change the answer."""
+        stated = {
+            "options": dict(self.options),
+            "bands": self.bands,
+            "gsd_m": self.gsd_m,
+            # JSON knows no NaN.
+            "nodata": None if self.nodata is None else f"{self.nodata:.10g}",
+            "diameter": None if self.diameter is None else str(self.diameter),
+            "values": None if self.values is None else f"{self.values.low:g}:{self.values.high:g}",
+            "score": self.score,
+        }
+        return {name: value for name, value in stated.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What is wanted of a scan beside the detections.
+
+    overwrite : replace an existing file.  restart : forget what an interrupted scan has done.
+    picture, sheet : files for a map of the detections and for a contact sheet of cut-outs; one raster only.
+    verified : search a few percent of the ground again on shifted tiles.
+    score_map : GeoTIFF for the map of scores that detections are read off; one raster only.
+    patches : write each detection with a square around it, as candidates.
+    classify : classifiers that give each detection a species before it is written.
+    """
+
+    overwrite: bool = False
+    restart: bool = False
+    picture: str | None = None
+    sheet: str | None = None
+    verified: bool = False
+    patches: Patches | None = None
+    score_map: str | None = None
+    classify: tuple[str, ...] = ()
+
+    @property
+    def map_path(self) -> Path | None:
+        """Where the map of scores goes; None: there is none."""
+        return None if self.score_map is None else Path(self.score_map)
