@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import options
-from .scan import Bar, report
+from .scan import ProgressBar, report
 
 
 @click.command()
@@ -54,7 +54,7 @@ def candidates(
     """
     from ecodetect.scanning.files import scan_files
     from ecodetect.scanning.layout import read_size
-    from ecodetect.scanning.patches import Patches
+    from ecodetect.scanning.patches import PatchSize
     from ecodetect.scanning.settings import Output, Settings
     from ecodetect.sizes import Length
 
@@ -70,8 +70,8 @@ def candidates(
         nodata=raster["nodata"],
         allow_vrt=raster["allow_vrt"],
     )
-    patches = Patches(None if side is None else Length.parse(side, name="--side"))
-    with Bar(hidden=quiet) as bar:
+    patches = PatchSize(None if side is None else Length.parse(side, name="--side"))
+    with ProgressBar(hidden=quiet) as bar:
         summaries, failures = scan_files(
             images, asked, out, Output(overwrite=overwrite, patches=patches), bar.show
         )

@@ -15,7 +15,7 @@ from . import options
 from .terminal import one_line, renew, say, say_json
 
 if TYPE_CHECKING:
-    from ecodetect.classification.accuracy import Judged
+    from ecodetect.classification.accuracy import ClassificationReport
 
 _MOST_COLUMNS = 15  # of a matrix that a person can read
 
@@ -139,7 +139,7 @@ def _of_pictures(
             say(f"{what} {path}", to_stderr=True)
 
 
-def lines(done: Judged) -> Iterator[str]:
+def lines(done: ClassificationReport) -> Iterator[str]:
     """The figures for people."""
     interval = done.interval
     span = (

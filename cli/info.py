@@ -279,9 +279,9 @@ def _learned(card: dict[str, Any]) -> str:
         return "the card doesn't say which it has learned"
     unit = "of no known unit"
     if learned["low"] is not None:
-        from ecodetect.bundle.values import Unit
+        from ecodetect.bundle.values import ValueUnit
 
-        unit = str(Unit(learned["low"], learned["high"]))
+        unit = str(ValueUnit(learned["low"], learned["high"]))
     text = f"learned from {', '.join(learned['dtypes'])}, {unit}"
     if card["scaling"]["mode"] == "survey":
         text += "; scaled by each raster's own percentiles"

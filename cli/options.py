@@ -16,7 +16,7 @@ from .terminal import say
 
 if TYPE_CHECKING:
     from ecodetect.annotations.options import AnnotationOptions
-    from ecodetect.bundle.values import Unit
+    from ecodetect.bundle.values import ValueUnit
     from ecodetect.notes import Note
     from ecodetect.sizes import Length
 
@@ -229,11 +229,11 @@ def pairs(texts: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-def unit_of(text: str | None) -> Unit | None:
+def unit_of(text: str | None) -> ValueUnit | None:
     """What --values says; raises UserError for no range."""
-    from ecodetect.bundle.values import Unit
+    from ecodetect.bundle.values import ValueUnit
 
-    return None if text is None else Unit.parse(text)
+    return None if text is None else ValueUnit.parse(text)
 
 
 def radius_of(text: str | None) -> Length | Literal["contour"] | None:

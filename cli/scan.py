@@ -173,7 +173,7 @@ def scan(
         options.tell(notes)
         say(*lines)
         return 0
-    with Bar(hidden=quiet or as_json) as bar:
+    with ProgressBar(hidden=quiet or as_json) as bar:
         summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
         say_json([_as_json(summary) for summary in summaries])
@@ -289,7 +289,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Bar:
+class ProgressBar:
     """Progress on stderr: a line that renews itself on a terminal, a line every half minute elsewhere."""
 
     def __init__(self, *, hidden: bool) -> None:
@@ -317,7 +317,7 @@ class Bar:
         else:
             say(text, to_stderr=True)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

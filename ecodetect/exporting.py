@@ -33,7 +33,7 @@ from ecodetect.whole_file import write_whole
 if TYPE_CHECKING:
     from torch import nn
 
-    from ecodetect.runtime.torch_network import Network
+    from ecodetect.runtime.torch_network import TorchNetwork
 
 MOST_OFF = 1e-4  # of the largest value of an output
 _INPUT = "image"
@@ -134,9 +134,9 @@ def _check_packages() -> None:
     check_installed("To export a model", "torch", "onnx", "onnxruntime")
 
 
-def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Network]:
+def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, TorchNetwork]:
     """The detector of a bundle, and its network as it scans, on the CPU."""
-    from ecodetect.runtime.torch_network import Network
+    from ecodetect.runtime.torch_network import TorchNetwork
 
     card = bundle.card
     scene = Scene(card.bands, None, "float32", None)
@@ -149,17 +149,17 @@ def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Netwo
             f"'{card.name}' evaluates each window alone, which ONNX can't hold; export a model that is"
             " evaluated dense."
         )
-    if not isinstance(network, Network):
+    if not isinstance(network, TorchNetwork):
         raise UserError(f"'{card.name}' can't be exported: {card.detector} isn't one network.")
     return detector, network
 
 
-def _names(network: Network) -> list[str]:
+def _names(network: TorchNetwork) -> list[str]:
     return list(network.outputs) or ["output"]
 
 
 def _in_onnx(
-    network: Network, bands: int, tile_px: int | None, facts: Mapping[str, str], shown: int | None
+    network: TorchNetwork, bands: int, tile_px: int | None, facts: Mapping[str, str], shown: int | None
 ) -> bytes:
     """The file's content.
 
@@ -222,7 +222,7 @@ def _listed(module: nn.Module, shown: int | None) -> nn.Module:
 
 
 def _difference(
-    content: bytes, network: Network, card: Card, tile_px: int | None, shown: int | None
+    content: bytes, network: TorchNetwork, card: Card, tile_px: int | None, shown: int | None
 ) -> tuple[float, float]:
     """The largest difference between ONNX Runtime and torch on noise, and as a share of the largest value."""
     from ecodetect.runtime.onnx_network import open_session
@@ -254,7 +254,9 @@ def _off(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     return off if math.isfinite(off) else math.inf
 
 
-def _for_deepness(card: Card, detector: Detector, network: Network, tile_px: int | None) -> dict[str, str]:
+def _for_deepness(
+    card: Card, detector: Detector, network: TorchNetwork, tile_px: int | None
+) -> dict[str, str]:
     """What is true of the model, under the names that Deepness reads; values are JSON.
 
     One map per class is its "Regressor", which wants one image of a fixed side and draws 0 to 255. Our boxes

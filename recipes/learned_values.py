@@ -18,7 +18,7 @@ import click
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.value_survey import survey
-from ecodetect.bundle.values import EIGHT_BIT, Measured, Unit, learned_from
+from ecodetect.bundle.values import EIGHT_BIT, Measured, ValueUnit, learned_from
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.finding import expand
 from ecodetect.raster.reading import open_raster
@@ -45,7 +45,7 @@ def pictures(name: str, folder: Path) -> list[str]:
     return found
 
 
-def surveys(paths: list[str], bands: tuple[str, ...]) -> Iterator[tuple[Measured, Unit | None]]:
+def surveys(paths: list[str], bands: tuple[str, ...]) -> Iterator[tuple[Measured, ValueUnit | None]]:
     """What surveys of rasters find, with their unit."""
     for path in paths:
         with open_raster(path) as raster:

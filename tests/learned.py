@@ -113,7 +113,7 @@ def _of_discs(card: Card, seed: int) -> Bundle:
     from ecodetect.detectors import learners, obia
 
     sample = discs(card, seed)
-    look = obia.looked_at(sample.image, sample.valid, card)
+    look = obia.features_of(sample.image, sample.valid, card)
     label, _ = obia.examples(sample, look, card)
     known = label >= 0
     learner = learners.fit("knn", look.features[known], label[known], len(card.classes) + 1, seed)

@@ -29,8 +29,8 @@ from ecodetect.grid import Window  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
 from ecodetect.training import loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
-from ecodetect.training.loop import Plan, fit  # noqa: E402
-from ecodetect.training.selection import Found  # noqa: E402
+from ecodetect.training.loop import Schedule, fit  # noqa: E402
+from ecodetect.training.selection import Predictions  # noqa: E402
 
 each = pytest.mark.parametrize("name", learned.BOXES)
 FLOORED = ("ctrness", "edge")  # losses whose least value isn't 0
@@ -279,7 +279,7 @@ class _Rendered:
 def _trained(name: str, folder: Path, *, steps: int, kind: NetworkKind | None = None) -> loop.Fitted:
     card = card_of(name)
     torch.manual_seed(7)
-    plan = Plan(
+    plan = Schedule(
         size_px=96,
         batch=4,
         steps=steps,
@@ -324,5 +324,5 @@ def test_four_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:
     judged = []
     for sample in _Rendered().validation:
         (found,) = detector.detect([chip_of(sample.image, None, card.bands, Window(0, 0, 96, 96))])
-        judged.append(selection.judge(Found(found.bounds(), found.score, found.label), sample, 5.0, 1))
+        judged.append(selection.judge(Predictions(found.bounds(), found.score, found.label), sample, 5.0, 1))
     assert selection.pooled(judged, 1).rates(card.thresholds["f1"]).f1 >= 0.95

@@ -11,7 +11,13 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from ecodetect.annotations.class_folders import DrawnPatches, Patches, are_classes, gather_classes, pictures
+from ecodetect.annotations.class_folders import (
+    ClassPictures,
+    DrawnPatches,
+    are_classes,
+    gather_classes,
+    pictures,
+)
 from ecodetect.annotations.contract import contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.bundle import file as bundle
@@ -74,7 +80,7 @@ def test_every_picture_is_one_individual_of_one_size(tmp_path: Path) -> None:
     sources = gather_classes(folder).sources
     made, _ = contract(sources, typical_px=64.0, scaling="fixed")
     data = Dataset(sources, made)
-    patches = Patches(data, 64)
+    patches = ClassPictures(data, 64)
     assert len(patches) == 7
     for each in patches:
         assert each.image.shape == (3, 64, 64)

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from training_sets import noise, write_boxes, write_points, write_raster
 
-from ecodetect.annotations.class_folders import Patches, gather_classes, pictures
+from ecodetect.annotations.class_folders import ClassPictures, gather_classes, pictures
 from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle import file as bundle
 from ecodetect.classification.accuracy import calibration_error, judge
-from ecodetect.classification.answering import Answers, Classifier, Member, Sight, open_classifier
+from ecodetect.classification.answering import Answers, ClassifierEnsemble, Member, Sight, open_classifier
 from ecodetect.classification.folders import answer_pictures, images_of
 from ecodetect.classification.layers import classify
 from ecodetect.converting import stream_of
@@ -248,9 +248,9 @@ def test_seen_from_all_sides_a_turned_raster_gives_the_same_answers(
 # -- several that answer together ----------------------------------------------------------------------------
 
 
-def committee(vote: Any) -> Classifier:
+def committee(vote: Any) -> ClassifierEnsemble:
     card = learned.card("sliding_window", classes=("a", "b"), options={"patches": True})
-    return Classifier(tuple(Member(bundle.Bundle(card, {}), None, 64) for _ in range(3)), vote)  # type: ignore[arg-type]
+    return ClassifierEnsemble(tuple(Member(bundle.Bundle(card, {}), None, 64) for _ in range(3)), vote)  # type: ignore[arg-type]
 
 
 def test_members_answer_by_their_mean_or_by_vote() -> None:
@@ -263,7 +263,7 @@ def test_members_answer_by_their_mean_or_by_vote() -> None:
 
 def test_the_mean_decides_between_equal_votes() -> None:
     several = committee("majority")
-    pair = Classifier(several.members[:2], "majority")
+    pair = ClassifierEnsemble(several.members[:2], "majority")
     parts = [np.array([row], np.float32) for row in ([0.1, 0.9], [0.6, 0.4])]
     assert pair.together(parts, np.ones(1, np.bool_)).first().tolist() == ["b"]
 
@@ -424,7 +424,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pictures_are_seen_as_in_training(folder: Path, tmp_path: Path, way: str) -> None:
     member = open_classifier([model(tmp_path / "m.safetensors", way, patches=True)]).members[0]
     sources = gather_classes(folder).sources
-    taught = Patches(Dataset(sources, Contract.of(member.card)), member.side)
+    taught = ClassPictures(Dataset(sources, Contract.of(member.card)), member.side)
     named = [(path, "") for paths in pictures(folder).values() for path in paths]
     images, _ = images_of(member, named, AnnotationOptions())
     np.testing.assert_array_equal(images, np.stack([sample.image for sample in taught]))

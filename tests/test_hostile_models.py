@@ -224,11 +224,13 @@ def test_what_overflows_within_a_network_is_no_answer() -> None:
     torch = pytest.importorskip("torch")
     from ecodetect.runtime import torch_network
 
-    module = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
+    def build() -> Any:
+        return torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
+
     weights = {
-        name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in module.state_dict().items()
+        name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in build().state_dict().items()
     }
-    network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
+    network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), build, device="cpu")
     with pytest.raises(BundleError, match="gives a value that isn't finite"):
         network.run(np.ones((1, 4, 8, 8), np.float32))
 

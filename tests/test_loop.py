@@ -24,9 +24,9 @@ from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.detectors.learned import NetworkKind  # noqa: E402
 from ecodetect.metrics import average_precision  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
-from ecodetect.training.loop import Fitted, Plan, Progress, TrainingError, fit  # noqa: E402
+from ecodetect.training.loop import Fitted, Progress, Schedule, TrainingError, fit  # noqa: E402
 from ecodetect.training.processes import Processes  # noqa: E402
-from ecodetect.training.selection import Found, Judged  # noqa: E402
+from ecodetect.training.selection import Predictions, RankedMatches  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,7 +47,7 @@ CARD = Card(
     largest=12.0,
     classes=("spot",),
 )
-PLAN = Plan(size_px=48, batch=2, steps=12, every=4, rate=0.01, within_px=4.0, seed=3, workers=2)
+PLAN = Schedule(size_px=48, batch=2, steps=12, every=4, rate=0.01, within_px=4.0, seed=3, workers=2)
 
 
 def spots(rng: np.random.Generator, size: int, count: int = 4, known: bool = True) -> Sample:
@@ -75,7 +75,7 @@ class Spots:
 def run(
     folder: Path,
     *,
-    plan: Plan = PLAN,
+    plan: Schedule = PLAN,
     data: Any = None,
     kind: NetworkKind = heatmap.KIND,
     resume: bool = False,
@@ -288,14 +288,14 @@ def test_frozen_stages_stay(tmp_path: Path) -> None:
 # -- thresholds --------------------------------------------------------------------------------------------
 
 
-def judged_of(scores: Sequence[float], hits: Sequence[bool], truths: int) -> Judged:
+def judged_of(scores: Sequence[float], hits: Sequence[bool], truths: int) -> RankedMatches:
     """Detections and truths of one place."""
     n = len(scores)
     place, there = np.zeros(n, np.int64), np.array([[truths]])
-    return Judged(np.array(scores, float), np.zeros(n, np.int64), np.array(hits, bool), place, there)
+    return RankedMatches(np.array(scores, float), np.zeros(n, np.int64), np.array(hits, bool), place, there)
 
 
-def detector(rng: np.random.Generator, apart: float, n: int = 120, per_place: int = 6) -> Judged:
+def detector(rng: np.random.Generator, apart: float, n: int = 120, per_place: int = 6) -> RankedMatches:
     """What a made detector finds of about `n` individuals: scores of true and false ones lie `apart`."""
     places = n // per_place
     true, false = rng.poisson(per_place, places), rng.poisson(per_place, places)
@@ -303,7 +303,7 @@ def detector(rng: np.random.Generator, apart: float, n: int = 120, per_place: in
     is_true = np.arange(len(place)) < true.sum()
     raw = np.where(is_true, apart, -apart) + rng.normal(0, 0.4, places)[place] + rng.normal(0, 1, len(place))
     label = np.zeros(len(place), np.int64)
-    return Judged(1 / (1 + np.exp(-raw)), label, is_true, place, true[:, None])
+    return RankedMatches(1 / (1 + np.exp(-raw)), label, is_true, place, true[:, None])
 
 
 def test_thresholds_for_f1_and_for_counts() -> None:
@@ -417,7 +417,7 @@ def test_what_does_not_count_is_not_judged() -> None:
             [10.0, 21.0],  # nowhere ignored itself, but near enough to one that is
         ]
     )
-    found = Found(places, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64))
+    found = Predictions(places, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64))
     judged = selection.judge(found, sample, 11.5, 1, parts=2)
     assert judged.n_truths.tolist() == [2]
     assert int(judged.is_true.sum()) == 2
@@ -445,13 +445,15 @@ def test_boxes_are_judged_by_their_overlap() -> None:
         ]
     )
     sample = replace(base, ignored=ignored, objects=objects)
-    judged = selection.judge(Found(boxes, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64)), sample, 0.0, 1)
+    judged = selection.judge(
+        Predictions(boxes, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64)), sample, 0.0, 1
+    )
     assert judged.n_truths.tolist() == [2]  # one without a size can't be found as a box
     assert judged.is_true.tolist() == [True, False, True, False]
 
 
 def test_a_class_without_a_truth_takes_the_middle_of_the_others() -> None:
-    judged = Judged(
+    judged = RankedMatches(
         np.array([0.8, 0.6, 0.9]),
         np.array([0, 0, 1]),
         np.array([True, False, False]),

@@ -28,7 +28,7 @@ from ecodetect.pictures.choice import chosen
 from ecodetect.pictures.colours import PALETTE
 from ecodetect.pictures.frame import MARGIN, scale_bar
 from ecodetect.pictures.lettering import distance_in_words, fitted, font_of
-from ecodetect.pictures.look import Look
+from ecodetect.pictures.look import Stretch
 from ecodetect.pictures.map import draw_map
 from ecodetect.pictures.marks import HEAD
 from ecodetect.pictures.sheet import CUTOUT_PX, draw_sheet
@@ -325,7 +325,7 @@ def test_deep_values_are_stretched_and_said(tmp_path: Path) -> None:
     assert (shown[0, 0] == 0).all()
     assert (shown[0, -1] == 255).all()
     assert shown[0, 500, 0] == pytest.approx(127, abs=2)
-    look = Look.of(raster, None)
+    look = Stretch.of(raster, None)
     assert (look.low[0], look.high[0]) == pytest.approx((1010, 2990), abs=3)
     assert look.described == f"contrast stretched: {look.low[0]:.4g} to {look.high[0]:.4g}"
 
@@ -333,7 +333,7 @@ def test_deep_values_are_stretched_and_said(tmp_path: Path) -> None:
 def test_dull_pictures_are_stretched_with_their_hues_kept() -> None:
     pixels = np.stack([np.full((50, 50), v, np.uint8) for v in (20, 40, 30)])
     pixels[:, :25] += 20
-    look = Look.of(raster_of(pixels), None)
+    look = Stretch.of(raster_of(pixels), None)
     assert set(look.low) == {20.0}
     assert set(look.high) == {60.0}
 
@@ -370,7 +370,7 @@ def test_a_mask_shows_its_rare_ones(tmp_path: Path) -> None:
     ],
 )
 def test_which_bands_are_shown(bands: tuple[str, ...], shown: tuple[str, ...]) -> None:
-    look = Look.of(raster_of(np.resize(ordinary(8, 8), (len(bands), 8, 8)), bands), None)
+    look = Stretch.of(raster_of(np.resize(ordinary(8, 8), (len(bands), 8, 8)), bands), None)
     assert look.bands == shown
     false_colour = len(shown) == 3 and shown != RGB
     assert look.described == (f"{', '.join(shown)} shown as red, green, blue" if false_colour else None)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ecodetect.errors import RasterError
 from ecodetect.raster.reading import open_raster
-from ecodetect.raster.safety import Source, check_files, locate
+from ecodetect.raster.safety import Address, check_files, locate
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -430,6 +430,6 @@ def test_names_of_other_files_that_are_no_text_are_refused(tmp_path: Path) -> No
         def files(self) -> list[str]:
             return [b"a\xff.tif".decode()]
 
-    source = Source("a.pix", "a.pix", ("PCIDSK",), False)
+    source = Address("a.pix", "a.pix", ("PCIDSK",), False)
     with pytest.raises(RasterError, match=r"a\.pix names other files"):
         check_files(Named(), tmp_path / "a.pix", source)

@@ -235,15 +235,15 @@ def test_an_interrupted_training_is_gone_on_with(
     flags = ("--epochs", "3", "--device", "cpu", "-q")
     assert ecodetect("train", *pair, "-o", whole, *flags).code == 0
 
-    from ecodetect_cli.train import Line
+    from ecodetect_cli.train import ProgressLine
 
     def stopped(after: int) -> str:
-        def stop(self: Line, progress: loop.Progress) -> None:
+        def stop(self: ProgressLine, progress: loop.Progress) -> None:
             if progress.step == after:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Line, "show", stop)
+            patch.setattr(ProgressLine, "show", stop)
             done = ecodetect("train", *pair, "-o", killed, *flags)
         assert done.code == 130
         assert not killed.exists()

@@ -19,7 +19,7 @@ from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Card, Learned, Scaling
+from ecodetect.bundle.file import Card, LearnedValues, Scaling
 from ecodetect.bundle.input_spec import input_spec
 from ecodetect.bundle.scaling import scaled
 from ecodetect.bundle.value_survey import Companions, choice_of, shared, survey
@@ -27,7 +27,7 @@ from ecodetect.bundle.values import (
     EIGHT_BIT,
     UNITS,
     Measured,
-    Unit,
+    ValueUnit,
     chosen,
     learned_from,
     mapped,
@@ -64,7 +64,7 @@ def ground(seed: int) -> NDArray[np.float64]:
     return np.clip(rough * rng.uniform(0.85, 1.15), 1, 254)
 
 
-def in_unit(values: NDArray[Any], unit: Unit, dtype: str) -> NDArray[Any]:
+def in_unit(values: NDArray[Any], unit: ValueUnit, dtype: str) -> NDArray[Any]:
     stretched = unit.low + values / 255 * (unit.high - unit.low)
     return np.rint(stretched).astype(dtype) if np.dtype(dtype).kind in "iu" else stretched.astype(dtype)
 
@@ -85,7 +85,7 @@ WAYS = [
 
 @pytest.mark.parametrize("is_of_bytes", [False, True])
 @pytest.mark.parametrize(("unit", "dtype"), WAYS)
-def test_the_unit_of_a_scene_is_found(unit: Unit, dtype: str, is_of_bytes: bool) -> None:
+def test_the_unit_of_a_scene_is_found(unit: ValueUnit, dtype: str, is_of_bytes: bool) -> None:
     values = np.rint(scene()) if is_of_bytes else scene()
     pixels = in_unit(values, unit, dtype)
     assert chosen([found(pixels)]).unit == unit
@@ -94,39 +94,39 @@ def test_the_unit_of_a_scene_is_found(unit: Unit, dtype: str, is_of_bytes: bool)
 @pytest.mark.parametrize("shift", [2, 4, 6, 8])
 def test_bits_that_were_shifted(shift: int) -> None:
     pixels = np.rint(scene()).astype(np.uint16) << shift
-    assert chosen([found(pixels)]).unit == Unit(0, 2.0 ** (8 + shift) - 1)
+    assert chosen([found(pixels)]).unit == ValueUnit(0, 2.0 ** (8 + shift) - 1)
 
 
 def test_a_dark_picture_of_bytes_is_known_by_its_levels() -> None:
     dark = np.rint(scene(low=3, high=50))
-    assert chosen([found(in_unit(dark, Unit(0, 4095), "uint16"))]).unit == Unit(0, 4095)
-    assert chosen([found(in_unit(dark, Unit(0, 1), "float32"))]).unit == Unit(0, 1)
+    assert chosen([found(in_unit(dark, ValueUnit(0, 4095), "uint16"))]).unit == ValueUnit(0, 4095)
+    assert chosen([found(in_unit(dark, ValueUnit(0, 1), "float32"))]).unit == ValueUnit(0, 1)
 
 
 def test_few_hot_or_saturated_pixels_and_fill_do_not_decide() -> None:
-    pixels = in_unit(scene(), Unit(0, 4095), "uint16")
+    pixels = in_unit(scene(), ValueUnit(0, 4095), "uint16")
     pixels[:, 3, 3:8] = (65535, 60000, 65535, 9, 9)
     pixels[0, 5, 5] = 65534
-    assert chosen([found(pixels)]).unit == Unit(0, 4095)
+    assert chosen([found(pixels)]).unit == ValueUnit(0, 4095)
     pixels[:, :80] = 65535  # most of it, declared nowhere
-    assert chosen([found(pixels)]).unit == Unit(0, 4095)
-    signed = in_unit(scene(), Unit(0, 10000), "int16")
+    assert chosen([found(pixels)]).unit == ValueUnit(0, 4095)
+    signed = in_unit(scene(), ValueUnit(0, 10000), "int16")
     signed[:, :80] = -9999
-    assert chosen([found(signed)]).unit == Unit(0, 10000)
+    assert chosen([found(signed)]).unit == ValueUnit(0, 10000)
 
 
 def test_reflectance_above_one_stays_reflectance() -> None:
-    roofs = in_unit(scene(), Unit(0, 1), "float32")
+    roofs = in_unit(scene(), ValueUnit(0, 1), "float32")
     roofs[:, 10:20, 10:20] = 1.7
-    assert chosen([found(roofs)]).unit == Unit(0, 1)
-    clouds = in_unit(scene(), Unit(0, 10000), "uint16")
+    assert chosen([found(roofs)]).unit == ValueUnit(0, 1)
+    clouds = in_unit(scene(), ValueUnit(0, 10000), "uint16")
     clouds[:, :15, :15] = np.arange(225).reshape(15, 15) * 10 + 13700
-    assert chosen([found(clouds)]).unit == Unit(0, 10000)
+    assert chosen([found(clouds)]).unit == ValueUnit(0, 10000)
 
 
 def test_tags_come_before_values() -> None:
-    dark = in_unit(scene(high=50), Unit(0, 4095), "uint16")
-    assert chosen([found(dark, value_range=(0.0, 4095.0))]).unit == Unit(0, 4095)
+    dark = in_unit(scene(high=50), ValueUnit(0, 4095), "uint16")
+    assert chosen([found(dark, value_range=(0.0, 4095.0))]).unit == ValueUnit(0, 4095)
     landsat = np.rint((scene() / 255 + 0.2) / 2.75e-5).astype(np.uint16)
     unit = chosen([found(landsat, scale=(2.75e-5, -0.2))]).unit
     assert unit is not None
@@ -166,7 +166,7 @@ def test_a_mapped_scaling_gives_the_same_input() -> None:
 # -- rasters -----------------------------------------------------------------------------------------------
 
 
-def card(scaling: Scaling = FIXED, unit: Unit = EIGHT_BIT) -> Card:
+def card(scaling: Scaling = FIXED, unit: ValueUnit = EIGHT_BIT) -> Card:
     """A card of one who has learned 40 scenes."""
     taught = [
         (replace(found(in_unit(ground(seed), unit, "float64")), dtype="uint8"), unit) for seed in range(40)
@@ -193,7 +193,7 @@ def model(tmp_path: Path, made: Card) -> str:
 def test_a_scan_maps_and_says_so(tmp_path: Path) -> None:
     asked = Settings(model=model(tmp_path, card()))
     eight = written(tmp_path / "a.tif", np.rint(ground(100)).astype(np.uint8))
-    twelve = written(tmp_path / "b.tif", in_unit(ground(100), Unit(0, 4095), "uint16"))
+    twelve = written(tmp_path / "b.tif", in_unit(ground(100), ValueUnit(0, 4095), "uint16"))
     with open_raster(eight) as raster:
         plain = prepare(raster, asked)
         assert not [note.code for note in plain.notes if note.code.startswith("values")]
@@ -203,22 +203,22 @@ def test_a_scan_maps_and_says_so(tmp_path: Path) -> None:
     with open_raster(twelve) as raster:
         plan = prepare(raster, asked)
         other: Any = plan.detector
-        assert other.scaling == mapped(FIXED, Unit(0, 4095), EIGHT_BIT)
+        assert other.scaling == mapped(FIXED, ValueUnit(0, 4095), EIGHT_BIT)
         (note,) = (note for note in plan.notes if note.code == "values-mapped")
         assert note.kind == "choice"
         assert "12 bit (0 to 4,095) and mapped to 8 bit" in str(note)
-        stated = prepare(raster, replace(asked, values=Unit(0, 2000)))
+        stated = prepare(raster, replace(asked, values=ValueUnit(0, 2000)))
     assert len({plain.key, plan.key, stated.key}) == 3
     told: Any = stated.detector
-    assert told.scaling == mapped(FIXED, Unit(0, 2000), EIGHT_BIT)
+    assert told.scaling == mapped(FIXED, ValueUnit(0, 2000), EIGHT_BIT)
 
 
 def test_a_model_of_other_values_sees_bytes(tmp_path: Path) -> None:
-    asked = Settings(model=model(tmp_path, card(unit=Unit(0, 4095))))
+    asked = Settings(model=model(tmp_path, card(unit=ValueUnit(0, 4095))))
     eight = written(tmp_path / "a.tif", np.rint(scene()).astype(np.uint8))
     with open_raster(eight) as raster:
         seen: Any = question(raster, asked).detector
-    assert seen.scaling == mapped(FIXED, EIGHT_BIT, Unit(0, 4095))
+    assert seen.scaling == mapped(FIXED, EIGHT_BIT, ValueUnit(0, 4095))
 
 
 def test_numbers_of_no_unit_are_refused_and_stated_ones_taken(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_numbers_of_no_unit_are_refused_and_stated_ones_taken(tmp_path: Path) ->
     with open_raster(radar) as raster:
         with pytest.raises(UserError, match=r"radar\.tif has values that 'shrubs' can't be given.*--values"):
             question(raster, asked)
-        question(raster, replace(asked, values=Unit(-25, 0)))
+        question(raster, replace(asked, values=ValueUnit(-25, 0)))
 
 
 def test_a_detector_that_learns_nothing_has_no_use_for_values(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_models_that_do_not_say_open_as_before_with_a_note(tmp_path: Path) -> No
     assert "learned" not in old.to_json()
     assert Card.from_json(old.to_json(), source="x") == old
     assert Card.from_json(card().to_json(), source="x").learned == card().learned
-    path = written(tmp_path / "a.tif", in_unit(scene(), Unit(0, 4095), "uint16"))
+    path = written(tmp_path / "a.tif", in_unit(scene(), ValueUnit(0, 4095), "uint16"))
     with open_raster(path) as raster:
         plan = prepare(raster, Settings(model=model(tmp_path, old)))
     seen: Any = plan.detector
@@ -250,25 +250,25 @@ def test_models_that_do_not_say_open_as_before_with_a_note(tmp_path: Path) -> No
 
 
 def test_rasters_of_one_folder_share_a_unit_and_stretched_bytes_do_not(tmp_path: Path) -> None:
-    bright = written(tmp_path / "bright.tif", in_unit(scene(), Unit(0, 4095), "uint16"))
-    dark = written(tmp_path / "dark.tif", in_unit(scene(high=55), Unit(0, 4095), "uint16"))
+    bright = written(tmp_path / "bright.tif", in_unit(scene(), ValueUnit(0, 4095), "uint16"))
+    dark = written(tmp_path / "dark.tif", in_unit(scene(high=55), ValueUnit(0, 4095), "uint16"))
     shifted = written(tmp_path / "shifted.tif", np.rint(scene()).astype(np.uint16) << 2)
     beside = Companions([str(path) for path in (bright, dark, shifted)], open_raster)
     with open_raster(dark) as raster:
         alone, _ = choice_of(raster, RGB)
         together, _ = choice_of(raster, RGB, companions=beside)
     assert alone is not None
-    assert alone.unit == Unit(0, 1023)
+    assert alone.unit == ValueUnit(0, 1023)
     assert together is not None
-    assert together.unit == Unit(0, 4095)
+    assert together.unit == ValueUnit(0, 4095)
     with open_raster(shifted) as raster:
         own, _ = choice_of(raster, RGB, companions=beside)
     assert own is not None
-    assert own.unit == Unit(0, 1023)
+    assert own.unit == ValueUnit(0, 1023)
 
 
 def test_a_dark_raster_beside_stretched_bytes_has_their_unit(tmp_path: Path) -> None:
-    twelve = Unit(0, 4095)
+    twelve = ValueUnit(0, 4095)
     dark = written(tmp_path / "dark.tif", in_unit(scene(high=55), twelve, "uint16"))
     paths = [
         dark,
@@ -283,34 +283,34 @@ def test_a_dark_raster_beside_stretched_bytes_has_their_unit(tmp_path: Path) -> 
     taught = shared([(str(path), "uint16", RGB) for path in paths], lambda n: open_raster(paths[n]), None)
     assert {each.unit for each in taught} == {twelve}
     # Two units beside it: the folder is mixed, and says nothing.
-    written(paths[2], in_unit(np.rint(scene()), Unit(0, 65535), "uint16"))
+    written(paths[2], in_unit(np.rint(scene()), ValueUnit(0, 65535), "uint16"))
     with open_raster(dark) as raster:
         alone, _ = choice_of(raster, RGB, companions=Companions([str(path) for path in paths], open_raster))
     assert alone is not None
-    assert alone.unit == Unit(0, 1023)
+    assert alone.unit == ValueUnit(0, 1023)
 
 
 def test_pictures_in_folders_by_class_share_a_unit(tmp_path: Path) -> None:
     for name, high in (("bright", 230), ("dark", 55)):
         (tmp_path / name).mkdir()
         for number in range(2):
-            pixels = in_unit(scene(32, number, high=high), Unit(0, 4095), "uint16")
+            pixels = in_unit(scene(32, number, high=high), ValueUnit(0, 4095), "uint16")
             written(tmp_path / name / f"{number}.tif", pixels)
     sources = gather_classes(tmp_path).sources
-    assert {source.unit.unit for source in sources if source.unit} == {Unit(0, 4095)}
+    assert {source.unit.unit for source in sources if source.unit} == {ValueUnit(0, 4095)}
     beside = pictures_beside([Path(source.image) for source in sources], AnnotationOptions())
     for source in sources:
         with source.open() as raster:
             choice, _ = choice_of(raster, RGB, companions=beside)
         assert choice is not None
-        assert choice.unit == Unit(0, 4095)
+        assert choice.unit == ValueUnit(0, 4095)
 
 
 @pytest.mark.parametrize(
-    ("unit", "dtype", "fill"), [(Unit(0, 0.4), "float32", -1), (Unit(0, 4095), "uint16", 9999)]
+    ("unit", "dtype", "fill"), [(ValueUnit(0, 0.4), "float32", -1), (ValueUnit(0, 4095), "uint16", 9999)]
 )
 def test_a_filling_that_nobody_declared_does_not_decide(
-    tmp_path: Path, unit: Unit, dtype: str, fill: float
+    tmp_path: Path, unit: ValueUnit, dtype: str, fill: float
 ) -> None:
     pixels = in_unit(scene(), unit, dtype)
     pixels[:, :20] = fill
@@ -338,7 +338,7 @@ def test_what_unlike_values_are_taken_for_is_said_where_nothing_is_mapped() -> N
 
 def test_a_raster_mostly_without_data_is_looked_at_more_closely(tmp_path: Path) -> None:
     pixels = np.zeros((3, 64, 8 * 512), np.uint16)
-    pixels[:, :, 600:700] = in_unit(scene(100), Unit(0, 4095), "uint16")[:, :64]
+    pixels[:, :, 600:700] = in_unit(scene(100), ValueUnit(0, 4095), "uint16")[:, :64]
     path = written(tmp_path / "a.tif", pixels, nodata=0)
     with open_raster(path) as raster:
         assert sum(part.shape[1] for part in survey(raster, RGB).parts) > 1000
@@ -347,7 +347,7 @@ def test_a_raster_mostly_without_data_is_looked_at_more_closely(tmp_path: Path) 
 def test_units_of_one_data_set_are_mapped_to_that_of_most(tmp_path: Path) -> None:
     paths: list[Path] = []
     for number, (unit, dtype) in enumerate(
-        [(EIGHT_BIT, "uint8"), (EIGHT_BIT, "uint8"), (Unit(0, 1), "float32")]
+        [(EIGHT_BIT, "uint8"), (EIGHT_BIT, "uint8"), (ValueUnit(0, 1), "float32")]
     ):
         image = written(tmp_path / f"{number}.tif", in_unit(scene(seed=1), unit, dtype))
         paths += [image, write_boxes(tmp_path / f"{number}.csv", [(10, 10, 30, 26)])]
@@ -360,9 +360,9 @@ def test_units_of_one_data_set_are_mapped_to_that_of_most(tmp_path: Path) -> Non
     data = Dataset(sources, made)
     one, other = (data.chip(Spot(number, Window(0, 0, 64, 64))).image for number in (0, 2))
     assert np.abs(one - other).max() < 0.1
-    forced = gather(paths[:2], AnnotationOptions(values=Unit(0, 100))).sources[0]
+    forced = gather(paths[:2], AnnotationOptions(values=ValueUnit(0, 100))).sources[0]
     assert forced.unit is not None
-    assert forced.unit.unit == Unit(0, 100)
+    assert forced.unit.unit == ValueUnit(0, 100)
 
 
 # -- likeness ----------------------------------------------------------------------------------------------
@@ -408,22 +408,22 @@ def test_so_dark_that_percentiles_leave_few_levels_is_said() -> None:
 
 
 def test_stated_values_take_the_place_of_percentiles(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.tif", in_unit(ground(0), Unit(0, 4095), "uint16"))
+    path = written(tmp_path / "a.tif", in_unit(ground(0), ValueUnit(0, 4095), "uint16"))
     made = card(SURVEY)
     with open_raster(path) as raster:
-        assert input_spec(made, raster, Unit(0, 4095)).scaling.mode == "survey"
-        stated = input_spec(made, raster, Unit(0, 4095), is_stated=True).scaling
+        assert input_spec(made, raster, ValueUnit(0, 4095)).scaling.mode == "survey"
+        stated = input_spec(made, raster, ValueUnit(0, 4095), is_stated=True).scaling
     assert (stated.mode, stated.offset, stated.span) == ("fixed", (0.0,), (4095.0,))
 
 
 @pytest.mark.parametrize("text", ["4095", "a:b", "10:10", "5:1", "0:inf", ""])
 def test_values_that_are_no_range_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="LOW:HIGH"):
-        Unit.parse(text)
+        ValueUnit.parse(text)
 
 
 def test_a_damaged_card_is_refused() -> None:
-    wrong = Learned(dtypes=("uint8",), low=255.0, high=0.0)
+    wrong = LearnedValues(dtypes=("uint8",), low=255.0, high=0.0)
     text = replace(card(), learned=wrong).to_json()
     with pytest.raises(UserError, match="learned"):
         Card.from_json(text, source="x")

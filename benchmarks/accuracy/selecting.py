@@ -43,7 +43,7 @@ from ecodetect.training import loop, recipe, selection
 from ecodetect.training.case import begin
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.processes import Processes
-from ecodetect.training.selection import Found, Judged
+from ecodetect.training.selection import Predictions, RankedMatches
 
 
 @click.group()
@@ -121,7 +121,7 @@ class _Said:
 class _Kept(loop._Training):
     """A training that keeps what its network finds on judged ground after each epoch."""
 
-    def _validate(self) -> Judged:
+    def _validate(self) -> RankedMatches:
         arrays: dict[str, np.ndarray] = {}
         with loop._borrowed(self.network, self.average) as network:
             for number, sample in enumerate(self.data.validation):
@@ -139,12 +139,12 @@ class _Kept(loop._Training):
         """Nothing is chosen here."""
 
 
-def _facts(found: Found, sample: Sample, plan: loop.Plan) -> dict[str, np.ndarray]:
+def _facts(found: Predictions, sample: Sample, plan: loop.Schedule) -> dict[str, np.ndarray]:
     """What was found on a piece of ground and what is there, where they count."""
     # Scores that all differ, in the same order, tell which detections `judge` kept.
     unlike = np.empty(len(found))
     unlike[np.argsort(found.score, kind="stable")] = np.arange(len(found))
-    judged = selection.judge(Found(found.geometry, unlike, found.label), sample, plan.within_px, 1)
+    judged = selection.judge(Predictions(found.geometry, unlike, found.label), sample, plan.within_px, 1)
     kept = judged.score.astype(int)
     kept = np.argsort(unlike)[kept]
     counted = ~selection._at(sample.ignored | ~sample.valid, sample.objects.xy, outside=True)
@@ -173,7 +173,7 @@ class Piece:
     is_true: np.ndarray
     truths: np.ndarray
 
-    def judged(self, parts: int) -> Judged:
+    def judged(self, parts: int) -> RankedMatches:
         """As `selection.judge` gives it."""
         low = np.minimum(self.xy.min(axis=0, initial=np.inf), self.truths.min(axis=0, initial=np.inf))
         high = np.maximum(self.xy.max(axis=0, initial=1), self.truths.max(axis=0, initial=1)) + 1
@@ -183,7 +183,7 @@ class Piece:
         np.add.at(counts[:, 0], selection._places(self.truths - low, shape, parts), 1)
         label = np.zeros(len(self.score), np.int64)
         place = selection._places(self.xy - low, shape, parts)
-        return Judged(self.score, label, self.is_true, place, counts)
+        return RankedMatches(self.score, label, self.is_true, place, counts)
 
 
 def pieces(run: Path, epoch: Path, names: Sequence[str]) -> list[Piece]:
@@ -233,14 +233,14 @@ def dealt(
         yield left_out, sorted(order[:enough]), list(np.flatnonzero(where == left_out))
 
 
-def old_epoch(judged: Sequence[Judged]) -> int:
+def old_epoch(judged: Sequence[RankedMatches]) -> int:
     """The rule until 2026-11: the last whose F1 at its best threshold is the best but for one individual."""
     f1s = [each.rates(old_thresholds(each)["f1"]).f1 for each in judged]
     good = max(f1s) - 1.001 / max(int(judged[0].n_truths.sum()), 1)
     return max(row for row, f1 in enumerate(f1s) if f1 >= good)
 
 
-def old_thresholds(judged: Judged) -> dict[str, tuple[float, ...]]:
+def old_thresholds(judged: RankedMatches) -> dict[str, tuple[float, ...]]:
     """The rule until 2026-11: the middle of those with nearly the best F1; as many detections as truths."""
     order = np.argsort(-judged.score, kind="stable")
     score, hits, n = judged.score[order], np.cumsum(judged.is_true[order]), int(judged.n_truths.sum())
@@ -254,12 +254,12 @@ def old_thresholds(judged: Judged) -> dict[str, tuple[float, ...]]:
     return {"f1": (middles[good[len(good) // 2]],), "count": (middles[min(n, len(score)) - 1],)}
 
 
-def new_epoch(judged: Sequence[Judged]) -> int:
+def new_epoch(judged: Sequence[RankedMatches]) -> int:
     """That of `ecodetect train`."""
     return selection.last_as_good([selection.drawn_precision(each) for each in judged])
 
 
-def new_thresholds(judged: Judged) -> dict[str, tuple[float, ...]]:
+def new_thresholds(judged: RankedMatches) -> dict[str, tuple[float, ...]]:
     """Those of `ecodetect train`."""
     return selection.choose(judged, otherwise=0.5)
 
@@ -313,7 +313,7 @@ def judge(runs: tuple[Path, ...], draws: int) -> None:
         click.echo(table(header, rows))
 
 
-def _pooled(ground: Sequence[Piece], rows: Sequence[int], parts: int) -> Judged:
+def _pooled(ground: Sequence[Piece], rows: Sequence[int], parts: int) -> RankedMatches:
     return selection.pooled((ground[row].judged(parts) for row in rows), 1)
 
 

@@ -16,14 +16,14 @@ import numpy as np
 import rasterio
 
 from ecodetect.bundle.value_survey import choice_of
-from ecodetect.bundle.values import UNITS, Unit
+from ecodetect.bundle.values import UNITS, ValueUnit
 from ecodetect.raster.reading import open_raster
 from ecodetect.scanning.files import scan
 
 WHOLE = ("uint16", "int16", "int32", "float32")
 
 
-def ways() -> Iterator[tuple[Unit, str]]:
+def ways() -> Iterator[tuple[ValueUnit, str]]:
     """Units, and types that hold them."""
     for unit in UNITS:
         for dtype in WHOLE if unit.high > 1 else ("float32", "float64"):
@@ -31,7 +31,7 @@ def ways() -> Iterator[tuple[Unit, str]]:
                 yield unit, dtype
 
 
-def write(path: Path, source: Path, unit: Unit, dtype: str, nodata: float | None) -> None:
+def write(path: Path, source: Path, unit: ValueUnit, dtype: str, nodata: float | None) -> None:
     """The scene in a unit; with nodata, its upper left corner has none."""
     with rasterio.open(source) as file:
         profile, pixels = file.profile, file.read().astype(np.float64)

@@ -129,7 +129,7 @@ def picture(path: Path, label: str, asked: AnnotationOptions) -> AnnotatedRaster
     )
 
 
-class Patches(Sequence[Sample]):
+class ClassPictures(Sequence[Sample]):
     """Pictures of a data set, each brought to one size, as samples.
 
     side : of the samples, in pixels.
@@ -181,12 +181,12 @@ class DrawnPatches:
     """
 
     def __init__(self, training: Dataset, validation: Dataset | None, side: int, size: int) -> None:
-        self._patches, self._over = Patches(training, side), max(0, size - side + 1) // 2
+        self._patches, self._over = ClassPictures(training, side), max(0, size - side + 1) // 2
         self._lock = threading.Lock()  # data sets are for one thread
         label = np.array([int(training.objects(source).label[0]) for source in training.used], np.int64)
         weight = 1 / np.sqrt(np.bincount(label)[label])
         self._sum = np.cumsum(weight)
-        self.validation = Patches(validation, side)
+        self.validation = ClassPictures(validation, side)
 
     def __len__(self) -> int:
         return len(self._patches)

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 
 from ecodetect.annotations.annotated_raster import AnnotatedRaster, gsds, spacing
-from ecodetect.bundle.file import Card, Learned, Scaling, metres_per_pixel
+from ecodetect.bundle.file import Card, LearnedValues, Scaling, metres_per_pixel
 from ecodetect.bundle.input_spec import InputSpec, input_spec
 from ecodetect.bundle.scaling import surveyed
 from ecodetect.bundle.value_survey import survey
-from ecodetect.bundle.values import Measured, Unit, learned_from, unit_of
+from ecodetect.bundle.values import Measured, ValueUnit, learned_from, unit_of
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.notes import Note
@@ -46,7 +46,7 @@ class Contract:
     scaling: Scaling
     fill: float
     classes: tuple[str, ...]
-    learned: Learned | None = None
+    learned: LearnedValues | None = None
     name: str = "the model"
 
     @classmethod
@@ -82,7 +82,7 @@ def contract(
     gsd: float | None = None,
     scaling: Literal["auto", "fixed", "survey"] = "auto",
     typical_px: float = TYPICAL_PX,
-    onto: Unit | None = None,
+    onto: ValueUnit | None = None,
 ) -> tuple[Contract, tuple[Note, ...]]:
     """How a model trained on these sources should see rasters, and sentences that say what was chosen.
 
@@ -130,7 +130,7 @@ def contract(
         classes=names,
         learned=_unit_learned(sources, mode, notes)
         if onto is None
-        else Learned(dtypes=(), low=onto.low, high=onto.high),
+        else LearnedValues(dtypes=(), low=onto.low, high=onto.high),
     )
     (mean, deviation), learned = _moments(sources, first)
     made = Scaling(mode=mode, offset=mean, span=deviation)
@@ -139,7 +139,7 @@ def contract(
 
 def _unit_learned(
     sources: Sequence[AnnotatedRaster], mode: Literal["fixed", "survey"], notes: list[Note]
-) -> Learned:
+) -> LearnedValues:
     """The unit that a model is to learn: that of most rasters; the others are mapped to it."""
     units = [source.unit.unit for source in sources if source.unit is not None]
     counts = Counter(unit for unit in units if unit is not None)
@@ -150,7 +150,7 @@ def _unit_learned(
                 f"{strange.name} has values of no known unit ({strange.unit.evidence}), where other rasters"
                 " have one; state with --values LOW:HIGH what is black and white in them."
             )
-        return Learned(dtypes=(), low=None, high=None)
+        return LearnedValues(dtypes=(), low=None, high=None)
     (unit, _), *others = counts.most_common()
     for other, number in others if mode == "fixed" else ():
         first = next(source for source in sources if source.unit is not None and source.unit.unit == other)
@@ -158,7 +158,7 @@ def _unit_learned(
         evidence = "" if first.unit is None else first.unit.evidence
         text = f"its values ({evidence}) are taken for {other} and mapped to {unit}, which most rasters have"
         notes.append(Note("values-mapped", f"{text}.", about=f"{first.name}{more}", kind="choice"))
-    return Learned(dtypes=(), low=unit.low, high=unit.high)
+    return LearnedValues(dtypes=(), low=unit.low, high=unit.high)
 
 
 def classes_of(sources: Sequence[AnnotatedRaster]) -> tuple[str, ...]:
@@ -250,12 +250,12 @@ def _wanted(sizes: Floats, typical_px: float) -> float:
 
 def _moments(
     sources: Sequence[AnnotatedRaster], asked: Contract
-) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], Learned]:
+) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], LearnedValues]:
     """Mean and standard deviation of each band, after the percentiles of the raster for mode "survey"; and
     which values there are to learn.
     """
     bands = len(asked.bands)
-    surveys: list[tuple[Measured, Unit | None]] = []
+    surveys: list[tuple[Measured, ValueUnit | None]] = []
     count, total, squares = 0, np.zeros(bands), np.zeros(bands)
     chosen = sources if len(sources) <= _SURVEYED else sources[:: -(-len(sources) // _SURVEYED)]
     each = max(1, _SURVEYED // len(chosen))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ecodetect.bundle.values import Unit
+from ecodetect.bundle.values import ValueUnit
 from ecodetect.sizes import Length
 
 
@@ -43,7 +43,7 @@ class AnnotationOptions:
     layer: str | None = None
     empty_images: bool = False
     keep_spelling: bool = False
-    values: Unit | None = None
+    values: ValueUnit | None = None
 
     @property
     def opened_with(self) -> Mapping[str, Any]:

@@ -69,7 +69,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Learned:
+class LearnedValues:
     """Which pixel values a model has learned from.
 
     dtypes : numpy names of the rasters' pixels.
@@ -138,7 +138,7 @@ class Card:
     metrics: tuple[Mapping[str, Any], ...] = ()
     agreement: Mapping[str, float] = field(default_factory=dict)
     reach_px: int | Literal["whole image"] | None = None
-    learned: Learned | None = None
+    learned: LearnedValues | None = None
     licence: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -185,7 +185,7 @@ class Card:
             facts["scaling"] = Scaling(**{k: _frozen(v) for k, v in facts["scaling"].items()})
             known = {f.name for f in dataclasses.fields(cls)}
             if facts.get("learned") is not None:
-                facts["learned"] = Learned(**{k: _frozen(v) for k, v in facts["learned"].items()})
+                facts["learned"] = LearnedValues(**{k: _frozen(v) for k, v in facts["learned"].items()})
             made = ("scaling", "learned")
             facts = {name: value if name in made else _frozen(value) for name, value in facts.items()}
             if set(facts) - known:
@@ -286,7 +286,7 @@ def _is_reach(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_REACH_PX
 
 
-def _is_learned(learned: Learned, bands: tuple[str, ...]) -> bool:
+def _is_learned(learned: LearnedValues, bands: tuple[str, ...]) -> bool:
     """Whether these can be the values that a model of these bands has learned."""
     low, high = learned.low, learned.high
     is_unit = (low is None and high is None) or (_is_value(low) and _is_value(high) and low < high)  # type: ignore[operator]

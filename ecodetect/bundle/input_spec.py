@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ecodetect.bundle import values
 from ecodetect.bundle.file import COARSEST, Scaling
-from ecodetect.bundle.values import EIGHT_BIT, Unit, mapped, stretched, unit_of
+from ecodetect.bundle.values import EIGHT_BIT, ValueUnit, mapped, stretched, unit_of
 from ecodetect.errors import GridError, UserError
 from ecodetect.grid import Grid
 from ecodetect.raster.bands import lacking, stand_ins
@@ -22,7 +22,7 @@ from ecodetect.raster.bands import lacking, stand_ins
 NEARLY = 0.02
 
 
-class Seen(values.Seen, Protocol):
+class InputCard(values.ValuesCard, Protocol):
     """The part of a card, or of what is to become one, that says how rasters are seen."""
 
     @property
@@ -71,7 +71,12 @@ class InputSpec:
 
 
 def input_spec(
-    seen: Seen, raster: Shown, unit: Unit | None = None, *, is_stated: bool = False, widened: float = 1.0
+    seen: InputCard,
+    raster: Shown,
+    unit: ValueUnit | None = None,
+    *,
+    is_stated: bool = False,
+    widened: float = 1.0,
 ) -> InputSpec:
     """How a model sees a raster.
 
@@ -99,7 +104,7 @@ def input_spec(
     return InputSpec(bands, working_grid(raster.grid, gsd_m, own_px), scaling, seen.fill)
 
 
-def scaling_for(seen: Seen, unit: Unit | None, *, is_stated: bool = False) -> Scaling:
+def scaling_for(seen: InputCard, unit: ValueUnit | None, *, is_stated: bool = False) -> Scaling:
     """The model's scaling for values in this unit; see `input_spec`.
 
     A model that doesn't say what it has learned has a fixed scaling only if it learned from 8 bits.

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
-from ecodetect.bundle.input_spec import Seen
+from ecodetect.bundle.input_spec import InputCard
 from ecodetect.bundle.values import (
     Choice,
     Measured,
-    Unit,
+    ValueUnit,
     check_mappable,
     chosen,
     chosen_together,
@@ -96,7 +96,7 @@ def _folder(path: str) -> str:
     return str(PurePath(path).parent)
 
 
-def _sure(choices: Iterable[Choice]) -> set[Unit]:
+def _sure(choices: Iterable[Choice]) -> set[ValueUnit]:
     """The units of those that are 8-bit pictures stretched."""
     return {each.unit for each in choices if each.by == "levels" and each.unit is not None}
 
@@ -108,7 +108,7 @@ def _kind(raster: Raster) -> tuple[object, ...]:
 def shared(
     rasters: Sequence[tuple[str, str, tuple[str, ...]]],
     opened: Callable[[int], Raster],
-    stated: Unit | None,
+    stated: ValueUnit | None,
     *,
     is_one_folder: bool = False,
 ) -> list[Choice]:
@@ -138,7 +138,7 @@ def shared(
 
 
 def seen_unit(
-    card: Seen, raster: Raster, *, stated: Unit | None = None, companions: Companions | None = None
+    card: InputCard, raster: Raster, *, stated: ValueUnit | None = None, companions: Companions | None = None
 ) -> tuple[Choice | None, Measured | None]:
     """The unit of a raster's values where a model goes by one, and what was surveyed for it.
 
@@ -156,7 +156,7 @@ def choice_of(
     raster: Raster,
     wanted: Sequence[str],
     *,
-    stated: Unit | None = None,
+    stated: ValueUnit | None = None,
     companions: Companions | None = None,
 ) -> tuple[Choice | None, Measured | None]:
     """The unit of a raster's values, and what was surveyed for it; None: nothing was.

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import PERCENTILES, Learned, Scaling
+from ecodetect.bundle.file import PERCENTILES, LearnedValues, Scaling
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -37,7 +37,7 @@ _NODATA_LIKE = (-9999.0, -99999.0, -999.0, -32768.0, 0.0)
 _HUGE = 1e9
 
 
-class Seen(Protocol):
+class ValuesCard(Protocol):
     """The part of a card that says which values a model has learned, and how it scales them."""
 
     @property
@@ -50,11 +50,11 @@ class Seen(Protocol):
     def scaling(self) -> Scaling: ...
 
     @property
-    def learned(self) -> Learned | None: ...
+    def learned(self) -> LearnedValues | None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class ValueUnit:
     """What counts as black and as white in a raster's numbers."""
 
     low: float
@@ -66,7 +66,7 @@ class Unit:
         return f"{bits:.0f} bit ({text})" if not self.low and bits >= 2 and bits.is_integer() else text
 
     @classmethod
-    def parse(cls, text: str) -> Unit:
+    def parse(cls, text: str) -> ValueUnit:
         """`LOW:HIGH`; raises UserError for anything else."""
         low, _, high = text.partition(":")
         try:
@@ -80,13 +80,13 @@ class Unit:
         return unit
 
 
-EIGHT_BIT = Unit(0.0, 255.0)
-SCALED_REFLECTANCE = Unit(0.0, 10_000.0)
+EIGHT_BIT = ValueUnit(0.0, 255.0)
+SCALED_REFLECTANCE = ValueUnit(0.0, 10_000.0)
 COUNTS = (
-    EIGHT_BIT, Unit(0.0, 1023.0), Unit(0.0, 4095.0), SCALED_REFLECTANCE, Unit(0.0, 16383.0),
-    Unit(0.0, 65535.0),
+    EIGHT_BIT, ValueUnit(0.0, 1023.0), ValueUnit(0.0, 4095.0), SCALED_REFLECTANCE, ValueUnit(0.0, 16383.0),
+    ValueUnit(0.0, 65535.0),
 )  # fmt: skip
-REFLECTANCE, STRETCHED_REFLECTANCE = Unit(0.0, 1.0), Unit(0.0, _STRETCHED)
+REFLECTANCE, STRETCHED_REFLECTANCE = ValueUnit(0.0, 1.0), ValueUnit(0.0, _STRETCHED)
 UNITS = (STRETCHED_REFLECTANCE, REFLECTANCE, *COUNTS)
 
 
@@ -195,7 +195,7 @@ class Choice:
     is_strange : there are values, and they are of no unit.
     """
 
-    unit: Unit | None
+    unit: ValueUnit | None
     by: Literal["stated", "type", "tags", "levels", "survey"]
     evidence: str
     is_strange: bool = False
@@ -221,7 +221,7 @@ def chosen(rasters: Sequence[Measured]) -> Choice:
     if by_type is not None:
         return by_type
     if first.bits is not None and first.bits >= 8:
-        return Choice(Unit(0.0, 2.0**first.bits - 1), "tags", f"NBITS is {first.bits}")
+        return Choice(ValueUnit(0.0, 2.0**first.bits - 1), "tags", f"NBITS is {first.bits}")
     tops = [each.top for each in rasters if not math.isnan(each.top)]
     if not tops:
         return Choice(None, "survey", f"{first.dtype}, without a valid pixel")
@@ -241,7 +241,7 @@ def chosen(rasters: Sequence[Measured]) -> Choice:
     return Choice(unit, "survey", text, unit is None)
 
 
-def chosen_together(weak: Sequence[Measured], sure: Collection[Unit]) -> Choice:
+def chosen_together(weak: Sequence[Measured], sure: Collection[ValueUnit]) -> Choice:
     """The unit of rasters of one folder, with the same type and bands, whose own values leave it open.
 
     sure : units of those beside them that are 8-bit pictures stretched; if it is one, these have it too.
@@ -254,7 +254,7 @@ def chosen_together(weak: Sequence[Measured], sure: Collection[Unit]) -> Choice:
     return replace(choice, evidence=f"{choice.evidence}, with {beside:,} beside it") if beside else choice
 
 
-def _by_values(dtype: str, top: float, bulk: float) -> Unit | None:
+def _by_values(dtype: str, top: float, bulk: float) -> ValueUnit | None:
     """The smallest unit that holds the values; None where none does."""
     if top < _TOO_DARK or top > COUNTS[-1].high:
         return None
@@ -277,7 +277,7 @@ def _by_scale(first: Measured, top: float) -> Choice | None:
         return None
     white = _STRETCHED if high <= 1.05 * _STRETCHED else 1.0
     low, full = ((end - first.offset) / first.scale for end in (0.0, white))
-    unit = Unit(float(f"{low:.6g}"), float(f"{full:.6g}"))
+    unit = ValueUnit(float(f"{low:.6g}"), float(f"{full:.6g}"))
     return Choice(unit, "tags", f"scale {first.scale:g} and offset {first.offset:g} make it reflectance")
 
 
@@ -306,7 +306,7 @@ def _by_levels(first: Measured) -> Choice | None:
 # -- mapping -----------------------------------------------------------------------------------------------
 
 
-def mapped(scaling: Scaling, unit: Unit, learned: Unit) -> Scaling:
+def mapped(scaling: Scaling, unit: ValueUnit, learned: ValueUnit) -> Scaling:
     """A fixed scaling of values in `learned` for a raster in `unit`; itself where they are the same."""
     if unit == learned:
         return scaling
@@ -315,7 +315,7 @@ def mapped(scaling: Scaling, unit: Unit, learned: Unit) -> Scaling:
     return replace(scaling, offset=offset, span=tuple(value / ratio for value in scaling.span))
 
 
-def stretched(scaling: Scaling, unit: Unit) -> Scaling:
+def stretched(scaling: Scaling, unit: ValueUnit) -> Scaling:
     """A scaling of mode "survey" with what a user states in place of the percentiles."""
     wide = unit.high - unit.low
     bands = max(len(scaling.offset), 1)
@@ -327,19 +327,22 @@ def stretched(scaling: Scaling, unit: Unit) -> Scaling:
     )
 
 
-def unit_of(learned: Learned | None) -> Unit | None:
+def unit_of(learned: LearnedValues | None) -> ValueUnit | None:
     """The unit of the values that a model has learned; None where it doesn't say."""
     if learned is None or learned.low is None or learned.high is None:
         return None
-    return Unit(learned.low, learned.high)
+    return ValueUnit(learned.low, learned.high)
 
 
 # -- what a model has learned ------------------------------------------------------------------------------
 
 
 def learned_from(
-    rasters: Sequence[tuple[Measured, Unit | None]], bands: Sequence[str], unit: Unit | None, scaling: Scaling
-) -> Learned:
+    rasters: Sequence[tuple[Measured, ValueUnit | None]],
+    bands: Sequence[str],
+    unit: ValueUnit | None,
+    scaling: Scaling,
+) -> LearnedValues:
     """What the card says of the values that a model has learned.
 
     rasters : what surveys found, with the bands in the card's order, and the unit of each.
@@ -366,7 +369,7 @@ def learned_from(
             quantiles[name], least[name], most[name] = _short(whole[row]), _short(low[row]), _short(high[row])
             contrast[name] = (_digits(spread[0, row]), _digits(spread[1, row]))
             colour[name] = (_digits(hues[0, row]), _digits(hues[1, row]))
-    return Learned(
+    return LearnedValues(
         dtypes=tuple(sorted({found.dtype for found, _ in rasters})),
         low=None if unit is None else unit.low,
         high=None if unit is None else unit.high,
@@ -391,7 +394,7 @@ def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _alike(found: Measured, own: Unit | None, unit: Unit | None, scaling: Scaling) -> list[Floats]:
+def _alike(found: Measured, own: ValueUnit | None, unit: ValueUnit | None, scaling: Scaling) -> list[Floats]:
     """The values of a raster's pieces as a model compares them, (B, n) each."""
     if scaling.mode == "survey":
         if not found.parts:
@@ -414,7 +417,7 @@ _HUE = 0.1  # of the learned spread, by which a band may differ more from the ot
 
 
 def unlike(
-    learned: Learned, bands: Sequence[str], found: Measured, own: Unit | None, scaling: Scaling
+    learned: LearnedValues, bands: Sequence[str], found: Measured, own: ValueUnit | None, scaling: Scaling
 ) -> str | None:
     """What of a raster's values is unlike those that a model has learned, as a sentence; None: nothing.
 
@@ -462,7 +465,7 @@ def _constant(name: str, mine: Floats, known: Sequence[float]) -> str | None:
     return None
 
 
-def _shifted(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | None:
+def _shifted(name: str, mine: Floats, learned: LearnedValues) -> tuple[float, str] | None:
     known, least, most = (np.array(each[name]) for each in (learned.quantiles, learned.least, learned.most))
     spread = max(known[-2] - known[1], 1e-12)
     middle = slice(2, 5)  # quartiles
@@ -478,7 +481,7 @@ def _shifted(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | N
     return off / _SHIFT, text
 
 
-def _flat(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | None:
+def _flat(name: str, mine: Floats, learned: LearnedValues) -> tuple[float, str] | None:
     own, (low, _) = float(mine[-2] - mine[1]), learned.contrast[name]
     if own >= _FLAT * low:
         return None
@@ -489,7 +492,7 @@ def _flat(name: str, mine: Floats, learned: Learned) -> tuple[float, str] | None
     return low * _FLAT / max(own, 1e-12), text
 
 
-def _tinted(name: str, mine: float, learned: Learned) -> tuple[float, str] | None:
+def _tinted(name: str, mine: float, learned: LearnedValues) -> tuple[float, str] | None:
     if name not in learned.colour:
         return None
     (low, high), known = learned.colour[name], learned.quantiles[name]
@@ -506,12 +509,12 @@ def _tinted(name: str, mine: float, learned: Learned) -> tuple[float, str] | Non
 # -- the notes ---------------------------------------------------------------------------------------------
 
 
-def is_mapped(card: Seen) -> bool:
+def is_mapped(card: ValuesCard) -> bool:
     """Whether a model takes values as they are, so that they must be in the unit that it has learned."""
     return card.scaling.mode == "fixed" and unit_of(card.learned) is not None
 
 
-def remarks(name: str, card: Seen, choice: Choice | None, found: Measured | None) -> list[Note]:
+def remarks(name: str, card: ValuesCard, choice: Choice | None, found: Measured | None) -> list[Note]:
     """What to say of a raster's values before a model sees them.
 
     name : of the raster.
@@ -543,7 +546,7 @@ def remarks(name: str, card: Seen, choice: Choice | None, found: Measured | None
     return [*notes, *unlike_them]
 
 
-def doubts(name: str, card: Seen, own: Unit | None, found: Measured) -> list[Note]:
+def doubts(name: str, card: ValuesCard, own: ValueUnit | None, found: Measured) -> list[Note]:
     """What of values is unlike those that a model has learned, though mapped or scaled.
 
     name : of what they are from.  own : their unit.
@@ -560,7 +563,7 @@ def doubts(name: str, card: Seen, own: Unit | None, found: Measured) -> list[Not
     return [Note("values-unlike", text, about=name, kind="doubt")]
 
 
-def check_mappable(name: str, card: Seen, choice: Choice) -> None:
+def check_mappable(name: str, card: ValuesCard, choice: Choice) -> None:
     """Raise UserError for values that can't be brought to those that a model has learned."""
     if is_mapped(card) and choice.is_strange:
         raise UserError(

@@ -46,7 +46,7 @@ class ClassAccuracy:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Judged:
+class ClassificationReport:
     """Answers compared with the truth.
 
     n : objects.
@@ -110,7 +110,7 @@ class Judged:
 
 def judge(
     names: Sequence[str], truth: Numbers, ranked: Numbers, score: Floats, *, top: int, seed: int = 0
-) -> Judged:
+) -> ClassificationReport:
     """Compare answers with the truth.
 
     names : K answers there may be.
@@ -129,7 +129,7 @@ def judge(
     recall = np.diagonal(matrix)[there] / rows[there]
     near = (ranked[:, :top] == truth[:, None]).any(axis=1)
     table = np.stack([is_right, np.ones(n)], axis=1)
-    return Judged(
+    return ClassificationReport(
         n=n,
         accuracy=ratio(int(is_right.sum()), n),
         interval=bootstrap(table, lambda sums: sums[:, 0] / sums[:, 1], seed=seed),

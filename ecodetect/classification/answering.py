@@ -1,8 +1,8 @@
 """Classifiers ready to answer: trained windows, alone or several together, each looked at from several sides.
 
-A `Member` is one model; a `Classifier` is one or several with the same classes. Both are given images that
-are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good for is
-in `layers` (layers) and `folders` (pictures).
+A `Member` is one model; a `ClassifierEnsemble` is one or several with the same classes. Both are given images
+that are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good
+for is in `layers` (layers) and `folders` (pictures).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.input_spec import InputSpec, input_spec
-from ecodetect.bundle.scaling import continued, scaled, surveyed
+from ecodetect.bundle.scaling import padded_to_stride, scaled, surveyed
 from ecodetect.bundle.value_survey import Companions, seen_unit, survey
-from ecodetect.bundle.values import Choice, Unit, remarks
+from ecodetect.bundle.values import Choice, ValueUnit, remarks
 from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.detectors.protocol import scene_of
 from ecodetect.detectors.window_networks import options_of
@@ -104,7 +104,9 @@ class Member:
     def _answered(self, images: NDArray[np.float32]) -> Scores:
         is_taught_whole = options_of(self.card).patches
         if is_taught_whole and self.side % self.network.stride:
-            images = np.stack([continued(each, self.network.stride, self.card.fill) for each in images])
+            images = np.stack(
+                [padded_to_stride(each, self.network.stride, self.card.fill) for each in images]
+            )
         (logits,) = self.network.run(images)
         if is_taught_whole:  # each cell of a picture was told the picture's class
             logits = logits.mean(axis=(2, 3))
@@ -180,7 +182,7 @@ def column_kinds(top: int) -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Classifier:
+class ClassifierEnsemble:
     """One or several members that answer together.
 
     members : with the same answers, in any order.
@@ -220,15 +222,15 @@ class Classifier:
         return Answers(self.names, total / np.float32(len(self.members)), votes, known)
 
     def seeing(
-        self, raster: Raster, values: Unit | None = None, companions: Companions | None = None
-    ) -> OnRaster:
+        self, raster: Raster, values: ValueUnit | None = None, companions: Companions | None = None
+    ) -> EnsembleOnRaster:
         """The same on a raster; raises UserError, in one sentence, for a member that doesn't fit it.
 
         values : what counts as black and white in it; None: told by its values.
         companions : rasters that share a unit with it.
         """
         sights = (Sight.of(each, raster, values, companions) for each in self.members)
-        return OnRaster(self, raster, tuple(sights))
+        return EnsembleOnRaster(self, raster, tuple(sights))
 
 
 def open_classifier(
@@ -238,7 +240,7 @@ def open_classifier(
     views: Views = "none",
     device: str = "auto",
     threads: int | None = None,
-) -> Classifier:
+) -> ClassifierEnsemble:
     """The classifier of one model or several.
 
     names : files of models, or names of those that come with ecodetect.
@@ -248,7 +250,7 @@ def open_classifier(
     for found in read_classifiers(names):
         network, side = window_networks.open_single(found, device, threads)
         members.append(Member(found, network, side, views))
-    return Classifier(tuple(members), vote)
+    return ClassifierEnsemble(tuple(members), vote)
 
 
 def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
@@ -295,9 +297,9 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
 
 
 def said_of_values(
-    bundles: Sequence[Bundle], raster: Raster, values: Unit | None, companions: Companions | None = None
+    bundles: Sequence[Bundle], raster: Raster, values: ValueUnit | None, companions: Companions | None = None
 ) -> tuple[Note, ...]:
-    """Notes about a raster's values before classifiers see them; see `Classifier.seeing`.
+    """Notes about a raster's values before classifiers see them; see `ClassifierEnsemble.seeing`.
 
     Raises UserError, in one sentence, for values that can't be brought to those that one has learned.
     """
@@ -305,7 +307,7 @@ def said_of_values(
 
 
 def _told(
-    card: Card, raster: Raster, values: Unit | None, companions: Companions | None
+    card: Card, raster: Raster, values: ValueUnit | None, companions: Companions | None
 ) -> tuple[Choice | None, tuple[Note, ...]]:
     """The unit of a raster that fits a model, and the notes about its values."""
     choice, found = seen_unit(card, raster, stated=values, companions=companions)
@@ -335,10 +337,10 @@ class Sight:
         cls,
         member: Member,
         raster: Raster,
-        values: Unit | None = None,
+        values: ValueUnit | None = None,
         companions: Companions | None = None,
     ) -> Sight:
-        """Raises UserError where a model and a raster don't fit together; see `Classifier.seeing`."""
+        """Raises UserError where a model and a raster don't fit together; see `ClassifierEnsemble.seeing`."""
         check_fits([member.bundle], raster)
         card = member.card
         choice, notes = _told(card, raster, values, companions)
@@ -400,10 +402,10 @@ def _widened(card: Card) -> float:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class OnRaster:
+class EnsembleOnRaster:
     """A classifier on one raster."""
 
-    classifier: Classifier
+    classifier: ClassifierEnsemble
     raster: Raster
     sights: tuple[Sight, ...]
 

@@ -21,7 +21,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.annotations import class_folders
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.value_survey import seen_unit
-from ecodetect.bundle.values import Unit, remarks
+from ecodetect.bundle.values import ValueUnit, remarks
 from ecodetect.classification.answering import BACKGROUND, Member, Sight, open_classifier
 from ecodetect.classification.folders import beside, images_of
 from ecodetect.detectors import window_networks
@@ -118,7 +118,7 @@ def explain(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
-    values: Unit | None = None,
+    values: ValueUnit | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
 ) -> Explanation:

@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.annotations.annotated_raster import AnnotatedRaster
-from ecodetect.annotations.class_folders import Patches, picture, pictures
+from ecodetect.annotations.class_folders import ClassPictures, picture, pictures
 from ecodetect.annotations.class_names import key
 from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle.value_survey import Companions, choice_of, seen_unit, survey
-from ecodetect.bundle.values import Measured, Unit, doubts, remarks
-from ecodetect.classification.accuracy import Judged, judge
+from ecodetect.bundle.values import Measured, ValueUnit, doubts, remarks
+from ecodetect.classification.accuracy import ClassificationReport, judge
 from ecodetect.classification.answering import (
     Answers,
-    Classifier,
+    ClassifierEnsemble,
     Member,
     Sight,
     Views,
@@ -67,7 +67,7 @@ class PictureAnswers:
     truth: NDArray[np.object_] | None
     answers: Answers
     top: int
-    judged: Judged | None
+    judged: ClassificationReport | None
     models: Mapping[str, Any]
     opened: Mapping[str, Any]
     notes: tuple[Note, ...]
@@ -171,7 +171,7 @@ def answer_pictures(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
-    values: Unit | None = None,
+    values: ValueUnit | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PictureAnswers:
@@ -246,7 +246,7 @@ def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:
 
 
 def _said_of_values(
-    classifier: Classifier,
+    classifier: ClassifierEnsemble,
     folder: str,
     paths: Sequence[Path],
     asked: AnnotationOptions,
@@ -259,7 +259,7 @@ def _said_of_values(
     notes: list[Note] = []
     for member in classifier.members:
         card = member.card
-        together: dict[Unit | None, list[Measured]] = {}
+        together: dict[ValueUnit | None, list[Measured]] = {}
         for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
             with open_raster(path, **asked.opened_with) as raster:
                 choice, _ = seen_unit(card, raster, stated=asked.values, companions=companions)
@@ -275,7 +275,7 @@ def _said_of_values(
 
 
 def _answered(
-    classifier: Classifier,
+    classifier: ClassifierEnsemble,
     named: Sequence[tuple[Path, str]],
     asked: AnnotationOptions,
     companions: Companions,
@@ -314,7 +314,7 @@ def images_of(
     sources = [_with_unit(member, picture(path, name, asked), asked, companions) for path, name in named]
     ground = Dataset(sources, Contract.of(member.card))
     try:
-        whole = Patches(ground, member.side)
+        whole = ClassPictures(ground, member.side)
         s = member.shift  # crops off the middle see mirrored ground, as turned ones did in training
         around = [(0, 0), (s, s), (s, s)]
         images = [np.pad(whole.image(row), around, mode="symmetric") for row in range(len(named))]

@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.annotations.laying import labels_of, placed
-from ecodetect.bundle.values import Unit
+from ecodetect.bundle.values import ValueUnit
 from ecodetect.classification.answering import Answers, Views, Vote, open_classifier
 from ecodetect.converting import PIXEL_FORMATS, stream_of
 from ecodetect.errors import LayerError, already_there
@@ -71,7 +71,7 @@ def classify(
     bands: str | None = None,
     gsd_m: float | None = None,
     nodata: float | None = None,
-    values: Unit | None = None,
+    values: ValueUnit | None = None,
     device: str = "auto",
     allow_vrt: bool = False,
     overwrite: bool = False,

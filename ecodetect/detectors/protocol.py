@@ -26,7 +26,7 @@ from typing import (
 
 from ecodetect.bundle.file import Card, Scaling
 from ecodetect.bundle.input_spec import scaling_for
-from ecodetect.bundle.values import Unit
+from ecodetect.bundle.values import ValueUnit
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, Kind
 from ecodetect.errors import UserError
@@ -118,7 +118,7 @@ class Scene:
     gsd: tuple[float, float] | None
     dtype: str
     value_range: tuple[float, float] | None
-    unit: Unit | None = None
+    unit: ValueUnit | None = None
     is_stated: bool = False
 
     @property
@@ -127,7 +127,7 @@ class Scene:
         return None if self.gsd is None else math.sqrt(self.gsd[0] * self.gsd[1])
 
 
-def scene_of(raster: Raster, unit: Unit | None = None, *, is_stated: bool = False) -> Scene:
+def scene_of(raster: Raster, unit: ValueUnit | None = None, *, is_stated: bool = False) -> Scene:
     """What is known of an open raster; see `Scene`."""
     return Scene(raster.bands, raster.grid.gsd, raster.dtype, raster.value_range, unit, is_stated)
 

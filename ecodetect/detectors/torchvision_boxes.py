@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ecodetect.annotations.sample import Sample
     from ecodetect.networks.network import TrainableNetwork, Weights
-    from ecodetect.runtime.torch_network import Network
+    from ecodetect.runtime.torch_network import TorchNetwork
 
 BACKBONE = "mobilenet_v2"  # runs on a laptop
 # Time per pixel with the default backbone, where decoding a pixel is 1.
@@ -241,7 +241,7 @@ def build(
 
 
 @lru_cache(maxsize=4)
-def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
+def _opened(bundle: Bundle, device: str, threads: int | None) -> TorchNetwork:
     """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime.torch_network import open_network
 

@@ -12,9 +12,9 @@ import numpy as np
 from ecodetect import metrics
 from ecodetect.annotations.files import check_labels, is_file
 from ecodetect.evaluation.criterion import Criterion, completed
-from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, Judged, judge
+from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, JudgedImage, judge
 from ecodetect.evaluation.labels import class_names, is_ignored
-from ecodetect.evaluation.pairing import Asked, Pairs, paired
+from ecodetect.evaluation.pairing import PairingOptions, Pairs, paired
 from ecodetect.evaluation.pooling import (
     by_block,
     by_class,
@@ -100,7 +100,7 @@ def evaluate(
     """
     files = [each for each in ignore if is_file(each)]
     images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
-    asked = Asked(
+    asked = PairingOptions(
         class_column=class_column,
         layer=layer,
         radius=radius,
@@ -154,7 +154,7 @@ def _with_doubtful(pairs: Pairs) -> Pairs:
 
 
 def _summed(
-    judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, seed: int
+    judged: Sequence[JudgedImage], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, seed: int
 ) -> Evaluation:
     """All images together."""
     are_plots = sum(len(each.pair.plots) for each in judged if each.pair.plots is not None) > 1

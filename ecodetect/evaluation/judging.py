@@ -26,7 +26,7 @@ TRUE, FALSE, ABSORBED, OUTSIDE = 1, 0, 2, 3
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Judged:
+class JudgedImage:
     """One image, judged.
 
     names : of the classes compared; none where they aren't.  criterion : with its limit.
@@ -112,7 +112,7 @@ class Judged:
         return Layer(joined(own.geometry, truths.geometry[missed]), columns, grid=self.pair.grid)
 
 
-def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ...]) -> Judged:
+def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ...]) -> JudgedImage:
     """Match one image.
 
     ignored : which truths don't count.  names : classes to compare, as `class_names` gives them.
@@ -155,7 +155,7 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     hit = matching.ranked(same, np.nan_to_num(score)).is_true
     in_plot = _plot_of(pair, np.concatenate([truths.geometry[ignored], pair.doubtful]))
     n_plots = 1 if pair.plots is None else len(pair.plots)
-    return Judged(
+    return JudgedImage(
         pair, names, possible.criterion, outcome.astype(np.int8), counted, partner, value, why, missed,
         why_missed, found_class, true_class, score, hit | ~(outside | absorbable), hit,
         np.stack([found_class[other.detection], true_class[other.truth]], axis=1), plot, true_plot,

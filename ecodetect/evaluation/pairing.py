@@ -102,7 +102,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PairingOptions:
     """How two files are laid upon each other.
 
     class_column : column of the annotations with their class.  layer : layer of the annotations.
@@ -145,7 +145,7 @@ def paired(
     detections: str | os.PathLike[str],
     annotations: str | os.PathLike[str],
     images: Sequence[str | os.PathLike[str]],
-    asked: Asked,
+    asked: PairingOptions,
 ) -> Pairs:
     """Bring together detections and annotations of the same images.
 
@@ -200,7 +200,7 @@ class _Match:
 
 
 def _by_name(
-    found: AnnotationFiles, there: AnnotationFiles, rasters: Sequence[str], asked: Asked
+    found: AnnotationFiles, there: AnnotationFiles, rasters: Sequence[str], asked: PairingOptions
 ) -> tuple[list[_Match], tuple[str, ...], tuple[str, ...]]:
     """The images to judge, the names of those that only the detections know, and of those never searched."""
     matches: list[_Match] = []
@@ -232,7 +232,7 @@ def _laid(
     found: AnnotationFiles,
     there: AnnotationFiles,
     matches: Sequence[_Match],
-    asked: Asked,
+    asked: PairingOptions,
     unjudged: tuple[str, ...] = (),
     unsearched: tuple[str, ...] = (),
 ) -> Pairs:
@@ -306,7 +306,7 @@ def _laid(
 
 
 def _agreed(
-    pairs: Sequence[Pair], files: Sequence[tuple[str, str]], asked: Asked
+    pairs: Sequence[Pair], files: Sequence[tuple[str, str]], asked: PairingOptions
 ) -> tuple[list[Pair], tuple[Note, ...]]:
     """Pairs whose classes come from one column, in one spelling, and whose truths are there once."""
     names, true_names = [own for own, _ in files], [true for _, true in files]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect import metrics
-from ecodetect.evaluation.judging import FALSE, TRUE, Judged
+from ecodetect.evaluation.judging import FALSE, TRUE, JudgedImage
 from ecodetect.grid import Floats
 from ecodetect.matching import Flags, Rows
 from ecodetect.metrics import AveragePrecision, CountError, Interval, PositionError, Rates
@@ -55,7 +55,7 @@ class SizeResult:
     count: CountError
 
 
-def unit_of_length(judged: Sequence[Judged]) -> Literal["m", "px"]:
+def unit_of_length(judged: Sequence[JudgedImage]) -> Literal["m", "px"]:
     """Metres where all images have them."""
     return "m" if all(each.pair.grid.gsd is not None for each in judged) else "px"
 
@@ -69,7 +69,7 @@ def pooled(parts: Sequence[Rates]) -> Rates:
     )
 
 
-def by_unit(judged: Sequence[Judged], *, are_plots: bool) -> tuple[tuple[UnitResult, ...], Flags]:
+def by_unit(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[tuple[UnitResult, ...], Flags]:
     """Each file, or each plot, and which of them hold doubtful truths only."""
     units: list[UnitResult] = []
     unknown = []
@@ -86,7 +86,7 @@ def by_unit(judged: Sequence[Judged], *, are_plots: bool) -> tuple[tuple[UnitRes
     return tuple(units), np.array(unknown, bool)
 
 
-def _count(each: Judged, mine: Flags, there: Flags) -> Rates:
+def _count(each: JudgedImage, mine: Flags, there: Flags) -> Rates:
     return Rates(
         int(np.count_nonzero((each.outcome == TRUE) & mine)),
         int(np.count_nonzero((each.outcome == FALSE) & mine)),
@@ -95,7 +95,7 @@ def _count(each: Judged, mine: Flags, there: Flags) -> Rates:
 
 
 def by_class(
-    judged: Sequence[Judged], names: Sequence[str], *, has_ap: bool, are_plots: bool
+    judged: Sequence[JudgedImage], names: Sequence[str], *, has_ap: bool, are_plots: bool
 ) -> tuple[ClassResult, ...]:
     """Each class. Everything is sorted by class once, so that thousands of classes cost no more than one."""
     k = len(names)
@@ -121,7 +121,7 @@ def by_class(
 
 
 def _by_unit_and_class(
-    judged: Sequence[Judged], k: int, *, are_plots: bool
+    judged: Sequence[JudgedImage], k: int, *, are_plots: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """True, false and missed ones of each file or plot and each of k classes, (units, k)."""
 
@@ -145,7 +145,7 @@ def _rows_of(number: Rows, k: int) -> list[Rows]:
     return [order[first:last] for first, last in pairwise(ends)]
 
 
-def by_size(judged: Sequence[Judged], *, are_plots: bool) -> tuple[SizeResult, ...]:
+def by_size(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[SizeResult, ...]:
     """Thirds of the truths by their size, with round limits; none where too few have a size."""
     pairs = [each.sizes() for each in judged]
     true = np.concatenate([sizes for _, sizes in pairs])
@@ -181,7 +181,7 @@ def counted(units: Sequence[Rates]) -> CountError:
     return metrics.count_error([each.n_detections for each in units], [each.n_truths for each in units])
 
 
-def _units(each: Judged, *, are_plots: bool) -> Iterator[tuple[Flags, Flags]]:
+def _units(each: JudgedImage, *, are_plots: bool) -> Iterator[tuple[Flags, Flags]]:
     """Which detections and which counted truths belong to each file, or to each of its plots."""
     if not are_plots or each.pair.plots is None:
         yield np.ones(len(each.plot), bool), np.ones(len(each.true_plot), bool)
@@ -190,7 +190,7 @@ def _units(each: Judged, *, are_plots: bool) -> Iterator[tuple[Flags, Flags]]:
         yield each.plot == number, each.true_plot == number
 
 
-def by_block(judged: Sequence[Judged]) -> NDArray[np.int64]:
+def by_block(judged: Sequence[JudgedImage]) -> NDArray[np.int64]:
     """True, false, missed in blocks of ground that hold any of them, (B, 3)."""
     sides = max(2, math.ceil(math.sqrt(_BLOCKS / max(1, len(judged)))))
     rows = [np.zeros((0, 3), np.int64)]

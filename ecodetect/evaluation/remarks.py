@@ -9,7 +9,7 @@ import shapely
 
 from ecodetect.bundle.footprint import known_there
 from ecodetect.evaluation.criterion import Criterion
-from ecodetect.evaluation.judging import FALSE, Judged
+from ecodetect.evaluation.judging import FALSE, JudgedImage
 from ecodetect.evaluation.labels import listed
 from ecodetect.evaluation.pairing import Pairs
 from ecodetect.formats.image_matching import base_name
@@ -18,7 +18,7 @@ from ecodetect.wording import counted
 
 
 def remarks(
-    judged: Sequence[Judged], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, *, has_ap: bool
+    judged: Sequence[JudgedImage], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, *, has_ap: bool
 ) -> Iterator[Note]:
     """Notes beside those of the files' readers."""
     found = {str(label) for each in judged for label in each.pair.detections.label} - {""}
@@ -57,7 +57,7 @@ def remarks(
         yield Note("distance-widened", text)
 
 
-def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[Note]:
+def _trained(judged: Sequence[JudgedImage], pairs: Pairs) -> Iterator[Note]:
     """Truth that lies where the model has learned: figures there say nothing of other places."""
     here = there = 0
     for each in judged:
@@ -74,7 +74,7 @@ def _trained(judged: Sequence[Judged], pairs: Pairs) -> Iterator[Note]:
         yield Note("trained-here", text, kind="doubt")
 
 
-def _beyond(judged: Sequence[Judged]) -> Iterator[Note]:
+def _beyond(judged: Sequence[JudgedImage]) -> Iterator[Note]:
     """False detections where nobody may have looked for individuals."""
     false = beyond = 0
     for each in judged:

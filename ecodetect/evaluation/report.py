@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ecodetect.evaluation.judging import Judged
+from ecodetect.evaluation.judging import JudgedImage
 from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
 from ecodetect.evaluation.worst import draw_worst
 from ecodetect.layer import Stream, geometry_type
@@ -61,7 +61,7 @@ class Evaluation:
     absorbed: int
     outside: int
     notes: tuple[Note, ...]
-    judged: tuple[Judged, ...]
+    judged: tuple[JudgedImage, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, as JSON can hold them: what isn't defined is None."""

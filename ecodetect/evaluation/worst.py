@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
-from ecodetect.evaluation.judging import ABSORBED, FALSE, OUTSIDE, TRUE, Judged
+from ecodetect.evaluation.judging import ABSORBED, FALSE, OUTSIDE, TRUE, JudgedImage
 from ecodetect.grid import Floats
 from ecodetect.layer import Geometries
 from ecodetect.matching import Flags
@@ -30,7 +30,7 @@ _KEYS = [(n, _CLASSES[n]) for n in (_FALSE, _MISSED, _TRUE, _ITS_TRUTH, _UNJUDGE
 
 
 def draw_worst(
-    judged: Sequence[Judged], criterion: str, path: str | os.PathLike[str], *, most: int = 60
+    judged: Sequence[JudgedImage], criterion: str, path: str | os.PathLike[str], *, most: int = 60
 ) -> None:
     """Draw cut-outs of the worst errors, half of each kind where there are so many.
 
@@ -68,7 +68,7 @@ def draw_worst(
     draw_panels(shown, path, title=title, facts=facts, opened=opened, keys=_KEYS, ground=_GROUND)
 
 
-def _image(each: Judged) -> str:
+def _image(each: JudgedImage) -> str:
     assert each.pair.image is not None
     return each.pair.image
 
@@ -95,7 +95,7 @@ def _picked(values: Sequence[float], most: int) -> list[int]:
 class _Spots:
     """All that is to be seen in one image: detections, then truths that count, then those that don't."""
 
-    def __init__(self, judged: Judged, number: int) -> None:
+    def __init__(self, judged: JudgedImage, number: int) -> None:
         pair = judged.pair
         self.judged = judged
         self.name = f"{number} {pair.name}"

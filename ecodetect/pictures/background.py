@@ -10,7 +10,7 @@ import numpy as np
 
 from ecodetect.grid import Grid, Window
 from ecodetect.pictures.colours import Pixels
-from ecodetect.pictures.look import Look
+from ecodetect.pictures.look import Stretch
 
 if TYPE_CHECKING:
     from ecodetect.raster.reading import Raster
@@ -40,7 +40,7 @@ def enlarge(image: Pixels, factor: int) -> Pixels:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def read_background(raster: Raster, look: Look, grid: Grid, view: Window) -> Pixels:
+def read_background(raster: Raster, look: Stretch, grid: Grid, view: Window) -> Pixels:
     """The part `view` of the raster at `grid`, as RGBA (H, W, 4)."""
     image = np.zeros((view.height, view.width, 4), np.uint8)
     across = grid.pixels_from(raster.grid)

@@ -20,7 +20,7 @@ _DULL = 100  # 8-bit data whose values span less than this of 255 are stretched
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Stretch:
     """Which bands are shown, and which values are black and white.
 
     bands : one name (grey) or three (shown as red, green, blue).
@@ -34,7 +34,7 @@ class Look:
     described: str | None
 
     @classmethod
-    def of(cls, raster: Raster, area: Region | None) -> Look:
+    def of(cls, raster: Raster, area: Region | None) -> Stretch:
         """The look of a raster: as it is for ordinary 8-bit pictures, else between its own extremes.
 
         The 0.5 and 99.5 percentiles of full-resolution blocks are black and white. 8-bit data are stretched

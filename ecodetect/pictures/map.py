@@ -19,7 +19,7 @@ from ecodetect.pictures.colours import PAPER, TEXT, Pixels
 from ecodetect.pictures.files import save, writable
 from ecodetect.pictures.frame import framed
 from ecodetect.pictures.lettering import font_of, text_px
-from ecodetect.pictures.look import Look
+from ecodetect.pictures.look import Stretch
 from ecodetect.pictures.marks import SHIFT, Marks, fixed, rings_of, styled
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def draw_map(
     """
     writable(path)
     grid, view = _view(raster.grid, area, largest_side_px)
-    look = Look.of(raster, area)
+    look = Stretch.of(raster, area)
     enlarged = enlargement(max(view.width, view.height), largest_side_px)
     image = on_paper(enlarge(read_background(raster, look, grid, view), enlarged))
     picture = grid.crop(view).reduced(1 / enlarged)

@@ -20,7 +20,7 @@ from ecodetect.pictures.colours import FAINT, PALETTE, PAPER, TEXT, Colour, Pixe
 from ecodetect.pictures.files import save, writable
 from ecodetect.pictures.frame import MARGIN, draw_key
 from ecodetect.pictures.lettering import distance_in_words, fitted, font_of
-from ecodetect.pictures.look import Look
+from ecodetect.pictures.look import Stretch
 from ecodetect.pictures.marks import Marks, sizes_of
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def draw_panels(
     described: list[str] = []
     for image in dict.fromkeys(cut.image for cut in cuts):
         with opened(image) as raster:
-            look = Look.of(raster, None)
+            look = Stretch.of(raster, None)
             described += [look.described] if look.described else []
             mine = [cut for cut in cuts if cut.image == image]
             # From top to bottom: pictures that can't be entered in the middle (PNG) are then decoded once.
@@ -175,7 +175,7 @@ def draw_panels(
     save(sheet, path)
 
 
-def _cutout(raster: Raster, look: Look, cut: Cut, scale: float) -> tuple[Pixels, float]:
+def _cutout(raster: Raster, look: Stretch, cut: Cut, scale: float) -> tuple[Pixels, float]:
     """The picture of a cut-out, and by how much more than the others it is reduced."""
     base = square(raster.grid)
     one = cut.one.moved_to(base)

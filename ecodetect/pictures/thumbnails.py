@@ -18,7 +18,7 @@ from ecodetect.pictures.colours import FAINT, PAPER, TEXT, Pixels
 from ecodetect.pictures.files import save, writable
 from ecodetect.pictures.frame import MARGIN
 from ecodetect.pictures.lettering import fitted, font_of
-from ecodetect.pictures.look import Look
+from ecodetect.pictures.look import Stretch
 from ecodetect.raster.reading import open_raster
 
 SIDE_PX, _COLUMNS, _GAP = 144, 10, 10
@@ -87,7 +87,7 @@ def thumbnail(path: Path, opened: Mapping[str, Any] | None = None) -> Pixels:
     with open_raster(path, **(opened or {})) as raster:
         longer = max(raster.grid.width, raster.grid.height)
         grid = raster.grid.reduced(max(1.0, longer / SIDE_PX))
-        look = Look.of(raster, None)
+        look = Stretch.of(raster, None)
         window = Window(0, 0, min(grid.width, SIDE_PX), min(grid.height, SIDE_PX))
         image = np.zeros((window.height, window.width, 4), np.uint8)
         look.paint(raster.read(window, look.bands, grid), image)

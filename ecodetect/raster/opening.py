@@ -27,7 +27,7 @@ from ecodetect.errors import NetworkError, RasterError
 from ecodetect.guarding import databases, guard
 from ecodetect.raster import remote as raster_remote
 from ecodetect.raster.remote import waited
-from ecodetect.raster.safety import Source
+from ecodetect.raster.safety import Address
 
 # GDAL's own threads print what they have to say; this, read once, is the only word that they listen to.
 os.environ.setdefault("CPL_LOG", os.devnull)
@@ -53,14 +53,14 @@ _RELAYED = {
 # Where a GeoPackage can't be opened, GDAL would write beside it what it says of itself.
 _OF_DRIVER = {"GPKG": {"GDAL_PAM_ENABLED": "NO"}}
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
-# Drivers that may open a file in this process, with the words of `Source.format`.
+# Drivers that may open a file in this process, with the words of `Address.format`.
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
 _MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
 # What rasterio raises for a file that can't be read.
 FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
 
 
-def options(source: Source) -> AbstractContextManager[Any]:
+def options(source: Address) -> AbstractContextManager[Any]:
     """GDAL's options while a file is touched."""
     given = _RELAYED if source.is_relayed else _cloud() if source.is_remote else {}
     environment: AbstractContextManager[Any] = rasterio.Env(**given)
@@ -83,7 +83,7 @@ def _cloud() -> dict[str, str]:
     }
 
 
-def tried(source: Source) -> Source:
+def tried(source: Address) -> Address:
     """The source with the driver that takes it, which has shown so in the guard where it has to.
 
     Raises RasterError if none takes it, or it can't be opened within the guard's limits.
@@ -113,7 +113,7 @@ def tried(source: Source) -> Source:
     return replace(source, drivers=(driver,), is_tried=True)
 
 
-def _at_rest(source: Source) -> Source:
+def _at_rest(source: Address) -> Address:
     """The source, or a copy of it: of a GeoPackage that SQLite couldn't read without writing beside it."""
     file = source.file
     if file is None or not databases.is_at_work(file):
@@ -124,13 +124,13 @@ def _at_rest(source: Source) -> Source:
     return replace(source, name=name, file=copy)
 
 
-def _size(source: Source) -> int:
+def _size(source: Address) -> int:
     """Bytes that opening may have to read: texts and messages are gone through once."""
     file = Path(source.name)
     return min(file.stat().st_size, _MOST_READ) if file.is_file() else 0
 
 
-def _taken_by_ours(source: Source) -> str | None:
+def _taken_by_ours(source: Address) -> str | None:
     """Which driver that may open it in this process takes a remote file; None: none does."""
     with options(source), quiet():
         for driver in _IN_PROCESS:
@@ -143,7 +143,7 @@ def _taken_by_ours(source: Source) -> str | None:
     return None
 
 
-def opened(source: Source, **more: Any) -> Any:
+def opened(source: Address, **more: Any) -> Any:
     """The dataset, by the first driver that takes it; raises RasterError if none does.
 
     more : as `rasterio.open` takes them.
@@ -168,7 +168,7 @@ def opened(source: Source, **more: Any) -> Any:
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
 
 
-def _attempt(source: Source, more: dict[str, Any]) -> Any:
+def _attempt(source: Address, more: dict[str, Any]) -> Any:
     """The dataset, or what went wrong with the first driver."""
     first: Exception = RasterioError("no driver")
     with options(source), quiet():
@@ -196,7 +196,7 @@ class _OnServer:
     """A dataset on a server that GDAL asks itself: opened again, and so fetched again, where reading
     fails."""
 
-    def __init__(self, dataset: Any, source: Source, more: dict[str, Any]) -> None:
+    def __init__(self, dataset: Any, source: Address, more: dict[str, Any]) -> None:
         self._dataset, self._source, self._more = dataset, source, more
 
     def __getattr__(self, name: str) -> Any:
@@ -273,7 +273,7 @@ def _unsaid(*_: object) -> None:
     pass
 
 
-def reason_of(error: BaseException, source: Source) -> str:
+def reason_of(error: BaseException, source: Address) -> str:
     """The innermost message of a chain of errors in one line, without the file's name: it is said already."""
     while error.__cause__ is not None:
         error = error.__cause__

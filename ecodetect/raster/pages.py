@@ -16,7 +16,7 @@ from rasterio.windows import Window as RasterioWindow
 from ecodetect.notes import Note
 from ecodetect.raster.opening import opened
 from ecodetect.raster.page_metadata import Stack, read_stack
-from ecodetect.raster.safety import Source
+from ecodetect.raster.safety import Address
 from ecodetect.raster.tiff_pages import MOST_PAGES, Pages, read_pages
 
 # Pages of a file that says nothing of them are channels up to this number, else planes or times of one.
@@ -52,7 +52,7 @@ class PagePlan:
     nodata: float | None
 
 
-def plan_of(source: Source) -> PagePlan | None:
+def plan_of(source: Address) -> PagePlan | None:
     """The plan for a file; None if it is no TIFF on this machine.
 
     Raises RasterError where its pages lead round in a circle.
@@ -131,7 +131,7 @@ class PagedDataset:
 
     subdatasets: tuple[str, ...] = ()
 
-    def __init__(self, source: Source, plan: PagePlan) -> None:
+    def __init__(self, source: Address, plan: PagePlan) -> None:
         self._source, self._plan = source, plan
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._base = opened(source) if plan.pages <= _FEW_PAGES else self._opened(plan.places[0])

@@ -51,8 +51,8 @@ from ecodetect.raster.remote import waited
 from ecodetect.raster.resampling import axis, resample
 from ecodetect.raster.rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster.rim import has_seam as has_seam_of
-from ecodetect.raster.safety import Source, check_files, locate
-from ecodetect.raster.sampling import CELL_PX, Samples, lattice
+from ecodetect.raster.safety import Address, check_files, locate
+from ecodetect.raster.sampling import CELL_PX, RasterSamples, lattice
 from ecodetect.raster.state import state_of
 from ecodetect.wording import percent
 
@@ -111,7 +111,7 @@ def open_raster(
         When it can't be opened, or has other pixels than stated, in one sentence.
     """
 
-    def check_source(source: Source) -> None:
+    def check_source(source: Address) -> None:
         with opened(source) as dataset:
             check_dataset(dataset, source.shown)
             check_files(dataset, Path(source.name), source)
@@ -131,7 +131,7 @@ def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_:
     For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
     """
     file = None if is_remote or not Path(name).is_file() else Path(name)
-    source = Source(name, shown, tuple(drivers), is_remote, format_, file)
+    source = Address(name, shown, tuple(drivers), is_remote, format_, file)
     with options(source), quiet(), opened(source) as dataset:
         driver = str(dataset.driver)
     try:
@@ -159,7 +159,7 @@ class Raster:
     """
 
     def __init__(
-        self, source: Source, *, bands: str | None, gsd_m: float | None, nodata: float | None = None
+        self, source: Address, *, bands: str | None, gsd_m: float | None, nodata: float | None = None
     ) -> None:
         self.path = source.shown
         self.name = PurePath(source.shown.rstrip("/")).name or source.shown
@@ -651,7 +651,7 @@ class Raster:
 
     def samples(
         self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int | None = None
-    ) -> Samples:
+    ) -> RasterSamples:
         """Blocks of at most 512 x 512 px of `grid` on a fixed lattice, which stand for the whole.
 
         area : the part of `grid` that counts, in its pixels; all of it if not given.
@@ -663,7 +663,7 @@ class Raster:
         is_empty = self._is_empty_at(grid) if self._blocks.has_gaps else None
         if most is None:
             most = min(256, max(64, part.area // (16 * CELL_PX**2)))
-        return Samples(lattice(part, most, is_empty), lambda cell: self.read(cell, bands, grid))
+        return RasterSamples(lattice(part, most, is_empty), lambda cell: self.read(cell, bands, grid))
 
     def _is_empty_at(self, grid: Grid) -> Callable[[Window], bool]:
         """`is_empty` for windows of `grid`."""

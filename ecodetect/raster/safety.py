@@ -141,7 +141,7 @@ _VIRTUAL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Address:
     """A raster to open.
 
     name : as GDAL takes it.
@@ -175,8 +175,8 @@ class Source:
 
 
 def locate(
-    path: str | os.PathLike[str], *, allow_vrt: bool, check_source: Callable[[Source], None]
-) -> Source:
+    path: str | os.PathLike[str], *, allow_vrt: bool, check_source: Callable[[Address], None]
+) -> Address:
     """Where a raster is and what may open it, after whatever in it or beside it could lead elsewhere.
 
     path : local file, address (`https://`, `s3://`, `gs://`, `az://`), or GDAL's own spelling (`/vsi…`, or
@@ -194,11 +194,11 @@ def locate(
     elif (address := re.fullmatch(r"(?i)(?:/vsicurl/)?(https?://.*)", text, re.DOTALL)) is not None:
         return _at_address(address[1], text, remote)
     elif divider and scheme.lower() in _SCHEMES:
-        return Source(_SCHEMES[scheme.lower()] + rest, text, remote, True)
+        return Address(_SCHEMES[scheme.lower()] + rest, text, remote, True)
     file = Path(text)
     if text.startswith("/vsi"):
         _check_virtual(text, text)
-        return Source(text, text, remote, True)
+        return Address(text, text, remote, True)
     if not text:
         raise RasterError("The name of a raster is empty.")
     try:
@@ -221,11 +221,11 @@ def locate(
         if not allow_vrt:
             check_sides(file, VRT, text)
             _check_mosaic(file, text, check_source, {})
-        return Source(str(file.absolute()), text, (VRT,), False, None, file)
+        return Address(str(file.absolute()), text, (VRT,), False, None, file)
     return _checked(file, head, text)
 
 
-def _checked(file: Path, head: bytes, shown: str) -> Source:
+def _checked(file: Path, head: bytes, shown: str) -> Address:
     """A file on this machine that is no VRT; raises RasterError if it is cut off, or leads elsewhere."""
     if head.lstrip().startswith(b"<"):
         raise RasterError(f"{shown} is not a raster but XML; only VRT mosaics are read of that kind.")
@@ -240,7 +240,7 @@ def _checked(file: Path, head: bytes, shown: str) -> Source:
         _check_whole(file, likeliest, shown)
     # A database may hold anything: that GDAL takes none of it says nothing of damage.
     format_ = None if likeliest == "GPKG" else _FORMATS.get(likeliest or "", likeliest)
-    return Source(str(file.absolute()), shown, drivers, False, format_, file)
+    return Address(str(file.absolute()), shown, drivers, False, format_, file)
 
 
 def _likeliest(head: bytes) -> str | None:
@@ -248,7 +248,7 @@ def _likeliest(head: bytes) -> str | None:
     return next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
 
 
-def _array(text: str) -> Source | None:
+def _array(text: str) -> Address | None:
     """One array of a file with several, after the file itself was looked at; None: the name says no such.
 
     GDAL gets the file by its whole name, so that it is the one that was looked at.
@@ -264,7 +264,7 @@ def _array(text: str) -> Source | None:
     driver = _OF_ARRAYS[kind]
     if file.startswith("/vsi") and driver in _REMOTE:
         _check_virtual(file, text)
-        return Source(name.format(file), text, (driver,), True)
+        return Address(name.format(file), text, (driver,), True)
     if "://" in file or file.startswith("/vsi"):
         raise RasterError(
             f"{text} can't be opened: single arrays are read from a file on this machine; download or unpack "
@@ -276,7 +276,7 @@ def _array(text: str) -> Source | None:
     source = _checked(place, _head(place, text), text)
     if driver not in source.drivers or '"' in source.name:
         raise RasterError(f"{text} can't be opened: {place.name} has no arrays of that kind.")
-    return Source(name.format(source.name), text, (driver,), False, None, place)
+    return Address(name.format(source.name), text, (driver,), False, None, place)
 
 
 def _check_virtual(name: str, shown: str) -> None:
@@ -286,7 +286,7 @@ def _check_virtual(name: str, shown: str) -> None:
             raise RasterError(f"{shown} can't be opened: /vsi{system}/ is not read; name the file itself.")
 
 
-def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
+def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Address:
     """A raster on a web server, of which the first bytes are fetched."""
     remote = Remote(address, text)
     try:
@@ -300,7 +300,7 @@ def _at_address(address: str, text: str, drivers: tuple[str, ...]) -> Source:
             )
         if likeliest:
             drivers = (likeliest, *(driver for driver in drivers if driver != likeliest))
-        return Source(remote.name, text, drivers, True, format_, remote=remote)
+        return Address(remote.name, text, drivers, True, format_, remote=remote)
     except BaseException:
         remote.close()
         raise
@@ -338,7 +338,7 @@ def _head(file: Path, shown: str) -> bytes:
 def _check_mosaic(
     file: Path,
     shown: str,
-    check_source: Callable[[Source], None],
+    check_source: Callable[[Address], None],
     seen: dict[Path, int],
     above: tuple[Path, ...] = (),
 ) -> int:
@@ -393,7 +393,7 @@ def _counted(opened: int, shown: str) -> int:
     return opened
 
 
-def check_files(dataset: Any, file: Path, source: Source) -> None:
+def check_files(dataset: Any, file: Path, source: Address) -> None:
     """Raise RasterError when an open raster uses files outside its folder (large HFA files name theirs).
 
     Those of a VRT were looked at before.

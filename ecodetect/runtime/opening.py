@@ -23,7 +23,7 @@ Outputs = Mapping[str, tuple[int, float]]
 
 
 class Network(Protocol):
-    """A network that only answers; the fields are those of `torch_network.Network`."""
+    """A network that only answers; the fields are those of `torch_network.TorchNetwork`."""
 
     @property
     def device(self) -> str: ...

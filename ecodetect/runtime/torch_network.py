@@ -31,7 +31,7 @@ _FARTHEST_PX = MOST_REACH_PX // 2
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Network:
+class TorchNetwork:
     """A network that only answers.
 
     module : folded, in inference mode.
@@ -116,13 +116,13 @@ def open_network(
     outputs: Mapping[str, tuple[int, float]] | None = None,
     device: str = "auto",
     threads: int | None = None,
-) -> Network:
+) -> TorchNetwork:
     """The network of a bundle, ready to run.
 
     module : as the detector builds it for the bundle's card, its weights are replaced; or how it is built:
         then it gets no weights of its own first, so that a damaged card can't ask for more memory than the
         bundle's weights take.
-    outputs : what the network gives, where it is to be exported; see `Network`.
+    outputs : what the network gives, where it is to be exported; see `TorchNetwork`.
     device : "auto": a GPU if there is one.
     threads : of the CPU; None: as torch has it (a thread for each core).
     Raises UserError for a device that isn't available, BundleError for weights of another network.
@@ -139,7 +139,7 @@ def open_network(
     stride = module.stride
     ready = folded(module).to(place).to(memory_format=torch.channels_last)
     reach_px = None if known == "whole image" else known
-    return Network(ready, bundle.card.name, place, stride, reach_px, outputs or {}, threads)
+    return TorchNetwork(ready, bundle.card.name, place, stride, reach_px, outputs or {}, threads)
 
 
 def _built(build: Callable[[], TrainableNetwork], bundle: Bundle) -> TrainableNetwork:

@@ -17,7 +17,7 @@ from ecodetect.sizes import Length
 
 
 @dataclass(frozen=True, slots=True)
-class Patches:
+class PatchSize:
     """Squares around candidates.
 
     side : of every square; None: the longer side of the candidate's box and a fifth more.

@@ -13,7 +13,7 @@ from typing import Any
 
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
-from ecodetect.classification.answering import Answers, Classifier, column_kinds
+from ecodetect.classification.answering import Answers, ClassifierEnsemble, column_kinds
 from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -25,7 +25,7 @@ from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.reading import Raster
 from ecodetect.scanning import score_maps
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.patches import Patches
+from ecodetect.scanning.patches import PatchSize
 from ecodetect.scanning.process_memory import give_back
 from ecodetect.scanning.question import ScanPlan
 from ecodetect.scanning.searching import Progress, identities, searched, survivors
@@ -141,8 +141,8 @@ def write_results(
     journal: Journal,
     path: Path,
     asked: Settings,
-    patches: Patches | None,
-    classifier: Classifier | None = None,
+    patches: PatchSize | None,
+    classifier: ClassifierEnsemble | None = None,
     *,
     keep_any: bool = False,
 ) -> Summary:
@@ -240,7 +240,7 @@ def write_scores(
 
 @contextmanager
 def _looking(
-    plan: ScanPlan, asked: Settings, classifier: Classifier | None
+    plan: ScanPlan, asked: Settings, classifier: ClassifierEnsemble | None
 ) -> Iterator[Callable[[Floats], Answers] | None]:
     """What a classifier says of places on a raster, (N, 2) in its own pixels; None without one."""
     if classifier is None:
@@ -285,10 +285,10 @@ def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
 def _metadata(
     plans: Sequence[ScanPlan],
     asked: Settings,
-    patches: Patches | None,
+    patches: PatchSize | None,
     facts: Sequence[tuple[int, float | None, int]],
     expected: Sequence[Mapping[str, float]],
-    classifier: Classifier | None,
+    classifier: ClassifierEnsemble | None,
 ) -> dict[str, Any]:
     """facts : of each raster, as `searched` gives them."""
     looks = [] if classifier is None else [each for plan in plans for each in plan.classifiers]
@@ -341,7 +341,7 @@ def classifier_facts(bundles: Sequence[Bundle], raster: Raster) -> list[str]:
     ]
 
 
-def result_key(keys: Sequence[str], patches: Patches | None, classifiers: Sequence[str] = ()) -> str:
+def result_key(keys: Sequence[str], patches: PatchSize | None, classifiers: Sequence[str] = ()) -> str:
     """Hash of all that determines an output: the keys of its rasters, in their order, and its shape.
 
     classifiers : of each raster, what gives species; see `classifier_facts`.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ecodetect.bundle.value_survey import Companions
-from ecodetect.bundle.values import Unit
+from ecodetect.bundle.values import ValueUnit
 from ecodetect.errors import UserError
 from ecodetect.raster.reading import Raster, open_raster
 from ecodetect.region import Region, read_area
-from ecodetect.scanning.patches import Patches
+from ecodetect.scanning.patches import PatchSize
 from ecodetect.sizes import Length
 
 
@@ -47,7 +47,7 @@ class Settings:
     gsd_m: float | None = None
     nodata: float | None = None
     diameter: Length | None = None
-    values: Unit | None = None
+    values: ValueUnit | None = None
     companions: Companions | None = field(default=None, compare=False)
     score: float | Mapping[str, float] | None = None
     device: str = "auto"
@@ -127,7 +127,7 @@ class Output:
     picture: str | None = None
     sheet: str | None = None
     verified: bool = False
-    patches: Patches | None = None
+    patches: PatchSize | None = None
     score_map: str | None = None
     classify: tuple[str, ...] = ()
 

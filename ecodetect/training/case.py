@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ecodetect.annotations.annotated_raster import gsds
-from ecodetect.annotations.class_folders import Patches
+from ecodetect.annotations.class_folders import ClassPictures
 from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset, Statistics
 from ecodetect.annotations.options import AnnotationOptions
@@ -66,7 +66,7 @@ class Case:
         assert isinstance(self.kind, NetworkKind), "only networks learn from pictures by class"
         side = self.kind.chip_px(self.card)
         assert side is not None, "a kind with `patch_px` says how wide they are"
-        return Patches(self.training, side), Patches(self.validation, side)
+        return ClassPictures(self.training, side), ClassPictures(self.validation, side)
 
     def close(self) -> None:
         for each in (self.whole, self.training, self.validation):

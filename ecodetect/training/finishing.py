@@ -15,7 +15,16 @@ from ecodetect.networks.network import TrainableNetwork
 from ecodetect.runtime import torch_network
 from ecodetect.training.case import Case
 from ecodetect.training.loop import Fitted
-from ecodetect.training.selection import FEW, Found, Judged, choose, counted, judge, parts_of, pooled
+from ecodetect.training.selection import (
+    FEW,
+    Predictions,
+    RankedMatches,
+    choose,
+    counted,
+    judge,
+    parts_of,
+    pooled,
+)
 from ecodetect.training.without_network import Chosen
 
 Answers = Callable[[Bundle, Sequence[Sample]], Iterator[Answer]]
@@ -70,8 +79,8 @@ def rejudged(
     done = fitted.bundle
     classes = len(done.card.classes)
 
-    def judged(samples: Sequence[Sample]) -> Judged:
-        found = (Found(*each[:3]) for each in answers(done, samples))
+    def judged(samples: Sequence[Sample]) -> RankedMatches:
+        found = (Predictions(*each[:3]) for each in answers(done, samples))
         pairs, parts = zip(found, samples, strict=True), parts_of(len(samples))
         return pooled((judge(each, sample, 0.0, classes, parts) for each, sample in pairs), classes)
 

@@ -1,8 +1,8 @@
 """The one training loop, for all detectors: plain PyTorch, and everything about it is a function of the seed.
 
 A detector gives network, targets, losses and decoding (its `NetworkKind`), the data give random chips and
-validation ground (`Data`), a `Plan` says how much of what (`planning` makes one from the data). What a step
-sees depends on the seed and the step only, never on workers or interruptions, so resuming from the last
+validation ground (`Data`), a `Schedule` says how much of what (`planning` makes one from the data). What a
+step sees depends on the seed and the step only, never on workers or interruptions, so resuming from the last
 checkpoint leads to the same weights. Kept is an average of the weights over the last steps, at its best
 validation.
 """
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ecodetect.annotations.sample import Sample
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.bundle.scaling import continued
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Arrays, NetworkKind
 from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
@@ -37,7 +37,7 @@ from ecodetect.networks.network import TrainableNetwork
 from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
-from ecodetect.training.selection import Counted, Found, Judged
+from ecodetect.training.selection import Counted, Predictions, RankedMatches
 
 LOOKED_AT = 64  # training chips that are judged for comparison with validation
 LIGHT_FROM = 24  # training chips from which black and white are taken
@@ -66,7 +66,7 @@ class Data(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Schedule:
     """How much of what.
 
     size_px : side of the chips that the network is trained on.
@@ -164,7 +164,7 @@ def fit(
     network: TrainableNetwork,
     card: Card,
     data: Data,
-    plan: Plan,
+    plan: Schedule,
     *,
     folder: Path,
     processes: Processes | None = None,
@@ -232,7 +232,7 @@ class _Training:
         network: TrainableNetwork,
         card: Card,
         data: Data,
-        plan: Plan,
+        plan: Schedule,
         folder: Path,
         processes: Processes,
         key: str,
@@ -338,11 +338,11 @@ class _Training:
         if not math.isfinite(norm):
             return norm
         self.optimizer.step()
-        self._follow()
+        self._update_average()
         return value
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         """Move the average towards the weights: over about the last 2 % of the steps."""
         share = max(1 / max(10.0, 0.02 * self.plan.steps), 1 / (2 + self.step))
         for name, value in self.network.state_dict().items():
@@ -446,7 +446,7 @@ class _Training:
         plain = augment(sample, rng, NONE, self.light, fill=self.card.fill, size=self.plan.size_px)
         return self._rimmed(plain)
 
-    def _validate(self) -> Judged:
+    def _validate(self) -> RankedMatches:
         with _borrowed(self.network, self.average) as network:
             samples = self.data.validation
             cut = selection.parts_of(len(samples))
@@ -454,22 +454,22 @@ class _Training:
             parts = [self._judge(network, samples[index], cut) for index in mine]
         return selection.pooled(self.processes.gathered(parts), len(self.card.classes))
 
-    def _judge(self, network: TrainableNetwork, sample: Sample, parts: int = 1) -> Judged:
+    def _judge(self, network: TrainableNetwork, sample: Sample, parts: int = 1) -> RankedMatches:
         found = self._found(network, sample)
         return selection.judge(found, sample, self.plan.within_px, len(self.card.classes), parts)
 
     @torch.inference_mode()
-    def _found(self, network: TrainableNetwork, sample: Sample) -> Found:
+    def _found(self, network: TrainableNetwork, sample: Sample) -> Predictions:
         """What the network finds on a sample of any size."""
         _, height, width = sample.image.shape
-        image = continued(sample.image, network.stride, self.card.fill)
+        image = padded_to_stride(sample.image, network.stride, self.card.fill)
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]
         answer = self.kind.decode(maps, self.card)[0]
-        found = Found(answer.geometry, np.asarray(answer.score, np.float64), answer.label)
+        found = Predictions(answer.geometry, np.asarray(answer.score, np.float64), answer.label)
         inside = ((found.xy >= 0) & (found.xy < (width, height))).all(axis=1)
-        return Found(found.geometry[inside], found.score[inside], found.label[inside])
+        return Predictions(found.geometry[inside], found.score[inside], found.label[inside])
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -523,7 +523,7 @@ class _Training:
             self.waited / max(time.monotonic() - self.began, 1e-9),
         )
 
-    def _weighed(self) -> tuple[Judged, Judged, dict[str, tuple[float, ...]]]:
+    def _weighed(self) -> tuple[RankedMatches, RankedMatches, dict[str, tuple[float, ...]]]:
         """The network on validation ground, on what it was trained on, and its thresholds.
 
         Of the ways to read a network's answer, where its detector knows several, the one with the highest
@@ -531,7 +531,7 @@ class _Training:
         threshold. Thresholds of the others are kept under their names.
         """
         known = self.kind.alternatives(self.card)
-        ways: dict[str, tuple[float, Judged, Judged, dict[str, tuple[float, ...]]]] = {}
+        ways: dict[str, tuple[float, RankedMatches, RankedMatches, dict[str, tuple[float, ...]]]] = {}
         for name, card in known.items():
             self.card = card
             judged = self._validate()
@@ -580,7 +580,7 @@ def epoch_of(step: float, every: int) -> int:
 # -- the network -------------------------------------------------------------------------------------------
 
 
-def _groups(network: TrainableNetwork, plan: Plan) -> list[dict[str, Any]]:
+def _groups(network: TrainableNetwork, plan: Schedule) -> list[dict[str, Any]]:
     """Parameters by learning rate and decay: pretrained ones are slower, shifts and norms don't decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     encoder = network.backbone()

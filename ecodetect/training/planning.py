@@ -8,7 +8,7 @@ import numpy as np
 
 from ecodetect.annotations.dataset import Statistics
 from ecodetect.bundle.file import Card
-from ecodetect.training.loop import Plan
+from ecodetect.training.loop import Schedule
 
 PASSES = 40  # over the ground; a standstill ends it sooner
 PATCH_PASSES = 16  # over pictures by class, for a network that knows pictures already
@@ -33,7 +33,7 @@ def plan_for(
     from_weights: bool,
     epochs: int | None = None,
     side: int | None = None,
-) -> Plan:
+) -> Schedule:
     """How much of what, for data like these.
 
     side : of the chips, where the network asks for one: a window, of which it answers the middle.
@@ -56,7 +56,7 @@ def plan_for(
     widest = size[2] if size is not None else typical
     # A position counts as found within an object's radius; of points half the way to the neighbour.
     within = size[1] / 2 if size is not None else spaces[2] / 2 if spaces is not None else 12.0
-    return Plan(
+    return Schedule(
         size_px=side,
         batch=batch,
         steps=every * (epochs or EPOCHS),

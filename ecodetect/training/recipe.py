@@ -43,7 +43,7 @@ from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.case import Case, begin, check_card
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
-from ecodetect.training.loop import Fitted, Plan, Progress, fit
+from ecodetect.training.loop import Fitted, Progress, Schedule, fit
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.processes import joined
 from ecodetect.wording import counted
@@ -245,7 +245,7 @@ def _planned(
     epochs: int | None,
     freeze: int | Literal["all"],
     within: Length | None,
-) -> Plan:
+) -> Schedule:
     """The plan for the case, with what a user has stated."""
     stages = len(network.stages())
     frozen = stages if freeze == "all" else freeze
@@ -260,7 +260,7 @@ def _planned(
     return replace(plan, frozen=frozen, augmentations=usual)
 
 
-def _drawn(case: Case, plan: Plan) -> Drawn | DrawnPatches:
+def _drawn(case: Case, plan: Schedule) -> Drawn | DrawnPatches:
     """What chips are drawn from."""
     read_px = math.ceil(plan.size_px * plan.augmentations.widening)
     if case.is_patches:
@@ -338,7 +338,7 @@ def _network(
 
 
 def _described(
-    statistics: Statistics, sides: Split, network: TrainableNetwork, plan: Plan, made: Contract
+    statistics: Statistics, sides: Split, network: TrainableNetwork, plan: Schedule, made: Contract
 ) -> str:
     weights = sum(each.numel() for each in network.parameters())
     gsd = f" at {made.gsd:g} {made.unit} per pixel" if made.gsd is not None and made.unit != "px" else ""

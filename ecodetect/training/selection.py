@@ -38,7 +38,7 @@ _ALIKE = 0.5  # standard errors by which an epoch may be behind the best and is 
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Found:
+class Predictions:
     """What a network finds on one sample.
 
     geometry : float64 (N, 2), points, or (N, 4), boxes as xmin, ymin, xmax, ymax; pixels of the sample.
@@ -64,7 +64,7 @@ class Found:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Judged:
+class RankedMatches:
     """Detections against truths, of one sample or pooled, for all scores at once.
 
     score, label : (N,), of the detections that count.
@@ -129,7 +129,9 @@ def parts_of(samples: int) -> int:
     return max(1, math.ceil(math.sqrt(PLACES / max(samples, 1))))
 
 
-def judge(found: Found, sample: Sample, within_px: float, n_classes: int, parts: int = 1) -> Judged:
+def judge(
+    found: Predictions, sample: Sample, within_px: float, n_classes: int, parts: int = 1
+) -> RankedMatches:
     """Compare what was found with what is there.
 
     within_px : how far a point may lie from its truth; the truth's own inaccuracy is added. A box must have
@@ -155,7 +157,7 @@ def judge(found: Found, sample: Sample, within_px: float, n_classes: int, parts:
     place = _places(found.xy[kept], sample.valid.shape, parts)
     counts = np.zeros((parts * parts, n_classes), np.int64)
     np.add.at(counts, (_places(truths.xy, sample.valid.shape, parts), truths.label), 1)
-    return Judged(found.score[kept], found.label[kept], is_true[kept], place, counts)
+    return RankedMatches(found.score[kept], found.label[kept], is_true[kept], place, counts)
 
 
 def _places(xy: Floats, shape: tuple[int, ...], parts: int) -> NDArray[np.int64]:
@@ -187,12 +189,12 @@ def _at(mask: NDArray[np.bool_], xy: Floats, *, outside: bool) -> NDArray[np.boo
     return result
 
 
-def pooled(judged: Iterable[Judged], n_classes: int) -> Judged:
+def pooled(judged: Iterable[RankedMatches], n_classes: int) -> RankedMatches:
     """Samples together."""
     each = list(judged)
     none = np.empty(0, np.int64)
     first = np.cumsum([0, *(len(part.truths) for part in each)])
-    return Judged(
+    return RankedMatches(
         np.concatenate([np.empty(0), *(part.score for part in each)]),
         np.concatenate([none, *(part.label for part in each)]),
         np.concatenate([np.empty(0, np.bool_), *(part.is_true for part in each)]),
@@ -204,7 +206,7 @@ def pooled(judged: Iterable[Judged], n_classes: int) -> Judged:
 # -- which epoch ---------------------------------------------------------------------------------------------
 
 
-def drawn_precision(judged: Judged) -> tuple[float, ...]:
+def drawn_precision(judged: RankedMatches) -> tuple[float, ...]:
     """Average precision as measured, then in each draw of places; empty without a truth.
 
     The exact area under each class's curve, weighed by the class's truths. It looks at all thresholds, so it
@@ -246,7 +248,7 @@ def last_as_good(drawn: Sequence[Sequence[float]]) -> int:
 # -- thresholds ----------------------------------------------------------------------------------------------
 
 
-def choose(judged: Judged, *, otherwise: float) -> dict[str, tuple[float, ...]]:
+def choose(judged: RankedMatches, *, otherwise: float) -> dict[str, tuple[float, ...]]:
     """Purpose -> one threshold per class: "f1", best F1; "count", as many detections as truths, nearly.
 
     "f1" is the mean of the best thresholds of all draws of places. "count" is the mean of those with as many
@@ -278,7 +280,7 @@ def choose(judged: Judged, *, otherwise: float) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def counted(judged: Judged, thresholds: Sequence[float]) -> Counted | None:
+def counted(judged: RankedMatches, thresholds: Sequence[float]) -> Counted | None:
     """How good counts are with these thresholds; None without a truth."""
     if not judged.truths.any():
         return None
@@ -293,7 +295,7 @@ def counted(judged: Judged, thresholds: Sequence[float]) -> Counted | None:
     return Counted(float(off(sums.sum(axis=0))), metrics.bootstrap(sums, off))
 
 
-def _weights(judged: Judged) -> NDArray[np.int64]:
+def _weights(judged: RankedMatches) -> NDArray[np.int64]:
     """How often each place is there: (1 + DRAWS, places), first once, then as often as it is drawn."""
     places = len(judged.truths)
     once = np.ones((1, places), np.int64)
@@ -303,7 +305,7 @@ def _weights(judged: Judged) -> NDArray[np.int64]:
     return np.concatenate([once, drawn])
 
 
-def _of_class(judged: Judged, number: int) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+def _of_class(judged: RankedMatches, number: int) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     """Score, is_true and place of the detections of one class."""
     mine = judged.label == number
     return judged.score[mine], judged.is_true[mine], judged.place[mine]
