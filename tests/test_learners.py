@@ -244,7 +244,7 @@ def test_trees_that_go_round_or_point_outside_are_refused() -> None:
         damaged(forest, root=put(0, n))
     with pytest.raises(BundleError, match="feature points outside"):
         damaged(forest, feature=put(inner, 4))
-    with pytest.raises(BundleError, match="not a number"):
+    with pytest.raises(BundleError, match="no number"):
         damaged(forest, threshold=put(inner, np.nan))
     with pytest.raises(BundleError, match="left has the shape"):
         damaged(forest, left=lambda values: values[:-1])

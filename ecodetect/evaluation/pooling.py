@@ -33,7 +33,7 @@ class ClassResult:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitResult:
+class UnitRates:
     """One file or plot."""
 
     name: str
@@ -69,9 +69,9 @@ def pooled(parts: Sequence[Rates]) -> Rates:
     )
 
 
-def by_unit(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[tuple[UnitResult, ...], Flags]:
+def by_unit(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[tuple[UnitRates, ...], Flags]:
     """Each file, or each plot, and which of them hold doubtful truths only."""
-    units: list[UnitResult] = []
+    units: list[UnitRates] = []
     unknown = []
     for each in judged:
         plots = ("",) if not are_plots or each.pair.plots is None else each.pair.plots.names
@@ -80,7 +80,7 @@ def by_unit(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[tuple[Un
         ):
             rates = _count(each, mine, there)
             name = each.pair.name if not plot else plot if len(judged) == 1 else f"{each.pair.name} {plot}"
-            units.append(UnitResult(name, rates))
+            units.append(UnitRates(name, rates))
             doubtful = each.n_doubtful[number] if are_plots else each.n_doubtful.sum()
             unknown.append(rates.n_truths == 0 and doubtful > 0)
     return tuple(units), np.array(unknown, bool)

@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from ecodetect.evaluation.judging import JudgedImage
-from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitResult
+from ecodetect.evaluation.pooling import ClassResult, SizeResult, UnitRates
 from ecodetect.evaluation.worst import draw_worst
 from ecodetect.layer import Stream, geometry_type
 from ecodetect.matching import centres
@@ -45,7 +45,7 @@ class Evaluation:
     criterion: str
     rates: Rates
     classes: tuple[ClassResult, ...]
-    units: tuple[UnitResult, ...]
+    units: tuple[UnitRates, ...]
     unit: str
     sizes: tuple[SizeResult, ...]
     ap: MeanAveragePrecision | None
