@@ -16,7 +16,7 @@ from hypothesis import settings
 
 # The same examples each time: a failure seen once is seen again. No deadline: the first call of a function
 # may import a library that takes seconds.
-settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("reproducible")
 
 

@@ -46,12 +46,13 @@ GRIDS = {
     "feet": Grid(500, 400, (0.5, 0.0, 6_000_000.0, 0.0, -0.5, 2_100_000.0), CRS.from_epsg(2227)),
 }
 KINDS = ("points", "boxes", "polygons")
-# Each kind on one grid, and polygons on all.
+# By default each kind on one grid, and polygons on all.
 KINDS_ON_GRIDS = [
-    pytest.param(name, kind, id=f"{name}-{kind}")
+    pytest.param(
+        name, kind, id=f"{name}-{kind}", marks=[pytest.mark.slow] * (kind != "polygons" and name != "rotated")
+    )
     for name in GRIDS
     for kind in KINDS
-    if kind == "polygons" or name == "rotated"
 ]
 
 

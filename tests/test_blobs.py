@@ -169,7 +169,7 @@ def test_options_that_cannot_be_meant(options: dict[str, str], said: str) -> Non
     kind=st.sampled_from(["uint8", "uint8", "uint16", "float32"]),
     masked=st.booleans(),
 )
-@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@settings(max_examples=4, deadline=None, phases=[Phase.generate])
 def test_any_cut_gives_the_same_candidates(
     options: dict[str, str], seed: int, tile: int, origin: tuple[int, int], kind: str, masked: bool
 ) -> None:

@@ -249,7 +249,7 @@ def test_a_raster_that_cannot_be_opened_is_said_again_and_the_rest_is_done(tmp_p
 
 def test_pictures_are_drawn_of_what_is_there(tmp_path: Path) -> None:
     image = scene(tmp_path / "a.tif")
-    for suffix in ("gpkg", "csv", "tif"):
+    for suffix in ("gpkg", "tif"):
         out, picture = tmp_path / f"out.{suffix}", tmp_path / "map.png"
         scan_files([image], ASKED, str(out))
         (summary,), _ = scan_files([image], ASKED, str(out), Output(picture=str(picture)))

@@ -467,7 +467,11 @@ def test_restart_leaves_the_journal_of_a_scan_at_work(tmp_path, ecodetect):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "orientation"), [("geojson", 1), ("gpkg", 1), ("shp", 1), ("png", 1), ("csv", 6)]
+    ("suffix", "orientation"),
+    [
+        *(pytest.param(suffix, 1, marks=pytest.mark.slow) for suffix in ("geojson", "shp")),
+        *(("gpkg", 1), ("png", 1), ("csv", 6)),
+    ],
 )
 def test_pictures_are_the_same_drawn_with_the_scan_and_from_its_output(tmp_path, suffix, orientation):
     """Formats round differently, or have no scores: what the file says is drawn in either case."""

@@ -398,7 +398,7 @@ VARIANTS = {
     kind=st.sampled_from(["uint8", "uint8", "uint16", "float32"]),
     masked=st.booleans(),
 )
-@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@settings(max_examples=3, deadline=None, phases=[Phase.generate])
 def test_any_cut_gives_the_same_features(
     variant: str, seed: int, tile: int, origin: tuple[int, int], kind: str, masked: bool
 ) -> None:
