@@ -222,15 +222,17 @@ def test_what_learners_know_of_features_and_variances_may_be_large(tmp_path: Pat
 def test_what_overflows_within_a_network_is_no_answer() -> None:
     """A clamp makes a plain 6 of what is infinite, so that the answers look sound."""
     torch = pytest.importorskip("torch")
+    from ecodetect.networks.network import TrainableNetwork
     from ecodetect.runtime import torch_network
 
-    def build() -> Any:
-        return torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
+    class Plain(torch.nn.Sequential, TrainableNetwork):
+        """Convolutions and a clamp."""
 
+    module = Plain(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
     weights = {
-        name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in build().state_dict().items()
+        name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in module.state_dict().items()
     }
-    network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), build, device="cpu")
+    network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
     with pytest.raises(BundleError, match="gives a value that isn't finite"):
         network.run(np.ones((1, 4, 8, 8), np.float32))
 
