@@ -1,6 +1,6 @@
 """For tests of detectors, yours too: small ground and models, tiles cut in the plainest way, what must hold.
 
-`check_detector("mine")` runs all checks that the detectors of ecodetect pass; `CHECKS` has them one by one:
+`check_detector("mine")` runs all checks that the detectors of ecodetect pass; `CHECKS` has them one by one::
 
     @pytest.mark.parametrize("check", testing.CHECKS)
     def test_mine(check: testing.Check) -> None:
@@ -52,7 +52,7 @@ SAME_PX, SAME_SCORE = 0.01, 1e-4
 # -- ground --------------------------------------------------------------------------------------------
 
 
-def ground(dtype: str = "uint8", width: int = 200, height: int = 150) -> NDArray[Any]:
+def ground(dtype: str = "uint8", width: int = 160, height: int = 120) -> NDArray[Any]:
     """Dark discs of 5 to 9 px radius on rough bright ground, values 0 to 120; (4, height, width)."""
     rng = np.random.default_rng(7)
     image = np.full((height, width), 90.0)
@@ -156,19 +156,26 @@ def rows_of(found: Detections) -> Rows:
     ]
 
 
-def assert_same(one: Rows, two: Rows) -> None:
-    """The same detections, within `SAME_PX` and `SAME_SCORE`; outlines by the boxes about them."""
+def assert_same(one: Rows, two: Rows, *, share: float = 1.0) -> None:
+    """The same detections, within `SAME_PX` and `SAME_SCORE`; outlines by the boxes about them.
+
+    share : of the detections that must lie at the same place.
+    """
     assert len(one) == len(two), f"{len(one)} and {len(two)} detections"
     if not one:
         return
     if len(set(map(len, one))) > 1:
         one, two = ([_boxed(row) for row in rows] for rows in (one, two))
     first, second = np.array(one), np.array(two)
+    scores = np.abs(np.sort(first[:, 0]) - np.sort(second[:, 0])).max()
+    assert scores <= SAME_SCORE, f"scores differ by {scores:.2g}"
     nearest = KDTree(second[:, 1:]).query(first[:, 1:])[1]
-    assert len(set(nearest.tolist())) == len(first), "two detections of one tiling are one of the other"
     off = np.abs(first - second[nearest])
-    assert off[:, 0].max() <= SAME_SCORE, f"scores differ by {off[:, 0].max():.2g}"
-    assert off[:, 1:].max() <= SAME_PX, f"places differ by {off[:, 1:].max():.2g} px"
+    is_same = (off[:, 1:] <= SAME_PX).all(axis=1)
+    assert is_same.mean() >= share, f"places differ by {off[:, 1:].max():.2g} px"
+    if share == 1:
+        assert len(set(nearest.tolist())) == len(first), "two detections of one tiling are one of the other"
+        assert off[:, 0].max() <= SAME_SCORE, f"scores differ by {off[:, 0].max():.2g}"
 
 
 def _boxed(row: tuple[float, ...]) -> tuple[float, ...]:
@@ -247,14 +254,14 @@ def losses_of(
     return kind.losses(outputs, targets, card)
 
 
-def taught(kind: Kind, card: Card, sample: Sample) -> Bundle:
+def taught(kind: Kind, card: Card, sample: Sample, *, seed: int = 0) -> Bundle:
     """A model of a kind without a network: what neighbours say who have seen one sample."""
     assert kind.taught is not None
     classical: Classical = kind.taught(card, {})
     look = classical.features_of(sample.image, sample.valid, card)
     label, _ = classical.examples(sample, look, card)
     known = label >= 0
-    learner = learners.fit("knn", look.features[known], label[known], len(card.classes) + 1, 0)
+    learner = learners.fit("knn", look.features[known], label[known], len(card.classes) + 1, seed)
     return classical.bundled(card, learner)
 
 
@@ -275,10 +282,12 @@ class Subject:
 
     name : in the table, or of an entry point.
     model : of a learned one; None: it learns `discs`, a little.
+    share : of the detections that two tilings, or batches, must give alike where a network is asked.
     """
 
     name: str
     model: Bundle | None = None
+    share: float = 1.0
 
     @cached_property
     def bundle(self) -> Bundle | None:
@@ -299,7 +308,7 @@ class Subject:
     def assert_alike(self, one: Rows, two: Rows) -> None:
         """The same detections: to the last bit where nothing is learned."""
         if detectors.is_learned(self.name):
-            assert_same(one, two)
+            assert_same(one, two, share=self.share)
         else:
             assert one == two
 
@@ -397,7 +406,8 @@ def check_values_that_are_no_measurement(
 
 
 def check_nothing_valid_nothing_found(subject: Subject) -> None:
-    pixels, nowhere = ground(), np.zeros((150, 200), np.bool_)
+    pixels = ground()
+    nowhere = np.zeros(pixels.shape[1:], np.bool_)
     for detector in (subject.ready(pixels), subject.ready(pixels, nowhere)):
         whole = chip_for(detector, pixels, nowhere)
         (found,) = detector.detect([whole])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
-from ecodetect.annotations.sample import Objects, Sample
+from ecodetect import testing
+from ecodetect.annotations.sample import Sample
 from ecodetect.bundle.file import Bundle, Card, Scaling
+from ecodetect.detectors import yolo
+from ecodetect.detectors.learned import Arrays, Outputs
 from ecodetect.detectors.table import TABLE, is_learned, network_kind
+from ecodetect.detectors.table import learned as kind_of
 
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
 PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
@@ -74,7 +77,7 @@ def bundle(card: Card, seed: int = 0) -> Bundle:
     Of `obia`, which has no weights: what neighbours say who have seen dark discs.
     """
     if card.detector == "obia":
-        return _of_discs(card, seed)
+        return testing.taught(kind_of(card.detector), card, discs(card, seed), seed=seed)
     torch = pytest.importorskip("torch")
 
     torch.manual_seed(seed)
@@ -89,35 +92,8 @@ def bundle(card: Card, seed: int = 0) -> Bundle:
 
 
 def discs(card: Card, seed: int = 0, side: int = 160) -> Sample:
-    """Dark discs on rough bright ground, as boxes; all is known. One row of classes after the other."""
-    rng = np.random.default_rng(seed)
-    bands, classes = len(card.bands), len(card.classes)
-    image = np.full((side, side), 0.5, np.float32)
-    middle: list[tuple[float, float]] = []
-    size, label = [], []
-    for y in range(20, side - 15, 28):
-        for x in range(20, side - 15, 28):
-            radius = int(rng.integers(5, 9))
-            cv2.circle(image, (x, y), radius, -1.8 - len(middle) % classes, -1)
-            middle.append((x + 0.5, y + 0.5))
-            size.append(2 * radius + 1)
-            label.append(len(middle[1:]) % classes)
-    stack = image + rng.normal(0, 0.1, (bands, side, side)).astype(np.float32)
-    yes = np.ones((side, side), np.bool_)
-    sides = np.array([size, size], np.float64).T
-    objects = Objects.about(np.array(middle), sides, np.array(label, np.int64), np.zeros(len(size)))
-    return Sample(stack.astype(np.float32), yes, yes, ~yes, objects)
-
-
-def _of_discs(card: Card, seed: int) -> Bundle:
-    from ecodetect.detectors import learners, obia
-
-    sample = discs(card, seed)
-    look = obia.features_of(sample.image, sample.valid, card)
-    label, _ = obia.examples(sample, look, card)
-    known = label >= 0
-    learner = learners.fit("knn", look.features[known], label[known], len(card.classes) + 1, seed)
-    return obia.bundled(card, learner)
+    """`testing.discs` with the bands and classes of a card."""
+    return testing.discs(len(card.bands), len(card.classes), seed=seed, side=side)
 
 
 def _waken(network: Any, detector: str) -> None:
@@ -141,3 +117,59 @@ def _waken(network: Any, detector: str) -> None:
         network.model.head.classification_head.cls_logits.bias.fill_(0.0)
         if detector == "fcos":
             network.model.head.regression_head.bbox_reg.bias.fill_(1.0)
+
+
+# -- outputs of a network that answers as its targets ask ----
+
+
+def _of_heat(made: Arrays, card: Card) -> Outputs:
+    return [made["heat"][None]]
+
+
+def _of_cells(made: Arrays, card: Card) -> Outputs:
+    logits = np.stack([made["answer"] == number for number in range(len(card.classes) + 1)])
+    return [20.0 * logits[None].astype(np.float32)]
+
+
+def _of_rows(made: Arrays, card: Card) -> Outputs:
+    """Boxes as torchvision's networks give them: score 1, then rows of nothing."""
+    boxes = made["boxes"]
+    rows = np.column_stack([boxes[:, :4], np.ones(len(boxes)), boxes[:, 4]])
+    return [np.concatenate([rows, np.zeros((5, 6))])[None].astype(np.float32)]
+
+
+def _of_places(made: Arrays, card: Card) -> Outputs:
+    """The place in the middle of each box, at the finest stride; edges lie between two bins."""
+    options = yolo.options_of(card)
+    first = options.network.strides[0]
+    height, width = made["background"].shape[1:]
+    maps = [
+        np.full((1, 4 * yolo.BINS + len(card.classes), height // s, width // s), -12.0, np.float32)
+        for s in options.network.strides
+    ]
+    for x0, y0, x1, y1, label in made["boxes"]:
+        column, row = int((x0 + x1) / 2 / first), int((y0 + y1) / 2 / first)
+        x, y = (column + 0.5) * first, (row + 0.5) * first
+        for edge, far in enumerate(np.array([x - x0, y - y0, x1 - x, y1 - y]) / first):
+            low, bins = int(far), maps[0][0, edge * yolo.BINS : (edge + 1) * yolo.BINS, row, column]
+            bins[:] = -30.0
+            bins[low], bins[low + 1] = np.log(1 - far + low + 1e-12), np.log(far - low + 1e-12)
+        maps[0][0, 4 * yolo.BINS + int(label), row, column] = 6.0
+    return [*maps, *maps]
+
+
+IDEAL: Mapping[str, Callable[[Arrays, Card], Outputs]] = {
+    "faster_rcnn": _of_rows,
+    "fcos": _of_rows,
+    "heatmap": _of_heat,
+    "mask_rcnn": _of_rows,
+    "proposals": _of_cells,
+    "retinanet": _of_rows,
+    "sliding_window": _of_cells,
+    "ssd": _of_rows,
+    "yolo": _of_places,
+}
+# Options with which what is drawn is read exactly: cells finer than the objects.
+SHARP: Mapping[str, Mapping[str, Any]] = {
+    name: {"network": {**VALID, "step": 2}, "typical_px": 14.0} for name in ("proposals", "sliding_window")
+}

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from cutting import built, chip_of, rows_of, searched
+from cutting import built
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from ecodetect.detectors.table import build
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 from ecodetect.settling import settle
+from ecodetect.testing import chip_of, rows_of, searched
 
 GREY = ("grey",)
 

@@ -14,7 +14,6 @@ import cv2
 import learned
 import numpy as np
 import pytest
-from cutting import chip_of, rows_of, scene_of
 
 torch = pytest.importorskip("torch")
 
@@ -27,6 +26,7 @@ from ecodetect.detectors.learned import Answer, NetworkKind, Wishes  # noqa: E40
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
+from ecodetect.testing import chip_of, rows_of, scene_of  # noqa: E402
 from ecodetect.training import loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
 from ecodetect.training.loop import Schedule, fit  # noqa: E402

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cutting import chip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from ecodetect.detectors import ensemble
 from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
+from ecodetect.testing import chip_of
 
 
 @dataclass(frozen=True)

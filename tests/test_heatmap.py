@@ -7,7 +7,6 @@ from typing import Any
 import learned
 import numpy as np
 import pytest
-from cutting import chip_of, scene_of, searched
 
 torch = pytest.importorskip("torch")
 
@@ -18,6 +17,7 @@ from ecodetect.detectors import heatmap, peaks  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.detectors.learned import Wishes  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
+from ecodetect.testing import chip_of, scene_of, searched  # noqa: E402
 
 ONE = ("grey",)
 

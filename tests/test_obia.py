@@ -14,7 +14,6 @@ import pytest
 import shapely
 import training_sets
 from command_line import Run
-from cutting import chip_of, scene_of
 from numpy.typing import NDArray
 
 from ecodetect.annotations.sample import Objects, Sample
@@ -24,6 +23,7 @@ from ecodetect.detectors import learners, obia, segments
 from ecodetect.detectors import table as detectors
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
+from ecodetect.testing import chip_of, scene_of
 
 RGB = ("red", "green", "blue")
 

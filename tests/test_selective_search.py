@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import shapely
-from cutting import built, chip_of, rows_of, scene_of, searched
+from cutting import built
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ecodetect.detectors.hierarchy import Hierarchy, grouped
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
 from ecodetect.settling import overlap
+from ecodetect.testing import chip_of, rows_of, scene_of, searched
 
 BANDS = ("red", "green", "blue")
 SIZES = {"smallest": "10px", "largest": "60px"}

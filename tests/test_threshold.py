@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import shapely
-from cutting import built, chip_of, rows_of, searched
+from cutting import built
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ecodetect.detectors.protocol import Scene
 from ecodetect.detectors.table import build
 from ecodetect.errors import UserError
 from ecodetect.grid import Window
+from ecodetect.testing import chip_of, rows_of, searched
 
 RGB = ("red", "green", "blue")
 # Small enough that a small raster has many tiles.
