@@ -82,9 +82,9 @@ def test_any_window_of_any_bands(tmp_path: Path, window: Window, bands: list[str
     path = tmp_path / "a.tif"
     if not path.exists():
         write(path, pixels, photometric="rgb", tiled=True, blockxsize=16, blockysize=32)
-    wide = np.zeros((3, 240, 250), np.uint8)
+    wide = np.zeros((3, 270, 270), np.uint8)  # as far as any window reaches
     wide[:, 90:150, 90:160] = pixels
-    there = np.zeros((240, 250), bool)
+    there = np.zeros((270, 270), bool)
     there[90:150, 90:160] = True
     rows = slice(window.y + 90, window.bottom + 90)
     columns = slice(window.x + 90, window.right + 90)
