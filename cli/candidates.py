@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import options
-from .scan import Bar, report
+from .scan import ProgressBar, report
 
 
 @click.command()
@@ -71,7 +71,7 @@ def candidates(
         allow_vrt=raster["allow_vrt"],
     )
     patches = PatchSize(None if side is None else Length.parse(side, name="--side"))
-    with Bar(hidden=quiet) as bar:
+    with ProgressBar(hidden=quiet) as bar:
         summaries, failures = scan_files(
             images, asked, out, Output(overwrite=overwrite, patches=patches), bar.show
         )

@@ -135,7 +135,7 @@ _BY = {
     "polygons": "inside the polygons of --complete",
     "image": "all over the image",
     "hull": "within the hull of the annotations, widened by half an object; beyond is unknown",
-    "nothing": "nowhere, for the polygons of --complete don't meet it: nothing is learned of it",
+    "nothing": "nowhere, for the polygons of --complete don't meet it: nothing is learned from it",
 }
 
 
@@ -181,7 +181,7 @@ def _split(found: dict[str, Any]) -> str:
 def _cost(cost: dict[str, Any]) -> str:
     memory = f"{cost['memory_mb'] / 1000:.2g} GB"
     cores = counted(cost["cores"], "core")
-    return f"some {_roughly(cost['seconds'])} for a small network on {cores}, {memory} (rough guesses)"
+    return f"about {_roughly(cost['seconds'])} for a small network on {cores}, {memory} (rough guesses)"
 
 
 def _roughly(seconds: float) -> str:

@@ -168,7 +168,7 @@ def lines(done: ClassificationReport) -> Iterator[str]:
         yield " ".join([each.name.ljust(wide), *(cell.rjust(10) for cell in cells)])
     yield ""
     if len(shown) > _MOST_COLUMNS:
-        yield f"what was taken for what, of {len(shown)} classes: --json has it"
+        yield f"the confusion matrix of {len(shown)} classes is in --json"
         return
     width = max(4, *(len(f"{value:,}") + 1 for value in done.matrix.max(axis=0).tolist()))
     numbers = " ".join(str(place).rjust(width) for place in range(1, len(shown) + 1))

@@ -35,7 +35,7 @@ def convert(source: str, target: str, **how: Any) -> None:
 
 
 def say_converted(source: str, target: str, **how: Any) -> None:
-    """Convert, and say what came of it; `how` is what `converting.convert` takes."""
+    """Convert, and report the result; `how` is what `converting.convert` takes."""
     from ecodetect.converting import convert as run
 
     done = run(source, target, **how)

@@ -182,7 +182,7 @@ def lines(done: Evaluation) -> Iterator[str]:
         )
     if done.duplicates or done.merged:
         yield (
-            f"false, but on an individual that another detection has already (split): {done.duplicates:,};"
+            f"false, but on an individual that another detection already has (split): {done.duplicates:,};"
             f" missed, but under a detection that another individual has (merged): {done.merged:,}"
         )
     for (found, true), n in done.confusions.items():

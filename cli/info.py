@@ -1,4 +1,4 @@
-"""`ecodetect info`: what a raster, a layer or a model is, in the words of who works with it."""
+"""`ecodetect info`: what a raster, a layer or a model is, in the words of its users."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for number, metric in enumerate(card["metrics"]):
         yield "" if number else "measured", _metric(metric)
     if not card["metrics"]:
-        yield "measured", "nothing that the card tells"
+        yield "measured", "nothing on the card"
     if card["agreement"]:
         yield "tilings", _agreement(card["agreement"])
     for number, source in enumerate(card["trained_on"]):
@@ -276,7 +276,7 @@ def _learned(card: dict[str, Any]) -> str:
     """Which pixel values the model has learned."""
     learned = card["learned"]
     if learned is None:
-        return "not said which it has learned"
+        return "the card doesn't say which it has learned"
     unit = "of no known unit"
     if learned["low"] is not None:
         from ecodetect.bundle.values import ValueUnit

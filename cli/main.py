@@ -31,7 +31,7 @@ from ecodetect.version import __version__
 
 from .terminal import alone, say
 
-_STOPPED = "Stopped; the same command begins anew."
+_STOPPED = "Stopped; the same command starts over."
 # What a system says of a file, and no fault of ours.
 _OF_THE_SYSTEM = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.ELOOP, errno.ENOTDIR,

@@ -32,7 +32,7 @@ def models(name: str | None, as_json: bool) -> int:
         for each, card in cards.items():
             say(f"{each:12} {card.description} Bands {', '.join(card.bands)}.")
         for each in sorted(known()):
-            trained = " To be trained first." if is_learned(each) else ""
+            trained = " Needs training first." if is_learned(each) else ""
             say(f"{each:12} {table[each]}{trained}")
         without = "" if cards else "No trained model comes with this version. "
         say("", f"{without}`ecodetect models NAME` lists the options of one.")

@@ -173,7 +173,7 @@ def scan(
         options.tell(notes)
         say(*lines)
         return 0
-    with Bar(hidden=quiet or as_json) as bar:
+    with ProgressBar(hidden=quiet or as_json) as bar:
         summaries, failures = scan_files(images, asked, out, output, bar.show)
     if as_json:
         say_json([_as_json(summary) for summary in summaries])
@@ -245,7 +245,9 @@ def _lines(summary: Summary) -> list[str]:
     if summary.expected is not None:
         several = len(summary.expected) > 1
         each = (f"{number:,.0f}{f' {name}' if several else ''}" for name, number in summary.expected.items())
-        lines.append(f"by the density, in which those that can't be told apart count too: {', '.join(each)}")
+        lines.append(
+            f"sum of the density, which also counts individuals that can't be told apart: {', '.join(each)}"
+        )
     ground = f"{figure(summary.megapixels)} Mpx"
     if summary.area_ha is not None:
         if summary.area_ha < _MICROGRAPH_HA:
@@ -255,7 +257,7 @@ def _lines(summary: Summary) -> list[str]:
         else:
             ground += f" = {summary.area_ha / 100:,.4g} km²"
     rate = f" ({figure(summary.megapixels / summary.seconds)} Mpx/s)" if summary.seconds > 0 else ""
-    again = ", going on from before" if summary.resumed else ""
+    again = ", resumed" if summary.resumed else ""
     took = f"{summary.seconds:.1f} s" if summary.seconds < 90 else duration(summary.seconds)
     lines.append(f"searched {ground} in {took}{rate}{again}")
     if summary.too_large:
@@ -287,7 +289,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Bar:
+class ProgressBar:
     """Progress on stderr: a line that renews itself on a terminal, a line every half minute elsewhere."""
 
     def __init__(self, *, hidden: bool) -> None:
@@ -315,7 +317,7 @@ class Bar:
         else:
             say(text, to_stderr=True)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -91,7 +91,7 @@ def train(
     asked = options.asked(given)
     settings = options.pairs(given.pop("settings"))
     quiet = quiet or not leads()
-    with Line(hidden=quiet) as line:
+    with ProgressLine(hidden=quiet) as line:
         done = run(
             paths,
             out,
@@ -156,7 +156,7 @@ def _command() -> str:
     return shlex.join(words)
 
 
-class Line:
+class ProgressLine:
     """Progress on stderr: a line that renews itself on a terminal, a line after each epoch elsewhere."""
 
     def __init__(self, *, hidden: bool) -> None:
@@ -182,7 +182,7 @@ class Line:
         else:
             say(text, to_stderr=True)
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -38,7 +38,7 @@ def import_failure(error: ImportError) -> PackageError | None:
     if name in _EXTRA_OF:
         called = _CALLED.get(name, name)
         return PackageError(
-            f"{called} is installed, but can't be loaded ({error}); install it anew: pip install"
+            f"{called} is installed, but can't be loaded ({error}); reinstall it: pip install"
             f" --force-reinstall {called}."
         )
     return None

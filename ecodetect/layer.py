@@ -104,7 +104,7 @@ class Layer:
             lonlat = lonlat_of(xy if grid is None else grid.to_world(xy), crs)
             return lonlat if decimals is None else np.round(lonlat, decimals)
 
-        # In one step: geometries made anew are what costs.
+        # In one step: geometries made again are what costs.
         return _moved(self.geometry, step)
 
 

@@ -6,12 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, TypeVar
 
 from ecodetect.errors import UserError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+T = TypeVar("T", bound="_Size")
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 
@@ -27,7 +26,7 @@ class _Size:
     _KIND: ClassVar[str]  # in messages, with an example
 
     @classmethod
-    def parse(cls, text: str, *, name: str = "size") -> Self:
+    def parse(cls: type[T], text: str, *, name: str = "size") -> T:
         """Read a number with a unit; raises UserError for anything else.  name : of what it is the size."""
         found = re.fullmatch(rf"{_NUMBER}\s*({'|'.join(cls._UNITS)})", text.strip())
         if found is None:

@@ -1,6 +1,6 @@
 """JSON that a stranger wrote, read so that nothing later can trip over it.
 
-The standard library's reader takes what isn't JSON (NaN), what overflows (1e999), names that are there twice,
+The standard library's reader takes what isn't JSON (NaN), what overflows (1e999), names that appear twice,
 halves of characters that no file can hold, and lists as deep as its stack: none of these gets in here.
 """
 
@@ -28,7 +28,7 @@ def read(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error.msg} at character {error.pos}") from None
+        raise ValueError(f"it isn't JSON: {error.msg} at character {error.pos}") from None
     _check(found)
     return found
 
@@ -58,7 +58,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> Any:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _number(text: str) -> float:

@@ -258,7 +258,7 @@ def taught(kind: Kind, card: Card, sample: Sample, *, seed: int = 0) -> Bundle:
     """A model of a kind without a network: what neighbours say who have seen one sample."""
     assert kind.taught is not None
     classical: Classical = kind.taught(card, {})
-    look = classical.looked_at(sample.image, sample.valid, card)
+    look = classical.features_of(sample.image, sample.valid, card)
     label, _ = classical.examples(sample, look, card)
     known = label >= 0
     learner = learners.fit("knn", look.features[known], label[known], len(card.classes) + 1, seed)

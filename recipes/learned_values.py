@@ -2,8 +2,8 @@
 
     python -m recipes.learned_values NAME [FOLDER]
 
-FOLDER holds the training data, as the model's own recipe takes it; `shrubs` is rendered anew. Weights stay as
-they are, bit for bit. A model that is trained anew has them in its card without this.
+FOLDER holds the training data, as the model's own recipe takes it; `shrubs` is rendered again. Weights stay
+as they are, bit for bit. A model that is trained again has them in its card without this.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import torch
-from ecodetect_cli.train import Line
+from ecodetect_cli.train import ProgressLine
 
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
@@ -23,7 +23,7 @@ def trained(paths: Sequence[str], out: Path, **wishes: Any) -> Trained:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(2)
     folder = out.with_name(f"{out.name}.training")
-    with Line(hidden=False) as line:
+    with ProgressLine(hidden=False) as line:
         done = train(
             paths,
             out,

@@ -1,7 +1,7 @@
 """Files that once broke a command, found by `benchmarks/robustness/`: now an answer, or one sentence.
 
 They lie in `broken/`: `rasters/` in a folder each, with the files beside them; `cards/`, put into a bundle
-here; `models/`; `layers/`, in a folder each. What is found anew goes there too, as small as it can be made.
+here; `models/`; `layers/`, in a folder each. What is found again goes there too, as small as it can be made.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def test_what_torch_saves_is_refused_and_not_run(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "model.safetensors"
     torch.save({"a": torch.zeros(3)}, path)  # a zip with a pickle in it
-    with pytest.raises(BundleError, match=r"no \.safetensors file"):
+    with pytest.raises(BundleError, match=r"not a \.safetensors file"):
         bundle.read(path)
 
 

@@ -151,8 +151,8 @@ def raising(error: BaseException) -> Callable[[], object]:
         (UserError("a\x1b[31m.tif"), 2, "error: a\N{REPLACEMENT CHARACTER}[31m.tif"),
         (UserError("Bäume 木.tif ≥ 3"), 2, "error: Bäume 木.tif ≥ 3"),
         (click.FileError("a.tif", "gone"), 2, "error: Could not open file 'a.tif': gone"),
-        (click.Abort(), 130, "Stopped; the same command begins anew."),
-        (KeyboardInterrupt(), 130, "Stopped; the same command begins anew."),
+        (click.Abort(), 130, "Stopped; the same command starts over."),
+        (KeyboardInterrupt(), 130, "Stopped; the same command starts over."),
         (Interrupted("Stopped; the same command goes on."), 130, "Stopped; the same command goes on."),
     ],
 )
@@ -177,7 +177,7 @@ def test_ctrl_c_that_a_library_makes_another_error_of_is_one(
 
     failing(action)
     outcome = ecodetect("doctor")
-    assert (outcome.code, outcome.err) == (130, "Stopped; the same command begins anew.\n")
+    assert (outcome.code, outcome.err) == (130, "Stopped; the same command starts over.\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

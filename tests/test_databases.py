@@ -70,7 +70,7 @@ def test_what_lies_under_the_name_of_a_journal_stays(crowns: Path, ending: str) 
     assert beside.exists()
     beside.unlink()
     beside.symlink_to("nowhere")
-    with pytest.raises(LayerError, match="is no file"):
+    with pytest.raises(LayerError, match="is not a file"):
         formats.read(crowns)
     assert beside.is_symlink()
 

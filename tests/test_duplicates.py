@@ -1,4 +1,4 @@
-"""Individuals that are there twice count once, whatever the order of the rows."""
+"""Individuals that appear twice count once, whatever the order of the rows."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_what_cant_be_explained_is_said_in_one_sentence(ecodetect: Run, tmp_path
         ((raster, "-m", model, "--at", "-5,60"), "--at -5,60 lies outside ortho.tif"),
         ((raster, "-m", model, "--at", "2.35,48.85", "--crs", "EPSG:4326"), "lies outside ortho.tif"),
         ((raster, "-m", model, "--at", "fifty,60"), "--at takes two numbers"),
-        ((raster, "-m", model, *at, "--crs", "nonsense"), "nonsense is no CRS"),
+        ((raster, "-m", model, *at, "--crs", "nonsense"), "nonsense is not a CRS"),
         ((raster, "-m", model, "--crs", "EPSG:4326"), "there is no --at"),
         ((plain, "-m", model, *at, "--crs", "EPSG:4326"), "plain.tif has no CRS"),
         ((raster, "-m", model), "say with --at X,Y"),

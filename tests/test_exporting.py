@@ -265,7 +265,7 @@ def test_what_is_no_onnx_is_one_sentence(pair: tuple[Path, Path], tmp_path: Path
     }[kind]  # fmt: skip
     path = tmp_path / "a.onnx"
     path.write_bytes(content)
-    with pytest.raises(BundleError, match="no file in ONNX"):
+    with pytest.raises(BundleError, match="not an ONNX file"):
         onnx_file.read(path)
 
 
@@ -296,5 +296,5 @@ def test_it_can_not_be_trained_on(
 def test_a_device_that_is_not_there(pair: tuple[Path, Path]) -> None:
     found = models.opened(str(pair[1]))
     scene = Scene(("red", "green", "blue", "nir"), (0.4, 0.4), "uint8", None)
-    with pytest.raises(UserError, match="--device mps isn't there for ONNX"):
+    with pytest.raises(UserError, match="--device mps isn't available for ONNX"):
         detectors.build("heatmap", scene, {}, bundle=found, device="mps")

@@ -111,7 +111,7 @@ def test_a_copy_under_another_name_says_the_same_where_the_format_can(tmp_path: 
 
 
 def test_a_geopackage_that_qgis_has_opened_is_as_it_was_written(tmp_path: Path) -> None:
-    """What QGIS leaves: a write-ahead log, another date, a style, its metadata, an index built anew."""
+    """What QGIS leaves: a write-ahead log, another date, a style, its metadata, an index built again."""
     path = tmp_path / "a.gpkg"
     write(path)
     before = path.read_bytes()

@@ -229,5 +229,5 @@ def test_any_polygons_come_back(tmp_path: Path, name: str, places: Any, suffix: 
 )
 def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(LayerError, match="is no file but a pipe"):
+    with pytest.raises(LayerError, match="is not a file but a pipe"):
         formats.read(tmp_path / name)

@@ -84,5 +84,5 @@ def test_a_pipe_beside_a_layer_is_refused_at_once(tmp_path: Path, pipe: str) -> 
     points.to_file(tmp_path / "A.shp" if pipe[0] == "A" else tmp_path / "a.shp")
     (tmp_path / pipe).unlink(missing_ok=True)
     os.mkfifo(tmp_path / pipe)
-    with pytest.raises(LayerError, match=f"has beside it {pipe}, which is no file"):
+    with pytest.raises(LayerError, match=f"has {pipe} beside it, which is not a file"):
         formats.read(tmp_path / f"{pipe[0]}.shp")

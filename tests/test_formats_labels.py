@@ -579,7 +579,7 @@ def test_label_studio_short_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrap", [lambda tasks: {"tasks": tasks}, lambda tasks: tasks[0]])
 def test_label_studio_wrapped_otherwise(tmp_path: Path, wrap: Any) -> None:
     assert len(read(tmp_path / "a.json", wrap([task(region("rectangle", BOX))]))) == 1
-    with pytest.raises(LayerError, match="no list of tasks"):
+    with pytest.raises(LayerError, match="not a list of tasks"):
         read(tmp_path / "a.json", wrap([{"data": {"image": "plot.tif"}, "predictions": [{"result": []}]}]))
 
 

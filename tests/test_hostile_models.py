@@ -177,10 +177,11 @@ def test_our_own_models_say_what_a_card_can_say(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"schema": 1, "schema": 1}', "twice"), ("NaN", "no number"), ('{"a": 1e999}', "too large"),
+        ('{"schema": 1, "schema": 1}', "twice"), ("NaN", "not a number"), ('{"a": 1e999}', "too large"),
         ('{"a": ' + "9" * 5000 + "}", "too large"), ("[" * 100_000, "too deep"),
         ("[" * 30 + "]" * 30, "too deep"),
-        ('"\\ud800"', "half a character"), ('{"\\u0000": 1}', "zero"), ("{", "no JSON"), ("", "no JSON"),
+        ('"\\ud800"', "half a character"), ('{"\\u0000": 1}', "zero"),
+        ("{", "isn't JSON"), ("", "isn't JSON"),
         ('"' + "x" * 5_000_000 + '"', "longer than"),
     ],
 )  # fmt: skip
@@ -202,7 +203,7 @@ def kept(tmp_path: Path, made: Bundle) -> Path:
 def test_weights_that_are_no_finite_numbers_are_refused(tmp_path: Path, value: float, kind: Any) -> None:
     weights = {"a": np.zeros((3, 4), kind), "b": np.zeros(2, np.int64)}
     weights["a"][2, 1] = value
-    with pytest.raises(BundleError, match=r"no finite number \(a\)"):
+    with pytest.raises(BundleError, match=r"isn't finite \(a\)"):
         bundle.read(kept(tmp_path, Bundle(learned.card(), weights)))
 
 
@@ -221,14 +222,18 @@ def test_what_learners_know_of_features_and_variances_may_be_large(tmp_path: Pat
 def test_what_overflows_within_a_network_is_no_answer() -> None:
     """A clamp makes a plain 6 of what is infinite, so that the answers look sound."""
     torch = pytest.importorskip("torch")
+    from ecodetect.networks.network import TrainableNetwork
     from ecodetect.runtime import torch_network
 
-    module = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
+    class Plain(torch.nn.Sequential, TrainableNetwork):
+        """Convolutions and a clamp."""
+
+    module = Plain(*(torch.nn.Conv2d(4, 4, 1) for _ in range(5)), torch.nn.ReLU6())
     weights = {
         name: np.full(tuple(values.shape), 9e11, np.float32) for name, values in module.state_dict().items()
     }
     network = torch_network.open_network(Bundle(learned.card(reach_px=0), weights), module, device="cpu")
-    with pytest.raises(BundleError, match="answers what is no finite number"):
+    with pytest.raises(BundleError, match="gives a value that isn't finite"):
         network.run(np.ones((1, 4, 8, 8), np.float32))
 
 
@@ -280,7 +285,7 @@ def test_answers_that_are_no_numbers_are_refused_and_nothing_is_not_found(name: 
         network = detector.look.network
     side = 2 * network.stride
     image = np.random.default_rng(0).normal(0.5, 0.5, (1, 4, side, side)).astype(np.float32)
-    with pytest.raises(BundleError, match=f"'{name}' is damaged: it answers what is no finite number"):
+    with pytest.raises(BundleError, match=f"'{name}' is damaged: it gives a value that isn't finite"):
         network.run(image)
 
 

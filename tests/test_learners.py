@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.file import BundleError
 from ecodetect.detectors import learners
-from ecodetect.detectors.learners import KINDS, Learner
+from ecodetect.detectors.learners import KINDS, ClassicalClassifier
 from ecodetect.errors import UserError
 
 
@@ -27,7 +27,7 @@ def scikit_learn(part: str) -> Any:
     return pytest.importorskip(f"sklearn.{part}")
 
 
-def grown(seed: int, classes: int = 3, trees: int = 7, depth: int = 6) -> Learner:
+def grown(seed: int, classes: int = 3, trees: int = 7, depth: int = 6) -> ClassicalClassifier:
     """A forest of random trees over four features, without scikit-learn."""
     rng = np.random.default_rng(seed)
     nodes: list[list[float]] = []
@@ -55,7 +55,7 @@ def grown(seed: int, classes: int = 3, trees: int = 7, depth: int = 6) -> Learne
         "threshold": threshold,
         "share": share / share.sum(axis=1, keepdims=True),
     }
-    return Learner.of({"kind": "forest", "classes": classes}, arrays)
+    return ClassicalClassifier.of({"kind": "forest", "classes": classes}, arrays)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -77,7 +77,7 @@ def test_votes_count_by_how_rare_their_class_is() -> None:
     x = np.arange(12.0)[:, None]
     label = np.array([0] * 9 + [1] * 3)
     near = learners.fit("knn", x, label, 2, 0)
-    near = Learner.of({**near.settings, "neighbours": 5}, near.arrays)
+    near = ClassicalClassifier.of({**near.settings, "neighbours": 5}, near.arrays)
     # About 9.1 lie 7, 8 (of nine) and 9, 10, 11 (of three).
     assert np.allclose(near.probability(np.array([[9.1]])), [[(2 / 9) / (2 / 9 + 1), 1 / (2 / 9 + 1)]])
 
@@ -167,7 +167,7 @@ def test_what_is_learned_comes_back_from_a_bundle(
     there, truth = examples(classes)
     made = learners.fit(kind, x, label, classes, 1)
     settings = json.loads(json.dumps(made.settings))
-    read = Learner.of(settings, {name: values.copy() for name, values in made.arrays.items()})
+    read = ClassicalClassifier.of(settings, {name: values.copy() for name, values in made.arrays.items()})
     found = read.probability(there)
     assert np.array_equal(found, made.probability(there))
     assert np.allclose(found.sum(axis=1), 1)
@@ -210,12 +210,12 @@ def test_one_class_can_not_be_told_from_nothing() -> None:
         learners.fit("knn", np.ones((5, 2)), np.zeros(5, np.int64), 2, 0)
 
 
-def damaged(forest: Learner, **changes: Any) -> None:
+def damaged(forest: ClassicalClassifier, **changes: Any) -> None:
     arrays = dict(forest.arrays)
     for name, change in changes.items():
         values = np.array(arrays[name])
         arrays[name] = change(values)
-    Learner.of(forest.settings, arrays)
+    ClassicalClassifier.of(forest.settings, arrays)
 
 
 def put(place: int, value: float) -> Any:
@@ -226,7 +226,7 @@ def put(place: int, value: float) -> Any:
     return change
 
 
-def first_inner(forest: Learner) -> int:
+def first_inner(forest: ClassicalClassifier) -> int:
     return int(np.flatnonzero(forest.arrays["feature"] >= 0)[0])
 
 
@@ -270,7 +270,7 @@ def test_a_chain_as_long_as_a_file_is_refused_at_once() -> None:
         "share": np.full((n, 2), 0.5),
     }
     with pytest.raises(BundleError, match="deeper than 64 levels"):
-        Learner.of({"kind": "forest", "classes": 2}, arrays)
+        ClassicalClassifier.of({"kind": "forest", "classes": 2}, arrays)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_chain_as_long_as_a_file_is_refused_at_once() -> None:
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match="learner of this model is damaged"):
-        Learner.of(settings, grown(0).arrays)
+        ClassicalClassifier.of(settings, grown(0).arrays)
 
 
 def test_neighbours_without_number_are_refused() -> None:
@@ -296,7 +296,7 @@ def test_neighbours_without_number_are_refused() -> None:
     made = learners.fit("knn", x, label, 3, 0)
     for bad in (0, -1, 10**9, 2.5, None):
         with pytest.raises(BundleError, match="neighbours can't be"):
-            Learner.of({**made.settings, "neighbours": bad}, made.arrays)
+            ClassicalClassifier.of({**made.settings, "neighbours": bad}, made.arrays)
     with pytest.raises(BundleError, match="label points outside"):
         damaged(made, label=put(0, 3))
     with pytest.raises(BundleError, match="scale isn't above 0"):

@@ -111,7 +111,7 @@ def test_what_is_not_valid_is_not_seen() -> None:
     valid = holed(image.shape[1:])
     other[:, ~valid] = 77.0
     card = learned.card("obia", bands=RGB)
-    one, two = (obia.looked_at(each, valid, card) for each in (image, other))
+    one, two = (obia.features_of(each, valid, card) for each in (image, other))
     assert np.array_equal(one.labels, two.labels)
     assert np.allclose(one.features, two.features, atol=1e-5)
 

@@ -86,5 +86,5 @@ def test_what_gdal_and_its_libraries_print_is_not_seen(cycle: Path) -> None:
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.h5"])
 def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(RasterError, match="is no file but a pipe"):
+    with pytest.raises(RasterError, match="is not a file but a pipe"):
         open_raster(tmp_path / name)

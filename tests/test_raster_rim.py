@@ -94,7 +94,7 @@ def test_nan_stands_for_nothing_but_nan(tmp_path: Path) -> None:
 
 def test_a_value_that_no_pixel_can_have_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ground())
-    with pytest.raises(RasterError, match=r"--nodata -9999 is no value of .*a\.tif: its pixels are uint8"):
+    with pytest.raises(RasterError, match=r"--nodata -9999 is not a value of .*a\.tif: its pixels are uint8"):
         open_raster(path, nodata=-9999)
 
 

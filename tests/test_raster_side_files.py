@@ -149,7 +149,7 @@ def test_a_folder_is_no_side_file(tmp_path: Path) -> None:
     (tmp_path / "a.tif.files").mkdir()
     use(path)
     (tmp_path / "a.tif.ovr").mkdir()
-    with pytest.raises(RasterError, match=r"a\.tif\.ovr, which is no file"):
+    with pytest.raises(RasterError, match=r"a\.tif\.ovr beside it, which is not a file"):
         use(path)
 
 
@@ -198,23 +198,23 @@ def test_links_out_of_the_folder_and_pipes_are_refused(tmp_path: Path) -> None:
             use(path)
         side.unlink()
         side.symlink_to(tmp_path / "nowhere")
-        with pytest.raises(RasterError, match="is no file"):
+        with pytest.raises(RasterError, match="is not a file"):
             use(path)
         side.unlink()
     for suffix in (".ovr", ".aux.xml", ".tfw"):
         side = path.with_suffix(suffix) if suffix == ".tfw" else Path(f"{path}{suffix}")
         os.mkfifo(side)
-        with pytest.raises(RasterError, match="is no file"):
+        with pytest.raises(RasterError, match="is not a file"):
             use(path)
         side.unlink()
     for name in ("b_MTL.txt", "DIM_b.XML", "summary.txt", "METADATA.DIM", "a_RPC.TXT"):
         os.mkfifo(tmp_path / name)
-        with pytest.raises(RasterError, match="is no file"):
+        with pytest.raises(RasterError, match="is not a file"):
             use(path)
         (tmp_path / name).unlink()
     os.mkfifo(tmp_path / "pipe.tif")
     for name in (tmp_path / "pipe.tif", f"GTIFF_DIR:1:{tmp_path / 'pipe.tif'}", "/dev/zero"):
-        with pytest.raises(RasterError, match="is no file"):
+        with pytest.raises(RasterError, match="is not a file"):
             open_raster(name)
     linked = tmp_path / "here"
     linked.mkdir()

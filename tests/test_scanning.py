@@ -16,7 +16,7 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
-from ecodetect_cli.scan import Bar
+from ecodetect_cli.scan import ProgressBar
 from PIL import Image
 from rasterio.transform import Affine, from_origin
 
@@ -557,7 +557,7 @@ def test_what_the_system_ends_a_scan_with_is_as_ctrl_c(tmp_path, monkeypatch, ec
 
     flags = ("-m", "threshold", "--tile", 64, "--workers", 1, "-o", tmp_path / "out.csv")
     with monkeypatch.context() as patch:
-        patch.setattr(Bar, "show", shut_down)
+        patch.setattr(ProgressBar, "show", shut_down)
         done = ecodetect("scan", path, *flags)
     assert done.code == 130
     assert "out.csv.journal: run the same command again to go on." in done.err

@@ -222,7 +222,7 @@ def test_a_pickle_in_disguise_is_refused(ecodetect: Run, corners: Path, tmp_path
     pair = (corners / "cells.png", corners / "cells.csv")
     done = ecodetect("train", *pair, "-m", pickle, "-o", tmp_path / "n.safetensors", "-q")
     assert done.code == 2
-    assert "no .safetensors file" in done.err
+    assert "not a .safetensors file" in done.err
 
 
 @pytest.mark.usefixtures("small")
@@ -236,15 +236,15 @@ def test_an_interrupted_training_is_gone_on_with(
     flags = ("--epochs", "3", "--device", "cpu", "-q")
     assert ecodetect("train", *pair, "-o", whole, *flags).code == 0
 
-    from ecodetect_cli.train import Line
+    from ecodetect_cli.train import ProgressLine
 
     def stopped(after: int) -> str:
-        def stop(self: Line, progress: loop.Progress) -> None:
+        def stop(self: ProgressLine, progress: loop.Progress) -> None:
             if progress.step == after:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Line, "show", stop)
+            patch.setattr(ProgressLine, "show", stop)
             done = ecodetect("train", *pair, "-o", killed, *flags)
         assert done.code == 130
         assert not killed.exists()

@@ -4,7 +4,7 @@
     python -m benchmarks.accuracy.boxes elephant-seals/val elephant-seals/val/annotations.json -m seals
         --edge 10 --ignore other
 
-For each class the average precision at an IoU of 0.5 with its interval (pictures drawn anew), precision and
+For each class the average precision at an IoU of 0.5 with its interval (images resampled), precision and
 recall at the model's own thresholds; then how far off the counts are, picture by picture and in all, of the
 head that answers each object once and of the other one with non-maximum suppression at several IoUs. Pictures
 are scanned one by one, as a user would.

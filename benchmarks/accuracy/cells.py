@@ -1,4 +1,4 @@
-"""Counts of `nuclei` on the rendered cells of sample_data/make.py, drawn anew.
+"""Counts of `nuclei` on the rendered cells of sample_data/make.py, newly drawn.
 
     python -m benchmarks.accuracy.cells
 

@@ -12,7 +12,7 @@ sets of the page, and the one that the rules were chosen on:
 
 After each epoch of a training RUN gets a file with what the network finds on all judged ground, so a rule
 costs no training. No judged ground has a say in training: false detections aren't mined, and no training
-stops early. Then ground is dealt out anew, five times by place: one place is left out, on whole images (or
+stops early. Then ground is dealt out again, five times by place: one place is left out, on whole images (or
 strips of one) of the others, drawn until they hold 120 individuals, epoch and thresholds are chosen, and what
 was chosen is measured on the place left out. For palms the half region that wasn't trained on is what is
 drawn from, each time without another fifth, and the other region is left out. Each split is drawn 20 times.

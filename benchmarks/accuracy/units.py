@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.units RASTER -m MODEL [-m MODEL ...]
 
-RASTER has 8 bits. It is written anew in each unit, with and without nodata, and scanned as it is.
+RASTER has 8 bits. It is written again in each unit, with and without nodata, and scanned as it is.
 """
 
 from __future__ import annotations

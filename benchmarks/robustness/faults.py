@@ -5,7 +5,7 @@
 
 A parent that has imported everything forks a child for each run, so that a kill costs what the command
 costs. Half of the kills come after a random time; the others at a chosen event: in front of the nth change of
-the file system, or on either side of the nth entry into the journal. Each round starts anew, is killed once
+the file system, or on either side of the nth entry into the journal. Each round starts again, is killed once
 (every fifth twice), and is run again to its end. Afterwards every output is byte for byte that of an
 undisturbed run, nothing lies beside it, and at no moment did half a file have its final name.
 
@@ -435,7 +435,7 @@ def _judge(
 
 @contextlib.contextmanager
 def mounted(place: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A tmpfs while it lasts; what is given mounts it anew with other options."""
+    """A tmpfs while it lasts; what is given mounts it again with other options."""
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], check=True)
 

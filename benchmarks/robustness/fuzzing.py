@@ -2,8 +2,8 @@
 
 A target makes small good files (`make`) and does with a spoilt one what a command does (`run`). Libraries are
 imported once; a forked worker then does a few hundred cases, with limits on time and memory, and is forked
-anew after them or after its death. A case is a pure function of target, seed and number: `--only NUMBER` runs
-it again. Broken is
+again after them or after its death. A case is a pure function of target, seed and number: `--only NUMBER`
+runs it again. Broken is
 
 traceback  any exception that isn't a UserError, or exit 1 of the command line
 signal     a crash
@@ -696,7 +696,7 @@ def _mapped() -> int:
 
 
 def _forget_peak() -> None:
-    """Let the peak of memory begin anew (Linux)."""
+    """Let the peak of memory start over (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

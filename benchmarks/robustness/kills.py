@@ -3,8 +3,8 @@
     python -m benchmarks.robustness.kills /tmp/bench --kills 50
     python -m benchmarks.robustness.kills /tmp/bench --kills 0 --full /mnt/small      # a disk that is full
 
-Each round starts anew, is killed once, and is run again until it ends well. A third of the kills are aimed at
-the writing of the output. After each kill the output either isn't there or is whole; in the end nothing is
+Each round starts again, is killed once, and is run again until it ends well. A third of the kills are aimed
+at the writing of the output. After each kill the output either isn't there or is whole; in the end nothing is
 left beside it. With `--chain` one scan is killed again and again until it gets through.
 """
 

@@ -49,7 +49,7 @@ Weights = Mapping[str, NDArray[Any]]
 
 
 class BundleError(UserError):
-    """A file is no bundle, or one that this version can't read."""
+    """A file is not a bundle, or one that this version can't read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +173,7 @@ class Card:
         except ValueError as error:
             raise BundleError(f"The card of {source} is damaged ({error}).") from error
         if not isinstance(facts, dict) or "schema" not in facts:
-            raise BundleError(f"{source} has no card of ecodetect, so it is no bundle.")
+            raise BundleError(f"{source} has no card of ecodetect, so it is not a bundle.")
         schema = facts["schema"]
         if isinstance(schema, int) and schema > SCHEMA:
             raise BundleError(
@@ -402,7 +402,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     with _opened(path) as file:
         text = (file.metadata() or {}).get(KEY)
     if text is None:
-        raise BundleError(f"{path} holds weights without a card of ecodetect, so it is no bundle.")
+        raise BundleError(f"{path} holds weights without a card of ecodetect, so it is not a bundle.")
     return Card.from_json(text, source=str(path))
 
 
@@ -429,7 +429,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             if types:
                 raise BundleError(
                     f"{path} holds weights of the type {min(types)}, which can't be used here; convert them"
-                    " with PyTorch (`tensor.to(torch.float32)`) and save the file anew."
+                    " with PyTorch (`tensor.to(torch.float32)`) and save the file again."
                 )
             weights = {name: file.get_tensor(name) for name in names}
         except BundleError:
@@ -453,7 +453,7 @@ def check_weights(weights: Weights, shown: str) -> None:
         is_variance = name.endswith("running_var")
         if not (math.isfinite(least) and math.isfinite(most)):
             raise BundleError(
-                f"{shown} is damaged: its weights hold what is no finite number ({_line(name)})."
+                f"{shown} is damaged: its weights hold a value that isn't finite ({_line(name)})."
             )
         if is_variance and least < 0:
             raise BundleError(f"{shown} is damaged: it holds a variance below 0 ({_line(name)}).")
@@ -481,10 +481,10 @@ def _opened(path: str | os.PathLike[str]) -> Any:
         if not Path(path).is_file():
             raise BundleError(f"There is no file {path}.")
         if Path(path).stat().st_size > _LARGEST_BYTES:
-            raise BundleError(f"{path} is larger than {_LARGEST_BYTES / 1e9:g} GB, as no model here is.")
+            raise BundleError(f"{path} is larger than {_LARGEST_BYTES / 1e9:g} GB, more than any model.")
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
-        raise BundleError(f"{path} is no .safetensors file, or it is damaged or cut short.") from error
+        raise BundleError(f"{path} is not a .safetensors file, or it is damaged or cut short.") from error
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror or error}.") from error
 
@@ -499,7 +499,7 @@ def check_answers(answers: Sequence[NDArray[np.float32]], name: str) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             total = answer.sum()
         if not np.isfinite(total) and not np.isfinite(answer).all():
-            raise BundleError(f"The model '{name}' is damaged: it answers what is no finite number.")
+            raise BundleError(f"The model '{name}' is damaged: it gives a value that isn't finite.")
 
 
 def write(path: str | os.PathLike[str], bundle: Bundle, *, replace: bool = True) -> None:

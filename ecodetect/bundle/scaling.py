@@ -92,10 +92,10 @@ def scaled(
 def network_input(chips: Sequence[Chip], scaling: Scaling, fill: float, stride: int) -> NDArray[np.float32]:
     """Chips of one size as a network takes them, (N, B, H, W) with sides that are multiples of its stride."""
     images = (scaled(chip.pixels, chip.valid, scaling, fill) for chip in chips)
-    return np.stack([continued(image, stride, fill) for image in images])
+    return np.stack([padded_to_stride(image, stride, fill) for image in images])
 
 
-def continued(image: NDArray[np.float32], stride: int, fill: float) -> NDArray[np.float32]:
+def padded_to_stride(image: NDArray[np.float32], stride: int, fill: float) -> NDArray[np.float32]:
     """An image (B, H, W) with `fill` on the right and below, up to multiples of a network's stride."""
     lack = [(0, -length % stride) for length in image.shape[1:]]
     if lack == [(0, 0), (0, 0)]:

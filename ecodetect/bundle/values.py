@@ -535,13 +535,13 @@ def remarks(name: str, card: ValuesCard, choice: Choice | None, found: Measured 
             f"its values ({choice.evidence}) are taken for {own} and mapped to {unit}, which '{card.name}'"
             " has learned"
         )
-        text += "." if choice.by == "stated" else "; if they are others, say --values LOW:HIGH."
+        text += "." if choice.by == "stated" else "; if they are others, use --values LOW:HIGH."
         notes.append(Note("values-mapped", text, about=name, kind="choice"))
     unlike_them = [] if found is None else doubts(name, card, own, found)
     if unlike_them and not notes and choice is not None and choice.is_shared and own is not None:
         # Nothing was mapped, so nobody has been told what they are taken for.
         (note,) = unlike_them
-        said = f"{note.text[:-1]}; they are taken for {own}: if they are others, say --values LOW:HIGH."
+        said = f"{note.text[:-1]}; they are taken for {own}: if they are others, use --values LOW:HIGH."
         unlike_them = [replace(note, text=said)]
     return [*notes, *unlike_them]
 

@@ -1,8 +1,8 @@
 """Classifiers ready to answer: trained windows, alone or several together, each looked at from several sides.
 
-A `Member` is one model; a `ClassifierEnsemble` is one or several with the same classes. Both are given images that
-are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good for is
-in `layers` (layers) and `folders` (pictures).
+A `Member` is one model; a `ClassifierEnsemble` is one or several with the same classes. Both are given images
+that are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good
+for is in `layers` (layers) and `folders` (pictures).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.input_spec import InputSpec, input_spec
-from ecodetect.bundle.scaling import continued, scaled, surveyed
+from ecodetect.bundle.scaling import padded_to_stride, scaled, surveyed
 from ecodetect.bundle.value_survey import Companions, seen_unit, survey
 from ecodetect.bundle.values import Choice, ValueUnit, remarks
 from ecodetect.detectors import sliding_window, window_networks
@@ -104,7 +104,9 @@ class Member:
     def _answered(self, images: NDArray[np.float32]) -> Scores:
         is_taught_whole = options_of(self.card).patches
         if is_taught_whole and self.side % self.network.stride:
-            images = np.stack([continued(each, self.network.stride, self.card.fill) for each in images])
+            images = np.stack(
+                [padded_to_stride(each, self.network.stride, self.card.fill) for each in images]
+            )
         (logits,) = self.network.run(images)
         if is_taught_whole:  # each cell of a picture was told the picture's class
             logits = logits.mean(axis=(2, 3))
@@ -242,7 +244,7 @@ def open_classifier(
     """The classifier of one model or several.
 
     names : files of models, or names of those that come with ecodetect.
-    Raises UserError for a model that is no classifier, and for members that don't know the same classes.
+    Raises UserError for a model that is not a classifier, and for members that don't know the same classes.
     """
     members = []
     for found in read_classifiers(names):
@@ -254,7 +256,7 @@ def open_classifier(
 def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
     """The bundles of models that can answer together; no network is opened yet.
 
-    Raises UserError for a model that is no classifier, and for members that don't know the same classes.
+    Raises UserError for a model that is not a classifier, and for members that don't know the same classes.
     """
     bundles = []
     for name in names:
@@ -297,7 +299,7 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
 def said_of_values(
     bundles: Sequence[Bundle], raster: Raster, values: ValueUnit | None, companions: Companions | None = None
 ) -> tuple[Note, ...]:
-    """What there is to say of a raster's values before classifiers see them; see `Classifier.seeing`.
+    """Notes about a raster's values before classifiers see them; see `ClassifierEnsemble.seeing`.
 
     Raises UserError, in one sentence, for values that can't be brought to those that one has learned.
     """
@@ -307,7 +309,7 @@ def said_of_values(
 def _told(
     card: Card, raster: Raster, values: ValueUnit | None, companions: Companions | None
 ) -> tuple[Choice | None, tuple[Note, ...]]:
-    """The unit of a raster that fits a model, and what there is to say of its values."""
+    """The unit of a raster that fits a model, and the notes about its values."""
     choice, found = seen_unit(card, raster, stated=values, companions=companions)
     bands = stand_ins(card.bands, raster.bands)
     if found is None and card.learned is not None and bands is not None:
@@ -323,7 +325,7 @@ class Sight:
     """A member before a raster.
 
     spec : how it sees it, with what a survey of this raster found.
-    notes : what there is to say of the raster's values.
+    notes : about the raster's values.
     """
 
     member: Member
@@ -338,7 +340,7 @@ class Sight:
         values: ValueUnit | None = None,
         companions: Companions | None = None,
     ) -> Sight:
-        """Raises UserError where a model and a raster don't fit together; see `Classifier.seeing`."""
+        """Raises UserError where a model and a raster don't fit together; see `ClassifierEnsemble.seeing`."""
         check_fits([member.bundle], raster)
         card = member.card
         choice, notes = _told(card, raster, values, companions)
@@ -409,7 +411,7 @@ class EnsembleOnRaster:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What there is to say of the raster's values."""
+        """Notes about the raster's values."""
         return tuple(dict.fromkeys(note for sight in self.sights for note in sight.notes))
 
     def at(self, xy: Floats) -> Answers:

@@ -67,7 +67,7 @@ class Explanation:
         the squares that cover it; below 0 it rises.
     activation : (S, S), Grad-CAM of the first answer, 0 to 1.
     examples : the most similar pictures, the most similar first.
-    notes : what there is to say of the raster's values.
+    notes : about the raster's values.
     """
 
     place: str
@@ -143,7 +143,7 @@ def explain(
     Raises
     ------
     UserError
-        In one sentence: a model that is no classifier, a place outside the raster, bands it lacks.
+        In one sentence: a model that is not a classifier, a place outside the raster, bands it lacks.
     """
     member = open_classifier([model], device=device).members[0]
     asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
@@ -184,7 +184,7 @@ def _pixel(raster: Raster, at: tuple[float, float], crs: str | None) -> Floats:
         try:
             stated = CRS.from_user_input(crs)
         except CRSError as error:
-            raise UserError(f"--crs {crs} is no CRS; say for example EPSG:4326.") from error
+            raise UserError(f"--crs {crs} is not a CRS; use for example EPSG:4326.") from error
         if grid.crs is None:
             raise UserError(f"{raster.name} has no CRS; give --at in its pixels, without --crs.")
         xy = grid.to_pixel(transformed(xy, stated, grid.crs))
@@ -289,7 +289,7 @@ def _similar(
 ) -> Sequence[Example]:
     """The pictures of a folder whose features are the most similar, without the picture itself."""
     if not folder.is_dir():
-        raise UserError(f"--examples names a folder of pictures; {folder} is none.")
+        raise UserError(f"--examples names a folder of pictures; {folder} is not one.")
     by_class = class_folders.pictures(folder)
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([folder])]

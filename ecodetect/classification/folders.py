@@ -253,7 +253,7 @@ def _said_of_values(
     asked: AnnotationOptions,
     companions: Companions,
 ) -> tuple[Note, ...]:
-    """What there is to say of the values of some pictures, of all classes, before models see them.
+    """Notes about the values of some pictures, of all classes, before models see them.
 
     One picture seldom has the quartiles of many, so those of one unit are compared together.
     """

@@ -99,7 +99,7 @@ def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float) -> NDArr
     return kept
 
 
-def told_apart(boxes: Floats, score: Floats, label: Labels) -> Boxes:
+def class_agnostic_nms(boxes: Floats, score: Floats, label: Labels) -> Boxes:
     """Boxes as a scan settles them, whatever their class: so validation judges what a scan gives."""
     kept = settle(boxes, score, criterion="iou", limit=SAME_IOU)
     return boxes[kept], score[kept], label[kept]

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
-from ecodetect.bundle.scaling import continued
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading, peaks
 from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
@@ -413,7 +413,7 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
     up = options_of(card).network.up
     for sample in chain(training, validation):
         height, width = sample.valid.shape
-        image = continued(sample.image, opened.stride, card.fill)
+        image = padded_to_stride(sample.image, opened.stride, card.fill)
         made = targets(sample, card)
         counted = made["counted"][0, ::up, ::up]
         seen = density(opened.run(image[None]), plain)[0, :, :height, :width]

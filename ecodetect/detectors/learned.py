@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.detectors.learners import Learner
+from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.grid import Floats
 from ecodetect.sizes import Length
@@ -112,7 +112,7 @@ class Looked(Protocol):
 class Classical(Protocol):
     """What teaching a learner needs: how an image becomes rows of features, and rows become objects."""
 
-    def looked_at(self, image: Image, valid: NDArray[np.bool_], card: Card) -> Looked: ...
+    def features_of(self, image: Image, valid: NDArray[np.bool_], card: Card) -> Looked: ...
 
     def examples(self, sample: Sample, look: Any, card: Card) -> tuple[Labels, Floats]:
         """The class of each row, the number of classes for background, or -1; and its place (n, 2)."""
@@ -122,7 +122,7 @@ class Classical(Protocol):
         """Polygons, from how likely each row is each class, background last: (n, classes + 1)."""
         ...
 
-    def bundled(self, card: Card, learner: Learner) -> Bundle:
+    def bundled(self, card: Card, learner: ClassicalClassifier) -> Bundle:
         """A model of a card and what was learned."""
         ...
 

@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Card, Scaling
-from ecodetect.bundle.scaling import as_read, continued, scaled, surveyed
+from ecodetect.bundle.scaling import as_read, padded_to_stride, scaled, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detections import Kind as Geometry
@@ -158,7 +158,9 @@ class NetworkLook:
     def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
         """What lies with its centre on pixels of each chip that have data."""
         stride = self.network.stride
-        outputs = self.network.run(np.stack([continued(image, stride, self.card.fill) for image in images]))
+        outputs = self.network.run(
+            np.stack([padded_to_stride(image, stride, self.card.fill) for image in images])
+        )
         height, width = chips[0].pixels.shape[1:]
         density: Sequence[Map | None] = [None] * len(chips)
         maps = density

@@ -1,8 +1,8 @@
 """Learners without a network, applied in numpy: nearest neighbours, random forest, support vector machine.
 
 `fit` learns from rows of features (scikit-learn grows the trees and finds the support vectors); what it
-learned is plain arrays that go into a bundle, and `Learner.probability` needs nothing but numpy. Features are
-standardised inside, and classes count alike, however many examples each has.
+learned is plain arrays that go into a bundle, and `ClassicalClassifier.probability` needs nothing but numpy.
+Features are standardised inside, and classes count alike, however many examples each has.
 
 - knn: the share of each class among the nearest examples, each vote divided by how common its class is.
 - forest: the mean over trees of the share of each class in the leaf (Breiman 2001,
@@ -43,8 +43,8 @@ _MOST_CLASSES, _MOST_FEATURES, _MOST_NEIGHBOURS, _DEEPEST = 10_000, 100_000, 100
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Learner:
-    """What was learned; made by `fit`, or by `Learner.of` from what is in a bundle.
+class ClassicalClassifier:
+    """What was learned; made by `fit`, or by `ClassicalClassifier.of` from what is in a bundle.
 
     settings : JSON-able: kind, number of classes, neighbours.
     arrays : name -> array, for a bundle.
@@ -60,7 +60,7 @@ class Learner:
     arrays: Mapping[str, NDArray[Any]]
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Learner:
+    def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ClassicalClassifier:
         """A learner from a bundle.  Raises BundleError, in one sentence, for what can't be one."""
         try:
             _check(settings, arrays)
@@ -151,7 +151,7 @@ class Learner:
 
 def fit(
     kind: Kind, features: NDArray[Any], label: Labels, classes: int, seed: int, group: Labels | None = None
-) -> Learner:
+) -> ClassicalClassifier:
     """Learn from examples.
 
     features : (N, C).  label : int64 (N,), below `classes`, which is how many classes there are.
@@ -183,7 +183,7 @@ def fit(
     if kind == "knn":
         settings["neighbours"] = NEIGHBOURS
     arrays = {"mean": mean, "scale": scale, "seen": seen.astype(np.int64)}
-    return Learner.of(settings, arrays | learners[kind](x, place, len(seen), seed))
+    return ClassicalClassifier.of(settings, arrays | learners[kind](x, place, len(seen), seed))
 
 
 def _neighbours(x: NDArray[np.float32], place: Labels, classes: int, seed: int) -> dict[str, NDArray[Any]]:

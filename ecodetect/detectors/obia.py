@@ -31,7 +31,7 @@ from ecodetect.detectors.boxes import check_sizes
 from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.learned import NO_WISHES, Answer, Image, Kind, Wishes
 from ecodetect.detectors.learned_detector import LearnedDetector, card_needs
-from ecodetect.detectors.learners import Learner
+from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.detectors.protocol import Scene, Settling, scaling_of
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.region import Region
@@ -143,7 +143,7 @@ class Segmented:
     features: NDArray[Any]
 
 
-def looked_at(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Segmented:
+def features_of(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> Segmented:
     """An image (B, H, W), scaled as the card says, in segments."""
     options = options_of(card)
     labels = segments.cut(image, valid, options.segmentation, options.segment_px)
@@ -283,7 +283,7 @@ def alternatives(card: Card) -> dict[str, Card]:
     return {f"{level:g}": replace(card, options={**card.options, "level": level}) for level in LEVELS}
 
 
-def bundled(card: Card, learner: Learner) -> Bundle:
+def bundled(card: Card, learner: ClassicalClassifier) -> Bundle:
     """A model of a card and what was learned."""
     options = {**card.options, "learner": dict(learner.settings)}
     weights = {_PREFIX + name: values for name, values in learner.arrays.items()}
@@ -323,7 +323,7 @@ def build(
 
 
 @lru_cache(maxsize=4)
-def _opened_learner(bundle: Bundle) -> Learner:
+def _opened_learner(bundle: Bundle) -> ClassicalClassifier:
     """What a bundle has learned; raises BundleError where card and arrays don't fit each other."""
     card, settings = bundle.card, options_of(bundle.card).learner
     if settings is None:
@@ -333,7 +333,7 @@ def _opened_learner(bundle: Bundle) -> Learner:
         for name, values in bundle.weights.items()
         if name.startswith(_PREFIX)
     }
-    learner = Learner.of(settings, arrays)
+    learner = ClassicalClassifier.of(settings, arrays)
     expected = len(segments.names(card.bands)), len(card.classes) + 1
     if (learner.features, learner.settings["classes"]) != expected:
         raise BundleError(
@@ -348,7 +348,7 @@ class Segments:
     """What looks at images: segments, classified and merged."""
 
     card: Card
-    learner: Learner
+    learner: ClassicalClassifier
 
     device: None = field(default=None, init=False)
     settings: Mapping[str, Any] = field(default_factory=dict, init=False)
@@ -364,9 +364,9 @@ class Segments:
         return found
 
 
-def found_in(image: Image, valid: NDArray[np.bool_], card: Card, learner: Learner) -> Answer:
+def found_in(image: Image, valid: NDArray[np.bool_], card: Card, learner: ClassicalClassifier) -> Answer:
     """Objects of an image (B, H, W), scaled as the card says."""
-    look = looked_at(image, valid, card)
+    look = features_of(image, valid, card)
     return decode(look, learner.probability(look.features), card)
 
 
@@ -401,7 +401,7 @@ def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, f
 class Taught:
     """What teaching a learner needs; see `learned.Classical`."""
 
-    looked_at = staticmethod(looked_at)
+    features_of = staticmethod(features_of)
     examples = staticmethod(examples)
     decode = staticmethod(decode)
     bundled = staticmethod(bundled)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
-from ecodetect.bundle.scaling import continued
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import selective_search, sliding_window, threshold, window_networks
@@ -249,7 +249,7 @@ class Proposing:
 
     def _read_off(self, image: Image, centres: Floats) -> NDArray[np.float32]:
         """The same, of the map that a padded network gives of the whole image, as it was trained."""
-        (maps,) = self.classifier.run(continued(image, self.classifier.stride, self.card.fill)[None])
+        (maps,) = self.classifier.run(padded_to_stride(image, self.classifier.stride, self.card.fill)[None])
         step = options_of(self.card).network.step
         column, row = np.clip(np.floor(centres / step).astype(np.int64), 0, np.array(maps.shape[:1:-1]) - 1).T
         return sliding_window.probability(maps[0][:, row, column], self.card)

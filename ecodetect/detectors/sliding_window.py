@@ -27,7 +27,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.bundle.scaling import continued
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import boxes, map_boxes, window_networks
 from ecodetect.detectors.learned import (
     NO_WISHES,
@@ -41,7 +41,7 @@ from ecodetect.detectors.learned import (
     Wishes,
 )
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
-from ecodetect.detectors.learners import Learner
+from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.detectors.protocol import Scene, scaling_of
 from ecodetect.detectors.window_networks import TAUGHT, open_classifier, options_of
 from ecodetect.errors import UserError
@@ -256,8 +256,8 @@ class Frozen:
     weights: Mapping[str, NDArray[Any]]
     network: Network
 
-    def looked_at(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> FeatureMap:
-        (maps,) = self.network.run(continued(image, self.network.stride, card.fill)[None])
+    def features_of(self, image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card) -> FeatureMap:
+        (maps,) = self.network.run(padded_to_stride(image, self.network.stride, card.fill)[None])
         channels, height, width = maps[0].shape
         return FeatureMap(maps[0].transpose(1, 2, 0).reshape(-1, channels), (height, width))
 
@@ -278,10 +278,10 @@ class Frozen:
         score = likely[:, : len(card.classes)].T.reshape(-1, *look.shape).astype(np.float32)
         box, sure, label = _read(score, card, options_of(card).boxes, 1)
         if not options_of(card).patches:
-            box, sure, label = boxes.told_apart(box, sure, label)
+            box, sure, label = boxes.class_agnostic_nms(box, sure, label)
         return Answer(np.asarray(shapely.box(*box.T), dtype=object).reshape(-1), sure, label)
 
-    def bundled(self, card: Card, learner: Learner) -> Bundle:
+    def bundled(self, card: Card, learner: ClassicalClassifier) -> Bundle:
         options = {**card.options, "learner": dict(learner.settings)}
         taught = {TAUGHT + name: values for name, values in learner.arrays.items()}
         return Bundle(replace(card, options=options), {**self.weights, **taught})
@@ -342,7 +342,7 @@ def decode(outputs: Outputs, card: Card, way: Way | None = None) -> list[Answer]
             kept = boxes.suppressed(box, score, label, _SAME_IOU)
             box, score, label = box[kept], score[kept], label[kept]
         if way != "windows":
-            box, score, label = boxes.told_apart(box, score, label)
+            box, score, label = boxes.class_agnostic_nms(box, score, label)
         found.append(Answer((box[:, :2] + box[:, 2:]) / 2 if is_placed else box, score, label))
     return found
 
@@ -541,7 +541,7 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
             break
         for sample in ground:
             made = targets(sample, card)
-            image = continued(sample.image, opened.stride, card.fill)
+            image = padded_to_stride(sample.image, opened.stride, card.fill)
             (scores,) = opened.run(image[None])
             rows, columns = made["answer"].shape
             counts = made["counted"] > 0

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
-from ecodetect.bundle.scaling import continued
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading
 from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.learned import Head
-from ecodetect.detectors.learners import Learner
+from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _with_learner(bundle: Bundle, opened: Network) -> Network:
         for name, values in bundle.weights.items()
         if name.startswith(TAUGHT)
     }
-    learner = Learner.of(settings, arrays)
+    learner = ClassicalClassifier.of(settings, arrays)
     classes = len(card.classes) + (not options_of(card).patches)
     if learner.settings["classes"] != len(card.classes) + 1:
         raise BundleError(f"The learner of '{card.name}' has other classes than its card.")
@@ -153,7 +153,7 @@ class _Taught:
     """A backbone and a learner that decides by its features: its answers are logits, as a network's."""
 
     of: Network
-    learner: Learner
+    learner: ClassicalClassifier
     outputs: int
 
     @property
@@ -230,7 +230,7 @@ def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[
     for start in range(0, len(images), at_once):
         some = images[start : start + at_once]
         if some.shape[2] % network.stride:
-            some = np.stack([continued(each, network.stride, bundle.card.fill) for each in some])
+            some = np.stack([padded_to_stride(each, network.stride, bundle.card.fill) for each in some])
         (maps,) = network.run(some)
         middle = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
         found.append(maps.mean(axis=(2, 3)) if options_of(bundle.card).patches else middle)
@@ -255,7 +255,7 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
     module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
     torch_network.load(module, bundle.weights, name=card.name)
     stride = module.stride
-    whole = continued(image, stride, card.fill) if image.shape[1] % stride else image
+    whole = padded_to_stride(image, stride, card.fill) if image.shape[1] % stride else image
     return class_activation(module.eval(), whole, output, is_whole=options_of(card).patches)
 
 

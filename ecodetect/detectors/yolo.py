@@ -178,7 +178,7 @@ def decode(
         if head == "many":
             kept = boxes.suppressed(box, score, label, suppression)
             box, score, label = box[kept], score[kept], label[kept]
-        found.append(Answer(*boxes.told_apart(box, score, label)))
+        found.append(Answer(*boxes.class_agnostic_nms(box, score, label)))
     return found
 
 

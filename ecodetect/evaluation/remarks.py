@@ -36,7 +36,7 @@ def remarks(
     if pairs.unjudged:
         text = (
             f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"
-            " if they are empty, say --empty-images."
+            " if they are empty, use --empty-images."
         )
         yield Note("images-unjudged", text, kind="doubt")
     if pairs.unsearched:

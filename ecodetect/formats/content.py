@@ -1,7 +1,7 @@
 """What a file of features holds, as one hash: so a scan sees that somebody has edited its output.
 
 The hash is of the features, in whatever order, not of the file: opening a GeoPackage in QGIS changes its
-bytes, and so does a tool that lays JSON out anew. With the hash, features are counted by raster and class.
+bytes, and so does a tool that lays JSON out again. With the hash, features are counted by raster and class.
 Formats without a place for metadata have a small side file (`SIDE`) instead, with the hash of their bytes.
 """
 

@@ -172,7 +172,7 @@ def read(
         raise LayerError(f"{source} doesn't exist.")
     if not (source.is_file() or source.is_dir()):
         raise LayerError(
-            f"{source} is no file but a pipe or a device, which may have no end; copy it to a file."
+            f"{source} is not a file but a pipe or a device, which may have no end; copy it to a file."
         )
     suffix = source.suffix.lower()
     if suffix in _REFUSED:
@@ -316,7 +316,7 @@ def _one_sentence(source: Path) -> Iterator[None]:
         if source.is_file() and source.stat().st_size == 0 and source.suffix.lower() != ".txt":
             raise LayerError(f"{source} is empty (0 bytes).")
         if source.suffix.lower() not in _ALONE and source.is_file() and (pipe := pipe_beside(source)):
-            raise LayerError(f"{source} has beside it {pipe}, which is no file; remove it.")
+            raise LayerError(f"{source} has {pipe} beside it, which is not a file; remove it.")
         yield
     except UserError:
         raise
@@ -340,7 +340,7 @@ def _chosen(source: Path, candidates: list[Format]) -> Format:
         if _module(entry).recognises(source, head):
             return entry
     titles = ", ".join(entry.title for entry in candidates)
-    raise LayerError(f"{source} is none of what a {source.suffix or 'folder'} can be: {titles}.")
+    raise LayerError(f"{source} is not any of what a {source.suffix or 'folder'} can be: {titles}.")
 
 
 def _module(entry: Format) -> Any:
@@ -365,11 +365,11 @@ def writable(path: str | os.PathLike[str]) -> None:
 
 
 def _check_plain(target: Path) -> None:
-    """Raise LayerError where something lies that is no file."""
+    """Raise LayerError where something lies that is not a file."""
     if target.is_dir():
         raise LayerError(f"{target} is a folder; give the name of a file.")
     if os.path.lexists(target) and not target.is_file():
-        raise LayerError(f"{target} is no file that could be replaced; choose another name.")
+        raise LayerError(f"{target} is not a file that could be replaced; choose another name.")
 
 
 def _check_beside(target: Path, module: Any, made: Iterable[Path] = ()) -> None:

@@ -64,7 +64,7 @@ def _copied(path: Path, folder: Path, *, error: type[UserError]) -> Path:
         before = _states(path)
         for part in _parts(path):
             if os.path.lexists(part) and not part.is_file():
-                raise error(f"{path} has beside it {part.name}, which is no file; remove it.")
+                raise error(f"{path} has {part.name} beside it, which is not a file; remove it.")
             try:
                 shutil.copyfile(part, folder / part.name)
             except FileNotFoundError:  # its writer has just finished

@@ -84,7 +84,7 @@ def call(
     error : type of UserError
         What to raise where the child is ended or ends itself.
     bytes_read : int
-        How much the function reads if all is well; each 100 MB have the time limit anew.
+        How much the function reads if all is well; each 100 MB have the time limit again.
 
     Raises
     ------
@@ -205,13 +205,13 @@ _GB = f"{MEMORY_BYTES / 2**30:g} GB"
 
 
 def _late(about: str, limit_s: float) -> str:
-    return f"{about} took longer than {limit_s:g} s to open; if it is sound, say --timeout {5 * limit_s:g}."
+    return f"{about} took longer than {limit_s:g} s to open; if it is sound, use --timeout {5 * limit_s:g}."
 
 
 def _large(about: str) -> str:
     return (
         f"{about} takes more than {_GB} of memory to open, so it is damaged or made to do harm; if it is"
-        " sound, write it anew in another format."
+        " sound, write it again in another format."
     )
 
 
@@ -225,7 +225,7 @@ def _fault(content: bytes) -> Exception:
 def _crashed(about: str) -> str:
     return (
         f"{about} is damaged: the library that reads it crashed, or wanted more than {_GB} of memory; copy it"
-        " anew, or write it anew in another format."
+        " again, or write it again in another format."
     )
 
 

@@ -111,7 +111,7 @@ def _bound_memory() -> None:
 
 
 def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> None:
-    """Do one request and send what came of it."""
+    """Do one request and send the result."""
     home = Path(sys.prefix)  # a folder that nobody wants to remove
     try:
         module, _, name = request["function"].partition(":")

@@ -96,7 +96,7 @@ def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[
 def from_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Weights of a backbone from a file, a classifier's or those of one of torchvision's detectors.
 
-    Raises BundleError for what is no .safetensors file; anything pickled is refused, for it may hold a
+    Raises BundleError for what is not a .safetensors file; anything pickled is refused, for it may hold a
     program.
     """
     if Path(path).suffix.lower() in (".pth", ".pt", ".ckpt", ".pkl", ".bin"):
@@ -130,7 +130,7 @@ def encoder(
     weights : in torchvision's naming; None: at random.
     bands : names of the input. Red, green and blue take the weights learned for them, any other band their
         mean; all are scaled so that the first layer's output keeps its range.
-    Raises UserError for a name that there isn't, a network that is no row of parts, or weights of another.
+    Raises UserError for an unknown name, a network that is not a row of parts, or weights of another.
     """
     model = _OWN[name]() if name in _OWN else _of_torchvision(name)
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
@@ -167,7 +167,7 @@ def _load(model: nn.Module, weights: Weights, name: str) -> None:
     wrong = [key for key in features if key not in tensors or tensors[key].shape != wanted[key].shape]
     wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
     if wrong:
-        raise UserError(f"These are no weights of {name}: '{min(wrong)}' is missing or of another shape.")
+        raise UserError(f"These aren't weights of {name}: '{min(wrong)}' is missing or of another shape.")
     model.load_state_dict({key: tensors[key] for key in features if key in tensors}, strict=False)
 
 
@@ -205,7 +205,7 @@ def _row(model: nn.Module, name: str) -> list[nn.Module]:
             break
         row += list(part) if isinstance(part, nn.Sequential) and not hasattr(part, "out_channels") else [part]
     if not row:
-        raise UserError(f"'{name}' can't be an encoder: it is no row of layers.")
+        raise UserError(f"'{name}' can't be an encoder: it is not a row of layers.")
     return row
 
 
@@ -220,7 +220,7 @@ def _probed(row: Sequence[nn.Module], in_bands: int, name: str) -> list[tuple[in
             with torch.no_grad():
                 x = part(x)
         except (RuntimeError, TypeError) as error:
-            raise UserError(f"'{name}' can't be an encoder: it is no row of layers.") from error
+            raise UserError(f"'{name}' can't be an encoder: it is not a row of layers.") from error
         stride = _PROBE_PX // x.shape[-1] if x.ndim == 4 else 0
         if stride * (x.shape[-1] if stride else 1) != _PROBE_PX or x.shape[-1] != x.shape[-2]:
             raise UserError(f"'{name}' can't be an encoder: its features don't line up with the image.")

@@ -24,7 +24,7 @@ def build(
     weights : of the backbone, in torchvision's naming; see `backbones.pretrained`.
     The module takes (N, B, H, W) with sides that are multiples of the stride and gives one tensor
     (N, out_maps, H·up, W·up).
-    Raises UserError for a kind that there isn't.
+    Raises UserError for an unknown kind.
     """
     kind = settings["kind"]
     width, depth = int(settings["width"]), int(settings["depth"])

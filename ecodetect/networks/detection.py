@@ -3,7 +3,7 @@
 What torchvision does besides is taken out: images aren't resized, normalised or padded (a card's scaling is
 the only one), and no more than a tile can hold is reported, instead of 100. What it lacks is put in: ground
 where annotation isn't complete gives no loss unless it is matched to a truth, and neither does a batch in
-which nothing can be learned from, instead of a value that is no number.
+which nothing can be learned from, instead of a value that is not a number.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def build(settings: Settings, bands: Sequence[str], weights: Weights | None) -> 
         the backbone is used, if it goes so far), width (channels of each level).
     bands : names, in the order of the input.
     weights : of the backbone, in torchvision's naming; None: at random.
-    Raises UserError for a backbone that there isn't.
+    Raises UserError for an unknown backbone.
     """
     depth = int(settings["coarsest"]).bit_length() - 1
     strides = [int(stride) for stride in settings["strides"]]

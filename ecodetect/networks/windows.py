@@ -43,7 +43,7 @@ def build(
     settings : kind ("valid" or the name of a backbone), evaluation ("dense" or "windows"), window and step in
         pixels, width (of "valid", channels of its first layer).
     outputs : values of a cell: logits of classes, or 0: the features that they are taken from.
-    Raises UserError for a kind that there isn't, or a step that can't be.
+    Raises UserError for an unknown kind, or a step that can't be.
     """
     kind, evaluation = str(settings["kind"]), str(settings["evaluation"])
     window, step = int(settings["window"]), int(settings["step"])

@@ -262,7 +262,7 @@ def build(
         size (of neck and heads) for a backbone.
     bands : names, in the order of the input.
     weights : of the backbone, in torchvision's naming.
-    Raises UserError for a kind that there isn't.
+    Raises UserError for an unknown kind.
     """
     kind, strides = str(settings["kind"]), [int(stride) for stride in settings["strides"]]
     if kind in SIZES:

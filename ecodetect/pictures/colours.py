@@ -9,7 +9,7 @@ Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 # Okabe & Ito (2008), told apart with any colour vision; first those that stand out on soil, plants and black.
-# More classes than colours begin anew: nobody tells more apart in a map.
+# More classes than colours start over: nobody tells more apart in a map.
 PALETTE: tuple[Colour, ...] = (
     (240, 228, 66),
     (86, 180, 233),

@@ -36,7 +36,7 @@ def replaceable(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_file():
-        raise UserError(f"{target} is no file that could be replaced; choose another name.")
+        raise UserError(f"{target} is not a file that could be replaced; choose another name.")
     if not (overwrite or is_ours(target)):
         raise UserError(
             f"{target} exists, and ecodetect didn't draw it; choose another name or remove it.",

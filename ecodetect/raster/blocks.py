@@ -61,7 +61,7 @@ class Blocks:
             raise RasterError(
                 f"{shown} is damaged or truncated: {int(beyond.sum())} of its {beyond.size} blocks lie "
                 f"beyond the end of the file, the first at pixel x {column * self._wide}, "
-                f"y {row * self._high}; copy it anew."
+                f"y {row * self._high}; copy it again."
             )
 
     def absent_places(self) -> list[Window]:

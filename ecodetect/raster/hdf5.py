@@ -65,7 +65,7 @@ def check(path: str, shown: str) -> None:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()).strip("'\"")
         raise RasterError(
-            f"{shown} is a damaged or truncated HDF5 or netCDF file ({reason[:200]}); copy it anew."
+            f"{shown} is a damaged or truncated HDF5 or netCDF file ({reason[:200]}); copy it again."
         ) from error
 
 
@@ -140,7 +140,7 @@ class _Walk:
             if address in above:
                 raise RasterError(
                     f"{self.shown} has a group that holds itself, so that reading it has no end; write it "
-                    "anew without that link."
+                    "again without that link."
                 )
             if len(above) >= _MOST_DEPTH:
                 raise RasterError(f"{self.shown} is nested too deeply to be a raster.")
@@ -238,7 +238,7 @@ class _Walk:
 
     def _elsewhere(self, what: str) -> RasterError:
         return RasterError(
-            f"{self.shown} {what}, which is not followed; write it anew as one file that holds its pixels."
+            f"{self.shown} {what}, which is not followed; write it again as one file that holds its pixels."
         )
 
     def _address(self, found: Any) -> int:

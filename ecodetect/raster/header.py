@@ -217,7 +217,7 @@ def check_dataset(dataset: Any, shown: str) -> None:
     if bytes_ > BLOCK_LIMIT:
         raise RasterError(
             f"{shown} unpacks {bytes_ / 2**20:.0f} MB at once (blocks of {columns} x {rows} px); the most "
-            f"that is read is {BLOCK_LIMIT / 2**20:.0f} MB, so write it anew in tiles (gdal_translate -co "
+            f"that is read is {BLOCK_LIMIT / 2**20:.0f} MB, so write it again in tiles (gdal_translate -co "
             "TILED=YES)."
         )
 
@@ -232,7 +232,7 @@ def check_raw_size(dataset: Any, file: Path, shown: str) -> None:
         is_packed = stream.read(2) == b"\x1f\x8b"  # ENVI files may be gzipped
     if held < needed and not is_packed:
         raise RasterError(
-            f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it anew."
+            f"{shown} is truncated: it has {held} of the {needed} bytes that its pixels take; copy it again."
         )
 
 
@@ -245,7 +245,7 @@ def check_text_size(dataset: Any, file: Path, shown: str) -> None:
     if (held := file.stat().st_size) < needed - 1:
         raise RasterError(
             f"{shown} is truncated: its {dataset.width} x {dataset.height} pixels take {needed} bytes"
-            f" of text, and it has {held}; copy it anew."
+            f" of text, and it has {held}; copy it again."
         )
 
 
@@ -321,7 +321,7 @@ def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
     if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
         raise RasterError(
             f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
-            " rasters that don't say, or mend the raster's georeference."
+            " rasters that don't say, or fix the raster's georeference."
         )
     return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
 
@@ -385,7 +385,7 @@ def _nodata(
         if not np.isfinite(asked):
             return None, []
         if not _holds(dtype, asked):
-            raise RasterError(f"--nodata {asked:.10g} is no value of {shown}: its pixels are {stored}.")
+            raise RasterError(f"--nodata {asked:.10g} is not a value of {shown}: its pixels are {stored}.")
         return np.full(dataset.count, dtype.type(asked)), []
     values = list(dataset.nodatavals)
     together = tags(dataset).get("NODATA_VALUES", "").split()
@@ -397,7 +397,7 @@ def _nodata(
     if wrong := [value for value in known if not _holds(dtype, value)]:
         text = (
             f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't "
-            "used; if another one stands for no data, say --nodata VALUE."
+            "used; if another one stands for no data, use --nodata VALUE."
         )
         return None, [Note("nodata-unusable", text, kind="choice")]
     if len(known) < len(values):

@@ -53,7 +53,7 @@ _RELAYED = {
 # Where a GeoPackage can't be opened, GDAL would write beside it what it says of itself.
 _OF_DRIVER = {"GPKG": {"GDAL_PAM_ENABLED": "NO"}}
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
-# Drivers that may open a file in this process, with the words of `Source.format`.
+# Drivers that may open a file in this process, with the words of `Address.format`.
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
 _MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
 # What rasterio raises for a file that can't be read.
@@ -78,7 +78,7 @@ def _cloud() -> dict[str, str]:
         "GDAL_HTTP_CONNECTTIMEOUT": str(math.ceil(limits.connect_s)),
         "GDAL_HTTP_LOW_SPEED_TIME": str(math.ceil(limits.patience_s)),
         "GDAL_HTTP_LOW_SPEED_LIMIT": str(math.ceil(limits.least_bytes / limits.patience_s)),
-        # A file that is opened anew is fetched anew.
+        # A file that is opened again is fetched again.
         "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/:/vsiadls/",
     }
 
@@ -163,7 +163,7 @@ def opened(source: Address, **more: Any) -> Any:
     if source.format is not None:
         said = "" if "not recognized" in reason else f" ({reason})"
         raise RasterError(
-            f"{source.shown} is a damaged or truncated {source.format}{said}; copy it anew."
+            f"{source.shown} is a damaged or truncated {source.format}{said}; copy it again."
         ) from first
     raise RasterError(f"{source.shown} is not a raster: its content is of no format that is read.") from first
 
@@ -193,7 +193,8 @@ def _is_of_network(error: BaseException | None) -> bool:
 
 
 class _OnServer:
-    """A dataset on a server that GDAL asks itself: opened anew, and so fetched anew, where reading fails."""
+    """A dataset on a server that GDAL asks itself: opened again, and so fetched again, where reading
+    fails."""
 
     def __init__(self, dataset: Any, source: Address, more: dict[str, Any]) -> None:
         self._dataset, self._source, self._more = dataset, source, more

@@ -52,7 +52,7 @@ from ecodetect.raster.resampling import axis, resample
 from ecodetect.raster.rim import NEAR, REACH_PX, SOLID_PX, Fill, grown, touches, undeclared
 from ecodetect.raster.rim import has_seam as has_seam_of
 from ecodetect.raster.safety import Address, check_files, locate
-from ecodetect.raster.sampling import CELL_PX, Samples, lattice
+from ecodetect.raster.sampling import CELL_PX, RasterSamples, lattice
 from ecodetect.raster.state import state_of
 from ecodetect.wording import percent
 
@@ -224,7 +224,7 @@ class Raster:
         if self._source.is_on_server and known is not None and self._digest_anew() != known:
             raise RasterError(
                 f"{self.path} has changed on its server while it was read; run the same command again to"
-                " begin anew with what is there now."
+                " start over with what is there now."
             )
 
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
@@ -311,7 +311,7 @@ class Raster:
     def env(self, *, cache_bytes: int, threads: int = 1) -> Iterator[None]:
         """While it lasts, this thread decodes with `threads` threads and keeps `cache_bytes` of blocks.
 
-        GDAL fixes the number of threads when it opens a file, so the file is opened anew; not so a remote
+        GDAL fixes the number of threads when it opens a file, so the file is opened again; not so a remote
         one, which has had its threads from the start: with it would go the blocks that were fetched for a
         survey, and be fetched again. Blocks are decoded once as long as the cache holds a row of windows;
         threads help reads that span several blocks. The cache is one for the whole process.
@@ -331,7 +331,7 @@ class Raster:
                 self._dataset, self._overviews = held, held_overviews
 
     def _opened(self) -> Any:
-        """The dataset anew: the file's own, or one with its pages as bands."""
+        """The dataset again: the file's own, or one with its pages as bands."""
         if self._pages is None or self._pages.is_alone:
             return opened(self._source)
         return PagedDataset(self._source, self._pages)
@@ -353,7 +353,7 @@ class Raster:
                 self._decoded(self._dataset, window, [1])
         except RasterError as error:
             raise RasterError(
-                f"{self.path} is truncated: its index of blocks can't be read; copy it anew."
+                f"{self.path} is truncated: its index of blocks can't be read; copy it again."
             ) from error
 
     # -- reading -------------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ class Raster:
             other = "" if nodata is None else f", as {nodata[0]:.10g} is"
             text = (
                 f"{value} fills {about}{percent(fill.share)} of it from the edge inwards and isn't "
-                f"declared as no data{other}: it counts as ground; if nothing is there, say --nodata {value}."
+                f"declared as no data{other}: it counts as ground; if nothing is there, use --nodata {value}."
             )
             notes.append(Note("nodata-undeclared", text, kind="doubt"))
         if rim.has_seam and rim.is_at_edge:
@@ -651,7 +651,7 @@ class Raster:
 
     def samples(
         self, grid: Grid, bands: Sequence[str], area: Window | None = None, most: int | None = None
-    ) -> Samples:
+    ) -> RasterSamples:
         """Blocks of at most 512 x 512 px of `grid` on a fixed lattice, which stand for the whole.
 
         area : the part of `grid` that counts, in its pixels; all of it if not given.
@@ -663,7 +663,7 @@ class Raster:
         is_empty = self._is_empty_at(grid) if self._blocks.has_gaps else None
         if most is None:
             most = min(256, max(64, part.area // (16 * CELL_PX**2)))
-        return Samples(lattice(part, most, is_empty), lambda cell: self.read(cell, bands, grid))
+        return RasterSamples(lattice(part, most, is_empty), lambda cell: self.read(cell, bands, grid))
 
     def _is_empty_at(self, grid: Grid) -> Callable[[Window], bool]:
         """`is_empty` for windows of `grid`."""

@@ -59,7 +59,7 @@ def check_metadata(text: bytes, shown: str) -> None:
     if found:
         raise RasterError(
             f"{shown} names another file in its metadata ({found[0].upper()}), which is not followed; write "
-            "it anew without that (gdal_translate -nomd)."
+            "it again without that (gdal_translate -nomd)."
         )
 
 
@@ -126,7 +126,7 @@ def _check_hfa(file: Path, shown: str) -> None:
                     f"{shown} takes pixels from outside its folder ('{_text(path)}'), which is not followed."
                 )
             if is_pixels and not any(text.lower().endswith(b".ige") for text in named):
-                raise RasterError(f"{shown} takes pixels from another file that is no .ige.")
+                raise RasterError(f"{shown} takes pixels from another file that is not a .ige.")
 
 
 def _nodes(stream: BinaryIO) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -175,7 +175,7 @@ def _check_pcidsk(file: Path, shown: str) -> None:
         # It states its size in blocks; GDAL reads what is missing as whatever is in memory.
         stated = head[16:32].strip()
         if stated.isdigit() and file.stat().st_size < int(stated) * 512:
-            raise RasterError(f"{shown} is truncated: the end of the PCIDSK file is missing; copy it anew.")
+            raise RasterError(f"{shown} is truncated: the end of the PCIDSK file is missing; copy it again.")
         first, count = int(head[336:352]), int(head[376:384])
         for channel in range(count):
             stream.seek((first - 1) * 512 + channel * 1024)
@@ -183,7 +183,7 @@ def _check_pcidsk(file: Path, shown: str) -> None:
             if name and not re.fullmatch(rb"/SIS=\s*\d+", name):
                 raise RasterError(
                     f"{shown} takes the pixels of channel {channel + 1} from another file ('{_text(name)}'), "
-                    "which is not followed; write it anew as a GeoTIFF."
+                    "which is not followed; write it again as a GeoTIFF."
                 )
 
 
@@ -218,7 +218,9 @@ def _check_geopackage(file: Path, shown: str) -> None:
         ) as base:
             _check_tables(base, shown)
     except sqlite3.Error as error:
-        raise RasterError(f"{shown} is a damaged or truncated GeoPackage ({error}); copy it anew.") from error
+        raise RasterError(
+            f"{shown} is a damaged or truncated GeoPackage ({error}); copy it again."
+        ) from error
 
 
 def _check_tables(base: sqlite3.Connection, shown: str) -> None:

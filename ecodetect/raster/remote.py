@@ -128,7 +128,7 @@ def _error(shown: str, fault: dict[str, str], *, is_opening: bool = False) -> Ra
     if kind == "changed":
         return RasterError(
             f"{shown} has changed on its server while it was read: {text}; run the same command again to"
-            " begin anew with what is there now."
+            " start over with what is there now."
         )
     what = "opened" if is_opening else "read"
     remedy = (

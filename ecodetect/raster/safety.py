@@ -214,7 +214,7 @@ def locate(
         raise RasterError(f"{text} is a folder, not a raster.")
     if not file.is_file():
         raise RasterError(
-            f"{text} is no file but a pipe or a device, which may have no end; copy it to a file."
+            f"{text} is not a file but a pipe or a device, which may have no end; copy it to a file."
         )
     head = _head(file, text)
     if is_vrt(head):
@@ -272,7 +272,7 @@ def _array(text: str) -> Address | None:
         )
     place = Path(file)
     if not place.is_file():
-        raise RasterError(f"{file} is no file." if place.exists() else _missing(place, file))
+        raise RasterError(f"{file} is not a file." if place.exists() else _missing(place, file))
     source = _checked(place, _head(place, text), text)
     if driver not in source.drivers or '"' in source.name:
         raise RasterError(f"{text} can't be opened: {place.name} has no arrays of that kind.")
@@ -321,7 +321,7 @@ def _missing(file: Path, text: str) -> str:
 def _head(file: Path, shown: str) -> bytes:
     try:
         if not file.is_file():  # to open a pipe is to wait for who writes into it
-            raise RasterError(f"{shown} is no file but a pipe, a socket or a device.")
+            raise RasterError(f"{shown} is not a file but a pipe, a socket or a device.")
         head = b""
         if file.stat().st_size:  # files of the system that say 0 may never end
             with file.open("rb") as stream:
@@ -346,7 +346,7 @@ def _check_mosaic(
 
     seen : what was looked at, whatever the ways of writing its name, and how many files GDAL opens for it.
     above : the VRTs that led here.
-    Returns how many files GDAL opens for this one: anew for each way in which a name is written.
+    Returns how many files GDAL opens for this one: again for each way in which a name is written.
     """
     above = (*above, file.resolve())
     opened = 0

@@ -14,8 +14,8 @@ CELL_PX = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """The chips of some cells, read anew whenever they are gone through: together they may be 500 MB.
+class RasterSamples:
+    """The chips of some cells, read again whenever they are gone through: together they may be 500 MB.
 
     Cells without a valid pixel are left out, so there may be none.
     """

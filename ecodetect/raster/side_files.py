@@ -51,14 +51,14 @@ def check_sides(file: Path, driver: str | None, shown: str) -> None:
     opened = (*_OPENED, *_REDUCED_SETS) if driver == "NITF" else _OPENED
     for name in _names(file.parent)[1]:
         if _may_stall(file.parent / name):
-            raise RasterError(f"{shown} has beside it {name}, which is no file; remove it.")
+            raise RasterError(f"{shown} has {name} beside it, which is not a file; remove it.")
     for side in sides(file):
         lower = side.name.lower()
         is_raster = lower.endswith((*opened, *_ERDAS))
         if not is_raster and not lower.endswith((_METADATA, _IDRISI)) and not _may_stall(side):
             continue
         if not side.is_file():
-            raise RasterError(f"{shown} has beside it {side.name}, which is no file; remove it.")
+            raise RasterError(f"{shown} has {side.name} beside it, which is not a file; remove it.")
         if side.is_symlink() and side.resolve().parent not in (file.parent.resolve(), file.resolve().parent):
             raise RasterError(
                 f"{shown} has a side file {side.name} that is a link to another folder; put the file itself "

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from ecodetect.errors import RasterError
 from ecodetect.guarding.crs_files import check_crs
 
-REMEDY = "; if you trust it, say --allow-vrt"
+REMEDY = "; if you trust it, use --allow-vrt"
 MOST_NESTED = 8  # VRTs within VRTs
 
 _PLAIN = frozenset(

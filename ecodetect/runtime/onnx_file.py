@@ -179,7 +179,7 @@ def read(path: str | os.PathLike[str]) -> OnnxModel:
         ) from error
     except (ValueError, IndexError, OverflowError) as error:
         raise BundleError(
-            f"{path} is no file in ONNX as `ecodetect export` writes it, or it is damaged or cut short"
+            f"{path} is not an ONNX file as `ecodetect export` writes it, or it is damaged or cut short"
             f" ({str(error) or 'it ends too early'})."
         ) from error
     card, stride = entries.get(KEY), entries.get(STRIDE_KEY, "")
@@ -196,7 +196,7 @@ def read(path: str | os.PathLike[str]) -> OnnxModel:
 
 
 def _entries(model: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata; raises ValueError for a name that is there twice."""
+    """The metadata; raises ValueError for a name that appears twice."""
     found: dict[str, str] = {}
     for entry in model["metadata"]:
         name = entry.get("key", "")
@@ -223,7 +223,7 @@ def _graph(model: Mapping[str, Any]) -> Graph:
     made = [image, *(each.get("name", "") for each in graph["weight"])]
     made += [name for node in nodes for name in node.outputs if name]
     if "" in made[: 1 + len(graph["weight"])] or len(set(made)) != len(made):
-        raise ValueError("a tensor is there twice, or has no name")
+        raise ValueError("a tensor appears twice, or has no name")
     return Graph(image, tuple(each.get("name", "") for each in graph["output"]), weights, nodes)
 
 
@@ -233,7 +233,7 @@ def _node(message: Mapping[str, Any]) -> Node:
         name, value = each.get("name", ""), _ATTRIBUTES.get(each.get("type", 0))
         there = {key for key in each if key not in ("name", "type") and each[key] != []}
         if value is None or name in attributes or not there <= {value}:
-            raise ValueError(f"the attribute {name[:40]} is none that a network needs")
+            raise ValueError(f"the attribute {name[:40]} is not one that a network needs")
         found = each.get(value, {"f": 0.0, "i": 0, "s": ""}.get(value))
         if value == "t":
             found = None if found is None else _array(found)
@@ -280,7 +280,7 @@ def _message(message: memoryview, kind: str) -> dict[str, Any]:
         if is_list:
             found[name].append(read)
         elif name in found:
-            raise ValueError(f"{name} of a {kind} is there twice")
+            raise ValueError(f"{name} of a {kind} appears twice")
         else:
             found[name] = read
     return found
@@ -303,7 +303,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
         elif wire == 5:
             length = 4
         else:
-            raise ValueError("a kind of field that there isn't")
+            raise ValueError("an unknown kind of field")
         if at + length > len(message):
             raise ValueError("cut short")
         yield number, wire, message[at : at + length]

@@ -74,7 +74,7 @@ def open_network(
     outputs : name -> channels and pixels per pixel of the input, of what the detector reads.
     device : "auto": a GPU if there is one that ONNX Runtime can use.
     threads : of the CPU; None: one for each core.
-    Raises UserError for a device that isn't there, BundleError for a network that isn't the card's.
+    Raises UserError for a device that isn't available, BundleError for a network that isn't the card's.
     """
     name, card = model.card.name, model.card
     side = model.stride
@@ -134,7 +134,7 @@ def open_session(
     ]
     place = there[0] if device == "auto" else device
     if place not in there:
-        raise UserError(f"--device {device} isn't there for ONNX; there is: {', '.join(there)}.")
+        raise UserError(f"--device {device} isn't available for ONNX; available: {', '.join(there)}.")
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = threads or 0
@@ -146,7 +146,7 @@ def open_session(
         raise BundleError(f"ONNX Runtime can't open '{name}': {_first_line(error)}.") from error
     if _PROVIDERS[place] not in session.get_providers():  # it goes on without what can't be loaded
         if device != "auto":
-            raise UserError(f"--device {device} isn't there for ONNX: its libraries can't be loaded.")
+            raise UserError(f"--device {device} isn't available for ONNX: its libraries can't be loaded.")
         place = "cpu"
     return session, place
 

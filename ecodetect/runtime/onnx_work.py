@@ -58,7 +58,7 @@ def shapes(graph: Graph, image: Shape) -> dict[str, Shape]:
     for place, node in enumerate(graph.nodes):
         rule, allowed = _RULES.get(node.kind, (None, frozenset()))
         if rule is None:
-            raise ValueError(f"the operator {node.kind[:40]} is none of a network that ecodetect exports")
+            raise ValueError(f"the operator {node.kind[:40]} is not one of a network that ecodetect exports")
         for name, value in node.attributes.items():
             if name not in allowed or type(value) is not _TYPED.get(name, int):
                 raise ValueError(f"the operator {node.kind} has an attribute {name[:40]}")
@@ -284,7 +284,7 @@ def _turned(node: Node, inputs: Inputs) -> Answer:
     value = _at(inputs, 0)
     order = tuple(node.attributes.get("perm", range(len(value.shape))[::-1]))
     if sorted(order) != list(range(len(value.shape))):
-        raise ValueError("axes that there aren't")
+        raise ValueError("axes that don't exist")
     known = None if value.known is None else value.known.transpose(order)
     return [_Value(tuple(value.shape[each] for each in order), value.kind, known)], math.prod(value.shape)
 
@@ -346,7 +346,7 @@ def _picked(node: Node, inputs: Inputs) -> Answer:
         len(which.known.ravel())
         and not -value.shape[0] <= int(which.known.min()) <= int(which.known.max()) < (value.shape[0])
     ):
-        raise ValueError("a choice of what there isn't")
+        raise ValueError("a choice of what doesn't exist")
     known = np.asarray(value.known[which.known])
     return [_Value(known.shape, value.kind, known)], known.size
 
@@ -375,7 +375,7 @@ def _converted(node: Node, inputs: Inputs) -> Answer:
 
 def _axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
-        raise ValueError("an axis that there isn't")
+        raise ValueError("an axis that doesn't exist")
     return axis % rank
 
 

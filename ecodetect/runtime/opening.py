@@ -23,7 +23,7 @@ Outputs = Mapping[str, tuple[int, float]]
 
 
 class Network(Protocol):
-    """A network that only answers; the fields are those of `torch_network.Network`."""
+    """A network that only answers; the fields are those of `torch_network.TorchNetwork`."""
 
     @property
     def device(self) -> str: ...
@@ -55,7 +55,7 @@ def open_network(
     build : how torch's module for the bundle's card is made; not called for ONNX.
     outputs : what the network gives, in order; names are those in ONNX.
     device, threads : see `torch_network.open_network`.
-    Raises UserError for a device that isn't there, BundleError for a network that isn't the card's.
+    Raises UserError for a device that isn't available, BundleError for a network that isn't the card's.
     """
     opened: Any
     if isinstance(bundle, OnnxModel):

@@ -91,14 +91,14 @@ def _on(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def _layers_checked(module: nn.Module, name: str) -> Iterator[None]:
-    """While it lasts, a layer that gives what is no finite number raises BundleError.
+    """While it lasts, a layer that gives a value that isn't finite raises BundleError.
 
     What is too large within a network may come out of it as 0, 6 or 1, by its clamps and gates.
     """
 
     def check(_: nn.Module, __: Any, out: Any) -> None:
         if isinstance(out, torch.Tensor) and out.is_floating_point() and not bool(out.isfinite().all()):
-            raise BundleError(f"The model '{name}' is damaged: it answers what is no finite number.")
+            raise BundleError(f"The model '{name}' is damaged: it gives a value that isn't finite.")
 
     layers = [part for part in module.modules() if next(part.children(), None) is None]
     hooks = [layer.register_forward_hook(check) for layer in layers]
@@ -125,7 +125,7 @@ def open_network(
     outputs : what the network gives, where it is to be exported; see `TorchNetwork`.
     device : "auto": a GPU if there is one.
     threads : of the CPU; None: as torch has it (a thread for each core).
-    Raises UserError for a device that isn't there, BundleError for weights of another network.
+    Raises UserError for a device that isn't available, BundleError for weights of another network.
     """
     place = choose(device)
     if not isinstance(module, TrainableNetwork):
@@ -171,13 +171,13 @@ class _Unfilled(TorchFunctionMode):
 
 
 def choose(device: str) -> str:
-    """The device meant; raises UserError where it isn't there."""
+    """The device meant; raises UserError if it isn't available."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there.get(device, False):
         found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise UserError(f"--device {device} isn't there; there is: {found}.")
+        raise UserError(f"--device {device} isn't available; available: {found}.")
     return device
 
 
@@ -269,7 +269,7 @@ def reach(module: TrainableNetwork, in_bands: int) -> int | Literal["whole image
 def reach_px(module: TrainableNetwork, in_bands: int) -> int | None:
     """How far from a pixel an answer depends on others, in input pixels; None: it depends on the whole image.
 
-    Found by putting a value that is no number at one place and looking how far it spreads: whatever the
+    Found by putting a value that is not a number at one place and looking how far it spreads: whatever the
     weights are, it spreads just as far as the network could look. At each place within a stride, along x and
     along y.
     """
@@ -309,7 +309,7 @@ class _Spreading(nn.Module):
 
 
 def _spread(module: nn.Module, in_bands: int, stride: int, half: int, *, across: bool) -> int:
-    """How far from its place, at most, a value that is no number changes the answer."""
+    """How far from its place, at most, a value that is not a number changes the answer."""
     x = torch.zeros(stride, in_bands, stride, 2 * half)
     places = np.arange(stride)
     x[places, :, :, half + places] = torch.nan

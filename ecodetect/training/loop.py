@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ecodetect.annotations.sample import Sample
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
-from ecodetect.bundle.scaling import continued
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Arrays, NetworkKind
 from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
@@ -338,11 +338,11 @@ class _Training:
         if not math.isfinite(norm):
             return norm
         self.optimizer.step()
-        self._follow()
+        self._update_average()
         return value
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         """Move the average towards the weights: over about the last 2 % of the steps."""
         share = max(1 / max(10.0, 0.02 * self.plan.steps), 1 / (2 + self.step))
         for name, value in self.network.state_dict().items():
@@ -462,7 +462,7 @@ class _Training:
     def _found(self, network: TrainableNetwork, sample: Sample) -> Predictions:
         """What the network finds on a sample of any size."""
         _, height, width = sample.image.shape
-        image = continued(sample.image, network.stride, self.card.fill)
+        image = padded_to_stride(sample.image, network.stride, self.card.fill)
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]

@@ -21,7 +21,7 @@ from ecodetect.annotations.sample import Sample
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.detectors import learners
 from ecodetect.detectors.learned import Classical, Kind, Looked
-from ecodetect.detectors.learners import Learner
+from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.metrics import Rates
 from ecodetect.notes import Note
 from ecodetect.training import selection
@@ -94,7 +94,7 @@ def learn(
     side = _BLOCK * kind_of.options_of(card).typical_px
     shown = _pieces(taught, training, card, side, most_pieces, rng, say)
     unseen = _pieces(taught, validation, card, side, most_pieces, rng, say)
-    best: tuple[float, learners.Kind, Learner, Card, RankedMatches, RankedMatches] | None = None
+    best: tuple[float, learners.Kind, ClassicalClassifier, Card, RankedMatches, RankedMatches] | None = None
     reached = dict.fromkeys(kinds, 0.0)
     background = len(card.classes)
     features, label, fold = _examples(shown, rng, background + 1)
@@ -159,7 +159,7 @@ def _pieces(
     found = []
     for number in chosen.tolist():
         sample = cut[number]
-        look = taught.looked_at(sample.image, sample.valid, card)
+        look = taught.features_of(sample.image, sample.valid, card)
         label, xy = taught.examples(sample, look, card)
         column, row = np.floor(xy / side).astype(np.int64).T
         # Blocks of a piece are dealt out in turn, from another fold on in each piece.
@@ -195,7 +195,7 @@ def _without(
     one: int,
     classes: int,
     seed: int,
-) -> Learner | None:
+) -> ClassicalClassifier | None:
     """A learner that hasn't seen a fold; None where the others have one class only."""
     rest = fold != one
     if len(np.unique(label[rest])) < 2:
@@ -203,7 +203,9 @@ def _without(
     return learners.fit(kind, features[rest], label[rest], classes, seed, fold[rest])
 
 
-def _crossed(piece: _Piece, parts: Sequence[Learner | None], whole: Learner) -> NDArray[np.float64]:
+def _crossed(
+    piece: _Piece, parts: Sequence[ClassicalClassifier | None], whole: ClassicalClassifier
+) -> NDArray[np.float64]:
     """Each row of a piece answered by the learner that hasn't seen its block."""
     out = np.zeros((len(piece.label), int(whole.settings["classes"])))
     for one, learner in enumerate(parts):

@@ -61,7 +61,7 @@ class Fault(Exception):
 
 
 class _Watch:
-    """Ends connections on which too little has come; their own time limit begins anew with each byte."""
+    """Ends connections on which too little has come; their own time limit starts over with each byte."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

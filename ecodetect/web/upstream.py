@@ -31,7 +31,7 @@ _MOST_AT_ONCE = 8  # connections to servers
 _MOST_REDIRECTS = 5
 MOST_WHOLE = 2**28  # bytes of a file whose server gives it only as a whole
 _PIECE = 65536
-_WORTH = 65536  # bytes after which a try counts as a success, so that those to come are counted anew
+_WORTH = 65536  # bytes after which a try counts as a success, so that those to come are counted again
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # a server that may answer later
 
 

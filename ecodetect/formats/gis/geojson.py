@@ -245,7 +245,7 @@ def _count(feature: Any, found: Content) -> None:
     properties = feature.get("properties")
     columns = dict(properties) if isinstance(properties, dict) else {}
     if feature.get("id") is not None:
-        columns.setdefault("id", feature["id"])  # GDAL, which writes an edited file anew, leaves it out
+        columns.setdefault("id", feature["id"])  # GDAL, which writes an edited file again, leaves it out
     found.add_json([columns, feature.get("geometry")])
     found.tally.add({name: [value] for name, value in columns.items()}, 1)
 

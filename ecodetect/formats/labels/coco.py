@@ -291,7 +291,7 @@ def _corners(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]
 
 def _ring(flat: Any) -> Shape:
     if not isinstance(flat, list):
-        raise Unusable("a segmentation that is no list of coordinates")
+        raise Unusable("a segmentation that is not a list of coordinates")
     if len(flat) % 2:
         raise Unusable("a polygon with an odd number of coordinates")
     values = [number(value) for value in flat]

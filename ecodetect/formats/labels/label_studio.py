@@ -52,7 +52,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     tasks = content if isinstance(content, list) else [content]
     is_known = any(isinstance(task, dict) and (_has_annotations(task) or _short_form(task)) for task in tasks)
     if not is_known or not all(isinstance(task, dict) for task in tasks):
-        raise LayerError(f"{path.name} is not of Label Studio: it is no list of tasks with annotations.")
+        raise LayerError(f"{path.name} is not of Label Studio: it is not a list of tasks with annotations.")
     collector = Collector(path, "region")
     names = [_names(task) for task in tasks]
     wanted = None if image is None or not tasks else _wanted(names, image, path)

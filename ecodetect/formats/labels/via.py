@@ -84,7 +84,7 @@ def _from_json(path: Path) -> tuple[Regions, list[str]]:
     if isinstance(content, dict) and isinstance(content.get("_via_img_metadata"), dict):
         content = content["_via_img_metadata"]
     if not isinstance(content, dict):
-        raise LayerError(f"{path.name} is not of VIA: it is no project and no list of files with regions.")
+        raise LayerError(f"{path.name} is not of VIA: it is not a project and no list of files with regions.")
     regions: Regions = []
     images = []
     for entry in content.values():

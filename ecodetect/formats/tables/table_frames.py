@@ -120,7 +120,7 @@ def _check_latitudes(places: Sequence[Any], path: Path) -> None:
         said = " They seem to be exchanged with the longitudes." if (np.abs(usable[:, 0]) <= 90).all() else ""
         raise LayerError(
             f"{path.name} has latitudes of {usable[:, 1].min():.6g} to {usable[:, 1].max():.6g}, beyond 90"
-            f" degrees; mend the columns.{said}"
+            f" degrees; fix the columns.{said}"
         )
 
 
