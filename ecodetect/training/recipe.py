@@ -117,7 +117,7 @@ def train(
         How far from its truth a detection of validation may lie; the radius of individuals, or half the way
         to their neighbours, if not given.
     seed : int
-        Of all chance: the same seed gives the same bytes on the CPU.
+        Random seed: the same seed gives the same bytes on the CPU.
     device : str
         "auto", "cpu", "cuda" or "mps".
     workers : int, optional
@@ -129,7 +129,7 @@ def train(
     augmentations : Augmentations, optional
         Other than the default.
     settings : mapping, optional
-        Of the detector's training, as name -> text; see its `Kind.training`.
+        Options of the detector's training, as name -> text; see its `Kind.training`.
     command : str
         What the card gives as the command.
     say, progress : callable, optional
