@@ -45,7 +45,7 @@ Rows = list[tuple[float, ...]]
 
 BANDS = ("red", "green", "blue", "nir")
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
-# Of a network: two tilings see the same object within this many pixels, and scores within this.
+# For a network: two tilings see the same object within this many pixels, and scores within this.
 SAME_PX, SAME_SCORE = 0.01, 1e-4
 
 
@@ -222,7 +222,7 @@ class Learned:
 
 
 def learn(kind: NetworkKind, card: Card, sample: Sample, *, steps: int, rate: float = 2e-3) -> Learned:
-    """A network that has learned one sample by heart, as far as so many steps go."""
+    """A network that overfits one sample, as far as so many steps go."""
     import torch
 
     from ecodetect.training.loop import stacked
@@ -500,7 +500,7 @@ def check_its_card_opens(subject: Subject) -> None:
 def check_it_learns(subject: Subject, steps: int = 8) -> None:
     """Losses are finite, and fall on one sample; what is read off its answers is well formed.
 
-    Of a kind without a network: what a learner says of the sample that it has seen are the objects.
+    For a kind without a network, what a learner says of the sample that it has seen are the objects.
     """
     if not detectors.is_learned(subject.name):
         return

@@ -125,7 +125,7 @@ def score_said(found: Sequence[Annotations], files: Sequence[str]) -> tuple[Note
 
 
 def are_individuals(labels: Counter[str]) -> bool:
-    """Whether names in a column found by itself are those of individuals: by how often each comes."""
+    """Whether names in a guessed column are those of individuals: by how often each comes."""
     return len(labels) > 2 and (len(labels) > _MOST_GUESSED_CLASSES or 2 * len(labels) > labels.total())
 
 

@@ -81,7 +81,7 @@ def _without_ignored_classes(
 def _with_one_class_for_names(
     sources: list[AnnotatedRaster], asked: AnnotationOptions, notes: list[Note]
 ) -> list[AnnotatedRaster]:
-    """One class for all where the column found by itself holds names of individuals, not classes."""
+    """One class for all where a guessed column holds names of individuals, not classes."""
     labels = Counter(str(label) for source in sources for label in source.annotations.label[source.kept])
     total, many = labels.total(), len(labels)
     if asked.class_column is not None or not are_individuals(labels):

@@ -163,7 +163,7 @@ class AnnotationFolder:
         more = ((self._files, without_code(stem)), (self._marked, _without(stem, _IMAGE_MARKS)))
         for among, name in (*names, *more):
             files = files or [file for file in among.get(_key(name), ()) if not _is_same(file, image)]
-        # Of names that differ in case the one written as the image; of folders those that it shares.
+        # Among names that differ in case the one written as the image; among folders those that it shares.
         files = [file for file in files if _own_stem(file) in (stem, base)] or files
         if len(files) > 1:
             shared = [_shared_folders(file, image) for file in files]
@@ -348,7 +348,7 @@ class AnnotationFile:
         return layer[named | _by_place_alone(layer, column, grid)]
 
     def _by_place(self, grid: Grid | None) -> Found | None:
-        """Of a file that names no images the features that lie on the raster."""
+        """The features on the raster of a file that names no images."""
         if self.whole.frame_crs is None or grid is None:
             raise UserError(
                 f"{self.path} doesn't say which image each feature belongs to; it needs a column 'source'"
@@ -605,7 +605,7 @@ def _without(stem: str, marks: Sequence[str]) -> str:
 
 
 def _meant_files(files: Sequence[Path], *, are_detections: bool) -> list[Path]:
-    """Of annotations and outputs of scans in one folder those of one kind; all where there is one kind."""
+    """Annotations or outputs of scans, where one folder holds both; all where there is one kind."""
     ours = [file for file in files if _own_stem(file) != file.stem]
     others = [file for file in files if file not in set(ours)]
     if are_detections:

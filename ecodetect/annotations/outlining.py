@@ -1,10 +1,10 @@
 """Boxes for individuals that are marked by a point only: the outline around the point that stands out most.
 
-Of all outlines of equal brightness around a point, from its own brightness to that of its surroundings, the
-one with the strongest edge is taken: the mean of the gradient along it, a little more for a larger one. No
-threshold is set, and objects may be darker or brighter than the ground. Where no outline is clear, nothing is
-made up: of rendered shrubs 52 of 80 got a box, all with an IoU above 0.5 with the drawn ones; of crowns full
-of light and shadow, or cells with a pale middle, hardly one is found or right.
+Among all outlines of equal brightness around a point, from its own brightness to that of its surroundings,
+the one with the strongest edge is taken: the mean of the gradient along it, a little more for a larger one.
+No threshold is set, and objects may be darker or brighter than the ground. Where no outline is clear, nothing
+is made up: of rendered shrubs 52 of 80 got a box, all with an IoU above 0.5 with the drawn ones; of crowns
+full of light and shadow, or cells with a pale middle, hardly one is found or right.
 """
 
 from __future__ import annotations

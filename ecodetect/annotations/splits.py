@@ -430,7 +430,7 @@ def _by_column(
 
 
 def _on_planes(sources: Sequence[AnnotatedRaster], planes: _Planes) -> tuple[Floats, Counts, Names]:
-    """Of all individuals: position on its plane (N, 2), number of the plane, class."""
+    """For all individuals: position on its plane (N, 2), number of the plane, class."""
     index = {key: number for number, key in enumerate(dict.fromkeys(planes.key))}
     positions, plane, labels = [], [], []
     for number, source in enumerate(sources):

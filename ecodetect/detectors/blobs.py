@@ -43,7 +43,7 @@ SMALLEST_PX, LARGEST_PX, LIMIT_PX = 6.0, 64.0, 100.0
 # pictures.
 BELOW, ABOVE = 0.5, 0.8  # scales go from this share of the smallest diameter to that of the largest
 # Cells are this much wider than the scale at which they stand out most, for their edges are soft: the median
-# over the same pictures, where kinds lie between 1.0 and 1.4. Of a sharp disc it is 1.
+# over the same pictures, where kinds lie between 1.0 and 1.4. For a sharp disc it is 1.
 SOFT = 1.2
 UNLIKE = 1.4  # ratio of diameters from which on two spots are not of like size
 SHARE = 0.4  # of the difference between dark and bright parts that a spot must stand out by
@@ -272,7 +272,7 @@ def _maxima(
     """Flat index of the pixels where the response of scale k is highest among the neighbours in place and
     scale.
 
-    Of equal neighbours the first counts as the higher one: lower scale, then reading order.
+    Among equal neighbours the first counts as the higher one: lower scale, then reading order.
     """
     here = responses[k]
     is_high = (here >= cv2.dilate(here, np.ones((3, 3), np.uint8))) & (here >= least)

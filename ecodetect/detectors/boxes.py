@@ -31,7 +31,7 @@ Boxes = tuple[Floats, Floats, Labels]
 
 TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: its box is to be drawn, not only seen
 CRITERION = "IoU ≥ 0.5, one to one"  # by which a box of validation is right; see `training.selection`
-# Of boxes that overlap more than this one survives: the same object, seen twice, by two tiles or in one.
+# Among boxes that overlap more than this one survives: the same object, seen twice, by two tiles or in one.
 SAME_IOU = 0.7
 LEAST_SCORE = 0.01  # boxes below aren't looked at
 # Around an object's box a network sees so many of its strides that more changes little.

@@ -1,6 +1,6 @@
 """Several models as one, or one that looks several times: boxes that mean the same object become one.
 
-Each member answers by itself; boxes of a class that overlap are replaced by their mean, weighted by their
+Each member answers alone; boxes of a class that overlap are replaced by their mean, weighted by their
 scores, and what only some of the members see is trusted less. Source: weighted box fusion, Solovyev, Wang
 and Gabruseva 2021 (arXiv:1910.13302).
 """
@@ -25,14 +25,14 @@ from ecodetect.grid import Floats
 from ecodetect.settling import overlap
 
 FUSED_IOU = 0.55  # of boxes that mean the same object, as in the paper
-# Axes along which a chip is turned over: none, x, y, both.
+# Axes along which a chip is flipped: none, x, y, both.
 _FLIPS = ((), (2,), (1,), (1, 2))
 
 
 def of(members: Sequence[Detector], *, flips: bool) -> Detector:
     """One detector of several.
 
-    flips : let each look at every chip as it is and turned over in x, in y and in both.
+    flips : let each look at every chip as it is and flipped in x, in y and in both.
     Raises UserError where they can't be brought together: other things than boxes, other classes, another
     GSD.
     """
@@ -106,7 +106,7 @@ class Ensemble:
         return ((member, member.needs) for member in self.members)
 
     def _in_order(self, member: Detector, scores: Sequence[float]) -> list[float]:
-        """Of a member's classes in the order of the first's."""
+        """A member's classes in the order of the first's."""
         return [scores[member.classes.index(name)] for name in self.classes]
 
     @property
@@ -132,7 +132,7 @@ class Ensemble:
         return [self._fused(chip, parts) for chip, parts in zip(chips, found, strict=True)]
 
     def _back(self, found: Detections, axes: Sequence[int]) -> Detections:
-        """Boxes of a chip turned over as they lie on the chip, with the classes' numbers of the first."""
+        """Boxes of a flipped chip as they lie on the chip, with the classes' numbers of the first."""
         boxes = np.array(found.geometry, np.float64)
         for axis in axes:
             low, high = (0, 2) if axis == 2 else (1, 3)
@@ -191,7 +191,7 @@ class _Picked:
 
 
 def _flipped(chip: Chip, axes: Sequence[int]) -> Chip:
-    """A chip turned over. Its place is no longer its own: only pixels of it are asked for."""
+    """A flipped chip. Its place is no longer its own: only pixels of it are asked for."""
     if not axes:
         return chip
     pixels: NDArray[Any] = np.flip(chip.pixels, tuple(axes))

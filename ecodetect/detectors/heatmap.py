@@ -59,8 +59,8 @@ _COST = 8.0
 # wide as its object asks.
 SIGMA_PX = (1.0, 4.0)
 SIZED_SIGMA_PX = (1.0, 6.0)
-# Of an object's diameter, where sizes are known: its Gaussian's width, the radius of its middle, and how far
-# around its peak the map tells where it lies.
+# As shares of an object's diameter, where sizes are known: its Gaussian's width, the radius of its middle,
+# and how far around its peak the map tells where it lies.
 _SIGMA_SHARE, _MIDDLE_SHARE, _AROUND_SHARE = 0.2, 0.3, 0.7
 _EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, against one of usual size
 _MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence its surroundings
@@ -75,7 +75,7 @@ _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Of the network; see `networks.building.build`."""
+    """Shape of the network; see `networks.building.build`."""
 
     kind: card_reading.Kind
     width: card_reading.Width
@@ -242,7 +242,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
 def _gaussian(
     x: float, y: float, sigma: float, shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
-    """Of height 1 at (x, y): where it lies in an array of this shape, and its values there."""
+    """A Gaussian of height 1 at (x, y): where it lies in an array of this shape, and its values there."""
     reach = 3.5 * sigma  # it is 0.002 there
     x0, x1 = max(0, math.floor(x - reach)), min(shape[1], math.ceil(x + reach))
     y0, y1 = max(0, math.floor(y - reach)), min(shape[0], math.ceil(y + reach))

@@ -116,7 +116,7 @@ def _boxes(labels: NDArray[np.int64], n: int) -> Ints:
     inside = np.flatnonzero(flat)
     label = flat[inside] - 1
     y, x = np.divmod(inside, width)
-    # Of equal indices the last assignment stays; pixels come row by row.
+    # Among equal indices the last assignment stays; pixels come row by row.
     box[label[::-1], 1] = y[::-1]
     box[label, 3] = y + 1
     order = np.argsort(x, kind="stable")

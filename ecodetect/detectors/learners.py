@@ -38,7 +38,7 @@ PENALTY = 1.0  # of examples on the wrong side (C)
 FOLDS = 5  # of the margins that the logistic curve is fitted to
 _FARTHEST = 1e6  # standardised values are cut here, so that their squares are numbers
 VALUES_AT_ONCE = 2**23  # numbers of a working array: bounds memory at some 100 MB
-# Of a bundle: more is damage. A tree of 30 levels is never deeper than this.
+# In a bundle: more is damage. A tree of 30 levels is never deeper than this.
 _MOST_CLASSES, _MOST_FEATURES, _MOST_NEIGHBOURS, _DEEPEST = 10_000, 100_000, 1000, 64
 
 
@@ -99,7 +99,7 @@ class ClassicalClassifier:
         return _standardised(features, self.arrays["mean"], self.arrays["scale"])
 
     def margins(self, features: NDArray[Any]) -> Floats:
-        """Of an svm: distance from each border, positive on the side of its class, (N, m)."""
+        """For an svm: distance from each border, positive on the side of its class, (N, m)."""
         parts = [self._margins(self.standardised(features[rows])) for rows in self._parts(len(features))]
         return np.concatenate([np.empty((0, self.arrays["dual"].shape[1])), *parts])
 
@@ -155,9 +155,9 @@ def fit(
     """Learn from examples.
 
     features : (N, C).  label : int64 (N,), below `classes`, which is how many classes there are.
-    seed : of all chance; the same gives the same learner.
+    seed : random seed; the same gives the same learner.
     group : int64 (N,), of examples that are left out together, such as parts of one individual, when it is
-        asked how sure the answer for others may be; a few, of many examples each. None: each by itself.
+        asked how sure the answer for others may be; a few, of many examples each. None: each alone.
     Raises UserError where fewer than two classes have examples, or scikit-learn isn't installed.
     """
     seen, place = np.unique(label, return_inverse=True)

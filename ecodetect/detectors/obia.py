@@ -248,7 +248,8 @@ def examples(sample: Sample, look: Segmented, card: Card) -> tuple[NDArray[np.in
 def _shapes(one: Objects, typical_px: float) -> tuple[shapely.Geometry, shapely.Geometry]:
     """Where an object surely is, and outside of which it isn't.
 
-    Of a box the ellipse in it, for its corners show what is around; of a point nothing, and its surroundings.
+    For a box the ellipse in it, for its corners show what is around; of a point nothing, and its
+    surroundings.
     """
     if not one.is_sized[0]:
         return shapely.Polygon(), shapely.Point(one.xy[0]).buffer(typical_px / 2)

@@ -30,7 +30,8 @@ def highest(xy: Floats, score: Floats, radius: Floats) -> NDArray[np.bool_]:
     """Which peaks lie in no higher one's middle.
 
     xy (N, 2), score (N,), radius (N,) of the middles. One that lies in another's middle still silences those
-    in its own: what survives depends on near peaks only, never on a chain of them. Of equal peaks the first.
+    in its own: what survives depends on near peaks only, never on a chain of them. Among equal peaks the
+    first.
     """
     first = np.ones(len(xy), np.bool_)
     if len(xy) < 2:
@@ -49,7 +50,7 @@ def highest(xy: Floats, score: Floats, radius: Floats) -> NDArray[np.bool_]:
 def find(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of pixels that are the highest within `radius`, and above `LOWEST_SCORE`.
 
-    heat : (H, W). Of equal neighbours the first in reading order counts as the higher one. The outermost
+    heat : (H, W). Among equal neighbours the first in reading order counts as the higher one. The outermost
     pixels are no peaks: what is beyond them isn't known.
     """
     height, width = heat.shape

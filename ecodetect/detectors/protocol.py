@@ -66,7 +66,7 @@ class Needs:
     survey : True when the detector takes values (a threshold, a range) from the whole raster first.
     bytes_per_pixel : working memory of `detect` per pixel of a chip, beside the chip itself.
     cost : time of `detect` per pixel of a chip on one core, where decoding a pixel of a raster is 1.
-    is_threaded : `detect` uses all cores by itself, so chips are given to it one after another.
+    is_threaded : `detect` uses all cores on its own, so chips are given to it one after another.
     on_gpu : it works on a GPU instead: several chips are in work at once, so that it needn't wait.
     scores : lowest score kept of each class, unless the user says; None: all are kept.
     typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user

@@ -112,7 +112,7 @@ def described(image: Image, valid: Mask, labels: Ints, scaling: Scaling, typical
     area = np.bincount(flat, minlength=n + 1)[1:].astype(np.float64)
 
     def mean(values: NDArray[Any]) -> Floats:
-        """Of an image over each segment, (n,)."""
+        """The mean of an image over each segment, (n,)."""
         return np.bincount(flat, values.ravel(), minlength=n + 1)[1:] / area
 
     means = np.stack([mean(band) for band in image])  # (B, n)

@@ -40,7 +40,7 @@ COLOURS = ("rgb", "lab", "hsv", "rgi")
 # The smallest object is this wide on the grid that is searched: segments are then parts of it.
 DETAIL_PX = 10.0
 SMALLEST_PX, LARGEST_PX = 4.0, 1024.0  # of an object, on the raster and on the grid that is searched
-# Of proposals whose boxes overlap more than this one stays, the one that stands out most.
+# Among proposals whose boxes overlap more than this one stays, the one that stands out most.
 SAME_IOU = 0.7
 # How far around an object's box its surroundings are looked at for the score.
 SURROUNDINGS_PX = 5
@@ -207,7 +207,7 @@ class SelectiveSearch:
 
     @property
     def _least_area(self) -> float:
-        """Of an object, in pixels."""
+        """Diameter of an object, in pixels."""
         return math.pi / 4 * self.smallest_px**2
 
     def _seen(self, chip: Chip) -> tuple[list[NDArray[Any]], Mask]:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
 PATCH_PX = 96.0  # pictures in folders by class are seen so wide, if they have as many pixels
 WINDOW_PX = 64
-_STEP_SHARE = 0.25  # of a window, where each is computed by itself
+_STEP_SHARE = 0.25  # of a window, where each is computed alone
 _MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
 _EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
 _UNUSED = -1  # label of a cell that teaches nothing
@@ -430,7 +430,7 @@ def bytes_per_pixel(card: Card) -> int:
 
 
 def _least_px(card: Card) -> int:
-    """The side of a window that is looked at by itself, or as if."""
+    """The side of a window that is looked at alone, or as if."""
     shape = options_of(card).network
     is_exact = shape.kind == "valid" or shape.evaluation == "windows"
     return shape.window if is_exact else 1

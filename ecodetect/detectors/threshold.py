@@ -314,7 +314,7 @@ class Threshold:
             return np.asarray(np.bincount(which, weights, minlength=len(label)), np.float64)
 
         def covered(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-            """Of the integral of an image the sums over whole boxes, and over each of the pieces."""
+            """Sums over whole boxes, and over each of the pieces, from the integral of an image."""
             whole = outlines.between(table, *(box - 1).T)
             return whole, outlines.between(table, start - 1, row - 1, stop - 1, row)
 

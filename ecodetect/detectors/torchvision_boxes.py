@@ -66,7 +66,7 @@ Sizes = Annotated[tuple[Annotated[float, Within(0.1, 1e5)], ...], Count(1, 64)] 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Of the network; see `networks.pyramid.build` and `networks.detection`."""
+    """Shape of the network; see `networks.pyramid.build` and `networks.detection`."""
 
     kind: card_reading.Kind
     strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
@@ -168,7 +168,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
 
 
 def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
-    """Losses of a batch, which the network gives by itself while it is trained."""
+    """Losses of a batch, which the network itself gives while it is trained."""
     return dict(outputs)
 
 

@@ -36,7 +36,7 @@ _FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Of the network; see `networks.windows.build`."""
+    """Shape of the network; see `networks.windows.build`."""
 
     kind: card_reading.Kind
     evaluation: Literal["dense", "windows"]

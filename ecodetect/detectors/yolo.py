@@ -65,7 +65,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Of the network; see `networks.yolo.build`."""
+    """Shape of the network; see `networks.yolo.build`."""
 
     kind: card_reading.Kind
     strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
@@ -183,7 +183,7 @@ def decode(
 
 
 def _decoded(raw: NDArray[np.float32], stride: int) -> Boxes:
-    """Of one level, (4 · BINS + K, h, w): each place may hold one object, of its likeliest class."""
+    """Boxes of one level, (4 · BINS + K, h, w): each place may hold one object, of its likeliest class."""
     kinds = raw[4 * BINS :]
     label = kinds.argmax(0)
     logit = np.take_along_axis(kinds, label[None], 0)[0]

@@ -129,8 +129,8 @@ def assigned(
     score : (N, A, K).  found : (N, A, 4).  truths : (N, M, 5).  most : places an object.
     Returns owner (N, A), -1 for none, and wanted (N, A, K).
 
-    Of the places inside a truth (or inside a square of two of the finest strides about its middle) those with
-    the highest score^0.5 · IoU^6 learn it; one that two truths want goes to the one it overlaps more.
+    Among the places inside a truth (or inside a square of two of the finest strides about its middle) those
+    with the highest score^0.5 · IoU^6 learn it; one that two truths want goes to the one it overlaps more.
     """
     n, a, _ = score.shape
     m = truths.shape[1]
@@ -179,7 +179,7 @@ def _chosen(fit: Tensor, iou: Tensor, most: int) -> Tensor:
 
 
 def _iou(one: Tensor, two: Tensor) -> Tensor:
-    """Of aligned boxes (n, 4)."""
+    """The IoU of aligned boxes (n, 4)."""
     common = _area_of(one[:, :2].maximum(two[:, :2]), one[:, 2:].minimum(two[:, 2:]))
     union = _area_of(one[:, :2], one[:, 2:]) + _area_of(two[:, :2], two[:, 2:]) - common
     return common / union.clamp(min=1e-9)

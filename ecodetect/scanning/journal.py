@@ -129,7 +129,7 @@ class Journal:
     def raster(self, key: str, cuts: str = "", stamp: str = "") -> Entry:
         """The entry of the raster with this key; made if it is new.
 
-        cuts : what to enter. Of a raster that is known those count that its units were done with.
+        cuts : what to enter. For a raster that is known those count that its units were done with.
         stamp : the state of the raster's file. Units that were searched in another state are dropped.
         What is known is held against its seals: units that aren't as they were found are dropped.
         """
@@ -410,7 +410,7 @@ def _seal_of_unit(
     candidates: bytes,
     pieces: list[tuple[Any, ...]],
 ) -> bytes:
-    """Of a unit with all that it gave.
+    """A checksum of a unit with all that it gave.
 
     raster : key, cuts and stamp of the raster, so that no unit passes for one of another.
     candidates : see `_hash_of_candidates`.
@@ -427,7 +427,7 @@ def _hash_of_candidates(
     diameter: Sequence[Any],
     blobs: Iterable[bytes],
 ) -> bytes:
-    """Of the candidates of a unit in the order in which they were entered.
+    """A checksum of the candidates of a unit in the order in which they were entered.
 
     Raises TypeError, ValueError or OverflowError for what no candidate can have.
     """

@@ -216,7 +216,7 @@ def _fill(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, held: int, b
     # A detector has its map, what that was made of and its cleaned copy.
     at_once = workers * cuts.batch(batch)
     detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * pixel.map_bytes) * at_once
-    # Of units in each worker, waiting, and on the way into the journal with what packing takes.
+    # Memory of units in each worker, waiting, and on the way into the journal with what packing takes.
     maps = cuts.unit_px**2 * pixel.map_bytes * (2 * workers + 3)
     rows, columns = pixel.block_shape
     # The blocks under a row of units and one unit more: the first must still be there for the next row.

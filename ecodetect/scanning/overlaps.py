@@ -118,7 +118,7 @@ def _twice(shapes: NDArray[np.object_]) -> float:
 def _in_several(shapes: NDArray[np.object_]) -> float:
     """The area of each that others share, in all.
 
-    Of many that lie on one place only `_MOST` others are asked: they cover what all cover.
+    Where many lie on one place only `_MOST` others are asked: they cover what all cover.
     """
     tree = shapely.STRtree(shapes)
     shared = 0.0

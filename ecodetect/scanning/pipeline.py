@@ -188,7 +188,7 @@ def _get(queue: Queue[Any], stop: threading.Event) -> Any:
 def read_unit(plan: ScanPlan, raster: Raster, unit: Unit) -> Chip:
     """The pixels of a unit with its halo, one read.
 
-    Of an area of interest no more is read than its objects depend on, which over a network is what costs; the
+    In an area of interest no more is read than its objects depend on, which over a network is what costs; the
     rest of the chip isn't valid.
     """
     bands, window = plan.detector.needs.bands, unit.read

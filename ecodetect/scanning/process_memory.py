@@ -42,7 +42,7 @@ def freed_is_kept() -> Iterator[None]:
 def one_heap() -> Iterator[None]:
     """While it lasts, new threads share one heap (glibc only).
 
-    Of heaps of their own glibc keeps the ends, 40 MB that the writing of the file lacked.
+    With several heaps glibc keeps the end of each, 40 MB that the writing of the file lacked.
     """
     libc = _glibc()
     if libc is None:

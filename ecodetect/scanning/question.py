@@ -222,7 +222,7 @@ def _said_of_gsd(raster: Raster, detector: Detector) -> list[Note]:
 
 
 def _cards(asked: Settings) -> list[Card]:
-    """Of the models that are asked; detectors without one have none."""
+    """Cards of the models that are asked; detectors without one have none."""
     found = [models.opened(name) for name in asked.models]
     return [each.card for each in found if each is not None]
 

@@ -91,7 +91,7 @@ class Summary:
 
     @classmethod
     def skipped(cls, path: Path, images: Sequence[str], model: str) -> Summary:
-        """Of an output that another process is at work on."""
+        """The summary of an output that another process is working on."""
         note = Note("in-work", "another scan is at work on it, so it is skipped here.", about=path.name)
         sources = tuple(PurePath(image).name for image in images)
         return cls(path, sources, model, {}, None, 0.0, notes=(note,), in_work=True)
@@ -105,7 +105,7 @@ class Summary:
         classes: Sequence[str],
         answers: Sequence[str],
     ) -> Summary:
-        """Of a file that was there already as the answer to just this question.
+        """The summary of a file that was there already as the answer to just this question.
 
         stated : its metadata.  tally : what is in it.  classes : of the detector.  answers : that a
         classifier may give, for a scan with one.
@@ -284,7 +284,7 @@ def _expected(plan: ScanPlan, journal: Journal) -> dict[str, float]:
 
 
 def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """Of all rasters; None where the detector has no density."""
+    """The sum over all rasters; None where the detector has no density."""
     total: Counter[str] = Counter()
     for each in expected:
         total.update(each)

@@ -99,7 +99,7 @@ def survivors_as_scanned(plan: ScanPlan, journal: Journal) -> Iterator[Detection
 
 
 def settled(plan: ScanPlan, stream: Iterator[Detections]) -> Iterator[Detections]:
-    """Of candidates, sorted from top to bottom, those that survive; for a detector that says how."""
+    """Candidates that survive, sorted from top to bottom; for a detector that says how."""
     needs = plan.detector.needs
     assert needs.settling is not None
     criterion, limit = needs.settling.criterion, needs.settling.limit

@@ -22,7 +22,7 @@ class Settings:
 
     model : file of a model, name of one that comes with ecodetect, or name of a detector.
     others : more models that answer together with it (boxes only).
-    flips : whether each tile is looked at turned over too (boxes only).
+    flips : whether each tile is looked at flipped too (boxes only).
     options : their options, `name=value` texts.
     bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.

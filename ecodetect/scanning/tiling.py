@@ -105,7 +105,7 @@ class Cuts:
         return Unit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
 
     def _seen(self, window: Window) -> Window:
-        """Of what a tile would see, what isn't far beyond the grid."""
+        """The part of what a tile would see that isn't far beyond the grid."""
         if self.beyond_px is None:
             return window
         x0, x1 = self._ends(window.x, window.right, self.width)

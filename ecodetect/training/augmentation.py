@@ -144,7 +144,7 @@ def augment(
     kinds : Augmentations
         What may happen.
     light : Light
-        Of the training images.
+        Statistics of the training images.
     fill : float
         What the image holds where it isn't valid.
     size : int, optional
@@ -321,7 +321,7 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
 
     Source: Bochkovskiy et al. 2020 (arXiv:2004.10934).
     samples : four of the same size, augmented already.
-    Of individuals that a seam cuts those that are mostly left keep the part of their box that is seen; the
+    Individuals that a seam cuts but that are mostly left keep the part of their box that is seen; the
     ground of others is ignored.
     """
     height, width = samples[0].valid.shape

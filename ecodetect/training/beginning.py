@@ -71,7 +71,7 @@ class Beginning:
         else:
             made, chosen = contract_for(self.start.card, sources, gsd, typical_px=typical)
             said = merged(_said_of_values(self.start.card, sources))
-            # Of a start that nobody asked for, other values are no doubt: they are learned anew.
+            # If nobody asked for this start, other values are no doubt: they are learned again.
             notes = (*(note for note in said if self.is_asked or note.kind != "doubt"), *chosen)
         window = kind.window(self.wished)
         if window is not None and kind.window_px is not None:

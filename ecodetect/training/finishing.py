@@ -115,7 +115,7 @@ def completed(
 
 
 def _fullest(samples: Iterable[Sample]) -> Sample | None:
-    """Of the first few samples the one with the most individuals; None where there is none."""
+    """The sample with the most individuals among the first few; None where there is none."""
     return max(islice(samples, _LOOKED_AT), key=lambda sample: len(sample.objects), default=None)
 
 

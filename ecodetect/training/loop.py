@@ -80,7 +80,7 @@ class Schedule:
     decay : weight decay.
     within_px : how far from its truth a detection of validation may lie.
     patience : epochs without a better validation after which training stops.
-    seed : of all chance.
+    seed : random seed.
     workers : threads that prepare chips; the result doesn't depend on it.
     augmentations : what happens to chips.
     mines : whether chips with false detections come back more often.
@@ -355,7 +355,7 @@ class _Training:
         return self.plan.rate * self._factor_at(step)
 
     def _factor_at(self, step: int) -> float:
-        """Of the highest rate: up in a line over 5 % of the steps, down as a cosine."""
+        """The share of the highest learning rate: a linear warm-up over 5 % of the steps, then a cosine."""
         warm = max(1.0, min(0.05 * self.plan.steps, 500))
         if step < warm:
             return (step + 1) / (warm + 1)
@@ -526,7 +526,7 @@ class _Training:
     def _weighed(self) -> tuple[RankedMatches, RankedMatches, dict[str, tuple[float, ...]]]:
         """The network on validation ground, on what it was trained on, and its thresholds.
 
-        Of the ways to read a network's answer, where its detector knows several, the one with the highest
+        Among the ways to read a network's answer, where its detector knows several, the one with the highest
         mean average precision becomes the card's: it says more of how many are found than F1 at one
         threshold. Thresholds of the others are kept under their names.
         """

@@ -50,7 +50,7 @@ class Processes:
         return [part[place] for place in range(longest) for part in parts if place < len(part)]
 
     def mean(self, value: float) -> float:
-        """Of the values of all processes."""
+        """Over the values of all processes."""
         if self.count == 1:
             return value
         total = torch.tensor([value], dtype=torch.float64, device=self.device)

@@ -13,7 +13,7 @@ from ecodetect.pictures.files import save
 from ecodetect.training.loop import Epoch, Fitted
 from ecodetect.training.selection import FEW, last_as_good
 
-_GAP = 0.1  # between F1 of training and validation: more is learning by heart
+_GAP = 0.1  # between F1 of training and validation: more is overfitting
 _LOW = 0.6  # F1 on training: less is not learned
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 420, 60, 50, 40

@@ -92,7 +92,7 @@ class RankedMatches:
         return Rates(true, int(np.count_nonzero(kept)) - true, int(self.n_truths.sum()) - true)
 
     def ap(self) -> AveragePrecision:
-        """Of all classes together."""
+        """All classes together."""
         return average_precision(self.score, self.is_true, int(self.n_truths.sum()))
 
     def mean_ap(self) -> float:
@@ -231,7 +231,7 @@ def drawn_precision(judged: RankedMatches) -> tuple[float, ...]:
 
 
 def last_as_good(drawn: Sequence[Sequence[float]]) -> int:
-    """Of epochs in order, the last whose precision isn't measurably lower than that of the best.
+    """Among epochs in order, the last whose precision isn't measurably lower than that of the best.
 
     drawn : for each what `drawn_precision` gives.
 

@@ -2,7 +2,7 @@
 
 The detector looks at an image and makes rows of numbers of it (`learned.Classical`); here learners are fitted
 to them. Which one is kept, and with which thresholds, validation says as for any other detector. Learners
-know by heart what they were shown, so what is said of training ground is cross-validated: ground is cut into
+overfit what they were shown, so what is said of training ground is cross-validated: ground is cut into
 blocks, and each block is answered by a learner that hasn't seen it.
 """
 
