@@ -154,7 +154,7 @@ def test_the_command_says_what_it_did(ecodetect: Run, tmp_path: Path, plot: Path
         ("boxes.csv", "no/out.geojson", "doesn't exist"),
         ("empty.csv", "out.geojson", "empty"),
         ("words.csv", "out.csv", "no columns that say where"),
-        ("words.json", "out.csv", "none of what"),
+        ("words.json", "out.csv", "not any of what"),
         ("words.txt", "out.csv", "no columns that say where"),
     ],
 )

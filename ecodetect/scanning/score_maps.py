@@ -93,7 +93,7 @@ def writable(path: str | os.PathLike[str]) -> None:
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
     if os.path.lexists(target) and not target.is_file():  # to open a pipe is to wait
-        raise UserError(f"{target} is no file that could be replaced; choose another name.")
+        raise UserError(f"{target} is not a file that could be replaced; choose another name.")
 
 
 def key_in(path: Path) -> str | None:
