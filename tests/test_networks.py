@@ -110,7 +110,7 @@ def test_pretrained_weights_are_found_by_name(tmp_path: Path, monkeypatch: pytes
     safetensors.numpy.save_file({"b": np.ones(2, np.float32)}, tmp_path / "vgg11_x.safetensors")
     assert list(backbones.pretrained("vgg11")) == ["b"]
     assert list(backbones.pretrained("vgg11_bn")) == ["a"]
-    with pytest.raises(UserError, match="aren.t weights of vgg11"):
+    with pytest.raises(UserError, match="These aren't weights of vgg11"):
         backbones.encoder("vgg11", backbones.pretrained("vgg11"), RGB)
 
 
