@@ -223,7 +223,7 @@ def _seen_through(
         return replace(made, gsd=window.pixels(None, name="window") / window_px)
     per_px = float(np.median(gsds(sources)))
     metres = window.value if window.unit == "m" else window.value * per_px
-    return replace(made, gsd=_round(metres / window_px))
+    return replace(made, gsd=rounded(metres / window_px))
 
 
 def check_classes(training: Statistics, validation: Statistics, split_by: str) -> Note | None:
@@ -263,7 +263,8 @@ def _wished(kind: Kind, settings: Mapping[str, str]) -> Any:
     return None
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
+    """To four digits, as cards say lengths."""
     return float(f"{value:.4g}")
 
 

@@ -23,7 +23,7 @@ from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.errors import UserError
 from ecodetect.notes import Note
-from ecodetect.training.beginning import Beginning, check_classes
+from ecodetect.training.beginning import Beginning, check_classes, rounded
 from ecodetect.training.beginning import begin as begin_with
 from ecodetect.training.drawing import Pieces
 from ecodetect.training.settings import TrainingSettings
@@ -115,11 +115,11 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
     own = gsds(begun.gathered.sources)
     span = None
     if made.unit == "m" and own and made.gsd is not None:
-        span = (_round(0.75 * min(own)), _round(1.25 * max([made.gsd, *own])))
+        span = (rounded(0.75 * min(own)), rounded(1.25 * max([made.gsd, *own])))
     diameters = None
     if len(known):
         low, high = np.percentile(known, (5, 95)) * scale
-        diameters = (_round(float(low)), _round(float(high)))
+        diameters = (rounded(float(low)), rounded(float(high)))
     return Card(
         name=name,
         detector=begun.kind.name,
@@ -132,7 +132,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
         gsd=made.gsd,
         gsd_range=span,
         diameter_range=diameters,
-        largest=_round(widest * scale),
+        largest=rounded(widest * scale),
         classes=made.classes,
         command=command,
         versions={
@@ -150,7 +150,3 @@ def check_card(card: Card) -> None:
         detectors.check_card(Card.from_json(card.to_json(), source=card.name))
     except BundleError as error:
         raise UserError(f"There can be no model of these annotations and settings: {error}") from error
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.4g}")
