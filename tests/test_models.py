@@ -129,7 +129,7 @@ def test_without_models_none_is_chosen(shelf: Path) -> None:
 def test_the_one_that_fits_is_chosen(ours: Path, where: Scene, chosen: str) -> None:
     name, why = models.fitting(where)
     assert name == chosen
-    assert f"only '{chosen}' fits" in why
+    assert f"'{chosen}' is the only model that fits" in why
 
 
 def test_of_two_for_the_same_the_one_that_sees_more_is_meant(shelf: Path) -> None:

@@ -195,8 +195,8 @@ def fitting(scene: Scene) -> tuple[str | None, str]:
     if len(fits) == 1:
         ((name, card),) = fits.items()
         gsd = "" if scene.gsd is None else f" at {_length(max(scene.gsd))} per pixel"
-        fits_it = f"of the models that there are only '{name}' fits. {card.description}"
-        return name, f"{', '.join(card.bands)}{gsd}: {fits_it}"
+        fits_it = f"'{name}' is the only model that fits it. {card.description}"
+        return name, f"{', '.join(card.bands)}{gsd}, and {fits_it}"
     if not fits and not misses:
         return None, "No trained model comes with this version."
     others = "; ".join(misses.values())
