@@ -55,7 +55,7 @@ def test_what_is_counted(scene: tuple[Path, Path]) -> None:
     both = [facts["split"][side]["annotations"] for side in ("training", "validation")]
     assert sum(both) + facts["split"]["between"] == 36
     assert facts["problems"] == []
-    json.dumps(facts)
+    json.dumps(facts, default=str)
 
 
 def test_the_sample_scene(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_annotations_in_a_shape_to_ignore_are_not_learned_and_that_is_said(
     ground = write_boxes(tmp_path / "shade.csv", [(0, 0, 80, 45)])
     facts = check(scene, AnnotationOptions(ignore=(str(ground),)))
     assert (facts["annotations"]["kept"], facts["annotations"]["ignored"]) == (34, 2)
-    (note,) = (note for note in facts["notes"] if note["code"] == "inside-ignored")
-    assert note["text"].startswith("2 of 36 annotations lie in shapes of --ignore")
+    (note,) = (note for note in facts["notes"] if note.code == "inside-ignored")
+    assert note.text.startswith("2 of 36 annotations lie in shapes of --ignore")
 
 
 def test_a_model_that_fits_and_one_that_does_not(
@@ -223,7 +223,5 @@ def test_rasters_are_seen_as_training_sees_them(
     reads = [float(np.sqrt(np.prod(grid.gsd))) for grid in case.whole.grids if grid.gsd is not None]
     assert seen["read_at_m"] == [min(reads), max(reads)]
     assert facts["split"]["training"]["annotations"] == case.sides.objects[0]
-    assert [note.to_json() for note in said] == [
-        note for note in facts["notes"] if note["code"] != "model-misfit"
-    ]
+    assert said == [note for note in facts["notes"] if note.code != "model-misfit"]
     case.close()

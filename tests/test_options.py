@@ -104,7 +104,6 @@ UNSAID = {
     "detectors.ensemble": "about several models in one scan",
     "detectors.intensity": "evaluate and export search nothing",
     "detectors.sliding_window": "said when the card of a training is made",
-    "errors": "said where a file is to be written",
     "extras": "an option of pip",
     "formats.files": "said when a file is written; --save_png is Cellpose's",
     "networks.backbones": "said when a training begins",

@@ -276,5 +276,5 @@ def test_no_detector_finds_objects_in_slivers(tmp_path: Path, model: str, fill: 
     assert not off[xy[:, 1], xy[:, 0]].any()
     (again,), _ = scan_files([str(path)], asked, str(tmp_path / "a.csv"))
     assert again.already_done
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="replace it"):
         scan_files([str(path)], Settings(model=model), str(tmp_path / "a.csv"))

@@ -167,7 +167,8 @@ def test_another_order_of_bands_is_another_answer(tmp_path: Path, ecodetect: Run
     assert "object: 3," in ecodetect(*scan).out
     again = ecodetect(*scan, "--bands", "red=3,green=2,blue=1")
     assert again.code == 2
-    assert "out.gpkg exists; say --overwrite" in again.err
+    assert "out.gpkg exists: it" in again.err
+    assert "replace it (--overwrite)." in again.err
     assert "object: 5," in ecodetect(*scan, "--bands", "red=3,green=2,blue=1", "--overwrite").out
     assert "already done (5 object)" in ecodetect(*scan, "--bands", "red=3,green=2,blue=1").out
     (each,) = formats.read_metadata(out)["rasters"]
