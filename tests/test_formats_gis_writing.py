@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from gis_layers import COLUMNS, GRIDS, SUFFIXES, made_layer, made_stream, shapes_px
 
-from ecodetect.errors import LayerError, UserError
+from ecodetect.errors import LayerError
 from ecodetect.formats import files as formats
 from ecodetect.formats.gis import ogr
 from ecodetect.layer import Layer, Stream
