@@ -90,7 +90,7 @@ def test_annotations_in_a_shape_to_ignore_are_not_learned_and_that_is_said(
     facts = check(scene, AnnotationOptions(ignore=(str(ground),)))
     assert (facts["annotations"]["kept"], facts["annotations"]["ignored"]) == (34, 2)
     (note,) = (note for note in facts["notes"] if note.code == "inside-ignored")
-    assert note.text.startswith("2 of 36 annotations lie in shapes of --ignore")
+    assert note.text.startswith("2 of 36 annotations lie in shapes to ignore")
 
 
 def test_a_model_that_fits_and_one_that_does_not(

@@ -323,5 +323,5 @@ def test_what_no_raster_can_answer_is_refused_by_its_own_sentence(tmp_path: Path
     """`--overwrite` would lead to the very same refusal."""
     image, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
     scan_files([image], ASKED, str(out))
-    with pytest.raises(UserError, match="leave out --gsd"):
+    with pytest.raises(UserError, match="leave out the pixel size"):
         scan_files([image], dataclasses.replace(ASKED, gsd_m=3.0), str(out))

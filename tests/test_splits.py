@@ -201,7 +201,7 @@ def test_a_pattern_names_the_rasters_of_validation() -> None:
     assert found.method == "by file, validation */val/*, seed 0"
     # Half of the first lies under the second: both are for validation.
     assert set(split(sources, by="/0/val*").validation) == {0, 1}
-    with pytest.raises(UserError, match=r"--split \*/test/\*: none of the 5 rasters' paths"):
+    with pytest.raises(UserError, match=r"split '\*/test/\*' divides nothing: none of the 5 rasters' paths"):
         split(sources, by="*/test/*")
 
 
