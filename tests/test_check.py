@@ -141,10 +141,16 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
     ("arguments", "sentence"),
     [
         (["--class-column", "species"], "shrubs.csv has no column 'species'; its columns are: label."),
-        (["--ignore", "bush"], "'bush' is neither a file nor a class of the annotations, which are: shrub."),
-        (["--ignore", "gone.gpkg"], "--ignore: gone.gpkg doesn't exist."),
-        (["--complete", "gone.gpkg"], "--complete: gone.gpkg doesn't exist."),
-        (["--split", "plot"], "the annotations of scene.tif have no column 'plot' but label."),
+        (
+            ["--ignore", "bush"],
+            "'bush' can't be ignored: it is neither a file nor a class of the annotations (shrub) (--ignore).",
+        ),
+        (["--ignore", "gone.gpkg"], "gone.gpkg doesn't exist (--ignore)."),
+        (["--complete", "gone.gpkg"], "gone.gpkg doesn't exist (--complete)."),
+        (
+            ["--split", "plot"],
+            "The annotations of scene.tif have no column 'plot' to split by; they have label (--split).",
+        ),
         (["--split", "files"], "can't be split by file"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--picture", "a.gif"], "a.gif"),

@@ -125,7 +125,7 @@ def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     assert (sample.known[inner, inner] == known[inner, inner]).all()
     assert ((sample.known | sample.beside | _edge_of(known, 4)) == (known | _edge_of(known, 4))).all()
     assert known[inner, inner].any()
-    with pytest.raises(UserError, match=r"'bush' is neither a file nor a class .*: doubtful, shrub\.$"):
+    with pytest.raises(UserError, match=r"'bush' can't be ignored: .* \(doubtful, shrub\)\.$"):
         gather([image, boxes], AnnotationOptions(ignore=("bush",)))
 
 

@@ -170,7 +170,7 @@ def test_a_declared_value_outside_the_type(tmp_path: Path) -> None:
     assert data
     with open_raster(path) as raster:
         (note,) = said(raster, "nodata-unusable")
-        assert "-99 is none that its pixels (uint8) can have" in note.text
+        assert "its pixels (uint8) can't have its nodata value -99" in note.text
         assert valid(raster).all()
 
 
