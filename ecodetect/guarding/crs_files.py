@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 from pyproj import CRS
@@ -38,6 +39,11 @@ def file_in(stated: Any) -> str | None:
     if text.lstrip().startswith("{"):
         with contextlib.suppress(ValueError, RecursionError):  # no JSON: nobody takes it as one
             text = json.dumps(json.loads(text), ensure_ascii=False)
+    return _named_in(text)
+
+
+@lru_cache(maxsize=64)  # the rasters of a folder share their CRS
+def _named_in(text: str) -> str | None:
     found = _NAMED.search(text)
     return None if found is None else found[1] or found[2]
 

@@ -6,6 +6,7 @@ Nothing here reads files; `raster` does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from pyproj import CRS
@@ -83,6 +84,7 @@ def place(
     return grid, notes
 
 
+@lru_cache(maxsize=64)  # the rasters of a folder share their CRS
 def _crs(wkt: str | None) -> tuple[CRS | None, Note | None]:
     if not wkt:
         return None, None
