@@ -95,6 +95,17 @@ raster = together(bands, gsd, nodata, allow_vrt)
 # Where a raster lies, in commands that look at no pixel of it.
 place = together(gsd, allow_vrt)
 
+
+def opened_as(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `raster` says, as the fields of `RasterOptions`."""
+    return {
+        "bands": given["bands"],
+        "gsd_m": given["gsd"],
+        "nodata": given["nodata"],
+        "allow_vrt": given["allow_vrt"],
+    }
+
+
 class_column = click.option(
     "--class-column", metavar="NAME", help="Take classes from this column.  [default: found by its name]"
 )

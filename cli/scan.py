@@ -159,13 +159,10 @@ def scan(
         batch=batch,
         workers=workers,
         max_memory=None if max_memory is None else read_size(max_memory),
-        bands=raster["bands"],
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
-        gsd_m=raster["gsd"],
-        nodata=raster["nodata"],
         values=options.unit_of(raster["values"]),
-        allow_vrt=raster["allow_vrt"],
+        **options.opened_as(raster),
     )
     output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     if dry_run:
@@ -182,10 +179,10 @@ def scan(
 
 def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: bool) -> str:
     """The model meant where none is named."""
+    from ecodetect.raster.options import RasterOptions
     from ecodetect.scanning.planning import fitting_model
 
-    given = {name: raster[name] for name in ("bands", "nodata", "allow_vrt")} | {"gsd_m": raster["gsd"]}
-    model, note = fitting_model(images, **given)
+    model, note = fitting_model(images, RasterOptions(**options.opened_as(raster)))
     options.tell([note], shown=not quiet)
     return model
 

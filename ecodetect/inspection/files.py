@@ -22,7 +22,8 @@ from ecodetect.formats.column_roles import class_column, classes_in
 from ecodetect.grid import describe_crs
 from ecodetect.layer import Layer
 from ecodetect.models import choosing as models
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.options import RasterOptions
+from ecodetect.raster.reading import Raster
 from ecodetect.runtime.onnx_file import OnnxModel
 
 SAMPLES = 64  # cells of 512 x 512 px: a second for a large raster
@@ -49,6 +50,7 @@ def describe(
     """
     if "|" in os.fspath(path):
         path, layer = formats.source_of(path, layer)
+    options = RasterOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt)
     suffix = Path(path).suffix.lower()
     inside = None if Path(path).exists() else models.shipped(os.fspath(path))
     if inside is not None:
@@ -62,14 +64,14 @@ def describe(
             if suffix != ".gpkg":  # which may hold rasters too
                 raise
             try:
-                raster = open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata)
+                raster = options.opened(path)
             except UserError:
                 raster = None
             if raster is None:
                 raise
             with raster:
                 return describe_raster(raster)
-    with open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
+    with options.opened(path) as raster:
         return describe_raster(raster)
 
 
