@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         What follows `ecodetect`; those of the process if not given.
     """
-    _quiet_libraries()
+    quiet_libraries()
     # Networks' arrays of 100 MB come and go with each layer: in pages of 2 MB instead of 4 kB that takes half
     # the time of the system (Linux; torch reads this at its first array).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -200,7 +200,7 @@ class _OneLineHandler(logging.Handler):
         say(f"{record.levelname.lower()}: {record.getMessage()}", to_stderr=True)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep to ourselves what the libraries underneath log and warn; let through what `ecodetect` logs."""
     if not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())  # or Python prints their errors to stderr
