@@ -143,13 +143,13 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
         (["--class-column", "species"], "shrubs.csv has no column 'species'; its columns are: label."),
         (
             ["--ignore", "bush"],
-            "'bush' can't be ignored: it is neither a file nor a class of the annotations (shrub) (--ignore).",
+            "'bush' can't be ignored: it is neither a file nor a class of the annotations (shrub)",
         ),
         (["--ignore", "gone.gpkg"], "gone.gpkg doesn't exist (--ignore)."),
         (["--complete", "gone.gpkg"], "gone.gpkg doesn't exist (--complete)."),
         (
             ["--split", "plot"],
-            "The annotations of scene.tif have no column 'plot' to split by; they have label (--split).",
+            "The annotations of scene.tif have no column 'plot' to split by, only label (--split).",
         ),
         (["--split", "files"], "can't be split by file"),
         (["--radius", "3"], "--radius must be a length with a unit"),

@@ -219,9 +219,7 @@ def test_by_column_values_stay_together() -> None:
     files = [source(scattered(5, 200), utm(0.5, 150.0 * n), f"{n}", city=[f"c{n % 3}"] * 5) for n in range(6)]
     by_city = split(files, by="city", share=1 / 3)
     assert {n % 3 for n in by_city.validation}.isdisjoint({n % 3 for n in by_city.training})
-    with pytest.raises(
-        UserError, match=r"of a\.tif have no column 'site' to split by; they have plot, label"
-    ):
+    with pytest.raises(UserError, match=r"of a\.tif have no column 'site' to split by, only plot, label"):
         split([source(xy, utm(0.5), plot=plots)], by="site")
     with pytest.raises(UserError, match=r"'plot' has one value \('x'\)"):
         split([source(xy, utm(0.5), plot=["x"] * 60)], by="plot")

@@ -402,7 +402,7 @@ def _by_column(
             if len(source.annotations):
                 known = ", ".join(source.annotations.columns) or "none"
                 raise UserError(
-                    f"The annotations of {source.name} have no column '{column}' to split by; they have {known}.",
+                    f"The annotations of {source.name} have no column '{column}' to split by, only {known}.",
                     parameter="split",
                 )
             values.append(np.empty(0, dtype=str))
