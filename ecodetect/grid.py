@@ -250,7 +250,7 @@ class Grid:
         if geodetic is None:  # an engineering CRS: a plane with a unit
             return np.broadcast_to(linear * _unit_m(self.crs), (len(p), 2, 2)).copy()
         half = 0.5 * np.array([(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)])
-        around = (p + half[:, None]).reshape(-1, 2)  # of all positions at once: a call costs more than a point
+        around = (p + half[:, None]).reshape(-1, 2)  # together: a call costs more than a point
         lonlat = _transformed(geodetic, self.to_world(around)).reshape(4, len(p), 2)
         lat = np.radians((lonlat[0][:, 1] + lonlat[1][:, 1] + lonlat[2][:, 1] + lonlat[3][:, 1]) / 4)
         ellipsoid = self.crs.ellipsoid
