@@ -63,12 +63,9 @@ def candidates(
         options=options.pairs(settings),
         device=device,
         max_memory=None if max_memory is None else read_size(max_memory),
-        bands=raster["bands"],
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
-        gsd_m=raster["gsd"],
-        nodata=raster["nodata"],
-        allow_vrt=raster["allow_vrt"],
+        **options.opened_as(raster),
     )
     patches = PatchSize(None if side is None else Length.parse(side, name="--side"))
     with ProgressBar(hidden=quiet) as bar:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from .terminal import say
+from .terminal import say, sentence
 
 if TYPE_CHECKING:
     from ecodetect.annotations.options import AnnotationOptions
@@ -94,6 +94,17 @@ aoi = together(
 raster = together(bands, gsd, nodata, allow_vrt)
 # Where a raster lies, in commands that look at no pixel of it.
 place = together(gsd, allow_vrt)
+
+
+def opened_as(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `raster` says, as the fields of `RasterOptions`."""
+    return {
+        "bands": given["bands"],
+        "gsd_m": given["gsd"],
+        "nodata": given["nodata"],
+        "allow_vrt": given["allow_vrt"],
+    }
+
 
 class_column = click.option(
     "--class-column", metavar="NAME", help="Take classes from this column.  [default: found by its name]"
@@ -256,7 +267,7 @@ def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
     meta = click.get_current_context().find_root().meta
     meta[_DOUBTS] = meta.get(_DOUBTS, 0) + sum(note.kind == "doubt" for note in told)
     for note in told if shown else ():
-        say(f"note: {note}", to_stderr=True)
+        say(f"note: {sentence(note)}", to_stderr=True)
 
 
 def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:

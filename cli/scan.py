@@ -13,7 +13,7 @@ import click
 from ecodetect.wording import counted, duration, figure
 
 from . import options
-from .terminal import renew, say, say_json
+from .terminal import renew, say, say_json, sentence
 
 if TYPE_CHECKING:
     from ecodetect.errors import UserError
@@ -159,13 +159,10 @@ def scan(
         batch=batch,
         workers=workers,
         max_memory=None if max_memory is None else read_size(max_memory),
-        bands=raster["bands"],
         aoi=raster["aoi"],
         aoi_layer=raster["aoi_layer"],
-        gsd_m=raster["gsd"],
-        nodata=raster["nodata"],
         values=options.unit_of(raster["values"]),
-        allow_vrt=raster["allow_vrt"],
+        **options.opened_as(raster),
     )
     output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
     if dry_run:
@@ -182,10 +179,10 @@ def scan(
 
 def _only_fitting(images: tuple[str, ...], raster: dict[str, Any], *, quiet: bool) -> str:
     """The model meant where none is named."""
+    from ecodetect.raster.options import RasterOptions
     from ecodetect.scanning.planning import fitting_model
 
-    given = {name: raster[name] for name in ("bands", "nodata", "allow_vrt")} | {"gsd_m": raster["gsd"]}
-    model, note = fitting_model(images, **given)
+    model, note = fitting_model(images, RasterOptions(**options.opened_as(raster)))
     options.tell([note], shown=not quiet)
     return model
 
@@ -197,7 +194,7 @@ def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, q
         if not quiet:
             say(*_lines(summary))
     for _, error in failures:
-        say(f"error: {' '.join(str(error).split())}", to_stderr=True)
+        say(f"error: {sentence(error)}", to_stderr=True)
     tried = len(failures) + sum(len(summary.sources) for summary in summaries)
     if failures and tried > 1:
         say(f"{len(failures)} of {tried} rasters couldn't be scanned.", to_stderr=True)
@@ -284,7 +281,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "rasters": [dataclasses.asdict(each) for each in summary.rasters],
         "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
-        "resumed": summary.resumed, "verified": share, "notes": [note.to_json() for note in summary.notes],
+        "resumed": summary.resumed, "verified": share, "notes": summary.notes,
         "score_map": None if summary.score_map is None else str(summary.score_map),
     }  # fmt: skip
 

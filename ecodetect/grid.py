@@ -134,7 +134,7 @@ class Grid:
         """
         gsd = self.gsd
         if gsd is None:
-            raise GridError("The ground size of a pixel is unknown (no CRS); state it with --gsd.")
+            raise GridError("The ground size of a pixel is unknown (no CRS); state it.", parameter="gsd")
         fx, fy = gsd_m / gsd[0], gsd_m / gsd[1]
         if abs(fx - 1) < 1e-6 and abs(fy - 1) < 1e-6:
             return self
@@ -250,7 +250,7 @@ class Grid:
         if geodetic is None:  # an engineering CRS: a plane with a unit
             return np.broadcast_to(linear * _unit_m(self.crs), (len(p), 2, 2)).copy()
         half = 0.5 * np.array([(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)])
-        around = (p + half[:, None]).reshape(-1, 2)  # together: a call costs more than a point
+        around = (p + half[:, None]).reshape(-1, 2)  # all positions at once: a call costs more than a point
         lonlat = _transformed(geodetic, self.to_world(around)).reshape(4, len(p), 2)
         lat = np.radians((lonlat[0][:, 1] + lonlat[1][:, 1] + lonlat[2][:, 1] + lonlat[3][:, 1]) / 4)
         ellipsoid = self.crs.ellipsoid

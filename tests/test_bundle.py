@@ -88,7 +88,7 @@ def test_a_pickle_in_disguise_is_refused_and_not_run(tmp_path):
 def test_weights_without_a_card_are_no_bundle(tmp_path):
     path = tmp_path / "plain.safetensors"
     safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, path)
-    with pytest.raises(BundleError, match="without a card"):
+    with pytest.raises(BundleError, match="without an ecodetect card"):
         bundle.read_card(path)
     assert bundle.read_weights(path)["a"].shape == (3,)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from ecodetect.annotations.laying import Annotations
 from ecodetect.bundle.values import Choice
 from ecodetect.grid import Floats, Grid
 from ecodetect.layer import Geometries
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.options import RasterOptions
+from ecodetect.raster.reading import Raster
 from ecodetect.region import Region
 
 CompleteBy = Literal["polygons", "image", "hull", "nothing"]
@@ -28,7 +29,7 @@ class AnnotatedRaster:
     grid : native Grid; all shapes here are in its pixels.
     bands : names of the raster's bands.
     dtype : numpy name of its pixels.
-    opened_with : how it is opened, as `open_raster` takes it.
+    options : how it is opened.
     annotations : of this raster; those with `ignore` are neither individuals nor background.
     complete : where all individuals are annotated; None: nowhere.
     complete_by : what says so.
@@ -44,7 +45,7 @@ class AnnotatedRaster:
     grid: Grid
     bands: tuple[str, ...]
     dtype: str
-    opened_with: Mapping[str, Any]
+    options: RasterOptions
     annotations: Annotations
     complete: Region | None
     complete_by: CompleteBy
@@ -55,7 +56,7 @@ class AnnotatedRaster:
 
     def open(self) -> Raster:
         """The raster, opened anew."""
-        return open_raster(self.image, **self.opened_with)
+        return self.options.opened(self.image)
 
     @property
     def kept(self) -> NDArray[np.bool_]:

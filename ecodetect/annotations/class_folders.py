@@ -28,7 +28,6 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Window
 from ecodetect.notes import Note
 from ecodetect.raster.finding import expand
-from ecodetect.raster.reading import open_raster
 from ecodetect.region import Region
 
 _LEAST = 2  # pictures of a class: one to learn from, one to be judged by
@@ -115,7 +114,7 @@ def spelt_once(
 
 def picture(path: Path, label: str, asked: AnnotationOptions) -> AnnotatedRaster:
     """A picture of one individual of the class `label` as a source."""
-    with open_raster(path, **asked.opened_with) as raster:
+    with asked.opened(path) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
     whole = shapely.box(0, 0, grid.width, grid.height)
     one = np.array([whole], dtype=object)
@@ -124,9 +123,7 @@ def picture(path: Path, label: str, asked: AnnotationOptions) -> AnnotatedRaster
     none = np.empty(0, dtype=object)
     area = Region(whole, grid)
     name = f"{path.parent.name}/{path.name}"
-    return AnnotatedRaster(
-        str(path), name, grid, bands, dtype, asked.opened_with, marked, area, "image", none
-    )
+    return AnnotatedRaster(str(path), name, grid, bands, dtype, asked, marked, area, "image", none)
 
 
 class ClassPictures(Sequence[Sample]):

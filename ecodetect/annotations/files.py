@@ -1,7 +1,7 @@
-"""The features of each image as people keep them: a file about one image or many, or a folder of such files.
+"""The features of each image, from a file about one or many images or from a folder of such files.
 
-`train`, `check` and `evaluate` ask here which features belong to an image, so that all answer the same of the
-same files. Which images there are, and what their annotations mean, is the caller's business.
+`train`, `check` and `evaluate` ask here which features belong to an image, so all three read the same files
+the same way. The caller decides which images there are and what their annotations mean.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from ecodetect.notes import Note
 from ecodetect.raster.finding import OUR_MARKS, is_kept, stem_of
 from ecodetect.wording import counted
 
-# Suffixes of label images, which images have too.
+# Suffixes that label images share with ordinary images.
 PICTURES = (".tif", ".tiff", ".png")
-# Ends of the stems of files that lie beside an image of the stem's beginning.
+# Endings of the stems of files that lie beside an image with the beginning of that stem.
 MARKS = ("cp_masks", "mask", "masks", "label", "labels", "instances")
-# Ends of the stems of pictures that Cellpose puts beside an image and that are neither images nor masks.
+# Endings of the stems of pictures that Cellpose puts beside an image; they are neither images nor masks.
 _BY_PRODUCTS = ("cp_outlines", "outlines", "flows", "cp_output")
 _IMAGE_MARKS = ("img", "image")  # Cellpose's `x_img.png` has its masks in `x_masks.png`
-WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of what is said where there is none
+WITHOUT_RASTER = ("pixel-coordinates", "share-coordinates")  # codes of notes that hold without a raster
 # Stems of files without features.
 _LISTS = ("classes", "notes", "obj", "readme", "license", "predefined_classes")
 
 
 class Found(NamedTuple):
-    """The features of an image, and the name of the file that they are from."""
+    """The features of an image, and the name of the file they come from."""
 
     layer: Layer
     file: str
@@ -66,9 +66,9 @@ def opened(
     """A file of features, or a folder with a file (or masks) for each image.
 
     layer : which layer, in a file with several.
-    are_detections : in a folder that holds both, the outputs of scans are meant, not annotations.
+    are_detections : in a folder that holds both, read the outputs of scans, not the annotations.
     names_from : as `formats.read` takes it.
-    Raises LayerError where there is nothing, or nothing with features.
+    Raises LayerError where there is no file, or no file with features.
     """
     source, layer = formats.source_of(path, layer)
     if source.is_dir() and ObjectMasks.are_in(source):
@@ -89,7 +89,7 @@ class AnnotationFolder:
     """A file of features for each image, with the image's name; also in sub-folders.
 
     path : of the folder.
-    names : of the images: those of the files, with folders as far as they are inside `path`.
+    names : of the images: the names of the files, with their folders inside `path`.
     """
 
     has_crs = False
@@ -100,8 +100,8 @@ class AnnotationFolder:
         self.path = path
         self.metadata: dict[str, Any] = {}
         self.rasters: list[dict[str, Any]] = []
-        self._files: dict[str, list[Path]] = {}  # by key of the image with the file's stem
-        self._marked: dict[str, list[Path]] = {}  # by key of the image with the stem but for its mark or code
+        self._files: dict[str, list[Path]] = {}  # by the key of the image with the file's stem
+        self._marked: dict[str, list[Path]] = {}  # the same without mark or code
         files = _meant_files(features_in(path), are_detections=are_detections)
         if not files:
             raise LayerError(
@@ -114,7 +114,7 @@ class AnnotationFolder:
             self._files.setdefault(_key(stem), []).append(file)
             for plain in {_without_mark(stem), without_code(stem)} - {stem}:
                 self._marked.setdefault(_key(plain), []).append(file)
-        self._used: dict[Path, str] = {}  # by whom
+        self._used: dict[Path, str] = {}  # file -> the image that used it
         self._notes: list[Note] = []
         self.names = tuple(dict.fromkeys(self._name(file) for file in _without_photographs(files)))
 
@@ -127,16 +127,17 @@ class AnnotationFolder:
         """The features of an image; None where there is no file for it.
 
         image : its path or name.  grid : of the raster; None where it isn't known.
-        is_one : whether there is no other raster.
+        is_one : whether this is the only raster.
         """
         file = None if image is None else self._file(image)
         if file is None:
             return None
         other = self._used.setdefault(file, image or "")
         if other != image:
-            text = f"it is read for {other} and for {image} alike; is it about both?"
+            text = f"it is read for both {other} and {image}; does it describe both?"
             self._notes.append(Note("annotations-shared", text, about=file.name, kind="doubt"))
-        # A file for one image may call it otherwise; only where it may speak of several is it asked by name.
+        # A file for one image may use another name for it; only a file that may name several is asked by
+        # name.
         is_asked = grid is not None and file.suffix.lower() in (".json", ".xml")
         layer = formats.read(file, grid=grid, image=image if is_asked else None)
         self.metadata = dict(layer.metadata) or self.metadata
@@ -144,7 +145,7 @@ class AnnotationFolder:
         return Found(layer, file.name)
 
     def notes(self, images: Sequence[str]) -> Iterator[Note]:
-        """What is to be said of the files, once all images (their rasters) have been asked for."""
+        """Notes on the files, once all images (their rasters) have been looked up."""
         yield from dict.fromkeys(self._notes)
         if not images:
             return
@@ -156,14 +157,15 @@ class AnnotationFolder:
             yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
     def _file(self, image: str) -> Path | None:
-        """The file for an image: of its stem, else of its whole name, else of its stem with mark or code."""
+        """The file for an image: with its stem, else its whole name, else its stem with a mark or code."""
         stem, base = stem_of(base_name(image)), base_name(image)
         files: list[Path] = []
         names = ((self._files, stem), (self._files, base), (self._marked, stem))
         more = ((self._files, without_code(stem)), (self._marked, _without(stem, _IMAGE_MARKS)))
         for among, name in (*names, *more):
             files = files or [file for file in among.get(_key(name), ()) if not _is_same(file, image)]
-        # Among names that differ in case the one written as the image; among folders those that it shares.
+        # Among names that differ in case, the one spelled like the image; among folders, those that it
+        # shares.
         files = [file for file in files if _own_stem(file) in (stem, base)] or files
         if len(files) > 1:
             shared = [_shared_folders(file, image) for file in files]
@@ -173,7 +175,7 @@ class AnnotationFolder:
                 f"{self.path} has {len(files)} files for {base_name(image)}:"
                 f" {', '.join(map(str, files[:3]))}; keep one."
             )
-        # Geometry is preferred to a picture of it.
+        # Geometry is preferred to a mask of it.
         files = [file for file in files if file.suffix.lower() not in PICTURES] or files
         if len(files) > 1:
             text = f"it was read for {base_name(image)}; not read: {listed(map(str, files[1:]))}."
@@ -189,7 +191,7 @@ class AnnotationFolder:
 class AnnotationFile:
     """One file of features of one or many images.
 
-    path : of the file.  layer : which of its layers is meant.
+    path : of the file.  layer : which of its layers to read.
     """
 
     def __init__(
@@ -197,7 +199,7 @@ class AnnotationFile:
     ) -> None:
         self.path, self.layer = path, layer
         self._names_from = names_from
-        self._is_said = True  # until it is asked for one image among several
+        self._is_said = True  # until one image among several is asked for
         self._whole: Layer | None = None
         self._said_beside: dict[str, Any] | None = None  # read once: it grows with the number of images
         self._names: tuple[str, ...] | None = None
@@ -212,7 +214,7 @@ class AnnotationFile:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The images that it speaks of, as far as it says."""
+        """The images that it names."""
         if self._names is None:
             column = _names_of(self.whole)
             own = () if column is None else filter(None, column.tolist())
@@ -224,13 +226,13 @@ class AnnotationFile:
 
     @property
     def _listed(self) -> tuple[str, ...]:
-        """The images that the file says it is about, also those without a feature."""
+        """The images that the file lists, also those without a feature."""
         sources = [each.get("source") for each in self.rasters]
         return tuple(str(name) for name in [*self.whole.metadata.get("images", ()), *sources] if name)
 
     @property
     def lists_images(self) -> bool:
-        """Whether an image that isn't listed wasn't searched; a table knows only those with a feature."""
+        """Whether an image that isn't listed wasn't searched; a table names only images with a feature."""
         return bool(self._listed) and self.path.suffix.lower() not in (".csv", ".tsv", ".txt")
 
     @property
@@ -243,36 +245,36 @@ class AnnotationFile:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the scan that made the file says of itself; empty for other files."""
+        """What the scan that made the file says about itself; empty for other files."""
         if self._whole is not None and "settings" in self._whole.metadata:
             return dict(self._whole.metadata)
         if self._said_beside is None:
             try:
                 self._said_beside = dict(formats.read_metadata(self.path))
-            except LayerError:  # not a file of ours
+            except LayerError:  # not written by ecodetect
                 self._said_beside = {}
         return dict(self._said_beside)
 
     @property
     def rasters(self) -> list[dict[str, Any]]:
-        """What that scan says of each raster."""
+        """What that scan says about each raster."""
         return rasters_of(self.metadata)
 
     def meant(self, image: str) -> frozenset[str]:
-        """Those of `names` that are this image; only names that are alike are compared."""
+        """Those of `names` that are this image; only similar names are compared."""
         if not self.names:
             return frozenset()
         alike = dict.fromkeys(name for key in lookup_keys(image) for name in self._alike.get(key, ()))
         return meant(alike, image, self.path)
 
     def of(self, image: str | None, grid: Grid | None, *, is_one: bool) -> Found | None:
-        """The features of an image; None where nothing is said about it.
+        """The features of an image; None where the file says nothing about it.
 
         image : its path or name; None: all features.  grid : of the raster; None where it isn't known.
-        is_one : whether there is no other raster: a file that names at most one image is about this one.
+        is_one : whether this is the only raster: a file that names at most one image is then about it.
         Raises LayerError where features can't be told apart by image.
         """
-        self._is_said = image is None or is_one  # by the reader, whose notes come with the features
+        self._is_said = image is None or is_one  # the reader's own notes come with the features
         if image is None:
             return Found(self._read(grid, None), self.path.name)
         if is_one:
@@ -303,7 +305,7 @@ class AnnotationFile:
         return Found(replace(rows, notes=()), self.path.name)
 
     def notes(self, images: Sequence[str]) -> Iterator[Note]:
-        """What is to be said of the file, once all images (their rasters) have been asked for."""
+        """Notes on the file, once all images (their rasters) have been looked up."""
         if self._is_said:
             return
         yield from (note for note in self.whole.notes if note.code not in WITHOUT_RASTER)
@@ -319,7 +321,7 @@ class AnnotationFile:
             yield Note("images-missing", text, about=self.path.name, kind="doubt")
 
     def _unnamed(self) -> Iterator[Note]:
-        """What is to be said of features without an image's name among others, where no raster is given."""
+        """Notes on features that name no image, in a file where others do and no raster is given."""
         column = _names_of(self.whole)
         count = 0 if column is None else int(np.count_nonzero(column.astype(str) == ""))
         if not count:
@@ -329,8 +331,8 @@ class AnnotationFile:
             text = f"{name}, and no raster says where: left out."
             yield Note("features-unusable", text, about=self.path.name, kind="doubt")
         else:
-            text = f"{name}: each counts for that of its nearest neighbour; --image tells them apart surely."
-            yield Note("image-by-place", text, about=self.path.name, kind="choice")
+            text = f"{name}: each counts for that of its nearest neighbour; name the image to be sure."
+            yield Note("image-by-place", text, about=self.path.name, kind="choice", parameter="image")
 
     def _read(self, grid: Grid | None, image: str | None) -> Layer:
         if grid is None:
@@ -360,7 +362,7 @@ class AnnotationFile:
         return Found(replace(self.whole[inside], notes=()), self.path.name)
 
     def _exchanged(self, grid: Grid) -> Found | None:
-        """The features that lie on the raster with x for y; its reader decides whether that is meant."""
+        """The features that lie on the raster if x and y are swapped; the reader decides whether they are."""
         geometry = shapely.transform(self.whole.in_world(), lambda xy: xy[:, ::-1])
         flipped = Layer(geometry, crs=self.whole.frame_crs)
         if not touching(flipped.in_pixels(grid), grid).any():
@@ -370,19 +372,19 @@ class AnnotationFile:
         return Found(found[inside], self.path.name) if inside.any() else None
 
     def _needs_raster(self, grid: Grid, wanted: Iterable[str]) -> bool:
-        """Whether only the raster says where features lie: of another size than stated, or without a CRS."""
+        """Whether features need the raster to be placed: its size isn't as stated, or it has no CRS."""
         sizes = self.whole.metadata.get("image_sizes", {})
         size = (grid.width, grid.height)
         if any(sizes.get(name, size) != size for name in wanted):
             return True
-        if grid.orientation != 1:  # a photograph that viewers turn
+        if grid.orientation != 1:  # a photograph that viewers rotate
             return True
         is_pixel = self.whole.grid is not None or self.whole.metadata.get("frame") == "pixel"
         return self.whole.frame_crs is None and not is_pixel
 
 
 class ObjectMasks:
-    """Folders with a mask for each object, as of the Data Science Bowl 2018: `X/images/X.png`, `X/masks/…`.
+    """Folders with a mask for each object, as in the Data Science Bowl 2018: `X/images/X.png`, `X/masks/…`.
 
     path : the folder of one image, or of such folders.
     names : of the images.  images : their paths.
@@ -402,7 +404,7 @@ class ObjectMasks:
 
     @classmethod
     def are_in(cls, path: Path) -> bool:
-        """Whether a folder is laid out so."""
+        """Whether a folder has this layout."""
         return next(cls._pairs(path), None) is not None
 
     @staticmethod
@@ -430,7 +432,7 @@ class ObjectMasks:
         return Found(formats.read(folder, grid=grid, image=image), f"{folder.parent.name}/masks")
 
     def notes(self, images: Sequence[str]) -> Iterator[Note]:
-        """What is to be said of the files: nothing that their reader doesn't say."""
+        """None: their reader's notes come with the objects."""
         yield from ()
 
 
@@ -441,19 +443,19 @@ AnnotationFiles = AnnotationFile | AnnotationFolder | ObjectMasks
 
 
 def is_file(text: str) -> bool:
-    """Whether what may be a file or a class means a file."""
+    """Whether a text that may name a file or a class names a file."""
     path, _ = formats.source_of(text)
     return path.exists() or "/" in text or "\\" in text or path.suffix.lower() in _VECTORS
 
 
-def opened_shapes(text: str, parameter: str, layer: str | None = None) -> AnnotationFile:
+def opened_shapes(text: str, layer: str | None = None, *, parameter: str) -> AnnotationFile:
     """A file of shapes beside the annotations: where they are complete, or what is ignored.
 
-    parameter : what names it, for messages.
+    parameter : the option that names it, for messages.
     """
     path, layer = formats.source_of(text, layer)
     if not path.exists():
-        raise UserError(f"{parameter}: {path} doesn't exist.")
+        raise UserError(f"{path} doesn't exist.", parameter=parameter)
     return AnnotationFile(path, layer)
 
 
@@ -463,7 +465,7 @@ _VECTORS = frozenset(formats.suffixes(writing=False)) - {"/"}
 def check_labels(labels: Iterable[str], there: Iterable[object], *, keep_spelling: bool) -> None:
     """Raise UserError for a class to ignore that no annotation has.
 
-    there : the annotations' classes.  keep_spelling : those written otherwise are others.
+    there : the annotations' classes.  keep_spelling : classes spelled differently are different.
     """
     known = {str(label) for label in there}
     keys = set() if keep_spelling else {class_key(label) for label in known}
@@ -471,12 +473,13 @@ def check_labels(labels: Iterable[str], there: Iterable[object], *, keep_spellin
         if label not in known and class_key(label) not in keys:
             named = ", ".join(sorted(filter(None, known))[:12]) or "none"
             raise UserError(
-                f"--ignore: '{label}' is neither a file nor a class of the annotations, which are: {named}."
+                f"'{label}' can't be ignored: it is neither a file nor a class of the annotations ({named}).",
+                parameter="ignore",
             )
 
 
 def touching(shapes: Geometries, grid: Grid) -> NDArray[np.bool_]:
-    """Which shapes, in pixels of `grid`, may touch its raster: by their bounds."""
+    """Which shapes, in pixels of `grid`, may touch its raster, judged by their bounds."""
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     with np.errstate(invalid="ignore"):
         meets = (bounds[:, 2:] >= 0).all(axis=1) & (bounds[:, :2] <= (grid.width, grid.height)).all(axis=1)
@@ -487,7 +490,7 @@ def touching(shapes: Geometries, grid: Grid) -> NDArray[np.bool_]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Files directly in a folder that features can be read from, without lists and descriptions."""
+    """Files directly in a folder that may hold features; lists and descriptions are left out."""
     known = formats.suffixes(writing=False)
     return [
         path
@@ -509,7 +512,7 @@ def features_in(folder: Path) -> list[Path]:
 
 
 def is_label_image(path: Path) -> bool:
-    """Whether a picture beside an image is its label image, as its name says."""
+    """Whether a picture beside an image is, by its name, the label image."""
     return _without_mark(path.stem) != path.stem or _is_by_product(path)
 
 
@@ -527,7 +530,7 @@ def names_images(path: Path) -> bool:
 
 
 def _is_of_several(path: Path) -> bool:
-    """Whether a file names several images, as what CVAT and Label Studio export."""
+    """Whether a file names several images, like exports of CVAT and Label Studio."""
     try:
         return len(AnnotationFile(path).names) > 1
     except LayerError:
@@ -535,7 +538,7 @@ def _is_of_several(path: Path) -> bool:
 
 
 def rasters_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a scan says of each raster in the metadata of its output."""
+    """What a scan says about each raster in the metadata of its output."""
     return [each for each in metadata.get("rasters") or () if isinstance(each, dict)]
 
 
@@ -545,7 +548,7 @@ def nothing_on(grid: Grid | None) -> Layer:
 
 
 def _by_place_alone(layer: Layer, column: NDArray[np.object_], grid: Grid | None) -> NDArray[np.bool_]:
-    """Which features without the name of an image lie on a raster: somebody drew them on a map.
+    """Which features without the name of an image lie on a raster, because they were drawn on a map.
 
     column : names of the features' images.
     """
@@ -557,7 +560,7 @@ def _by_place_alone(layer: Layer, column: NDArray[np.object_], grid: Grid | None
 
 
 def _near_alone(layer: Layer, column: NDArray[np.object_], wanted: Collection[str]) -> NDArray[np.bool_]:
-    """Which features without the name of an image lie on a map nearest to one that names a wanted image.
+    """Which features without the name of an image are nearest, on a map, to one that names a wanted image.
 
     column : names of the features' images.
     """
@@ -578,17 +581,17 @@ def _names_of(layer: Layer) -> NDArray[np.object_] | None:
 
 
 def _shown(folder: Path) -> list[Path]:
-    """What is in a folder, hidden files aside; nothing where it isn't there."""
+    """The visible contents of a folder; empty where there is no folder."""
     return [file for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
 
 
 def _key(name: str) -> str:
-    # macOS stores umlauts decomposed, the others composed.
+    # macOS stores umlauts decomposed, other systems composed.
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _own_stem(path: Path) -> str:
-    """Stem of a file without what marks those of ours."""
+    """Stem of a file without the marks that ecodetect adds."""
     stem = path.stem
     for mark in OUR_MARKS:
         stem = stem.removesuffix(mark)
@@ -614,7 +617,7 @@ def _meant_files(files: Sequence[Path], *, are_detections: bool) -> list[Path]:
 
 
 def _without_photographs(files: Sequence[Path]) -> list[Path]:
-    """Files without pictures that are images: such lie beside a file of their stem that isn't a picture."""
+    """Files without photographs: pictures that lie beside a file of the same stem that isn't a picture."""
     shapes = {_key(_own_stem(file)) for file in files if file.suffix.lower() not in PICTURES}
     plain = [file for file in files if file.suffix.lower() in PICTURES and not is_label_image(file)]
     if not any(_key(file.stem) in shapes for file in plain):
@@ -623,7 +626,7 @@ def _without_photographs(files: Sequence[Path]) -> list[Path]:
 
 
 def _photographs(files: Sequence[Path]) -> set[Path]:
-    """Pictures that are images: where label images, with a mark in their names, lie beside some of them."""
+    """Pictures that are photographs: label images, with a mark in their names, lie beside some of them."""
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
     plain = [file for file in pictures if not is_label_image(file)]
     marked = {(file.parent, _key(_without_mark(file.stem))) for file in {*pictures} - {*plain}}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ecodetect.bundle.values import ValueUnit
+from ecodetect.raster.options import RasterOptions
 from ecodetect.sizes import Length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotationOptions:
-    """What the user says about the data.
+class AnnotationOptions(RasterOptions):
+    """What the user says about the data, beside how rasters are opened.
 
     class_column : column with the classes; found by its name if not given.
     radius : size of individuals marked by a point, where the file doesn't say it row by row; "contour": boxes
@@ -21,8 +21,6 @@ class AnnotationOptions:
     complete_layer : its layer, in a file with several.
     ignore : files of shapes, or classes, from which nothing is learned.
     edge : width of a strip along each raster's edge from which nothing is learned.
-    gsd_m : metres per pixel where rasters don't say.
-    bands, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     layer : layer of the annotations, in a file with several.
     empty_images : images that a file about many doesn't name are empty, not unknown.
     keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
@@ -36,21 +34,7 @@ class AnnotationOptions:
     complete_layer: str | None = None
     ignore: tuple[str, ...] = ()
     edge: Length | None = None
-    gsd_m: float | None = None
-    bands: str | None = None
-    nodata: float | None = None
-    allow_vrt: bool = False
     layer: str | None = None
     empty_images: bool = False
     keep_spelling: bool = False
     values: ValueUnit | None = None
-
-    @property
-    def opened_with(self) -> Mapping[str, Any]:
-        """What `open_raster` takes beside the path."""
-        return {
-            "bands": self.bands,
-            "gsd_m": self.gsd_m,
-            "nodata": self.nodata,
-            "allow_vrt": self.allow_vrt,
-        }

@@ -36,7 +36,6 @@ from ecodetect.bundle.value_survey import shared
 from ecodetect.errors import UserError
 from ecodetect.formats.image_matching import base_name, listed
 from ecodetect.notes import Note, merged
-from ecodetect.raster.reading import open_raster
 from ecodetect.region import Region
 
 WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
@@ -130,7 +129,7 @@ def _source(
 
     is_one : the marks are about this raster alone.  is_set : there are other rasters.
     """
-    with open_raster(image, **asked.opened_with) as raster:
+    with asked.opened(image) as raster:
         grid, bands, dtype = raster.grid, raster.bands, raster.dtype
         notes += [note for note in raster.notes if note.code != "no-transform"]  # training needs no place
     found = marks.of(image, grid, is_one=is_one)
@@ -153,9 +152,8 @@ def _source(
     elif not len(layer) or (not is_one and grid.window.area <= WHOLE_PX):
         complete, by = Region(whole, grid), "image"
     ignored = ground.ignored(image, grid, is_set=is_set)
-    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--ignore-edge")
-    opened = asked.opened_with
-    return AnnotatedRaster(image, name, grid, bands, dtype, opened, marked, complete, by, ignored, edge, file)
+    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="The width of the edge to ignore")
+    return AnnotatedRaster(image, name, grid, bands, dtype, asked, marked, complete, by, ignored, edge, file)
 
 
 def _outlined(
@@ -167,7 +165,7 @@ def _outlined(
         return marked
     every = matching.centres(marked.geometry)
     near = spacing(every) if len(every) > 1 else np.full(len(every), np.inf)
-    with open_raster(image, **asked.opened_with) as raster:
+    with asked.opened(image) as raster:
         shapes, found = outlined(raster, marked.geometry[bare], near[bare])
     text = f"a clear outline around {int(found.sum())} of {len(found)} points, taken as their box."
     notes.append(Note("outlines-taken", text, about=name, kind="choice"))

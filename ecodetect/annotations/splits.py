@@ -1,9 +1,10 @@
-"""Which ground is for training and which for validation, so that neither sees the other.
+"""The split of the ground into training and validation, so that neither sees the other.
 
-A split gives each side its own ground: polygons on each raster. Samples are blind outside the ground of
-their side (`dataset.Dataset.limited`), so whatever windows are cut, no place on the Earth reaches both.
-Rasters that overlap are cut along the same lines, or go to one side together. Neighbours are alike, which
-flatters a model measured next door; hence blocks, not single objects, and a strip between the sides.
+A split gives each side its own ground: polygons on each raster. Samples are masked outside the ground of
+their side (`dataset.Dataset.limited`), so no window shows a place on Earth to both sides. Rasters that
+overlap are cut along the same lines, or go to one side together. Neighbouring objects are similar (spatial
+autocorrelation), which flatters a model that is tested next to its training ground; hence blocks, not single
+objects, and a strip between the sides.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from ecodetect.errors import UserError
 from ecodetect.grid import WGS84, Floats, transformed
 from ecodetect.region import Region
 
-MANY_FILES = 10  # so many rasters that don't overlap are split by file
-_TRIES = 64  # random choices of which the one nearest to the share asked is taken
+MANY_FILES = 10  # from this number of rasters that don't overlap, split by file
+_TRIES = 64  # random choices; the one nearest to the wanted share is taken
 _EARTH_M = 6_371_008.8  # mean radius
 
 Side = Mapping[int, Ground]
@@ -38,8 +39,8 @@ Names = NDArray[np.str_]
 class Split:
     """The ground of training and of validation.
 
-    training, validation : number of a source -> its ground; sources that aren't named aren't used.
-    method : how it was chosen, in words, for the card.
+    training, validation : number of a source -> its ground; other sources aren't used.
+    method : how the split was chosen, in words, for the card.
     objects : individuals in training, in validation, and in neither (in the strip between).
     """
 
@@ -59,16 +60,16 @@ def split(
     sources : as they are numbered in a `Dataset`.
     by : "blocks": squares on the ground, with a strip as wide as half an object around those of validation.
         "files": whole rasters; those that overlap stay together. A pattern (with * or ?), such as
-        "*/val/*" or "*madrid*": the rasters whose path it meets are for validation. "none": all is for
-        training. Another word: a column of the annotations, whose values stay together; if they say train and
-        val, they are obeyed. "auto": what folders called train and val say, else files if there are ten or
+        "*/val/*" or "*madrid*": rasters whose path matches it are for validation. "none": everything is for
+        training. Another word: a column of the annotations, whose values stay together; values train and
+        val are followed. "auto": folders called train and val are followed; else files if there are ten or
         more that don't overlap, else blocks.
-    share : of the individuals that go to validation, about.
+    share : the approximate share of the individuals that go to validation.
 
     Raises
     ------
     UserError
-        For fewer than two individuals, no such column, or when either side would hold none.
+        For fewer than two individuals, a missing column, or a side without individuals.
     """
     total = sum(int(np.count_nonzero(source.kept)) for source in sources)
     if total < 2:
@@ -87,7 +88,8 @@ def split(
         if not number:
             raise UserError(
                 f"With the split {found.method} none of the {total} annotations is for {name}; use another"
-                " --split or --seed."
+                " split or seed.",
+                parameter=("split", "seed"),
             )
     check_disjoint(sources, found)
     return found
@@ -96,7 +98,7 @@ def split(
 def _divided(
     sources: Sequence[AnnotatedRaster], by: str, share: float, rng: np.random.Generator
 ) -> tuple[Sides, str]:
-    """Both sides, and how they were told apart; the parameters are those of `split`."""
+    """Both sides, and how they were chosen; parameters as in `split`."""
     planes = _Planes(sources)
     if "*" in by or "?" in by:
         return _as_said(sources, planes, _met(sources, by)), f"by file, validation {by}"
@@ -105,7 +107,8 @@ def _divided(
     if by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
         if len(set(planes.clusters)) < 2:
             raise UserError(
-                "There is one raster, or all overlap, so they can't be split by file; leave out --split."
+                "There is one raster, or all overlap, so they can't be split by file; leave out the split.",
+                parameter="split",
             )
         return _by_files(sources, planes, share, rng), "by file"
     if by in ("auto", "blocks"):
@@ -168,7 +171,7 @@ def places(sources: Sequence[AnnotatedRaster], *, exact: bool = False) -> list[l
 
 
 class _Planes:
-    """Planes on which rasters can be compared: the Earth in metres, or their own where they have no place.
+    """Planes on which rasters can be compared: the Earth in metres, or their own plane without a place.
 
     key : of each source's plane.  pixel : width of its pixels there.  footprints : of the whole rasters.
     clusters : number of the group of overlapping rasters that each belongs to.
@@ -193,7 +196,7 @@ class _Planes:
     def of(self, number: int, shape: shapely.Geometry) -> shapely.Geometry:
         """A shape in native pixels of a source, on its plane."""
         grid = self.grids[number]
-        # Straight lines of a map bend in another: sixteen pieces to a side keep them within a pixel.
+        # Straight lines of one map are curved in another: sixteen pieces per side keep them within a pixel.
         fine = shapely.segmentize(shape, max(grid.width, grid.height) / 16)
         return shapely.transform(fine, lambda xy: self._onto(number, xy))
 
@@ -220,7 +223,7 @@ class _Planes:
         return grid.to_pixel(transformed(lonlat, WGS84, grid.crs))
 
     def _clusters(self) -> list[int]:
-        """Rasters that overlap by more than a pixel, directly or through others, have the same number."""
+        """The group number of each raster; rasters that overlap by over a pixel, or via others, share it."""
         cluster = list(range(len(self.grids)))
 
         def root(number: int) -> int:
@@ -263,18 +266,19 @@ Sides = tuple[dict[int, Ground], dict[int, Ground]]
 
 
 def _met(sources: Sequence[AnnotatedRaster], pattern: str) -> list[bool]:
-    """Which rasters' paths a pattern meets; raises UserError unless some but not all."""
+    """Which rasters' paths match a pattern; raises UserError unless some but not all do."""
     is_met = [fnmatchcase(Path(source.image).as_posix(), pattern) for source in sources]
     if all(is_met) or not any(is_met):
         which = "all" if any(is_met) else "none"
         raise UserError(
-            f"--split {pattern}: {which} of the {len(sources)} rasters' paths are of this pattern."
+            f"The split '{pattern}' divides nothing: {which} of the {len(sources)} rasters' paths fit it.",
+            parameter="split",
         )
     return is_met
 
 
 def _folders(sources: Sequence[AnnotatedRaster]) -> list[bool] | None:
-    """Which rasters lie in a folder for validation; None unless folders say it of all, and of both sides."""
+    """Which rasters lie in a validation folder; None unless folders name a side for all, and both sides."""
     said = []
     for source in sources:
         parts = {part.casefold().rstrip("0123456789_-") for part in Path(source.image).parts[-4:-1]}
@@ -286,7 +290,7 @@ def _folders(sources: Sequence[AnnotatedRaster]) -> list[bool] | None:
 
 
 def _as_said(sources: Sequence[AnnotatedRaster], planes: _Planes, is_validation: Sequence[bool]) -> Sides:
-    """Sides made of whole rasters; what overlaps one of validation goes there too."""
+    """Sides made of whole rasters; rasters that overlap one of validation go there too."""
     held = {cluster for cluster, said in zip(planes.clusters, is_validation, strict=True) if said}
     sides: Sides = ({}, {})
     for number, (source, cluster) in enumerate(zip(sources, planes.clusters, strict=True)):
@@ -302,7 +306,7 @@ def _whole(source: AnnotatedRaster) -> Ground:
 def _by_files(
     sources: Sequence[AnnotatedRaster], planes: _Planes, share: float, rng: np.random.Generator
 ) -> Sides:
-    """Sides made of whole rasters, by chance; those that overlap stay together."""
+    """Sides made of whole rasters, at random; those that overlap stay together."""
     labels = [np.asarray(source.annotations.label[source.kept], dtype=str) for source in sources]
     members: dict[int, list[int]] = {}
     for number, cluster in enumerate(planes.clusters):
@@ -325,7 +329,7 @@ def _by_blocks(
     )
     wanted = float(np.clip(len(centres) / 8, 9, 64))
     first = max(np.sqrt(max(extent, buffer**2) / wanted), 4 * buffer)
-    most = max(1.75 * share, 1.5 / len(centres))  # of two individuals one is half
+    most = max(1.75 * share, 1.5 / len(centres))  # of two individuals, one is half
     for side in first / 1.6 ** np.arange(5):
         cells_of = np.column_stack([planes_of, np.floor(centres / side).astype(np.int64)])
         blocks, block = np.unique(cells_of, axis=0, return_inverse=True)
@@ -338,7 +342,8 @@ def _by_blocks(
     if not chosen:
         raise UserError(
             f"The annotations ({len(centres)}) lie too close together to be split into blocks of ground; mark"
-            " more of them, or name a column with --split."
+            " more of them, or split by a column.",
+            parameter="split",
         )
     buffer = min(buffer, side / 4)
     squares = {
@@ -397,7 +402,8 @@ def _by_column(
             if len(source.annotations):
                 known = ", ".join(source.annotations.columns) or "none"
                 raise UserError(
-                    f"--split: the annotations of {source.name} have no column '{column}' but {known}."
+                    f"The annotations of {source.name} have no column '{column}' to split by, only {known}.",
+                    parameter="split",
                 )
             values.append(np.empty(0, dtype=str))
         else:
@@ -405,7 +411,7 @@ def _by_column(
     names = sorted({str(value) for each in values for value in each})
     if len(names) < 2:
         raise UserError(
-            f"--split: the column '{column}' has one value ('{names[0]}'), so it divides nothing."
+            f"The column '{column}' has one value ('{names[0]}'), so it splits nothing.", parameter="split"
         )
     plain = {name.casefold().strip() for name in names}
     if plain & {*VALIDATION_WORDS} and plain & {*TRAINING_WORDS}:
@@ -430,7 +436,7 @@ def _by_column(
 
 
 def _on_planes(sources: Sequence[AnnotatedRaster], planes: _Planes) -> tuple[Floats, Counts, Names]:
-    """For all individuals: position on its plane (N, 2), number of the plane, class."""
+    """For all individuals: position on the plane (N, 2), number of the plane, class."""
     index = {key: number for number, key in enumerate(dict.fromkeys(planes.key))}
     positions, plane, labels = [], [], []
     for number, source in enumerate(sources):
@@ -445,7 +451,7 @@ def _on_planes(sources: Sequence[AnnotatedRaster], planes: _Planes) -> tuple[Flo
 def _strip(sources: Sequence[AnnotatedRaster], planes: _Planes) -> float:
     """Width on the plane of the strip between the sides: training sees no pixel of what validation counts.
 
-    Half of the widest objects but for one in twenty; a whole one where sizes are unknown.
+    Half the width of the largest objects (95th percentile); a whole width where sizes are unknown.
     """
     halves = []
     for number, source in enumerate(sources):
@@ -457,7 +463,7 @@ def _strip(sources: Sequence[AnnotatedRaster], planes: _Planes) -> float:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Strip:
-    """How many individuals would be lost in the strip around blocks.
+    """Counts the individuals that would be lost in the strip around blocks.
 
     plane, xy : of the individuals, in sides of a block.  blocks : (plane, x, y).  width : in sides.
     """
@@ -468,7 +474,7 @@ class _Strip:
     width: float
 
     def lost(self, chosen: Sequence[int]) -> float:
-        """Share of the individuals (at most 1000 are looked at) that lie beside the chosen blocks."""
+        """Share of the individuals (of at most 1000) that lie in the strip around the chosen blocks."""
         every = slice(None, None, -(-len(self.xy) // 1000))
         plane, xy = self.plane[every], self.xy[every]
         nearest = np.full(len(xy), np.inf)
@@ -479,7 +485,7 @@ class _Strip:
 
 
 def _table(labels: Sequence[Names]) -> Counts:
-    """How many of each class each unit holds, (units, classes)."""
+    """The number of each class in each unit, (units, classes)."""
     names = np.unique(np.concatenate([*labels, np.empty(0, dtype=str)]))
     counts = [np.bincount(np.searchsorted(names, each), minlength=len(names)) for each in labels]
     return np.array(counts, np.int64).reshape(len(labels), len(names))
@@ -488,7 +494,7 @@ def _table(labels: Sequence[Names]) -> Counts:
 def _nearest(
     counts: Counts, share: float, rng: np.random.Generator, strip: _Strip | None = None
 ) -> list[int]:
-    """Units that hold nearly this share of each class and cost few others; never all that hold any."""
+    """Units that hold about this share of each class and lose few others; never all that hold any."""
     total = counts.sum(axis=0)
     weight = np.sqrt(total / max(1, total.sum()))  # rare classes count, but less
     best: tuple[float, list[int]] = (np.inf, [])

@@ -30,13 +30,13 @@ KEY = "ecodetect"
 SCHEMA = 1
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 
-# What a card may say; more is damage, and would cost time or memory without end.
+# Limits on what a card may say. Values beyond them mean damage, and would cost unlimited time or memory.
 FINEST, COARSEST = 1000.0, 16.0  # how many times finer or coarser than its GSD a raster may be
-MOST_REACH_PX = 2048  # `torch_network.reach` finds none farther
+MOST_REACH_PX = 2048  # the largest that `torch_network.reach` finds
 _GSDS = {"m": (1e-9, 1e5), "um": (1e-4, 1e6), "px": (1 / COARSEST, FINEST)}
-# No training makes weights like these: in 32 bits a step of learning would be lost on them, and what they are
-# summed with, too. Those known lie below 60, variances below 600, and 16 bits hold 65,504. What learners know
-# of features (64 bits) has these in units of their own: squares of a raster's values, at most.
+# Training never makes weights this large: in 32 bits, a learning step and anything added to them would be
+# lost. Known weights are below 60, variances below 600, and 16 bits hold up to 65,504. Learners store
+# features (64 bits) in units of their own: squares of a raster's values at most.
 LARGEST_WEIGHT, LARGEST_VARIANCE, _LARGEST_OF_FEATURE = 1e12, 1e24, 1e30
 _LARGEST_BYTES, _MOST_ARRAYS = 4_000_000_000, 20_000  # of a file
 _TYPES = {"F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
@@ -49,15 +49,15 @@ Weights = Mapping[str, NDArray[Any]]
 
 
 class BundleError(UserError):
-    """A file is not a bundle, or one that this version can't read."""
+    """A file isn't a bundle, or this version can't read it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scaling:
     """How pixel values become network input: (value - offset) / span, per band.
 
-    mode : "fixed": offset and span are those of the card. "survey": they are taken from each raster, the
-        percentiles `low` and `high` of samples of all its bands together becoming 0 and 1.
+    mode : "fixed": offset and span are those of the card. "survey": they are measured on each raster, so that
+        the percentiles `low` and `high` of samples of all its bands together become 0 and 1.
     offset, span : one per band; for "survey" in the network's own scale, applied after the percentiles.
     """
 
@@ -73,12 +73,12 @@ class LearnedValues:
     """Which pixel values a model has learned from.
 
     dtypes : numpy names of the rasters' pixels.
-    low, high : what counts as black and as white in the values below; None: they are of no known unit.
-    quantiles : band -> `PERCENTILES` of the pixels; with a scaling of mode "survey" after it, so that 0 and 1
-        are its percentiles.
-    least, most : band -> between which these lie in single pieces of the ground, but for 1 % of the pieces.
-    contrast : band -> between which the distance from the 5th to the 95th percentile lies in them.
-    colour : band -> between which the median of its difference from the mean of all bands lies in them.
+    low, high : the values below that count as black and as white; None: their unit is unknown.
+    quantiles : band -> `PERCENTILES` of the pixels; with a scaling of mode "survey" they are measured after
+        scaling, so that 0 and 1 are its percentiles.
+    least, most : band -> the range of these in single pieces of ground, leaving out 1 % of the pieces.
+    contrast : band -> the range of the distance from the 5th to the 95th percentile in them.
+    colour : band -> the range of the median difference from the mean of all bands in them.
     """
 
     dtypes: tuple[str, ...]
@@ -101,8 +101,8 @@ class Card:
     fill : network input where there are no data, after scaling.
     unit : "m" or "um": the model works at `gsd` of that unit per pixel; "px": whatever a pixel is on the
         ground.
-    gsd : metres (or micrometres) per pixel that rasters are read at; with unit "px" how many of the raster's
-        own pixels one is wide (0.67: half again as fine), or None: as they are.
+    gsd : metres (or micrometres) per pixel that rasters are read at; with unit "px", its width in the
+        raster's own pixels (0.67: half again as fine); None: rasters are read as they are.
     gsd_range : GSDs of rasters that the model is meant for.
     diameter_range : diameters of objects seen in training, in `unit`.
     largest : width of the largest object that it can report, in `unit`.
@@ -112,9 +112,9 @@ class Card:
     trained_on : for each source: name, licence, places as cells of about 1 km (or exact), rasters, objects.
     metrics : for each measurement: split, how it was chosen, n, and the figures.
     agreement : what tests of locality measured: largest shift in px and change in score between tilings.
-    learned : which pixel values it has learned from; None: the card doesn't say.
-    reach_px : how far from a pixel the network's answer depends on others, in pixels of its input, as
-        `torch_network.reach` found it; "whole image" if it depends on all. None: found at each start.
+    learned : the pixel values it has learned from; None: the card doesn't say.
+    reach_px : radius of the network's receptive field, in pixels of its input, as `torch_network.reach`
+        measured it; "whole image" if each answer depends on all pixels. None: measured at each start.
     licence, description, command : in words; the command that made the bundle.
     versions : of the packages that made it.
     """
@@ -167,13 +167,13 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Card:
-        """The card in `text`; raises BundleError for what is no card of a schema we know."""
+        """The card in `text`; raises BundleError unless it is a card of a known schema."""
         try:
             facts = strict_json.read(text)
         except ValueError as error:
             raise BundleError(f"The card of {source} is damaged ({error}).") from error
         if not isinstance(facts, dict) or "schema" not in facts:
-            raise BundleError(f"{source} has no card of ecodetect, so it is not a bundle.")
+            raise BundleError(f"{source} has no ecodetect card, so it isn't a bundle.")
         schema = facts["schema"]
         if isinstance(schema, int) and schema > SCHEMA:
             raise BundleError(
@@ -198,15 +198,15 @@ class Card:
 
 
 def metres_per_pixel(unit: Literal["m", "um", "px"], gsd: float | None) -> float | None:
-    """What a GSD of this unit is in metres; None where it is none: pixels, or as they are."""
+    """A GSD of this unit in metres; None for pixels, or where rasters are read as they are."""
     metres = {"m": 1.0, "um": 1e-6, "px": None}[unit]
     return None if metres is None or gsd is None else gsd * metres
 
 
 def _check(card: Card) -> None:
-    """Raise ValueError, naming the field, where a value is none that a card can have.
+    """Raise ValueError, naming the field, for a value that a card can't have.
 
-    What is wrong here would show up as a traceback, or as a network without end, far from the file.
+    Far from the file, such a value would show up as a traceback or as a network that never ends.
     """
     bands = len(card.bands) if isinstance(card.bands, tuple) else 0
     classes = len(card.classes) if isinstance(card.classes, tuple) else 0
@@ -263,7 +263,7 @@ def _is_meant(card: Card) -> bool:
     if card.unit == "px" or card.gsd is None or card.gsd_range is None:
         return True
     low, high = card.gsd_range
-    # As a training that went as far would have it, with what `train` adds on both sides.
+    # As training would write it for rasters at these limits, with the margin that `train` adds on both sides.
     return card.gsd / FINEST <= 2 * low and high <= 2 * card.gsd * COARSEST
 
 
@@ -307,7 +307,7 @@ def _is_learned(learned: LearnedValues, bands: tuple[str, ...]) -> bool:
 
 
 def _is_metric(value: Any) -> bool:
-    """A measurement: figures and words by name; of how far counts are off, figures."""
+    """Whether this is a measurement: figures and words by name; for errors of counts, figures."""
     return _is_mapping(value) and all(
         value.get(name) is None or _is_number(value[name])
         for name in ("count_off", "count_low", "count_high")
@@ -340,7 +340,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_value(value: Any) -> bool:
-    """What pixels can hold, with room to reckon."""
+    """Whether pixels can hold this value, with room for arithmetic."""
     return _is_number(value) and abs(value) < 1e30
 
 
@@ -383,7 +383,7 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        """A hash of card and weights: an output states it as what it was made with."""
+        """A hash of card and weights; outputs name the model that made them by it."""
         return _hash(self)
 
 
@@ -402,7 +402,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     with _opened(path) as file:
         text = (file.metadata() or {}).get(KEY)
     if text is None:
-        raise BundleError(f"{path} holds weights without a card of ecodetect, so it is not a bundle.")
+        raise BundleError(f"{path} holds weights without an ecodetect card, so it isn't a bundle.")
     return Card.from_json(text, source=str(path))
 
 
@@ -418,7 +418,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
 def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """The arrays of any .safetensors file, also one without a card (ImageNet weights).
 
-    Raises BundleError also for arrays that can be nobody's weights: of other types, or as `check_weights`.
+    Raises BundleError also for arrays that can't be weights: other types, or what `check_weights` refuses.
     """
     with _opened(path) as file:
         try:
@@ -441,9 +441,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
 
 def check_weights(weights: Weights, shown: str) -> None:
-    """Raise BundleError for weights that aren't finite, or that no training makes.
+    """Raise BundleError for weights that aren't finite, or larger than training makes them.
 
-    A network with them may answer 0 everywhere, and nothing would be found in silence.
+    A network with them may answer 0 everywhere, and a scan would silently find nothing.
     shown : the file, for messages.
     """
     for name, values in weights.items():
@@ -465,7 +465,7 @@ def check_weights(weights: Weights, shown: str) -> None:
 
 
 def largest_weight(name: str, dtype: np.dtype[Any]) -> float:
-    """What the weights of this name and type may be at most."""
+    """The largest value allowed in weights of this name and type."""
     if dtype.itemsize == 8:
         return _LARGEST_OF_FEATURE
     return LARGEST_VARIANCE if name.endswith("running_var") else LARGEST_WEIGHT
@@ -490,10 +490,10 @@ def _opened(path: str | os.PathLike[str]) -> Any:
 
 
 def check_answers(answers: Sequence[NDArray[np.float32]], name: str) -> None:
-    """Raise BundleError where a network's answers aren't finite: nothing can be read off them.
+    """Raise BundleError where a network's answers aren't finite, so they can't be decoded.
 
-    Whatever a raster holds, its input is finite (`scaling.scaled`), so it's the weights. A sum tells, for a
-    hundredth of what the answer took; what is large but finite is looked at again.
+    The input is always finite (`scaling.scaled`), so the weights are to blame. Summing is a cheap test (a
+    hundredth of the network's time); finite values whose sum overflows are checked one by one.
     """
     for answer in answers:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -505,7 +505,7 @@ def check_answers(answers: Sequence[NDArray[np.float32]], name: str) -> None:
 def write(path: str | os.PathLike[str], bundle: Bundle, *, replace: bool = True) -> None:
     """Write a bundle whole or not at all; the same bundle gives the same bytes.
 
-    replace : what lies there by now; else that is an error.
+    replace : overwrite an existing file, which is an error otherwise.
     """
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}

@@ -8,10 +8,9 @@ pictures it holds for the most similar. None of them is a proof: they show what 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,8 @@ from ecodetect.pictures.colours import Pixels
 from ecodetect.pictures.explanation import Heat, draw_explanation
 from ecodetect.pictures.thumbnails import Thumbnail
 from ecodetect.raster.finding import expand
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.options import RasterOptions
+from ecodetect.raster.reading import Raster
 
 _COVERED = 1 / 6  # of the window's side, what is covered at a time
 _SHOWN = 2  # windows along a side that are shown of a chip, of which the middle counts
@@ -67,6 +67,7 @@ class Explanation:
         the squares that cover it; below 0 it rises.
     activation : (S, S), Grad-CAM of the first answer, 0 to 1.
     examples : the most similar pictures, the most similar first.
+    options : how rasters were opened.
     notes : about the raster's values.
     """
 
@@ -77,7 +78,7 @@ class Explanation:
     fall: NDArray[np.float32]
     activation: NDArray[np.float32]
     examples: tuple[Example, ...]
-    opened: Mapping[str, Any]
+    options: RasterOptions
     notes: tuple[Note, ...] = ()
 
     def draw(self, path: str | os.PathLike[str]) -> None:
@@ -104,7 +105,7 @@ class Explanation:
             scores=self.scores[:_SCORES],
             heats=heats,
             examples=shown,
-            opened=self.opened,
+            options=self.options,
         )
 
 
@@ -146,8 +147,8 @@ def explain(
         In one sentence: a model that is not a classifier, a place outside the raster, bands it lacks.
     """
     member = open_classifier([model], device=device).members[0]
-    asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, values=values)
-    with open_raster(image, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
+    asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt, values=values)
+    with asked.opened(image) as raster:
         if at is None:
             _check_picture(raster, member)
             seen, there = images_of(member, [(Path(image), "")], asked)
@@ -221,7 +222,7 @@ def _explained(
         fall=fall[rows],
         activation=spoken[: seen.shape[1], : seen.shape[2]][rows],
         examples=() if examples is None else tuple(_similar(member, seen, Path(examples), own, asked)),
-        opened=asked.opened_with,
+        options=asked,
     )
 
 

@@ -11,7 +11,6 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from ecodetect.notes import Note, merged
 from ecodetect.pictures.thumbnails import Thumbnail, draw_thumbnails
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.finding import expand
-from ecodetect.raster.reading import open_raster
+from ecodetect.raster.options import RasterOptions
 from ecodetect.whole_file import write_whole
 
 _AT_ONCE = 128  # pictures held together
@@ -56,7 +55,7 @@ class PictureAnswers:
     truth : (N,), their classes; None where no folders say them.
     answers : of the classifier.  top : how many of each are given.
     judged : answers against truth; None without one.
-    opened : how the pictures were opened, as `open_raster` takes it.
+    options : how the pictures were opened.
     notes : for the user.
     """
 
@@ -67,7 +66,7 @@ class PictureAnswers:
     top: int
     judged: ClassificationReport | None
     models: Mapping[str, Any]
-    opened: Mapping[str, Any]
+    options: RasterOptions
     notes: tuple[Note, ...]
 
     @property
@@ -137,7 +136,7 @@ class PictureAnswers:
             f"; the {len(shown)} surest" if len(shown) < len(wrong) else ", surest first" * bool(shown)
         )
         title = self.folder.name or str(self.folder)
-        draw_thumbnails(shown, path, title=title, heading=heading, opened=self.opened)
+        draw_thumbnails(shown, path, title=title, heading=heading, options=self.options)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the figures where truth is known, and each answer."""
@@ -192,7 +191,9 @@ def answer_pictures(
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([place])]
     paths = tuple(path for path, _ in named)
-    asked = AnnotationOptions(bands=how.bands, gsd_m=how.gsd_m, nodata=how.nodata, values=how.values)
+    asked = AnnotationOptions(
+        bands=how.bands, gsd_m=how.gsd_m, nodata=how.nodata, allow_vrt=how.allow_vrt, values=how.values
+    )
     companions = beside(paths, asked)
     notes = list(_said_of_values(classifier, place.name or str(folder), paths, asked, companions))
     answers = _answered(classifier, named, asked, companions, progress)
@@ -210,7 +211,7 @@ def answer_pictures(
         count,
         judged,
         classifier.described(),
-        asked.opened_with,
+        asked,
         tuple(notes),
     )
 
@@ -242,8 +243,7 @@ def _judged(truth: NDArray[np.object_], answers: Answers, top: int) -> Classific
 
 def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:
     """Pictures that share a unit: all that are given together, whatever their class."""
-    opened = partial(open_raster, **asked.opened_with)
-    return Companions([str(path) for path in paths], opened, is_one_folder=True)
+    return Companions([str(path) for path in paths], asked.opened, is_one_folder=True)
 
 
 def _said_of_values(
@@ -262,7 +262,7 @@ def _said_of_values(
         card = member.card
         together: dict[ValueUnit | None, list[Measured]] = {}
         for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
-            with open_raster(path, **asked.opened_with) as raster:
+            with asked.opened(path) as raster:
                 choice, _ = seen_unit(card, raster, stated=asked.values, companions=companions)
                 notes += remarks(raster.name, card, choice, None)
                 bands = stand_ins(card.bands, raster.bands)
@@ -336,7 +336,7 @@ def _middle(
     member: Member, path: Path, asked: AnnotationOptions, companions: Companions | None
 ) -> tuple[NDArray[np.float32], bool]:
     """The window about the middle of a picture, and whether it shows anything."""
-    with open_raster(path, **asked.opened_with) as raster:
+    with asked.opened(path) as raster:
         middle = np.array([[raster.grid.width / 2, raster.grid.height / 2]])
         ((_, images, seen),) = Sight.of(member, raster, asked.values, companions).windows(raster, middle)
     return images[0], bool(seen[0])

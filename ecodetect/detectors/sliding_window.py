@@ -276,7 +276,7 @@ class Frozen:
 
     def decode(self, look: FeatureMap, likely: Floats, card: Card) -> Answer:
         score = likely[:, : len(card.classes)].T.reshape(-1, *look.shape).astype(np.float32)
-        box, sure, label = _read(score, card, options_of(card).boxes, 1)
+        box, sure, label = read_map(score, card, options_of(card).boxes, 1)
         if not options_of(card).patches:
             box, sure, label = boxes.class_agnostic_nms(box, sure, label)
         return Answer(np.asarray(shapely.box(*box.T), dtype=object).reshape(-1), sure, label)
@@ -335,7 +335,8 @@ def decode(outputs: Outputs, card: Card, way: Way | None = None) -> list[Answer]
     found = []
     for number in range(len(outputs[0])):
         parts = [
-            _read(probability(each[number], card), card, way, 2**level) for level, each in enumerate(outputs)
+            read_map(probability(each[number], card), card, way, 2**level)
+            for level, each in enumerate(outputs)
         ]
         box, score, label = (np.concatenate(each) for each in zip(*parts, strict=True))
         if len(parts) > 1:
@@ -347,7 +348,7 @@ def decode(outputs: Outputs, card: Card, way: Way | None = None) -> list[Answer]
     return found
 
 
-def _read(score: NDArray[np.float32], card: Card, way: Way, scale: int) -> boxes.Boxes:
+def read_map(score: NDArray[np.float32], card: Card, way: Way, scale: int) -> boxes.Boxes:
     """Boxes of the maps (K, h, w) of one image, whose pixels are `scale` of the input's."""
     step = float(options_of(card).network.step * scale)
     typical = float(options_of(card).typical_px * scale)

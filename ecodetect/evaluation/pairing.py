@@ -8,7 +8,7 @@ else a grid laid over the coordinates of both.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +39,7 @@ from ecodetect.guarding.crs_files import read_crs
 from ecodetect.layer import Geometries, Layer
 from ecodetect.notes import Note, merged
 from ecodetect.raster.finding import expand, stem_of
-from ecodetect.raster.reading import open_raster
+from ecodetect.raster.options import RasterOptions
 from ecodetect.sizes import Length
 
 
@@ -54,7 +54,7 @@ class Pair:
     ignored : shapes in pixels of `grid` that are neither right nor wrong.
     plots : where the truth is complete; None: everywhere.
     edge : strip along the raster's edge, one of `ignored`, in which no truth counts; None: there is none.
-    opened_with : how the raster is opened, as `open_raster` takes it.
+    options : how the raster is opened.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Pair:
     ignored: Geometries
     plots: Plots | None
     edge: shapely.Geometry | None = None
-    opened_with: Mapping[str, Any] = field(default_factory=dict)
+    options: RasterOptions = field(default_factory=RasterOptions)
 
     @property
     def doubtful(self) -> Geometries:
@@ -101,16 +101,15 @@ class Pairs:
         return len(self.pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class PairingOptions:
-    """How two files are laid upon each other.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairingOptions(RasterOptions):
+    """How two files are laid upon each other, beside how rasters are opened.
 
     class_column : column of the annotations with their class.  layer : layer of the annotations.
     radius : of individuals that they mark by a point, where they don't say it row by row.
     edge : width of a strip along each raster's edge in which nothing is judged.
     ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
     truth is complete.  area_layer : its layer.
-    bands, gsd_m, nodata, allow_vrt : how rasters are opened, as `open_raster` takes it.
     empty_images : images that the annotations don't name are empty, not unknown.
     keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
         accents are stored are one.
@@ -123,22 +122,8 @@ class PairingOptions:
     ignore: tuple[str, ...] = ()
     area: str | None = None
     area_layer: str | None = None
-    bands: str | None = None
-    gsd_m: float | None = None
-    nodata: float | None = None
-    allow_vrt: bool = False
     empty_images: bool = False
     keep_spelling: bool = False
-
-    @property
-    def opened_with(self) -> Mapping[str, Any]:
-        """What `open_raster` takes beside the path."""
-        return {
-            "bands": self.bands,
-            "gsd_m": self.gsd_m,
-            "nodata": self.nodata,
-            "allow_vrt": self.allow_vrt,
-        }
 
 
 def paired(
@@ -237,8 +222,8 @@ def _laid(
     unsearched: tuple[str, ...] = (),
 ) -> Pairs:
     """The pairs, each in pixels of its grid."""
-    ignored = [opened_shapes(path, "--ignore") for path in asked.ignore]
-    area = None if asked.area is None else opened_shapes(asked.area, "--area", asked.area_layer)
+    ignored = [opened_shapes(path, parameter="ignore") for path in asked.ignore]
+    area = None if asked.area is None else opened_shapes(asked.area, asked.area_layer, parameter="area")
     pairs: list[Pair] = []
     files: list[tuple[str, str]] = []
     said: list[Note] = []
@@ -246,7 +231,7 @@ def _laid(
     for match in matches:
         grid = None
         if match.image is not None:
-            with open_raster(match.image, **asked.opened_with) as raster:
+            with asked.opened(match.image) as raster:
                 grid = raster.grid
         (own, own_file), (true, true_file) = (
             _of(found, match.found, grid, is_one=not several, is_empty=several),
@@ -286,7 +271,7 @@ def _laid(
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
             edge,
             # A size that only the scan was told holds for its raster too.
-            {**asked.opened_with, "gsd_m": None if grid.stated_gsd is None else grid.stated_gsd[0]},
+            replace(asked, gsd_m=None if grid.stated_gsd is None else grid.stated_gsd[0]),
         )
         if area is None or pair.plots:
             pairs.append(pair)

@@ -19,7 +19,7 @@ from ecodetect.grid import Floats
 from ecodetect.layer import Geometries
 from ecodetect.matching import Flags
 from ecodetect.pictures.sheet import Cut, Panel, draw_panels
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.reading import Raster
 
 # Classes of what is drawn; their numbers are colours: white only for what is right, so that errors stand out.
 _FALSE, _MISSED, _UNJUDGED, _TRUE, _ITS_TRUTH = 0, 1, 2, 4, 7
@@ -62,7 +62,7 @@ def draw_worst(
     pairs = {spot.name: spot.judged.pair for spot in spots}
 
     def opened(name: str) -> AbstractContextManager[Raster]:
-        return open_raster(paths[name], **pairs[name].opened_with)
+        return pairs[name].options.opened(paths[name])
 
     shown = [panel for panel in panels if panel.cuts]
     draw_panels(shown, path, title=title, facts=facts, opened=opened, keys=_KEYS, ground=_GROUND)

@@ -1,6 +1,6 @@
 """What is to be known of a raster, a layer or a model before working with it, as plain facts.
 
-The facts are a JSON-able dict; `ecodetect info` puts them into words.
+The facts are a dict that JSON can hold but for its `notes`; `ecodetect info` puts them into words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ecodetect.formats.column_roles import class_column, classes_in
 from ecodetect.grid import describe_crs
 from ecodetect.layer import Layer
 from ecodetect.models import choosing as models
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.options import RasterOptions
+from ecodetect.raster.reading import Raster
 from ecodetect.runtime.onnx_file import OnnxModel
 
 SAMPLES = 64  # cells of 512 x 512 px: a second for a large raster
@@ -40,7 +41,7 @@ def describe(
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
-    """Facts about a raster, a file of features or a model; `kind` says which it is.
+    """Facts about a raster, a file of features or a model; `kind` says which it is, `notes` are `Note`s.
 
     path : a file, or the name of a model that comes with ecodetect.
     bands, gsd_m, nodata, allow_vrt : as in `open_raster`.
@@ -49,6 +50,7 @@ def describe(
     """
     if "|" in os.fspath(path):
         path, layer = formats.source_of(path, layer)
+    options = RasterOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt)
     suffix = Path(path).suffix.lower()
     inside = None if Path(path).exists() else models.shipped(os.fspath(path))
     if inside is not None:
@@ -62,14 +64,14 @@ def describe(
             if suffix != ".gpkg":  # which may hold rasters too
                 raise
             try:
-                raster = open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata)
+                raster = options.opened(path)
             except UserError:
                 raster = None
             if raster is None:
                 raise
             with raster:
                 return describe_raster(raster)
-    with open_raster(path, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
+    with options.opened(path) as raster:
         return describe_raster(raster)
 
 
@@ -114,7 +116,7 @@ def describe_raster(raster: Raster) -> dict[str, Any]:
         "overviews": list(raster.overview_factors),
         "detectors": _detectors(raster),
         "fingerprint": fingerprint,
-        "notes": [note.to_json() for note in raster.notes],
+        "notes": list(raster.notes),
     }
 
 
@@ -231,7 +233,7 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
         "extent_lonlat": _extent_lonlat(layer),
         "columns": {name: str(values.dtype) for name, values in layer.columns.items()},
         "metadata": dict(layer.metadata),
-        "notes": [note.to_json() for note in layer.notes],
+        "notes": list(layer.notes),
     }
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from ecodetect.pictures.files import save, writable
 from ecodetect.pictures.frame import MARGIN
 from ecodetect.pictures.lettering import fitted, font_of
 from ecodetect.pictures.thumbnails import SIDE_PX, Thumbnail, paste
+from ecodetect.raster.options import RasterOptions
 
 _PANEL_PX, _GAP, _SCORES_PX = 300, 22, 250
 _FOR, _AGAINST = PALETTE[3], PALETTE[6]  # vermilion and blue
@@ -46,13 +46,13 @@ def draw_explanation(
     scores: Sequence[tuple[str, float]],
     heats: Sequence[Heat],
     examples: Sequence[Thumbnail],
-    opened: Mapping[str, Any] | None = None,
+    options: RasterOptions | None = None,
 ) -> None:
     """Draw it into a PNG or JPEG.
 
     image : (H, W, 3), what the network saw.
     scores : answers with their scores, the first one first.
-    examples : pictures that resemble it, the most similar first; their files are opened as `opened` says.
+    examples : pictures that resemble it, the most similar first; `options` say how their files are opened.
     Raises UserError for an unknown suffix or a folder that can't be written to.
     """
     writable(path)
@@ -88,7 +88,7 @@ def draw_explanation(
     if examples:
         write(MARGIN, below, "The most similar pictures, by the network's own features (cosine)", 15)
         for number, each in enumerate(examples):
-            paste(sheet, pen, each, (MARGIN + number * (SIDE_PX + 10), below + 26), opened)
+            paste(sheet, pen, each, (MARGIN + number * (SIDE_PX + 10), below + 26), options)
     save(sheet, path)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -19,7 +18,7 @@ from ecodetect.pictures.files import save, writable
 from ecodetect.pictures.frame import MARGIN
 from ecodetect.pictures.lettering import fitted, font_of
 from ecodetect.pictures.look import Stretch
-from ecodetect.raster.reading import open_raster
+from ecodetect.raster.options import RasterOptions
 
 SIDE_PX, _COLUMNS, _GAP = 144, 10, 10
 _LINE_PX = 17
@@ -39,11 +38,11 @@ def draw_thumbnails(
     *,
     title: str,
     heading: str,
-    opened: Mapping[str, Any] | None = None,
+    options: RasterOptions | None = None,
 ) -> None:
     """Draw pictures with words under each into a PNG or JPEG.
 
-    opened : how the pictures are opened, as `open_raster` takes it.
+    options : how the pictures are opened.
     Raises UserError for an unknown suffix or a folder that can't be written to.
     """
     writable(path)
@@ -59,7 +58,7 @@ def draw_thumbnails(
     pen.text((MARGIN, MARGIN + 24), fitted(heading, font_of(14), room), font=font_of(14), fill=FAINT)
     for number, each in enumerate(shown):
         x = MARGIN + number % columns * (SIDE_PX + _GAP)
-        paste(sheet, pen, each, (x, top + number // columns * down), opened)
+        paste(sheet, pen, each, (x, top + number // columns * down), options)
     save(sheet, path)
 
 
@@ -68,11 +67,11 @@ def paste(
     pen: ImageDraw.ImageDraw,
     shown: Thumbnail,
     corner: tuple[int, int],
-    opened: Mapping[str, Any] | None = None,
+    options: RasterOptions | None = None,
 ) -> None:
     """Put a thumbnail with its words onto a sheet.  corner : the upper left, in pixels of the sheet."""
     x, y = corner
-    image = thumbnail(shown.path, opened)
+    image = thumbnail(shown.path, options)
     high, wide = image.shape[:2]
     sheet.paste(Image.fromarray(image), (x + (SIDE_PX - wide) // 2, y + (SIDE_PX - high) // 2))
     for row, words in enumerate(shown.lines):
@@ -82,9 +81,9 @@ def paste(
         pen.text(place, text, font=font, fill=TEXT if row == 0 else FAINT)
 
 
-def thumbnail(path: Path, opened: Mapping[str, Any] | None = None) -> Pixels:
+def thumbnail(path: Path, options: RasterOptions | None = None) -> Pixels:
     """A picture as RGB (H, W, 3) no larger than `SIDE_PX`; a small one is enlarged by a whole factor."""
-    with open_raster(path, **(opened or {})) as raster:
+    with (options or RasterOptions()).opened(path) as raster:
         longer = max(raster.grid.width, raster.grid.height)
         grid = raster.grid.reduced(max(1.0, longer / SIDE_PX))
         look = Stretch.of(raster, None)

@@ -1,13 +1,12 @@
 """Opening rasters and reading windows of them: the only importer of rasterio's reading.
 
 A `Raster` knows its grid, its bands by name and which of its pixels are data; `read` gives a Chip of any
-window, at its own or another GSD. What may be opened is decided in `safety`, how it is opened in
-`opening`; what the file says of itself is in `header`, with the names of bands in `bands` and
-the place in `georeference`; blocks never written are in `blocks`; how pixels get another size is in
-`resampling`.
+window, at its own or another GSD. `safety` decides what may be opened, `opening` opens it, `header` holds
+what the file says about itself, with band names in `bands` and the place in `georeference`. `blocks` finds
+blocks that were never written, and `resampling` changes the pixel size.
 
-Pixels are the numbers stored: scale and offset of a file are not applied. Only palettes become red, green and
-blue, and complex numbers their magnitude.
+Pixels are the stored numbers: a file's scale and offset aren't applied. Only palettes become red, green and
+blue, and complex numbers become their magnitude.
 """
 
 from __future__ import annotations
@@ -56,11 +55,11 @@ from ecodetect.raster.sampling import CELL_PX, RasterSamples, lattice
 from ecodetect.raster.state import state_of
 from ecodetect.wording import percent
 
-_SMALL_BYTES = 2**23  # decoded: so much is read whole to tell what a raster is
+_SMALL_BYTES = 2**23  # decoded; up to this size a raster is read whole to identify it
 STRIP_VALUES = 2**25  # values read at once when resampling: 32 MB of 8-bit pixels
-_MASK_SHARE = 0.9  # of the values above 0 in a band that is a mask, this share is the highest one
+_MASK_SHARE = 0.9  # in a mask band, this share of the values above 0 is the highest value
 _MOST_INDEXED = 256  # bands whose blocks are looked up one by one
-# Formats that are nothing but the numbers: GDAL reads 0 where such a file ends early.
+# Formats without any structure: GDAL reads 0 where such a file ends early.
 _RAW = ("EHdr", "ENVI", "RST", "SAGA")
 
 
@@ -68,8 +67,8 @@ _RAW = ("EHdr", "ENVI", "RST", "SAGA")
 class _Rim:
     """What lies along the edge of a raster.
 
-    fill : a value without data that nobody declared.
-    has_seam : whether nearly the nodata value counts as no data where it lies beside it.
+    fill : an undeclared value that stands for no data.
+    has_seam : whether values close to nodata count as no data next to it.
     is_at_edge : whether the nodata value lies at the edge.
     """
 
@@ -94,21 +93,21 @@ def open_raster(
         Local file, `https://`, `s3://`, `gs://`, `az://`, `/vsi…`, or one array of a file with several in
         GDAL's spelling (`NETCDF:"file.nc":name`).
     bands : str, optional
-        Which bands, as the user says: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
+        Bands, as the user gives them: names or numbers from 1 (`red,green,nir`, `3,2,1`, `red=3,green=2`).
         All but the mask if not given.
     gsd_m : float, optional
-        Metres per pixel, for a raster that doesn't say. One that does keeps its own, if that is the same
-        within 2 %.
+        Metres per pixel, for a raster that doesn't state it. A raster that does keeps its own value, which
+            must agree within 2 %.
     nodata : float, optional
-        Value that stands for no data in all bands, instead of the one that the raster declares; NaN: none but
-        NaN does.
+        Value that stands for no data in all bands, instead of the one that the raster declares; NaN: only
+            NaN does.
     allow_vrt : bool
         Trust a VRT that points outside its folder.
 
     Raises
     ------
     RasterError
-        When it can't be opened, or has other pixels than stated, in one sentence.
+        When it can't be opened, or its pixels aren't as stated, in one sentence.
     """
 
     def check_source(source: Address) -> None:
@@ -126,9 +125,9 @@ def open_raster(
 
 
 def try_out(name: str, shown: str, drivers: list[str], is_remote: bool, format_: str | None) -> str:
-    """Open a raster and read of it what any command does; returns the driver that takes it.
+    """Open a raster and read what every command reads; returns the driver that takes it.
 
-    For `guard`'s child: all of it has to come to an end. What is wrong is said where it is done again.
+    For `guard`'s child, which makes sure that all of this ends. Errors are reported when it is done again.
     """
     file = None if is_remote or not Path(name).is_file() else Path(name)
     source = Address(name, shown, tuple(drivers), is_remote, format_, file)
@@ -148,13 +147,13 @@ class Raster:
 
     Attributes
     ----------
-    path, name : as the user wrote it, and its last part.
+    path, name : the path as the user wrote it, and its last part.
     grid : native Grid.
     bands : names of the bands, in the chosen order.
     dtype : numpy name of the pixels read.
     value_range : lowest and highest value that the dtype (or its number of bits) can hold; None for floats.
-    scale : what the file says that its values are to be multiplied with and added to; it isn't applied.
-    block_shape : rows and columns that are unpacked together.
+    scale : the factor and offset that the file states for its values; they aren't applied.
+    block_shape : rows and columns that are decoded together.
     state : of its files when it was opened; see `state_now`.
     """
 
@@ -168,9 +167,9 @@ class Raster:
         self._levels: dict[Grid, int | None] = {}
         self._fingerprint: str | None = None
         self._rim: _Rim | None = None
-        self._stored: str | None = None  # one type for bands of several; None: that of the file
+        self._stored: str | None = None  # one type for bands of different types; None: the file's
         self._pages = plan_of(self._source)
-        self._before = state_of([source.name])  # what is read from here on belongs to it, or is noticed
+        self._before = state_of([source.name])  # a change from here on is noticed
         with self._options(), quiet():
             self._dataset = self._opened()
             try:
@@ -203,16 +202,16 @@ class Raster:
         self.block_shape: tuple[int, int] = tuple(self._dataset.block_shapes[0])
 
     def state_now(self) -> str:
-        """The state of its files at this moment; another one than `state` means that they were written to.
+        """The state of its files at this moment; if it differs from `state`, they were written to.
 
-        A file on a web server has the state that it was opened in: other bytes are never taken for its own.
+        A file on a web server keeps the state that it was opened in: bytes of another version are never used.
         """
         return state_of(self._files) if self._source.remote is None else self._source.remote.state
 
     def check_unchanged(self, state: str) -> None:
-        """Raise RasterError where its files aren't in this state (any more), or can't be asked for it.
+        """Raise RasterError where its files aren't in this state (any more), or can't be checked.
 
-        That is NetworkError where a server doesn't answer.
+        It is a NetworkError where a server doesn't answer.
         """
         if self.state_now() != state:
             raise RasterError(
@@ -230,8 +229,8 @@ class Raster:
     def reading(self, bands: Sequence[str]) -> dict[str, Any]:
         """How `read` makes its pixels of the file's bands, JSON-able: part of a scan's key and metadata.
 
-        bands : name -> number in the file, from 1; of a palette, of its colours.  nodata : value by band of
-        the file that stands for no data, as a text; None where there is none.
+        bands : name -> number in the file, from 1; for a palette, the number of its colour.  nodata : of
+            each band of the file, the value that stands for no data, as text; None where there is none.
         """
         header = self._header
         nodata = None if header.nodata is None else [repr(value) for value in header.nodata.tolist()]
@@ -243,17 +242,17 @@ class Raster:
 
     @property
     def header(self) -> Header:
-        """What the file says of itself."""
+        """What the file says about itself."""
         return self._header
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """For the user, to be said once. Reads some pixels at the edge when first asked for."""
+        """Notes for the user. The first call reads some pixels at the edge."""
         return tuple(note.of(self.name) for note in (*self._header.notes, *self._rim_notes()))
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Bytes that a pixel takes decoded, with all bands of the file that are decoded together."""
+        """Bytes per decoded pixel, with all bands of the file that are decoded together."""
         if isinstance(self._dataset, PagedDataset):
             return len(self.bands) * item_bytes(self._dataset.dtypes[0])
         return sum(item_bytes(dtype) for dtype in self._dataset.dtypes)
@@ -265,7 +264,7 @@ class Raster:
 
     @property
     def overview_factors(self) -> tuple[int, ...]:
-        """By how much the overviews in the file, or beside it, are smaller."""
+        """Reduction factors of the overviews in the file or beside it."""
         return tuple(self._dataset.overviews(1))
 
     # -- opening and closing -------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ class Raster:
         self.close()
 
     def close(self) -> None:
-        """Close the file; nothing can be read afterwards."""
+        """Close the file; it can't be read afterwards."""
         for dataset in (*self._overviews.values(), self._dataset):
             dataset.close()
         self._overviews = {}
@@ -287,7 +286,7 @@ class Raster:
             self._source.remote.close()
 
     def _digest_anew(self) -> str | None:
-        """The fingerprint of what is there now; None where that can't be the same raster."""
+        """The fingerprint of what the path holds now; None where that can't be the same raster."""
         shape, count = self._dataset.shape, self._dataset.count
         for dataset in (*self._overviews.values(), self._dataset):
             dataset.close()  # or GDAL keeps what it has fetched
@@ -300,7 +299,7 @@ class Raster:
             return self._digest()
 
     def give_up(self) -> None:
-        """Wait no longer for a server; from another thread than the one that reads."""
+        """Stop waiting for a server; call it from another thread than the one that reads."""
         if self._source.remote is not None:
             self._source.remote.give_up()
 
@@ -309,12 +308,12 @@ class Raster:
 
     @contextmanager
     def env(self, *, cache_bytes: int, threads: int = 1) -> Iterator[None]:
-        """While it lasts, this thread decodes with `threads` threads and keeps `cache_bytes` of blocks.
+        """A context in which this thread decodes with `threads` threads and caches `cache_bytes` of blocks.
 
-        GDAL fixes the number of threads when it opens a file, so the file is opened again; not so a remote
-        one, which has had its threads from the start: with it would go the blocks that were fetched for a
-        survey, and be fetched again. Blocks are decoded once as long as the cache holds a row of windows;
-        threads help reads that span several blocks. The cache is one for the whole process.
+        GDAL fixes the number of threads when it opens a file, so the file is opened again. A remote file
+        isn't: it has its threads from the start, and reopening would lose the blocks fetched for a survey.
+        Blocks are decoded once as long as the cache holds a row of windows; threads help reads that span
+        several blocks. The whole process shares one cache.
         """
         with rasterio.Env(GDAL_CACHEMAX=cache_bytes, GDAL_NUM_THREADS=str(threads)), self._options():
             if self._source.is_remote:
@@ -341,7 +340,7 @@ class Raster:
         return options(self._source)
 
     def _check_files(self) -> None:
-        """Raise RasterError when the file leads elsewhere, or is cut off as far as that shows beforehand."""
+        """Raise RasterError when the file refers to others, or is visibly truncated."""
         if (file := self._source.file) is not None:
             check_files(self._dataset, file, self._source)
             self._blocks.check_within(file.stat().st_size, self.path)
@@ -364,18 +363,18 @@ class Raster:
         Parameters
         ----------
         window : Window
-            In pixels of `grid`; it may reach beyond the raster, and is not valid there.
+            In pixels of `grid`; it may reach beyond the raster, where pixels aren't valid.
         bands : sequence of str
-            Names out of `bands`.
+            Some of the names in `bands`.
         grid : Grid, optional
-            The native grid, or one made of it by `resampled`: area mean down, bilinear up, invalid pixels
-            without weight; a pixel is valid if at least half of its area is. A window is exactly that part of
-            the whole.
+            The native grid, or the result of its `resampled`: area mean when downsampling, bilinear when
+            upsampling, invalid pixels without weight; a pixel is valid if at least half of its area is. A
+            window equals that part of the whole resampled raster exactly.
 
         Raises
         ------
         RasterError
-            When the raster has no such band, or its data is damaged: names the pixels.
+            When the raster has no such band, or its data is damaged; the message names the pixels.
         """
         names = tuple(bands)
         for name in names:
@@ -401,7 +400,7 @@ class Raster:
     def _data(self, dataset: Any, window: Window, names: tuple[str, ...]) -> tuple[Pixels, Mask | None]:
         """Pixels and mask of a window inside `dataset`, which is the raster or one of its overviews.
 
-        Where compression has left a seam along what is no data, that isn't data either.
+        Where compression has left a seam along pixels without data, the seam doesn't count as data either.
         """
         if not self._has_seam:
             return self._as_stored(dataset, window, names)
@@ -419,7 +418,7 @@ class Raster:
         return pixels[:, rows, columns], valid
 
     def _as_stored(self, dataset: Any, window: Window, names: tuple[str, ...]) -> tuple[Pixels, Mask | None]:
-        """The same as the file's values and masks say it."""
+        """The same, exactly as the file's values and masks have it."""
         header = self._header
         data = self._decoded(dataset, window, [file + 1 for file in bands_to_decode(header, names)])
         pixels, valid = interpreted(data, header, names)
@@ -500,9 +499,9 @@ class Raster:
         return overview, factor_x * shrunk_x, factor_y * shrunk_y
 
     def _overview_for(self, factor: float) -> int | None:
-        """The coarsest overview with at least two pixels per target pixel that holds means of the raster.
+        """The coarsest overview that has at least two pixels per target pixel and holds means of the raster.
 
-        Overviews may be picked pixels (nearest) or older than the raster, and a palette has no means.
+        Overviews may hold picked pixels (nearest) or be older than the raster, and a palette has no means.
         """
         factors = self.overview_factors
         if self._header.palette is None and not self._blocks.has_gaps:
@@ -556,12 +555,12 @@ class Raster:
 
     @property
     def fill(self) -> Fill | None:
-        """A value that fills the raster from its edge inwards, without being declared as no data."""
+        """A value that fills the raster from its edge inwards and isn't declared as no data."""
         return self._looked_at().fill
 
     @property
     def _has_seam(self) -> bool:
-        """Whether compression has left nearly the nodata value beside it; asked of 8-bit rasters only."""
+        """Whether compression has left values close to nodata beside it; tested for 8-bit rasters only."""
         header = self._header
         if header.nodata is None or header.palette is not None or self.dtype != "uint8":
             return False
@@ -574,7 +573,7 @@ class Raster:
         return None if fill is None else fill.value
 
     def _looked_at(self) -> _Rim:
-        """What lies along the edge; looked at once."""
+        """What lies along the edge; read once."""
         if self._rim is not None:
             return self._rim
         header, names = self._header, self.bands[:8]
@@ -620,9 +619,10 @@ class Raster:
             other = "" if nodata is None else f", as {nodata[0]:.10g} is"
             text = (
                 f"{value} fills {about}{percent(fill.share)} of it from the edge inwards and isn't "
-                f"declared as no data{other}: it counts as ground; if nothing is there, use --nodata {value}."
+                f"declared as no data{other}: it counts as ground; if nothing is there, state {value} for no"
+                " data."
             )
-            notes.append(Note("nodata-undeclared", text, kind="doubt"))
+            notes.append(Note("nodata-undeclared", text, kind="doubt", parameter="nodata"))
         if rim.has_seam and rim.is_at_edge:
             text = (
                 f"pixels within {NEAR} of its nodata value and {REACH_PX} px of it count as no data too: "
@@ -634,15 +634,15 @@ class Raster:
     # -- what is there -------------------------------------------------------------------------------------
 
     def is_empty(self, window: Window) -> bool:
-        """Whether nothing was ever written in a window (native pixels), told without decoding.
+        """Whether nothing was ever written in a window (native pixels), without decoding it.
 
-        Known of GeoTIFFs, whose blocks may be absent; False elsewhere. Beyond the raster is empty.
+        Known for GeoTIFFs, whose blocks may be absent; False for other formats. Beyond the raster is empty.
         """
         inside = window.clipped(self.grid.window)
         return not inside.area or self._blocks.is_empty(inside)
 
     def extent(self, window: Window) -> Window:
-        """The smallest window around all that may lie in a window (native pixels), told without decoding.
+        """The smallest window around everything that a window (native pixels) may hold, without decoding it.
 
         0 px wide if `is_empty`.
         """
@@ -655,9 +655,9 @@ class Raster:
         """Blocks of at most 512 x 512 px of `grid` on a fixed lattice, which stand for the whole.
 
         area : the part of `grid` that counts, in its pixels; all of it if not given.
-        most : number of blocks at most; they cover the area if that many can. None: 64, or a sixteenth of the
-            area, up to 256.
-        The lattice depends on sizes alone, not on how the file is cut into blocks.
+        most : the largest number of blocks; they cover the area if that many can. None: 64, or a sixteenth of
+        the area, up to 256.
+        The lattice depends on sizes only, not on how the file is cut into blocks.
         """
         part = grid.window if area is None else area.clipped(grid.window)
         is_empty = self._is_empty_at(grid) if self._blocks.has_gaps else None
@@ -678,10 +678,10 @@ class Raster:
 
     @property
     def fingerprint(self) -> str:
-        """What the raster is, whatever its path: hex digest of size, place, bands and pixels.
+        """Identifies the raster regardless of its path: hex digest of size, place, bands and pixels.
 
-        It takes all pixels of a small raster, some of a larger one, and of a compressed GeoTIFF then also the
-        size of each block, which most changes of its pixels change.
+        It covers all pixels of a small raster and some of a larger one; for a large compressed GeoTIFF also
+        the size of each block, which most changes of pixels change.
         """
         if self._fingerprint is None:
             with self._options():
@@ -695,7 +695,7 @@ class Raster:
             [dataset.width, dataset.height, list(dataset.dtypes), descriptions(dataset)],
             [repr(number) for number in self.grid.transform],
             None if crs is None else crs.to_wkt(),
-            # Stated by the user too: what is no data is part of the question.
+            # Also when the user states it: nodata is part of the question.
             None if header.nodata is None else [repr(value) for value in header.nodata.tolist()],
         ]
         digest = hashlib.sha256(json.dumps(facts).encode())
@@ -705,7 +705,8 @@ class Raster:
         sizes = self._blocks.sizes if "COMPRESSION" in header.structure else None
         if sizes is not None:
             digest.update(sizes.astype("<i8").tobytes())
-        # Each place costs a block, which may come through the network; one does where the sizes tell already.
+        # Each place costs a block, which may come through the network; one is enough where block sizes are
+        # known.
         places = [(3, 3)] if sizes is not None else [(1, 1), (5, 1), (3, 3), (1, 5), (5, 5)]
         indexes = list(range(1, min(dataset.count, 8) + 1))
         for x, y in places:
@@ -725,9 +726,9 @@ class Raster:
                 digest.update(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes())
 
     def _is_mask(self, index: int) -> bool | None:
-        """Whether a band (0-based) holds 0 and one other value, but for soft edges; None: only 0 was seen.
+        """Whether a band (0-based) holds 0 and one other value, soft edges aside; None: only 0 was seen.
 
-        Looked at in the first three of 3 x 3 places that hold anything, the middle first.
+        Tests the first three of 3 x 3 places that hold anything, the middle first.
         """
         width, height = self._dataset.width, self._dataset.height
         seen: list[Pixels] = []

@@ -13,27 +13,20 @@ from ecodetect.formats import files as formats
 from ecodetect.models import choosing as models
 from ecodetect.notes import Note, merged
 from ecodetect.raster.finding import expand, targets
-from ecodetect.raster.reading import open_raster
+from ecodetect.raster.options import RasterOptions
 from ecodetect.scanning.files import DETECTIONS_SUFFIX
 from ecodetect.scanning.overlaps import Footprint, overlap_note
 from ecodetect.scanning.run import prepared
 from ecodetect.scanning.settings import Output, Settings
 
 
-def fitting_model(
-    images: Sequence[str | os.PathLike[str]],
-    *,
-    bands: str | None = None,
-    gsd_m: float | None = None,
-    nodata: float | None = None,
-    allow_vrt: bool = False,
-) -> tuple[str, Note]:
+def fitting_model(images: Sequence[str | os.PathLike[str]], options: RasterOptions) -> tuple[str, Note]:
     """The one model that comes with ecodetect and fits the first raster, and a note why.
 
     Raises UserError, naming what there is, where none fits, or several do.
     """
     first = expand(images)[0]
-    with open_raster(first, bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt) as raster:
+    with options.opened(first) as raster:
         name, why = models.fitting(scene_of(raster))
         if name is None:
             there = ", ".join(sorted({*models.known(), *detectors.unlearned()}))

@@ -10,24 +10,22 @@ from typing import Any
 from ecodetect.bundle.value_survey import Companions
 from ecodetect.bundle.values import ValueUnit
 from ecodetect.errors import UserError
-from ecodetect.raster.reading import Raster, open_raster
+from ecodetect.raster.options import RasterOptions
+from ecodetect.raster.reading import Raster
 from ecodetect.region import Region, read_area
 from ecodetect.scanning.patches import PatchSize
 from ecodetect.sizes import Length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What a user asks of a scan.
+class Settings(RasterOptions):
+    """What a user asks of a scan, beside how rasters are opened.
 
     model : file of a model, name of one that comes with ecodetect, or name of a detector.
     others : more models that answer together with it (boxes only).
     flips : whether each tile is looked at flipped too (boxes only).
     options : their options, `name=value` texts.
-    bands : names or numbers of bands, comma-separated; None: by the raster's own names.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
-    gsd_m : metres per pixel, where the raster doesn't say.
-    nodata : value that stands for no data, where the raster declares none or another; see `open_raster`.
     diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
         those it has learned.
     values : what counts as black and white in the rasters; None: told by their values.
@@ -41,11 +39,8 @@ class Settings:
     others: tuple[str, ...] = ()
     flips: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
-    bands: str | None = None
     aoi: str | None = None
     aoi_layer: str | None = None
-    gsd_m: float | None = None
-    nodata: float | None = None
     diameter: Length | None = None
     values: ValueUnit | None = None
     companions: Companions | None = field(default=None, compare=False)
@@ -55,7 +50,6 @@ class Settings:
     batch: int = 1
     workers: int | None = None
     max_memory: int | None = None
-    allow_vrt: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -78,12 +72,6 @@ class Settings:
     def models(self) -> tuple[str, ...]:
         """All models that answer together."""
         return (self.model, *self.others)
-
-    def opened(self, image: str) -> Raster:
-        """A raster, opened as these settings say; raises RasterError where it can't be."""
-        return open_raster(
-            image, bands=self.bands, gsd_m=self.gsd_m, nodata=self.nodata, allow_vrt=self.allow_vrt
-        )
 
     def together(self, images: Sequence[str]) -> Settings:
         """These settings for rasters that share a unit where they lie in one folder."""

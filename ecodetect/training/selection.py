@@ -144,7 +144,7 @@ def judge(
     objects = sample.objects
     if found.is_boxes:
         objects = objects[objects.is_sized]
-    counted = ~_at(sample.ignored | ~sample.valid, objects.xy, outside=True)
+    counted = which_count(objects, sample)
     truths = objects[counted]
     is_true = np.zeros(len(found), np.bool_)
     for number in range(n_classes):
@@ -154,13 +154,18 @@ def judge(
     is_judged = _at(sample.known & sample.valid & ~sample.ignored, found.xy, outside=False)
     is_judged[_pairs(found.geometry, objects[~counted], within_px).detection] = False
     kept = is_true | is_judged
-    place = _places(found.xy[kept], sample.valid.shape, parts)
+    place = parts_at(found.xy[kept], sample.valid.shape, parts)
     counts = np.zeros((parts * parts, n_classes), np.int64)
-    np.add.at(counts, (_places(truths.xy, sample.valid.shape, parts), truths.label), 1)
+    np.add.at(counts, (parts_at(truths.xy, sample.valid.shape, parts), truths.label), 1)
     return RankedMatches(found.score[kept], found.label[kept], is_true[kept], place, counts)
 
 
-def _places(xy: Floats, shape: tuple[int, ...], parts: int) -> NDArray[np.int64]:
+def which_count(objects: Objects, sample: Sample) -> NDArray[np.bool_]:
+    """Which truths count, as `judge` says: bool (N,)."""
+    return ~_at(sample.ignored | ~sample.valid, objects.xy, outside=True)
+
+
+def parts_at(xy: Floats, shape: tuple[int, ...], parts: int) -> NDArray[np.int64]:
     """The numbers of the parts of a sample in which positions lie."""
     height, width = shape
     column, row = np.clip(np.floor(xy * parts / (width, height)), 0, parts - 1).astype(np.int64).T
