@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import KEY, Bundle, Card
+from ecodetect.bundle.file import KEY, Bundle, Card, write
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned import NetworkKind
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError, already_there
@@ -87,6 +88,8 @@ def export(
     """
     path = Path(target)
     _check_place(path, overwrite)
+    if path.suffix.lower() == ".safetensors":
+        return _with_graphs(model, path, overwrite)
     _check_packages()
     found = models.opened(model)
     if found is None:
@@ -121,9 +124,26 @@ def export(
     return Exported(path, len(content) / 1e6, difference, relative, tuple(_names(network)))
 
 
+def _with_graphs(model: str | os.PathLike[str], path: Path, overwrite: bool) -> Exported:
+    """Write a bundle again with the graphs of its network, so that it scans without torch."""
+    check_installed("To give a model its graph", "torch", "onnxruntime")
+    from ecodetect.runtime import tracing
+
+    found = models.opened(model)
+    if found is None or isinstance(found, OnnxModel):
+        raise UserError(f"{model} is not a .safetensors model; only such a one can hold a graph.")
+    kind = detectors.learned(found.card.detector)
+    if not isinstance(kind, NetworkKind):
+        raise UserError(f"'{found.card.name}' has no network, so it scans without torch as it is.")
+    made, difference = tracing.with_graphs(found, lambda: kind.network(found.card, None))
+    write(path, made, replace=overwrite)
+    outputs = tuple(dict.fromkeys(name for graph in made.card.graphs.values() for name in graph.outputs))
+    return Exported(path, path.stat().st_size / 1e6, difference, difference, outputs)
+
+
 def _check_place(path: Path, overwrite: bool) -> None:
-    if path.suffix.lower() != ".onnx":
-        raise UserError(f"A model is exported as .onnx; got {path.name}.")
+    if path.suffix.lower() not in (".onnx", ".safetensors"):
+        raise UserError(f"A model is exported as .onnx or .safetensors; got {path.name}.")
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent}.")
     if path.exists() and not overwrite:

@@ -27,7 +27,10 @@ from ecodetect.errors import UserError
 from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect"
-SCHEMA = 1
+SCHEMA = 2  # 1 had no graphs
+GRAPHS = ("image", "windows", "boxes", "masks")
+_GRAPH_KEY = "graph."  # before its name among the arrays of a file
+_LARGEST_GRAPH, _LARGEST_STRIDE, _MOST_OUTPUTS = 8_000_000, 1024, 64
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 
 # Limits on what a card may say. Values beyond them mean damage, and would cost unlimited time or memory.
@@ -92,6 +95,23 @@ class LearnedValues:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoredGraph:
+    """What a card says of a graph that lies beside the weights; see `runtime.graph_file`.
+
+    sha256 : of its bytes.
+    outputs : name -> channels.
+    """
+
+    sha256: str
+    outputs: Mapping[str, int]
+
+    @classmethod
+    def of(cls, content: bytes, outputs: Mapping[str, int]) -> StoredGraph:
+        """What is to be said of a graph."""
+        return cls(sha256=hashlib.sha256(content).hexdigest(), outputs=dict(outputs))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
     """What a model is, what it needs, and how good it was measured to be.
 
@@ -115,6 +135,9 @@ class Card:
     learned : the pixel values it has learned from; None: the card doesn't say.
     reach_px : radius of the network's receptive field, in pixels of its input, as `torch_network.reach`
         measured it; "whole image" if each answer depends on all pixels. None: measured at each start.
+    stride : sides of images given to the network are multiples of it; None: the card doesn't say.
+    graphs : what runs without torch: "image", from images to maps; "windows", from windows to answers; "boxes"
+        and "masks", from features under boxes to these. Empty: torch runs the network.
     licence, description, command : in words; the command that made the bundle.
     versions : of the packages that made it.
     """
@@ -139,6 +162,8 @@ class Card:
     agreement: Mapping[str, float] = field(default_factory=dict)
     reach_px: int | Literal["whole image"] | None = None
     learned: LearnedValues | None = None
+    stride: int | None = None
+    graphs: Mapping[str, StoredGraph] = field(default_factory=dict)
     licence: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -163,6 +188,8 @@ class Card:
         text = dataclasses.asdict(self)
         if self.learned is None:  # as cards were before they could say it: their hashes stay
             del text["learned"]
+        if self.schema == 1:
+            del text["stride"], text["graphs"]
         return json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -180,13 +207,17 @@ class Card:
                 f"{source} was made by a newer ecodetect (schema {schema}, this one reads {SCHEMA}); update."
             )
         try:
-            if isinstance(schema, bool) or schema != SCHEMA:
+            if isinstance(schema, bool) or schema not in range(1, SCHEMA + 1):
                 raise ValueError(f"schema can't be {_shown(schema)}")
+            if schema == 1 and not {"stride", "graphs"}.isdisjoint(facts):
+                raise TypeError("unknown: graphs, stride")
             facts["scaling"] = Scaling(**{k: _frozen(v) for k, v in facts["scaling"].items()})
             known = {f.name for f in dataclasses.fields(cls)}
             if facts.get("learned") is not None:
                 facts["learned"] = LearnedValues(**{k: _frozen(v) for k, v in facts["learned"].items()})
-            made = ("scaling", "learned")
+            graphs = facts.get("graphs", {})
+            facts["graphs"] = {k: StoredGraph(**{n: _frozen(v) for n, v in g.items()}) for k, g in graphs.items()}
+            made = ("scaling", "learned", "graphs")
             facts = {name: value if name in made else _frozen(value) for name, value in facts.items()}
             if set(facts) - known:
                 raise TypeError(f"unknown: {', '.join(sorted(set(facts) - known))}")
@@ -235,6 +266,10 @@ def _check(card: Card) -> None:
         and all(_is_number(value) and 0 <= value < 1e9 for value in card.agreement.values()),
         "reach_px": card.reach_px is None or _is_reach(card.reach_px),
         "learned": card.learned is None or _is_learned(card.learned, card.bands),
+        "stride": card.stride is None or _is_count(card.stride, _LARGEST_STRIDE),
+        "graphs": set(card.graphs) <= set(GRAPHS)
+        and (not card.graphs or card.stride is not None)
+        and all(map(_is_graph, card.graphs.values())),
         "options": isinstance(card.options, dict),
         "versions": _is_table(card.versions, _is_text) and all(map(_is_text, card.versions.values())),
         "trained_on": _are(card.trained_on, _is_mapping)
@@ -304,6 +339,20 @@ def _is_learned(learned: LearnedValues, bands: tuple[str, ...]) -> bool:
         # What is compared with one of them needs them all; `colour` is younger than the others.
         and all(bool(table) == bool(learned.quantiles) for table, _ in (*tables, *pairs[:1]))
     )
+
+
+def _is_graph(graph: StoredGraph) -> bool:
+    return (
+        isinstance(graph.sha256, str)
+        and len(graph.sha256) == 64
+        and _is_table(graph.outputs, _is_name)
+        and len(graph.outputs) <= _MOST_OUTPUTS
+        and all(_is_count(channels, 10**6) for channels in graph.outputs.values())
+    )
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _is_metric(value: Any) -> bool:
@@ -376,10 +425,12 @@ class Bundle:
     """A card with its weights.
 
     weights : name -> array, as the network's state names them.
+    graphs : name -> a graph in ONNX without weights, of which the card says what it gives.
     """
 
     card: Card
     weights: Weights
+    graphs: Mapping[str, bytes] = field(default_factory=dict, kw_only=True)
 
     @property
     def hash(self) -> str:
@@ -412,7 +463,13 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     Raises BundleError, in one sentence, for a file that is missing, cut short, damaged, or something else (a
     pickle with another name is refused, never opened).
     """
-    return Bundle(read_card(path), read_weights(path))
+    card, arrays = read_card(path), read_weights(path)
+    stored = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_GRAPH_KEY)}
+    graphs = {name.removeprefix(_GRAPH_KEY): values.tobytes() for name, values in stored.items()}
+    said = {name: graph.sha256 for name, graph in card.graphs.items()}
+    if {name: hashlib.sha256(content).hexdigest() for name, content in graphs.items()} != said:
+        raise BundleError(f"{path} is damaged: its graphs aren't those of its card.")
+    return Bundle(card, arrays, graphs=graphs)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
@@ -509,6 +566,8 @@ def write(path: str | os.PathLike[str], bundle: Bundle, *, replace: bool = True)
     """
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
+    for name, content in bundle.graphs.items():
+        arrays[_GRAPH_KEY + name] = np.frombuffer(content, np.uint8)
     try:
         write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}), replace=replace)
     except OSError as error:
