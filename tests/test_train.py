@@ -250,7 +250,7 @@ def test_an_interrupted_training_is_gone_on_with(
         assert not killed.exists()
         return done.err
 
-    assert "begins anew" in stopped(after=1)
+    assert "starts again" in stopped(after=1)
     assert list(killed.parent.iterdir()) == []  # so that the same command does
     assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
