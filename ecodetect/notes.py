@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["info", "choice", "doubt"]
+NoteKind = Literal["info", "choice", "doubt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Note:
     code: str
     text: str
     about: str = ""
-    kind: Kind = "info"
+    kind: NoteKind = "info"
 
     def __str__(self) -> str:
         return f"{self.about}: {self.text}" if self.about else self.text

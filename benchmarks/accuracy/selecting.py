@@ -38,12 +38,12 @@ from rasterio.windows import Window
 
 from benchmarks.measuring import table
 from ecodetect.annotations.sample import Sample
-from ecodetect.detectors.learned import NetworkKind
+from ecodetect.detectors.learned import Answer, NetworkKind
 from ecodetect.training import loop, recipe, selection
 from ecodetect.training.case import begin
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.processes import Processes
-from ecodetect.training.selection import Predictions, RankedMatches
+from ecodetect.training.selection import RankedMatches
 from ecodetect.training.settings import TrainingSettings
 
 
@@ -139,15 +139,15 @@ class _Kept(loop._Training):
         """Nothing is chosen here."""
 
 
-def _facts(found: Predictions, sample: Sample, plan: loop.Schedule) -> dict[str, np.ndarray]:
+def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.ndarray]:
     """What was found on a piece of ground and what is there, where they count."""
     # Scores that all differ, in the same order, tell which detections `judge` kept.
-    unlike = np.empty(len(found))
-    unlike[np.argsort(found.score, kind="stable")] = np.arange(len(found))
-    judged = selection.judge(Predictions(found.geometry, unlike, found.label), sample, plan.within_px, 1)
+    unlike = np.empty(len(found.score))
+    unlike[np.argsort(found.score, kind="stable")] = np.arange(len(found.score))
+    judged = selection.judge(found._replace(score=unlike), sample, plan.within_px, 1)
     kept = judged.score.astype(int)
     kept = np.argsort(unlike)[kept]
-    counted = ~selection._at(sample.ignored | ~sample.valid, sample.objects.xy, outside=True)
+    counted = selection.counts_in(sample, sample.objects.xy)
     return {
         "xy": found.xy[kept].astype(np.float32),
         "score": found.score[kept],
@@ -180,9 +180,9 @@ class Piece:
         low = np.minimum(low, high - 1)
         shape = tuple((high - low)[::-1])
         counts = np.zeros((parts * parts, 1), np.int64)
-        np.add.at(counts[:, 0], selection._places(self.truths - low, shape, parts), 1)
+        np.add.at(counts[:, 0], selection.places_at(self.truths - low, shape, parts), 1)
         label = np.zeros(len(self.score), np.int64)
-        place = selection._places(self.xy - low, shape, parts)
+        place = selection.places_at(self.xy - low, shape, parts)
         return RankedMatches(self.score, label, self.is_true, place, counts)
 
 
