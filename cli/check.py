@@ -11,7 +11,7 @@ import click
 from ecodetect.wording import counted
 
 from . import options
-from .terminal import say, say_json
+from .terminal import say, say_json, sentence
 
 
 @click.command()
@@ -42,7 +42,6 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
       ecodetect check trees/ -m my_trees.safetensors
     """
     from ecodetect.inspection.training_data import check as run
-    from ecodetect.notes import Note
     from ecodetect.pictures import files as picture_files
 
     if picture is not None:
@@ -55,16 +54,14 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
     else:
         for name, text in lines(facts):
             say(f"{name:<12} {text}")
-    options.tell((Note(**note) for note in facts["notes"]), shown=False)  # they are among the lines
+    options.tell(facts["notes"], shown=False)  # they are among the lines
     for problem in facts["problems"]:
-        say(f"error: {problem}", to_stderr=True)
+        say(f"error: {sentence(problem)}", to_stderr=True)
     return 2 if facts["problems"] else 0
 
 
 def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts for people: a word and what is to be said about it."""
-    from ecodetect.notes import Note
-
     rasters, marked, sizes = facts["rasters"], facts["annotations"], facts["sizes"]
     yield "rasters", _rasters(rasters)
     for kind in rasters["bands"][:3]:
@@ -100,7 +97,7 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("", text) for text in facts["model"]["misfits"] or ["It fits these data."])
     if facts["picture"] is not None:
         yield "picture", f"{facts['picture']['raster']} is drawn in {facts['picture']['file']}"
-    yield from (("note", str(Note(**note))) for note in facts["notes"])
+    yield from (("note", sentence(note)) for note in facts["notes"])
 
 
 def _rasters(rasters: dict[str, Any]) -> str:

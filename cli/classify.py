@@ -97,7 +97,7 @@ def classify(
     done = run(detections, image, models, out, gsd_m=gsd, values=values, **how)
     options.tell(done.notes, shown=not as_json)
     if as_json:
-        say_json(done.to_dict())
+        say_json({**done.to_dict(), "notes": done.notes})
         return
     for name, count in done.counts.items():
         say(f"{name}: {count:,}")
@@ -128,7 +128,7 @@ def _of_pictures(
         done.write(out, overwrite=how["overwrite"])
     options.tell(done.notes, shown=not as_json)
     if as_json:
-        say_json(done.to_dict())
+        say_json({**done.to_dict(), "notes": done.notes})
         return
     if done.judged is not None:
         say(*lines(done.judged))

@@ -120,7 +120,7 @@ def evaluate(
     for line in written:
         say(line, to_stderr=True)
     if as_json:
-        say_json(done.to_dict())
+        say_json({**done.to_dict(), "notes": done.notes})
     else:
         say(*lines(done))
 

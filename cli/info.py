@@ -10,7 +10,7 @@ import click
 from ecodetect.wording import percent
 
 from . import options
-from .terminal import say, say_json
+from .terminal import say, say_json, sentence
 
 _MOST_CLASSES = 20  # all are in --json
 
@@ -36,16 +36,15 @@ def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
     """
 
     from ecodetect.inspection.files import describe
-    from ecodetect.notes import Note
 
     facts = describe(file, layer=layer, gsd_m=raster.pop("gsd"), **raster)
-    notes = [Note(**note) for note in facts["notes"]]
+    notes = facts["notes"]
     options.tell(notes, shown=False)  # they are among the lines
     if as_json:
         say_json(facts)
         return 0
     say(f"{facts['file']}")
-    for name, text in [*lines(facts), *(("note", note.text) for note in notes)]:
+    for name, text in [*lines(facts), *(("note", sentence(note.of(""))) for note in notes)]:
         say(f"  {name:<11} {text}")
     return 0
 

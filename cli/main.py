@@ -29,7 +29,7 @@ from ecodetect.errors import UserError
 from ecodetect.extras import import_failure
 from ecodetect.version import __version__
 
-from .terminal import alone, say
+from .terminal import alone, say, sentence
 
 _STOPPED = "Stopped; the same command starts over."
 # What a system says of a file, and no fault of ours.
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         What follows `ecodetect`; those of the process if not given.
     """
-    _quiet_libraries()
+    quiet_libraries()
     # Networks' arrays of 100 MB come and go with each layer: in pages of 2 MB instead of 4 kB that takes half
     # the time of the system (Linux; torch reads this at its first array).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -123,7 +123,8 @@ def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
     try:
         code = cli.main(arguments, prog_name="ecodetect", standalone_mode=False)
     except UserError as error:
-        return _say(f"error: {_with_option(error, sys.argv[1:] if arguments is None else arguments)}", 2)
+        command = cli.get_command(click.Context(cli), (sys.argv[1:] if arguments is None else arguments)[0])
+        return _say(f"error: {sentence(error, command) if command else error}", 2)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "ecodetect"
         return _say(f"error: {error.format_message()} See `{path} --help`.", 2)
@@ -147,16 +148,6 @@ def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a traceback
         return _say_internal(error)
     return code if isinstance(code, int) else 0  # `ctx.exit(2)` and `return 2` in a command both say 2
-
-
-def _with_option(error: UserError, arguments: Sequence[str]) -> str:
-    """The sentence of an error, with the option that would help where the command has it."""
-    command = cli.get_command(click.Context(cli), arguments[0]) if arguments else None
-    if command is None or error.parameter is None:
-        return str(error)
-    flag = f"--{error.parameter.replace('_', '-')}"
-    there = any(flag in each.opts for each in command.params)
-    return f"{str(error).removesuffix('.')} ({flag})." if there else str(error)
 
 
 def _say_internal(error: BaseException) -> int:
@@ -209,7 +200,7 @@ class _OneLineHandler(logging.Handler):
         say(f"{record.levelname.lower()}: {record.getMessage()}", to_stderr=True)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep to ourselves what the libraries underneath log and warn; let through what `ecodetect` logs."""
     if not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())  # or Python prints their errors to stderr

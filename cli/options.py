@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from .terminal import say
+from .terminal import say, sentence
 
 if TYPE_CHECKING:
     from ecodetect.annotations.options import AnnotationOptions
@@ -267,7 +267,7 @@ def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
     meta = click.get_current_context().find_root().meta
     meta[_DOUBTS] = meta.get(_DOUBTS, 0) + sum(note.kind == "doubt" for note in told)
     for note in told if shown else ():
-        say(f"note: {note}", to_stderr=True)
+        say(f"note: {sentence(note)}", to_stderr=True)
 
 
 def strict(command: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -13,7 +13,7 @@ import click
 from ecodetect.wording import counted, duration, figure
 
 from . import options
-from .terminal import renew, say, say_json
+from .terminal import renew, say, say_json, sentence
 
 if TYPE_CHECKING:
     from ecodetect.errors import UserError
@@ -194,7 +194,7 @@ def report(summaries: list[Summary], failures: list[tuple[str, UserError]], *, q
         if not quiet:
             say(*_lines(summary))
     for _, error in failures:
-        say(f"error: {' '.join(str(error).split())}", to_stderr=True)
+        say(f"error: {sentence(error)}", to_stderr=True)
     tried = len(failures) + sum(len(summary.sources) for summary in summaries)
     if failures and tried > 1:
         say(f"{len(failures)} of {tried} rasters couldn't be scanned.", to_stderr=True)
@@ -281,7 +281,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "rasters": [dataclasses.asdict(each) for each in summary.rasters],
         "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
-        "resumed": summary.resumed, "verified": share, "notes": [note.to_json() for note in summary.notes],
+        "resumed": summary.resumed, "verified": share, "notes": summary.notes,
         "score_map": None if summary.score_map is None else str(summary.score_map),
     }  # fmt: skip
 

@@ -13,9 +13,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TextIO
 
 import click
+
+from ecodetect.errors import UserError
+from ecodetect.notes import Note
 
 MARK = "\N{REPLACEMENT CHARACTER}"
 _OTHER = re.compile(r"[^\n\x20-\x7e]")
@@ -36,6 +40,21 @@ def one_line(text: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… ({len(line) - _LONGEST:,} characters more)"
 
 
+def sentence(said: UserError | Note, command: click.Command | None = None) -> str:
+    """A message with the options that would help, where the command has them: `… (--gsd).`
+
+    command : the one that runs, if not given.
+    """
+    text = str(said)
+    if said.parameter is None:
+        return text
+    names = [said.parameter] if isinstance(said.parameter, str) else said.parameter
+    flags = [f"--{name.replace('_', '-')}" for name in names]
+    own = (command or click.get_current_context().command).params
+    there = [flag for flag in flags if any(flag in each.opts for each in own)]
+    return f"{text.removesuffix('.')} ({', '.join(there)})." if there else text
+
+
 def say(*lines: object, to_stderr: bool = False) -> None:
     """Print each of these on a line of its own."""
     for line in lines:
@@ -44,9 +63,16 @@ def say(*lines: object, to_stderr: bool = False) -> None:
 
 def say_json(facts: Any) -> None:
     """Print as JSON: other than in lines, each character can be read back."""
-    text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
+    text = json.dumps(facts, indent=1, ensure_ascii=False, default=_plain)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     _put(_OTHER.sub(lambda found: _escaped(found[0], encoding), text) + "\n")
+
+
+def _plain(value: object) -> object:
+    """What JSON has no word for."""
+    if isinstance(value, Note):
+        return value.to_json() | {"text": sentence(replace(value, about=""))}
+    return sentence(value) if isinstance(value, UserError) else str(value)
 
 
 def _escaped(char: str, encoding: str) -> str:

@@ -10,10 +10,14 @@
         └── PackageError      a package that not every installation has is missing
     Interrupted               Ctrl-C after which the work can be resumed; exit code 130
 
-A message is one sentence: subject (the file), rule, value got, remedy.
+A message is one sentence: subject (the file), rule, value got, remedy. It spells no flag of the command line,
+since Python users read it too: it carries the `parameter` that would help, and the command line names its
+flag.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class EcodetectError(Exception):
@@ -23,10 +27,11 @@ class EcodetectError(Exception):
 class UserError(EcodetectError, ValueError):
     """The user's input can't be used as asked; the message is one sentence with the remedy.
 
-    parameter : what would help, as functions call it; the command line says its option, where there is one.
+    parameter : what would help, by the name of its option (`gsd`, `ignore_edge`); one or several.
+        The command line adds the flag to the sentence (`… (--gsd).`) where the command has it.
     """
 
-    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+    def __init__(self, message: str = "", *, parameter: str | Sequence[str] | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
 
@@ -59,7 +64,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C; the message says how to go on."""
 
 
-def already_there(path: object, reason: str = "") -> UserError:
-    """That a file lies where one is to be written.  reason : why it isn't what is to be written."""
-    text = f"{path} exists; say --overwrite to replace it"
-    return UserError(f"{text}: {reason}." if reason else f"{text}.")
+def already_there(path: object, reason: str = "", *, error: type[UserError] = UserError) -> UserError:
+    """The error where a file lies in the place of an output.  reason : why it isn't what would be written."""
+    text = f"{path} exists" + (f": {reason}" if reason else "")
+    return error(f"{text}; give another name, or replace it.", parameter="overwrite")

@@ -134,7 +134,7 @@ class Grid:
         """
         gsd = self.gsd
         if gsd is None:
-            raise GridError("The ground size of a pixel is unknown (no CRS); state it with --gsd.")
+            raise GridError("The ground size of a pixel is unknown (no CRS); state it.", parameter="gsd")
         fx, fy = gsd_m / gsd[0], gsd_m / gsd[1]
         if abs(fx - 1) < 1e-6 and abs(fy - 1) < 1e-6:
             return self

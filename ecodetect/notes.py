@@ -5,7 +5,7 @@ Whatever makes an answer doubtful is a note of kind "doubt"; `--strict` makes it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,12 +22,15 @@ class Note:
     about : the file or raster it is about; "" for none.
     kind : "info": worth knowing; "choice": something was decided that the user may decide otherwise;
         "doubt": the answer may be wrong.
+    parameter : what would decide otherwise, by the name of its option (`gsd`, `ignore_edge`); one or several.
+        The text spells no flag: the command line adds it (`… (--gsd).`) where the command has it.
     """
 
     code: str
     text: str
     about: str = ""
     kind: NoteKind = "info"
+    parameter: str | tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.about}: {self.text}" if self.about else self.text
@@ -36,7 +39,7 @@ class Note:
         """The same about a file; a note that says already what it is about stays."""
         return self if self.about else replace(self, about=about)
 
-    def to_json(self) -> Mapping[str, str]:
+    def to_json(self) -> dict[str, str]:
         """The note as `--json` gives it."""
         return {"code": self.code, "kind": self.kind, "about": self.about, "text": self.text}
 

@@ -26,7 +26,7 @@ class _Size:
     _KIND: ClassVar[str]  # in messages, with an example
 
     @classmethod
-    def parse(cls: type[T], text: str, *, name: str = "size") -> T:
+    def parse(cls: type[T], text: str, *, name: str = "The size") -> T:
         """Read a number with a unit; raises UserError for anything else.  name : of what it is the size."""
         found = re.fullmatch(rf"{_NUMBER}\s*({'|'.join(cls._UNITS)})", text.strip())
         if found is None:
@@ -34,7 +34,7 @@ class _Size:
         unit, times, by = cls._UNITS[found[2]]
         return cls(float(found[1]) * times / by, unit)
 
-    def pixels(self, gsd: tuple[float, float] | None, *, name: str = "size") -> float:
+    def pixels(self, gsd: tuple[float, float] | None, *, name: str = "The size") -> float:
         """This size in pixels; raises UserError for one on the ground where that of a pixel is unknown.
 
         gsd : metres per pixel along x and y.
@@ -42,7 +42,10 @@ class _Size:
         if self.unit == "px":
             return self.value
         if gsd is None:
-            raise UserError(f"{name} is {self}, but the raster has no CRS: state --gsd, or give it in px.")
+            raise UserError(
+                f"{name} is {self}, but the raster has no CRS: state its pixel size, or give it in px.",
+                parameter="gsd",
+            )
         return self.value / self._of_a_pixel(gsd[0] * gsd[1])
 
     @staticmethod

@@ -29,7 +29,8 @@ def test_columns_that_are_not_the_class_are_named() -> None:
     (found,), (note,) = agreed([some], ["a.gpkg"])
     assert found.label.tolist() == ["", "", ""]
     assert (note.code, note.about) == ("class-column", "a.gpkg")
-    assert "gut (2 values); --class-column takes one" in note.text
+    assert "gut (2 values); if one has the class, name it." in note.text
+    assert note.parameter == "class_column"
     _, (note,) = agreed([marked([0, 20, 40], species=["a", "b", "a"], plot=["1a", "1b", "1b"])], ["a.gpkg"])
     assert "column species (2 values); not used: plot (2 values)" in note.text
     assert not agreed([some], ["a.gpkg"], column="gut")[1]

@@ -242,11 +242,11 @@ def test_bands_that_are_not_there(text: str, message: str) -> None:
     [
         (
             ["band1", "band2", "band3"],
-            "has band1, band2, band3: say which is which (--bands red=1,green=2,blue=3).",
+            "has band1, band2, band3: say which is which, for example red=1,green=2,blue=3.",
         ),
         (
             ["red", "band2", "band3", "nir"],
-            "(--bands red,green=2,blue=3, with those that they are in it).",
+            "for example red,green=2,blue=3, with the numbers that they have.",
         ),
         (["grey"], "has grey."),
         (["red", "green", "nir"], "has red, green, nir."),

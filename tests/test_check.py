@@ -55,7 +55,7 @@ def test_what_is_counted(scene: tuple[Path, Path]) -> None:
     both = [facts["split"][side]["annotations"] for side in ("training", "validation")]
     assert sum(both) + facts["split"]["between"] == 36
     assert facts["problems"] == []
-    json.dumps(facts)
+    json.dumps(facts, default=str)
 
 
 def test_the_sample_scene(ecodetect: Run, sample_data: Path, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_annotations_in_a_shape_to_ignore_are_not_learned_and_that_is_said(
     ground = write_boxes(tmp_path / "shade.csv", [(0, 0, 80, 45)])
     facts = check(scene, AnnotationOptions(ignore=(str(ground),)))
     assert (facts["annotations"]["kept"], facts["annotations"]["ignored"]) == (34, 2)
-    (note,) = (note for note in facts["notes"] if note["code"] == "inside-ignored")
-    assert note["text"].startswith("2 of 36 annotations lie in shapes of --ignore")
+    (note,) = (note for note in facts["notes"] if note.code == "inside-ignored")
+    assert note.text.startswith("2 of 36 annotations lie in shapes to ignore")
 
 
 def test_a_model_that_fits_and_one_that_does_not(
@@ -141,10 +141,16 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
     ("arguments", "sentence"),
     [
         (["--class-column", "species"], "shrubs.csv has no column 'species'; its columns are: label."),
-        (["--ignore", "bush"], "'bush' is neither a file nor a class of the annotations, which are: shrub."),
-        (["--ignore", "gone.gpkg"], "--ignore: gone.gpkg doesn't exist."),
-        (["--complete", "gone.gpkg"], "--complete: gone.gpkg doesn't exist."),
-        (["--split", "plot"], "the annotations of scene.tif have no column 'plot' but label."),
+        (
+            ["--ignore", "bush"],
+            "'bush' can't be ignored: it is neither a file nor a class of the annotations (shrub)",
+        ),
+        (["--ignore", "gone.gpkg"], "gone.gpkg doesn't exist (--ignore)."),
+        (["--complete", "gone.gpkg"], "gone.gpkg doesn't exist (--complete)."),
+        (
+            ["--split", "plot"],
+            "The annotations of scene.tif have no column 'plot' to split by, only label (--split).",
+        ),
         (["--split", "files"], "can't be split by file"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--picture", "a.gif"], "a.gif"),
@@ -223,7 +229,5 @@ def test_rasters_are_seen_as_training_sees_them(
     reads = [float(np.sqrt(np.prod(grid.gsd))) for grid in case.whole.grids if grid.gsd is not None]
     assert seen["read_at_m"] == [min(reads), max(reads)]
     assert facts["split"]["training"]["annotations"] == case.sides.objects[0]
-    assert [note.to_json() for note in said] == [
-        note for note in facts["notes"] if note["code"] != "model-misfit"
-    ]
+    assert said == [note for note in facts["notes"] if note.code != "model-misfit"]
     case.close()

@@ -28,7 +28,7 @@ def test_case_and_blanks_make_no_other_class(spelling: str) -> None:
     assert labels[0].tolist() == ["Ziziphus lotus"] * 3
     assert [(note.code, note.kind) for note in notes] == [("spellings-joined", "choice")]
     assert "'Ziziphus lotus' 2" in notes[0].text
-    assert "--keep-spelling" in notes[0].text
+    assert notes[0].parameter == "keep_spelling"
 
 
 def test_accents_in_another_normal_form_make_no_other_class() -> None:

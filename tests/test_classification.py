@@ -534,7 +534,7 @@ def test_an_existing_file_is_not_replaced_unasked(raster: Path, species: Path, t
     points = write_points(tmp_path / "trees.csv", [(50.5, 60.5), (90.5, 60.5)])
     out = tmp_path / "out.geojson"
     out.write_text("mine")
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="replace it"):
         classify(points, raster, [species], out)
     assert out.read_text() == "mine"
     classify(points, raster, [species], out, overwrite=True)

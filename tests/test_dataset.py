@@ -125,7 +125,7 @@ def test_ignored_by_file_by_class_and_at_the_edge(tmp_path: Path) -> None:
     assert (sample.known[inner, inner] == known[inner, inner]).all()
     assert ((sample.known | sample.beside | _edge_of(known, 4)) == (known | _edge_of(known, 4))).all()
     assert known[inner, inner].any()
-    with pytest.raises(UserError, match=r"'bush' is neither a file nor a class .*: doubtful, shrub\.$"):
+    with pytest.raises(UserError, match=r"'bush' can't be ignored: .* \(doubtful, shrub\)\.$"):
         gather([image, boxes], AnnotationOptions(ignore=("bush",)))
 
 
@@ -388,7 +388,7 @@ def test_bands_that_differ(tmp_path: Path) -> None:
         Dataset(sources[1:], plain(("nir", "red"), unit="px"))
     write_raster(tmp_path / "images" / "c.tif", noise(5, 32, 32), gsd_m=None)
     write_points(tmp_path / "points" / "c.csv", [(9.5, 9.5)])
-    with pytest.raises(UserError, match=r"no band in common: a\.tif has red.*choose with --bands"):
+    with pytest.raises(UserError, match=r"no band in common: a\.tif has red.*choose their bands"):
         contract(gather([tmp_path]).sources)
 
 
@@ -397,7 +397,7 @@ def test_a_size_known_of_some_only(tmp_path: Path) -> None:
         write_raster(tmp_path / "images" / f"{name}.tif", noise(3, 32, 32), gsd_m=gsd)
         write_points(tmp_path / "points" / f"{name}.csv", [(9.5, 9.5)])
     sources = gather([tmp_path]).sources
-    with pytest.raises(UserError, match=r"known of a\.tif, but not of b\.tif; state it with --gsd"):
+    with pytest.raises(UserError, match=r"size of a\.tif is known, but not that of b\.tif; state it"):
         contract(sources)
     with pytest.raises(UserError, match=r"b\.tif has no CRS.*the model works at 0\.5 m"):
         Dataset(sources, plain())

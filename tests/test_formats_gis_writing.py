@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from gis_layers import COLUMNS, GRIDS, SUFFIXES, made_layer, made_stream, shapes_px
 
-from ecodetect.errors import LayerError, UserError
+from ecodetect.errors import LayerError
 from ecodetect.formats import files as formats
 from ecodetect.formats.gis import ogr
 from ecodetect.layer import Layer, Stream
@@ -101,7 +101,7 @@ def test_an_existing_file_stays_unless_asked(tmp_path: Path) -> None:
     layer = made_layer(shapes_px("boxes", grid), grid)
     path = tmp_path / "out.geojson"
     path.write_text("mine")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(LayerError, match="exists"):
         formats.write(path, made_stream(layer))
     assert path.read_text() == "mine"
     formats.write(path, made_stream(layer), overwrite=True)

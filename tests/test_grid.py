@@ -187,7 +187,7 @@ def test_resampling_to_the_own_gsd_changes_nothing() -> None:
 
 
 def test_resampling_needs_a_size_on_the_ground() -> None:
-    with pytest.raises(GridError, match="--gsd"):
+    with pytest.raises(GridError, match=r"unknown .*; state it"):
         Grid(10, 10).resampled(0.1)
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from functools import cache
 from pathlib import Path
 
 import click
 import source_tree
 from command_line import Run
 from ecodetect_cli.main import COMMANDS, cli
+from ecodetect_cli.terminal import sentence
+from PIL import Image
+
+from ecodetect.errors import UserError
+from ecodetect.notes import Note
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "options.md"
@@ -45,10 +50,14 @@ DEEDS = {
 ALIASES = {"--area": "--complete", "--area-layer": "--complete-layer"}
 
 
-def options_of(command: str) -> dict[str, click.Option]:
-    found = cli.get_command(click.Context(cli), command)
+def command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
     assert found is not None
-    options = [parameter for parameter in found.params if isinstance(parameter, click.Option)]
+    return found
+
+
+def options_of(name: str) -> dict[str, click.Option]:
+    options = [each for each in command(name).params if isinstance(each, click.Option)]
     return {flag: option for option in options for flag in option.opts if flag.startswith("--")}
 
 
@@ -58,9 +67,9 @@ def test_the_page_says_which_command_takes_which_option() -> None:
         for flag in re.findall(r"--[a-z-]+", flags):
             listed.setdefault(flag, set()).update(commands.split(", "))
     there: dict[str, set[str]] = {}
-    for command in COMMANDS:
-        for flag in options_of(command).keys() - DEEDS - ALIASES.keys():
-            there.setdefault(flag, set()).add(command)
+    for name in COMMANDS:
+        for flag in options_of(name).keys() - DEEDS - ALIASES.keys():
+            there.setdefault(flag, set()).add(name)
     assert there == listed, (
         "docs/options.md doesn't say which commands take an option, or not which subject it has"
     )
@@ -68,8 +77,8 @@ def test_the_page_says_which_command_takes_which_option() -> None:
 
 def test_an_option_means_the_same_everywhere() -> None:
     kinds: dict[str, set[tuple[object, ...]]] = {}
-    for command in COMMANDS:
-        for flag, option in options_of(command).items():
+    for name in COMMANDS:
+        for flag, option in options_of(name).items():
             if flag not in DEEDS:
                 kind = (option.type.name, option.is_flag, option.multiple, repr(option.default))
                 kinds.setdefault(flag, set()).add(kind)
@@ -89,111 +98,78 @@ def test_aliases_are_one_option() -> None:
         assert options[alias] is options[name]
 
 
-# -- hints -------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------
 
-# Messages with an option that a command which reaches the module lacks, and why it never says them.
-UNSAID = {
-    "annotations.agreement": "said to commands in which classes can be chosen",
-    "annotations.files": "files to ignore are read by the commands that have the option",
-    "annotations.laying": "a radius is only read where it is said",
-    "raster.bands": "convert and export open no bands by name, and tell no notes of a raster",
-    "annotations.class_names": "said where annotations are the truth",
-    "classification.answering": "about the number of answers that was asked for",
-    "converting": "classify only takes a layer apart with it",
-    "detectors.boxes": "said when the card of a training is made",
-    "detectors.ensemble": "about several models in one scan",
-    "detectors.intensity": "evaluate and export search nothing",
-    "detectors.sliding_window": "said when the card of a training is made",
-    "errors": "said where a file is to be written",
-    "extras": "an option of pip",
-    "formats.files": "said when a file is written; --save_png is Cellpose's",
-    "networks.backbones": "said when a training begins",
-    "runtime.onnx_network": "about the device or the options that were asked for, of export and scan",
-    "classification.folders": "explain only looks at the pictures",
-    "raster.reading": "convert and export tell no notes of a raster",
-    "raster.header": "convert and export tell no notes of a raster",
-    "raster.pages": "convert and export tell no notes of a raster",
-    "runtime.torch_network": "about the device that was asked for",
-    "scanning.files": "about what a scan was asked for; candidates asks for none of it",
-    "scanning.question": "about what a scan was asked for; candidates asks for none of it",
-    "scanning.settings": "about what a scan was asked for; candidates asks for none of it",
-    "scanning.tiling": "about the side that was asked for",
-    "annotations.counting": "annotations are gathered by check and train",
-    "annotations.ground_files": "annotations are gathered by check and train",
-    "annotations.sources": "annotations are gathered by check and train",
-    "bundle.values": "said where a raster is shown to a model",
-    "grid": "`models` reads no raster",
-    "guarding.guard": "`models` opens no file of others",
-    "bundle.input_spec": "`models` reads no raster",
-    "matching": "said where detections are paired with a truth",
-    "models.choosing": "`models` reads no raster",
-    "sizes": "`models` reads no raster",
-    "raster.vrt_mosaic": "`models` reads no raster",
-}
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])")
+TELL_OF_FLAGS = {"ecodetect.errors", "ecodetect.notes"}  # how a parameter becomes one
+YET = (
+    *("evaluation", "training", "inspection", "matching", "formats", "converting", "classification"),
+    *("scanning", "detectors", "models", "runtime", "networks", "exporting", "guarding", "extras"),
+)
 
 
-@cache
-def imported(module: str) -> frozenset[str]:
-    """Our modules that a module imports, at its top or in a function, but not only for types."""
-    modules = source_tree.modules()
-    found = set()
-    for each in source_tree.imports(modules[module][1]):
-        if each.module is not None and not each.is_for_types:
-            base = ".".join(filter(None, ["ecodetect_cli" if each.level else "", each.module]))
-            found |= {base, *(f"{base}.{name}" for name in each.names)}
-    if module in ("ecodetect.formats", "ecodetect.detectors"):  # tables of modules that are imported by name
-        folder = ROOT / module.replace(".", "/")
-        found |= {f"{module}.{path.stem}" for path in folder.glob("*.py")}
-    return frozenset(found & modules.keys())
+def library() -> dict[str, ast.Module]:
+    """The modules of `ecodetect/`, parsed."""
+    modules = source_tree.modules().items()
+    return {name: ast.parse(source) for name, (_, source) in modules if not name.startswith("ecodetect_cli")}
 
 
-def reached(module: str) -> set[str]:
-    seen, waiting = set[str](), [module]
-    while waiting:
-        each = waiting.pop()
-        if each not in seen:
-            seen.add(each)
-            waiting += imported(each)
-    return seen
+def every_flag() -> set[str]:
+    return {flag for name in COMMANDS for flag in options_of(name)}
 
 
-@cache
-def hints(module: str) -> tuple[str, ...]:
-    """The options that messages of a module name, but for `command --option`, which says whose it is."""
-    source = source_tree.modules()[module][1]
-    if "--" not in source:
-        return ()
-    tree = ast.parse(source)
-    docstrings = {
-        id(node.body[0].value)
+def test_the_library_spells_no_flag_of_the_command_line() -> None:
+    flags = every_flag()
+    spelt = [
+        f"{module}, line {node.lineno}: {flag}"
+        for module, tree in library().items()
+        if module not in TELL_OF_FLAGS and not module.startswith(tuple(f"ecodetect.{name}" for name in YET))
         for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    said = [
-        re.sub(rf"`({'|'.join(COMMANDS)}) --[a-z-]+`", "", node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-        if "--" in node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for flag in FLAG.findall(node.value)
+        if flag in flags
     ]
-    return tuple(flag for text in said for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    assert spelt == []
 
 
-def test_a_hint_names_an_option_that_the_command_has() -> None:
-    wrong = []
-    for command, (module, _, _) in COMMANDS.items():
-        own = options_of(command)
-        for each in sorted(reached(module)):
-            name = each.removeprefix("ecodetect.")
-            if name not in UNSAID and not each.startswith("ecodetect_cli"):
-                wrong += [f"{command}: {each} says {flag}" for flag in hints(each) if flag not in own]
-    assert wrong == []
+def constants(value: ast.expr) -> list[str]:
+    """The texts that an expression can be: one, several in a tuple, or one of two."""
+    parts = value.elts if isinstance(value, ast.Tuple) else [value]
+    parts = [value.body, value.orelse] if isinstance(value, ast.IfExp) else parts
+    return [each.value for each in parts if isinstance(each, ast.Constant) and isinstance(each.value, str)]
 
 
-def test_no_reason_is_left_over() -> None:
-    named = {name for name in UNSAID if any(hints(f"ecodetect.{name}"))}
-    assert named == set(UNSAID)
+def test_a_parameter_that_would_help_is_an_option() -> None:
+    named = {
+        name
+        for tree in library().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "parameter"
+        for name in constants(node.value)
+    }
+    assert "gsd" in named
+    assert {f"--{name.replace('_', '-')}" for name in named} <= every_flag()
+
+
+def test_a_message_names_the_options_that_the_command_has() -> None:
+    note = Note("a", "it has no CRS.", about="a.tif", parameter=("gsd", "out"))
+    assert sentence(note, command("scan")) == "a.tif: it has no CRS (--gsd, --out)."
+    assert sentence(note, command("check")) == "a.tif: it has no CRS (--gsd)."
+    assert sentence(note, command("models")) == "a.tif: it has no CRS."
+    error = UserError("Too many.", parameter="ignore_edge")
+    assert sentence(error, command("evaluate")) == "Too many (--ignore-edge)."
+    assert sentence(UserError("Too many."), command("evaluate")) == "Too many."
+
+
+def test_a_note_in_json_names_the_option_too(tmp_path: Path, ecodetect: Run) -> None:
+    picture = Image.new("P", (8, 8), 1)
+    picture.putpalette([0, 0, 0, 200, 30, 60])
+    picture.save(tmp_path / "a.png")
+    notes = json.loads(ecodetect("info", tmp_path / "a.png", "--json").out)["notes"]
+    (note,) = (note for note in notes if note["code"] == "colour-table")
+    assert note.keys() == {"code", "kind", "about", "text"}
+    assert note["text"].endswith("read band 1 (--bands).")
+    assert "read band 1 (--bands)." in ecodetect("info", tmp_path / "a.png").out
 
 
 def test_what_would_help_is_said_as_the_commands_option(tmp_path: Path, ecodetect: Run) -> None:

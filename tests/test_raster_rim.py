@@ -80,7 +80,7 @@ def test_a_value_that_the_user_states(tmp_path: Path, dtype: str, value: float) 
         assert valid(raster).mean() > 0.99  # 77 is the file's
         (note,) = said(raster, "nodata-undeclared")
         assert note.kind == "doubt"
-        assert f"--nodata {np.dtype(dtype).type(value):.10g}" in note.text
+        assert f"state {np.dtype(dtype).type(value):.10g} for no data" in note.text
         assert "as 77 is" in note.text
 
 
@@ -94,7 +94,7 @@ def test_nan_stands_for_nothing_but_nan(tmp_path: Path) -> None:
 
 def test_a_value_that_no_pixel_can_have_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ground())
-    with pytest.raises(RasterError, match=r"--nodata -9999 is not a value of .*a\.tif: its pixels are uint8"):
+    with pytest.raises(RasterError, match=r"-9999 can't stand for no data in .*a\.tif: its pixels are uint8"):
         open_raster(path, nodata=-9999)
 
 
@@ -159,7 +159,7 @@ def test_a_wrong_tag_and_a_rim_of_another_value(tmp_path: Path) -> None:
     with open_raster(path) as raster:
         (note,) = said(raster, "nodata-undeclared")
         assert "as 0 is" in note.text
-        assert "--nodata 255" in note.text
+        assert "state 255 for no data" in note.text
 
 
 def test_a_declared_value_outside_the_type(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_declared_value_outside_the_type(tmp_path: Path) -> None:
     assert data
     with open_raster(path) as raster:
         (note,) = said(raster, "nodata-unusable")
-        assert "-99 is none that its pixels (uint8) can have" in note.text
+        assert "its pixels (uint8) can't have its nodata value -99" in note.text
         assert valid(raster).all()
 
 
@@ -276,5 +276,5 @@ def test_no_detector_finds_objects_in_slivers(tmp_path: Path, model: str, fill: 
     assert not off[xy[:, 1], xy[:, 0]].any()
     (again,), _ = scan_files([str(path)], asked, str(tmp_path / "a.csv"))
     assert again.already_done
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="replace it"):
         scan_files([str(path)], Settings(model=model), str(tmp_path / "a.csv"))

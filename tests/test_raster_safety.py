@@ -295,7 +295,7 @@ def test_a_mosaic_of_its_own_folder_is_read(folder: Path, name: str) -> None:
     ],
 )
 def test_a_vrt_that_leaves_its_folder_is_refused(folder: Path, name: str, source: str, relative: str) -> None:
-    assert "--allow-vrt" in refusal(vrt(folder / name, source, relative=relative))
+    assert "if you trust it, allow it" in refusal(vrt(folder / name, source, relative=relative))
 
 
 def test_a_vrt_is_trusted_on_request(folder: Path) -> None:
@@ -357,7 +357,7 @@ def test_what_a_vrt_is_made_of_is_an_allow_list(folder: Path, old: str, new: str
     path = vrt(folder / "odd.vrt", "a.tif")
     read(path)
     path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
-    assert "--allow-vrt" in refusal(path)
+    assert "if you trust it, allow it" in refusal(path)
 
 
 def test_sources_of_a_vrt_have_the_walls_of_rasters(folder: Path) -> None:

@@ -167,7 +167,8 @@ def test_another_order_of_bands_is_another_answer(tmp_path: Path, ecodetect: Run
     assert "object: 3," in ecodetect(*scan).out
     again = ecodetect(*scan, "--bands", "red=3,green=2,blue=1")
     assert again.code == 2
-    assert "out.gpkg exists; say --overwrite" in again.err
+    assert "out.gpkg exists: it" in again.err
+    assert "replace it (--overwrite)." in again.err
     assert "object: 5," in ecodetect(*scan, "--bands", "red=3,green=2,blue=1", "--overwrite").out
     assert "already done (5 object)" in ecodetect(*scan, "--bands", "red=3,green=2,blue=1").out
     (each,) = formats.read_metadata(out)["rasters"]
@@ -322,5 +323,5 @@ def test_what_no_raster_can_answer_is_refused_by_its_own_sentence(tmp_path: Path
     """`--overwrite` would lead to the very same refusal."""
     image, out = scene(tmp_path / "a.tif"), tmp_path / "out.gpkg"
     scan_files([image], ASKED, str(out))
-    with pytest.raises(UserError, match="leave out --gsd"):
+    with pytest.raises(UserError, match="leave out the pixel size"):
         scan_files([image], dataclasses.replace(ASKED, gsd_m=3.0), str(out))

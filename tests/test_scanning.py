@@ -62,7 +62,7 @@ def test_the_default_output_lies_beside_the_image_and_is_not_made_twice(tmp_path
     before = summary.path.read_bytes()
     (again,), _ = scan_files([path], ASKED)
     assert again.already_done
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="replace it"):
         scan_files([path], Settings(model="threshold", options={"largest": "50px"}))
     assert summary.path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -174,11 +174,11 @@ def test_a_table_that_is_there_already_says_by_a_side_file_what_it_answers(tmp_p
     before = out.read_bytes()
     (again,), _ = scan_files([path], ASKED, str(out))
     assert again.already_done
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="replace it"):
         scan_files([path], Settings(model="threshold", options={"min_area": "200px"}), str(out))
     assert out.read_bytes() == before
     out.write_text("somebody's notes")
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="replace it"):
         scan_files([path], ASKED, str(out))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.csv", "out.csv.ecodetect"]
 

@@ -278,7 +278,7 @@ def test_where_detections_are_there_already_only_the_map_is_made(model: str, tmp
     with pytest.raises(Interrupted):
         scan_files([image], asked, str(layer), wanted, progress=stop)
     # The journal of the map allows nobody to replace the detections.
-    with pytest.raises(UserError, match=r"found.geojson exists; say --overwrite"):
+    with pytest.raises(UserError, match=r"found.geojson exists: .*; give another name, or replace it"):
         scan_files([image], dataclasses.replace(asked, score=0.7), str(layer))
     (summary,), _ = scan_files([image], asked, str(layer), wanted)
     assert (summary.already_done, summary.score_map) == (True, out)
@@ -339,7 +339,7 @@ def test_a_folder_with_a_map_in_it_is_scanned_without_it(model: str, tmp_path: P
         (["-m", "{model}", "--score-map", "none/map.tif"], "there is no folder none; make it first"),
         (["-m", "{model}", "--score-map", "a.tif", "--overwrite"], "would overwrite a.tif; give it another"),
         (["-m", "{model}", "-o", "x.tif", "--score-map", "x.tif"], "would overwrite x.tif; give it another"),
-        (["-m", "{model}", "--score-map", "old.tif"], "old.tif exists; say --overwrite to replace it"),
+        (["-m", "{model}", "--score-map", "old.tif"], "replace it (--overwrite)."),
         (["-m", "{model}", "b.tif", "--score-map", "map.tif"], "a map of one raster, but there are 2"),
     ],
 )  # fmt: skip

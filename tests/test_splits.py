@@ -201,7 +201,7 @@ def test_a_pattern_names_the_rasters_of_validation() -> None:
     assert found.method == "by file, validation */val/*, seed 0"
     # Half of the first lies under the second: both are for validation.
     assert set(split(sources, by="/0/val*").validation) == {0, 1}
-    with pytest.raises(UserError, match=r"--split \*/test/\*: none of the 5 rasters' paths"):
+    with pytest.raises(UserError, match=r"split '\*/test/\*' divides nothing: none of the 5 rasters' paths"):
         split(sources, by="*/test/*")
 
 
@@ -219,7 +219,7 @@ def test_by_column_values_stay_together() -> None:
     files = [source(scattered(5, 200), utm(0.5, 150.0 * n), f"{n}", city=[f"c{n % 3}"] * 5) for n in range(6)]
     by_city = split(files, by="city", share=1 / 3)
     assert {n % 3 for n in by_city.validation}.isdisjoint({n % 3 for n in by_city.training})
-    with pytest.raises(UserError, match=r"of a\.tif have no column 'site' but plot, label"):
+    with pytest.raises(UserError, match=r"of a\.tif have no column 'site' to split by, only plot, label"):
         split([source(xy, utm(0.5), plot=plots)], by="site")
     with pytest.raises(UserError, match=r"'plot' has one value \('x'\)"):
         split([source(xy, utm(0.5), plot=["x"] * 60)], by="plot")

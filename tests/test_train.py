@@ -312,7 +312,7 @@ def test_a_training_killed_as_it_clears_up_is_ended_by_resume_and_spares_what_is
     assert out.read_bytes() == right
     assert [entry.name for entry in theirs.parent.iterdir()] == ["notes.txt"]
     refused = ecodetect("train", *pair, *flags, "--resume")
-    assert (refused.code, "exists; say --overwrite to replace it" in refused.err) == (2, True)
+    assert (refused.code, "or replace it (--overwrite)." in refused.err) == (2, True)
 
 
 @pytest.mark.usefixtures("small")
@@ -327,7 +327,7 @@ def test_a_training_killed_between_its_last_two_files_is_over(
     folder.mkdir()
     (folder / checkpoint.LAST).write_bytes(b"what leads to the bundle that is there")
     refused = ecodetect("train", *pair, *flags, "--resume")
-    assert (refused.code, "exists; say --overwrite" in refused.err) == (2, True)
+    assert (refused.code, "or replace it (--overwrite)." in refused.err) == (2, True)
     assert out.read_bytes() == right
     assert not folder.exists()
 

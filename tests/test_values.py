@@ -225,7 +225,7 @@ def test_numbers_of_no_unit_are_refused_and_stated_ones_taken(tmp_path: Path) ->
     asked = Settings(model=model(tmp_path, card()))
     radar = written(tmp_path / "radar.tif", scene().astype(np.float32) / -10)
     with open_raster(radar) as raster:
-        with pytest.raises(UserError, match=r"radar\.tif has values that 'shrubs' can't be given.*--values"):
+        with pytest.raises(UserError, match=r"radar\.tif has values that 'shrubs' can't be given.*LOW:HIGH"):
             question(raster, asked)
         question(raster, replace(asked, values=ValueUnit(-25, 0)))
 
@@ -333,7 +333,7 @@ def test_a_raster_in_which_nothing_can_be_seen_is_said(tmp_path: Path, nodata: i
 def test_what_unlike_values_are_taken_for_is_said_where_nothing_is_mapped() -> None:
     percent = found((ground(100) * 0.3).astype(np.float32))
     (note,) = remarks("a.tif", card(), chosen([percent]), percent)
-    assert "taken for 8 bit (0 to 255): if they are others, use --values" in note.text
+    assert "taken for 8 bit (0 to 255): if that is wrong, state which" in note.text
 
 
 def test_a_raster_mostly_without_data_is_looked_at_more_closely(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def _at_their_grid(swept: Bundle, image: NDArray[np.float32], valid: Any, batch:
     likely = _their_map(swept, image, batch)
     shape = {**swept.card.options["network"], "step": STEP}
     card = replace(swept.card, options={**swept.card.options, "network": shape})
-    box, score, label = sliding_window._read(likely, card, card.options["boxes"], 1)
+    box, score, label = sliding_window.read_map(likely, card, card.options["boxes"], 1)
     return _cut((box + (SIDE - STEP) / 2, score, label), swept, valid)
 
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -38,11 +38,15 @@ from rasterio.windows import Window
 
 from benchmarks.measuring import table
 from ecodetect.annotations.sample import Sample
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Answer, NetworkKind
-from ecodetect.training import loop, recipe, selection
+from ecodetect.runtime import torch_network
+from ecodetect.training import checkpoint, loop, selection
 from ecodetect.training.case import begin
+from ecodetect.training.drawing import Drawn, Pieces
 from ecodetect.training.planning import plan_for, weights_are_learned
-from ecodetect.training.processes import Processes
+from ecodetect.training.recipe import starting_network
 from ecodetect.training.selection import RankedMatches
 from ecodetect.training.settings import TrainingSettings
 
@@ -81,62 +85,60 @@ def train(
     torch.manual_seed(seed)
     how = TrainingSettings(model=model, backbone=backbone, split_by="*/judged/*", seed=seed)
     case = begin(paths, folder.name, None, how, click.echo)
-    kind = case.kind
+    kind, judged = case.kind, case.grounds[1]
     assert isinstance(kind, NetworkKind)
-    network = recipe._network(kind, case, how, click.echo)
+    assert isinstance(judged, Pieces)
+    network = starting_network(kind, case, how, click.echo)
     plan = plan_for(case.statistics, case.card, case.start is not None, weights_are_learned(backbone, None))
     every = -(-steps // epochs)
     plan = replace(
         plan, seed=seed, mines=False, patience=10_000, workers=1, every=every, steps=every * epochs
     )
-    click.echo(recipe._described(case.statistics, case.sides, network, plan, case.made))
-    samples: Any = case.grounds[1]
     spacing = case.statistics.spacing_px
     facts = {
         "within_px": plan.within_px,
         "typical_px": case.statistics.size_px[1] if case.statistics.size_px else None,
         "spacing_px": spacing[2] if spacing else None,
-        "names": [case.gathered.sources[place.source].name for place in samples._places],
+        "names": [case.gathered.sources[place.source].name for place in judged.places],
         "trained_on": case.statistics.objects,
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
-    drawn = recipe._drawn(case, plan)
-    training = _Kept(kind, network, case.card, drawn, plan, folder, Processes(), folder.name)
-    with loop._deterministic("cpu", seed):
-        training.run(True, _Said(time.monotonic()))
+    epoch_ends = _EpochEnds(folder, kind, judged, plan)
+    # Without ground to validate with, each epoch's network is the best so far, and its bundle is written.
+    data = Drawn(case.training, None, math.ceil(plan.size_px * plan.augmentations.widening))
+    loop.fit(
+        kind, network, case.card, data, plan, folder=folder, resume=True, key=folder.name, progress=epoch_ends
+    )
+    epoch_ends.keep(plan.steps)
 
 
-class _Said:
-    """Says how far it is, every half minute."""
+class _EpochEnds:
+    """What the network of each epoch's end finds on judged ground; says how far it is, every half minute."""
 
-    def __init__(self, began: float) -> None:
-        self.last = began
+    def __init__(self, folder: Path, kind: NetworkKind, judged: Pieces, plan: loop.Schedule) -> None:
+        self.folder, self.kind, self.judged, self.plan = folder, kind, judged, plan
+        self.last = time.monotonic()
 
     def __call__(self, now: loop.Progress) -> None:
+        if now.step > 1 and (now.step - 1) % self.plan.every == 0:
+            self.keep(now.step - 1)
         if time.monotonic() - self.last > 30:
             self.last = time.monotonic()
             click.echo(f"step {now.step} of {now.steps}, loss {now.loss:.4f}, {now.seconds_left:.0f} s left")
 
-
-class _Kept(loop._Training):
-    """A training that keeps what its network finds on judged ground after each epoch."""
-
-    def _validate(self) -> RankedMatches:
+    def keep(self, step: int) -> None:
+        """Write what the bundle of the epoch that ended with this step finds."""
+        made = bundle.read(self.folder / checkpoint.BEST)
+        network = torch_network.open_network(made, lambda: self.kind.network(made.card, None), device="cpu")
         arrays: dict[str, np.ndarray] = {}
-        with loop._borrowed(self.network, self.average) as network:
-            for number, sample in enumerate(self.data.validation):
-                found = self._found(network, sample)
-                arrays |= {
-                    f"{number}/{name}": each for name, each in _facts(found, sample, self.plan).items()
-                }
-        target = self.folder / f"epoch-{self.step:06d}.npz"
+        for number, sample in enumerate(self.judged):
+            image = padded_to_stride(sample.image, network.stride, made.card.fill)
+            answer = self.kind.decode(network.run(image[None]), made.card)[0]
+            arrays |= {f"{number}/{name}": each for name, each in _facts(answer, sample, self.plan).items()}
+        target = self.folder / f"epoch-{step:06d}.npz"
         part = target.with_suffix(".part.npz")
         np.savez_compressed(part, allow_pickle=False, **arrays)
         part.replace(target)
-        return selection.pooled([], 1)
-
-    def _finished(self, stopped: bool) -> None:  # type: ignore[override]
-        """Nothing is chosen here."""
 
 
 def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.ndarray]:
@@ -147,10 +149,10 @@ def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.n
     judged = selection.judge(found._replace(score=unlike), sample, plan.within_px, 1)
     kept = judged.score.astype(int)
     kept = np.argsort(unlike)[kept]
-    counted = selection.counts_in(sample, sample.objects.xy)
+    counted = selection.which_count(sample.objects, sample)
     return {
         "xy": found.xy[kept].astype(np.float32),
-        "score": found.score[kept],
+        "score": np.asarray(found.score, np.float64)[kept],
         "is_true": judged.is_true,
         "truths": sample.objects.xy[counted].astype(np.float32),
     }
@@ -180,9 +182,9 @@ class Piece:
         low = np.minimum(low, high - 1)
         shape = tuple((high - low)[::-1])
         counts = np.zeros((parts * parts, 1), np.int64)
-        np.add.at(counts[:, 0], selection.places_at(self.truths - low, shape, parts), 1)
+        np.add.at(counts[:, 0], selection.parts_at(self.truths - low, shape, parts), 1)
         label = np.zeros(len(self.score), np.int64)
-        place = selection.places_at(self.xy - low, shape, parts)
+        place = selection.parts_at(self.xy - low, shape, parts)
         return RankedMatches(self.score, label, self.is_true, place, counts)
 
 

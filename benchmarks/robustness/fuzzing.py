@@ -682,9 +682,9 @@ def _quiet() -> None:
     """As the command line is: libraries' logs and warnings aren't shown."""
     import logging
 
-    from ecodetect_cli.main import _quiet_libraries
+    from ecodetect_cli.main import quiet_libraries
 
-    _quiet_libraries()
+    quiet_libraries()
     logging.getLogger("ecodetect").setLevel(logging.WARNING)
     warnings.simplefilter("ignore")
 

@@ -193,11 +193,13 @@ def _columns_said(marked: Sequence[Annotations], files: Sequence[str], *, can_ch
             f"column {name} ({_values(len(values))})" for name, values in taken.items()
         )
         text += f"; not used: {shown}" if others else ""
-        text += "; --class-column takes another." if can_choose else "."
-        return [Note("class-column", text, about=_about(files), kind="choice")]
-    text = f"no column is taken as the class; texts are in {shown}"
-    text += "; --class-column takes one." if can_choose else "."
-    return [Note("class-column", text, about=_about(files), kind="choice")]
+        remedy = "if another has the class, name it"
+    else:
+        text = f"no column is taken as the class; texts are in {shown}"
+        remedy = "if one has the class, name it"
+    text += f"; {remedy}." if can_choose else "."
+    parameter = "class_column" if can_choose else None
+    return [Note("class-column", text, about=_about(files), kind="choice", parameter=parameter)]
 
 
 def _classes(some: Annotations, column: str) -> NDArray[np.object_]:

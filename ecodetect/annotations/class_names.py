@@ -79,8 +79,8 @@ def _said(several: dict[str, Counter[str]]) -> Iterable[Note]:
         if one
         else f"{len(several)} classes are written in several ways and count as one each"
     )
-    text = f"{classes}: {spellings_shown(several)}; --keep-spelling keeps them apart."
-    yield Note("spellings-joined", text, kind="choice")
+    text = f"{classes}: {spellings_shown(several)}; keep their spelling if they differ."
+    yield Note("spellings-joined", text, kind="choice", parameter="keep_spelling")
 
 
 def spellings_shown(several: dict[str, Counter[str]]) -> str:

@@ -105,7 +105,9 @@ def contract(
     chosen_bands = tuple(bands) if bands is not None else _common_bands(sources, notes)
     unit = _unit_of(sources)
     if unit == "px" and gsd is not None:
-        raise UserError("The rasters have no CRS, so a model can't have a GSD; state theirs with --gsd.")
+        raise UserError(
+            "The rasters have no CRS, so a model can't have a GSD; state theirs.", parameter="gsd"
+        )
     chosen_gsd = gsd
     if gsd is None:
         chosen_gsd = (_choose_step if unit == "px" else _choose_gsd)(sources, typical_px, notes)
@@ -136,8 +138,8 @@ def _unit_of(sources: Sequence[AnnotatedRaster]) -> Literal["m", "px"]:
     known = [source for source in sources if source.grid.gsd is not None]
     if unknown and known:
         raise UserError(
-            f"The size of a pixel is known of {known[0].name}, but not of {unknown[0].name}; state it with"
-            " --gsd."
+            f"The pixel size of {known[0].name} is known, but not that of {unknown[0].name}; state it.",
+            parameter="gsd",
         )
     return "px" if unknown else "m"
 
@@ -153,7 +155,8 @@ def _unit_learned(
         if counts and mode == "fixed" and strange is not None and strange.unit is not None:
             raise UserError(
                 f"{strange.name} has values of no known unit ({strange.unit.evidence}), where other rasters"
-                " have one; state with --values LOW:HIGH what is black and white in them."
+                " have one; state which of its values are black and white (LOW:HIGH).",
+                parameter="values",
             )
         return LearnedValues(dtypes=(), low=None, high=None)
     (unit, _), *others = counts.most_common()
@@ -184,7 +187,10 @@ def _common_bands(sources: Sequence[AnnotatedRaster], notes: list[Note]) -> tupl
     common = tuple(name for name in most if all(stand_ins((name,), bands) is not None for bands in kinds))
     if not common:
         texts = [_bands_of(sources, bands) for bands in kinds[:2]]
-        raise UserError(f"Rasters have no band in common: {texts[0]}, but {texts[1]}; choose with --bands.")
+        raise UserError(
+            f"Rasters have no band in common: {texts[0]}, but {texts[1]}; choose their bands.",
+            parameter="bands",
+        )
     if len(kinds) > 1:
         texts = [_bands_of(sources, bands) for bands in kinds[:3]]
         text = f"Bands differ: {'; '.join(texts)}; used are {', '.join(common)}."

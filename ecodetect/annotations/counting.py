@@ -87,25 +87,25 @@ def _with_one_class_for_names(
     if asked.class_column is not None or not are_individuals(labels):
         return sources
     text = (
-        f"{many} different names for {total} annotations are no classes: all are taken as one; say which"
-        " column has the class with --class-column."
+        f"{many} different names for {total} annotations can't be classes: all are taken as one; say which"
+        " column has the class."
     )
     notes[:] = [note for note in notes if note.code != "class-column"]
-    notes.append(Note("classes-as-one", text, kind="doubt"))
+    notes.append(Note("classes-as-one", text, kind="doubt", parameter="class_column"))
     marked = [source.annotations for source in sources]
     one = [replace(each, label=np.full(len(each), "object", dtype=object)) for each in marked]
     return _each_once(_with_annotations(sources, one), notes)
 
 
 def _without_ignored_ground(sources: list[AnnotatedRaster], notes: list[Note]) -> list[AnnotatedRaster]:
-    """Annotations that lie in shapes of --ignore are ignored, as `evaluate` does."""
+    """Ignore annotations that lie in shapes to ignore, as `evaluate` does."""
     inside = [matching.centred_in(each.annotations.geometry, each.ignored) for each in sources]
     count = sum(int((each.kept & rows).sum()) for each, rows in zip(sources, inside, strict=True))
     if not count:
         return sources
     total = sum(int(each.kept.sum()) for each in sources)
-    text = f"{count} of {total} annotations lie in shapes of --ignore and aren't learned from."
-    notes.append(Note("inside-ignored", text, kind="choice"))
+    text = f"{count} of {total} annotations lie in shapes to ignore and aren't learned from."
+    notes.append(Note("inside-ignored", text, kind="choice", parameter="ignore"))
     return [
         replace(each, annotations=replace(each.annotations, ignore=each.annotations.ignore | rows))
         for each, rows in zip(sources, inside, strict=True)
@@ -131,13 +131,14 @@ def _inside_complete(sources: list[AnnotatedRaster], notes: list[Note]) -> list[
         made.append(source)
     if outside and outside == total == sum(int(source.kept.sum()) for source in sources):
         raise UserError(
-            f"None of the {total} annotations lies inside the polygons of --complete; do they belong"
-            " together?"
+            f"None of the {total} annotations lies inside the polygons of complete annotation; do they"
+            " belong together?",
+            parameter="complete",
         )
     if outside:
         text = (
-            f"{outside} of {total} annotations lie outside the polygons of --complete and aren't learned"
-            " from."
+            f"{outside} of {total} annotations lie outside the polygons of complete annotation and aren't"
+            " learned from."
         )
-        notes.append(Note("outside-complete", text, kind="choice"))
+        notes.append(Note("outside-complete", text, kind="choice", parameter="complete"))
     return made

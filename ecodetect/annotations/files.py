@@ -331,8 +331,8 @@ class AnnotationFile:
             text = f"{name}, and no raster says where: left out."
             yield Note("features-unusable", text, about=self.path.name, kind="doubt")
         else:
-            text = f"{name}: each counts for that of its nearest neighbour; --image tells them apart surely."
-            yield Note("image-by-place", text, about=self.path.name, kind="choice")
+            text = f"{name}: each counts for that of its nearest neighbour; name the image to be sure."
+            yield Note("image-by-place", text, about=self.path.name, kind="choice", parameter="image")
 
     def _read(self, grid: Grid | None, image: str | None) -> Layer:
         if grid is None:
@@ -448,14 +448,14 @@ def is_file(text: str) -> bool:
     return path.exists() or "/" in text or "\\" in text or path.suffix.lower() in _VECTORS
 
 
-def opened_shapes(text: str, parameter: str, layer: str | None = None) -> AnnotationFile:
+def opened_shapes(text: str, layer: str | None = None, *, parameter: str) -> AnnotationFile:
     """A file of shapes beside the annotations: where they are complete, or what is ignored.
 
-    parameter : the parameter that names it, for messages.
+    parameter : the option that names it, for messages.
     """
     path, layer = formats.source_of(text, layer)
     if not path.exists():
-        raise UserError(f"{parameter}: {path} doesn't exist.")
+        raise UserError(f"{path} doesn't exist.", parameter=parameter)
     return AnnotationFile(path, layer)
 
 
@@ -473,7 +473,8 @@ def check_labels(labels: Iterable[str], there: Iterable[object], *, keep_spellin
         if label not in known and class_key(label) not in keys:
             named = ", ".join(sorted(filter(None, known))[:12]) or "none"
             raise UserError(
-                f"--ignore: '{label}' is neither a file nor a class of the annotations, which are: {named}."
+                f"'{label}' can't be ignored: it is neither a file nor a class of the annotations ({named}).",
+                parameter="ignore",
             )
 
 

@@ -28,8 +28,10 @@ class GroundFiles:
         """Those that a user names."""
         complete = None
         if asked.complete is not None and asked.complete != "image":
-            complete = opened_shapes(asked.complete, "--complete", asked.complete_layer)
-        return cls(complete, [opened_shapes(text, "--ignore") for text in asked.ignore if is_file(text)])
+            complete = opened_shapes(asked.complete, asked.complete_layer, parameter="complete")
+        return cls(
+            complete, [opened_shapes(text, parameter="ignore") for text in asked.ignore if is_file(text)]
+        )
 
     def complete(self, image: str, grid: Grid, *, is_set: bool) -> Region | None:
         """The part of a raster inside the polygons; None where there is none."""

@@ -273,7 +273,7 @@ def _numbers(values: NDArray[Any] | None, count: int) -> Floats:
 
 
 def _radii(layer: Layer, shapes: Geometries, grid: Grid, fixed: Length | None, name: str) -> Floats:
-    first = np.nan if fixed is None else float(fixed.pixels(grid.gsd, name="--radius"))
+    first = np.nan if fixed is None else float(fixed.pixels(grid.gsd, name="The radius"))
     result = np.full(len(layer), first)
     for column, (unit, factor) in _RADIUS.items():
         values = _numbers(_first(layer, (column,)), len(layer)) * factor
@@ -282,8 +282,8 @@ def _radii(layer: Layer, shapes: Geometries, grid: Grid, fixed: Length | None, n
             if (shapely.area(shapes[known]) > 0).all():  # shapes show their size themselves
                 continue
             raise LayerError(
-                f"{name} gives sizes of points in metres, but the raster has no CRS; state its metres per"
-                " pixel with --gsd."
+                f"{name} gives sizes of points in metres, but the raster has no CRS; state its pixel size.",
+                parameter="gsd",
             )
         if unit == "m" and known.any():
             values = values * Length(1.0, "m").pixels(grid.gsd)

@@ -152,7 +152,7 @@ def _source(
     elif not len(layer) or (not is_one and grid.window.area <= WHOLE_PX):
         complete, by = Region(whole, grid), "image"
     ignored = ground.ignored(image, grid, is_set=is_set)
-    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="--ignore-edge")
+    edge = 0.0 if asked.edge is None else asked.edge.pixels(grid.gsd, name="The width of the edge to ignore")
     return AnnotatedRaster(image, name, grid, bands, dtype, asked, marked, complete, by, ignored, edge, file)
 
 

@@ -88,7 +88,8 @@ def split(
         if not number:
             raise UserError(
                 f"With the split {found.method} none of the {total} annotations is for {name}; use another"
-                " --split or --seed."
+                " split or seed.",
+                parameter=("split", "seed"),
             )
     check_disjoint(sources, found)
     return found
@@ -106,7 +107,8 @@ def _divided(
     if by == "files" or (by == "auto" and len(set(planes.clusters)) >= MANY_FILES):
         if len(set(planes.clusters)) < 2:
             raise UserError(
-                "There is one raster, or all overlap, so they can't be split by file; leave out --split."
+                "There is one raster, or all overlap, so they can't be split by file; leave out the split.",
+                parameter="split",
             )
         return _by_files(sources, planes, share, rng), "by file"
     if by in ("auto", "blocks"):
@@ -269,7 +271,8 @@ def _met(sources: Sequence[AnnotatedRaster], pattern: str) -> list[bool]:
     if all(is_met) or not any(is_met):
         which = "all" if any(is_met) else "none"
         raise UserError(
-            f"--split {pattern}: {which} of the {len(sources)} rasters' paths are of this pattern."
+            f"The split '{pattern}' divides nothing: {which} of the {len(sources)} rasters' paths fit it.",
+            parameter="split",
         )
     return is_met
 
@@ -339,7 +342,8 @@ def _by_blocks(
     if not chosen:
         raise UserError(
             f"The annotations ({len(centres)}) lie too close together to be split into blocks of ground; mark"
-            " more of them, or name a column with --split."
+            " more of them, or split by a column.",
+            parameter="split",
         )
     buffer = min(buffer, side / 4)
     squares = {
@@ -398,7 +402,8 @@ def _by_column(
             if len(source.annotations):
                 known = ", ".join(source.annotations.columns) or "none"
                 raise UserError(
-                    f"--split: the annotations of {source.name} have no column '{column}' but {known}."
+                    f"The annotations of {source.name} have no column '{column}' to split by, only {known}.",
+                    parameter="split",
                 )
             values.append(np.empty(0, dtype=str))
         else:
@@ -406,7 +411,7 @@ def _by_column(
     names = sorted({str(value) for each in values for value in each})
     if len(names) < 2:
         raise UserError(
-            f"--split: the column '{column}' has one value ('{names[0]}'), so it divides nothing."
+            f"The column '{column}' has one value ('{names[0]}'), so it splits nothing.", parameter="split"
         )
     plain = {name.casefold().strip() for name in names}
     if plain & {*VALIDATION_WORDS} and plain & {*TRAINING_WORDS}:

@@ -88,7 +88,8 @@ def input_spec(
     bands = stand_ins(seen.bands, raster.bands)
     if bands is None:
         raise UserError(
-            f"Bands {', '.join(seen.bands)} are needed; {raster.name} {lacking(seen.bands, raster.bands)}"
+            f"Bands {', '.join(seen.bands)} are needed; {raster.name} {lacking(seen.bands, raster.bands)}",
+            parameter="bands",
         )
     gsd_m, own_px = seen.gsd_m, 1.0
     if gsd_m is None:
@@ -96,7 +97,8 @@ def input_spec(
     elif raster.grid.gsd is None:
         raise UserError(
             f"{raster.name} has no CRS, so the size of its pixels is unknown, and the model works at"
-            f" {gsd_m:g} m; state --gsd."
+            f" {gsd_m:g} m; state it.",
+            parameter="gsd",
         )
     else:
         gsd_m *= widened

@@ -72,10 +72,12 @@ class ValueUnit:
         try:
             unit = cls(float(low), float(high))
         except ValueError:
-            raise UserError(f"--values takes LOW:HIGH, such as 0:4095; got '{text}'.") from None
+            raise UserError(
+                f"Black and white are given as LOW:HIGH, such as 0:4095; got '{text}'.", parameter="values"
+            ) from None
         if not (math.isfinite(unit.low) and math.isfinite(unit.high) and unit.low < unit.high):
             raise UserError(
-                f"--values takes LOW:HIGH, two numbers of which the first is lower; got '{text}'."
+                f"Black must be a lower value than white in LOW:HIGH; got '{text}'.", parameter="values"
             )
         return unit
 
@@ -535,14 +537,19 @@ def remarks(name: str, card: ValuesCard, choice: Choice | None, found: Measured 
             f"its values ({choice.evidence}) are taken for {own} and mapped to {unit}, which '{card.name}'"
             " has learned"
         )
-        text += "." if choice.by == "stated" else "; if they are others, use --values LOW:HIGH."
-        notes.append(Note("values-mapped", text, about=name, kind="choice"))
+        is_stated = choice.by == "stated"
+        text += "." if is_stated else "; if that is wrong, state which values are black and white (LOW:HIGH)."
+        parameter = None if is_stated else "values"
+        notes.append(Note("values-mapped", text, about=name, kind="choice", parameter=parameter))
     unlike_them = [] if found is None else doubts(name, card, own, found)
     if unlike_them and not notes and choice is not None and choice.is_shared and own is not None:
         # Nothing was mapped, so nobody has been told what they are taken for.
         (note,) = unlike_them
-        said = f"{note.text[:-1]}; they are taken for {own}: if they are others, use --values LOW:HIGH."
-        unlike_them = [replace(note, text=said)]
+        said = (
+            f"{note.text[:-1]}; they are taken for {own}: if that is wrong, state which values are black and"
+            " white (LOW:HIGH)."
+        )
+        unlike_them = [replace(note, text=said, parameter="values")]
     return [*notes, *unlike_them]
 
 
@@ -568,5 +575,6 @@ def check_mappable(name: str, card: ValuesCard, choice: Choice) -> None:
     if is_mapped(card) and choice.is_strange:
         raise UserError(
             f"{name} has values that '{card.name}' can't be given ({choice.evidence}): it has learned"
-            f" {unit_of(card.learned)}; state with --values LOW:HIGH what is black and white in them."
+            f" {unit_of(card.learned)}; state which of its values are black and white (LOW:HIGH).",
+            parameter="values",
         )

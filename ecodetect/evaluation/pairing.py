@@ -222,8 +222,8 @@ def _laid(
     unsearched: tuple[str, ...] = (),
 ) -> Pairs:
     """The pairs, each in pixels of its grid."""
-    ignored = [opened_shapes(path, "--ignore") for path in asked.ignore]
-    area = None if asked.area is None else opened_shapes(asked.area, "--area", asked.area_layer)
+    ignored = [opened_shapes(path, parameter="ignore") for path in asked.ignore]
+    area = None if asked.area is None else opened_shapes(asked.area, asked.area_layer, parameter="area")
     pairs: list[Pair] = []
     files: list[tuple[str, str]] = []
     said: list[Note] = []

@@ -412,7 +412,7 @@ def write(
     entry = _writer(target)
     _check_plain(target)
     if os.path.lexists(target) and not overwrite:
-        raise already_there(target)
+        raise already_there(target, error=LayerError)
     module = _module(entry)
     with _staging(target) as stage:
         _check_beside(target, module)

@@ -1,6 +1,6 @@
 """What is to be known of a raster, a layer or a model before working with it, as plain facts.
 
-The facts are a JSON-able dict; `ecodetect info` puts them into words.
+The facts are a dict that JSON can hold but for its `notes`; `ecodetect info` puts them into words.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def describe(
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
-    """Facts about a raster, a file of features or a model; `kind` says which it is.
+    """Facts about a raster, a file of features or a model; `kind` says which it is, `notes` are `Note`s.
 
     path : a file, or the name of a model that comes with ecodetect.
     bands, gsd_m, nodata, allow_vrt : as in `open_raster`.
@@ -116,7 +116,7 @@ def describe_raster(raster: Raster) -> dict[str, Any]:
         "overviews": list(raster.overview_factors),
         "detectors": _detectors(raster),
         "fingerprint": fingerprint,
-        "notes": [note.to_json() for note in raster.notes],
+        "notes": list(raster.notes),
     }
 
 
@@ -233,7 +233,7 @@ def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]
         "extent_lonlat": _extent_lonlat(layer),
         "columns": {name: str(values.dtype) for name, values in layer.columns.items()},
         "metadata": dict(layer.metadata),
-        "notes": [note.to_json() for note in layer.notes],
+        "notes": list(layer.notes),
     }
 
 

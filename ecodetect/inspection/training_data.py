@@ -59,7 +59,7 @@ def check(
     Returns
     -------
     dict
-        `problems` are sentences about what training would refuse; empty if it would start.
+        `problems` are the errors that training would raise; empty if it would start. `notes` are `Note`s.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def check(
     gathered = begun.gathered
     sources = gathered.sources
     card = None if how.model is None or begun.start is None else begun.start.card
-    problems: list[str] = []
+    problems: list[UserError] = []
     data, found = None, None
     with _refusal_in(problems):
         seen, chosen = begun.contract()
@@ -95,18 +95,18 @@ def check(
         "cost": None if data is None else _cost(data, found),
         "model": None if card is None else _compared(card, sources),
         "picture": None if picture is None else _draw(sources, found, picture),
-        "notes": [note.to_json() for note in notes],
+        "notes": notes,
         "problems": problems,
     }
 
 
 @contextmanager
-def _refusal_in(problems: list[str]) -> Iterator[None]:
+def _refusal_in(problems: list[UserError]) -> Iterator[None]:
     """What training would refuse, as one of the problems."""
     try:
         yield
     except UserError as error:
-        problems.append(str(error))
+        problems.append(error)
 
 
 def _unlearnable(begun: Beginning, data: Dataset, found: Split | None, split_by: str) -> Iterator[Note]:

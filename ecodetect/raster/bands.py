@@ -169,8 +169,9 @@ def _stated(
             Note(
                 "band-numbers",
                 f"the numbers of its bands are taken as those of {assumed}, as it doesn't say which "
-                "satellite it is of; if it is another, name them with --bands.",
+                "satellite it is of; if it is another, name the bands.",
                 kind="choice",
+                parameter="bands",
             )
         )
     found: list[tuple[float, int, str]] = []
@@ -183,8 +184,9 @@ def _stated(
                 Note(
                     "band-at-odds",
                     f"band {index + 1} is called {name}, but its wavelength of {nm:.4g} nm isn't: it is "
-                    f"taken as {name}; if that is wrong, name it with --bands.",
+                    f"taken as {name}; if that is wrong, name the bands.",
                     kind="doubt",
+                    parameter="bands",
                 )
             )
         found.append((off_centre(name, nm) if nm else 0.0, index, name))
@@ -299,11 +301,11 @@ def lacking(wanted: Sequence[str], have: Sequence[str]) -> str:
         return f"has {there}."
     numbers = dict(zip(missing, places, strict=False))
     said = ",".join(f"{name}={numbers[name]}" if name in numbers else name for name in wanted)
-    where = "" if len(missing) == len(have) == len(wanted) else ", with those that they are in it"
+    where = "" if len(missing) == len(have) == len(wanted) else ", with the numbers that they have"
     one = ""
     if not strangers[0].startswith("band") and all(name in (*RGB, "grey") for name in wanted):
-        one = f", or take one of them as grey (--bands {places[0]})"
-    return f"has {there}: say which is which (--bands {said}{where}){one}."
+        one = f", or take one of them as grey, for example {places[0]}"
+    return f"has {there}: say which is which, for example {said}{where}{one}."
 
 
 def is_colour(name: str) -> bool:

@@ -181,8 +181,8 @@ def _coloured(
     else:
         bits = None
     names = ("grey",) if is_grey else RGB
-    text = "its colour table is read as red, green and blue; --bands 1 takes the numbers."
-    notes = () if is_grey else (Note("colour-table", text, kind="choice"),)
+    text = "its colour table is read as red, green and blue; for the numbers in it, read band 1."
+    notes = () if is_grey else (Note("colour-table", text, kind="choice", parameter="bands"),)
     return "uint8", palette, bits, Naming(names, (None,) * len(names), notes=notes)
 
 
@@ -306,8 +306,8 @@ def _sized(grid: Grid, pages: PagePlan, gsd_m: float | None) -> tuple[Grid, list
     x, y = pages.gsd_m
     size = f"{x * 1e6:.4g} µm" if abs(x - y) < _NEARLY * x else f"{x * 1e6:.4g} x {y * 1e6:.4g} µm"
     if gsd_m is None:
-        text = f"a pixel is {size} wide by its {pages.says}; if that is wrong, state it with --gsd."
-        return grid.with_gsd(x, y), [Note("pixel-size-read", text)]
+        text = f"a pixel is {size} wide by its {pages.says}; if that is wrong, state its size."
+        return grid.with_gsd(x, y), [Note("pixel-size-read", text, parameter="gsd")]
     if max(abs(gsd_m - x), abs(gsd_m - y)) <= _NEARLY * gsd_m:
         return grid, []
     text = f"by its {pages.says} a pixel is {size} wide; the stated {gsd_m * 1e6:.4g} µm are used."
@@ -320,10 +320,11 @@ def _stated(grid: Grid, gsd_m: float, shown: str) -> tuple[Grid, list[Note]]:
     own = " x ".join(f"{size:.4g}" for size in grid.gsd)
     if any(abs(gsd_m / size - 1) > _NEARLY for size in grid.gsd):
         raise RasterError(
-            f"{shown} says itself that a pixel is {own} m, not {gsd_m:g} m; leave out --gsd, which is for"
-            " rasters that don't say, or fix the raster's georeference."
+            f"{shown} says that a pixel is {own} m, not {gsd_m:g} m; fix its georeference, or leave out the"
+            " pixel size, which is for rasters that don't say theirs.",
+            parameter="gsd",
         )
-    return grid, [Note("gsd-unused", f"it says itself that a pixel is {own} m, which is used.")]
+    return grid, [Note("gsd-unused", f"it says that a pixel is {own} m, which is used.")]
 
 
 def _interpretations(dataset: Any) -> list[str]:
@@ -385,7 +386,10 @@ def _nodata(
         if not np.isfinite(asked):
             return None, []
         if not _holds(dtype, asked):
-            raise RasterError(f"--nodata {asked:.10g} is not a value of {shown}: its pixels are {stored}.")
+            raise RasterError(
+                f"{asked:.10g} can't stand for no data in {shown}: its pixels are {stored}.",
+                parameter="nodata",
+            )
         return np.full(dataset.count, dtype.type(asked)), []
     values = list(dataset.nodatavals)
     together = tags(dataset).get("NODATA_VALUES", "").split()
@@ -396,10 +400,10 @@ def _nodata(
     known = [value for value in values if value is not None and np.isfinite(value)]
     if wrong := [value for value in known if not _holds(dtype, value)]:
         text = (
-            f"its nodata value {wrong[0]:.10g} is none that its pixels ({stored}) can have, so it isn't "
-            "used; if another one stands for no data, use --nodata VALUE."
+            f"its pixels ({stored}) can't have its nodata value {wrong[0]:.10g}, so it isn't used; if another"
+            " value stands for no data, state it."
         )
-        return None, [Note("nodata-unusable", text, kind="choice")]
+        return None, [Note("nodata-unusable", text, kind="choice", parameter="nodata")]
     if len(known) < len(values):
         return None, []
     return np.array([dtype.type(value) for value in values]), []

@@ -92,10 +92,10 @@ def _notes(pages: Pages, stack: Stack, bands: int, usual: int) -> list[Note]:
         notes.append(Note("pages-as-bands", f"{bands} of its pages are read as its bands {listed}."))
     if usual < bands:
         text = (
-            f"it holds {alike} pages of one size and doesn't say what they are; the first is read, --bands 2 "
-            "takes the second."
+            f"it holds {alike} pages of one size and doesn't say what they are; the first is read: to read"
+            " another, name it as the band, for example 2."
         )
-        notes.append(Note("first-of-several", text, kind="choice"))
+        notes.append(Note("first-of-several", text, kind="choice", parameter="bands"))
     elif bands < alike:
         sizes = ((stack.planes, "planes"), (stack.times, "times"))
         kinds = " and ".join(f"{number} {kind}" for number, kind in sizes if number > 1)

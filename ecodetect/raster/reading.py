@@ -619,9 +619,10 @@ class Raster:
             other = "" if nodata is None else f", as {nodata[0]:.10g} is"
             text = (
                 f"{value} fills {about}{percent(fill.share)} of it from the edge inwards and isn't "
-                f"declared as no data{other}: it counts as ground; if nothing is there, use --nodata {value}."
+                f"declared as no data{other}: it counts as ground; if nothing is there, state {value} for no"
+                " data."
             )
-            notes.append(Note("nodata-undeclared", text, kind="doubt"))
+            notes.append(Note("nodata-undeclared", text, kind="doubt", parameter="nodata"))
         if rim.has_seam and rim.is_at_edge:
             text = (
                 f"pixels within {NEAR} of its nodata value and {REACH_PX} px of it count as no data too: "

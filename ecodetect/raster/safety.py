@@ -375,9 +375,9 @@ def _check_mosaic(
         is_grid = re.match(rb"\s*n(cols|rows)\s", head, re.IGNORECASE) and b"<" not in head
         is_sure = source.drivers[0] in _SURE or (source.drivers[0] == _OTHERS[0] and is_grid)
         if not is_sure or (source.drivers != _HDF5 and begins_at(place) is not None):
-            raise RasterError(
+            raise vrt_mosaic.untrusted(
                 f"{shown} takes pixels from {name}, whose format can't be told by its beginning; write that "
-                f"as a GeoTIFF{vrt_mosaic.REMEDY}."
+                "as a GeoTIFF"
             )
         check_source(source)
     return opened

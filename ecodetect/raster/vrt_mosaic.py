@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 from ecodetect.errors import RasterError
 from ecodetect.guarding.crs_files import check_crs
 
-REMEDY = "; if you trust it, use --allow-vrt"
 MOST_NESTED = 8  # VRTs within VRTs
 
 _PLAIN = frozenset(
@@ -39,6 +38,11 @@ def is_vrt(head: bytes) -> bool:
     return b"<vrtdataset" in head.lower()
 
 
+def untrusted(text: str) -> RasterError:
+    """The error for a VRT that could read what its sender doesn't own; the user may trust it all the same."""
+    return RasterError(f"{text}; if you trust it, allow it.", parameter="allow_vrt")
+
+
 def sources(file: Path, shown: str) -> Iterator[tuple[str, Path]]:
     """The files that a VRT takes its pixels from: as it names them, and where they are, links unfollowed.
 
@@ -53,29 +57,29 @@ def sources(file: Path, shown: str) -> Iterator[tuple[str, Path]]:
         tag = _local(element.tag)
         attributes = {_local(key): value.strip() for key, value in element.attrib.items()}
         if len(attributes) < len(element.attrib):
-            raise RasterError(f"{shown} has an attribute twice in <{_short(tag)}>{REMEDY}.")
+            raise untrusted(f"{shown} has an attribute twice in <{_short(tag)}>")
         kind = attributes.get("subclass", "")
         if kind.casefold() not in ("", "vrtsourcedrasterband"):
-            raise RasterError(f"{shown} is more than a mosaic of files ({_short(kind)}){REMEDY}.")
+            raise untrusted(f"{shown} is more than a mosaic of files ({_short(kind)})")
         if tag not in _PLAIN:
-            raise RasterError(f"{shown} is more than a mosaic of files (<{_short(tag)}>){REMEDY}.")
+            raise untrusted(f"{shown} is more than a mosaic of files (<{_short(tag)}>)")
         domain = attributes.get("domain", "")
         if tag == "metadata" and domain.casefold() in _LEADING:
-            raise RasterError(f"{shown} points to other files in its metadata ({domain}){REMEDY}.")
+            raise untrusted(f"{shown} points to other files in its metadata ({domain})")
         if tag in ("srs", "gcplist"):
             check_crs(f"{element.text or ''} {attributes.get('projection', '')}", shown, error=RasterError)
         if tag == "sourcefilename":
             relative = attributes.get("relativetovrt", "0")
             if len(element) or relative not in ("0", "1"):
-                raise RasterError(f"{shown} names a source in a way that is not plain{REMEDY}.")
+                raise untrusted(f"{shown} names a source in a way that is not plain")
             named.append(((element.text or "").strip(), relative == "1"))
     for name, is_relative in dict.fromkeys(named):
         # A relative name that isn't relative to the VRT is one to the working folder.
         place = folder / name if is_relative else Path(name).absolute()
         if not name or re.match(r"/vsi|[\w+.-]{2,}:|<", name):
-            raise RasterError(f"{shown} takes pixels from outside its folder ('{_short(name)}'){REMEDY}.")
+            raise untrusted(f"{shown} takes pixels from outside its folder ('{_short(name)}')")
         if not place.resolve().is_relative_to(folder):
-            raise RasterError(f"{shown} takes pixels from outside its folder ('{_short(name)}'){REMEDY}.")
+            raise untrusted(f"{shown} takes pixels from outside its folder ('{_short(name)}')")
         if not place.is_file():
             raise RasterError(f"{shown} can't be read: its source {_short(name)} is missing.")
         yield name, place

@@ -90,19 +90,22 @@ def _numbers(group: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class Pieces(Sequence[Sample]):
-    """Ground of a data set, cut into pieces that don't overlap; none for None."""
+    """Ground of a data set, cut into pieces that don't overlap; none for None.
+
+    places : where each piece lies, in order.
+    """
 
     def __init__(self, ground: Dataset | None) -> None:
         self._ground = ground
-        self._places = [] if ground is None else ground.places(_JUDGED_PX)
+        self.places = [] if ground is None else ground.places(_JUDGED_PX)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """A piece with its surroundings, in which nothing is judged."""
         assert self._ground is not None
-        place = self._places[index]
+        place = self.places[index]
         grid = self._ground.grids[place.source]
         seen = place.window.clipped(grid.window).grown(_SURROUNDINGS_PX)
         sample = self._ground.chip(Spot(place.source, seen))

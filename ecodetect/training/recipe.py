@@ -112,7 +112,7 @@ def train(
     kind = case.kind
     assert isinstance(kind, NetworkKind), "a kind without a network teaches a learner"
     check_card(case.card)
-    network = _network(kind, case, how, tell)
+    network = starting_network(kind, case, how, tell)
     plan = _planned(case, kind, network, how)
     tell(Note("training-plan", _described(case.statistics, case.sides, network, plan, case.made)))
     processes = joined(_device(how.device))
@@ -182,7 +182,7 @@ def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> t
         "--resume": how.resume,
     }
     if isinstance(kind, NetworkKind):
-        found = _network(kind, case, how, say).state_dict()
+        found = starting_network(kind, case, how, say).state_dict()
         weights_of = {name: each.numpy() for name, each in found.items()}
     else:
         given = {**given, "--backbone": how.backbone, "--weights": how.weights}
@@ -273,7 +273,7 @@ def _device(asked: str) -> str:
     return asked
 
 
-def _network(
+def starting_network(
     kind: NetworkKind, case: Case, how: TrainingSettings, say: Callable[[Note], None]
 ) -> TrainableNetwork:
     """The network that training begins with."""

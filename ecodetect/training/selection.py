@@ -112,12 +112,12 @@ def judge(found: Answer, sample: Sample, within_px: float, n_classes: int, parts
         an IoU of `LEAST_IOU` with it.
     parts : rows and columns of places into which the sample is cut; see `parts_of`.
 
-    What counts of detections says `matching.counting`, of truths `counts_in`.
+    What counts of detections says `matching.counting`, of truths `which_count`.
     """
     objects = sample.objects
     if found.is_boxes:
         objects = objects[objects.is_sized]
-    counted = counts_in(sample, objects.xy)
+    counted = which_count(objects, sample)
     truths = objects[counted]
     is_true = np.zeros(len(found.score), np.bool_)
     for number in range(n_classes):
@@ -128,18 +128,18 @@ def judge(found: Answer, sample: Sample, within_px: float, n_classes: int, parts
     absorbed = _at(sample.ignored, found.xy, outside=False)
     absorbed[_pairs(found.geometry, objects[~counted], within_px).detection] = True
     kept = matching.counting(is_true, outside, absorbed)
-    place = places_at(found.xy[kept], sample.valid.shape, parts)
+    place = parts_at(found.xy[kept], sample.valid.shape, parts)
     counts = np.zeros((parts * parts, n_classes), np.int64)
-    np.add.at(counts, (places_at(truths.xy, sample.valid.shape, parts), truths.label), 1)
+    np.add.at(counts, (parts_at(truths.xy, sample.valid.shape, parts), truths.label), 1)
     return RankedMatches(found.score[kept], found.label[kept], is_true[kept], place, counts)
 
 
-def counts_in(sample: Sample, xy: Floats) -> NDArray[np.bool_]:
-    """Which truths of a sample count, by their centres: those on valid ground that isn't ignored."""
-    return ~_at(sample.ignored | ~sample.valid, xy, outside=True)
+def which_count(objects: Objects, sample: Sample) -> NDArray[np.bool_]:
+    """Which truths count, bool (N,): those whose centre lies on valid ground that isn't ignored."""
+    return ~_at(sample.ignored | ~sample.valid, objects.xy, outside=True)
 
 
-def places_at(xy: Floats, shape: tuple[int, ...], parts: int) -> NDArray[np.int64]:
+def parts_at(xy: Floats, shape: tuple[int, ...], parts: int) -> NDArray[np.int64]:
     """The numbers of the parts of a sample in which positions lie."""
     height, width = shape
     column, row = np.clip(np.floor(xy * parts / (width, height)), 0, parts - 1).astype(np.int64).T
