@@ -146,7 +146,7 @@ def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.n
     # Scores that all differ, in the same order, tell which detections `judge` kept.
     unlike = np.empty(len(found.score))
     unlike[np.argsort(found.score, kind="stable")] = np.arange(len(found.score))
-    judged = selection.judge(found._replace(score=unlike), sample, plan.within_px, 1)
+    judged = selection.judge(Answer(found.geometry, unlike, found.label), sample, plan.within_px, 1)
     kept = judged.score.astype(int)
     kept = np.argsort(unlike)[kept]
     counted = selection.which_count(sample.objects, sample)
