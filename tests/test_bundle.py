@@ -11,8 +11,8 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle import card as bundle
+from ecodetect.bundle.card import Bundle, BundleError, Card, Scaling
 
 
 def make():

@@ -24,7 +24,7 @@ from ecodetect.annotations.class_folders import ClassPictures, gather_classes, p
 from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
-from ecodetect.bundle import file as bundle
+from ecodetect.bundle import card as bundle
 from ecodetect.classification.accuracy import calibration_error, judge
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, Member, Sight, open_classifier
 from ecodetect.classification.folders import answer_pictures, images_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from training_sets import noise, write_raster
 
-from ecodetect.bundle import file as bundle
+from ecodetect.bundle import card as bundle
 from ecodetect.classification.explaining import explain
 from ecodetect.detectors import window_networks
 from ecodetect.errors import UserError

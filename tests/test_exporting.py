@@ -19,8 +19,8 @@ pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 from ecodetect import exporting, scan  # noqa: E402
-from ecodetect.bundle import file as bundle  # noqa: E402
-from ecodetect.bundle.file import Bundle, BundleError, Scaling  # noqa: E402
+from ecodetect.bundle import card as bundle  # noqa: E402
+from ecodetect.bundle.card import Bundle, BundleError, Scaling  # noqa: E402
 from ecodetect.detections import Detections  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.detectors import yolo  # noqa: E402

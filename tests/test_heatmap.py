@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
-from ecodetect.bundle.file import Bundle, half  # noqa: E402
+from ecodetect.bundle.card import Bundle, half  # noqa: E402
 from ecodetect.bundle.scaling import scaled  # noqa: E402
 from ecodetect.detectors import heatmap, peaks  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
@@ -242,7 +242,7 @@ def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
 
 
 def test_a_picture_brighter_throughout_gives_the_same_once_surveyed() -> None:
-    from ecodetect.bundle.file import Scaling
+    from ecodetect.bundle.card import Scaling
 
     card = learned.card(bands=ONE, scaling=Scaling(mode="survey", offset=(0.0,), span=(1.0,)))
     made = learned.bundle(card)

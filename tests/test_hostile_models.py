@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ecodetect import strict_json
-from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle import card as bundle
+from ecodetect.bundle.card import Bundle, BundleError, Card, Scaling
 from ecodetect.bundle.input_spec import working_grid
 from ecodetect.bundle.scaling import scaled
 from ecodetect.detectors import table as detectors

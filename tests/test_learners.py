@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import BundleError
+from ecodetect.bundle.card import BundleError
 from ecodetect.detectors import learners
 from ecodetect.detectors.learners import ALGORITHMS, ClassicalClassifier
 from ecodetect.errors import UserError

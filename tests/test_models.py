@@ -19,8 +19,8 @@ from command_line import Run
 from PIL import Image
 from scipy.spatial import KDTree
 
-from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Scaling
+from ecodetect.bundle import card as bundle
+from ecodetect.bundle.card import Scaling
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats

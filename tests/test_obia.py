@@ -17,8 +17,8 @@ from command_line import Run
 from numpy.typing import NDArray
 
 from ecodetect.annotations.sample import Objects, Sample
-from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, BundleError, Scaling
+from ecodetect.bundle import card as bundle
+from ecodetect.bundle.card import Bundle, BundleError, Scaling
 from ecodetect.detectors import learners, obia, segments
 from ecodetect.detectors import table as detectors
 from ecodetect.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ecodetect.bundle.file import Bundle, BundleError, Card, half  # noqa: E402
+from ecodetect.bundle.card import Bundle, BundleError, Card, half  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402

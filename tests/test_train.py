@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from ecodetect import whole_file  # noqa: E402
 from ecodetect.annotations.annotated_raster import AnnotatedRaster  # noqa: E402
 from ecodetect.annotations.dataset import Statistics  # noqa: E402
-from ecodetect.bundle import file as bundle  # noqa: E402
+from ecodetect.bundle import card as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.formats import files as formats  # noqa: E402
 from ecodetect.grid import Grid  # noqa: E402
@@ -132,7 +132,7 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
 
 
 def test_bands_go_by_their_names() -> None:
-    from ecodetect.bundle.file import Bundle, Card
+    from ecodetect.bundle.card import Bundle, Card
 
     def card(*bands: str) -> Card:
         return Card(
@@ -345,7 +345,7 @@ def statistics(objects: int, known_px: float, size: float | None = 24.0) -> Stat
 
 @pytest.mark.parametrize("size", [None, 4.0, 24.0, 90.0])
 def test_plans_for_few_and_many(size: float | None) -> None:
-    from ecodetect.bundle.file import Card
+    from ecodetect.bundle.card import Card
 
     card = Card(name="m", detector="heatmap", bands=("grey",), unit="px", largest=50, classes=("a",))
     few = planning.plan_for(statistics(40, 1e6, size), card, False, False)

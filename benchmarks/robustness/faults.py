@@ -41,7 +41,7 @@ from little_scene import write_scene
 from pyproj import CRS
 
 from benchmarks.measuring import table
-from ecodetect.bundle import file as bundle
+from ecodetect.bundle import card as bundle
 from ecodetect.detectors import heatmap
 from ecodetect.models import choosing as models
 from ecodetect.scanning import journal, layout

@@ -69,7 +69,7 @@ def make_bundles(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
     import learned
 
-    from ecodetect.bundle.file import write
+    from ecodetect.bundle.card import write
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in [*learned.NETWORKS, "obia"]:

@@ -24,8 +24,8 @@ import torch
 
 from benchmarks.speed.network import SAMPLE, make
 from ecodetect import exporting
-from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, Card, Scaling
+from ecodetect.bundle import card as bundle
+from ecodetect.bundle.card import Bundle, Card, Scaling
 from ecodetect.detectors import yolo
 from ecodetect.detectors.protocol import Scene
 from ecodetect.models import choosing as models

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Bundle, BundleError, Card
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading, peaks
 from ecodetect.detectors.card_reading import Within

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect import extras
-from ecodetect.bundle.file import BundleError
+from ecodetect.bundle.card import BundleError
 from ecodetect.errors import UserError
 
 Algorithm = Literal["knn", "forest", "svm"]

@@ -23,7 +23,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Bundle, BundleError, Card
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import boxes, card_reading, outlines, segments, splitting

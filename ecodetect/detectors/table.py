@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from inspect import cleandoc
 from typing import Any
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Bundle, BundleError, Card
 from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.detectors.protocol import Detector, Plain, Scene, read_options
 from ecodetect.errors import UserError

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Bundle, BundleError, Card
 from ecodetect.detections import GeometryType
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.card_reading import Count, Within

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Bundle, BundleError, Card
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading
 from ecodetect.detectors.card_reading import Count, Within

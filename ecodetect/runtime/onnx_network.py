@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import BundleError, check_answers
+from ecodetect.bundle.card import BundleError, check_answers
 from ecodetect.errors import UserError
 from ecodetect.extras import check_installed
 from ecodetect.runtime import onnx_work

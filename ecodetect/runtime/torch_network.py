@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from ecodetect.bundle.file import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers, largest_weight
+from ecodetect.bundle.card import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers, largest_weight
 from ecodetect.errors import UserError
 from ecodetect.networks.network import TrainableNetwork
 

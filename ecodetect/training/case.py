@@ -18,7 +18,7 @@ from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sample import Sample
 from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Bundle, BundleError, Card
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.errors import UserError

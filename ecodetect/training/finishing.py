@@ -9,7 +9,7 @@ from itertools import chain, islice
 
 from ecodetect.annotations.sample import Sample
 from ecodetect.annotations.splits import places
-from ecodetect.bundle.file import Bundle
+from ecodetect.bundle.card import Bundle
 from ecodetect.detectors.learned import Answer, Kind
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.runtime import torch_network

@@ -25,8 +25,8 @@ from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Statistics
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.splits import Split
-from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle
+from ecodetect.bundle import card as bundle
+from ecodetect.bundle.card import Bundle
 from ecodetect.detectors.learned import NetworkKind
 from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.networks.network import TrainableNetwork
