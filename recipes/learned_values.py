@@ -15,8 +15,8 @@ from pathlib import Path
 
 import click
 
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.value_survey import survey
 from ecodetect.bundle.values import EIGHT_BIT, Measured, ValueUnit, learned_from
 from ecodetect.raster.bands import stand_ins

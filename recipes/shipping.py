@@ -13,8 +13,8 @@ import click
 import torch
 from ecodetect_cli.train import ProgressLine
 
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.training.recipe import Trained, train
 
 

@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
-from ecodetect.bundle import card as bundle  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.bundle.card import Card, Scaling  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.detectors import torchvision_boxes  # noqa: E402

@@ -19,7 +19,7 @@ from command_line import Run
 from safetensors.numpy import save_file
 from training_sets import noise, write_raster
 
-from ecodetect.bundle.card import KEY
+from ecodetect.bundle.file import KEY
 from ecodetect.formats import files as formats
 
 BROKEN = Path(__file__).parent / "broken"

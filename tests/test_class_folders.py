@@ -20,7 +20,7 @@ from ecodetect.annotations.class_folders import (
 )
 from ecodetect.annotations.contract import contract
 from ecodetect.annotations.dataset import Dataset
-from ecodetect.bundle import card as bundle
+from ecodetect.bundle import file as bundle
 from ecodetect.errors import UserError
 from ecodetect.training import planning
 

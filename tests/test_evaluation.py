@@ -22,7 +22,7 @@ from pyproj import CRS
 from scipy.optimize import linear_sum_assignment
 from training_sets import noise, write_raster
 
-from ecodetect.bundle import card as bundle
+from ecodetect.bundle import file as bundle
 from ecodetect.evaluation import worst
 from ecodetect.evaluation.criterion import Criterion
 from ecodetect.evaluation.evaluating import evaluate

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
-from ecodetect.bundle.card import Bundle, half  # noqa: E402
+from ecodetect.bundle.file import Bundle, half  # noqa: E402
 from ecodetect.bundle.scaling import scaled  # noqa: E402
 from ecodetect.detectors import heatmap, peaks  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402

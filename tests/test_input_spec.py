@@ -14,8 +14,8 @@ from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.input_spec import input_spec, working_grid
 from ecodetect.bundle.scaling import scaled
 from ecodetect.classification.answering import Member, Sight

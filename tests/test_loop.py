@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
-from ecodetect.bundle import card as bundle  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.bundle.card import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.detectors.learned import Answer, NetworkKind  # noqa: E402

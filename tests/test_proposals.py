@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from training_sets import write_raster  # noqa: E402
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
-from ecodetect.bundle import card as files  # noqa: E402
+from ecodetect.bundle import file as files  # noqa: E402
 from ecodetect.bundle.card import Scaling  # noqa: E402
 from ecodetect.chip import Chip  # noqa: E402
 from ecodetect.detectors import proposals, sliding_window, window_networks  # noqa: E402

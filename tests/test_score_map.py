@@ -26,7 +26,7 @@ from memory_raster import MemoryRaster
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from ecodetect.bundle import card as bundle
+from ecodetect.bundle import file as bundle
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.protocol import Needs

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from ecodetect import whole_file  # noqa: E402
 from ecodetect.annotations.annotated_raster import AnnotatedRaster  # noqa: E402
 from ecodetect.annotations.dataset import Statistics  # noqa: E402
-from ecodetect.bundle import card as bundle  # noqa: E402
+from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.formats import files as formats  # noqa: E402
 from ecodetect.grid import Grid  # noqa: E402
@@ -96,7 +96,7 @@ def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, corners: Path, tmp_p
     dryland = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
     done = ecodetect("train", *dryland, "-m", first, "-o", second, "--epochs", 1)
     assert done.code == 0, done.err
-    assert "'cells' has learned grey; here it gets red, green, blue, nir" in done.err
+    assert "'cells' has learned grey; here it sees red, green, blue, nir" in done.err
     assert "Classes were object and are now shrub" in done.err
     card = bundle.read_card(second)
     assert card.bands == ("red", "green", "blue", "nir")
@@ -132,7 +132,8 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
 
 
 def test_bands_go_by_their_names() -> None:
-    from ecodetect.bundle.card import Bundle, Card
+    from ecodetect.bundle.card import Card
+    from ecodetect.bundle.file import Bundle
 
     def card(*bands: str) -> Card:
         return Card(
@@ -197,7 +198,7 @@ def test_all_ground_can_be_trained_on_and_the_card_says_so(
     pair, out = (corners / "cells.png", corners / "cells.csv"), tmp_path / "all.safetensors"
     done = ecodetect("train", *pair, "-o", out, "--split", "none", "--epochs", 2, "--device", "cpu")
     assert done.code == 0, done.err
-    assert "nothing was left for validation" in done.out + done.err
+    assert "nothing was left to validate with" in done.out + done.err
     card = bundle.read(out).card
     assert card.trained_on[0]["objects"] == len(formats.read(pair[1]))
     assert card.metrics[0]["n"] == 0
@@ -250,7 +251,7 @@ def test_an_interrupted_training_is_gone_on_with(
         assert not killed.exists()
         return done.err
 
-    assert "starts again" in stopped(after=1)
+    assert "begins anew" in stopped(after=1)
     assert list(killed.parent.iterdir()) == []  # so that the same command does
     assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
@@ -378,11 +379,11 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
 @pytest.mark.parametrize(
     ("fitted", "says"),
     [
-        (fitted_of(0.3, 0.3), "it underfits"),
-        (fitted_of(0.95, 0.6), "it overfits"),
+        (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
+        (fitted_of(0.95, 0.6), "by heart"),
         (fitted_of(0.85, 0.83), "both agree"),
-        (fitted_of(0.85, 0.83, 20), "n = 20 is small"),
-        (fitted_of(0.85, 0.0, 0), "its quality elsewhere is unknown"),
+        (fitted_of(0.85, 0.83, 20), "n = 20 is little"),
+        (fitted_of(0.85, 0.0, 0), "nobody knows"),
     ],
 )
 def test_the_closing_line_says_what_figures_mean(fitted: Fitted, says: str) -> None:

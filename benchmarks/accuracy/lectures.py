@@ -39,8 +39,8 @@ from ecodetect import matching
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
 from ecodetect.annotations.splits import split
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import scaled
 from ecodetect.detectors import sliding_window, window_networks
 from ecodetect.raster.reading import open_raster

@@ -38,7 +38,7 @@ from rasterio.windows import Window
 
 from benchmarks.measuring import table
 from ecodetect.annotations.sample import Sample
-from ecodetect.bundle import card as bundle
+from ecodetect.bundle import file as bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Answer, NetworkKind
 from ecodetect.runtime import torch_network

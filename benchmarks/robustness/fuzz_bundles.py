@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import learned
 
 from benchmarks.robustness.fuzzing import Silent, Target, command, main
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 
 SCENE = "scene.tif"

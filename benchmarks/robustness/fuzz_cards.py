@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from benchmarks.robustness.fuzz_bundles import LEFT, MODULES, make, run
 from benchmarks.robustness.fuzzing import Target, main
 from benchmarks.robustness.mutations import spoil_json
-from ecodetect.bundle.card import KEY
+from ecodetect.bundle.file import KEY
 
 
 def spoil(data: bytes, chance: random.Random, donors: Sequence[bytes]) -> bytes:

@@ -22,7 +22,7 @@ import learned
 from benchmarks.robustness.fuzz_bundles import REACH_PX, SCENE, write_scene
 from benchmarks.robustness.fuzzing import Silent, Target, command, main
 from benchmarks.robustness.mutations import spoilt
-from ecodetect.bundle import card as bundle
+from ecodetect.bundle import file as bundle
 from ecodetect.errors import UserError
 from ecodetect.scanning import layout
 from ecodetect.scanning.journal import Journal

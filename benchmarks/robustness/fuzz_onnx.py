@@ -19,8 +19,8 @@ from benchmarks.robustness.fuzz_bundles import LEFT, SCENE, write_scene
 from benchmarks.robustness.fuzzing import Target, main
 from benchmarks.robustness.mutations import protobuf_field, protobuf_fields, spoil_json, spoilt
 from ecodetect import exporting
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import KEY
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.file import KEY
 
 YOLO = {"network": {"kind": "nano", "strides": [4, 8], "size": "nano"}, "typical_px": 10.0}
 _METADATA = 14  # of a model

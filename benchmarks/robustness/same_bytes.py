@@ -39,7 +39,6 @@ FORMATS = (
 
 
 def main() -> int:
-    """Make bundles, run all detectors and formats, or compare two runs, as the arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,7 +68,7 @@ def make_bundles(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
     import learned
 
-    from ecodetect.bundle.card import write
+    from ecodetect.bundle.file import write
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in [*learned.NETWORKS, "obia"]:

@@ -22,7 +22,7 @@ import torch
 from rasterio.transform import Affine
 
 import ecodetect
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Scene
 from ecodetect.models import choosing as models

@@ -24,8 +24,9 @@ import torch
 
 from benchmarks.speed.network import SAMPLE, make
 from ecodetect import exporting
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import Bundle, Card, Scaling
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import yolo
 from ecodetect.detectors.protocol import Scene
 from ecodetect.models import choosing as models

@@ -26,7 +26,7 @@ def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
     """The detector of a bundle for pictures of the bundle's own scaling; as trained unless folded."""
     import importlib
 
-    from ecodetect.bundle import card as bundle
+    from ecodetect.bundle import file as bundle
     from ecodetect.runtime import torch_network
 
     held = bundle.read(path)
@@ -40,7 +40,6 @@ def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
 
 
 def main() -> None:
-    """Detect in slices, as sahi does, and print the number of boxes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raster")
     parser.add_argument("--slice", type=int, default=1024, help="side of a slice in pixels")

@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
-from ecodetect.bundle import card as bundle
-from ecodetect.bundle.card import FINEST, Bundle, Card
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.card import FINEST, Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError

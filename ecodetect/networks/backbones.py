@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ecodetect.bundle.card import read_weights
+from ecodetect.bundle.file import read_weights
 from ecodetect.errors import UserError
 from ecodetect.networks.decoding import Decoder, convolution
 from ecodetect.networks.mobilenet_v2 import MobileNetV2

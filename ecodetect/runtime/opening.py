@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.card import Bundle
+from ecodetect.bundle.file import Bundle
 from ecodetect.extras import check_installed
 from ecodetect.runtime.onnx_file import OnnxModel
 
