@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import BundleError
 from ecodetect.detectors import learners
-from ecodetect.detectors.learners import KINDS, ClassicalClassifier
-from ecodetect.errors import UserError
+from ecodetect.detectors.learners import ALGORITHMS, ClassicalClassifier
+from ecodetect.errors import BundleError, UserError
 
 
 def examples(classes: int = 3, each: int = 40, seed: int = 0) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -155,10 +154,10 @@ def test_margins_that_part_the_classes_give_a_finite_curve() -> None:
     assert abs(shift) < 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALGORITHMS)
 @pytest.mark.parametrize("classes", [2, 4])
 def test_what_is_learned_comes_back_from_a_bundle(
-    kind: learners.Kind, classes: int, monkeypatch: pytest.MonkeyPatch
+    kind: learners.Algorithm, classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "TREES", 20)
     if kind != "knn":

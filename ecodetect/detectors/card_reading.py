@@ -17,7 +17,8 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ecodetect.bundle.file import BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.errors import BundleError
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Count:
 
 
 # Types of options that several detectors share.
-Kind = Annotated[str, Count(1, 64)]  # the name of a network
+NetworkName = Annotated[str, Count(1, 64)]  # the name of a network
 Width = Annotated[int, Within(1, 1024)]  # channels
 TypicalPx = Annotated[float, Within(0.1, 1e5)]  # of a typical object; sets the halo, and so the memory
 Stride = Literal[4, 8, 16, 32, 64]

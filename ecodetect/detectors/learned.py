@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.grid import Floats
@@ -45,6 +46,16 @@ class Answer(NamedTuple):
     score: Floats
     label: Labels
     diameter: Floats | None = None
+
+    @property
+    def is_boxes(self) -> bool:
+        return self.geometry.ndim == 2 and self.geometry.shape[1] == 4
+
+    @property
+    def xy(self) -> Floats:
+        """Centres of points or boxes, (n, 2)."""
+        middle: Floats = (self.geometry[:, :2] + self.geometry[:, -2:]) / 2
+        return middle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

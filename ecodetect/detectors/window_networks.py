@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading
 from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.learned import Head
 from ecodetect.detectors.learners import ClassicalClassifier
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 
 if TYPE_CHECKING:
     from ecodetect.networks.network import TrainableNetwork, Weights
@@ -38,7 +39,7 @@ _FARTHEST_PX = 160  # around an object; it has learned on chips of at most 320 p
 class Shape:
     """Shape of the network; see `networks.windows.build`."""
 
-    kind: card_reading.Kind
+    kind: card_reading.NetworkName
     evaluation: Literal["dense", "windows"]
     window: Annotated[int, Within(4, 2048)]
     step: Annotated[int, Within(1, 2048)]
@@ -254,14 +255,14 @@ def open_single(
         return build_single(asdict(shape), card.bands, outputs)
 
     channels = card.graphs["image"].outputs.get(wanted, 0) if "image" in card.graphs else outputs
-    around = partial(_around, shape=alone, device=device, threads=threads, output=wanted)
+    each = partial(_around, shape=alone, device=device, threads=threads, output=wanted)
     opened = open_network(
         single,
         build,
         {wanted: (channels, 1 / shape.step)},
         device=device,
         threads=threads,
-        around=None if is_dense else around,
+        around=None if is_dense else each,
     )
     answering = _with_learner(bundle, opened) if has_head else opened
     if not is_dense or options_of(card).patches:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.boxes import Boxes, check_sizes
 from ecodetect.detectors.card_reading import Count
@@ -66,7 +67,7 @@ class Options:
 class Shape:
     """Shape of the network; see `networks.yolo.build`."""
 
-    kind: card_reading.Kind
+    kind: card_reading.NetworkName
     strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
     size: Literal["nano", "small", "medium"] = "nano"
 

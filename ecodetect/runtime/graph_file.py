@@ -1,8 +1,9 @@
 """A network's graph as a bundle holds it: in ONNX, without weights, which lie beside it under the same names.
 
-The graph is that of the network as it was trained, batch normalisation still apart, so that its tensors are
-the bundle's weights and nothing is stored twice; ONNX Runtime folds the normalisation when it opens it. What is
-asked for is put together in memory and then looked at as any file in ONNX is (`onnx_file`, `onnx_work`).
+The graph is that of the network as it was trained, with batch normalisation apart, so that its tensors are the
+bundle's weights and nothing is stored twice; ONNX Runtime folds the normalisation when it opens the graph. The
+outputs that are wanted are put together in memory, and checked as any file in ONNX is (`onnx_file`,
+`onnx_work`).
 Format: https://onnx.ai/onnx/repo-docs/IR.html, https://protobuf.dev/programming-guides/encoding.
 """
 
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import BundleError, Weights
+from ecodetect.bundle.file import Weights
+from ecodetect.errors import BundleError
 from ecodetect.runtime.onnx_file import FLOAT, INT64, TYPES, Graph, fields, graph_in
 
 _GRAPH, _NODE, _WEIGHT, _OUTPUT = 7, 1, 5, 12  # numbers of fields: of a model, and of a graph
@@ -80,10 +82,10 @@ def _whole_graph(content: bytes, weights: Weights, outputs: Sequence[str]) -> by
         if number not in (_NODE, _OUTPUT):
             graph += _field(number, value) if wire == 2 else _whole(number, value)
     made_by = {name for _, _, made in nodes for name in made}
-    for name in sorted(wanted - made_by):
-        values = weights.get(name.decode())
+    for each in sorted(wanted - made_by):
+        values = weights.get(each.decode())
         if values is not None:
-            graph += _field(_WEIGHT, _tensor(name, values))
+            graph += _field(_WEIGHT, _tensor(each, values))
     return _with_graph(content, bytes(graph))
 
 
@@ -136,7 +138,7 @@ def roi_align(scale: float, side: int) -> bytes:
     """A model that takes features under boxes, as torchvision's `roi_align` with two samples a cell does.
 
     scale : cells of the features per pixel of the image.  side : of what is taken, in cells.
-    Its inputs are features (1, C, h, w), boxes (n, 4) in pixels and zeros (n,); its output (n, C, side, side).
+    Inputs: features (1, C, h, w), boxes (n, 4) in pixels, zeros (n,). Output: (n, C, side, side).
     """
     attributes: Iterable[tuple[str, bytes]] = (
         ("mode", _field(4, b"avg") + _whole(20, 3)),
@@ -147,7 +149,9 @@ def roi_align(scale: float, side: int) -> bytes:
         ("spatial_scale", b"\x15" + np.float32(scale).tobytes() + _whole(20, 1)),
     )
     names = ("features", "boxes", "image")
-    node = b"".join(_field(1, name.encode()) for name in names) + _field(2, b"pooled") + _field(4, b"RoiAlign")
+    node = (
+        b"".join(_field(1, name.encode()) for name in names) + _field(2, b"pooled") + _field(4, b"RoiAlign")
+    )
     node += b"".join(_field(5, _field(1, name.encode()) + value) for name, value in attributes)
     sides = ((b"n", b"c", b"h", b"w"), (b"m", 4), (b"m",))
     kinds = (FLOAT, FLOAT, INT64)

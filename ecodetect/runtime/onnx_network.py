@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, check_answers, check_weights
-from ecodetect.errors import UserError
+from ecodetect.bundle.file import Bundle, check_answers, check_weights
+from ecodetect.errors import BundleError, UserError
 from ecodetect.extras import check_installed
 from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel

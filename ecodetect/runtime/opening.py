@@ -1,8 +1,8 @@
 """Where a detector gets its network from, whichever runs it: ONNX Runtime or torch.
 
-On a CPU the graphs that a bundle holds run in ONNX Runtime, which starts in half a second and is the faster of
-the two; torch, which takes five seconds to start, runs on GPUs, bundles without graphs, and where ONNX Runtime
-isn't installed. Neither is imported before it is needed.
+On a CPU, ONNX Runtime runs the graphs that a bundle holds: it starts in half a second and is the faster of the
+two. torch, which takes five seconds to start, runs on GPUs, runs bundles without graphs, and runs where ONNX
+Runtime isn't installed. Neither is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError
+from ecodetect.bundle.file import Bundle
+from ecodetect.errors import BundleError
 from ecodetect.extras import check_installed
 from ecodetect.runtime.onnx_file import OnnxModel
 

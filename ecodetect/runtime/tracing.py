@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ecodetect.bundle.file import SCHEMA, Bundle, StoredGraph
+from ecodetect.bundle.card import SCHEMA, StoredGraph
+from ecodetect.bundle.file import Bundle
 from ecodetect.errors import UserError
 from ecodetect.networks.network import Part, TrainableNetwork
 from ecodetect.runtime import graph_file
@@ -35,8 +36,8 @@ def with_graphs(bundle: Bundle, build: Callable[[], TrainableNetwork]) -> tuple[
 
     build : how torch's module for the bundle's card is made.
     Returns also the largest difference between ONNX Runtime's and torch's answers, as a share of the largest.
-    Raises UserError where torch can't write a part, or ONNX Runtime's answers differ from torch's by more than
-    `MOST_OFF` of the largest.
+    Raises UserError where torch can't write a part, or ONNX Runtime's answers differ from torch's by more
+    than `MOST_OFF` of the largest.
     """
     network = build().eval()
     if not network.parts():
@@ -70,7 +71,7 @@ def _traced(network: TrainableNetwork, part: Part, bands: int) -> bytes:
             warnings.simplefilter("ignore")
             file = io.BytesIO()
             torch.onnx.export(
-                _Listed(network, part), (torch.zeros(1, channels, side, side),), file,
+                _Listed(network, part), (torch.zeros(1, channels, side, side),), file,  # type: ignore[arg-type]
                 input_names=[_INPUT], output_names=list(part.outputs), dynamic_axes={_INPUT: axes},
                 opset_version=OPSET, dynamo=False, do_constant_folding=False,
                 training=torch.onnx.TrainingMode.PRESERVE,  # normalisation stays apart

@@ -1,7 +1,7 @@
 """Maps of a window classifier whose graph answers windows: shifted passes put together, or window by window.
 
-What `networks.windows.Valid` and `Windowed` do in torch, around a graph and in numpy: the same pixels go in, so
-the same answers come out.
+What `networks.windows.Valid` and `Windowed` do in torch, in numpy around a graph: the same pixels go in, so the
+same answers come out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class ShiftedPasses:
         if self.step > VALID_STRIDE:  # every second cell, between two of the finer ones
             half = (self.step - VALID_STRIDE) // 2
             every = self.step // VALID_STRIDE
-            (found,) = self.session.run(_padded(batch, around - half, around + half, around - half, around + half))
+            (found,) = self.session.run(
+                _padded(batch, around - half, around + half, around - half, around + half)
+            )
             return [np.ascontiguousarray(found[:, :, ::every, ::every])]
         passes = VALID_STRIDE // self.step
         # The middle of fine cell k * passes + i lies so far from that of cell k.
@@ -108,7 +110,7 @@ class EachWindow:
         padded = _padded(batch, before, after, before, after)
         sides = (self.window, self.window)
         views = sliding_window_view(padded, sides, (2, 3))[:, :, :: self.step, :: self.step]
-        n, bands, rows, columns = views.shape[:4]
+        n, _, rows, columns = views.shape[:4]
         windows = views.transpose(0, 2, 3, 1, 4, 5)  # a view: windows overlap
         if rows * columns == 1:
             parts = [self.session.run(padded[at : at + _AT_ONCE])[0] for at in range(0, n, _AT_ONCE)]
@@ -116,8 +118,9 @@ class EachWindow:
         found = []
         for image in windows:
             for start in range(0, rows * columns, _AT_ONCE):
-                places = np.unravel_index(np.arange(start, min(start + _AT_ONCE, rows * columns)), (rows, columns))
-                found.append(self.session.run(image[places])[0].reshape(len(places[0]), -1))
+                numbers = np.arange(start, min(start + _AT_ONCE, rows * columns))
+                some = image[np.unravel_index(numbers, (rows, columns))]
+                found.append(self.session.run(some)[0].reshape(len(some), -1))
         answers = np.concatenate(found).reshape(n, rows, columns, -1)
         return [np.ascontiguousarray(answers.transpose(0, 3, 1, 2))]
 
@@ -125,7 +128,8 @@ class EachWindow:
 def _padded(batch: NDArray[np.float32], *sides: int) -> NDArray[np.float32]:
     """Images with so many pixels of 0 above, below, left and right; fewer than none are cut off."""
     top, bottom, left, right = sides
-    grown = np.pad(batch, ((0, 0), (0, 0), *((max(0, a), max(0, b)) for a, b in ((top, bottom), (left, right)))))
+    around = [(max(0, before), max(0, after)) for before, after in ((top, bottom), (left, right))]
+    grown = np.pad(batch, ((0, 0), (0, 0), *around))
     cut: Sequence[slice] = [
         slice(max(0, -a), grown.shape[axis] - max(0, -b))
         for axis, (a, b) in ((2, (top, bottom)), (3, (left, right)))
