@@ -61,7 +61,11 @@ class PackageError(UserError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; the message says how to go on."""
+    """Ctrl-C; the message says how to go on.  parameter : as for a UserError."""
+
+    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 def already_there(path: object, reason: str = "", *, error: type[UserError] = UserError) -> UserError:

@@ -96,7 +96,8 @@ def export(
     detector, network = _opened(found, options or {})
     if tile_px is not None and (tile_px < network.stride or tile_px % network.stride):
         raise UserError(
-            f"--tile must be a multiple of {network.stride}, the network's stride; got {tile_px}."
+            f"A tile's width must be a multiple of {network.stride} px, the network's stride; got {tile_px}.",
+            parameter="tile",
         )
     card = found.card
     if card.reach_px is None:  # to be found once, and torch finds it

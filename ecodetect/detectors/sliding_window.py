@@ -71,7 +71,7 @@ Way = Literal["regions", "peaks", "windows"]
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
     boxes : what of the map of scores is an individual: its "regions", its "peaks", or each of its "windows";
         "card": what was best on validation.
@@ -290,7 +290,10 @@ class Frozen:
 def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen:
     """What a learner is to be taught with, where a card asks for one."""
     if options_of(card).network.kind == "valid":
-        raise UserError(f"head={options_of(card).head} decides by the features of a --backbone; name one.")
+        raise UserError(
+            f"head={options_of(card).head} decides by the features of a backbone; name one.",
+            parameter="backbone",
+        )
     return Frozen(weights, open_classifier(Bundle(card, weights), "cpu", None))
 
 

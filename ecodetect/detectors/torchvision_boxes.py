@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
     """
 
@@ -203,7 +203,7 @@ class Reader:
             self._warned.append(True)
             _log.warning(
                 "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
-                " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
+                " smaller tiles, or a higher score.",
                 card.name,
                 rows.shape[1],
             )

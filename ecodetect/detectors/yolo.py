@@ -50,7 +50,7 @@ _MOST = 3000  # boxes of a chip that are looked at, the best
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
     head : who answers. "one" says each object once; of "many" boxes of an object the best stays
         (non-maximum suppression); "card": whichever of the two had the higher average precision on

@@ -44,7 +44,7 @@ class Cuts:
     tiles_per_unit : units are squares of this many tiles a side.
     stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
         stripe fit the block cache.
-    offset_px : shifts the lattice up and left, by less than a tile (`--verify` looks at the same ground
+    offset_px : shifts the lattice up and left, by less than a tile (verification looks at the same ground
         through other tiles).
     beyond_px : so far beyond the grid chips reach, at most, rounded up so that they begin and end where those
         inside do, in steps of `stride_px`; None: as far as their halo does, so that all have one size.
@@ -169,7 +169,7 @@ def cut_grid(
     Raises UserError for a tile size below 16 px.
     """
     if tile_px < 16:
-        raise UserError(f"A tile must be at least 16 px wide; got --tile {tile_px}.")
+        raise UserError(f"A tile must be at least 16 px wide; got {tile_px}.", parameter="tile")
     tile = math.ceil(tile_px / stride_px) * stride_px
     # Half the largest object, what a filter sees beyond it, the margin of ownership, and a pixel of rounding.
     halo = math.ceil((largest_px / 2 + reach_px + margin_px + 1) / stride_px) * stride_px

@@ -1,4 +1,4 @@
-"""`--verify`: a few percent of a raster searched again on other tiles, which should find the same."""
+"""Verification: a few percent of a raster searched again on other tiles, which should find the same."""
 
 from __future__ import annotations
 
