@@ -133,12 +133,14 @@ def by_distance(
     if metres_per_pixel is not None:
         # Pixels may be narrower than high: search as far as the shorter step asks for, then measure.
         reach = reach / np.linalg.svd(metres_per_pixel, compute_uv=False)[:, -1]
-    tree, reach = cKDTree(detections), np.broadcast_to(reach, limits.shape)
+    reach = np.broadcast_to(reach, limits.shape)
+    here, there = _neighbours_together(detections, reach), _neighbours_together(truths, reach)
+    tree, near_truths, reach = cKDTree(detections[here]), truths[there], reach[there]
     parts: list[tuple[Rows, Rows, Floats]] = []
-    for rows in _sparing(tree, truths, reach, criterion):
-        found = tree.query_ball_point(truths[rows], reach[rows], return_sorted=True)
-        truth = np.repeat(np.arange(rows.start, rows.stop), [len(each) for each in found])
-        detection = np.concatenate([np.asarray(each, np.int64) for each in found])
+    for rows in _sparing(tree, near_truths, reach, criterion):
+        found = tree.query_ball_point(near_truths[rows], reach[rows])
+        truth = np.repeat(there[rows], [len(each) for each in found])
+        detection = here[np.concatenate([np.asarray(each, np.int64) for each in found])]
         step = detections[detection] - truths[truth]
         if metres_per_pixel is not None:
             step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
@@ -147,6 +149,15 @@ def by_distance(
         parts.append((detection[near], truth[near], distance[near]))
     detection, truth, distance = (np.concatenate(side) for side in zip(*parts, strict=True))
     return _candidates(criterion, detection, truth, distance, _scaled(distance), detections, truths)
+
+
+def _neighbours_together(places: Floats, reach: Floats) -> Rows:
+    """The order, (N,), in which positions near each other follow each other: strip by strip as high as reach.
+
+    Of 10⁶ in any order each look at a neighbour is one at another place of the memory, twice as slow.
+    """
+    strip = np.floor(places[:, 1] / max(float(reach.max()), 1e-9))
+    return np.lexsort((places[:, 0], strip))
 
 
 def by_iou(detections: Geometries, truths: Geometries, limit: float, *, name: str = "IoU") -> Candidates:

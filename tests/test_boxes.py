@@ -259,7 +259,7 @@ def test_a_full_chip_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(2):
             assert len(read([rows])[0].score) == 4
     (record,) = caplog.records
-    assert "gives no more than 4 objects for a tile" in record.getMessage()
+    assert "gives at most 4 objects for a tile" in record.getMessage()
     rows[0, -1, 4] = 0.2
     assert not caplog.clear()
     torchvision_boxes.Reader(card)([rows])

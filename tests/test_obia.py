@@ -336,7 +336,7 @@ def test_a_damaged_bundle_is_refused() -> None:
             opened(replace(it.card, options={**it.card.options, name: value}), it.weights)
     with pytest.raises(BundleError, match="it has no mean"):
         opened(it.card, {})
-    with pytest.raises(BundleError, match="features and 2 classes, but its card is of"):
+    with pytest.raises(BundleError, match="features and 2 classes, but its card says"):
         opened(replace(it.card, classes=("a", "b"), thresholds={}), it.weights)
 
 

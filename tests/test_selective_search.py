@@ -162,7 +162,7 @@ def test_what_is_not_valid_is_in_no_proposal() -> None:
         ({"largest": "5000px"}, "not above 2048 px"),
         ({"smallest": "3m"}, "smallest is 3m, but the raster has no CRS"),
         ({"min_contrast": "2"}, "min_contrast must lie in 0 to 1; got 2"),
-        ({"band": "swir"}, "band=swir is not in the raster"),
+        ({"band": "swir"}, "band=swir isn't in the raster"),
     ],
 )
 def test_options_that_cannot_be_meant_are_answered_in_a_sentence(options: dict[str, str], says: str) -> None:

@@ -255,7 +255,7 @@ def test_windows_lie_as_far_apart_as_is_asked() -> None:
     finer = sliding_window.build(sliding_window.Options(stride=0.0625), SCENE, made())
     assert (usual.needs.map_px, finer.needs.map_px) == (8, 4)
     assert usual.settings != finer.settings
-    with pytest.raises(UserError, match=r"stride of 0\.25, 0\.125, 0\.0625 or 0\.03125 only"):
+    with pytest.raises(UserError, match=r"only a stride of 0\.25, 0\.125, 0\.0625 or 0\.03125"):
         sliding_window.build(sliding_window.Options(stride=0.3), SCENE, made())
     for wrong in (0.0, -0.1, 1.5):
         with pytest.raises(UserError, match="stride must be above 0"):

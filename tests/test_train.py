@@ -173,7 +173,7 @@ def test_bands_go_by_their_names() -> None:
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--device", "tpu"], "'tpu' is not one of"),
-        (["--within", "3m"], "--within is 3m, but the raster has no CRS"),
+        (["--within", "3m"], "The distance is 3m, but the raster has no CRS"),
     ],
 )
 def test_wrong_input_is_one_sentence(

@@ -5,11 +5,11 @@ Laplacian times the variance, at the Gaussian whose standard deviation is the sp
 Laplacian is a difference of two Gaussians, each of them three box filters (Wells 1986,
 doi:10.1109/TPAMI.1986.4767776): whole numbers, so that the answer doesn't depend on how the raster was cut.
 
-- What isn't stated is taken from the whole raster: the band that varies most, whether spots are bright or
+- Unset options are measured on the whole raster: the band that varies most, whether spots are bright or
   dark, how much they stand out, how large they are.
-- Touching spots have one maximum at the scale of their clump, but two a little below their own: so they are
-  looked for from half the smallest diameter on.
-- Candidates that overlap are settled by `scanning`: the strongest stays.
+- Touching spots have one maximum at the scale of their clump, but two a little below their own scale: so the
+  search starts at half the smallest diameter.
+- `scanning` settles overlapping candidates (non-maximum suppression): the strongest stays.
 - The diameter reported is 1.2 times that of a sharp disc with the same scale: spots have soft edges.
 """
 
@@ -36,20 +36,20 @@ from ecodetect.errors import UserError
 from ecodetect.settling import settle
 from ecodetect.sizes import Length
 
-# Diameters looked at when none is stated, in pixels, and the largest that can be stated: sums of boxes of
-# wider filters over 16-bit pixels would not fit the 53 bits of a float64.
+# Diameters searched when none is stated, in pixels, and the largest that can be stated: box sums of wider
+# filters over 16-bit pixels would not fit the 53 bits of a float64.
 SMALLEST_PX, LARGEST_PX, LIMIT_PX = 6.0, 64.0, 100.0
-# Measured on the nuclei of BBBC038 and synthetic cells: with these the count was nearest over kinds of
+# Measured on the nuclei of BBBC038 and on synthetic cells: these gave the best counts across kinds of
 # pictures.
 BELOW, ABOVE = 0.5, 0.8  # scales go from this share of the smallest diameter to that of the largest
-# Cells are this much wider than the scale at which they stand out most, for their edges are soft: the median
-# over the same pictures, where kinds lie between 1.0 and 1.4. For a sharp disc it is 1.
+# Cells are this much wider than the scale at which they stand out most, because their edges are soft: the
+# median over the same pictures, whose kinds range from 1.0 to 1.4. For a sharp disc it is 1.
 SOFT = 1.2
-UNLIKE = 1.4  # ratio of diameters from which on two spots are not of like size
+UNLIKE = 1.4  # ratio of diameters from which two spots count as different in size
 SHARE = 0.4  # of the difference between dark and bright parts that a spot must stand out by
 OVERLAP = 0.2  # IoU of the squares around two candidates above which they are the same spot
 LEAST_CONTRAST = 3.0  # of 255: below it is noise
-SURVEY_SAMPLES = 16  # full-resolution blocks from which the diameter is taken: some thousand cells
+SURVEY_SAMPLES = 16  # full-resolution blocks on which the diameter is measured: about a thousand cells
 # Laplacian times variance in the middle of a disc of contrast 1 at the best scale: 2 / e.
 DISC = 2 / math.e
 STEPS = 64  # responses are kept in 1/64 of an 8-bit level
@@ -61,9 +61,10 @@ class Options:
 
     band : "auto" (the one that varies most of red, green, blue, or of the first three), a band's name, or an
         index: `ndvi`, `exg`.
-    objects : "dark" or "bright"; "auto": the rarer of the two.
-    min_diameter, max_diameter : of the spots; None: half or double the other; neither: taken from the raster.
-    contrast : by how much a spot must stand out of its surroundings, on the 8-bit scale (0 to 255); None: 0.4
+    objects : "dark" or "bright"; "auto": whichever is rarer.
+    min_diameter, max_diameter : of the spots; None: half or double the other; if neither is set, both are
+        measured on the raster.
+    contrast : how much a spot must differ from its surroundings, on the 8-bit scale (0 to 255); None: 0.4
         times the difference between the raster's dark and bright parts.
     gsd : metres per pixel to work at; None: the raster's own.
     """
@@ -77,7 +78,7 @@ class Options:
 
 
 def build(options: Options, scene: Scene) -> Blobs:
-    """The detector for a scene; raises UserError for options that can't be meant."""
+    """The detector for a scene; raises UserError for impossible options."""
     if options.gsd is not None and (options.gsd.unit != "m" or options.gsd.value <= 0):
         raise UserError(f"gsd must be a length in metres above 0; got '{options.gsd}'.")
     if options.contrast is not None and not 0 < options.contrast <= 255:
@@ -110,8 +111,8 @@ def build(options: Options, scene: Scene) -> Blobs:
 class Blobs:
     """Spots of a range of diameters.
 
-    is_bright, contrast, diameters : None as long as they are to be taken from the raster. contrast is on the
-        8-bit scale, diameters (smallest, largest) in pixels.
+    is_bright, contrast, diameters : None until they are measured on the raster. contrast is on the 8-bit
+        scale, diameters (smallest, largest) in pixels.
     """
 
     options: Options
@@ -150,7 +151,7 @@ class Blobs:
         }  # fmt: skip
 
     def surveyed(self, samples: Iterable[Chip]) -> Blobs:
-        """This detector with band, kind of spots, contrast and diameters taken from samples of the raster."""
+        """This detector with band, kind of spots, contrast and diameters measured on samples."""
         image = self.intensity.measured(samples)
         counts = image.histogram(samples)
         level = intensity.otsu(counts)
@@ -184,13 +185,13 @@ class Blobs:
         diameters = np.sort(np.concatenate(found)) if found else np.empty(0)
         if not len(diameters):
             return SMALLEST_PX, LARGEST_PX
-        # By area: there are more specks than cells, but they don't cover much.
+        # Weighted by area: there are more specks than cells, but they cover little.
         covered = np.cumsum(diameters**2)
         middle = float(diameters[np.searchsorted(covered, covered[-1] / 2)])
         return middle, middle
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
-        """Candidates of each chip; those of one spot overlap (see `Needs.settling`)."""
+        """Candidates of each chip; candidates of the same spot overlap (see `Needs.settling`)."""
         return [self._candidates(chip) for chip in chips]
 
     def _candidates(self, chip: Chip) -> Detections:
@@ -240,7 +241,7 @@ class Scale:
     """A difference of two Gaussians, each three box filters.
 
     inner, outer : widths of the boxes, odd, in pixels.
-    diameter : of the disc to which it answers most, in pixels.
+    diameter : of the disc with the strongest response, in pixels.
     gain : contrast of that disc for a difference of 1 in its middle.
     """
 
@@ -251,7 +252,7 @@ class Scale:
 
 
 def ladder(smallest: float, largest: float) -> list[Scale]:
-    """The scales for spots of these diameters, in pixels, each Gaussian being used twice."""
+    """The scales for spots of these diameters, in pixels; each Gaussian is used twice."""
     scales: list[Scale] = []
     inner = 1
     while not scales or scales[-1].diameter < ABOVE * largest:
@@ -269,10 +270,9 @@ def ladder(smallest: float, largest: float) -> list[Scale]:
 def _maxima(
     responses: Sequence[NDArray[np.float32]], k: int, least: int, valid: NDArray[np.bool_] | None
 ) -> NDArray[np.intp]:
-    """Flat index of the pixels where the response of scale k is highest among the neighbours in place and
-    scale.
+    """Flat index of the pixels where the response of scale k is a maximum over place and scale.
 
-    Among equal neighbours the first counts as the higher one: lower scale, then reading order.
+    Ties: the first counts as higher, by lower scale, then reading order.
     """
     here = responses[k]
     is_high = (here >= cv2.dilate(here, np.ones((3, 3), np.uint8))) & (here >= least)
@@ -294,10 +294,10 @@ def _maxima(
 
 
 def _stand_alone(spots: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which spots have no stronger one, much larger or smaller, that shares their place.
+    """Which spots have no stronger spot, much larger or smaller, at the same place.
 
-    A weaker small one is texture of the larger, a weaker large one is the clump of the smaller ones. What is
-    of like size is left to `scanning`.
+    A weaker small spot is texture of the larger one, a weaker large spot is a clump of smaller ones. Spots of
+    similar size are left to `scanning`.
     spots : (N, 4), x, y, diameter, response.
     """
     xy, diameter, response = spots[:, :2], spots[:, 2], spots[:, 3]
@@ -316,7 +316,7 @@ def _stand_alone(spots: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _offset(
     before: NDArray[np.float32], peak: NDArray[np.float32], after: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Where between neighbours a parabola through three values is highest, in [-1/2, 1/2], to 1/8."""
+    """Position of the maximum of a parabola through three values, in [-1/2, 1/2], to 1/8."""
     # Whole numbers below 2^24: the sums are exact in float32, and the quotient is rounded once.
     bend = 2 * peak - before - after
     eighths = np.rint(8 * (after - before) / (2 * np.where(bend > 0, bend, 1)))

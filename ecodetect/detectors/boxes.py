@@ -1,7 +1,7 @@
-"""What detectors of boxes share: what is learned from, what overlaps, and what they need of a raster.
+"""What detectors of boxes share: training targets, non-maximum suppression, and their needs.
 
-A detector's own file gives the network, its losses and how its outputs become boxes; here is the rest. It
-holds no table and no choice between detectors.
+A detector's own file defines the network, its losses and how its outputs become boxes; the rest is here. This
+file doesn't choose between detectors.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 Boxes = tuple[Floats, Floats, Labels]
 
-TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: its box is to be drawn, not only seen
-CRITERION = "IoU ≥ 0.5, one to one"  # by which a box of validation is right; see `training.selection`
-# Among boxes that overlap more than this one survives: the same object, seen twice, by two tiles or in one.
+TYPICAL_PX = 40.0  # width of a typical object when a raster is read: large enough to draw its box
+CRITERION = "IoU ≥ 0.5, one to one"  # makes a validation box a true positive; see `training.selection`
+# IoU of non-maximum suppression: boxes that overlap more are the same object, seen twice by one or two tiles.
 SAME_IOU = 0.7
-LEAST_SCORE = 0.01  # boxes below aren't looked at
-# Around an object's box a network sees so many of its strides that more changes little.
+LEAST_SCORE = 0.01  # lower boxes are dropped
+# Context around an object's box, in strides of the network; beyond it pixels change the score little.
 _CONTEXT_STRIDES = 2
-_POINT_REACH = 0.5  # around a truth without a size so much of a usual one is neither box nor background
+_POINT_REACH = 0.5  # of a typical object: radius around an unsized truth that is neither box nor background
 
 
 def check_sizes(diameter_px: Floats, name: str) -> Floats:
@@ -56,12 +56,12 @@ def check_sizes(diameter_px: Floats, name: str) -> Floats:
 
 
 def targets(sample: Sample, typical_px: float) -> Arrays:
-    """Boxes to be found, and where nothing else is.
+    """Target boxes, and the ground that counts as background.
 
-    typical_px : width of a usual object.
+    typical_px : width of a typical object.
 
     Returns boxes (n, 5): xmin, ymin, xmax, ymax in pixels and the class; background (1, H, W): whether a box
-    that is found with its middle here, without a truth, is wrong, as `networks.background` has it.
+    with its middle here and no truth is a false positive; see `networks.background`.
     """
     from ecodetect.networks.background import IGNORED, UNKNOWN, WRONG, WRONG_INSIDE
 
@@ -82,7 +82,7 @@ def targets(sample: Sample, typical_px: float) -> Arrays:
 
 
 def is_learned(sample: Sample) -> NDArray[np.bool_]:
-    """Which objects have a box with its middle on ground that counts; (N,)."""
+    """Which objects have their box's middle on ground that counts; (N,)."""
     objects, (height, width) = sample.objects, sample.valid.shape
     centre = np.where(objects.is_sized[:, None], (objects.box[:, :2] + objects.box[:, 2:]) / 2, -1.0)
     column, row = np.floor(centre).astype(np.int64).T
@@ -92,7 +92,7 @@ def is_learned(sample: Sample) -> NDArray[np.bool_]:
 
 
 def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float) -> NDArray[np.bool_]:
-    """Which boxes survive non-maximum suppression, class by class; (N,)."""
+    """Which boxes survive non-maximum suppression per class; (N,)."""
     kept = np.zeros(len(boxes), np.bool_)
     order = np.argsort(label, kind="stable")
     for mine in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
@@ -101,13 +101,13 @@ def suppressed(boxes: Floats, score: Floats, label: Labels, iou: float) -> NDArr
 
 
 def class_agnostic_nms(boxes: Floats, score: Floats, label: Labels) -> Boxes:
-    """Boxes as a scan settles them, whatever their class: so validation judges what a scan gives."""
+    """Boxes as a scan settles them, class-agnostic, so that validation judges what a scan gives."""
     kept = settle(boxes, score, criterion="iou", limit=SAME_IOU)
     return boxes[kept], score[kept], label[kept]
 
 
 def halo_px(network: Network, typical_px: float) -> int:
-    """How far around an object's box is seen: what is farther changes its score by little, not by nothing."""
+    """Context around an object's box in pixels; anything farther changes its score a little, but not zero."""
     context = max(_CONTEXT_STRIDES * network.stride, round(typical_px))
     whole = math.ceil(context / network.stride) * network.stride
     return whole if network.reach_px is None else min(network.reach_px, whole)
@@ -116,7 +116,7 @@ def halo_px(network: Network, typical_px: float) -> int:
 def box_needs(
     card: Card, scene: Scene, threshold: str, network: Network, typical_px: float, *, cost: float
 ) -> Needs:
-    """What a network that finds boxes, or outlines, asks of pixels; see `Needs`."""
+    """The needs of a network that finds boxes or outlines; see `Needs`."""
     return replace(
         card_needs(card, scene, threshold, margin_px=2.0),
         stride_px=network.stride,
@@ -131,14 +131,14 @@ def box_needs(
 def agreement(
     find: Callable[[Image], Answer], card: Card, image: Image, *, stride_px: int, rim_px: int
 ) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
+    """How much detections depend on the tiling: the same ground is seen in shifted chips.
 
-    find : what finds boxes, or outlines, on an image whose sides are multiples of `stride_px`.
+    find : finds boxes, or outlines, on an image whose sides are multiples of `stride_px`.
     image : (B, H, W), scaled as the card says.
-    rim_px : how far from the border boxes aren't compared.
-    Returns shift_px: the largest difference of the edges of boxes that both see; score: that of their scores;
-    alone: the share that only one sees; n: how many were compared. Only boxes above the card's lowest
-    threshold are.
+    rim_px : boxes within this distance from the border aren't compared.
+    Returns shift_px: the largest difference between edges of boxes that both see; score: the largest
+    difference of their scores; alone: the share that only one sees; n: the number compared. Only boxes above
+    the card's lowest threshold are compared.
     """
     stride = stride_px
     height, width = (side // stride * stride for side in image.shape[1:])
@@ -177,7 +177,7 @@ def network_agreement(
     image: Image,
     rim_px: int,
 ) -> dict[str, float]:
-    """The same of a network and what reads its outputs."""
+    """The same, for a network and the function that decodes its outputs."""
     return agreement(
         lambda part: decode(network.run(part[None]), card)[0],
         card,
@@ -188,7 +188,7 @@ def network_agreement(
 
 
 def _same(one: Floats, two: Floats) -> list[tuple[int, int]]:
-    """Pairs of boxes that mean the same object, nobody in two."""
+    """Pairs of boxes of the same object, one to one."""
     from ecodetect import matching
 
     pairs = matching.by_iou(shapely.box(*one.T), shapely.box(*two.T), SAME_IOU)

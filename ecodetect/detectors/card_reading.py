@@ -1,9 +1,9 @@
-"""A learned detector's options on a card, as one frozen dataclass: each of its type and within its bounds.
+"""Parses a learned detector's options from a card into a frozen dataclass, checking types and bounds.
 
-A card's options are JSON that somebody else may have written. Each learned detector says what its own may be,
-by a dataclass `CardOptions` whose fields have types, bounds (`Annotated[float, Within(0, 32)]`) and, where
-older cards lack them, defaults. `options_of` reads them; `check` is called when a model's file is opened, and
-before a training begins, so what is wrong with a card is said there, in one sentence.
+A card's options are JSON from an untrusted source. Each learned detector declares its own in a dataclass
+`CardOptions` whose fields have types, bounds (`Annotated[float, Within(0, 32)]`) and, where older cards lack
+them, defaults. `options_of` reads them. `check` runs when a model's file is opened and before a training
+begins, so it reports a wrong card there, in one sentence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """Bounds of a number, both allowed."""
+    """Bounds of a number, inclusive."""
 
     low: float
     high: float
@@ -32,21 +32,21 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Bounds of how many there are, or of the length of a text."""
+    """Bounds of a number of items, or of the length of a text."""
 
     low: int
     high: int
 
 
-# What several detectors have.
+# Types of options that several detectors share.
 Kind = Annotated[str, Count(1, 64)]  # the name of a network
 Width = Annotated[int, Within(1, 1024)]  # channels
-TypicalPx = Annotated[float, Within(0.1, 1e5)]  # of a usual object; a halo goes by it, and memory bounds that
+TypicalPx = Annotated[float, Within(0.1, 1e5)]  # of a typical object; sets the halo, and so the memory
 Stride = Literal[4, 8, 16, 32, 64]
 
 
 def options_of(kind: type[T], card: Card) -> T:
-    """The options of a card as those of a detector; raises BundleError, naming the option, where they aren't.
+    """The options of a card as a detector's dataclass; raises BundleError, naming the option, on misfit.
 
     kind : the detector's `CardOptions`.
     """
@@ -66,7 +66,7 @@ def check_strides(strides: Sequence[int], card: Card) -> None:
 
 
 class _Same:
-    """A mapping by its identity: asked for with each tile, and never changed."""
+    """A mapping hashed by identity: it is looked up for each tile and never changes."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = facts
@@ -89,7 +89,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _parsed(kind: type[T], facts: Any, where: str) -> T:
-    """A dataclass from what JSON says; raises ValueError, naming the option."""
+    """A dataclass from parsed JSON; raises ValueError, naming the option."""
     if not isinstance(facts, Mapping):
         raise ValueError(f"{where.rstrip('.') or 'options'} can't be {_shown(facts)}")
     fields = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]

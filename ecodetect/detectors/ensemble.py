@@ -1,7 +1,7 @@
-"""Several models as one, or one that looks several times: boxes that mean the same object become one.
+"""An ensemble of models, or test-time augmentation of one: boxes of the same object become one.
 
-Each member answers alone; boxes of a class that overlap are replaced by their mean, weighted by their
-scores, and what only some of the members see is trusted less. Source: weighted box fusion, Solovyev, Wang
+Each member detects alone. Overlapping boxes of a class are replaced by their mean, weighted by their scores;
+an object that only some of the members see gets a lower score. Source: weighted box fusion, Solovyev, Wang
 and Gabruseva 2021 (arXiv:1910.13302).
 """
 
@@ -24,17 +24,16 @@ from ecodetect.errors import UserError
 from ecodetect.grid import Floats
 from ecodetect.settling import overlap
 
-FUSED_IOU = 0.55  # of boxes that mean the same object, as in the paper
+FUSED_IOU = 0.55  # of boxes of the same object, as in the paper
 # Axes along which a chip is flipped: none, x, y, both.
 _FLIPS = ((), (2,), (1,), (1, 2))
 
 
 def of(members: Sequence[Detector], *, flips: bool) -> Detector:
-    """One detector of several.
+    """One detector made of several.
 
-    flips : let each look at every chip as it is and flipped in x, in y and in both.
-    Raises UserError where they can't be brought together: other things than boxes, other classes, another
-    GSD.
+    flips : test-time augmentation: each runs on every chip as it is and flipped in x, in y and in both.
+    Raises UserError where they can't be combined: not boxes, different classes, or different GSDs.
     """
     if len(members) == 1 and not flips:
         return members[0]
@@ -64,7 +63,7 @@ def _step(needs: Needs) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Members that answer together."""
+    """Several detectors as one."""
 
     members: tuple[Detector, ...]
     flips: bool
@@ -99,7 +98,7 @@ class Ensemble:
             bytes_per_pixel=max(needs.bytes_per_pixel for needs in each),
             cost=sum(needs.cost for needs in each) * (len(_FLIPS) if self.flips else 1),
             scores=scores,
-            map_px=None,  # boxes are fused, maps aren't
+            map_px=None,  # only boxes are fused
         )
 
     def _pairs(self) -> Iterator[tuple[Detector, Needs]]:
@@ -132,7 +131,7 @@ class Ensemble:
         return [self._fused(chip, parts) for chip, parts in zip(chips, found, strict=True)]
 
     def _back(self, found: Detections, axes: Sequence[int]) -> Detections:
-        """Boxes of a flipped chip as they lie on the chip, with the classes' numbers of the first."""
+        """Boxes of a flipped chip, flipped back to the chip, with class numbers of the first member."""
         boxes = np.array(found.geometry, np.float64)
         for axis in axes:
             low, high = (0, 2) if axis == 2 else (1, 3)
@@ -160,8 +159,9 @@ class Ensemble:
 def fused(boxes: Floats, score: Floats, looks: int) -> tuple[Floats, Floats]:
     """Weighted box fusion of one class's boxes.
 
-    boxes : (N, 4).  score : (N,).  looks : how many answers they were put together from.
-    Returns boxes (M, 4) and scores (M,): the mean of those fused, times the share of the looks that saw it.
+    boxes : (N, 4).  score : (N,).  looks : the number of runs that they come from.
+    Returns boxes (M, 4) and scores (M,): the mean of the fused boxes, times the share of the runs that saw
+    it.
     """
     means, weights, counts = np.empty((len(boxes), 4)), np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
     n = 0
@@ -181,7 +181,7 @@ def fused(boxes: Floats, score: Floats, looks: int) -> tuple[Floats, Floats]:
 
 
 class _Picked:
-    """Samples with the bands of one member; like the samples it can be gone through again."""
+    """Samples with the bands of one member; like the samples, it can be iterated repeatedly."""
 
     def __init__(self, samples: Iterable[Chip], bands: tuple[str, ...]) -> None:
         self._samples, self._bands = samples, bands
@@ -191,7 +191,7 @@ class _Picked:
 
 
 def _flipped(chip: Chip, axes: Sequence[int]) -> Chip:
-    """A flipped chip. Its place is no longer its own: only pixels of it are asked for."""
+    """A flipped chip. Its grid no longer holds; only pixel coordinates are used."""
     if not axes:
         return chip
     pixels: NDArray[Any] = np.flip(chip.pixels, tuple(axes))

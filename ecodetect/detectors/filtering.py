@@ -1,8 +1,8 @@
-"""Filters whose answer doesn't depend on how a raster was cut: exact sums over valid pixels.
+"""Filters whose result doesn't depend on the tiling: exact sums over valid pixels.
 
-Every weight is a whole number, so every sum is one, and floats hold it exactly (below 2^24 in float32, 2^53
-in float64) whatever the order of additions. What is divided, is divided once, correctly rounded. Beyond the
-array nothing is valid, except where the mask is None: there the border is a mirror, and lies in the halo.
+All weights are whole numbers, so all sums are, and floats hold them exactly (below 2^24 in float32, 2^53 in
+float64) in any order of additions. Each result is divided once, correctly rounded. Nothing is valid beyond
+the array, except where the mask is None: there the border is padded by reflection and lies in the halo.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
-_KERNEL_PX = 12  # up to here a disc moved over the mask is quicker than distances
-# Sums of 4 or 8 bytes are made for strips of about so many pixels, which stay in the processor's cache.
+_KERNEL_PX = 12  # up to this radius, moving a disc over the mask is quicker than distances
+# Sums of 4 or 8 bytes are computed in strips of about this many pixels, which fit the processor's cache.
 STRIP_VALUES, _LEAST_STRIP_PX = 2**18, 64
 
 
@@ -45,7 +45,7 @@ def _gaussian(image: NDArray[Any], sigma: float) -> tuple[NDArray[np.float64], i
 
 
 def gaussian_reach(dtype: Any, sigma: float) -> int:
-    """How many pixels away `gaussian` looks."""
+    """Radius of `gaussian` in pixels."""
     return 0 if sigma == 0 else len(_gaussian(np.empty(0, dtype), sigma)[0]) // 2
 
 
@@ -74,7 +74,7 @@ def gaussian(image: NDArray[Any], valid: Mask | None, sigma: float) -> NDArray[A
 
 
 def gaussian_at_most(image: NDArray[Any], valid: Mask | None, sigma: float, level: int) -> Mask:
-    """`gaussian(image, valid, sigma) <= level`, without making the means; anything where it isn't valid."""
+    """`gaussian(image, valid, sigma) <= level`, without computing the means; undefined where not valid."""
     if sigma == 0:
         return np.asarray(image <= level)
     kernel, depth = _gaussian(image, sigma)
@@ -86,7 +86,7 @@ def gaussian_at_most(image: NDArray[Any], valid: Mask | None, sigma: float, leve
         bottom = min(top + step, height)
         first = max(top - reach, 0)
         rows = slice(first, bottom + reach)
-        # Where all pixels within reach lie on one side of the level, so does their mean.
+        # Where all pixels within the kernel lie on one side of the level, so does their mean.
         low = image[rows].min(axis=0) <= level
         is_low = bool(low.all())
         below[top:bottom] = is_low
@@ -110,7 +110,7 @@ def _at_most(
     # Halves are rounded to the even number.
     below = np.asarray(total <= (level + 0.5) * float(kernel.sum()) ** 2 - level % 2)
     if valid is not None:
-        # Only near what isn't valid do the weights differ from place to place.
+        # The weights differ from place to place only near invalid pixels.
         square = np.ones((len(kernel), len(kernel)), np.uint8)
         known = valid.view(np.uint8)
         inner = cv2.erode(known, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -126,8 +126,8 @@ def box_mean(image: NDArray[Any], valid: Mask | None, width: int, times: int = 1
 
     image : uint8 or uint16 (H, W), 0 where it isn't valid.
     width : side of the square, odd, in pixels.
-    times : means of means: three times is nearly a Gaussian of variance (width² - 1) / 4. Weights are counted
-        at the end, so that the sums stay whole numbers: width^(2 · times) of them must fit into float64.
+    times : repetitions: three are nearly a Gaussian of variance (width² - 1) / 4. Weights are divided out at
+        the end, so that the sums stay whole numbers: width^(2 · times) of them must fit into float64.
     """
     if valid is None:
         total = _box_sum(image, width, times, cv2.BORDER_REFLECT_101)
@@ -148,13 +148,13 @@ def _box_sum(image: NDArray[Any], width: int, times: int, border: int) -> NDArra
 
 
 def opening_reach(radius: int) -> int:
-    """How many pixels away `opened` looks."""
+    """Radius of `opened` in pixels."""
     # OpenCV's distances are up to 2 % short.
     return 2 * (radius if radius <= _KERNEL_PX else math.ceil(1.03 * radius) + 1)
 
 
 def opened(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
-    """The mask without what a disc of this radius doesn't fit into; beyond the array nothing is set.
+    """Morphological opening of a mask by a disc of this radius; beyond the array nothing is set.
 
     mask : uint8 (H, W), 0 or 1.  radius : pixels.
     """
@@ -164,7 +164,7 @@ def opened(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         inner = cv2.erode(mask, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         return np.asarray(cv2.dilate(inner, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)
-    # By distances, which are whole numbers inside OpenCV, and cost the same for any radius.
+    # By distances, which are whole numbers inside OpenCV and cost the same for any radius.
     framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     outside = np.asarray(cv2.distanceTransform(framed, cv2.DIST_L2, 5)) <= radius
     near = np.asarray(cv2.distanceTransform(outside.view(np.uint8), cv2.DIST_L2, 5)) <= radius

@@ -1,22 +1,24 @@
-"""Individuals as the peaks of a learned map: needs only points, and counts touching ones one by one.
+"""Individuals as the peaks of a learned map: needs only points, and counts touching individuals one by one.
 
-A network with an encoder, a decoder and skip connections regresses, for each class, a map with a Gaussian
-of height 1 at each annotated centre; what is found are its peaks, so no boxes are compared and none
-suppressed. Sources: Tompson et al. 2014 (arXiv:1406.2984) and Newell et al. 2016 (arXiv:1603.06937) for the
+A network with an encoder, a decoder and skip connections (a U-Net) regresses, for each class, a map with a
+Gaussian of height 1 at each annotated centre. Its peaks are the detections, so there are no boxes to
+suppress. Sources:  Tompson et al. 2014 (arXiv:1406.2984) and Newell et al. 2016 (arXiv:1603.06937) for the
 regressed map, Zhou et al. 2019 (arXiv:1904.07850, "Objects as Points") for objects as its peaks with sizes
 read off there, Ventura et al. 2022 (arXiv:2208.10607) for tree crowns.
 
-- The map is smoothed by half its Gaussians' width before peaks are looked for. Where a network is unsure, its
-  map is a plateau with ripples, each of which would be an individual (trees-naip, a network after five
-  minutes: F1 0.49 without, 0.66 with it); a clear peak stays one, and its height is made good.
-- Positions are refined between pixels, continuously: noise in the map moves them by as little as itself.
-- Where a bundle has learned sizes, the diameter is read off a second map at the peak. Then each object's
-  Gaussian is as wide as its size asks, and of peaks within the middle of an object only the highest counts: a
-  large one isn't counted twice, and small ones side by side don't melt into one.
-- Where individuals lie so close that some can't be told apart, a second map learns their density, whose sum
-  counts them all the same (Lempitsky and Zisserman 2010); see `density`.
-- A position known to a few pixels only (GPS) gets a Gaussian as much wider.
-- Outside where annotation is complete only the surroundings of objects teach anything.
+- The map is smoothed by half the width of its Gaussians before the search for peaks. Where a network is
+unsure,
+  its map is a plateau with ripples, and each would count as an individual (trees-naip, a network after five
+  minutes: F1 0.49 without smoothing, 0.66 with it). A clear peak stays a peak, and its height is restored.
+- Positions are refined to subpixels, continuously: small noise in the map moves them only a little.
+- Where a bundle has learned sizes, a second map gives the diameter at the peak. Then each object's Gaussian
+is
+  as wide as its size requires, and only the highest peak within the middle of an object counts: a large
+  object isn't counted twice, and small neighbours don't merge into one.
+- Where individuals are too close to be separated, another map learns their density, whose sum still counts
+  them (Lempitsky and Zisserman 2010); see `density`.
+- A position known only to a few pixels (GPS) gets a correspondingly wider Gaussian.
+- Outside completely annotated ground, only the surroundings of objects are used for training.
 """
 
 from __future__ import annotations
@@ -51,25 +53,25 @@ if TYPE_CHECKING:
 
 # Two tiles see the same peak within 0.01 px; peaks of different objects are at least a pixel apart.
 _SAME_PX = 0.25
-# Height of an object's Gaussian down to which a pixel belongs to it, where annotation isn't complete.
+# Where annotation isn't complete, a pixel belongs to an object down to this height of its Gaussian.
 _COVERED = 0.05
 # Time per pixel and channel of the finest level, where decoding a pixel is 1; measured on two cores.
 _COST = 8.0
-# Gaussians narrower than this can't be told from one pixel; wider ones hide neighbours, unless each is as
-# wide as its object asks.
+# Narrower Gaussians are like single pixels; wider ones hide neighbours, unless each is as wide as its object
+# requires.
 SIGMA_PX = (1.0, 4.0)
 SIZED_SIGMA_PX = (1.0, 6.0)
-# As shares of an object's diameter, where sizes are known: its Gaussian's width, the radius of its middle,
-# and how far around its peak the map tells where it lies.
+# Shares of an object's diameter, where sizes are known: the width of its Gaussian, the radius of its middle,
+# and the radius around its peak that refines its position.
 _SIGMA_SHARE, _MIDDLE_SHARE, _AROUND_SHARE = 0.2, 0.3, 0.7
-_EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, against one of usual size
-_MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't silence its surroundings
-# Objects nearer to each other than this need a finer map to be told apart.
+_EMPHASIS = (0.25, 6.0)  # least and most weight of an object's pixels, relative to an object of typical size
+_MIDDLE_PX = 16.0  # no middle is wider, so that a damaged size doesn't suppress its surroundings
+# Objects closer to each other than this need a finer map to be separated.
 _CLOSE_PX = 4.0
-_FEW_MAPS, _MAP_BYTES = 4, 8  # as the network gives them, and as they are read
-_STRIP = 128  # rows of a map whose sizes are in memory together
-# Sides of the windows over which a density is to count right, and the weight of an individual too many there
-# against the squared error of its height.
+_FEW_MAPS, _MAP_BYTES = 4, 8  # as the network outputs them, and as they are decoded
+_STRIP = 128  # rows of a map whose sizes are in memory at once
+# Sides of the windows in which a density must give the right count, and the weight of one individual too many
+# there against the squared error of its height.
 _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
 
 
@@ -86,12 +88,15 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardOptions:
-    """What a card says of the detector.
+    """What a card says about the detector.
 
-    sigma_px, sigma_share : width of the Gaussians, of all or a share of each object's diameter (0: of all).
-    smooth_px, window_px : width of the Gaussian that smooths a map, and the radius of what one peak is.
-    sized, typical_px : whether sizes are learned, and of a usual object.
-    density_px, density_gain : width of the Gaussians of the density (0: none), and what makes its sum right.
+    sigma_px, sigma_share : width of the Gaussians: the same for all, or a share of each object's diameter (0:
+        the same for all).
+    smooth_px, window_px : width of the Gaussian that smooths a map, and the radius in which a peak is the
+        maximum.
+    sized, typical_px : whether sizes are learned; width of a typical object.
+    density_px, density_gain : width of the Gaussians of the density (0: none), and the factor that corrects
+        its sum.
     positive_weight, size_weight, density_weight : see `losses`.
     """
 
@@ -116,8 +121,8 @@ DEFAULTS: Mapping[str, Any] = dataclasses.asdict(CardOptions())
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
-        or "count" (as many too many as too few).
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
+        "count" (counts nearly unbiased).
     """
 
     threshold: Literal["f1", "count"] = "f1"
@@ -127,18 +132,16 @@ def options_of(card: Card) -> CardOptions:
     """The options of a card; raises BundleError where they can't be a heatmap's."""
     found = card_reading.options_of(CardOptions, card)
     if found.density_gain and len(found.density_gain) != len(card.classes):
-        raise BundleError(f"The card of '{card.name}' is damaged (density_gain is of other classes).")
+        raise BundleError(f"The card of '{card.name}' is damaged (density_gain is for other classes).")
     if found.sigma_share and not found.sized:
-        raise BundleError(
-            f"The card of '{card.name}' is damaged (sigma_share goes by sizes, and it has none)."
-        )
+        raise BundleError(f"The card of '{card.name}' is damaged (sigma_share needs sizes, and it has none).")
     return found
 
 
 def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
     """The network that a card describes.
 
-    weights : of a backbone's encoder; see `networks.building.build`. None: at random.
+    weights : of a backbone's encoder; see `networks.building.build`. None: random.
     """
     from ecodetect.networks import building as networks
 
@@ -146,17 +149,17 @@ def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
 
 
 def _maps(card: Card) -> int:
-    """How many maps the network gives."""
+    """Number of maps that the network outputs."""
     return len(card.classes) * (2 if options_of(card).density_px else 1) + options_of(card).sized
 
 
 def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES) -> dict[str, Any]:
     """Options of the card of a network to be trained; see `learned.ChoosesOptions`.
 
-    Where most objects have a size, Gaussians are a fifth of it wide. Where they haven't, all are a quarter of
-    the usual distance wide, but not so wide that close neighbours melt into one peak: two of distance s have
-    two peaks if s > 2 sigma. Features at every second pixel are enough; where objects are closer than 4 px,
-    the map read off them is twice as fine as the image.
+    Where most objects have a size, the Gaussian's width is a fifth of it. Otherwise all widths are a quarter
+    of the typical distance, but small enough that close neighbours keep separate peaks: two at distance s
+    have two peaks if s > 2 sigma. Features at every second pixel are enough; where objects are closer than 4
+    px, the map is twice as fine as the image.
     """
     known = diameter_px[np.isfinite(diameter_px)]
     near = spacing_px[np.isfinite(spacing_px)]
@@ -196,7 +199,7 @@ def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WI
 
 
 def targets(sample: Sample, card: Card) -> Arrays:
-    """What the network should answer to a sample, on its output's pixels.
+    """Training targets of a sample, on the pixels of the network's output.
 
     Returns heat (K, H', W') in [0, 1], weight (K, H', W') of each pixel's error, counted (1, H', W') in {0,
     1}; if the card's network learns sizes log_size (1, H', W') = ln(diameter / typical) with sized (1, H',
@@ -234,7 +237,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
     out = {"heat": heat, "weight": weight.astype(np.float32), "counted": counted[None].astype(np.float32)}
     if options_of(card).sized:
         sized[:, ~usable] = 0
-        sized[sized < 0.5] = 0  # sizes are read at peaks; farther off a neighbour's would be as right
+        sized[sized < 0.5] = 0  # sizes are read at peaks; farther away a neighbour's size would be as right
         out |= {"log_size": log_size, "sized": sized}
     return out | {"density": density} if spread else out
 
@@ -253,7 +256,7 @@ def _gaussian(
 
 
 def _kept_inside(bump: NDArray[np.float32], visible: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """A Gaussian with what falls beyond the data laid on the rest: an individual at the edge counts whole."""
+    """A Gaussian whose part beyond the data is added to the rest: an individual at the edge counts as one."""
     inside = bump * visible
     kept = float(inside.sum())
     return np.asarray(inside * (float(bump.sum()) / kept) if kept > 0 else inside, np.float32)
@@ -272,12 +275,12 @@ def _finer(mask: NDArray[np.bool_], up: int) -> NDArray[np.bool_]:
 
 
 def losses(outputs: torch.Tensor, targets: Mapping[str, torch.Tensor], card: Card) -> dict[str, torch.Tensor]:
-    """Losses of a batch; their sum is what training lowers.
+    """Losses of a batch; training minimises their sum.
 
-    heat: squared error, weighted by 1 + positive_weight * target, for most of the ground is empty, and more
-    on smaller objects, which have fewer pixels; per pixel that counts. size: squared error of the logarithm
-    near centres, times size_weight. density: squared error, unweighted, for only then its sum is right in the
-    mean, times density_weight.
+    heat: squared error per counted pixel, weighted by 1 + positive_weight * target, because most of the
+    ground is empty, and more on smaller objects, which have fewer pixels. size: squared error of the
+    logarithm near centres, times size_weight. density: squared error times density_weight; it is unweighted,
+    because only then its sum is unbiased.
     """
     classes = len(card.classes)
     heat, counted = targets["heat"], targets["counted"]
@@ -311,7 +314,7 @@ def _volume(card: Card) -> float:
     return 2 * math.pi * (options_of(card).density_px * options_of(card).network.up) ** 2
 
 
-# -- reading a map ----
+# -- decoding a map ----
 
 
 def decode(outputs: Outputs, card: Card) -> list[Answer]:
@@ -357,22 +360,22 @@ def _decoded(maps: NDArray[np.float32], card: Card) -> Answer:
 
 
 def _size(card: Card, log_size: NDArray[np.float32]) -> Floats:
-    """Diameters in pixels, of what the network says of them."""
-    # A hundredth to a hundredfold: a network gone astray must not give infinity.
+    """Diameters in pixels, decoded from the network's output."""
+    # A hundredth to a hundredfold: a network that diverged must not give infinity.
     ratio = np.exp(np.clip(log_size.astype(np.float64), -4.6, 4.6))
     return np.asarray(options_of(card).typical_px * ratio)
 
 
 def _gain(card: Card, diameter_px: Floats) -> Floats:
-    """What makes heights good: smoothing lowers the peak of a Gaussian; the narrower it is, the more."""
+    """Factor that restores heights: smoothing lowers the peak of a Gaussian, a narrow one more."""
     return np.asarray(1 + (_smooth_px(card) / sigma_px(card, diameter_px)) ** 2)
 
 
 def score_maps(outputs: Outputs, card: Card) -> NDArray[np.float32]:
-    """What the scores of peaks are read off, (N, K, H, W) in [0, 1], on the pixels of the input.
+    """The maps that give peaks their scores, (N, K, H, W) in [0, 1], on the pixels of the input.
 
-    outputs : of the network. Where its maps are finer than the input, a pixel has the highest of its parts,
-        so that no peak is lost.
+    outputs : of the network. Where its maps are finer than the input, a pixel gets the highest value of its
+        parts, so that no peak is lost.
     """
     up, classes = options_of(card).network.up, len(card.classes)
     found = []
@@ -388,7 +391,7 @@ def score_maps(outputs: Outputs, card: Card) -> NDArray[np.float32]:
 
 
 def density(outputs: Outputs, card: Card) -> NDArray[np.float32]:
-    """Individuals of each class per pixel of the input, (N, K, H, W): over any ground their sum is a count.
+    """Individuals of each class per pixel of the input, (N, K, H, W); the sum over any ground is a count.
 
     outputs : of the network. For a card whose `density_px` is above 0.
     """
@@ -401,9 +404,9 @@ def density(outputs: Outputs, card: Card) -> NDArray[np.float32]:
 
 
 def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card:
-    """The card of a bundle, with the factors that make its density's sum right in all over annotated ground.
+    """The card of a bundle, with the factors that correct its density's sum over all annotated ground.
 
-    A network's sums are too high or too low by a few percent, in all pictures alike (vgg-cells: 1 to 8).
+    A network's sums are biased by a few percent, similarly in all pictures (vgg-cells: 1 to 8).
     """
     card = bundle.card
     if not options_of(card).density_px:
@@ -429,7 +432,7 @@ def _smooth_px(card: Card) -> float:
 
 
 def _beyond_px(card: Card) -> int:
-    """How far around a peak smoothing, its window, refinement, the middles of others and its own look."""
+    """Radius around a peak that smoothing, window, refinement and the middles of objects depend on."""
     middle = 2 * math.ceil(_MIDDLE_PX) if options_of(card).sigma_share else 0
     return 2 + math.ceil(peaks.SMOOTH_REACH * _smooth_px(card)) + round(options_of(card).window_px) + middle
 
@@ -445,7 +448,7 @@ def build(
     needs = card_needs(card, scene, options.threshold, margin_px=1.0)
     opened, shape = open_heatmap(bundle, device, threads), stated.network
     reach = 4 * opened.stride if opened.reach_px is None else opened.reach_px
-    # Features at full resolution and their neighbours, as measured with a few maps; more maps beside.
+    # Features at full resolution and their neighbours, measured with a few maps; more maps need more.
     more_maps = _MAP_BYTES * shape.up**2 * max(0, _maps(card) - _FEW_MAPS)
     return LearnedDetector(
         card=card,
@@ -477,7 +480,7 @@ def build(
 
 @lru_cache(maxsize=4)
 def open_heatmap(bundle: Bundle, device: str, threads: int | None) -> Network:
-    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    """The network of a bundle; cached, because a detector is built for each raster."""
     from ecodetect.runtime.opening import open_network
 
     card = bundle.card
@@ -486,12 +489,12 @@ def open_heatmap(bundle: Bundle, device: str, threads: int | None) -> Network:
 
 
 def measure_agreement(bundle: Bundle, image: Image | None = None, *, seed: int = 0) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut: the same ground seen in shifted chips.
+    """How much detections depend on the tiling: the same ground is seen in shifted chips.
 
-    image : (B, H, W), scaled as the card says, continued as in a mirror where it is smaller than the network
-        looks; None: noise, which shows locality, but on which a trained network may find little.
+    image : (B, H, W), scaled as the card says, padded by reflection where it is smaller than the receptive
+        field; None: noise, which shows locality, but a trained network may find little on it.
     Returns shift_px, score: the largest differences of peaks that both see; alone: the share that only one
-    sees; n: how many were compared. Peaks below 0.05 aren't looked at.
+    sees; n: the number compared. Peaks below 0.05 are left out.
     """
     card = bundle.card
     opened = open_heatmap(bundle, "cpu", None)

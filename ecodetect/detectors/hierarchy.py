@@ -1,10 +1,10 @@
-"""Regions merged greedily, the most alike neighbours first, up to a size: what lies within what in a picture.
+"""A hierarchy of regions: the most similar neighbours are merged greedily, up to a size.
 
-The grouping of selective search (Uijlings et al. 2013, doi:10.1007/s11263-013-0620-5). Two neighbours are as
-alike as the sum of four numbers in [0, 1] says: colour and texture (what their histograms share), size (small
-ones merge first) and fill (they leave no gap in the box around both). There the last two are shares of the
-picture; here they are shares of the largest square that a region may fill, so that they don't depend on how a
-raster is cut, and regions that together would be wider than it never merge.
+The grouping of selective search (Uijlings et al. 2013, doi:10.1007/s11263-013-0620-5). The similarity of two
+neighbours is the sum of four numbers in [0, 1]: colour and texture (intersection of their histograms), size
+(small ones merge first) and fill (they leave no gap in the box around both). In the paper the last two are
+shares of the picture; here they are shares of the largest square that a region may fill. So they don't depend
+on the tiling, and regions that together would be wider than that square never merge.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Floats = NDArray[np.float64]
 
 COLOURS = 25  # bins of each channel, as in the paper
 DIRECTIONS = 8
-# Sizes of a gradient, in 8-bit levels a pixel: below the first it is noise and has no direction.
+# Bounds of gradient sizes, in 8-bit levels per pixel: below the first it is noise without a direction.
 STEEP = (2.0, 6.0, 18.0)
-_SMOOTH = 1.0  # standard deviation of the Gaussian whose derivatives are taken, in pixels, as in the paper
-_CANVAS_PX = 2_000_000  # regions are traced about so many pixels at a time
+_SMOOTH = 1.0  # standard deviation, in pixels, of the Gaussian derivatives, as in the paper
+_CANVAS_PX = 2_000_000  # pixels of regions traced together
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Hierarchy:
-    """Segments and all regions that they were merged into, M in all; the segments come first.
+    """Segments and all regions merged from them, M in all; the segments come first.
 
     place : int32 (H, W), a number for each segment such that those of a region follow each other; -1 where
         there is none.
@@ -50,7 +50,7 @@ class Hierarchy:
         return len(self.first)
 
     def sums(self, image: NDArray[Any] | None = None) -> Floats:
-        """Sum over the pixels of each region of whole numbers (H, W), or how many they are; (M,), exact."""
+        """Exact sum of whole numbers (H, W) over the pixels of each region, or the number of pixels; (M,)."""
         inside = self.place.ravel() >= 0
         weights = None if image is None else image.ravel()[inside]
         each = np.bincount(self.place.ravel()[inside], weights, minlength=int(self.last.max(initial=0)))
@@ -69,7 +69,7 @@ class Hierarchy:
         return np.concatenate(found)
 
     def _traced(self, regions: Ints) -> Outlines:
-        """Outlines of some regions, by one canvas on which they don't overlap."""
+        """Outlines of some regions, traced on one canvas where they don't overlap."""
         box, first, last = self.box[regions], self.first[regions], self.last[regions]
         width, height = (box[:, 2:] - box[:, :2]).T
         top = np.cumsum(height + 1) - height
@@ -92,8 +92,8 @@ def grouped(labels: NDArray[np.int64], channels: Sequence[NDArray[np.float32]], 
     """The hierarchy of segments.
 
     labels : (H, W), segments from 1 on, each 4-connected; 0 where there is none.
-    channels : float32 (H, W) each, 0 to 255: the colours by which regions are alike.
-    largest : regions don't merge into one wider or higher than this, in pixels.
+    channels : float32 (H, W) each, 0 to 255: the colours that are compared.
+    largest : merged regions are never wider or higher than this, in pixels.
     """
     n = int(labels.max(initial=0))
     box = _boxes(labels, n)
@@ -116,7 +116,7 @@ def _boxes(labels: NDArray[np.int64], n: int) -> Ints:
     inside = np.flatnonzero(flat)
     label = flat[inside] - 1
     y, x = np.divmod(inside, width)
-    # Among equal indices the last assignment stays; pixels come row by row.
+    # The last assignment to an index wins; pixels come row by row.
     box[label[::-1], 1] = y[::-1]
     box[label, 3] = y + 1
     order = np.argsort(x, kind="stable")
@@ -127,7 +127,7 @@ def _boxes(labels: NDArray[np.int64], n: int) -> Ints:
 
 
 def _neighbours(labels: NDArray[np.int64]) -> Ints:
-    """Pairs of segments that share an edge of pixels, by row of segment, lower first; (P, 2), from 0."""
+    """Pairs of segments that share a pixel edge, sorted, the lower number first; (P, 2), from 0."""
     n = int(labels.max(initial=0)) + 1
     found = [np.empty(0, np.int64)]
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
@@ -153,7 +153,7 @@ def _features(labels: NDArray[np.int64], channels: Sequence[NDArray[np.float32]]
 
 
 def _histograms(flat: NDArray[np.int64], level: NDArray[np.int64], n: int, bins: int) -> Floats:
-    """How many pixels of each segment have each level, (n, bins)."""
+    """Number of pixels of each segment at each level, (n, bins)."""
     counts = np.bincount(flat * bins + level.ravel(), minlength=(n + 1) * bins)
     return counts.reshape(n + 1, bins)[1:].astype(np.float64)
 
@@ -171,15 +171,15 @@ def _textures(channel: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _merged(pairs: Ints, features: Floats, size: Ints, box: Ints, largest: float) -> list[tuple[int, int]]:
-    """Which two regions each merging joined, in their order: the k-th makes region n + k."""
+    """The two regions that each merge joined, in order: the k-th merge makes region n + k."""
     n = len(size)
     histogram = np.concatenate([features, np.empty_like(features)])
-    # Columns: size, box. Floats, so that a row is all that a similarity needs; exact as whole numbers.
+    # Columns: size, box. As floats one row holds all that a similarity needs; whole numbers stay exact.
     shape = np.concatenate([np.column_stack([size, box]), np.empty((n, 5))]).astype(np.float64)
     whole = float(largest) ** 2
 
     def alike(one: Any, other: Ints) -> tuple[Floats, NDArray[np.bool_]]:
-        """How alike regions are, and whether they may merge; one or as many against many."""
+        """Similarity of regions, and whether they may merge; one or as many against many."""
         a, b = shape[one], shape[other]
         wide = np.maximum(a[..., 3], b[:, 3]) - np.minimum(a[..., 1], b[:, 1])
         high = np.maximum(a[..., 4], b[:, 4]) - np.minimum(a[..., 2], b[:, 2])

@@ -1,8 +1,8 @@
-"""From a chip's bands to one intensity image of whole numbers: panchromatic, a band, or a vegetation index.
+"""Turns a chip's bands into one image of whole numbers: panchromatic, a band, or a vegetation index.
 
-The 8-bit scale is 0..255, whatever the raster's type: 8-bit bands are taken as they are, everything else is
-stretched, and kept with 16 bits (257 steps of it are one of the 8-bit scale). Whole numbers are what makes
-the detectors exact: sums of them don't depend on the order, so not on how the raster was cut.
+The 8-bit scale is 0..255 for every raster: 8-bit bands are used as they are; other types are stretched and
+kept in 16 bits (257 steps are one step of the 8-bit scale). Whole numbers make the detectors exact: their
+sums don't depend on the order, so they don't depend on the tiling.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ INDICES = {"ndvi": ("red", "nir"), "exg": RGB}
 # Weights of red, green and blue in a panchromatic image: luma of ITU-R BT.601, as in OpenCV's fixed point
 # code.
 LUMA = (0.299, 0.587, 0.114)
-# Share of the values cut off at each end when a raster that isn't 8-bit is stretched: hot and dead pixels.
+# Share of the values clipped at each end when a raster that isn't 8-bit is stretched: hot and dead pixels.
 TAIL = 0.001
-# Values looked at per sample: enough for the tails, and 256 samples of them are 32 MB.
+# Values used per sample: enough for the tails; 256 samples take 32 MB.
 PER_SAMPLE = 16_384
 
 
@@ -37,10 +37,10 @@ class Intensity:
     """How one image is made of a chip's bands.
 
     formula : "panchromatic" (luma of red, green, blue), "mean" (of the bands), "strongest" (the band that
-        varies most, known when the raster has been looked at), "ndvi" or "exg".
+        varies most, known once the raster is surveyed), "ndvi" or "exg".
     bands : the bands it needs, in this order.
-    span : the values that become 0 and 255; None as long as the raster hasn't been looked at.
-    is_8bit : bands are 8-bit and taken as they are.
+    span : the values that become 0 and 255; None until the raster is surveyed.
+    is_8bit : bands are 8-bit and used as they are.
     """
 
     formula: Literal["panchromatic", "mean", "strongest", "ndvi", "exg"]
@@ -50,7 +50,7 @@ class Intensity:
 
     @property
     def step(self) -> int:
-        """How many steps of the image make one of the 8-bit scale."""
+        """Steps of the image per step of the 8-bit scale."""
         return 1 if self.is_8bit else 257
 
     @property
@@ -59,11 +59,11 @@ class Intensity:
 
     @property
     def is_known(self) -> bool:
-        """Whether images can be made without having looked at the raster."""
+        """Whether images can be made without a survey of the raster."""
         return self.span is not None and self.formula != "strongest"
 
     def measured(self, samples: Iterable[Chip]) -> Intensity:
-        """This intensity with its band and span taken from samples of the raster, where they aren't known."""
+        """This intensity with band and span measured on samples of the raster, where they aren't known."""
         if self.formula == "strongest":
             return replace(self, formula="mean", bands=(self._strongest(samples),)).measured(samples)
         if self.span is not None:
@@ -76,12 +76,12 @@ class Intensity:
         values = np.sort(np.concatenate(parts)) if parts else np.empty(0)
         if not len(values):
             return replace(self, span=(0.0, 1.0))
-        # Values that occur, not interpolations: the same for every order and library version.
+        # Values that occur, not interpolated ones: the same for every order and library version.
         tail = int(TAIL * len(values))
         return replace(self, span=(float(values[tail]), float(values[-1 - tail])))
 
     def _strongest(self, samples: Iterable[Chip]) -> str:
-        """Name of the band that varies most; of equal ones the first."""
+        """Name of the band that varies most; the first of equal ones."""
         spread = np.zeros(len(self.bands))
         parts: list[list[NDArray[np.float64]]] = [[] for _ in self.bands]
         for chip in samples:
@@ -91,12 +91,12 @@ class Intensity:
         for k, part in enumerate(parts):
             values = np.concatenate(part) if part else np.empty(0)
             values = values[np.isfinite(values)]
-            with np.errstate(over="ignore", invalid="ignore"):  # values that no instrument measures
+            with np.errstate(over="ignore", invalid="ignore"):  # values beyond any instrument
                 spread[k] = np.nan_to_num(values.var()) if len(values) else 0.0
         return self.bands[int(np.argmax(spread))]
 
     def _bands(self, chip: Chip) -> list[NDArray[Any]]:
-        """The bands it needs of a chip that may have more (a sample taken before the band was chosen)."""
+        """The bands it needs from a chip that may have more (a sample taken before the band was chosen)."""
         return [chip.pixels[chip.bands.index(name)] for name in self.bands]
 
     def image(self, chip: Chip) -> tuple[NDArray[Any], Mask | None]:
@@ -113,7 +113,7 @@ class Intensity:
         low, high = self.span
         if not high > low:  # constant: nothing stands out
             return np.zeros(values.shape, np.uint16), valid
-        # (v - low) can overflow a float only for spans that no instrument has; then all is one value.
+        # (v - low) can overflow a float only for spans beyond any instrument; then all pixels get one value.
         with np.errstate(over="ignore", invalid="ignore"):
             levels = np.floor((values - low) * (self.highest / (high - low)) + 0.5)
         levels[~valid] = 0
@@ -125,7 +125,7 @@ class Intensity:
         samples: Iterable[Chip],
         filtered: Callable[[NDArray[Any], Mask | None], NDArray[Any]] | None = None,
     ) -> NDArray[np.int64]:
-        """How many valid pixels of the samples have each level of the image, after a filter if any."""
+        """Histogram of the samples' valid pixels over the levels of the image, after an optional filter."""
         counts = np.zeros(self.highest + 1, np.int64)
         for chip in samples:
             image, valid = self.image(chip)
@@ -169,7 +169,7 @@ class Intensity:
 
 
 def _ratio(over: NDArray[np.float64], under: NDArray[np.float64]) -> NDArray[np.float64]:
-    """over / under; 0 for 0/0, which a black pixel is: it shows no vegetation."""
+    """over / under; 0 for 0/0, as in a black pixel, which shows no vegetation."""
     return np.asarray(np.where((over == 0) & (under == 0), 0.0, over / under), np.float64)
 
 
@@ -182,7 +182,7 @@ def choose(scene: Scene, band: str, *, strongest: bool = False) -> Intensity:
 
     band : "auto" (of red, green and blue, or else of the first three bands), a band's name, "ndvi" or "exg".
     strongest : "auto" takes the band that varies most instead of a mean.
-    Raises UserError naming the bands there are.
+    Raises UserError naming the raster's bands.
     """
     if band in INDICES:
         needed = INDICES[band]
@@ -206,7 +206,7 @@ def choose(scene: Scene, band: str, *, strongest: bool = False) -> Intensity:
         bands, formula = (band,), "mean"
     else:
         known = ", ".join(("auto", *scene.bands, *INDICES))
-        raise UserError(f"band={band} is not in the raster; choose one of {known}.")
+        raise UserError(f"band={band} isn't in the raster; choose one of {known}.")
     is_8bit = scene.dtype == "uint8" and scene.value_range in (None, (0, 255))
     # Pixels of fewer bits (NBITS, 1-bit masks) fill the scale; other types are surveyed.
     few_bits = scene.value_range if scene.dtype == "uint8" else None
@@ -214,10 +214,10 @@ def choose(scene: Scene, band: str, *, strongest: bool = False) -> Intensity:
 
 
 def otsu(counts: NDArray[np.int64]) -> int | None:
-    """The highest level of the darker class when two classes differ most; None with fewer than two levels.
+    """Otsu's threshold: the highest level of the darker class; None with fewer than two levels.
 
-    counts : how many pixels have each level.
-    (scikit-image's sums in float32, which a large raster's counts exceed.)
+    counts : number of pixels at each level.
+    (scikit-image sums in float32, which the counts of a large raster exceed.)
     """
     used = np.flatnonzero(counts)
     if len(used) < 2:

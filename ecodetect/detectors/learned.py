@@ -1,7 +1,7 @@
-"""What a learned detector declares: its `KIND`. Training, scanning, checking and exporting read nothing else.
+"""What a learned detector declares: its `KIND`. Training, scanning, checking and exporting read only this.
 
-A detector whose network is trained is a `NetworkKind`; `docs/detectors/writing.md` leads through one. A
-detector that teaches a classical learner instead (`obia`) is a plain `Kind`.
+A detector that trains a network is a `NetworkKind`; `docs/detectors/writing.md` explains one step by step. A
+detector that trains a classical learner instead (`obia`) is a plain `Kind`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Head = Literal["network", "best", "knn", "forest", "svm"]
 
 
 class Answer(NamedTuple):
-    """What is found on one image, in its pixels.
+    """The detections on one image, in its pixels.
 
     geometry : points (n, 2), boxes (n, 4) as xmin, ymin, xmax, ymax, or polygons (n,).
     score : (n,), 0 to 1.  label : int64 (n,), index of the class.
-    diameter : (n,), of points whose size is known; None: of none.
+    diameter : (n,), of points with a known size; None: sizes are unknown.
     """
 
     geometry: NDArray[Any]
@@ -49,12 +49,12 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:
-    """What a training asks of a card's options, beside what the annotations are like.
+    """What a training fixes in a card's options; the rest follows from the annotations.
 
     training : the kind's `training` options; None where it has none.
-    is_patches : the ground is pictures in folders by class.
-    network : settings of the network that are given: `kept` ones of a bundle that training goes on from, or
-        the kind and depth of a backbone.
+    is_patches : the data are pictures in folders by class.
+    network : fixed settings of the network: the `kept` ones of a bundle that is fine-tuned, or the kind and
+        depth of a backbone.
     """
 
     training: Any = None
@@ -66,7 +66,7 @@ NO_WISHES = Wishes()
 
 
 class ChoosesOptions(Protocol):
-    """Options of a card, from what the annotations are like."""
+    """Chooses the options of a card from the annotations."""
 
     def __call__(self, diameter_px: Floats, spacing_px: Floats, wishes: Wishes = ...) -> dict[str, Any]:
         """JSON-able options that `options_of` accepts.
@@ -79,9 +79,9 @@ class ChoosesOptions(Protocol):
 
 
 class CardOptions(Protocol):
-    """What the options of every learned detector say.
+    """The options that every learned detector has.
 
-    typical_px : width of a usual object, in pixels of the model.
+    typical_px : width of a typical object, in pixels of the model.
     """
 
     @property
@@ -96,39 +96,39 @@ class Builds(Protocol):
     ) -> Detector:
         """Raises UserError where they don't fit.
 
-        options : of the kind's `options`.
-        device, threads : where a network runs, and on how many threads of a CPU; None: all.
+        options : an instance of the kind's `options`.
+        device, threads : where a network runs, and the number of CPU threads; None: all.
         """
         ...
 
 
 class Looked(Protocol):
-    """What is worth keeping of an image: `features` (n, C), which a learner classifies row by row."""
+    """What is kept of an image: `features` (n, C), which a learner classifies row by row."""
 
     @property
     def features(self) -> NDArray[Any]: ...
 
 
 class Classical(Protocol):
-    """What teaching a learner needs: how an image becomes rows of features, and rows become objects."""
+    """What training a learner needs: images to rows of features, and rows to objects."""
 
     def features_of(self, image: Image, valid: NDArray[np.bool_], card: Card) -> Looked: ...
 
     def examples(self, sample: Sample, look: Any, card: Card) -> tuple[Labels, Floats]:
-        """The class of each row, the number of classes for background, or -1; and its place (n, 2)."""
+        """The class of each row (the number of classes: background; -1: unused), and its place (n, 2)."""
         ...
 
     def decode(self, look: Any, probability: Floats, card: Card) -> Answer:
-        """Polygons, from how likely each row is each class, background last: (n, classes + 1)."""
+        """Polygons from the probability of each class for each row, background last: (n, classes + 1)."""
         ...
 
     def bundled(self, card: Card, learner: ClassicalClassifier) -> Bundle:
-        """A model of a card and what was learned."""
+        """A model from a card and what was learned."""
         ...
 
 
 class Grounds(Protocol):
-    """Reads something off annotated ground."""
+    """Measures something on annotated ground."""
 
     def __call__(self, bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card: ...
 
@@ -139,41 +139,42 @@ def _one_way(card: Card) -> Mapping[str, Card]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """A learned detector. What has a default may be left out.
+    """A learned detector. Fields with a default are optional.
 
     What every kind says
     --------------------
     name : as in the table, and in a card's `detector`.
-    purpose : one sentence, for `ecodetect models` and the docs; what follows an empty line is left out.
-    options : frozen dataclass of what a user may set when scanning; its docstring says what each means.
+    purpose : one sentence, for `ecodetect models` and the docs; text after an empty line is left out.
+    options : frozen dataclass of what a user may set when scanning; its docstring explains each field.
     card_options : chooses the options of a new card.
     options_of : the options of a card, parsed; raises BundleError where they can't be this detector's.
     build : the detector that scans.
 
-    What training asks besides
-    --------------------------
+    What training needs besides
+    ---------------------------
     training : frozen dataclass of what a user may set when training; None: nothing.
-    window : width of a network's window on the ground, where such options state one.
-    weighted : a card with the weight of each class; `per_class` holds their numbers.
-    typical_px : width of a usual object at which rasters shall be read; None: as for points.
-    window_px, patch_px : side of the network's window, where it has one, and of pictures in folders by class,
-        if it can learn from these.
-    needs_shapes : whether samples shall carry the objects' outlines.
-    head : what decides by a card: its network, or a learner of one kind or of the best.
-    taught : what teaching a learner needs, for a card and the network's weights; None: a network decides.
-    alternatives : the card with each way to make objects of answers; the one that is best on validation
-        becomes the model's.
-    thresholds : scores that aren't to be chosen on validation; None: they are.
-    criterion : by which a detection of validation is right, in words; None: its distance.
+    window : width of a network's window on the ground, if the options state one.
+    weighted : the card with the weight of each class; `per_class` holds the number of objects per class.
+    typical_px : width of a typical object when rasters are read; None: as for points.
+    window_px, patch_px : side of the network's window, if it has one, and of pictures in folders by class, if
+        it can learn from them.
+    needs_shapes : whether samples carry the objects' outlines.
+    head : what classifies, for a card: its network, or one kind of learner, or the best of them.
+    taught : what training a learner needs, for a card and the network's weights; None: the network
+        classifies.
+    alternatives : the card with each way to decode objects; the model gets the one that is best on
+        validation.
+    thresholds : fixed scores; None: they are chosen on validation.
+    criterion : what makes a detection of validation a true positive, in words; None: its distance.
 
-    What is measured when it has learned
-    ------------------------------------
-    answers : what a scan finds on samples, where that isn't what `decode` reads off the network's outputs.
-    calibrated : the card with what is read off annotated ground.
+    What is measured after training
+    -------------------------------
+    answers : what a scan finds on samples, where that isn't simply `decode` of the network's outputs.
+    calibrated : the card with values measured on annotated ground.
     measured : an entry of the card's metrics, besides the usual one.
-    measure_agreement : how much what is found depends on how a raster is cut; image None: nothing was there.
+    measure_agreement : how much detections depend on the tiling; image None: there was no image.
 
-    has_score_map : whether detections are read off a map of scores that a scan can write.
+    has_score_map : whether detections come from a map of scores that a scan can write.
     """
 
     name: str
@@ -208,14 +209,14 @@ class Kind:
 class NetworkKind(Kind):
     """A detector whose network is trained.
 
-    network : for a card, with weights at random, or of a backbone's encoder as given.
-    targets : what the network should answer to a sample, with what the losses need to know of its pixels.
-        Arrays of a batch are stacked; those with fewer rows than others end with rows of NaN.
-    losses : of a batch, by name; their sum is what training lowers.
-    decode : what is found on each image of a batch, from the network's outputs.
-    chip_px : side of the chips it is trained on; None: chosen from the size of the objects.
-    kept : settings of the network that a bundle hands on to one that goes on from it.
-    augmentations : where they aren't as usual: name -> value, see `training.augmentation`.
+    network : the network for a card, with random weights, or with the given weights of a backbone's encoder.
+    targets : the training targets of a sample, with the masks and weights that the losses need. Arrays of a
+        batch are stacked; shorter ones are padded with rows of NaN.
+    losses : of a batch, by name; training minimises their sum.
+    decode : the detections on each image of a batch, from the network's outputs.
+    chip_px : side of the training chips; None: chosen from the size of the objects.
+    kept : settings of the network that fine-tuning keeps.
+    augmentations : that differ from the default: name -> value, see `training.augmentation`.
     """
 
     network: Callable[[Card, Weights | None], TrainableNetwork]

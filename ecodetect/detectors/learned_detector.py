@@ -1,4 +1,4 @@
-"""The scan half of every learned detector: a card, how a raster is scaled, and what looks at images."""
+"""The scan half of every learned detector: a card, the scaling of a raster, and what finds objects."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Maps = NDArray[np.float32]  # (N, K, h, w)
 
 
 class Look(Protocol):
-    """What looks at images.
+    """Finds objects on images.
 
-    device : where its network runs; None: there is none.
-    settings : what it has taken from the raster; JSON-able.
+    device : where its network runs; None: it has none.
+    settings : what it has measured on the raster; JSON-able.
     """
 
     @property
@@ -39,11 +39,11 @@ class Look(Protocol):
     def settings(self) -> Mapping[str, Any]: ...
 
     def surveyed(self, samples: Iterable[Chip], image_of: Callable[[Chip], Image]) -> Look:
-        """What has looked at samples of the raster, if it has to."""
+        """The same after a survey of the raster's samples, if it needs one."""
         ...
 
     def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
-        """Detections of each chip, given its image, scaled as the card says. All have the same size."""
+        """Detections of each chip from its image, scaled as the card says. All have the same size."""
         ...
 
 
@@ -53,10 +53,10 @@ class LearnedDetector:
 
     hash : of the bundle.
     kind : of the geometry.
-    threshold : which of the card's thresholds cuts.
-    own_settings : what the answer depends on besides.
-    own_needs : what it asks of pixels; see `card_needs`. How `scaling` and `look` are says the rest.
-    scaling : the card's for this raster's values, or once surveyed what it becomes.
+    threshold : which of the card's thresholds applies.
+    own_settings : what the answer also depends on.
+    own_needs : its needs, see `card_needs`; `scaling` and `look` determine the rest.
+    scaling : the card's for this raster's values; the measured one after a survey.
     """
 
     card: Card
@@ -104,7 +104,7 @@ class LearnedDetector:
         return replace(ready, look=self.look.surveyed(samples, ready.image_of))
 
     def image_of(self, chip: Chip) -> Image:
-        """What is looked at of a chip."""
+        """The network input for a chip."""
         return scaled(chip.pixels, chip.valid, self.scaling, self.card.fill)
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
@@ -113,9 +113,9 @@ class LearnedDetector:
 
 
 def card_needs(card: Card, scene: Scene, threshold: str, *, margin_px: float) -> Needs:
-    """What a card says of the needs on a scene; raises UserError where the scene lacks a band.
+    """The needs that a card states for a scene; raises UserError where the scene lacks a band.
 
-    margin_px : at least; more where the card says that what is found shifts by more between tilings.
+    margin_px : the least margin; it grows where the card says that detections shift more between tilings.
     """
     return Needs(
         bands=bands_of(card, scene),
@@ -129,13 +129,13 @@ def card_needs(card: Card, scene: Scene, threshold: str, *, margin_px: float) ->
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkLook:
-    """A network, and how its outputs become detections.
+    """A network, and the decoding of its outputs.
 
     kind : of the geometry.
-    read : outputs to what is found on each image.
-    density : outputs to individuals of each class per pixel (N, K, H, W), where they say them.
-    score_maps : outputs to the maps of scores that detections are read off, where there are such, with a cell
-        for `map_px` pixels.
+    read : outputs to the detections on each image.
+    density : outputs to individuals of each class per pixel (N, K, H, W), if the network has them.
+    score_maps : outputs to the maps of scores that detections come from, if there are any, with a cell for
+        `map_px` pixels.
     """
 
     card: Card
@@ -156,7 +156,7 @@ class NetworkLook:
         return self
 
     def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
-        """What lies with its centre on pixels of each chip that have data."""
+        """The detections of each chip whose centre lies on a pixel with data."""
         stride = self.network.stride
         outputs = self.network.run(
             np.stack([padded_to_stride(image, stride, self.card.fill) for image in images])
@@ -189,7 +189,7 @@ class NetworkLook:
         )
 
     def _inside(self, found: Answer, chip: Chip) -> NDArray[np.bool_]:
-        """What has its centre on the chip, where there are data; boxes without an area are dropped, (n,)."""
+        """Which detections have their centre on the chip's data; boxes without an area are dropped, (n,)."""
         size = np.array(chip.pixels.shape[:0:-1])
         geometry = shapely.bounds(found.geometry) if self.kind == "polygon" else found.geometry
         ends = np.asarray(geometry, np.float64).reshape(-1, 2 if self.kind == "point" else 4)

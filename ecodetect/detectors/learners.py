@@ -1,15 +1,15 @@
 """Learners without a network, applied in numpy: nearest neighbours, random forest, support vector machine.
 
-`fit` learns from rows of features (scikit-learn grows the trees and finds the support vectors); what it
-learned is plain arrays that go into a bundle, and `ClassicalClassifier.probability` needs nothing but numpy.
-Features are standardised inside, and classes count alike, however many examples each has.
+`fit` learns from rows of features (scikit-learn grows the trees and finds the support vectors). The result is
+plain arrays that go into a bundle, and `ClassicalClassifier.probability` needs only numpy. Features are
+standardised internally, and all classes count equally, regardless of their number of examples.
 
 - knn: the share of each class among the nearest examples, each vote divided by how common its class is.
 - forest: the mean over trees of the share of each class in the leaf (Breiman 2001,
   doi:10.1023/A:1010933404324).
-- svm: for each class a machine with a Gaussian kernel that tells it from the rest (for two classes one
-  machine). A logistic curve, fitted to margins of examples that were left out (five folds, or groups), makes
-  a margin a probability (Platt 1999); those of the classes are divided by their sum.
+- svm: one machine with a Gaussian kernel per class, one-versus-rest (for two classes a single machine). A
+  logistic curve, fitted to margins of held-out examples (five-fold or grouped cross-validation), turns a
+  margin into a probability (Platt 1999); the probabilities of the classes are divided by their sum.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ Labels = NDArray[np.int64]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-NEIGHBOURS = 15  # odd; fewer make a coarse probability, more blur small classes
+NEIGHBOURS = 15  # odd; fewer give coarse probabilities, more blur small classes
 TREES, LEAST_LEAF, DEPTH = 200, 2, 30
-PENALTY = 1.0  # of examples on the wrong side (C)
-FOLDS = 5  # of the margins that the logistic curve is fitted to
-_FARTHEST = 1e6  # standardised values are cut here, so that their squares are numbers
+PENALTY = 1.0  # for examples on the wrong side (C)
+FOLDS = 5  # of the cross-validation that gives margins for the logistic curve
+_FARTHEST = 1e6  # standardised values are clipped here, so that their squares are finite
 VALUES_AT_ONCE = 2**23  # numbers of a working array: bounds memory at some 100 MB
-# In a bundle: more is damage. A tree of 30 levels is never deeper than this.
+# Limits in a bundle: more is damage. A tree of 30 levels is never deeper than this.
 _MOST_CLASSES, _MOST_FEATURES, _MOST_NEIGHBOURS, _DEEPEST = 10_000, 100_000, 1000, 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ClassicalClassifier:
-    """What was learned; made by `fit`, or by `ClassicalClassifier.of` from what is in a bundle.
+    """A trained learner; made by `fit`, or by `ClassicalClassifier.of` from a bundle.
 
     settings : JSON-able: kind, number of classes, neighbours.
     arrays : name -> array, for a bundle.
@@ -61,7 +61,7 @@ class ClassicalClassifier:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ClassicalClassifier:
-        """A learner from a bundle.  Raises BundleError, in one sentence, for what can't be one."""
+        """A learner from a bundle.  Raises BundleError, in one sentence, for invalid arrays."""
         try:
             _check(settings, arrays)
         except KeyError as error:
@@ -77,14 +77,14 @@ class ClassicalClassifier:
 
     @property
     def features(self) -> int:
-        """How many numbers a row of features has."""
+        """Number of features per row."""
         return len(self.arrays["mean"])
 
     def probability(self, features: NDArray[Any]) -> Floats:
-        """How likely each class is.
+        """The probability of each class.
 
-        features : (N, C); what is no finite number counts as the mean.
-        Returns float64 (N, K), rows that sum to 1; 0 for classes that had no example.
+        features : (N, C); values that aren't finite count as the mean.
+        Returns float64 (N, K), rows that sum to 1; 0 for classes without an example.
         """
         if features.ndim != 2 or features.shape[1] != self.features:
             raise ValueError(f"features of shape {features.shape} for a learner of {self.features}")
@@ -99,12 +99,12 @@ class ClassicalClassifier:
         return _standardised(features, self.arrays["mean"], self.arrays["scale"])
 
     def margins(self, features: NDArray[Any]) -> Floats:
-        """For an svm: distance from each border, positive on the side of its class, (N, m)."""
+        """For an svm: distance from each decision boundary, positive on the side of its class, (N, m)."""
         parts = [self._margins(self.standardised(features[rows])) for rows in self._parts(len(features))]
         return np.concatenate([np.empty((0, self.arrays["dual"].shape[1])), *parts])
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """Rows in parts for which working arrays stay small."""
+        """Rows in parts small enough for the working arrays."""
         wide = {"knn": "examples", "forest": "root", "svm": "support"}[self.kind]
         step = max(1, VALUES_AT_ONCE // max(len(self.arrays[wide]), self.features))
         return (slice(first, first + step) for first in range(0, count, step))
@@ -154,24 +154,24 @@ def fit(
 ) -> ClassicalClassifier:
     """Learn from examples.
 
-    features : (N, C).  label : int64 (N,), below `classes`, which is how many classes there are.
-    seed : random seed; the same gives the same learner.
-    group : int64 (N,), of examples that are left out together, such as parts of one individual, when it is
-        asked how sure the answer for others may be; a few, of many examples each. None: each alone.
+    features : (N, C).  label : int64 (N,), below `classes`, the number of classes.
+    seed : random seed; the same seed gives the same learner.
+    group : int64 (N,), groups for cross-validation, such as the parts of one individual: they are left out
+        together. A few groups of many examples each. None: each example alone.
     Raises UserError where fewer than two classes have examples, or scikit-learn isn't installed.
     """
     seen, place = np.unique(label, return_inverse=True)
     if len(seen) < 2:
         raise UserError(
             f"There are examples of {len(seen)} class{'' if len(seen) == 1 else 'es'} only, so there is"
-            " nothing to tell apart; annotate more, or check with `ecodetect check`."
+            " nothing to distinguish; annotate more, or check with `ecodetect check`."
         )
     values = np.where(np.isfinite(features), features, np.nan).astype(np.float64)
     known = np.isfinite(values)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, values, 0.0).sum(axis=0) / count
     scale = np.sqrt((np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count)
-    scale[scale < 1e-9 * np.maximum(np.abs(mean), 1.0)] = 1.0  # the same in all examples
+    scale[scale < 1e-9 * np.maximum(np.abs(mean), 1.0)] = 1.0  # constant over all examples
     x = _standardised(features, mean, scale)
     fold = _folds(place, seed) if group is None else group
     learners: dict[Kind, Callable[..., dict[str, NDArray[Any]]]] = {
@@ -206,7 +206,7 @@ def _forest(x: NDArray[np.float32], place: Labels, classes: int, seed: int) -> d
             "feature": np.where(is_leaf, -1, tree.feature).astype(np.int32),
             "left": np.where(is_leaf, -1, tree.children_left + first).astype(np.int32),
             "right": np.where(is_leaf, -1, tree.children_right + first).astype(np.int32),
-            # In 64 bits, as they were compared: the middle of two 32-bit values may round to the upper one.
+            # In 64 bits, as in the comparison: the midpoint of two 32-bit values may round to the upper one.
             "threshold": np.where(is_leaf, 0.0, tree.threshold).astype(np.float64),
             "share": (share / share.sum(axis=1, keepdims=True)).astype(np.float32),
         }
@@ -257,13 +257,13 @@ def _machines(
 
 
 def check_installed(kind: Kind) -> None:
-    """Raise UserError where what a kind learns with isn't installed; before much is done for it."""
+    """Raise UserError where a package that a kind learns with isn't installed; called before long work."""
     if kind != "knn":
         _scikit_learn("ensemble")
 
 
 def _scikit_learn(part: str) -> Any:
-    """A module of scikit-learn, which only learning needs."""
+    """A module of scikit-learn, which only training needs."""
     from importlib import import_module
 
     extras.check_installed("Learning without a network", "sklearn")
@@ -282,10 +282,10 @@ def _folds(place: Labels, seed: int) -> Labels:
 
 
 def logistic_curve(margin: Floats, mine: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and shift of the logistic curve that makes margins probabilities.
+    """Slope and shift of the logistic curve that turns margins into probabilities.
 
-    Newton's method on the cross-entropy, both sides counting alike. As in Platt 1999, examples aren't
-    quite sure, so that the slope stays finite where margins part the classes.
+    Newton's method on the cross-entropy, with equal weight for both sides. As in Platt 1999, targets aren't
+    quite 0 and 1, so that the slope stays finite where margins separate the classes.
     """
     n = np.array([np.count_nonzero(~mine), np.count_nonzero(mine)], np.float64)
     wanted = np.where(mine, (n[1] + 1) / (n[1] + 2), 1 / (n[0] + 2))
@@ -308,7 +308,7 @@ def logistic_curve(margin: Floats, mine: NDArray[np.bool_]) -> tuple[float, floa
         now = now - size * step
         if float(np.abs(size * step).max()) < 1e-9:
             break
-    # Margins that say nothing of what was left out must not turn the answer round.
+    # Margins without information about held-out examples must not reverse the answer.
     return (float(now[0]), float(now[1])) if now[0] > 0 else (1e-6, 0.0)
 
 
@@ -320,7 +320,7 @@ def _standardised(features: NDArray[Any], mean: Floats, scale: Floats) -> NDArra
 
 
 def _squared(one: NDArray[np.float32], two: NDArray[Any]) -> Floats:
-    """Squared distances, (N, M); in 64 bits, for they are small differences of large numbers."""
+    """Squared distances, (N, M); in 64 bits, because they are small differences of large numbers."""
     a, b = one.astype(np.float64), two.astype(np.float64)
     away = a @ b.T
     away *= -2
@@ -335,7 +335,7 @@ def _logistic(z: Floats) -> Floats:
 
 
 def _shared(values: Floats) -> Floats:
-    """Rows divided by their sum; alike where it is 0."""
+    """Rows divided by their sum; equal values where it is 0."""
     total = values.sum(axis=1, keepdims=True)
     found: Floats = np.where(total > 0, values / np.where(total > 0, total, 1.0), 1 / values.shape[1])
     return found
@@ -393,14 +393,14 @@ def _check_forest(arrays: Mapping[str, NDArray[Any]], c: int, classes: int) -> N
     inner = feature >= 0
     for name, child in (("left", left), ("right", right)):
         _within(name, child[inner], 0, n)
-    # Down all trees at once: one that goes round in circles never ends.
+    # Down all trees at once: one with a circle never ends.
     level = np.unique(root)
     for _ in range(_DEEPEST):
         level = level[inner[level]]
         if not len(level):
             return
         level = np.unique(np.concatenate([left[level], right[level]]))
-    raise ValueError(f"a tree is deeper than {_DEEPEST} levels, or goes round in circles")
+    raise ValueError(f"a tree is deeper than {_DEEPEST} levels, or has a circle")
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
@@ -426,5 +426,5 @@ def _array(
     if values.dtype.kind != kind:
         raise ValueError(f"{name} is of {values.dtype}")
     if kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"{name} holds what is no number")
+        raise ValueError(f"{name} holds a value that isn't a number")
     return values

@@ -1,8 +1,8 @@
-"""From a map of scores, one for each window, to boxes: one an individual.
+"""Turns a map of scores, one per window, into boxes, one per individual.
 
-Two ways. `regions`: each summit of the map with the ground around it that is half as high or higher; summits
-between which the map hardly falls are one. `peaks`: each cell that is the highest around, with a box of one
-size. Neither depends on a threshold, which is a cut of the scores afterwards.
+There are two ways. `regions`: each summit of the map with the ground around it down to half its height;
+summits with hardly a dip between them are one. `peaks`: each local maximum, with a box of fixed size. Neither
+depends on a threshold, which is applied to the scores afterwards.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ecodetect.grid import Floats
 
 Map = NDArray[np.float32]
 
-LEAST_SCORE = 0.05  # ground below it belongs to nothing
-_NECK = 0.85  # two summits are one where the pass between them is no lower than this share of the lower one
-_HALF = 0.5  # of the summit's height: down to it cells belong to its individual
-_SMOOTH = 0.7  # cells; ripples between neighbouring windows mean nothing
+LEAST_SCORE = 0.05  # lower cells belong to no individual
+_NECK = 0.85  # two summits are one if the saddle between them is at least this share of the lower one
+_HALF = 0.5  # of the summit's height: cells down to it belong to the individual
+_SMOOTH = 0.7  # cells; ripples between neighbouring windows are noise
 
 
 def load() -> None:
-    """Import what `regions` needs, some 100 MB, before memory is planned."""
+    """Import what `regions` needs, about 100 MB, before memory is planned."""
     from scipy import ndimage  # noqa: F401
     from skimage import morphology, segmentation  # noqa: F401
 
 
 def regions(score: Map) -> tuple[Floats, Floats]:
-    """Boxes of what stands out in a map.
+    """Boxes of the regions that stand out in a map.
 
     score : (h, w) in [0, 1].
     Returns boxes float64 (n, 4) in cells (continuous, the first cell's outer corner 0, 0) and their scores
-    (n,), the mean of the map over their cells. Edges lie between cells, where the map passes the half.
+    (n,), the mean of the map over their cells. Edges lie between cells, where the map crosses half height.
     """
     from scipy import ndimage
     from skimage import morphology, segmentation
@@ -63,7 +63,7 @@ def regions(score: Map) -> tuple[Floats, Floats]:
 
 
 def _box(heat: Map, blank: NDArray[np.bool_], place: tuple[slice, slice], half: float) -> Floats:
-    """The box of a region, its edges where the map passes `half` on the way to the cells beside."""
+    """The box of a region, with edges where the map crosses `half` towards the neighbouring cells."""
     rows, columns = place
     left = columns.start + _missing(heat[rows], columns.start, -1, half)
     right = columns.stop - _missing(heat[rows], columns.stop - 1, 1, half)
@@ -74,22 +74,22 @@ def _box(heat: Map, blank: NDArray[np.bool_], place: tuple[slice, slice], half: 
 
 
 def _missing(lines: Map, last: int, step: int, half: float) -> float:
-    """How much of the outermost cell lies beyond the half, from -0.5 to 0.5.
+    """How far the crossing of half height lies beyond the outermost cell's middle, from -0.5 to 0.5.
 
-    lines : (n, w), the rows of the region.  last : its outermost column.  step : which way is out.
+    lines : (n, w), the rows of the region.  last : its outermost column.  step : the direction outwards.
     """
     here = float(lines[:, last].max())
     beside = last + step
     if not 0 <= beside < lines.shape[1]:
         return 0.0
     there = float(lines[lines[:, last].argmax(), beside])
-    if there >= half or here <= there:  # another individual's ground begins
+    if there >= half or here <= there:  # the region of another individual begins
         return 0.0
     return 0.5 - (here - half) / (here - there)
 
 
 def peaks(score: Map, radius: int) -> tuple[Floats, Floats]:
-    """Cells that are the highest within `radius` cells: places (n, 2) in cells, and their scores (n,)."""
+    """Local maxima within `radius` cells: places (n, 2) in cells, and their scores (n,)."""
     heat = summits.smooth(score, _SMOOTH)
     rows, columns = summits.find(heat, radius)
     xy = summits.refine(heat, rows, columns)

@@ -1,7 +1,7 @@
-"""Outlines in three looks: places are proposed, each is looked at, and the object there is drawn.
+"""Outlines in three stages: regions are proposed, each is classified, and its object is outlined.
 
-For crowns, shrubs and cells whose area matters. It learns from polygons; of a point with a radius it learns
-the circle, of a box the box. Source: Mask R-CNN (He et al. 2017, arXiv:1703.06870) on a feature pyramid (Lin
+For crowns, shrubs and cells whose area matters. It learns from polygons; a point with a radius counts as a
+circle, a box as a box. Source: Mask R-CNN (He et al. 2017, arXiv:1703.06870) on a feature pyramid (Lin
 et al. 2017, arXiv:1612.03144), torchvision's implementation; see `networks.detection` for what is different.
 """
 
@@ -28,8 +28,8 @@ from ecodetect.region import Region
 if TYPE_CHECKING:
     from ecodetect.annotations.sample import Sample
 
-_INSIDE = 0.5  # a part of a box that is surer belongs to its object
-_STRAIGHT_PX = 0.25  # an outline is drawn with as few corners as keep within this
+_INSIDE = 0.5  # parts of a box with a higher probability belong to its object
+_STRAIGHT_PX = 0.25  # an outline has as few corners as keep it within this
 
 
 def targets(sample: Sample, card: Card) -> Arrays:
@@ -49,7 +49,7 @@ def pixels_of(shape: shapely.Geometry, width: int, height: int) -> NDArray[np.bo
 
 
 def outlined(outputs: Outputs, found: Sequence[Answer]) -> list[Answer]:
-    """The outline in each box.
+    """The outline of the object in each box.
 
     outputs : of the network; the second (N, D, M, M), rows as the boxes'.
     """
@@ -62,7 +62,7 @@ def outlined(outputs: Outputs, found: Sequence[Answer]) -> list[Answer]:
 
 
 def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
-    """The largest part of a mask (M, M) above a half, drawn in its box; the box where none is."""
+    """The largest part of a mask (M, M) above one half, in its box; the box itself where there is none."""
     from skimage.measure import find_contours
 
     x0, y0, x1, y1 = box
@@ -73,7 +73,7 @@ def _outline(mask: NDArray[np.float32], box: Floats) -> shapely.Polygon:
     if not rings:
         return whole
     ring = max(rings, key=lambda ring: abs(float(np.sum(ring[:-1, 0] * np.diff(ring[:, 1])))))
-    # The middle of the first part has the place 1 in the padded mask, and lies half a part inside.
+    # The middle of the first part is at 1 in the padded mask, and lies half a part inside.
     x = np.clip(x0 + (ring[:, 1] - 0.5) / columns * (x1 - x0), x0, x1)
     y = np.clip(y0 + (ring[:, 0] - 0.5) / rows * (y1 - y0), y0, y1)
     best = shapely.Polygon(np.column_stack([x, y]))
@@ -96,5 +96,5 @@ KIND = replace(
     build=build,
     targets=targets,
     needs_shapes=True,
-    augmentations={"scale": 0.4},  # an outline may be turned
+    augmentations={"scale": 0.4},  # outlines can be rotated
 )

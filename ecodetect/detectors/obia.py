@@ -1,13 +1,13 @@
-"""Without deep learning: an image is cut into segments, each is classified, those that touch are one object.
+"""Without deep learning: an image is cut into segments, which are classified and merged into objects.
 
 Object-based image analysis (Blaschke 2010, doi:10.1016/j.isprsjprs.2009.06.004), as Guirado et al. 2017
 (doi:10.3390/rs9121220) compared it with a network: segments (SLIC, or the graph of Felzenszwalb and
-Huttenlocher) with colour, texture, shape and contrast to what is beside them (`segments`), a learner (nearest
-neighbours, a random forest or a support vector machine, whichever validation prefers; `learners`), and
-segments of one class that touch merged into one outline. Two individuals that touch are told apart where
-there is a neck between them, as in `threshold` (`splitting`).
+Huttenlocher) with colour, texture, shape and contrast to their neighbours (`segments`), a learner (nearest
+neighbours, a random forest or a support vector machine, whichever is best on validation; `learners`), and
+touching segments of one class merged into one outline. Two touching individuals are split where there is a
+neck between them, as in `threshold` (`splitting`).
 
-It isn't local: how a place is cut into segments depends a little on the chip around it.
+It isn't local: the segments at a place depend a little on the chip around it.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from ecodetect.region import Region
 if TYPE_CHECKING:
     from ecodetect.annotations.sample import Objects, Sample
 
-TYPICAL_PX = 40.0  # width of a usual object at which rasters are read: some six segments across
+TYPICAL_PX = 40.0  # width of a typical object when a raster is read: about six segments across
 
-SAME_IOU = 0.5  # of outlines of two tiles: how segments lie differs more than how boxes do
-_SEGMENT_SHARE = 6.0  # segments across a usual object
+SAME_IOU = 0.5  # of outlines of two tiles: segments differ more between tiles than boxes
+_SEGMENT_SHARE = 6.0  # segments across a typical object
 _LEAST_SEGMENT_PX = 4
-_NECK = 0.6  # as in `threshold`: parts are apart where the pass is lower than this share of the lower summit
-_SMALLEST = 0.6  # of the width of the 5 % smallest annotated: what is smaller is no object
-# How sure a segment must be to belong to an object; validation chooses. Probabilities smoothed over their
+_NECK = 0.6  # as in `threshold`: parts are separate where the saddle is below this share of the lower summit
+_SMALLEST = 0.6  # of the width of the 5 % smallest annotated objects; anything smaller is dropped
+# The probability that a segment of an object must have; validation chooses. Probabilities smoothed over
 # neighbours were tried: on zone1 the best average precision fell from 0.79 to 0.64.
 LEVELS = (0.3, 0.5, 0.7, 0.85, 0.95)
-# Shares of a segment: in an object; in none, on known ground.
+# Shares of a segment: least in an object; most in one, as background on known ground.
 _MOST, _HARDLY = 0.5, 0.1
 _PREFIX = "learner."
 _COST = 60.0  # time per pixel, where decoding a pixel is 1
-_MOST_PX = 1000.0  # of options of a card: more is damage
+_MOST_PX = 1000.0  # limit of a card's options: more is damage
 
 BACKGROUND = "background"  # the learner's last class
 UNUSED = -1
@@ -63,8 +63,8 @@ UNUSED = -1
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
-        or "count" (as many too many as too few).
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
+        "count" (counts nearly unbiased).
     """
 
     threshold: Literal["f1", "count"] = "f1"
@@ -74,9 +74,9 @@ class Options:
 class TrainingOptions:
     """What a user may set when training.
 
-    segmentation : what cuts segments: "slic", or "felzenszwalb", whose segments follow edges more closely and
+    segmentation : the algorithm: "slic", or "felzenszwalb", whose segments follow edges more closely and
         differ more in size.
-    head : what decides by their features: nearest neighbours ("knn"), a random "forest", a support vector
+    head : the classifier of their features: nearest neighbours ("knn"), a random "forest", a support vector
         machine ("svm"), or "best": whichever of these is best on validation.
     """
 
@@ -86,12 +86,12 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardOptions:
-    """What a card says of the detector.
+    """What a card says about the detector.
 
-    segmentation, segment_px : what cuts segments, and how wide they are.
-    typical_px, smallest_px : of a usual object and of the smallest.
-    level : how sure a segment must be; see `LEVELS`.
-    head : what was asked to learn.  learner : settings of what did.
+    segmentation, segment_px : the algorithm, and the width of segments.
+    typical_px, smallest_px : width of a typical object and of the smallest.
+    level : least probability of an object's segment; see `LEVELS`.
+    head : the classifier that was asked for.  learner : settings of the one that was trained.
     """
 
     segmentation: Literal["slic", "felzenszwalb"]
@@ -151,15 +151,15 @@ def features_of(image: NDArray[np.float32], valid: NDArray[np.bool_], card: Card
 
 
 def decode(look: Segmented, probability: Floats, card: Card) -> Answer:
-    """Outlines of the objects that segments make.
+    """Outlines of the objects that segments form.
 
-    probability : (n, classes + 1), of each segment; the last is the background.
+    probability : (n, classes + 1), of each segment; background last.
     Returns polygons (m,) in pixels of the image, along the edges of pixels; score (m,), the mean probability
     of an outline's pixels; label (m,).
     """
     level, smallest = options_of(card).level, options_of(card).smallest_px
     largest = card.largest_px
-    # A frame of one pixel: what touches the border ends there.
+    # A frame of one pixel, so that regions at the border end there.
     labels = np.pad(look.labels, 1)
     sure = np.concatenate([np.zeros((1, len(card.classes))), probability[:, : len(card.classes)]])
     best = sure.argmax(axis=1)
@@ -190,7 +190,7 @@ def decode(look: Segmented, probability: Floats, card: Card) -> Answer:
 
 
 def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Without what is narrower than twice the radius: bridges of one segment, and tails."""
+    """Morphological opening: removes what is narrower than twice the radius, such as bridges and tails."""
     reach = int(radius)
     if reach < 1:
         return mask
@@ -205,11 +205,11 @@ def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 
 
 def examples(sample: Sample, look: Segmented, card: Card) -> tuple[NDArray[np.int64], Floats]:
-    """What each segment is, and where its ground lies.
+    """The class of each segment, and the place that it belongs to.
 
     Returns int64 (n,): the class of which most of the segment lies in an object's shape; the number of
     classes (background) on known ground with hardly any part in an object; UNUSED otherwise. And (n, 2): the
-    centre of the object of which it is part, else its own.
+    centre of the object that it is part of, else its own.
     """
     n, classes = len(look.features), len(card.classes)
     flat = look.labels.ravel()
@@ -246,10 +246,10 @@ def examples(sample: Sample, look: Segmented, card: Card) -> tuple[NDArray[np.in
 
 
 def _shapes(one: Objects, typical_px: float) -> tuple[shapely.Geometry, shapely.Geometry]:
-    """Where an object surely is, and outside of which it isn't.
+    """The shape that an object surely covers, and the shape that it surely lies in.
 
-    For a box the ellipse in it, for its corners show what is around; of a point nothing, and its
-    surroundings.
+    For a box the first is the ellipse in it, because its corners show the surroundings; a point surely covers
+    nothing, and the second shape is its surroundings.
     """
     if not one.is_sized[0]:
         return shapely.Polygon(), shapely.Point(one.xy[0]).buffer(typical_px / 2)
@@ -280,12 +280,12 @@ def _paint(mask: NDArray[np.bool_], shape: shapely.Geometry) -> tuple[slice, sli
 
 
 def alternatives(card: Card) -> dict[str, Card]:
-    """The card with each way to make objects of segments; validation chooses."""
+    """The card with each way to turn segments into objects; validation chooses."""
     return {f"{level:g}": replace(card, options={**card.options, "level": level}) for level in LEVELS}
 
 
 def bundled(card: Card, learner: ClassicalClassifier) -> Bundle:
-    """A model of a card and what was learned."""
+    """A model from a card and what was learned."""
     options = {**card.options, "learner": dict(learner.settings)}
     weights = {_PREFIX + name: values for name, values in learner.arrays.items()}
     return Bundle(replace(card, options=options), weights)
@@ -299,7 +299,7 @@ def build(
 ) -> LearnedDetector:
     """The detector of a bundle for a scene; raises UserError where they don't fit.
 
-    device, threads : not used: it runs on one core of the CPU, and a scan takes a tile on each.
+    device, threads : not used: it runs on one CPU core, and a scan processes a tile on each core.
     """
     card = bundle.card
     needs = card_needs(card, scene, options.threshold, margin_px=2.0)
@@ -325,7 +325,7 @@ def build(
 
 @lru_cache(maxsize=4)
 def _opened_learner(bundle: Bundle) -> ClassicalClassifier:
-    """What a bundle has learned; raises BundleError where card and arrays don't fit each other."""
+    """The learner of a bundle; raises BundleError where card and arrays don't fit each other."""
     card, settings = bundle.card, options_of(bundle.card).learner
     if settings is None:
         raise BundleError(f"The card of '{card.name}' is damaged (it has no learner).")
@@ -338,15 +338,15 @@ def _opened_learner(bundle: Bundle) -> ClassicalClassifier:
     expected = len(segments.names(card.bands)), len(card.classes) + 1
     if (learner.features, learner.settings["classes"]) != expected:
         raise BundleError(
-            f"The learner of '{card.name}' is of {learner.features} features and"
-            f" {learner.settings['classes']} classes, but its card is of {expected[0]} and {expected[1]}."
+            f"The learner of '{card.name}' has {learner.features} features and"
+            f" {learner.settings['classes']} classes, but its card says {expected[0]} and {expected[1]}."
         )
     return learner
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Segments:
-    """What looks at images: segments, classified and merged."""
+    """Finds objects on images: segments are classified and merged."""
 
     card: Card
     learner: ClassicalClassifier
@@ -372,19 +372,19 @@ def found_in(image: Image, valid: NDArray[np.bool_], card: Card, learner: Classi
 
 
 def stride_px(card: Card) -> int:
-    """Tiles begin at multiples of this, so that seeds lie at the same places."""
+    """Tile origins are multiples of this, so that seeds lie at the same places."""
     return options_of(card).segment_px if options_of(card).segmentation == "slic" else 1
 
 
 def reach_px(card: Card) -> int:
-    """How far around an object is looked: the widest surroundings, and what seeds of SLIC see in turn."""
+    """Context around an object: the widest surroundings, and what the seeds of SLIC see in turn."""
     typical, segment = options_of(card).typical_px, options_of(card).segment_px
     reach = math.ceil(typical + (segments.ROUNDS + 1) * segment)
     return -(-reach // stride_px(card)) * stride_px(card)
 
 
 def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+    """How much detections depend on the tiling; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
@@ -400,7 +400,7 @@ def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, f
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What teaching a learner needs; see `learned.Classical`."""
+    """What training a learner needs; see `learned.Classical`."""
 
     features_of = staticmethod(features_of)
     examples = staticmethod(examples)

@@ -1,13 +1,12 @@
-"""Outlines of labelled regions along the edges of their pixels, and measures of them in whole numbers.
+"""Outlines of labelled regions along pixel edges, and exact measures of them in whole numbers.
 
-A region of 3 × 3 pixels has an outline of area 9, with its corners on the corners of pixels. Gaps are filled:
-what can't be left by steps to one of the four neighbours belongs to the region. As regions are connected
-through the same four neighbours, an outline never touches itself (were it to, the two pixels that meet at the
-point would be linked by a path around one of the two gaps there, and that gap would have been filled), so
-each is a valid polygon.
+A region of 3 × 3 pixels has an outline of area 9, whose corners are corners of pixels. Gaps are filled:
+ground enclosed by the region, in the sense of 4-connected steps, belongs to it. As regions are 4-connected
+too, an outline never touches itself (otherwise a path around one of the two gaps at that point would link the
+two pixels that meet there, and that gap would have been filled), so each outline is a valid polygon.
 
-All is done for all regions at once, on runs of pixels along the rows instead of pixels: few of the pixels of
-a tile are ends of runs, and ends of runs are all that regions, outlines and sums depend on.
+All regions are processed at once, on runs of pixels along the rows instead of pixels: few pixels of a tile
+are ends of runs, and regions, outlines and sums depend only on the ends of runs.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Floats = NDArray[np.float64]
 class Regions:
     """Regions of an image as runs of pixels along the rows, sorted by row, then column.
 
-    shape : rows and columns of the image; nothing lies in the outermost ones. Each region is 4-connected.
+    shape : rows and columns of the image; the outermost ones are empty. Each region is 4-connected.
     number : highest label; labels are 1 and up.
     row, start, stop, label : int64 (R,), runs of columns start ≤ x < stop.
     box : int64 (number + 1, 4), xmin, ymin, xmax, ymax of each label, half-open.
@@ -53,7 +52,7 @@ class Regions:
         return labels
 
     def pieces(self, box: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """What of the runs lies in each of some boxes: numbers of the box and the run, start and stop.
+        """The parts of runs in each of some boxes: numbers of the box and the run, start and stop.
 
         box : int64 (N, 4), half-open, inside the image.
         """
@@ -75,7 +74,7 @@ def _ranges(first: Ints, count: Ints) -> Ints:
 
 def integral(image: NDArray[Any]) -> NDArray[Any]:
     """table[y, x] is the sum of image[:y, :x], exactly; for `between`.  image : uint8 or uint16."""
-    # Whole numbers either way; 32 bits are enough for 8-bit images of up to 8 Mpx, and take half the time.
+    # Both are exact; 32 bits are enough for 8-bit images of up to 8 Mpx, and take half the time.
     fits = image.dtype == np.uint8 and image.size < 2**31 // 255
     return np.asarray(cv2.integral(image, sdepth=cv2.CV_32S if fits else cv2.CV_64F))
 
@@ -124,7 +123,7 @@ def _of_runs(shape: tuple[int, ...], first: Ints, last: Ints, label: Ints, numbe
     box[:, :2] = max(shape)
     np.minimum.at(box[:, 0], label, start)
     np.maximum.at(box[:, 2], label, stop)
-    box[label[::-1], 1] = row[::-1]  # of equal indices the last assignment stays: the first row
+    box[label[::-1], 1] = row[::-1]  # the last assignment to an index wins: the first row
     box[label, 3] = row + 1
     return Regions((rows, columns), number, row, start, stop, label, box)
 
@@ -133,7 +132,7 @@ def _of_runs(shape: tuple[int, ...], first: Ints, last: Ints, label: Ints, numbe
 class Outlines:
     """Outer rings of regions, clockwise on a screen, by their horizontal sides.
 
-    A vertical side leads from the end of each horizontal one to the begin of the next.
+    A vertical side leads from the end of each horizontal side to the start of the next.
 
     label : int64 (N,), the regions, ascending.
     first : int64 (N,), where each ring begins in the arrays of sides: in the topmost row, at the leftmost
@@ -168,15 +167,15 @@ class Outlines:
         return np.asarray(np.add.reduceat(values, self.first, dtype=np.int64))
 
     def _next_y(self) -> Ints:
-        """Where the vertical side after each horizontal one leads, (S,)."""
+        """The row that the vertical side after each horizontal one leads to, (S,)."""
         following = np.append(self.y[1:], 0)
         following[np.append(self.first[1:], len(self.y)) - 1] = self.y[self.first]
         return following
 
     def filled(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Which pixels lie inside an outline, in an image of this shape."""
-        # Along a row an outline is entered at a left side, which leads up, and left at a right one; nested
-        # outlines count up.
+        # Along a row, an outline begins at a left side, which leads up, and ends at a right one; nested
+        # outlines add up.
         steps = np.zeros(shape, np.int16)
         if len(self):
             to = self._next_y()
@@ -190,7 +189,7 @@ class Outlines:
         return self._sums(self.y * (self.begin - self.end))
 
     def perimeters(self) -> Floats:
-        """Length of each outline in pixels, cutting the corners of pixels: a large disc's is 5 % too long."""
+        """Length of each outline in pixels, with pixel corners cut: 5 % too long for a large disc."""
         if not len(self):
             return np.empty(0)
         turns = 2 * self._lengths()
@@ -254,7 +253,7 @@ def traced(regions: Regions, wanted: NDArray[np.bool_]) -> Outlines:
     opposite[order[0::2]], opposite[order[1::2]] = order[1::2], order[0::2]
     follower = opposite[end] >> 1
 
-    # One chain through all outer rings: where a ring would close, go on to the next one.
+    # One chain through all outer rings: where a ring would close, continue with the next one.
     start = np.searchsorted(region, np.arange(len(found))) >> 1  # a region's first corner is its ring's
     successor = np.arange(len(follower))
     successor[start] = np.append(start[1:], start[-1])

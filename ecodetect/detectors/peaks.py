@@ -1,4 +1,4 @@
-"""Peaks of a map: which pixels are the highest around, where between pixels they lie, and which count."""
+"""Peaks of a map: local maxima, their subpixel positions, and which of them count."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scipy.spatial import KDTree
 
 from ecodetect.grid import Floats
 
-# Nothing lower is ever a peak: whatever the threshold, noise on empty ground isn't reported.
+# Lower values are never peaks: at any threshold, noise on empty ground isn't reported.
 LOWEST_SCORE = 0.02
-# Widths of the Gaussian that smooths the map beyond which nothing is added: 0.003 of it lies farther out.
+# Where the smoothing Gaussian is cut off, in widths: 0.003 of it lies farther out.
 SMOOTH_REACH = 3.0
-_AT_ONCE = 256  # peaks whose surroundings are in memory together
+_AT_ONCE = 256  # peaks whose surroundings are in memory at once
 
 
 def smooth(heat: NDArray[np.float32], width: float) -> NDArray[np.float32]:
@@ -27,11 +27,11 @@ def smooth(heat: NDArray[np.float32], width: float) -> NDArray[np.float32]:
 
 
 def highest(xy: Floats, score: Floats, radius: Floats) -> NDArray[np.bool_]:
-    """Which peaks lie in no higher one's middle.
+    """Which peaks don't lie in the middle of a higher one.
 
-    xy (N, 2), score (N,), radius (N,) of the middles. One that lies in another's middle still silences those
-    in its own: what survives depends on near peaks only, never on a chain of them. Among equal peaks the
-    first.
+    xy (N, 2), score (N,), radius (N,) of the middles. A peak in another's middle still suppresses those in
+    its own, so survival depends on near peaks only, not on chains. Among equal peaks the first counts as
+    higher.
     """
     first = np.ones(len(xy), np.bool_)
     if len(xy) < 2:
@@ -50,8 +50,9 @@ def highest(xy: Floats, score: Floats, radius: Floats) -> NDArray[np.bool_]:
 def find(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of pixels that are the highest within `radius`, and above `LOWEST_SCORE`.
 
-    heat : (H, W). Among equal neighbours the first in reading order counts as the higher one. The outermost
-    pixels are no peaks: what is beyond them isn't known.
+    heat : (H, W). Among equal neighbours the first in reading order counts as higher. The outermost pixels
+        are
+    never peaks: the values beyond them are unknown.
     """
     height, width = heat.shape
     if height < 3 or width < 3:
@@ -69,11 +70,11 @@ def find(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], 
 
 
 def refine(heat: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
-    """Positions of peaks between pixels, (n, 2) as x, y.
+    """Subpixel positions of peaks, (n, 2) as x, y.
 
-    A parabola through the peak and its two neighbours, along x and along y (exact for the logarithm of a
-    Gaussian, so that is taken). Each is looked up between the two lines that the other's answer lies between:
-    so it hardly matters which of two nearly equal pixels was the highest.
+    The vertex of a parabola through the logarithms of the peak and its two neighbours, along x and along y
+    (exact for a Gaussian). Each is interpolated between the two lines on both sides of the other's result, so
+    it hardly matters which of two nearly equal pixels was the highest.
     """
     around = np.stack(
         [np.stack([heat[rows + dy, columns + dx] for dx in (-1, 0, 1)], -1) for dy in (-1, 0, 1)], -2
@@ -86,10 +87,11 @@ def refine(heat: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[n
 
 
 def centred(heat: NDArray[np.float32], xy: Floats, radius: Floats) -> Floats:
-    """Positions moved to the middle of what the map shows around them, (n, 2).
+    """Positions moved to the centre of mass of the map around them, (n, 2).
 
-    A large object's peak is flat, so its highest place lies anywhere on it. The mean of the places around is
-    calmer: each counts as much as the map is high there, and less towards the radius, so that nothing jumps.
+    A large object's peak is flat, so its maximum may lie anywhere on it. The mean of the surrounding places
+    is more stable: each is weighted by the map's height there, and less towards the radius, so that nothing
+    jumps.
 
     heat (H, W), xy (n, 2), radius (n,), all in pixels of the map.
     """
@@ -114,7 +116,7 @@ def centred(heat: NDArray[np.float32], xy: Floats, radius: Floats) -> Floats:
 
 
 def _vertex(lines: Floats) -> Floats:
-    """Where the parabola through three values is highest, from the middle one, within a pixel; (n, 3)."""
+    """Offset of a parabola's vertex from the middle of its three values, within a pixel; values (n, 3)."""
     before, middle, after = lines[..., 0], lines[..., 1], lines[..., 2]
     bend = 2 * middle - before - after
     offset = (after - before) / (2 * np.where(bend > 1e-9, bend, 1.0))
@@ -122,7 +124,7 @@ def _vertex(lines: Floats) -> Floats:
 
 
 def _between(values: Floats, at: Floats) -> Floats:
-    """Values of three lines at -1, 0, 1, looked up at places from -0.5 to 0.5."""
+    """Values of three lines at -1, 0, 1, interpolated at places from -0.5 to 0.5."""
     at = np.clip(at, -0.5, 0.5)
     beside = np.where(at < 0, values[:, 0], values[:, 2])
     return np.asarray(values[:, 1] + np.abs(at) * (beside - values[:, 1]), np.float64)

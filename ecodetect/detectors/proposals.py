@@ -1,13 +1,14 @@
-"""Candidate patches and a classifier: a cheap detector proposes where to look, a network decides what it is.
+"""Region proposals and a classifier: a cheap detector proposes regions, a network classifies them.
 
-R-CNN's idea (Girshick et al. 2014, arXiv:1311.2524), and the quicker of the two ways of the study that
-ecodetect began with (Guirado et al. 2017, doi:10.3390/rs9121220). What isn't proposed can't be found, so the
-card says what share of the individuals of validation was.
+The idea of R-CNN (Girshick et al. 2014, arXiv:1311.2524), and the faster of the two methods in the study that
+ecodetect began with (Guirado et al. 2017, doi:10.3390/rs9121220). An individual without a proposal can't be
+found, so the card states the share of validation individuals with a proposal.
 
-- Proposals come from `threshold` or `selective_search`, on the network's own input brought to 8 bits: so they
-  are the same whatever the raster's type and light.
-- The network is that of `sliding_window`, trained as there, on all ground; of each proposal it is shown the
-  window about the middle. An individual is the proposal's outline.
+- Proposals come from `threshold` or `selective_search`, run on the network's input converted to 8 bits: so
+they
+  don't depend on the raster's type or exposure.
+- The network is that of `sliding_window`, trained in the same way on all ground; it classifies the window
+  around the centre of each proposal. An individual has the proposal's outline.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
 
 # The network's input in 8 bits: 0 is 128, and four of its units fill the scale.
 _MIDDLE, _PER_UNIT = 128.0, 32.0
-_SMALLEST_SHARE = 0.5  # of the width of small individuals: what is smaller isn't proposed
+_SMALLEST_SHARE = 0.5  # of the width of small individuals; anything smaller isn't proposed
 _BRIDGE_SHARE = 0.4  # of that width: radius of the disc that must fit into a proposal everywhere
-_AT_ONCE = 64  # windows shown to the network together
-_SAME_IOU = 0.3  # of two proposals that overlap more one is dropped: the same individual
+_AT_ONCE = 64  # batch size of windows
+_SAME_IOU = 0.3  # of two proposals with more overlap, one is dropped as the same individual
 _COST = 6.0
 
 Proposer = Literal["threshold", "selective_search"]
@@ -64,13 +65,13 @@ class Options:
 class TrainingOptions(sliding_window.TrainingOptions):
     """What a user may set when training.
 
-    window : side of the windows; none: twice as wide as a usual individual.
+    window : side of the windows; none: twice as wide as a typical individual.
     evaluation : how the network is trained: "dense", "windows", or "auto"; see sliding_window.
-    smoothing : how unsure the network may be of what it is told: label smoothing.
-    class_weights : whether rare classes count more ("balanced"), or each individual alike ("none").
-    proposer : what proposes: "threshold" or "selective_search".
+    smoothing : label smoothing: how far the network's targets are from 0 and 1.
+    class_weights : "balanced": rare classes count more; "none": each individual counts the same.
+    proposer : the detector that proposes: "threshold" or "selective_search".
     level : of the proposer "threshold": a number, "otsu" or "local".
-    objects : what it takes for an object: what is "dark" or "bright".
+    objects : whether its objects are "dark" or "bright".
     """
 
     proposer: Proposer = "threshold"
@@ -86,7 +87,7 @@ class TrainingOptions(sliding_window.TrainingOptions):
 def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WISHES) -> dict[str, Any]:
     """Options of the card of a network to be trained; see `sliding_window.card_options`.
 
-    Raises UserError where most objects have no size, for what is proposed must be no smaller or larger.
+    Raises UserError where most objects have no size, because sizes limit the proposals.
     """
     known = check_sizes(diameter_px, "proposals")
     wished: TrainingOptions = wishes.training or TrainingOptions()
@@ -132,7 +133,7 @@ def build(
         own_needs=replace(
             needs,
             largest_px=min(needs.largest_px, asked.largest_px),
-            # The proposer needs all of an object, the network the window about its middle.
+            # The proposer needs the whole object, the network the window around its middle.
             reach_px=max(window, asked.reach_px),
             stride_px=asked.stride_px if look.is_windowed else look.classifier.stride,
             margin_px=asked.margin_px,
@@ -158,13 +159,13 @@ def _alone(bundle: Bundle) -> Bundle:
 
 
 def _proposer(card: Card) -> Detector:
-    """What proposes, for 8-bit images with the card's bands."""
+    """The proposing detector, for 8-bit images with the card's bands."""
     stated = options_of(card).proposer
     assert stated is not None
     given = {"largest": f"{stated.largest_px}px"}
     if stated.name == "threshold":
         given |= {"level": str(stated.level), "objects": stated.objects}
-        # Bushes that touch a shrub, thinner than the smallest, must not make one object of many.
+        # Bushes that touch a shrub, thinner than the smallest, must not join objects into one.
         opening = max(1.0, round(_BRIDGE_SHARE * stated.smallest_px))
         given |= {"min_area": f"{stated.area_px}px", "open": f"{opening:g}px", "split": "yes"}
     else:
@@ -176,10 +177,10 @@ def _proposer(card: Card) -> Detector:
 
 @dataclass(frozen=True, slots=True)
 class Proposing:
-    """What looks at images: a proposer that finds, and a classifier that confirms.
+    """Finds objects on images: a proposer that proposes, and a classifier that confirms.
 
-    classifier : a network for single windows, or for whole images where it was trained so and padded.
-    proposer : what proposes, surveyed on a raster once it is needed.
+    classifier : a network for single windows, or for whole images where it was trained with padding.
+    proposer : the proposing detector, surveyed on a raster when first needed.
     """
 
     card: Card
@@ -196,7 +197,7 @@ class Proposing:
 
     @property
     def is_windowed(self) -> bool:
-        """Whether the classifier is shown single windows."""
+        """Whether the classifier sees single windows."""
         shape = options_of(self.card).network
         return shape.kind == "valid" or shape.evaluation == "windows"
 
@@ -207,12 +208,12 @@ class Proposing:
         return replace(self, proposer=self.proposer.surveyed(seen))
 
     def proposed(self, chip: Chip, image: Image) -> Detections:
-        """All that is proposed on a chip."""
+        """All proposals on a chip."""
         (found,) = self.proposer.detect([in_8_bits(chip, image, self.card.bands)])
         return found
 
     def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
-        """What is proposed on each chip, with the classifier's score, where its middle has data."""
+        """The proposals on each chip whose middle has data, with the classifier's score."""
         return [self._detect(*each) for each in zip(chips, images, strict=True)]
 
     def _detect(self, chip: Chip, image: Image) -> Detections:
@@ -229,13 +230,13 @@ class Proposing:
         return Detections(chip.grid, found.kind, found.geometry, score, label, self.card.classes)
 
     def _likely(self, image: Image, centres: Floats) -> NDArray[np.float32]:
-        """How likely each class is in the middle of windows about places: (K, n)."""
+        """The probability of each class in the middle of windows around places: (K, n)."""
         if not len(centres):
             return np.empty((len(self.card.classes), 0), np.float32)
         if not self.is_windowed:
             return self._read_off(image, centres)
         window = options_of(self.card).network.window
-        around = window  # a middle lies on the image, so its window lies within this of it
+        around = window  # a middle lies on the image, so its window reaches at most this far beyond it
         fill = self.card.fill
         padded = np.pad(image, [(0, 0), (around, around), (around, around)], constant_values=fill)
         first = np.floor(centres - window / 2 + 0.5).astype(np.int64) + around
@@ -248,7 +249,7 @@ class Proposing:
         return sliding_window.probability(np.concatenate(logits).T, self.card)
 
     def _read_off(self, image: Image, centres: Floats) -> NDArray[np.float32]:
-        """The same, of the map that a padded network gives of the whole image, as it was trained."""
+        """The same, from the map that a network with padding gives for the whole image, as in training."""
         (maps,) = self.classifier.run(padded_to_stride(image, self.classifier.stride, self.card.fill)[None])
         step = options_of(self.card).network.step
         column, row = np.clip(np.floor(centres / step).astype(np.int64), 0, np.array(maps.shape[:1:-1]) - 1).T
@@ -263,7 +264,7 @@ def in_8_bits(chip: Chip, image: Image, bands: tuple[str, ...]) -> Chip:
 
 @dataclass(frozen=True, slots=True)
 class _Proposed:
-    """Samples of a raster as the proposer sees them, read whenever they are gone through."""
+    """Samples of a raster as the proposer sees them, read on each iteration."""
 
     samples: Iterable[Chip]
     image_of: Callable[[Chip], Image]
@@ -273,11 +274,11 @@ class _Proposed:
         return (in_8_bits(chip, self.image_of(chip), self.bands) for chip in self.samples)
 
 
-# -- what validation says ----
+# -- validation ----
 
 
 def answers(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[Answer]:
-    """What a scan of each sample finds, as boxes. The proposer's survey is of all samples together."""
+    """What a scan of each sample finds, as boxes. The proposer surveys all samples together."""
     ready = _surveyed(bundle, samples)
     for sample in samples:
         (found,) = ready.detect([_chip(sample, ready.card)], [sample.image])
@@ -285,9 +286,9 @@ def answers(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[Answer]:
 
 
 def measured(bundle: Bundle, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What the proposals cost, as an entry of the card's metrics: the share of individuals that they miss.
+    """The recall of the proposals, as an entry of the card's metrics.
 
-    An individual is proposed if a proposal has its middle in its box: no classifier can find others.
+    An individual is proposed if the middle of a proposal lies in its box. No classifier can find the others.
     """
     ready = _surveyed(bundle, samples)
     met = total = proposals = 0
@@ -337,7 +338,7 @@ KIND = replace(
     training=TrainingOptions,
     head=lambda card: "network",
     taught=None,
-    # While it is trained the network is judged by the regions of its map, in one way.
+    # During training the network is always judged by the regions of its map.
     alternatives=lambda card: {"": card},
     thresholds=lambda card: None,
     patch_px=None,

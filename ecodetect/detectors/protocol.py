@@ -1,7 +1,7 @@
-"""What a detector is: what it needs, what it is given, what it gives back.
+"""The contract of a detector: what it needs, what it gets, what it returns.
 
-A detector is one file in this folder and one line in `table.TABLE`. It declares a `KIND`: a `Plain`, or where
-it has to be trained a `learned.Kind`. It knows chips only: no files, no CRS, no tiles. `scanning` runs it.
+A detector is one file in this folder and one line in `table.TABLE`. It declares a `KIND`: a `Plain`, or a
+`learned.Kind` if it needs training. It knows only chips: no files, no CRS, no tiles. `scanning` runs it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """How candidates of neighbouring tiles that mean the same object are settled: one survives, by score.
+    """How duplicates across tiles are settled (non-maximum suppression): the best score survives.
 
     criterion : "iou" (boxes, polygons by their boxes) or "distance" (centres, in pixels).
     limit : candidates above this IoU, or nearer than this distance, are the same object.
@@ -53,28 +53,28 @@ class Settling:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a detector asks of the pixels it is given.
+    """What a detector needs of the pixels it gets.
 
     bands : names of the bands a chip must have, in this order.
     largest_px : width of the largest object it can report, in pixels of the grid it works on.
     gsd_m : metres per pixel to read at; None: the raster's own, or `own_px` of them along each side.
     stride_px : tile origins are multiples of this.
-    reach_px : how far beyond an object's pixels the answer depends on them (filters, field of view).
+    reach_px : how far beyond an object the result depends on pixels (filters, radius of the receptive field).
     margin_px : candidates this far beyond a core take part in settling; 1 px for local detectors.
-    is_local : the answer at a place does not depend on how the raster is cut. Tested, not declared.
-    settling : None: objects are exact and disjoint, ownership alone settles them.
-    survey : True when the detector takes values (a threshold, a range) from the whole raster first.
-    bytes_per_pixel : working memory of `detect` per pixel of a chip, beside the chip itself.
+    is_local : the result at a place doesn't depend on the tiling. Tested, not just declared.
+    settling : None: objects are exact and disjoint, so ownership settles them.
+    survey : True when the detector first measures values (a threshold, a range) on the whole raster.
+    bytes_per_pixel : working memory of `detect` per pixel of a chip, in addition to the chip.
     cost : time of `detect` per pixel of a chip on one core, where decoding a pixel of a raster is 1.
-    is_threaded : `detect` uses all cores on its own, so chips are given to it one after another.
-    on_gpu : it works on a GPU instead: several chips are in work at once, so that it needn't wait.
-    scores : lowest score kept of each class, unless the user says; None: all are kept.
-    typical_px : width of a usual object; None: not known. By it a raster is brought to the size that a user
-        states of objects, where no GSD does it.
-    map_px : side of a cell of the map of scores that detections are read off (`Detections.score_map`), in
-        pixels; it divides `stride_px`. None: there is no such map. A detector that has one declares it:
+    is_threaded : `detect` uses all cores, so it gets chips one after another.
+    on_gpu : it works on a GPU instead: several chips are processed at once, so that it needn't wait.
+    scores : lowest score kept per class, unless the user sets one; None: all are kept.
+    typical_px : width of a typical object; None: unknown. Without a GSD, a raster is resampled so that
+        objects of the diameter that the user states have this width.
+    map_px : side of a cell of the map of scores that detections come from (`Detections.score_map`), in
+        pixels; it divides `stride_px`. None: there is no such map. A detector that has one declares
         `has_score_map`.
-    least_px : narrower rasters, in pixels of the grid it works on, show it nothing: the width of a window.
+    least_px : width of a window, in pixels of the grid it works on: it can find nothing in narrower rasters.
     """
 
     bands: tuple[str, ...]
@@ -98,7 +98,7 @@ class Needs:
 
     @property
     def is_network(self) -> bool:
-        """Whether a network looks: its tiles cost far more than reading them, and take far more memory."""
+        """Whether it runs a network: its tiles take far more time than reading, and far more memory."""
         return self.is_threaded or self.on_gpu
 
 
@@ -110,8 +110,8 @@ class Scene:
     gsd : metres per pixel along x and y, or None.
     dtype : numpy dtype name of the pixels.
     value_range : lowest and highest value that the dtype (or NBITS) can hold; None for floats.
-    unit : what counts as black and white in its values; None: not known, so they are taken as they are.
-    is_stated : whether a user says so.
+    unit : the values that count as black and white; None: unknown, so values are used as they are.
+    is_stated : whether the user stated the unit.
     """
 
     bands: tuple[str, ...]
@@ -150,33 +150,33 @@ class Detector(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """JSON-able: everything that determines the answer; goes into the output's metadata."""
+        """JSON-able: everything that determines the result; goes into the output's metadata."""
         ...
 
     def surveyed(self, samples: Iterable[Chip]) -> Detector:
-        """This detector with the values it takes from the whole raster; itself unless `needs.survey`.
+        """This detector with the values it measures on the whole raster; itself unless `needs.survey`.
 
         samples : full-resolution blocks from a fixed lattice of the raster, with the bands of `needs`; read
-            whenever they are gone through.
+            on each iteration.
         """
         ...
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
         """Detections of each chip, in the chip's own grid. All chips have the same size.
 
-        Objects cut by a chip's border, or centred outside what is `asked` of it, may be reported or not: they
-        belong to another tile. Where a chip `wants_map`, a detector that has one gives its map of scores.
+        Objects cut by a chip's border, or centred outside its `asked` window, may be reported or not: they
+        belong to another tile. Where a chip `wants_map`, a detector that has one returns its map of scores.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plain:
-    """What a detector declares that needs no training.
+    """What a detector without training declares.
 
-    purpose : one sentence, for `ecodetect models` and the docs; what follows an empty line is left out.
-    options : frozen dataclass of what a user may set; its docstring says what each means.
-    build : the detector for a scene; raises UserError for options that can't be meant.
+    purpose : one sentence, for `ecodetect models` and the docs; text after an empty line is left out.
+    options : frozen dataclass of what a user may set; its docstring explains each field.
+    build : the detector for a scene; raises UserError for impossible options.
     has_score_map : whether it has a map of scores that a scan can write.
     """
 
@@ -187,7 +187,7 @@ class Plain:
 
 
 def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
-    """Bands of the raster to be read for those of the card; raises UserError where they aren't there."""
+    """Bands of the raster to read for those of the card; raises UserError where one is missing."""
     bands = stand_ins(card.bands, scene.bands)
     if bands is None:
         raise UserError(

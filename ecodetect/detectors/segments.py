@@ -1,11 +1,11 @@
-"""An image cut into segments of like pixels, and each in numbers: colour, texture, shape, surroundings.
+"""Superpixels of an image and their features: colour, texture, shape, surroundings.
 
-What `obia` classifies. Sources: SLIC (Achanta et al. 2012, doi:10.1109/TPAMI.2012.120) and the graph of
+`obia` classifies them. Sources:  SLIC (Achanta et al. 2012, doi:10.1109/TPAMI.2012.120) and the graph of
 Felzenszwalb and Huttenlocher (2004, doi:10.1023/B:VISI.0000022288.19776.77), both as scikit-image has them.
 
-Nothing is stretched by what a chip happens to hold, and the seeds of SLIC lie on a lattice whose step is
-`segment_px`: chips whose corners differ by multiples of it begin with the same seeds, so a place is mostly
-cut the same way wherever a chip begins.
+Nothing is normalised by the contents of a chip, and the seeds of SLIC lie on a lattice with the step
+`segment_px`: chips whose corners differ by multiples of it start with the same seeds, so the segments at a
+place are mostly the same wherever a chip begins.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ Mask = NDArray[np.bool_]
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
-ROUNDS = 5  # of SLIC; each lets a seed see one more step around it
-# Weight of distance against colour (an image's standard deviation is 1): a seed's step counts as much as so
-# much difference in each band.
+ROUNDS = 5  # iterations of SLIC; each extends a seed's context by one step
+# Weight of distance against colour (an image's standard deviation is 1): one step between seeds counts as
+# much as this difference in each band.
 _COMPACT = 0.6
-# Felzenszwalb: difference of colour that parts segments as large as wanted.
+# Felzenszwalb: difference of colour that separates segments of the wanted size.
 _APART = 0.3
-_RANGE = 4.0  # standard deviations; beyond, values differ no more
+_RANGE = 4.0  # standard deviations; values beyond are clipped
 _BINS = 64  # of percentiles
 _PERCENTILES = (0.1, 0.5, 0.9)
-_PAIRS_OF = 5  # bands of which pairs are compared; of more there are too many pairs
-_SCALES = (0.5, 1.0, 2.0)  # widths of the surroundings, in usual objects
-_HATS = (0.5, 1.0)  # widths of what is dark or bright for itself, in usual objects
+_PAIRS_OF = 5  # first bands that are compared in pairs; more would make too many pairs
+_SCALES = (0.5, 1.0, 2.0)  # widths of the surroundings, in typical objects
+_HATS = (0.5, 1.0)  # widths of top-hat filters, in typical objects
 
 
 def cut(image: Image, valid: Mask, method: Method, segment_px: int) -> Ints:
     """Labels of the segments, (H, W), numbered from 1 without gaps; 0 where not valid.
 
     image : (B, H, W), with mean 0 and standard deviation 1 or so.
-    segment_px : width of a usual segment.
+    segment_px : width of a typical segment.
     """
     from skimage.segmentation import felzenszwalb, slic
 
@@ -53,12 +53,12 @@ def cut(image: Image, valid: Mask, method: Method, segment_px: int) -> Ints:
     stack[~valid] = 0.0
     spread = float(np.ptp(stack))
     if min(height, width) < 2 * segment_px or spread == 0:
-        labels = np.ones(valid.shape, np.int64)  # nothing to be cut
+        labels = np.ones(valid.shape, np.int64)  # nothing to cut
     elif method == "slic":
         labels = slic(
             stack,
             n_segments=max(1, round(height * width / segment_px**2)),
-            # scikit-image stretches the image to [0, 1]: so it weighs what it weighed before.
+            # scikit-image stretches the image to [0, 1]; this keeps the weight as it was.
             compactness=_COMPACT * len(image) ** 0.5 / spread,
             max_num_iter=ROUNDS,
             convert2lab=False,
@@ -82,7 +82,7 @@ def cut(image: Image, valid: Mask, method: Method, segment_px: int) -> Ints:
 
 
 def names(bands: Sequence[str]) -> list[str]:
-    """What each column of `described` is."""
+    """The names of the columns of `described`."""
     spectral = [f"{kind} {band}" for kind in ("mean", "sd", "p10", "p50", "p90") for band in bands]
     pairs = [f"{a} against {b}" for a, b in combinations(bands[:_PAIRS_OF], 2)]
     return [
@@ -98,11 +98,11 @@ def names(bands: Sequence[str]) -> list[str]:
 
 
 def described(image: Image, valid: Mask, labels: Ints, scaling: Scaling, typical_px: float) -> NDArray[Any]:
-    """The numbers of each segment, float32 (n, C); columns as `names` has them.
+    """The features of each segment, float32 (n, C); columns as in `names`.
 
-    image : (B, H, W), scaled by `scaling`, whose offset and span make a band's values comparable again.
+    image : (B, H, W), scaled by `scaling`, whose offset and span give back the bands' values.
     labels : of `cut`.
-    typical_px : width of a usual object, by which surroundings are measured.
+    typical_px : width of a typical object, the unit of the surroundings.
     """
     n = int(labels.max(initial=0))
     if not n:
@@ -123,7 +123,7 @@ def described(image: Image, valid: Mask, labels: Ints, scaling: Scaling, typical
     columns = [*means, *deviations, *shares.transpose(1, 0, 2).reshape(-1, n)]
     columns += _pairs(means, scaling)
     grey = image.mean(axis=0)
-    grey[~valid] = 0.0  # the mean, of whatever raster
+    grey[~valid] = 0.0  # the mean of any raster
     columns += [mean(each) for each in _texture(grey, valid)]
     own = mean(grey)
     for scale in _SCALES:
@@ -151,7 +151,7 @@ def centres(labels: Ints) -> Floats:
 
 
 def _percentiles(band: Image, flat: Ints, n: int, area: Floats) -> Floats:
-    """(P, n), to 1/64 of the range: counted, not sorted."""
+    """(P, n), to 1/64 of the range, from histograms."""
     step = 2 * _RANGE / _BINS
     level = np.clip((band.ravel() + _RANGE) / step, 0, _BINS - 1).astype(np.int64)
     count = np.bincount(flat.astype(np.int64) * _BINS + level, minlength=(n + 1) * _BINS)
@@ -161,7 +161,7 @@ def _percentiles(band: Image, flat: Ints, n: int, area: Floats) -> Floats:
 
 
 def _pairs(means: Floats, scaling: Scaling) -> list[Floats]:
-    """Normalised differences of pairs of bands, as in NDVI, of the values before they were scaled."""
+    """Normalised differences of pairs of bands, like NDVI, of the values before scaling."""
     offset = np.asarray(scaling.offset or (0.0,) * len(means), np.float64)
     span = np.asarray(scaling.span or (1.0,) * len(means), np.float64)
     values = np.maximum(means * span[:, None] + offset[:, None], 0.0)[:_PAIRS_OF]
@@ -170,8 +170,8 @@ def _pairs(means: Floats, scaling: Scaling) -> list[Floats]:
 
 
 def _texture(grey: Image, valid: Mask) -> list[NDArray[Any]]:
-    """Images of roughness: standard deviations over 3 and 7 px, the gradient, and the difference to the pixel
-    beside (the contrast of a grey-level co-occurrence matrix at a distance of 1, without its matrix)."""
+    """Images of texture: standard deviations over 3 and 7 px, the gradient, and the difference to the next
+    pixel (the contrast of a grey-level co-occurrence matrix at a distance of 1, without the matrix)."""
     across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     grain = np.zeros_like(grey)
     grain[:, 1:] = (grey[:, 1:] - grey[:, :-1]) ** 2
@@ -221,9 +221,9 @@ def _shapes(labels: Ints, n: int, area: Floats) -> list[Floats]:
 
 
 def _beside(labels: Ints, n: int, means: Floats) -> list[Floats]:
-    """How each band's mean differs from that of the segments beside, by the length of the common edge.
+    """Difference of each band's mean from the neighbouring segments, weighted by the length of common edges.
 
-    Then the least and the most that the grey of one of them differs.
+    Then the smallest and the largest difference in grey to one of them.
     """
     one = np.concatenate([labels[:-1].ravel(), labels[:, :-1].ravel()]).astype(np.int64)
     two = np.concatenate([labels[1:].ravel(), labels[:, 1:].ravel()]).astype(np.int64)

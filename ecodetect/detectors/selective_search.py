@@ -1,15 +1,16 @@
-"""Whatever hangs together by colour, texture and size: proposals of objects, without knowing what they are.
+"""Class-agnostic region proposals: regions that belong together by colour, texture and size.
 
 Selective search (Uijlings et al. 2013, doi:10.1007/s11263-013-0620-5): the picture is cut into small segments
-(Felzenszwalb and Huttenlocher 2004, doi:10.1023/B:VISI.0000022288.19776.77), in several colour spaces and
-from several scales on, and the most alike neighbours are merged, again and again (`hierarchy`). Every region
-that comes up and has the size of an object is a proposal: a crown, a part of it, a group.
+(Felzenszwalb and Huttenlocher 2004, doi:10.1023/B:VISI.0000022288.19776.77), in several colour spaces and at
+several scales, and the most similar neighbours are merged repeatedly (`hierarchy`). Every region with the
+size of an object is a proposal: a crown, a part of it, a group.
 
-- Proposals overlap, and most are no objects: they are to be looked at, or shown to a classifier.
-- They are outlines, not boxes: where a classifier says yes, the outline is the crown's, and so is its area.
-  It costs little: of nearly the same boxes one is chosen, the one that stands out most, before it is traced.
+- Proposals overlap, and most aren't objects: they are meant for people or for a classifier.
+- They are outlines, not boxes: a proposal that a classifier accepts has the crown's outline and area. This
+costs
+  little: among nearly equal boxes only the one that stands out most is traced.
 - The raster is read so that the smallest object is 10 px wide: finer detail costs time and adds little.
-- What a segment is depends on all pixels around it, so the answer depends a little on how a raster is cut.
+- A segment depends on all pixels around it, so the result depends a little on the tiling.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ from ecodetect.sizes import Length
 
 Mask = NDArray[np.bool_]
 COLOURS = ("rgb", "lab", "hsv", "rgi")
-# The smallest object is this wide on the grid that is searched: segments are then parts of it.
+# Width of the smallest object on the searched grid, so that segments are parts of it.
 DETAIL_PX = 10.0
-SMALLEST_PX, LARGEST_PX = 4.0, 1024.0  # of an object, on the raster and on the grid that is searched
-# Among proposals whose boxes overlap more than this one stays, the one that stands out most.
+SMALLEST_PX, LARGEST_PX = 4.0, 1024.0  # of an object, on the raster and on the searched grid
+# Of proposals whose boxes overlap more than this, the one that stands out most survives.
 SAME_IOU = 0.7
-# How far around an object's box its surroundings are looked at for the score.
+# Width of the surroundings of an object's box that the score compares with.
 SURROUNDINGS_PX = 5
-_SMOOTH_PX = 0.8  # standard deviation of the Gaussian before the first segments, as their authors have it
-# How far beyond an object is looked, of the largest one's width. On zone 1 in tiles of 256 px 94 % of
-# the proposals had the very box that the whole picture gives; with half a width 95 %, with none 91 %.
+_SMOOTH_PX = 0.8  # standard deviation of the Gaussian before segmentation, as in its paper
+# Context around an object, as a share of the largest object's width. On zone 1 in tiles of 256 px, 94 % of
+# the proposals had exactly the box from the whole picture; with half a width 95 %, with none 91 %.
 _REACH = 0.25
-_LEAST_PART = 0.25  # share of the smallest object's area below which a segment is joined to a neighbour
+_LEAST_PART = 0.25  # segments below this share of the smallest object's area are joined to a neighbour
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,13 @@ class Options:
 
     band : "auto" (red, green and blue, or else the first three bands, as colours), or one image: a band's
         name, or an index: `ndvi`, `exg`.
-    smallest : diameter of the circle as large as the smallest object; it decides how finely is looked.
+    smallest : diameter of the circle with the area of the smallest object; it sets the pixel size to work at.
     largest : longer side of the box around the largest object.
     colours : the colour spaces segments are made in, comma-separated: rgb, lab, hsv, rgi (shares of red and
         green, and intensity); a single band has none.
-    scales : how unlike the pixels of the first segments may be, comma-separated: more makes larger ones.
-    min_contrast : least contrast to what is around, 0 to 1, which is the score.
+    scales : how different the pixels of the first segments may be, comma-separated: higher makes larger
+        segments.
+    min_contrast : least contrast to the surroundings, 0 to 1; the contrast is the score.
     """
 
     band: str = "auto"
@@ -74,7 +76,7 @@ class Options:
 
 
 def build(options: Options, scene: Scene) -> SelectiveSearch:
-    """The detector for a scene; raises UserError for options that can't be meant."""
+    """The detector for a scene; raises UserError for impossible options."""
     smallest = options.smallest.pixels(scene.gsd, name="smallest")
     largest = options.largest.pixels(scene.gsd, name="largest")
     own_px = max(1.0, smallest / DETAIL_PX)
@@ -129,8 +131,8 @@ class SelectiveSearch:
 
     images : three channels, or one.
     colours : of `COLOURS`, or "grey" alone, if there is one image.
-    own_px : pixels of the raster along a side of one that is looked at.
-    smallest_px, largest_px : of objects, in pixels that are looked at.
+    own_px : width of a pixel of the searched grid in pixels of the raster.
+    smallest_px, largest_px : of objects, in pixels of the searched grid.
     """
 
     options: Options
@@ -168,11 +170,11 @@ class SelectiveSearch:
         return {**stated, "bands": list(self.needs.bands), "spans": spans, "own_px": self.own_px}
 
     def surveyed(self, samples: Iterable[Chip]) -> SelectiveSearch:
-        """This detector with the spans of the values taken from samples of the raster."""
+        """This detector with the spans of values measured on samples of the raster."""
         return replace(self, images=tuple(image.measured(samples) for image in self.images))
 
     def detect(self, chips: Sequence[Chip]) -> list[Detections]:
-        """Proposals of each chip, those of nearly the same box settled."""
+        """Proposals of each chip, after non-maximum suppression of nearly equal boxes."""
         return [self._detect(chip) for chip in chips]
 
     def _detect(self, chip: Chip) -> Detections:
@@ -211,7 +213,7 @@ class SelectiveSearch:
         return math.pi / 4 * self.smallest_px**2
 
     def _seen(self, chip: Chip) -> tuple[list[NDArray[Any]], Mask]:
-        """The images of a chip, whole numbers, 0 where they aren't valid, and where all are."""
+        """The images of a chip in whole numbers, 0 where they aren't valid, and where all are valid."""
         made = [image.image(chip) for image in self.images]
         valid = np.ones(chip.pixels.shape[1:], np.bool_)
         for _, known in made:
@@ -222,12 +224,12 @@ class SelectiveSearch:
     def _segments(
         self, channels: Sequence[NDArray[np.float32]], scale: float, valid: Mask
     ) -> NDArray[np.int64]:
-        """The first segments, from 1 on, each 4-connected; 0 where nothing is known."""
+        """The first segments, numbered from 1, each 4-connected; 0 where pixels aren't valid."""
         from skimage.measure import label
         from skimage.segmentation import felzenszwalb
 
         least = math.ceil(_LEAST_PART * self._least_area)
-        image = np.stack(channels, axis=2).astype(np.float64) / 255  # the range for which scales are stated
+        image = np.stack(channels, axis=2).astype(np.float64) / 255  # scales refer to this range
         segments = felzenszwalb(image, scale=scale, sigma=0, min_size=least) + 1
         segments[~valid] = 0
         parts: NDArray[np.int64] = label(segments, background=0, connectivity=1)  # type: ignore[no-untyped-call]
@@ -241,7 +243,7 @@ class SelectiveSearch:
         chip: Chip,
         corner: tuple[int, int],
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Which regions are asked for, have the size of an object and stand out; and how much.
+        """Which regions are asked for, have the size of an object and stand out; and their contrast.
 
         corner : where the hierarchy's first pixel lies in the chip.
         """
@@ -285,11 +287,11 @@ def _channels(colour: str, smooth: Sequence[NDArray[np.float32]]) -> list[NDArra
 def _contrast(
     regions: Hierarchy, size: NDArray[np.float64], image: NDArray[Any], valid: Mask
 ) -> NDArray[np.float64]:
-    """How much regions differ from what is around them in one image, in [0, 1], (M,).
+    """Contrast of regions to their surroundings in one image, in [0, 1], (M,).
 
-    Weber contrast, as the score of `threshold`, but for dark and bright alike: the difference of the means,
-    over the larger one. Around is what else lies in the region's box widened by SURROUNDINGS_PX; without
-    any, the contrast is 0.
+    Weber contrast, as in the score of `threshold`, but for both dark and bright regions: the difference of
+    the means over the larger one. The surroundings are the rest of the region's box widened by
+    SURROUNDINGS_PX; without any, the contrast is 0.
     """
     height, width = image.shape
     box = regions.box + np.array([-1, -1, 1, 1]) * SURROUNDINGS_PX

@@ -1,16 +1,17 @@
-"""A classifier swept over the raster: it says of each window what individual is in its middle, if any.
+"""A classifier swept over the raster: it classifies the individual, if any, in the middle of each window.
 
-The oldest way to find with a network that can only tell pictures apart, and the one of the study that
+The oldest way to detect with a network that can only classify pictures, and the method of the study that
 ecodetect began with (Guirado et al. 2017, doi:10.3390/rs9121220: GoogLeNet on windows of 64 px, 19.2 px
 apart). Where the network allows, all windows of a tile share one computation of its features ("dense"; see
-`networks.windows`); the card says which way the network was trained and is used, and nothing switches it.
+`networks.windows`); the card fixes which way the network was trained and is used.
 
-- A window counts as an individual's if its middle lies in the individual's middle: an ellipse of 0.7 of its
-  box. From there to 0.9 nothing is learned, beyond is background.
-- Scores make a map. Boxes are its regions above half of their summit, one an individual, enlarged by what the
-  middle is smaller than the box; or its peaks, with a box of one size. Validation chooses.
-- From pictures in folders by class (`patches`) it learns to tell them apart: then there is no background, and
-  each window is an answer.
+- A window belongs to an individual if its middle lies in the individual's middle: an ellipse of 0.7 of its
+  box. Between 0.7 and 0.9 nothing is learned; beyond is background.
+- Scores form a map. Boxes are its regions above half of their maximum, one per individual, enlarged by the
+ratio
+  of box to middle; or its peaks, with a box of fixed size. Validation chooses.
+- From pictures in folders by class (`patches`) it learns to classify: then there is no background, and each
+  window gets a class.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ if TYPE_CHECKING:
     from ecodetect.annotations.sample import Sample
     from ecodetect.runtime.opening import Network
 
-TYPICAL_PX = 32.0  # a usual object is half as wide as the window: what is around it tells as much
-PATCH_PX = 96.0  # pictures in folders by class are seen so wide, if they have as many pixels
+TYPICAL_PX = 32.0  # a typical object is half as wide as the window: its surroundings are as informative
+PATCH_PX = 96.0  # width of pictures in folders by class, if they have as many pixels
 WINDOW_PX = 64
-_STEP_SHARE = 0.25  # of a window, where each is computed alone
-_MIDDLE, _NOT_MIDDLE = 0.7, 0.9  # of an individual's box: where a window is its, and from where it isn't
-_EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map passes the half
-_UNUSED = -1  # label of a cell that teaches nothing
+_STEP_SHARE = 0.25  # of a window, where each is computed separately
+# Of an individual's box: a window in the first is its; beyond the second it isn't.
+_MIDDLE, _NOT_MIDDLE = 0.7, 0.9
+_EDGE = (_MIDDLE + _NOT_MIDDLE) / 2  # between them the map crosses one half
+_UNUSED = -1  # label of a cell that isn't used
 _SAME_IOU = 0.3  # of boxes from windows of several sizes: the same individual
 _COST = {"dense": 8.0, "windows": 120.0}  # time per pixel, where decoding a pixel is 1
 
@@ -71,14 +73,14 @@ Way = Literal["regions", "peaks", "windows"]
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
-        or "count" (as many too many as too few).
-    boxes : what of the map of scores is an individual: its "regions", its "peaks", or each of its "windows";
-        "card": what was best on validation.
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
+        "count" (counts nearly unbiased).
+    boxes : what counts as an individual in the map of scores: "regions", "peaks", or each of the "windows";
+        "card": the way that was best on validation.
     windows : sides of the windows, each twice the one before (8m,16m), where individuals differ much in size;
         none: the side it was trained with.
-    stride : from one window to the next, as a share of its side; none: as it was trained. The network "valid"
-        knows 0.25, 0.125, 0.0625 and 0.03125, a dense backbone only its own.
+    stride : step from one window to the next, as a share of its side; none: as in training. The network
+        "valid" supports 0.25, 0.125, 0.0625 and 0.03125, a dense backbone only its own.
     """
 
     threshold: Literal["f1", "count"] = "f1"
@@ -95,14 +97,14 @@ class Options:
 class TrainingOptions:
     """What a user may set when training.
 
-    window : side of the windows; none: twice as wide as a usual individual.
-    evaluation : "dense": features are computed once for all windows of a tile; "windows": each window by
-        itself; "auto": dense, but windows for pictures in folders by class.
-    smoothing : how unsure the network may be of what it is told: label smoothing.
-    class_weights : whether rare classes count more ("balanced"), or each individual alike ("none").
-    head : what decides by the features: the "network" itself, trained together; or nearest neighbours
-        ("knn"), a random "forest" or a support vector machine ("svm") on the features of a backbone that
-        stays as it is; "best": whichever of these is best on validation.
+    window : side of the windows; none: twice as wide as a typical individual.
+    evaluation : "dense": features are computed once for all windows of a tile; "windows": separately for each
+        window; "auto": dense, but windows for pictures in folders by class.
+    smoothing : label smoothing: how far the network's targets are from 0 and 1.
+    class_weights : "balanced": rare classes count more; "none": each individual counts the same.
+    head : the classifier of the features: the "network" itself, trained end to end; or nearest neighbours
+        ("knn"), a random "forest" or a support vector machine ("svm") on the features of a frozen backbone;
+        "best": whichever of these is best on validation.
     """
 
     window: Length | None = None
@@ -160,7 +162,7 @@ def card_options(diameter_px: Floats, spacing_px: Floats, wishes: Wishes = NO_WI
 
 
 def chip_px(card: Card) -> int | None:
-    """Side of the chips it is trained on: a window; None: as usual, for features are shared."""
+    """Side of the training chips: a window; None: the default, because features are shared."""
     shape = options_of(card).network
     return shape.window if shape.evaluation == "windows" or options_of(card).patches else None
 
@@ -169,10 +171,10 @@ def chip_px(card: Card) -> int | None:
 
 
 def targets(sample: Sample, card: Card) -> Arrays:
-    """What the network should answer to a sample, cell by cell.
+    """Training targets of a sample, cell by cell.
 
     Returns answer (h, w): number of the output that should be highest; counted (h, w) in {0, 1}: whether the
-    cell's window teaches anything.
+    cell's window is used.
     """
     step = options_of(card).network.step
     height, width = (max(1, round(side / step)) for side in sample.valid.shape)
@@ -195,7 +197,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
     if len(objects):
         nearest, least = away.argmin(axis=0), away.min(axis=0)
         inside = np.ones_like(counted) if options_of(card).patches else least <= _MIDDLE
-        # A small one may lie between the middles of windows: the nearest is its.
+        # A small one may lie between the middles of windows: it gets the nearest.
         for number in range(len(objects)):
             at = int(middle[number, 1] // step), int(middle[number, 0] // step)
             if 0 <= at[0] < height and 0 <= at[1] < width:
@@ -206,7 +208,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
 
 
 def losses(outputs: Tensor, targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
-    """Cross-entropy, the mean over the windows that count, of which rare classes may weigh more.
+    """Cross-entropy, the mean over the windows that count; rare classes may have a higher weight.
 
     outputs : (N, K, h, w).
     """
@@ -226,7 +228,7 @@ def losses(outputs: Tensor, targets: Mapping[str, Tensor], card: Card) -> dict[s
 
 
 def weighted(card: Card, per_class: Mapping[str, int], asked: TrainingOptions) -> Card:
-    """The card with the weight of each class, where they were asked for: one over the root of its number."""
+    """The card with the weight of each class, if requested: one over the square root of its number."""
     if asked.class_weights == "none":
         return card
     counts = np.array([max(1, per_class.get(name, 0)) for name in card.classes], np.float64)
@@ -235,7 +237,7 @@ def weighted(card: Card, per_class: Mapping[str, int], asked: TrainingOptions) -
     return replace(card, options={**card.options, "class_weights": whole})
 
 
-# -- a learner on the features of a backbone that stays as it is; see `training.without_network` ----
+# -- a learner on the features of a frozen backbone; see `training.without_network` ----
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -248,7 +250,7 @@ class FeatureMap:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frozen:
-    """A backbone whose features a learner is taught.
+    """A backbone whose features train a learner.
 
     weights : the backbone's.  network : opened.
     """
@@ -262,7 +264,7 @@ class Frozen:
         return FeatureMap(maps[0].transpose(1, 2, 0).reshape(-1, channels), (height, width))
 
     def examples(self, sample: Sample, look: FeatureMap, card: Card) -> tuple[NDArray[np.int64], Floats]:
-        """The class of each cell, the number of classes for background, or -1; and its middle (n, 2)."""
+        """The class of each cell (the number of classes: background; -1: unused), and its middle (n, 2)."""
         made = targets(sample, card)
         (rows, columns), step = look.shape, options_of(card).network.step
         label = np.full(look.shape, _UNUSED, np.int64)
@@ -288,7 +290,7 @@ class Frozen:
 
 
 def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen:
-    """What a learner is to be taught with, where a card asks for one."""
+    """What trains a learner, where a card asks for one."""
     if options_of(card).network.kind == "valid":
         raise UserError(
             f"head={options_of(card).head} decides by the features of a backbone; name one.",
@@ -303,10 +305,10 @@ def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen:
 def probability(
     logits: NDArray[np.float32], card: Card, *, calibrated: bool = False, has_background: bool = False
 ) -> NDArray[np.float32]:
-    """How likely each class is in the middle of each window: (K', …) to (K, …) without the background.
+    """The probability of each class in the middle of each window: (K', …) to (K, …) without background.
 
-    calibrated : divided by the temperature that validation asked for (Guo et al. 2017, arXiv:1706.04599).
-    has_background : with the background, last, where there is one.
+    calibrated : logits are divided by the temperature from validation (Guo et al. 2017, arXiv:1706.04599).
+    has_background : include the background, last, where there is one.
     """
     x = logits.astype(np.float32)
     if calibrated:
@@ -319,7 +321,7 @@ def probability(
 
 
 def alternatives(card: Card) -> dict[str, Card]:
-    """The card with each way to read a map of individuals; validation chooses."""
+    """The card with each way to decode a map of individuals; validation chooses."""
     if options_of(card).patches or not options_of(card).sized:
         return {options_of(card).boxes: card}
     return {way: replace(card, options={**card.options, "boxes": way}) for way in ("regions", "peaks")}
@@ -330,8 +332,8 @@ def decode(outputs: Outputs, card: Card, way: Way | None = None) -> list[Answer]
 
     outputs : of the network, (N, K', h, w); where windows have several sizes, a map for each, each half as
         fine as the one before.
-    way : how a map is read; the card's if not given.
-    Without a way stated, and where no sizes were learned, validation judges places: then their middles.
+    way : how a map is decoded; the card's if not given.
+    Without a stated way, and where no sizes were learned, validation judges positions: the boxes' middles.
     """
     is_placed = way is None and not options_of(card).sized
     way = way or options_of(card).boxes
@@ -374,7 +376,7 @@ def read_map(score: NDArray[np.float32], card: Card, way: Way, scale: int) -> bo
 
 
 def _windows(score: NDArray[np.float32], step: float, window: float, card: Card) -> boxes.Boxes:
-    """Each window with its likeliest class, but for those that are likelier background."""
+    """Each window with its most likely class, except where background is more likely."""
     label = score.argmax(axis=0)
     best = score.max(axis=0)
     row, column = np.nonzero(best > (0.0 if options_of(card).patches else 0.5))
@@ -427,38 +429,38 @@ def build(
 
 
 def bytes_per_pixel(card: Card) -> int:
-    """Memory that looking at a pixel takes: the image in four shapes, and the widest features on the way."""
+    """Memory per pixel: four copies of the image, and the widest features of the network."""
     shape = options_of(card).network
     features = 3 * shape.width if shape.kind == "valid" else 300
     return 16 * len(card.bands) + features
 
 
 def _least_px(card: Card) -> int:
-    """The side of a window that is looked at alone, or as if."""
+    """The side of a window."""
     shape = options_of(card).network
     is_exact = shape.kind == "valid" or shape.evaluation == "windows"
     return shape.window if is_exact else 1
 
 
 def _of_stride(bundle: Bundle, stride: float) -> Bundle:
-    """The model with windows so far apart, as a share of their side, in whole pixels."""
+    """The model with this step between windows, as a share of their side, in whole pixels."""
     card, shape = bundle.card, options_of(bundle.card).network
     window, dense = shape.window, shape.evaluation == "dense"
     step = max(1, round(stride * window))
     if dense and step != shape.step and (shape.kind != "valid" or step not in (2, 4, 8, 16)):
         known = "0.25, 0.125, 0.0625 or 0.03125" if shape.kind == "valid" else f"{shape.step / window:g}"
         raise UserError(
-            f"'{card.name}' shares its features between windows, so it knows a stride of {known} only; got"
+            f"'{card.name}' shares its features between windows, so it supports only a stride of {known}; got"
             f" {stride:g}."
         )
     options = {**card.options, "network": {**card.options["network"], "step": step}}
-    # The answer for a window depends on the window.
+    # The result for a window depends on all of it.
     reach = window if _least_px(card) > 1 else card.reach_px
     return Bundle(replace(card, options=options, reach_px=reach), bundle.weights)
 
 
 def maps_of(outputs: Outputs, card: Card) -> NDArray[np.float32]:
-    """The maps that boxes are read off, (N, K, h, w); of windows of several sizes the surest."""
+    """The maps that give the boxes, (N, K, h, w); for windows of several sizes, the highest score."""
     found = np.stack([probability(each, card) for each in outputs[0]])
     for level, coarser in enumerate(outputs[1:], 1):
         likely = np.stack([probability(each, card) for each in coarser])
@@ -468,7 +470,7 @@ def maps_of(outputs: Outputs, card: Card) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Sizes:
-    """A network that looks at an image and at coarser ones, each half as fine: its windows grow."""
+    """A network that runs on an image pyramid, each level half as fine, so that its windows grow."""
 
     of: Network
     levels: int
@@ -501,14 +503,14 @@ class _Sizes:
 
 
 def _of_sizes(card: Card, opened: Network, stated: str, scene: Scene) -> tuple[Card, Network]:
-    """The card at whose GSD windows have the smallest size stated, and a network for all sizes."""
+    """The card with the GSD at which windows have the smallest stated size, and a network for all sizes."""
     sides = [Length.parse(each.strip(), name="windows") for each in stated.split(",")]
     if any(not side.value > 0 for side in sides):
         raise UserError(f"windows must be above 0; got {stated}.")
     pixels = [side.pixels(scene.gsd, name="windows") for side in sides]
     if any(abs(big / small - 2) > 0.01 for small, big in pairwise(pixels)):
         raise UserError(f"windows must each be twice as wide as the one before (8m,16m,32m); got {stated}.")
-    own = pixels[0] / options_of(card).network.window  # pixels of the raster in one of the network's
+    own = pixels[0] / options_of(card).network.window  # width of the network's pixel in pixels of the raster
     scale = own * (scene.gsd_mean or 1.0)
     if card.unit == "um":
         scale *= 1e6
@@ -519,7 +521,7 @@ def _of_sizes(card: Card, opened: Network, stated: str, scene: Scene) -> tuple[C
 
 
 def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+    """How much detections depend on the tiling; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
@@ -531,10 +533,10 @@ def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, f
 
 
 def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[Sample]) -> Card:
-    """The card with a temperature, by which the answers to single windows are as sure as they are right.
+    """The card with a temperature that calibrates the probabilities of single windows.
 
-    Found on validation ground, or where there is none on what was trained on. What is read off a map isn't
-    changed by it: thresholds are chosen for that.
+    Found on validation ground, or on training ground where there is none. It doesn't change detections from a
+    map, which have thresholds of their own.
     """
     card = bundle.card
     opened = open_classifier(bundle, "cpu", None)
@@ -556,13 +558,13 @@ def calibrated(bundle: Bundle, training: Iterable[Sample], validation: Iterable[
 
 
 def thresholds(card: Card) -> Thresholds | None:
-    """None cuts where every picture has an answer; otherwise validation chooses them."""
+    """Thresholds of 0 where every picture gets a class; otherwise None: validation chooses them."""
     zero = (0.0,) * len(card.classes)
     return {"f1": zero, "count": zero} if options_of(card).patches else None
 
 
 def temperature(x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
-    """What to divide logits (n, K) by so that their softmax is as sure as y (n,) is often right."""
+    """The temperature that calibrates the softmax of logits (n, K) for labels y (n,), by division."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 

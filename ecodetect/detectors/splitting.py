@@ -1,12 +1,12 @@
-"""Part touching objects where the region they make has a neck.
+"""Splits touching objects where their common region has a neck.
 
 The distance to the background is a landscape whose summits are the middles of the parts. Every pixel belongs
-to the summit that the steepest way up leads to (the watersheds of the landscape upside down), and summits
-whose pass is nearly as high as the lower of them are one part. Unlike a smoothed distance or a least distance
-of summits this has no length in it: it treats large and small objects alike.
+to the summit that steepest ascent leads to (a watershed of the inverted landscape), and summits whose saddle
+is nearly as high as the lower summit are one part. Unlike a smoothed distance or a minimum distance between
+summits, this has no length scale: it treats large and small objects the same way.
 
-Nothing here depends on where a region lies: distances are whole numbers inside OpenCV, and of equal
-neighbours the first in reading order counts as the higher one.
+Nothing here depends on where a region lies: distances are whole numbers inside OpenCV, and the first of equal
+neighbours in reading order counts as the higher one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ecodetect.detectors.outlines import Regions, traced
 def split(regions: Regions, largest: float, neck: float) -> NDArray[np.int32]:
     """Labels of the parts, (H, W), numbered from 1; each part is 4-connected.
 
-    Gaps are filled beforehand, and what lies in them is swallowed: a bright leaf is no neck.
+    Gaps are filled first and become part of the region: a bright leaf isn't a neck.
 
     largest : regions wider than this, in pixels, are left as they are (a tile may show only a piece of them).
-    neck : two parts are apart where the pass between them is lower than this share of the lower summit.
+    neck : two parts are split where the saddle between them is lower than this share of the lower summit.
     """
     width = regions.shape[1]
     wide, high = (regions.box[:, 2:] - regions.box[:, :2]).T
@@ -34,7 +34,8 @@ def split(regions: Regions, largest: float, neck: float) -> NDArray[np.int32]:
     compact = np.zeros(inside.size, np.int32)  # number among `pixel` of each pixel of the array
     compact[pixel] = np.arange(len(pixel))
 
-    # In reading order, so that of equals the first is taken; the frame of zeros keeps all in the array.
+    # In reading order, so that the first of equals is taken; the frame of zeros keeps all indices in the
+    # array.
     around = np.array([-width, -1, 0, 1, width])
     steepest = np.argmax(np.stack([distance[pixel + step] for step in around]), axis=0)
     summit = compact[pixel + around[steepest]]
@@ -57,7 +58,7 @@ def _merged(
     top: NDArray[np.float32],
     neck: float,
 ) -> NDArray[np.int64]:
-    """For each basin the number of the one it is merged into.
+    """For each basin the number of the basin it is merged into.
 
     basin, height : of each pixel inside.  top : height of each basin's summit.
     """

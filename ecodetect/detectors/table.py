@@ -36,11 +36,11 @@ TABLE: dict[str, str] = {
 
 
 def known() -> dict[str, str]:
-    """Names of all detectors, ours and those installed under the entry point `ecodetect.detectors`."""
+    """Names of all detectors: built in, or installed under the entry point `ecodetect.detectors`."""
     return {**_installed(), **TABLE}
 
 
-@cache  # looking through all that is installed takes longer than opening a small raster
+@cache  # searching all installed packages takes longer than opening a small raster
 def _installed() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group="ecodetect.detectors")}
 
@@ -48,7 +48,7 @@ def _installed() -> dict[str, str]:
 def declared(name: str) -> Plain | Kind:
     """What a detector declares.
 
-    Raises UserError for an unknown name, naming the nearest, and for an installed one that declares nothing.
+    Raises UserError for an unknown name, naming the nearest, and for an installed one without a declaration.
     """
     table = known()
     if name not in table:
@@ -66,7 +66,7 @@ def declared(name: str) -> Plain | Kind:
 
 
 def learned(name: str) -> Kind:
-    """What a detector declares that has to be trained; raises UserError for another."""
+    """What a detector that needs training declares; raises UserError for others."""
     found = declared(name)
     if not isinstance(found, Kind):
         raise UserError(f"'{name}' has nothing to learn; train a detector such as heatmap.")
@@ -74,7 +74,7 @@ def learned(name: str) -> Kind:
 
 
 def network_kind(name: str) -> NetworkKind:
-    """What a detector declares whose network is trained; raises UserError for another."""
+    """What a detector that trains a network declares; raises UserError for others."""
     found = learned(name)
     if not isinstance(found, NetworkKind):
         raise UserError(f"'{name}' trains no network.")
@@ -94,7 +94,7 @@ class Description:
 
 
 def describe(name: str) -> Description:
-    """What a detector is for and what can be set.  Raises UserError for an unknown name."""
+    """A detector's purpose and options.  Raises UserError for an unknown name."""
     found = declared(name)
     purpose = cleandoc(found.purpose).split("\n\n")[0].replace("\n", " ")
     documented = cleandoc(found.options.__doc__ or "")
@@ -118,9 +118,9 @@ def _typed(value: Any) -> str:
 
 
 def check_card(card: Card) -> None:
-    """Raise BundleError, in one sentence, where a model's card isn't one of its detector.
+    """Raise BundleError, in one sentence, where a model's card doesn't fit its detector.
 
-    Options are the detector's own matter (`CardOptions`); one that isn't installed can't be asked.
+    Each detector checks its options (`CardOptions`); a detector that isn't installed can't.
     """
     if card.detector not in known():
         return
@@ -130,17 +130,17 @@ def check_card(card: Card) -> None:
 
 
 def unlearned() -> list[str]:
-    """Names of the detectors that need no training, so that they can be used as they are."""
+    """Names of the detectors that need no training."""
     return [name for name in known() if not is_learned(name)]
 
 
 def is_learned(name: str) -> bool:
-    """Whether a detector has to be trained, so that it can't be used without a bundle."""
+    """Whether a detector needs training, so that it can't be used without a bundle."""
     return isinstance(declared(name), Kind)
 
 
 def with_score_map() -> list[str]:
-    """Names of the detectors that give a map of scores."""
+    """Names of the detectors that have a map of scores."""
     return sorted(name for name in known() if declared(name).has_score_map)
 
 
@@ -155,8 +155,8 @@ def build(
 ) -> Detector:
     """The detector `name` for a scene, with options as `name=value` texts.
 
-    bundle : what a learned one has learned.
-    device, threads : where a network runs, and on how many threads of a CPU; None: all.
+    bundle : the model of a learned detector.
+    device, threads : where a network runs, and the number of CPU threads; None: all.
     Raises UserError for an unknown name, naming the nearest, for options it doesn't have, and for a learned
     one without a bundle.
     """

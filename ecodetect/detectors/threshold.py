@@ -1,16 +1,17 @@
 """Objects darker or brighter than their background: a threshold, then gates on size and shape.
 
-The preprocessing of Guirado et al. (2017, doi:10.3390/rs9121220) as a detector of its own: the picture
-becomes panchromatic, what is darker than a level is an object, and small things are opened away (their level,
-100 of 255, is `level=100`). By default the level is taken from the whole raster (Otsu 1979,
+The preprocessing of Guirado et al. (2017, doi:10.3390/rs9121220) as a detector: the picture becomes
+panchromatic, pixels darker than a level are objects, and morphological opening removes small things (their
+level, 100 of 255, is `level=100`). By default the level is measured on the whole raster (Otsu 1979,
 doi:10.1109/TSMC.1979.4310076).
 
-- Connected means through one of four neighbours; pixels that meet at a corner only are apart.
-- Outlines follow the edges of pixels; gaps inside are filled. An object in another one's gap is reported too.
-- Nodata and what is beyond the raster is never part of an object and has no weight in a mean.
+- Pixels are connected through four neighbours; pixels that touch only at a corner are separate.
+- Outlines follow the edges of pixels; gaps inside are filled. An object in the gap of another is reported
+too.
+- Nodata and ground beyond the raster are never part of an object and have no weight in a mean.
 - Lengths are as the user states them (`3m`, `25px`); the defaults are pixels, so at another GSD the same
   command finds objects of another size.
-- With `split`, `largest` is the width of a whole clump: a wider one is left whole, and so dropped.
+- With `split`, `largest` limits the width of a whole clump: a wider one isn't split, and is dropped.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ecodetect.detectors.protocol import Needs, Plain, Scene
 from ecodetect.errors import UserError
 from ecodetect.sizes import Area, Length
 
-# How far around an object's box its surroundings are looked at for the score.
+# Width of the surroundings of an object's box that the score compares with.
 SURROUNDINGS_PX = 5
-# Beyond this a halo is larger than any tile: such objects are to be looked for at a coarser GSD.
+# Beyond this the halo is larger than any tile: look for such objects at a coarser GSD.
 LARGEST_PX = 4096
 # Beyond this the weights of a Gaussian are too small for whole numbers.
 SMOOTHEST_PX = 100
@@ -48,20 +49,20 @@ class Options:
     band : "auto" (panchromatic of red, green, blue; else the mean of the first three bands), a band's name,
         or an index: `ndvi`, `exg`.
     objects : "dark" or "bright"; None: bright for an index, else dark.
-    level : what parts objects from background: a number on the raster's 8-bit scale (0 to 255), "otsu" (taken
-        from the whole raster), or "local" (the mean of the surroundings).
+    level : separates objects from background: a number on the raster's 8-bit scale (0 to 255), "otsu"
+        (measured on the whole raster), or "local" (the mean of the surroundings).
     window : width of the square whose mean "local" compares with; None: `largest`.
-    offset : by how much "local" objects must differ from that mean, on the 8-bit scale.
+    offset : how much "local" objects must differ from that mean, on the 8-bit scale.
     smooth : standard deviation of a Gaussian; 0px: none.
-    open : radius of the disc that must fit into an object everywhere; 0px: none.
+    open : radius of morphological opening: objects narrower than this disc are removed; 0px: none.
     min_area, max_area : of the outline, gaps filled.
     largest : wider objects are dropped.
     min_solidity : area / area of the convex hull.
     min_circularity : 4π · area / perimeter²; about 0.9 for a disc of pixels.
     max_elongation : longer / shorter axis of the ellipse with the same moments.
-    split : part touching objects where they have a neck.
-    neck : they have one where it is narrower than this share of the smaller part.
-    geometry : what is reported.
+    split : split touching objects where there is a neck between them.
+    neck : a neck is narrower than this share of the smaller part.
+    geometry : the kind of geometry that is reported.
     gsd : metres per pixel to work at; None: the raster's own.
     """
 
@@ -85,7 +86,7 @@ class Options:
 
 
 def build(options: Options, scene: Scene) -> Threshold:
-    """The detector for a scene; raises UserError for options that can't be meant."""
+    """The detector for a scene; raises UserError for impossible options."""
     _check(options)
     gsd = scene.gsd if options.gsd is None else (options.gsd.value, options.gsd.value)
     largest = options.largest.pixels(gsd, name="largest")
@@ -116,7 +117,7 @@ def build(options: Options, scene: Scene) -> Threshold:
 
 
 def _check(options: Options) -> None:
-    """Raise UserError for what can't be meant on any raster."""
+    """Raise UserError for options that are impossible on any raster."""
     if options.gsd is not None and (options.gsd.unit != "m" or options.gsd.value <= 0):
         raise UserError(f"gsd must be a length in metres above 0; got '{options.gsd}'.")
     if not isinstance(options.level, str) and not 0 <= options.level <= 255:
@@ -136,7 +137,7 @@ def _check(options: Options) -> None:
 class Threshold:
     """Objects on the dark or bright side of a level.
 
-    level : in steps of the image; None as long as it is to be taken from the raster, or for a local one.
+    level : in steps of the image; None until it is measured on the raster, or for a local one.
         Objects are ≤ level, or > level if bright.
     """
 
@@ -166,7 +167,7 @@ class Threshold:
             filters = max(filters, self.window_px // 2)
         reach = filters + filtering.opening_reach(self.open_px) + SURROUNDINGS_PX
         if self.options.split:
-            # Where a clump is cut depends on all of it, and it reaches further from the centre than a part.
+            # The cuts of a clump depend on all of it, and it reaches farther from the centre than a part.
             reach += math.ceil(self.largest_px / 2)
         return Needs(
             bands=self.intensity.bands,
@@ -174,7 +175,7 @@ class Threshold:
             gsd_m=None if self.options.gsd is None else self.options.gsd.value,
             reach_px=reach,
             survey=self.options.level == "otsu" or not self.intensity.is_known,
-            # Measured: 9 to 21, 29 to 36 and 40 to 57, by how much of a scene is edges.
+            # Measured: 9 to 21, 29 to 36 and 40 to 57, depending on how much of a scene is edges.
             bytes_per_pixel=60 if not self.intensity.is_8bit else 38 if self.options.split else 22,
         )
 
@@ -187,12 +188,12 @@ class Threshold:
         return {**stated, **found, "level_found": level, "span": self.intensity.span}
 
     def surveyed(self, samples: Iterable[Chip]) -> Threshold:
-        """This detector with the span of the values and Otsu's level taken from samples of the raster."""
+        """This detector with the span of values and Otsu's level measured on samples of the raster."""
         ready = replace(self, intensity=self.intensity.measured(samples))
         if self.options.level != "otsu":
             return ready
         level = intensity.otsu(ready.intensity.histogram(samples, self._smoothed))
-        if level is None:  # one value or none: nothing stands out on either side
+        if level is None:  # at most one value: nothing stands out
             level = ready.intensity.highest if self.is_bright else -1
         return replace(ready, level=level)
 
@@ -200,7 +201,7 @@ class Threshold:
         return [self._detect(chip) for chip in chips]
 
     def _detect(self, chip: Chip) -> Detections:
-        # What isn't valid counts like what isn't there, and needn't be looked at.
+        # Invalid pixels count like missing ones and needn't be processed.
         extent = chip.extent
         if not extent.area:
             return self._none(chip)
@@ -213,7 +214,7 @@ class Threshold:
             return self._none(chip)
         image, valid = image[around], None if valid is None else valid[around]
         mask = filtering.opened(mask[around], self.open_px)
-        # One pixel around: what touches the border ends there.
+        # A frame of one pixel, so that regions at the border end there.
         framed = np.asarray(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), np.uint8)
         regions = outlines.regions_in(framed)
         if self.options.split:
@@ -247,10 +248,10 @@ class Threshold:
         return filtering.gaussian(image, valid, self.smooth_px)
 
     def _mask(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        """What is object before it is opened, 0 or 1, (H, W)."""
+        """Object pixels before morphological opening, 0 or 1, (H, W)."""
         mask: NDArray[np.bool_]
         if self.options.level == "local":
-            # A flat area is background, hence without equality.
+            # Strict, because a flat area is background.
             smooth = self._smoothed(image, valid)
             offset = self.options.offset * self.intensity.step
             mean = filtering.box_mean(image, valid, self.window_px)
@@ -268,7 +269,8 @@ class Threshold:
         """Which regions are asked for and may pass the gates, judged by their boxes in pixels of the chip."""
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
         fits = np.maximum(width, height) <= self.largest_px
-        # Wider ones are reported where they are whole, to be counted; a point wouldn't show its width.
+        # Wider ones are reported where they are whole, so that they can be counted; a point wouldn't show its
+        # width.
         if self.kind != "point":
             end = (chip.window.width, chip.window.height)
             fits |= (box[:, :2] > 0).all(axis=1) & (box[:, 2:] < end).all(axis=1)
@@ -298,8 +300,8 @@ class Threshold:
     ) -> NDArray[np.float64]:
         """How much the pixels of objects differ from the background around them, in [0, 1].
 
-        Weber contrast: the difference of the means, over the larger one. The background is what no object
-        covers in the object's box widened by SURROUNDINGS_PX; without any, the score is 0.
+        Weber contrast: the difference of the means over the larger one. The background is the ground without
+        any object in the object's box widened by SURROUNDINGS_PX; without any background, the score is 0.
         """
         rows, columns = regions.shape
         box = regions.box[label]
@@ -332,7 +334,7 @@ class Threshold:
 
 
 def _around(mask: NDArray[np.uint8]) -> tuple[slice, slice] | None:
-    """Rows and columns of what is set and of its surroundings: all that is looked at; None if nothing is."""
+    """Rows and columns of the set pixels and their surroundings, which are processed; None if none is set."""
     used = [np.flatnonzero(mask.view(np.bool_).any(axis=axis)) for axis in (1, 0)]
     if not len(used[0]):
         return None

@@ -1,7 +1,7 @@
 """Boxes by torchvision's detection networks: Faster R-CNN, RetinaNet, FCOS and SSD on a feature pyramid.
 
-They differ in the network (`networks.detection` says what is different from torchvision's) and in little
-else; `mask_rcnn`, which draws outlines too, is built on what stands here. Sources: Faster R-CNN (Ren et al.
+They differ mainly in the network (`networks.detection` lists the differences from torchvision's).
+`mask_rcnn`, which also gives outlines, is built on this file. Sources: Faster R-CNN (Ren et al.
 2015, arXiv:1506.01497), RetinaNet (Lin et al. 2017, arXiv:1708.02002; with group normalisation in the heads),
 FCOS (Tian et al. 2019, arXiv:1904.01355), SSD (Liu et al. 2016, arXiv:1512.02325), the pyramid (Lin et al.
 2017, arXiv:1612.03144).
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 BACKBONE = "mobilenet_v2"  # runs on a laptop
 # Time per pixel with the default backbone, where decoding a pixel is 1.
 _COST = {"faster_rcnn": 40.0, "fcos": 40.0, "mask_rcnn": 60.0, "retinanet": 40.0, "ssd": 20.0}
-# Objects are looked for on the level whose stride goes at least this often into the smallest of them, and on
-# the next coarser ones until it goes no more than this often into the largest.
+# Objects are detected on the level where the smallest is at least this many strides wide, and on the next
+# coarser levels until the largest is at most this many strides wide.
 _FINE, _COARSE = 2.0, 8.0
 _LARGE_PX = 48.0  # larger objects need the features at stride 32; for smaller ones those at 16 see enough
-_STEP = 1.5  # from one anchor to the next larger: any object between two has an IoU of 0.67 with one
+_STEP = 1.5  # ratio of neighbouring anchor sizes: any object between two has an IoU of 0.67 with one
 _RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
-# Channels of the pyramid: of backbones that are made for phones, and of others, as published.
+# Channels of the pyramid: for mobile backbones, and for others, as published.
 _LIGHT = ("mobilenet", "squeezenet", "shufflenet", "mnasnet")
 _WIDTH_LIGHT, _WIDTH = 64, 256
 _WITHOUT_ANCHORS = {"fcos"}
@@ -54,8 +54,8 @@ _log = logging.getLogger(__name__)
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
-        or "count" (as many too many as too few).
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
+        "count" (counts nearly unbiased).
     """
 
     threshold: Literal["f1", "count"] = "f1"
@@ -79,9 +79,9 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardOptions:
-    """What a card says of the detector.
+    """What a card says about the detector.
 
-    typical_px : of a usual object.
+    typical_px : width of a typical object.
     """
 
     network: Shape
@@ -139,19 +139,19 @@ def card_options(
 
 
 def _is_light(kind: str) -> bool:
-    """Whether a backbone is one for telephones, with few channels."""
+    """Whether a backbone is a mobile one, with few channels."""
     return kind.startswith(_LIGHT)
 
 
 def _strides(small: float, large: float) -> list[int]:
-    """Strides of the levels on which objects of these widths are looked for."""
+    """Strides of the levels on which objects of these widths are detected."""
     first = next((stride for stride in (16, 8) if stride * _FINE <= small), 4)
     last = next((stride for stride in (4, 8, 16, 32) if stride * _COARSE >= large), 64)
     return [stride for stride in (4, 8, 16, 32, 64) if first <= stride <= max(first, last)]
 
 
 def _anchors(known: Floats, levels: int) -> list[list[float]]:
-    """Sizes of the anchors of each level, as many on each, such that one is near any object's."""
+    """Sizes of the anchors of each level, equally many on each, such that one is close to any object's."""
     low, high = (float(each) for each in np.percentile(known, (2, 98)))
     count = max(2, levels, math.ceil(math.log(high / low) / math.log(_STEP)) + 1)
     each = math.ceil(count / levels)
@@ -168,12 +168,12 @@ def targets(sample: Sample, card: Card) -> Arrays:
 
 
 def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
-    """Losses of a batch, which the network itself gives while it is trained."""
+    """Losses of a batch, which the network returns in training mode."""
     return dict(outputs)
 
 
 def decode(outputs: Outputs, card: Card) -> list[Answer]:
-    """Boxes of each image, in pixels of the input; the network itself has taken out overlapping ones.
+    """Boxes of each image, in pixels of the input; the network has applied non-maximum suppression.
 
     outputs : of the network; the first (N, D, 6).
     """
@@ -187,7 +187,7 @@ def decode(outputs: Outputs, card: Card) -> list[Answer]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reader:
-    """Reads boxes, and warns, once, where an image has as many as fit that are sure enough.
+    """Decodes boxes, and warns, once, where an image has the maximum number above the threshold.
 
     outlined : the outlines in the boxes, where the network gives these too.
     """
@@ -202,7 +202,7 @@ class Reader:
         if not self._warned and len(rows) and (rows[:, -1, 4] >= surest).any():
             self._warned.append(True)
             _log.warning(
-                "'%s' gives no more than %d objects for a tile, and one has as many; there may be more: take"
+                "'%s' gives at most %d objects for a tile, and one tile has as many; there may be more: take"
                 " smaller tiles, or a higher score.",
                 card.name,
                 rows.shape[1],
@@ -242,14 +242,14 @@ def build(
 
 @lru_cache(maxsize=4)
 def _opened(bundle: Bundle, device: str, threads: int | None) -> TorchNetwork:
-    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    """The network of a bundle; cached, because a detector is built for each raster."""
     from ecodetect.runtime.torch_network import open_network
 
     return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
 
 
 def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut, of the boxes; see `boxes.agreement`.
+    """How much boxes depend on the tiling; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
@@ -274,7 +274,7 @@ def _kind(name: str, purpose: str) -> NetworkKind:
         decode=decode,
         typical_px=boxes.TYPICAL_PX,
         criterion=boxes.CRITERION,
-        # A turned box isn't the box of what was turned: no rotation but by quarters.
+        # A rotated box isn't the box of the rotated object: only quarter turns.
         augmentations={"rotation": 0.0, "scale": 0.4},
         measure_agreement=measure_agreement,
     )
@@ -282,13 +282,13 @@ def _kind(name: str, purpose: str) -> NetworkKind:
 
 FASTER_RCNN = _kind(
     "faster_rcnn",
-    "Boxes in two looks: a first network proposes places, a second looks at each and says what it is.",
+    "Boxes in two stages: a first network proposes regions, a second classifies each.",
 )
 RETINANET = _kind(
-    "retinanet", "Boxes in one look, from anchors: the many of them that are no object weigh little."
+    "retinanet", "Boxes in one stage, from anchors: the many anchors without an object have little weight."
 )
 FCOS = _kind(
     "fcos",
-    "Boxes in one look, without anchors: each place says how far the edges of the object around it are.",
+    "Boxes in one stage, without anchors: each place predicts the distances to the edges of its object.",
 )
-SSD = _kind("ssd", "Boxes in one look, from anchors, with a single layer as head: the fastest of its kind.")
+SSD = _kind("ssd", "Boxes in one stage, from anchors, with a single layer as head: the fastest of its kind.")

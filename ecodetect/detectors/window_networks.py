@@ -1,6 +1,6 @@
-"""Opens the network of a window classifier: for maps of whole tiles, or for windows given one by one.
+"""Opens the network of a window classifier: for maps of whole tiles, or for single windows.
 
-What decides by its features, the network's own last layer or a learner, is opened with it.
+Its classifier, the network's own last layer or a learner, is opened with it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ecodetect.networks.network import TrainableNetwork, Weights
     from ecodetect.runtime.opening import Network
 
-TAUGHT = "learner."  # before the names of arrays that a learner has, in a bundle
+TAUGHT = "learner."  # prefix of a learner's arrays in a bundle
 _LEAST_LIKELY = 1e-6
-_POOLED_PX = 2**19  # of images that are given together
-_FINEST_STEP = 64  # steps in a window, at most: finer ones take without end
+_POOLED_PX = 2**19  # of images in a batch
+_FINEST_STEP = 64  # steps in a window, at most: finer ones take too long
 _VALID_PX = 64  # as `networks.windows.VALID_PX`, which needs torch
-_FARTHEST_PX = 160  # around an object; it learned on chips of at most 320 px, so farther it has never looked
+_FARTHEST_PX = 160  # around an object; it has learned on chips of at most 320 px, so it has never seen more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proposer:
-    """What proposes, and its options; see `proposals.card_options`."""
+    """The proposing detector and its options; see `proposals.card_options`."""
 
     name: Literal["threshold", "selective_search"]
     smallest_px: Annotated[float, Within(0.01, 1e5)]
@@ -59,14 +59,14 @@ class Proposer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardOptions:
-    """What a card says of a window classifier.
+    """What a card says about a window classifier.
 
-    typical_px, sized : of a usual individual, and whether that was measured.
+    typical_px, sized : width of a typical individual, and whether it was measured.
     patches : whether it learned from pictures in folders by class, so that there is no background.
-    boxes : how its map is read.
-    head : what decides; `learner` is its settings where that isn't the network itself.
+    boxes : how its map is decoded.
+    head : the classifier; `learner` has its settings where it isn't the network itself.
     smoothing, class_weights : of its losses.  temperature : see `sliding_window.calibrated`.
-    proposer : of the detector `proposals`.
+    proposer : for the detector `proposals`.
     """
 
     network: Shape
@@ -105,7 +105,7 @@ def network(card: Card, weights: Weights | None = None) -> TrainableNetwork:
 
 
 def outputs_of(card: Card) -> int:
-    """Values of a cell: one for each class, and the first for background where there is one; 0: features."""
+    """Number of values per cell: one per class, preceded by background where there is one; 0: features."""
     if options_of(card).head != "network":
         return 0
     return len(card.classes) + (not options_of(card).patches)
@@ -113,7 +113,7 @@ def outputs_of(card: Card) -> int:
 
 @lru_cache(maxsize=4)
 def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network:
-    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    """The network of a bundle; cached, because a detector is built for each raster."""
     from ecodetect.runtime.opening import open_network
 
     card = bundle.card
@@ -131,7 +131,7 @@ def _of_network(bundle: Bundle) -> dict[str, NDArray[Any]]:
 
 
 def _with_learner(bundle: Bundle, opened: Network) -> Network:
-    """The network, or where a learner decides by its features, both together."""
+    """The network, together with the learner where one classifies its features."""
     card = bundle.card
     settings = options_of(card).learner
     if settings is None:
@@ -150,7 +150,7 @@ def _with_learner(bundle: Bundle, opened: Network) -> Network:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Taught:
-    """A backbone and a learner that decides by its features: its answers are logits, as a network's."""
+    """A backbone and a learner that classifies its features; outputs are logits, like a network's."""
 
     of: Network
     learner: ClassicalClassifier
@@ -186,14 +186,14 @@ class _Taught:
 def open_single(
     bundle: Bundle, device: str, threads: int | None, *, has_head: bool = True
 ) -> tuple[Network, int]:
-    """The network of a bundle for windows given one by one, and the side of what it is given, in pixels.
+    """The network of a bundle for single windows, and the side of its input in pixels.
 
-    It says what stands in the middle of the image: "valid" and "windows" are given a window and answer
-    (n, K, 1, 1). "dense" learned on whole chips, so it is given so much around the object as it looks at, and
-    its map has an odd number of cells along a side, of which that in the middle counts.
+    It classifies the middle of the image: "valid" and "windows" take a window and return (n, K, 1, 1).
+    "dense" has learned on whole chips, so it takes the object with its receptive field, and returns a map
+    with an odd number of cells along a side, whose middle cell counts.
 
-    has_head : False: instead of logits it gives the features that they are taken from, pooled.
-    Raises UserError for a model in ONNX: it is a network for rasters, and can't be asked of windows.
+    has_head : False: it returns the pooled features that the logits are computed from.
+    Raises UserError for a model in ONNX, whose network is made for rasters, not for windows.
     """
     from ecodetect.networks.windows import build_single
     from ecodetect.runtime import torch_network
@@ -223,7 +223,7 @@ def open_single(
 
 
 def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The features that answers are taken from, (n, C), of images (n, B, S, S) as for `open_single`."""
+    """The features that logits are computed from, (n, C), of images (n, B, S, S) as for `open_single`."""
     network, _ = open_single(bundle, device, None, has_head=False)
     at_once = max(1, _POOLED_PX // (images.shape[2] * images.shape[3]))
     found = []
@@ -238,9 +238,9 @@ def pooled(bundle: Bundle, device: str, images: NDArray[np.float32]) -> NDArray[
 
 
 def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArray[np.float32]:
-    """Which pixels of an image (B, S, S), as `open_single` wants it, speak for an output of the network.
+    """A heat map: which pixels of an image (B, S, S), as for `open_single`, support an output of the network.
 
-    Returns (S, S), 0 to 1, S up to a multiple of the stride; see `networks.explanation`.
+    Returns (S, S), 0 to 1, with S rounded up to a multiple of the stride; see `networks.explanation`.
     """
     from ecodetect.networks.explanation import class_activation
     from ecodetect.networks.windows import build_single
@@ -249,8 +249,8 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
     card = bundle.card
     if options_of(card).learner is not None:
         raise UserError(
-            f"'{card.name}' decides by a learner on a backbone's features, which can't be traced back to"
-            " pixels; explain a model whose network decides."
+            f"'{card.name}' classifies with a learner on a backbone's features, which can't be traced back to"
+            " pixels; explain a model whose network classifies."
         )
     module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
     torch_network.load(module, bundle.weights, name=card.name)

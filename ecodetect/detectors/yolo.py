@@ -1,10 +1,10 @@
-"""Boxes in one look, without anchors: each object is answered once, or the surest of its boxes stays.
+"""Boxes in one stage, without anchors: one box per object, or the best after non-maximum suppression.
 
-Two heads are trained side by side on the same features. One is taught several boxes for each object, as
-usual, and teaches the features; the other is taught one, so its boxes above the threshold are the
-individuals, and touching ones aren't taken for the same. That is how detections are counted without over-
-detection (Jackson and Obara take boxes above 0.5 as they are) and without non-maximum suppression, which
-drops neighbours in a crowd. It takes long to learn, so validation chooses between the two. Sources: YOLOv10
+Two heads are trained together on the same features. One learns several boxes for each object, as usual, and
+trains the features. The other learns one box per object, so its boxes above the threshold are the
+individuals, and touching individuals stay separate. So it counts without duplicates (Jackson and Obara take
+boxes above 0.5 as they are) and without non-maximum suppression, which drops neighbours in a crowd. This head
+takes long to train, so validation chooses between the two. Sources: YOLOv10
 (Wang et al. 2024, arXiv:2405.14458) for the two heads; TOOD (Feng et al. 2021, arXiv:2108.07755) for which
 places learn which object; Zheng et al. 2020 (arXiv:1911.08287) for the loss of overlap; generalised focal
 loss (Li et al. 2020, arXiv:2006.04388) for edges as distributions.
@@ -43,18 +43,17 @@ BINS = 16  # as `networks.yolo.BINS`, which needs torch
 _SMALL_PX, _LARGE_PX = 14.0, 48.0  # smaller objects need a level at stride 4; larger ones one at stride 32
 SUPPRESSION = 0.5
 _COST = 12.0  # time per pixel of the nano network, where decoding a pixel is 1
-_MOST = 3000  # boxes of a chip that are looked at, the best
+_MOST = 3000  # the best boxes of a chip that are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
-        or "count" (as many too many as too few).
-    head : who answers. "one" says each object once; of "many" boxes of an object the best stays
-        (non-maximum suppression); "card": whichever of the two had the higher average precision on
-        validation.
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
+        "count" (counts nearly unbiased).
+    head : the head that is used. "one" gives one box per object; "many" gives several, of which the best
+        survives (non-maximum suppression); "card": whichever had the higher average precision on validation.
     suppression : IoU above which boxes of the head "many" mean the same object.
     """
 
@@ -74,9 +73,9 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardOptions:
-    """What a card says of the detector.
+    """What a card says about the detector.
 
-    typical_px : of a usual object.  head : which validation preferred.
+    typical_px : width of a typical object.  head : the better one on validation.
     """
 
     network: Shape
@@ -135,7 +134,7 @@ def targets(sample: Sample, card: Card) -> Arrays:
 
 
 def losses(outputs: Sequence[Tensor], targets: Mapping[str, Tensor], card: Card) -> dict[str, Tensor]:
-    """Losses of a batch; their sum is what training lowers."""
+    """Losses of a batch; training minimises their sum."""
     from ecodetect.networks import yolo_losses
 
     return yolo_losses.losses(outputs, targets, options_of(card).network.strides)
@@ -145,7 +144,7 @@ def losses(outputs: Sequence[Tensor], targets: Mapping[str, Tensor], card: Card)
 
 
 def alternatives(card: Card) -> dict[str, Card]:
-    """The card with each head, the first to be preferred; validation chooses."""
+    """The card with each head, the preferred one first; validation chooses."""
     return {head: replace(card, options={**card.options, "head": head}) for head in ("one", "many")}
 
 
@@ -158,8 +157,8 @@ def decode(
     """Boxes of each image, in pixels of the input.
 
     outputs : of the network, (N, 4 · BINS + K, h, w) for each level; of both heads, "one" first, or of one.
-    head : which it is, or is to be taken; the card's if not given.
-    suppression : IoU above which of two boxes of a class and of the head "many" the better survives.
+    head : the head to decode; the card's if not given.
+    suppression : IoU above which only the better of two boxes of a class survives, for the head "many".
     """
     strides = options_of(card).network.strides
     head = head or options_of(card).head
@@ -183,7 +182,7 @@ def decode(
 
 
 def _decoded(raw: NDArray[np.float32], stride: int) -> Boxes:
-    """Boxes of one level, (4 · BINS + K, h, w): each place may hold one object, of its likeliest class."""
+    """Boxes of one level, (4 · BINS + K, h, w): each place may hold one object, of its most likely class."""
     kinds = raw[4 * BINS :]
     label = kinds.argmax(0)
     logit = np.take_along_axis(kinds, label[None], 0)[0]
@@ -229,7 +228,7 @@ def build(
 
 @lru_cache(maxsize=4)
 def _opened(bundle: Bundle, answer: Head, device: str, threads: int | None) -> Network:
-    """The network of a bundle; kept, for a detector is built for each raster of many."""
+    """The network of a bundle; cached, because a detector is built for each raster."""
     from ecodetect.runtime.opening import open_network
 
     card = bundle.card
@@ -239,7 +238,7 @@ def _opened(bundle: Bundle, answer: Head, device: str, threads: int | None) -> N
 
 
 def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:
-    """How much what is found depends on how a raster is cut; see `boxes.agreement`.
+    """How much detections depend on the tiling; see `boxes.agreement`.
 
     image : (B, H, W), scaled as the card says; None: nothing is measured.
     """
@@ -266,7 +265,7 @@ KIND = NetworkKind(
     alternatives=alternatives,
     typical_px=boxes.TYPICAL_PX,
     criterion=boxes.CRITERION,
-    # A turned box isn't the box of what was turned: no rotation but by quarters.
+    # A rotated box isn't the box of the rotated object: only quarter turns.
     augmentations={"rotation": 0.0, "scale": 0.4, "mosaic": 0.5},
     measure_agreement=measure_agreement,
 )

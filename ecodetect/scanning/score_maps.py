@@ -92,6 +92,8 @@ def writable(path: str | os.PathLike[str]) -> None:
         )
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
+    if not os.access(target.parent, os.W_OK):
+        raise UserError(f"{target} can't be written: {target.parent} is read-only; choose another folder.")
     if os.path.lexists(target) and not target.is_file():  # to open a pipe is to wait
         raise UserError(f"{target} is not a file that could be replaced; choose another name.")
 
