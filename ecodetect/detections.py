@@ -17,7 +17,7 @@ from ecodetect.layer import Layer
 if TYPE_CHECKING:
     import geopandas
 
-Kind = Literal["point", "box", "polygon"]
+GeometryType = Literal["point", "box", "polygon"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,7 +40,7 @@ class Detections:
     """
 
     grid: Grid
-    kind: Kind
+    kind: GeometryType
     geometry: NDArray[Any]
     score: Floats
     label: NDArray[np.int64]
@@ -61,7 +61,9 @@ class Detections:
                 raise ValueError(f"{name} must have shape ({n},), but has {values.shape}")
 
     @classmethod
-    def empty(cls, grid: Grid, kind: Kind, classes: tuple[str, ...], *, sized: bool = False) -> Detections:
+    def empty(
+        cls, grid: Grid, kind: GeometryType, classes: tuple[str, ...], *, sized: bool = False
+    ) -> Detections:
         """No detections; `sized` when those of the same detector carry a diameter."""
         shape = {"point": (0, 2), "box": (0, 4), "polygon": (0,)}[kind]
         geometry = np.empty(shape, dtype=object if kind == "polygon" else np.float64)

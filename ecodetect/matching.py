@@ -416,6 +416,16 @@ def ranked(candidates: Candidates, score: Floats) -> Matching:
     return _matching(c, np.sort(np.array(picked, np.int64)))
 
 
+def counting(has_truth: Flags, outside: Flags, absorbed: Flags) -> Flags:
+    """Which detections count, (N,): those with a truth, and those without one where one would be marked.
+
+    The one rule of training, evaluation and benchmarks: what has no truth is false where annotation is
+    complete, and neither right nor wrong elsewhere, on ignored ground, or at a truth that doesn't count.
+    outside : where it isn't complete.  absorbed : on ignored ground, or at a truth that doesn't count.
+    """
+    return has_truth | ~(outside | absorbed)
+
+
 def _matching(c: Candidates, pairs: Rows) -> Matching:
     return Matching(
         c.criterion, c.detection[pairs], c.truth[pairs], c.value[pairs], c.n_detections, c.n_truths

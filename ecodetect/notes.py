@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["info", "choice", "doubt"]
+NoteKind = Literal["info", "choice", "doubt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Note:
     code: str
     text: str
     about: str = ""
-    kind: Kind = "info"
+    kind: NoteKind = "info"
     parameter: str | tuple[str, ...] | None = None
 
     def __str__(self) -> str:

@@ -521,8 +521,7 @@ def check_it_learns(subject: Subject, steps: int = 8) -> None:
 
 def assert_found(answer: Answer, sample: Sample, *, share: float = 0.8) -> None:
     """At least this share of a sample's objects is found, each within its radius, and hardly more."""
-    geometry = np.asarray(answer.geometry, np.float64)
-    xy = (geometry[:, :2] + geometry[:, -2:]) / 2
+    xy = np.asarray(answer.xy, np.float64)
     truths, radius = sample.objects.xy, sample.objects.size.mean(axis=1) / 2
     assert len(xy), "nothing is found"
     off, nearest = KDTree(xy).query(truths)

@@ -30,7 +30,6 @@ from ecodetect.testing import chip_of, rows_of, scene_of  # noqa: E402
 from ecodetect.training import loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
 from ecodetect.training.loop import Schedule, fit  # noqa: E402
-from ecodetect.training.selection import Predictions  # noqa: E402
 
 each = pytest.mark.parametrize("name", learned.BOXES)
 FLOORED = ("ctrness", "edge")  # losses whose least value isn't 0
@@ -324,5 +323,5 @@ def test_four_images_are_learned_by_heart(name: str, tmp_path: Path) -> None:
     judged = []
     for sample in _Rendered().validation:
         (found,) = detector.detect([chip_of(sample.image, None, card.bands, Window(0, 0, 96, 96))])
-        judged.append(selection.judge(Predictions(found.bounds(), found.score, found.label), sample, 5.0, 1))
+        judged.append(selection.judge(Answer(found.bounds(), found.score, found.label), sample, 5.0, 1))
     assert selection.pooled(judged, 1).rates(card.thresholds["f1"]).f1 >= 0.95

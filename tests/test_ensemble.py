@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors import ensemble
 from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import UserError
@@ -31,7 +31,7 @@ class Bright:
     label: int = 0
     score: float = 0.8
     gsd_m: float | None = 0.1
-    kind: Kind = "box"
+    kind: GeometryType = "box"
     shift: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 

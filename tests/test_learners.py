@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.file import BundleError
 from ecodetect.detectors import learners
-from ecodetect.detectors.learners import KINDS, ClassicalClassifier
+from ecodetect.detectors.learners import ALGORITHMS, ClassicalClassifier
 from ecodetect.errors import UserError
 
 
@@ -155,10 +155,10 @@ def test_margins_that_part_the_classes_give_a_finite_curve() -> None:
     assert abs(shift) < 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALGORITHMS)
 @pytest.mark.parametrize("classes", [2, 4])
 def test_what_is_learned_comes_back_from_a_bundle(
-    kind: learners.Kind, classes: int, monkeypatch: pytest.MonkeyPatch
+    kind: learners.Algorithm, classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "TREES", 20)
     if kind != "knn":

@@ -21,12 +21,12 @@ from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
 from ecodetect.bundle.file import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.detectors.learned import NetworkKind  # noqa: E402
+from ecodetect.detectors.learned import Answer, NetworkKind  # noqa: E402
 from ecodetect.metrics import average_precision  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.loop import Fitted, Progress, Schedule, TrainingError, fit  # noqa: E402
 from ecodetect.training.processes import Processes  # noqa: E402
-from ecodetect.training.selection import Predictions, RankedMatches  # noqa: E402
+from ecodetect.training.selection import RankedMatches  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -417,7 +417,7 @@ def test_what_does_not_count_is_not_judged() -> None:
             [10.0, 21.0],  # nowhere ignored itself, but near enough to one that is
         ]
     )
-    found = Predictions(places, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64))
+    found = Answer(places, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64))
     judged = selection.judge(found, sample, 11.5, 1, parts=2)
     assert judged.n_truths.tolist() == [2]
     assert int(judged.is_true.sum()) == 2
@@ -445,9 +445,7 @@ def test_boxes_are_judged_by_their_overlap() -> None:
         ]
     )
     sample = replace(base, ignored=ignored, objects=objects)
-    judged = selection.judge(
-        Predictions(boxes, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64)), sample, 0.0, 1
-    )
+    judged = selection.judge(Answer(boxes, np.linspace(0.9, 0.4, 6), np.zeros(6, np.int64)), sample, 0.0, 1)
     assert judged.n_truths.tolist() == [2]  # one without a size can't be found as a box
     assert judged.is_true.tolist() == [True, False, True, False]
 

@@ -248,7 +248,7 @@ def test_tiles_hardly_show() -> None:
 @pytest.fixture
 def only_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The learner that needs no scikit-learn, and the quickest."""
-    monkeypatch.setattr(learners, "KINDS", ("knn",))
+    monkeypatch.setattr(learners, "ALGORITHMS", ("knn",))
 
 
 @pytest.mark.usefixtures("only_neighbours")

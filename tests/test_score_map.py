@@ -28,7 +28,7 @@ from rasterio.transform import from_origin
 
 from ecodetect.bundle import file as bundle
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import Interrupted, UserError
 from ecodetect.grid import Grid, Window
@@ -55,7 +55,7 @@ class Placed:
     """A detector that finds nothing, with a map of scores that says where its cells are."""
 
     name: str = "placed"
-    kind: Kind = "point"
+    kind: GeometryType = "point"
     classes: tuple[str, ...] = ("a", "b")
     needs: Needs = NEEDS
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)

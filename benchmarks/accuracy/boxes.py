@@ -150,7 +150,7 @@ def _seen(
             mine = np.flatnonzero(detected.labels == name)
             pairs = matching.by_iou(shapes[mine], there[label == name], IOU)
             hit = matching.ranked(pairs, detected.score[mine]).is_true
-            counts = hit | ~(at_edge | absorbed)[mine]
+            counts = matching.counting(hit, np.asarray(at_edge)[mine], absorbed[mine])
             number = int(np.count_nonzero(label == name))
             found[name].append(Seen(detected.score[mine][counts], hit[counts], number))
     return found

@@ -47,7 +47,7 @@ from ecodetect.training.case import begin
 from ecodetect.training.drawing import Drawn, Pieces
 from ecodetect.training.planning import plan_for, weights_are_learned
 from ecodetect.training.recipe import starting_network
-from ecodetect.training.selection import Predictions, RankedMatches
+from ecodetect.training.selection import RankedMatches
 from ecodetect.training.settings import TrainingSettings
 
 
@@ -146,13 +146,12 @@ def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.n
     # Scores that all differ, in the same order, tell which detections `judge` kept.
     unlike = np.empty(len(found.score))
     unlike[np.argsort(found.score, kind="stable")] = np.arange(len(found.score))
-    predicted = Predictions(found.geometry, unlike, found.label)
-    judged = selection.judge(predicted, sample, plan.within_px, 1)
+    judged = selection.judge(Answer(found.geometry, unlike, found.label), sample, plan.within_px, 1)
     kept = judged.score.astype(int)
     kept = np.argsort(unlike)[kept]
     counted = selection.which_count(sample.objects, sample)
     return {
-        "xy": predicted.xy[kept].astype(np.float32),
+        "xy": found.xy[kept].astype(np.float32),
         "score": np.asarray(found.score, np.float64)[kept],
         "is_true": judged.is_true,
         "truths": sample.objects.xy[counted].astype(np.float32),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.protocol import Needs, Plain, Scene, Settling
 
 JITTER_PX = 3
@@ -43,7 +43,7 @@ class Crowded:
     bands: tuple[str, ...]
 
     name = "crowded"
-    kind: Kind = "box"
+    kind: GeometryType = "box"
     classes = ("something",)
 
     @property

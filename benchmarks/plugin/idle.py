@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.protocol import Needs, Plain, Scene
 
 DECODED_MPX_PER_S = 90  # RGB in deflate, one core
@@ -51,7 +51,7 @@ class Idle:
     bands: tuple[str, ...]
 
     name = "idle"
-    kind: Kind = "box"
+    kind: GeometryType = "box"
     classes = ("nothing",)
 
     @property

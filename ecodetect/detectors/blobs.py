@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors import filtering, intensity
 from ecodetect.detectors.intensity import Intensity
 from ecodetect.detectors.protocol import Needs, Plain, Scene, Settling
@@ -123,7 +123,7 @@ class Blobs:
 
     name = "blobs"
     classes = ("object",)
-    kind: Kind = dataclasses.field(default="point", init=False)
+    kind: GeometryType = dataclasses.field(default="point", init=False)
 
     @property
     def needs(self) -> Needs:

@@ -39,7 +39,7 @@ class Count:
 
 
 # Types of options that several detectors share.
-Kind = Annotated[str, Count(1, 64)]  # the name of a network
+NetworkName = Annotated[str, Count(1, 64)]  # the name of a network
 Width = Annotated[int, Within(1, 1024)]  # channels
 TypicalPx = Annotated[float, Within(0.1, 1e5)]  # of a typical object; sets the halo, and so the memory
 Stride = Literal[4, 8, 16, 32, 64]

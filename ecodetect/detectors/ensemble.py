@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.input_spec import NEARLY
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.protocol import Detector, Needs
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -68,7 +68,7 @@ class Ensemble:
     members: tuple[Detector, ...]
     flips: bool
 
-    kind: Kind = dataclasses.field(default="box", init=False)
+    kind: GeometryType = dataclasses.field(default="box", init=False)
 
     @property
     def name(self) -> str:

@@ -79,7 +79,7 @@ _COUNTED_PX, _COUNT_WEIGHT = (16, 32), 0.08
 class Shape:
     """Shape of the network; see `networks.building.build`."""
 
-    kind: card_reading.Kind
+    kind: card_reading.NetworkName
     width: card_reading.Width
     depth: Annotated[int, Within(1, 7)]
     up: Literal[1, 2, 4]

@@ -46,6 +46,16 @@ class Answer(NamedTuple):
     label: Labels
     diameter: Floats | None = None
 
+    @property
+    def is_boxes(self) -> bool:
+        return self.geometry.ndim == 2 and self.geometry.shape[1] == 4
+
+    @property
+    def xy(self) -> Floats:
+        """Centres of points or boxes, (n, 2)."""
+        middle: Floats = (self.geometry[:, :2] + self.geometry[:, -2:]) / 2
+        return middle
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ecodetect.bundle.file import Card, Scaling
 from ecodetect.bundle.scaling import as_read, padded_to_stride, scaled, surveyed
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections
-from ecodetect.detections import Kind as Geometry
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.learned import Answer, Image, Outputs
 from ecodetect.detectors.protocol import Needs, Scene, bands_of
 
@@ -61,7 +60,7 @@ class LearnedDetector:
 
     card: Card
     hash: str
-    kind: Geometry
+    kind: GeometryType
     look: Look
     scaling: Scaling
     threshold: str
@@ -140,7 +139,7 @@ class NetworkLook:
 
     card: Card
     network: Network
-    kind: Geometry
+    kind: GeometryType
     read: Callable[[Outputs], Sequence[Answer]]
     density: Callable[[Outputs], Maps] | None = None
     score_maps: Callable[[Outputs], Maps] | None = None

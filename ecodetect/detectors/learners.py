@@ -26,11 +26,11 @@ from ecodetect import extras
 from ecodetect.bundle.file import BundleError
 from ecodetect.errors import UserError
 
-Kind = Literal["knn", "forest", "svm"]
+Algorithm = Literal["knn", "forest", "svm"]
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 NEIGHBOURS = 15  # odd; fewer give coarse probabilities, more blur small classes
 TREES, LEAST_LEAF, DEPTH = 200, 2, 30
@@ -71,8 +71,8 @@ class ClassicalClassifier:
         return cls(settings, arrays)
 
     @property
-    def kind(self) -> Kind:
-        kind: Kind = self.settings["kind"]
+    def kind(self) -> Algorithm:
+        kind: Algorithm = self.settings["kind"]
         return kind
 
     @property
@@ -150,7 +150,12 @@ class ClassicalClassifier:
 
 
 def fit(
-    kind: Kind, features: NDArray[Any], label: Labels, classes: int, seed: int, group: Labels | None = None
+    kind: Algorithm,
+    features: NDArray[Any],
+    label: Labels,
+    classes: int,
+    seed: int,
+    group: Labels | None = None,
 ) -> ClassicalClassifier:
     """Learn from examples.
 
@@ -174,7 +179,7 @@ def fit(
     scale[scale < 1e-9 * np.maximum(np.abs(mean), 1.0)] = 1.0  # constant over all examples
     x = _standardised(features, mean, scale)
     fold = _folds(place, seed) if group is None else group
-    learners: dict[Kind, Callable[..., dict[str, NDArray[Any]]]] = {
+    learners: dict[Algorithm, Callable[..., dict[str, NDArray[Any]]]] = {
         "knn": _neighbours,
         "forest": _forest,
         "svm": partial(_machines, fold=fold),
@@ -256,7 +261,7 @@ def _machines(
     }
 
 
-def check_installed(kind: Kind) -> None:
+def check_installed(kind: Algorithm) -> None:
     """Raise UserError where a package that a kind learns with isn't installed; called before long work."""
     if kind != "knn":
         _scikit_learn("ensemble")
@@ -347,8 +352,8 @@ def _shared(values: Floats) -> Floats:
 def _check(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Raise ValueError or KeyError, in words, where arrays aren't a learner's."""
     kind, classes = settings["kind"], settings["classes"]
-    if kind not in KINDS:
-        raise ValueError(f"its kind is {str(kind)[:40]!r}, not {', '.join(KINDS)}")
+    if kind not in ALGORITHMS:
+        raise ValueError(f"its kind is {str(kind)[:40]!r}, not {', '.join(ALGORITHMS)}")
     _whole("classes", classes, 2, _MOST_CLASSES)
     c = len(_array(arrays, "mean", 1, "f"))
     _whole("features", c, 1, _MOST_FEATURES)

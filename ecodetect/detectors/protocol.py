@@ -28,7 +28,7 @@ from ecodetect.bundle.file import Card, Scaling
 from ecodetect.bundle.input_spec import scaling_for
 from ecodetect.bundle.values import ValueUnit
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.errors import UserError
 from ecodetect.raster.bands import lacking, stand_ins
 from ecodetect.sizes import Area, Length
@@ -140,7 +140,7 @@ class Detector(Protocol):
     def name(self) -> str: ...
 
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> GeometryType: ...
 
     @property
     def classes(self) -> tuple[str, ...]: ...

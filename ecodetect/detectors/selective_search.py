@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors import intensity
 from ecodetect.detectors.hierarchy import Hierarchy, grouped
 from ecodetect.detectors.intensity import RGB, Intensity
@@ -145,7 +145,7 @@ class SelectiveSearch:
 
     name = "selective_search"
     classes = ("object",)
-    kind: Kind = dataclasses.field(default="polygon", init=False)
+    kind: GeometryType = dataclasses.field(default="polygon", init=False)
 
     @property
     def needs(self) -> Needs:

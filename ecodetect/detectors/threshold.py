@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors import filtering, intensity, outlines, splitting
 from ecodetect.detectors.intensity import INDICES, Intensity
 from ecodetect.detectors.protocol import Needs, Plain, Scene
@@ -156,7 +156,7 @@ class Threshold:
     classes = ("object",)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> GeometryType:
         return self.options.geometry
 
     @property

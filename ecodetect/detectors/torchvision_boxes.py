@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from ecodetect.bundle.file import Bundle, BundleError, Card
-from ecodetect.detections import Kind as Geometry
+from ecodetect.detections import GeometryType
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
@@ -68,7 +68,7 @@ Sizes = Annotated[tuple[Annotated[float, Within(0.1, 1e5)], ...], Count(1, 64)] 
 class Shape:
     """Shape of the network; see `networks.pyramid.build` and `networks.detection`."""
 
-    kind: card_reading.Kind
+    kind: card_reading.NetworkName
     strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
     coarsest: card_reading.Stride
     width: Annotated[int, Within(8, 1024)]
@@ -228,7 +228,7 @@ def build(
     opened, cost = _opened(bundle, device, threads), _COST[card.detector]
     needs = boxes.box_needs(card, scene, options.threshold, opened, stated.typical_px, cost=cost)
     own = 12 * len(card.bands) + (180 if _is_light(stated.network.kind) else 300)
-    geometry: Geometry = "box" if outlined is None else "polygon"
+    geometry: GeometryType = "box" if outlined is None else "polygon"
     return LearnedDetector(
         card=card,
         hash=bundle.hash,

@@ -38,7 +38,7 @@ _FARTHEST_PX = 160  # around an object; it has learned on chips of at most 320 p
 class Shape:
     """Shape of the network; see `networks.windows.build`."""
 
-    kind: card_reading.Kind
+    kind: card_reading.NetworkName
     evaluation: Literal["dense", "windows"]
     window: Annotated[int, Within(4, 2048)]
     step: Annotated[int, Within(1, 2048)]

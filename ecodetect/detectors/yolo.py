@@ -66,7 +66,7 @@ class Options:
 class Shape:
     """Shape of the network; see `networks.yolo.build`."""
 
-    kind: card_reading.Kind
+    kind: card_reading.NetworkName
     strides: Annotated[tuple[card_reading.Stride, ...], Count(1, 5)]
     size: Literal["nano", "small", "medium"] = "nano"
 

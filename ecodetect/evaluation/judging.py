@@ -157,7 +157,7 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     n_plots = 1 if pair.plots is None else len(pair.plots)
     return JudgedImage(
         pair, names, possible.criterion, outcome.astype(np.int8), counted, partner, value, why, missed,
-        why_missed, found_class, true_class, score, hit | ~(outside | absorbable), hit,
+        why_missed, found_class, true_class, score, matching.counting(hit, outside, absorbable), hit,
         np.stack([found_class[other.detection], true_class[other.truth]], axis=1), plot, true_plot,
         np.bincount(in_plot[in_plot >= 0], minlength=n_plots).astype(np.int64),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from ecodetect.errors import LayerError
 from ecodetect.formats.tangled import MOST_CROSSINGS, is_tangled
 from ecodetect.grid import Grid
 from ecodetect.layer import Geometries, Layer
-from ecodetect.notes import Kind, Note
+from ecodetect.notes import Note, NoteKind
 from ecodetect.wording import counted
 
 OF_IMAGE = (
@@ -146,7 +146,7 @@ class Collector:
             places.append(where)
         self._reasons[str(reason)] = (count + 1, places)
 
-    def note(self, code: str, text: str, kind: Kind = "info") -> None:
+    def note(self, code: str, text: str, kind: NoteKind = "info") -> None:
         """Something the user should know, said once."""
         note = Note(code, text, about=self.path.name, kind=kind)
         if note not in self.notes:

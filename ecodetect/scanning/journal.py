@@ -21,7 +21,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.detections import Detections, Kind
+from ecodetect.detections import Detections, GeometryType
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.scanning import journal_file
@@ -327,7 +327,7 @@ class Journal:
                 yield Piece((row, column), Window(x, y, width, height), packed)
 
     def candidates(
-        self, raster: int, grid: Grid, kind: Kind, classes: tuple[str, ...], *, batch: int = 20_000
+        self, raster: int, grid: Grid, kind: GeometryType, classes: tuple[str, ...], *, batch: int = 20_000
     ) -> Iterator[Detections]:
         """All candidates of a raster, sorted from top to bottom, then left to right, in batches.
 

@@ -14,7 +14,7 @@ from typing import Any
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, column_kinds
-from ecodetect.detections import Kind
+from ecodetect.detections import GeometryType
 from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -211,7 +211,9 @@ def write_results(
     )
 
 
-def _columns(kind: Kind, top: int, *, is_metric: bool, has_patches: bool) -> tuple[str, dict[str, str]]:
+def _columns(
+    kind: GeometryType, top: int, *, is_metric: bool, has_patches: bool
+) -> tuple[str, dict[str, str]]:
     """The type of the geometries in a file of detections, and its columns with their types.
 
     top : answers of a classifier for each; 0 for none.

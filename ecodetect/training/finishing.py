@@ -17,7 +17,6 @@ from ecodetect.training.case import Case
 from ecodetect.training.loop import Fitted
 from ecodetect.training.selection import (
     FEW,
-    Predictions,
     RankedMatches,
     choose,
     counted,
@@ -80,8 +79,7 @@ def rejudged(
     classes = len(done.card.classes)
 
     def judged(samples: Sequence[Sample]) -> RankedMatches:
-        found = (Predictions(*each[:3]) for each in answers(done, samples))
-        pairs, parts = zip(found, samples, strict=True), parts_of(len(samples))
+        pairs, parts = zip(answers(done, samples), samples, strict=True), parts_of(len(samples))
         return pooled((judge(each, sample, 0.0, classes, parts) for each, sample in pairs), classes)
 
     unseen, seen = judged(validation), judged(training)

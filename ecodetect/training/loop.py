@@ -30,14 +30,14 @@ from ecodetect.annotations.sample import Sample
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle, Card
 from ecodetect.bundle.scaling import padded_to_stride
-from ecodetect.detectors.learned import Arrays, NetworkKind
+from ecodetect.detectors.learned import Answer, Arrays, NetworkKind
 from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.training import checkpoint, selection
 from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
 from ecodetect.training.processes import Processes
-from ecodetect.training.selection import Counted, Predictions, RankedMatches
+from ecodetect.training.selection import Counted, RankedMatches
 
 LOOKED_AT = 64  # training chips that are judged for comparison with validation
 LIGHT_FROM = 24  # training chips from which black and white are taken
@@ -459,17 +459,17 @@ class _Training:
         return selection.judge(found, sample, self.plan.within_px, len(self.card.classes), parts)
 
     @torch.inference_mode()
-    def _found(self, network: TrainableNetwork, sample: Sample) -> Predictions:
+    def _found(self, network: TrainableNetwork, sample: Sample) -> Answer:
         """What the network finds on a sample of any size."""
         _, height, width = sample.image.shape
         image = padded_to_stride(sample.image, network.stride, self.card.fill)
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
         outputs = network(tensor)
         maps = [each.float().cpu().numpy() for each in _listed(outputs)]
-        answer = self.kind.decode(maps, self.card)[0]
-        found = Predictions(answer.geometry, np.asarray(answer.score, np.float64), answer.label)
+        found = self.kind.decode(maps, self.card)[0]
         inside = ((found.xy >= 0) & (found.xy < (width, height))).all(axis=1)
-        return Predictions(found.geometry[inside], found.score[inside], found.label[inside])
+        score = np.asarray(found.score[inside], np.float64)
+        return Answer(found.geometry[inside], score, found.label[inside])
 
     # -- files ---------------------------------------------------------------------------------------------
 

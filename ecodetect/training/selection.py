@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ecodetect import matching, metrics
 from ecodetect.annotations.sample import Objects, Sample
+from ecodetect.detectors.learned import Answer
 from ecodetect.grid import Floats
 from ecodetect.metrics import AveragePrecision, Interval, Rates, average_precision
 
@@ -35,32 +36,6 @@ LEAST_IOU = 0.5  # of a box with its truth
 PLACES = 20  # to draw from: with fewer, what a bootstrap says is too sure
 DRAWS = 200  # enough for a standard error
 _ALIKE = 0.5  # standard errors by which an epoch may be behind the best and is as good
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Predictions:
-    """What a network finds on one sample.
-
-    geometry : float64 (N, 2), points, or (N, 4), boxes as xmin, ymin, xmax, ymax; pixels of the sample.
-    score : (N,).  label : int64 (N,).
-    """
-
-    geometry: Floats
-    score: Floats
-    label: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.geometry)
-
-    @property
-    def is_boxes(self) -> bool:
-        return bool(self.geometry.shape[1] == 4)
-
-    @property
-    def xy(self) -> Floats:
-        """Centres, (N, 2)."""
-        middle: Floats = (self.geometry[:, :2] + self.geometry[:, -2:]) / 2
-        return middle
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -129,31 +104,30 @@ def parts_of(samples: int) -> int:
     return max(1, math.ceil(math.sqrt(PLACES / max(samples, 1))))
 
 
-def judge(
-    found: Predictions, sample: Sample, within_px: float, n_classes: int, parts: int = 1
-) -> RankedMatches:
+def judge(found: Answer, sample: Sample, within_px: float, n_classes: int, parts: int = 1) -> RankedMatches:
     """Compare what was found with what is there.
 
+    found : points or boxes, in pixels of the sample.
     within_px : how far a point may lie from its truth; the truth's own inaccuracy is added. A box must have
         an IoU of `LEAST_IOU` with it.
     parts : rows and columns of places into which the sample is cut; see `parts_of`.
 
-    Truths count if their centre lies on valid ground that isn't ignored. A detection without a truth is false
-    where the annotation is complete, and doesn't count elsewhere, nor near a truth that doesn't count.
+    What counts of detections says `matching.counting`, of truths `which_count`.
     """
     objects = sample.objects
     if found.is_boxes:
         objects = objects[objects.is_sized]
     counted = which_count(objects, sample)
     truths = objects[counted]
-    is_true = np.zeros(len(found), np.bool_)
+    is_true = np.zeros(len(found.score), np.bool_)
     for number in range(n_classes):
         mine, there = np.flatnonzero(found.label == number), truths.label == number
         pairs = _pairs(found.geometry[mine], truths[there], within_px)
         is_true[mine[matching.ranked(pairs, found.score[mine]).detection]] = True
-    is_judged = _at(sample.known & sample.valid & ~sample.ignored, found.xy, outside=False)
-    is_judged[_pairs(found.geometry, objects[~counted], within_px).detection] = False
-    kept = is_true | is_judged
+    outside = ~_at(sample.known & sample.valid, found.xy, outside=False)
+    absorbed = _at(sample.ignored, found.xy, outside=False)
+    absorbed[_pairs(found.geometry, objects[~counted], within_px).detection] = True
+    kept = matching.counting(is_true, outside, absorbed)
     place = parts_at(found.xy[kept], sample.valid.shape, parts)
     counts = np.zeros((parts * parts, n_classes), np.int64)
     np.add.at(counts, (parts_at(truths.xy, sample.valid.shape, parts), truths.label), 1)
@@ -161,7 +135,7 @@ def judge(
 
 
 def which_count(objects: Objects, sample: Sample) -> NDArray[np.bool_]:
-    """Which truths count, as `judge` says: bool (N,)."""
+    """Which truths count, bool (N,): those whose centre lies on valid ground that isn't ignored."""
     return ~_at(sample.ignored | ~sample.valid, objects.xy, outside=True)
 
 

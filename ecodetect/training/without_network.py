@@ -25,10 +25,11 @@ from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.metrics import Rates
 from ecodetect.notes import Note
 from ecodetect.training import selection
-from ecodetect.training.selection import Counted, Predictions, RankedMatches
+from ecodetect.training.selection import Counted, RankedMatches
 
 _FOLDS = 4  # of training ground
 _BLOCK = 4.0  # side of a block of ground, in usual objects
+_Compared = tuple[float, learners.Algorithm, ClassicalClassifier, Card, RankedMatches, RankedMatches]
 _MOST = 6000  # examples learned from, of all classes; a support vector machine takes their square
 MOST_PIECES = 150  # of ground, on each side: bounds memory at some 600 MB
 
@@ -46,7 +47,7 @@ class Chosen:
     """
 
     bundle: Bundle
-    kind: learners.Kind
+    kind: learners.Algorithm
     validation: Rates
     ap: float
     counted: Counted | None
@@ -87,14 +88,14 @@ def learn(
     Raises UserError where there is nothing to tell apart, or scikit-learn isn't installed.
     """
     head = kind_of.head(card)
-    kinds = [kind for kind in learners.KINDS if head in ("best", kind)]
+    kinds = [kind for kind in learners.ALGORITHMS if head in ("best", kind)]
     for kind in kinds:
         learners.check_installed(kind)
     rng = np.random.default_rng(seed)
     side = _BLOCK * kind_of.options_of(card).typical_px
     shown = _pieces(taught, training, card, side, most_pieces, rng, say)
     unseen = _pieces(taught, validation, card, side, most_pieces, rng, say)
-    best: tuple[float, learners.Kind, ClassicalClassifier, Card, RankedMatches, RankedMatches] | None = None
+    best: _Compared | None = None
     reached = dict.fromkeys(kinds, 0.0)
     background = len(card.classes)
     features, label, fold = _examples(shown, rng, background + 1)
@@ -188,7 +189,7 @@ def _examples(
 
 
 def _without(
-    kind: learners.Kind,
+    kind: learners.Algorithm,
     features: NDArray[Any],
     label: NDArray[np.int64],
     fold: NDArray[np.int64],
@@ -221,9 +222,10 @@ def _judged(
     classes = len(card.classes)
     parts, cut = [], selection.parts_of(len(pieces))
     for piece, answer in zip(pieces, answers, strict=True):
-        shapes, score, label, _ = taught.decode(piece.look, answer, card)
-        boxes = np.asarray(shapely.bounds(shapes), np.float64).reshape(-1, 4)
-        parts.append(selection.judge(Predictions(boxes, score, label), piece.sample, 0.0, classes, cut))
+        found = taught.decode(piece.look, answer, card)
+        boxes = np.asarray(shapely.bounds(found.geometry), np.float64).reshape(-1, 4)
+        boxed = found._replace(geometry=boxes)
+        parts.append(selection.judge(boxed, piece.sample, 0.0, classes, cut))
     return selection.pooled(parts, classes)
 
 

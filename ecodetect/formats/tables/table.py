@@ -40,7 +40,7 @@ from ecodetect.formats.image_matching import base_name, left_out, meant, meant_o
 from ecodetect.formats.parts import several
 from ecodetect.formats.protocol import Written
 from ecodetect.formats.tables.spreadsheet import as_cell, from_cell
-from ecodetect.formats.tables.table_columns import Kind, Roles, counts_of, dialect, roles_of, sizes_among
+from ecodetect.formats.tables.table_columns import PlaceKind, Roles, counts_of, dialect, roles_of, sizes_among
 from ecodetect.formats.tables.table_frames import Option, chosen, to_pixels
 from ecodetect.formats.tables.table_numbers import (
     Separator,
@@ -94,11 +94,13 @@ class _Table:
 
     path: Path
     lines: list[int] = field(default_factory=list)
-    places: dict[Kind, list[Any]] = field(default_factory=dict)  # numbers, a shape, None (blank), or a reason
+    places: dict[PlaceKind, list[Any]] = field(
+        default_factory=dict
+    )  # numbers, a shape, None (blank), a reason
     images: list[str] | None = None
     columns: dict[str, list[str]] = field(default_factory=dict)
     are_whole: bool = True  # each x, y is written without a decimal
-    separators: dict[Kind, Separator] = field(default_factory=dict)  # of coordinates that may need one
+    separators: dict[PlaceKind, Separator] = field(default_factory=dict)  # of coordinates that may need one
     has_o: bool = False  # a longitude has the letter O, which is west or, in German, east
     is_german: bool = False
 
@@ -110,7 +112,7 @@ def _parsed(
     header: Sequence[str],
     start: int,
     roles: Roles,
-    separators: Mapping[Kind, Separator],
+    separators: Mapping[PlaceKind, Separator],
 ) -> _Table:
     """The rows, their numbers read with these separators; `separators` of the result are those they show."""
     table = _Table(
@@ -119,10 +121,10 @@ def _parsed(
     table.images = None if roles.image is None else []
     known: dict[str, str] = {}  # equal texts are kept once
     width = len(header)
-    shown: dict[Kind, set[Separator]] = {
+    shown: dict[PlaceKind, set[Separator]] = {
         kind: set() for kind in roles.places if kind not in ("shape", "lonlat")
     }
-    odd: set[Kind] = set()
+    odd: set[PlaceKind] = set()
     table.is_german = is_german = roles.has_german_degrees
     for line, row in _filled(text, path, delimiter, start):
         extra = any(cell.strip() for cell in row[width:])
@@ -180,7 +182,7 @@ def _lines(text: str) -> Iterator[str]:
         yield text[position:]
 
 
-def _place(kind: Kind, cells: Sequence[str], separator: Separator, *, is_german: bool) -> Any:
+def _place(kind: PlaceKind, cells: Sequence[str], separator: Separator, *, is_german: bool) -> Any:
     """Numbers of a point or box, or a shape; None where nothing is said; an Unusable where it is no place.
 
     separator, is_german : as `read_number` and `read_degrees` take them.

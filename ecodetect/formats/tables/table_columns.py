@@ -94,14 +94,14 @@ _NO_HEADER = {  # DeepForest's orders: its annotation files, and its predictions
     "path last": ("xmin", "ymin", "xmax", "ymax", "label", "score", "image_path"),
     "path last, no score": ("xmin", "ymin", "xmax", "ymax", "label", "image_path"),
 }
-Kind = Literal["shape", "box", "sized box", "point", "map", "lonlat"]
+PlaceKind = Literal["shape", "box", "sized box", "point", "map", "lonlat"]
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
     """Which columns are what, by position."""
 
-    places: dict[Kind, tuple[int, ...]]
+    places: dict[PlaceKind, tuple[int, ...]]
     image: int | None
     header: Sequence[str]
     others: dict[str, int]  # name -> position, columns to keep
@@ -211,9 +211,9 @@ def is_number(text: str) -> bool:
     return True
 
 
-def _places(plain: Sequence[str]) -> dict[Kind, tuple[int, ...]]:
+def _places(plain: Sequence[str]) -> dict[PlaceKind, tuple[int, ...]]:
     """The groups of columns that say where, in the order in which they are preferred."""
-    groups: tuple[tuple[Kind, Sequence[tuple[str, ...]]], ...] = (
+    groups: tuple[tuple[PlaceKind, Sequence[tuple[str, ...]]], ...] = (
         ("shape", [(name,) for name in _WKT]),
         ("box", _BOXES),
         ("sized box", _SIZED_BOXES),
@@ -221,7 +221,7 @@ def _places(plain: Sequence[str]) -> dict[Kind, tuple[int, ...]]:
         ("map", _MAP),
         ("lonlat", _LONLAT),
     )
-    found: dict[Kind, tuple[int, ...]] = {}
+    found: dict[PlaceKind, tuple[int, ...]] = {}
     there = set(plain)
     for kind, choices in groups:
         for names in choices:

@@ -15,12 +15,12 @@ import numpy as np
 
 from ecodetect.errors import LayerError
 from ecodetect.formats.collecting import Unusable
-from ecodetect.formats.tables.table_columns import Kind
+from ecodetect.formats.tables.table_columns import PlaceKind
 from ecodetect.grid import WGS84, Floats, Grid, describe_crs, transformed
 
 _MOST_PIXELS = 1_000_000  # along a side: ten times the largest mosaics, less than most northings
 Frame = Literal["pixel", "share", "map", "lonlat"]  # share: of the image's width and height
-Places = Mapping[Kind, Sequence[Any]]  # of each row: numbers, a shape, None (blank), or why it is no place
+Places = Mapping[PlaceKind, Sequence[Any]]  # of rows: numbers, a shape, None (blank), or why it is no place
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Option:
     is_exchanged : x stands where y should, and y where x should.
     """
 
-    kind: Kind
+    kind: PlaceKind
     frame: Frame
     is_exchanged: bool = False
 
@@ -84,7 +84,7 @@ def chosen(places: Places, grid: Grid | None, path: Path) -> Option:
     return best
 
 
-def _frames(kind: Kind, grid: Grid) -> tuple[Frame, ...]:
+def _frames(kind: PlaceKind, grid: Grid) -> tuple[Frame, ...]:
     if kind == "lonlat":
         return ("lonlat",) if grid.has_lonlat else ()
     if kind == "map":
@@ -97,7 +97,7 @@ def _frames(kind: Kind, grid: Grid) -> tuple[Frame, ...]:
     return tuple(found)
 
 
-def _are_shares(kind: Kind, places: Sequence[Any]) -> bool:
+def _are_shares(kind: PlaceKind, places: Sequence[Any]) -> bool:
     """Whether all boxes lie in the first pixel, where they can only be shares of the image's size."""
     usable = [place for place in places if _is_usable(place)] if kind in ("box", "sized box") else []
     return bool(usable) and all(min(place) >= 0 and max(place) <= 1 for place in usable)
