@@ -205,7 +205,7 @@ def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: Trai
     frozen = stages if how.freeze == "all" else how.freeze
     if frozen > stages:
         raise UserError(
-            f"{how.freeze} stages are to be frozen, but the encoder has {stages}.", parameter="freeze"
+            f"The encoder has {stages} stages, so {how.freeze} can't be frozen.", parameter="freeze"
         )
     from_weights = weights_are_learned(how.backbone, how.weights)
     side = kind.chip_px(case.card)
