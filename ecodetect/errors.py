@@ -5,6 +5,7 @@
         ├── RasterError       a raster can't be opened or read
         │   └── NetworkError  … for the network's sake
         ├── LayerError        a vector layer, table or annotation file can't be read or written
+        ├── BundleError       a file isn't a bundle, or this version can't read it
         ├── GridError         two grids, frames or coordinate systems don't fit together
         ├── InUseError        another process is at work on the same output
         └── PackageError      a package that not every installation has is missing
@@ -46,6 +47,10 @@ class NetworkError(RasterError):
 
 class LayerError(UserError):
     """A vector layer, table or annotation file can't be read or written."""
+
+
+class BundleError(UserError):
+    """A file isn't a bundle, or this version can't read it."""
 
 
 class GridError(UserError):

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import KEY, Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import KEY, Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Detector, Scene

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from ecodetect.annotations.sample import Objects, Sample
-from ecodetect.bundle.file import Bundle, Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import learners

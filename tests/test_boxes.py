@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
-from ecodetect.bundle.file import Card, Scaling  # noqa: E402
+from ecodetect.bundle.card import Card, Scaling  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.detectors import torchvision_boxes  # noqa: E402
 from ecodetect.detectors.learned import Answer, NetworkKind, Wishes  # noqa: E402

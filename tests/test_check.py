@@ -12,7 +12,8 @@ from command_line import Run
 from training_sets import noise, write_boxes, write_points, write_raster
 
 from ecodetect.annotations.options import AnnotationOptions
-from ecodetect.bundle.file import Bundle, Card, Scaling, write
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle, write
 from ecodetect.inspection.training_data import check
 
 BOXES = [(10 + 40 * x, 10 + 40 * y, 26 + 40 * x, 26 + 40 * y) for x in range(6) for y in range(6)]

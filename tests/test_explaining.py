@@ -14,6 +14,7 @@ from PIL import Image
 from training_sets import noise, write_raster
 
 from ecodetect.bundle import file as bundle
+from ecodetect.bundle.card import Card
 from ecodetect.classification.explaining import explain
 from ecodetect.detectors import window_networks
 from ecodetect.errors import UserError
@@ -27,7 +28,7 @@ WAYS = {
 }
 
 
-def card(way: str, *, patches: bool, **changes: Any) -> bundle.Card:
+def card(way: str, *, patches: bool, **changes: Any) -> Card:
     options = {"network": WAYS[way], "patches": patches, "temperature": 1.0, "typical_px": 64.0}
     return learned.card("sliding_window", options=options, bands=RGB, classes=("dark", "bright"), **changes)
 

@@ -20,12 +20,13 @@ onnx = pytest.importorskip("onnx")
 
 from ecodetect import exporting, scan  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
-from ecodetect.bundle.file import Bundle, BundleError, Scaling  # noqa: E402
+from ecodetect.bundle.card import Scaling  # noqa: E402
+from ecodetect.bundle.file import Bundle  # noqa: E402
 from ecodetect.detections import Detections  # noqa: E402
 from ecodetect.detectors import table as detectors  # noqa: E402
 from ecodetect.detectors import yolo  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
-from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.errors import BundleError, UserError  # noqa: E402
 from ecodetect.models import choosing as models  # noqa: E402
 from ecodetect.runtime import onnx_file  # noqa: E402
 

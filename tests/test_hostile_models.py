@@ -14,13 +14,14 @@ import pytest
 
 from ecodetect import strict_json
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.input_spec import working_grid
 from ecodetect.bundle.scaling import scaled
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Needs, Scene
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 from ecodetect.grid import Grid
 from ecodetect.models import choosing as models
 from ecodetect.scanning.layout import PixelCost, lay_out, read_size

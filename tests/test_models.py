@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.spatial import KDTree
 
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Scaling
+from ecodetect.bundle.card import Card, Scaling
 from ecodetect.detectors.protocol import Scene
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -37,7 +37,7 @@ def scene(bands: tuple[str, ...] = BANDS, gsd: float | None = 0.2) -> Scene:
     return Scene(bands, None if gsd is None else (gsd, gsd), "uint8", (0, 255))
 
 
-def metric(**changes: object) -> bundle.Card:
+def metric(**changes: object) -> Card:
     facts = {
         "name": "shrubby", "unit": "m", "gsd": 0.4, "gsd_range": (0.1, 0.6), "largest": 8.0,
         "classes": ("shrub",), "thresholds": {"f1": (0.2,), "count": (0.15,)},

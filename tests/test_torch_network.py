@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ecodetect.bundle.file import Bundle, BundleError, Card, half  # noqa: E402
+from ecodetect.bundle.card import Card  # noqa: E402
+from ecodetect.bundle.file import Bundle, half  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.errors import BundleError, UserError  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
 
 

@@ -132,7 +132,8 @@ def test_training_begins_with_the_nearest_of_our_models(monkeypatch: pytest.Monk
 
 
 def test_bands_go_by_their_names() -> None:
-    from ecodetect.bundle.file import Bundle, Card
+    from ecodetect.bundle.card import Card
+    from ecodetect.bundle.file import Bundle
 
     def card(*bands: str) -> Card:
         return Card(
@@ -345,7 +346,7 @@ def statistics(objects: int, known_px: float, size: float | None = 24.0) -> Stat
 
 @pytest.mark.parametrize("size", [None, 4.0, 24.0, 90.0])
 def test_plans_for_few_and_many(size: float | None) -> None:
-    from ecodetect.bundle.file import Card
+    from ecodetect.bundle.card import Card
 
     card = Card(name="m", detector="heatmap", bands=("grey",), unit="px", largest=50, classes=("a",))
     few = planning.plan_for(statistics(40, 1e6, size), card, False, False)

@@ -19,7 +19,7 @@ from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Card, LearnedValues, Scaling
+from ecodetect.bundle.card import Card, LearnedValues, Scaling
 from ecodetect.bundle.input_spec import input_spec
 from ecodetect.bundle.scaling import scaled
 from ecodetect.bundle.value_survey import Companions, choice_of, shared, survey

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ecodetect.bundle import values
-from ecodetect.bundle.file import COARSEST, Scaling
+from ecodetect.bundle.card import COARSEST, Scaling
 from ecodetect.bundle.values import EIGHT_BIT, ValueUnit, mapped, stretched, unit_of
 from ecodetect.errors import GridError, UserError
 from ecodetect.grid import Grid

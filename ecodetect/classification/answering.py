@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.input_spec import InputSpec, input_spec
 from ecodetect.bundle.scaling import padded_to_stride, scaled, surveyed
 from ecodetect.bundle.value_survey import Companions, seen_unit, survey

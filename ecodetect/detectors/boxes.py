@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.detectors.learned import Answer, Arrays, Image, Labels, Outputs
 from ecodetect.detectors.learned_detector import card_needs
 from ecodetect.detectors.protocol import Needs, Scene, Settling

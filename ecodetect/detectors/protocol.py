@@ -24,7 +24,7 @@ from typing import (
     runtime_checkable,
 )
 
-from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
 from ecodetect.bundle.input_spec import scaling_for
 from ecodetect.bundle.values import ValueUnit
 from ecodetect.chip import Chip

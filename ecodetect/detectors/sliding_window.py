@@ -27,7 +27,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import boxes, map_boxes, window_networks
 from ecodetect.detectors.learned import (

@@ -12,10 +12,11 @@ from importlib.metadata import entry_points
 from inspect import cleandoc
 from typing import Any
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.detectors.protocol import Detector, Plain, Scene, read_options
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 
 # name -> `module:what it declares`; modules are imported when used.
 TABLE: dict[str, str] = {

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detections import GeometryType
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Scene, scaling_of
+from ecodetect.errors import BundleError
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:

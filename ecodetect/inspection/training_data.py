@@ -22,7 +22,7 @@ from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import FINEST, Bundle, Card
+from ecodetect.bundle.card import FINEST, Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import BundleError, check_answers
-from ecodetect.errors import UserError
+from ecodetect.bundle.file import check_answers
+from ecodetect.errors import BundleError, UserError
 from ecodetect.extras import check_installed
 from ecodetect.runtime import onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel

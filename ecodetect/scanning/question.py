@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.bundle.input_spec import working_grid
 from ecodetect.bundle.value_survey import choice_of, survey
 from ecodetect.bundle.values import Choice, check_mappable, is_mapped, remarks

@@ -19,7 +19,8 @@ from ecodetect.annotations.contract import TYPICAL_PX, Contract, contract
 from ecodetect.annotations.dataset import Dataset, Statistics
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import Gathered, gather
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.value_survey import survey
 from ecodetect.bundle.values import remarks, unit_of
 from ecodetect.detectors import table as detectors

@@ -18,10 +18,11 @@ from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sample import Sample
 from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned import Kind, NetworkKind
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes, rounded
 from ecodetect.training.beginning import begin as begin_with

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from ecodetect.annotations.sample import Sample
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Answer, Arrays, NetworkKind
 from ecodetect.errors import UserError

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ecodetect.annotations.dataset import Statistics
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.training.loop import Schedule
 
 PASSES = 40  # over the ground; a standstill ends it sooner

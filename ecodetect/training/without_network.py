@@ -18,7 +18,8 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.annotations.sample import Sample
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import learners
 from ecodetect.detectors.learned import Classical, Kind, Looked
 from ecodetect.detectors.learners import ClassicalClassifier
