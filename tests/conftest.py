@@ -22,7 +22,7 @@ settings.load_profile("reproducible")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by then lives to the end: to search it for garbage again and again took 5 % of the run."""
+    """What is imported by then lives to the end; searching it for garbage took 5 % of the run."""
     gc.freeze()
 
 
