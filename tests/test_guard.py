@@ -142,7 +142,7 @@ def test_the_time_limit_is_a_number_above_0() -> None:
 
 def test_a_file_that_is_read_whole_has_time_by_its_size() -> None:
     with guard.timeout(0.2):
-        guard.call("time:sleep", 0.5, about="large.gml", bytes_read=10**9)
+        assert guard.call("time:sleep", 0.5, about="large.gml", bytes_read=10**9) is None
 
 
 def test_nothing_that_a_library_prints_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
