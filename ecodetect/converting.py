@@ -148,11 +148,11 @@ def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: boo
         if is_own_place and column != "label":
             del columns[column]
         if asked is None and column != "label":
-            text = f"the class written is that of column {column}; --class-column takes another."
-            notes.append(Note("class-column", text, about=name, kind="choice"))
+            text = f"the class written is that of column {column}; if another has the class, name it."
+            notes.append(Note("class-column", text, about=name, kind="choice", parameter="class_column"))
     elif others:
-        text = f"no class is written; texts (values) are in {listed}; --class-column takes one."
-        notes.append(Note("class-column", text, about=name, kind="choice"))
+        text = f"no class is written; texts (values) are in {listed}; if one has the class, name it."
+        notes.append(Note("class-column", text, about=name, kind="choice", parameter="class_column"))
     score = score_column(layer.columns)
     if is_own_place and score not in (None, "score"):
         columns["score"] = scores(columns.pop(score))

@@ -5,6 +5,7 @@
         ├── RasterError       a raster can't be opened or read
         │   └── NetworkError  … for the network's sake
         ├── LayerError        a vector layer, table or annotation file can't be read or written
+        ├── BundleError       a file isn't a bundle, or this version can't read it
         ├── GridError         two grids, frames or coordinate systems don't fit together
         ├── InUseError        another process is at work on the same output
         └── PackageError      a package that not every installation has is missing
@@ -48,6 +49,10 @@ class LayerError(UserError):
     """A vector layer, table or annotation file can't be read or written."""
 
 
+class BundleError(UserError):
+    """A file isn't a bundle, or this version can't read it."""
+
+
 class GridError(UserError):
     """Two grids, frames or coordinate systems don't fit together."""
 
@@ -61,7 +66,11 @@ class PackageError(UserError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; the message says how to resume."""
+    """Ctrl-C; the message says how to resume.  parameter : as for a UserError."""
+
+    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 def already_there(path: object, reason: str = "", *, error: type[UserError] = UserError) -> UserError:

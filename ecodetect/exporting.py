@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import KEY, Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import KEY, Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Detector, Scene
@@ -102,7 +103,8 @@ def export(
     detector, network = _opened(found, options or {})
     if tile_px is not None and (tile_px < network.stride or tile_px % network.stride):
         raise UserError(
-            f"--tile must be a multiple of {network.stride}, the network's stride; got {tile_px}."
+            f"A tile's width must be a multiple of {network.stride} px, the network's stride; got {tile_px}.",
+            parameter="tile",
         )
     card = found.card
     if card.reach_px is None:  # measured once, by torch

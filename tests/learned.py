@@ -10,7 +10,8 @@ import pytest
 
 from ecodetect import testing
 from ecodetect.annotations.sample import Sample
-from ecodetect.bundle.file import Bundle, Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import yolo
 from ecodetect.detectors.learned import Arrays, Outputs
 from ecodetect.detectors.table import TABLE, is_learned, network_kind

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, BundleError, Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
+from ecodetect.errors import BundleError
 
 
 def make():

@@ -12,7 +12,8 @@ from command_line import Run
 from training_sets import noise, write_boxes, write_points, write_raster
 
 from ecodetect.annotations.options import AnnotationOptions
-from ecodetect.bundle.file import Bundle, Card, Scaling, write
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle, write
 from ecodetect.inspection.training_data import check
 
 BOXES = [(10 + 40 * x, 10 + 40 * y, 26 + 40 * x, 26 + 40 * y) for x in range(6) for y in range(6)]
@@ -157,8 +158,11 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
         (["-m", "threshold"], "'threshold' has nothing to learn"),
         (["--gsd", "0"], "--gsd must be above 0"),
         (["-m", "heatmap", "--set", "nothing=1"], "nothing"),
-        (["--weights", "imagenet"], "--weights are those of a --backbone; name it too."),
-        (["-m", "shrubs", "--backbone", "resnet18"], "leave out --backbone and --weights"),
+        (["--weights", "imagenet"], "Weights are those of a backbone; name it too (--backbone)."),
+        (
+            ["-m", "shrubs", "--backbone", "resnet18"],
+            "leave out the backbone and its weights (--backbone, --weights).",
+        ),
         (["-m", "gone.safetensors"], "There is no model gone.safetensors."),
     ],
 )

@@ -25,6 +25,7 @@ from ecodetect.annotations.contract import Contract
 from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.bundle import file as bundle
+from ecodetect.bundle.card import Card
 from ecodetect.classification.accuracy import calibration_error, judge
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, Member, Sight, open_classifier
 from ecodetect.classification.folders import answer_pictures, images_of
@@ -61,7 +62,7 @@ def model(path: Path, way: str = "valid", seed: int = 0, *, patches: bool = Fals
     return path
 
 
-def _of_backbone(card: bundle.Card, seed: int) -> bundle.Bundle:
+def _of_backbone(card: Card, seed: int) -> bundle.Bundle:
     torch = pytest.importorskip("torch")
     torch.manual_seed(seed)
     network = window_networks.network(card)
@@ -177,7 +178,7 @@ def test_as_much_ground_is_seen_as_the_pictures_showed_that_it_learned_from(
 ) -> None:
     file = model(tmp_path / "m.safetensors", patches=True)
     card = bundle.read_card(file)
-    wide = bundle.Card(**{**{f: getattr(card, f) for f in card.__slots__},
+    wide = Card(**{**{f: getattr(card, f) for f in card.__slots__},
                           "options": {**card.options, "typical_px": 128.0}})  # fmt: skip
     bundle.write(file, bundle.Bundle(wide, bundle.read_weights(file)))
     with open_raster(raster) as opened:
@@ -396,7 +397,7 @@ def test_a_scan_that_cant_be_classified_is_refused_before_it_begins(
     for more, words in [
         (("--classify", thermal), "needs bands red, green, thermal"),
         (("--classify", "blobs"), "is a kind of detector"),
-        (("--classify", species, "--max-memory", "2GB"), "--max-memory can't be kept"),
+        (("--classify", species, "--max-memory", "2GB"), "classify the layer (--max-memory, --classify)."),
     ]:
         outcome = ecodetect("scan", image, "-m", "threshold", "-o", out, *more)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
@@ -516,7 +517,10 @@ def test_what_is_wrong_is_said_in_one_sentence(
         ((points, grey, "-m", species, "-o", out), "needs bands red, green, blue"),
         ((far, raster, "-m", species, "-o", out), "lies outside the raster"),
         ((points, raster, "-m", species, "-m", fewer, "-o", out), "must know the same"),
-        ((points, raster, "-m", species, "-o", out, "--top", 9), "--top must be 1 to 4"),
+        (
+            (points, raster, "-m", species, "-o", out, "--top", 9),
+            "The number of answers must be 1 to 4; got 9 (--top).",
+        ),
         ((points, raster, "-m", species, "-o", tmp_path / "out.png"), "label image"),
         ((points, raster, "-m", species), "-o is missing"),
         ((points, raster, "-m", species, "-o", out, "--sheet", "a.png"), "--sheet"),

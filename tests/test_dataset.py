@@ -22,7 +22,7 @@ from ecodetect.annotations.contract import Contract, contract
 from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
-from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
 from ecodetect.bundle.input_spec import input_spec
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats

@@ -242,7 +242,7 @@ def test_it_learns_a_picture_and_finds_it_again_in_any_tiles() -> None:
 
 
 def test_a_picture_brighter_throughout_gives_the_same_once_surveyed() -> None:
-    from ecodetect.bundle.file import Scaling
+    from ecodetect.bundle.card import Scaling
 
     card = learned.card(bands=ONE, scaling=Scaling(mode="survey", offset=(0.0,), span=(1.0,)))
     made = learned.bundle(card)

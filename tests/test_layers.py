@@ -216,7 +216,7 @@ def test_importing_a_room_imports_no_more_than_its_name() -> None:
         ("ecodetect.grid", "from ecodetect import scan", "not in a layer under"),
         ("ecodetect.grid", "from ecodetect.sizes import Length", "not in a layer under"),
         ("ecodetect.grid", "from ecodetect.helpers import x", "in no room"),
-        ("ecodetect.raster.header", "from ecodetect.bundle.file import Card", "not in a layer under"),
+        ("ecodetect.raster.header", "from ecodetect.bundle.card import Card", "not in a layer under"),
         ("ecodetect.scanning.files", "import ecodetect_cli.main", "not in a layer under"),
         ("ecodetect.scanning.files", "import rasterio.windows", "imports rasterio"),
         ("ecodetect.scanning.files", "from torch import nn", "imports torch"),

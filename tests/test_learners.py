@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import BundleError
 from ecodetect.detectors import learners
 from ecodetect.detectors.learners import ALGORITHMS, ClassicalClassifier
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 
 
 def examples(classes: int = 3, each: int = 40, seed: int = 0) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
-from ecodetect.bundle.file import Card, Scaling  # noqa: E402
+from ecodetect.bundle.card import Card, Scaling  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.detectors.learned import Answer, NetworkKind  # noqa: E402
 from ecodetect.metrics import average_precision  # noqa: E402

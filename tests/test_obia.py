@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from ecodetect.annotations.sample import Objects, Sample
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, BundleError, Scaling
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import learners, obia, segments
 from ecodetect.detectors import table as detectors
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 from ecodetect.grid import Window
 from ecodetect.testing import chip_of, scene_of
 
@@ -324,7 +325,7 @@ def test_a_damaged_bundle_is_refused() -> None:
     it = learned.bundle(CARD)
     pixels = np.zeros((3, 40, 40), np.uint8)
 
-    def opened(card: bundle.Card, weights: bundle.Weights) -> None:
+    def opened(card: Card, weights: bundle.Weights) -> None:
         detectors.build("obia", scene_of(pixels, RGB), bundle=Bundle(card, weights))
 
     opened(it.card, it.weights)

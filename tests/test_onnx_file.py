@@ -17,8 +17,8 @@ onnx = pytest.importorskip("onnx")
 
 from ecodetect import exporting  # noqa: E402
 from ecodetect.bundle import file as bundle  # noqa: E402
-from ecodetect.bundle.file import BundleError  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
+from ecodetect.errors import BundleError  # noqa: E402
 from ecodetect.models import choosing as models  # noqa: E402
 from ecodetect.runtime import onnx_file, onnx_work  # noqa: E402
 

@@ -17,7 +17,7 @@ from training_sets import write_raster  # noqa: E402
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as files  # noqa: E402
-from ecodetect.bundle.file import Scaling  # noqa: E402
+from ecodetect.bundle.card import Scaling  # noqa: E402
 from ecodetect.chip import Chip  # noqa: E402
 from ecodetect.detectors import proposals, sliding_window, window_networks  # noqa: E402
 from ecodetect.detectors.learned import Wishes  # noqa: E402

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
 from ecodetect.bundle import file as files  # noqa: E402
-from ecodetect.bundle.file import Bundle, Card, Scaling  # noqa: E402
+from ecodetect.bundle.card import Card, Scaling  # noqa: E402
+from ecodetect.bundle.file import Bundle  # noqa: E402
 from ecodetect.detectors import map_boxes, sliding_window  # noqa: E402
 from ecodetect.detectors.learned import Wishes  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402

@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ecodetect.bundle.file import Bundle, BundleError, Card, half  # noqa: E402
+from ecodetect.bundle.card import Card  # noqa: E402
+from ecodetect.bundle.file import Bundle, half  # noqa: E402
 from ecodetect.detectors import heatmap  # noqa: E402
-from ecodetect.errors import UserError  # noqa: E402
+from ecodetect.errors import BundleError, UserError  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
 
 
@@ -54,7 +55,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_a_device_that_is_not_there() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(UserError, match="--device cuda isn't available"):
+    with pytest.raises(UserError, match="device cuda isn't available"):
         torch_network.choose("cuda")
     assert torch_network.choose("auto") in ("cpu", "mps")
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ecodetect.annotations.sample import Objects, Sample  # noqa: E402
-from ecodetect.bundle.file import Card, Scaling  # noqa: E402
+from ecodetect.bundle.card import Card, Scaling  # noqa: E402
 from ecodetect.detectors import boxes, yolo  # noqa: E402
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.networks import yolo_losses  # noqa: E402

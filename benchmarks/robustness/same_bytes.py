@@ -39,7 +39,6 @@ FORMATS = (
 
 
 def main() -> int:
-    """Make bundles, run all detectors and formats, or compare two runs, as the arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import machine, table
-from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
 from ecodetect.detectors.learned import Wishes
 from ecodetect.detectors.table import network_kind
 from ecodetect.runtime import torch_network

@@ -25,7 +25,8 @@ import torch
 from benchmarks.speed.network import SAMPLE, make
 from ecodetect import exporting
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.file import Bundle, Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import yolo
 from ecodetect.detectors.protocol import Scene
 from ecodetect.models import choosing as models

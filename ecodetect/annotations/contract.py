@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ecodetect.annotations.annotated_raster import AnnotatedRaster, gsds, spacing
-from ecodetect.bundle.file import Card, LearnedValues, Scaling, metres_per_pixel
+from ecodetect.bundle.card import Card, LearnedValues, Scaling, metres_per_pixel
 from ecodetect.bundle.input_spec import InputSpec, input_spec
 from ecodetect.bundle.scaling import surveyed
 from ecodetect.bundle.value_survey import survey

@@ -20,7 +20,7 @@ from ecodetect.annotations.annotated_raster import AnnotatedRaster, spacing
 from ecodetect.annotations.contract import Contract, spec_of
 from ecodetect.annotations.laid import Ground, Laid, at_edge, lay, near, paint
 from ecodetect.annotations.sample import Objects, Sample
-from ecodetect.bundle.file import Scaling
+from ecodetect.bundle.card import Scaling
 from ecodetect.bundle.scaling import scaled, surveyed
 from ecodetect.chip import Chip
 from ecodetect.grid import Floats, Grid, Window

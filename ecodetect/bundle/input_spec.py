@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ecodetect.bundle import values
-from ecodetect.bundle.file import COARSEST, Scaling
+from ecodetect.bundle.card import COARSEST, Scaling
 from ecodetect.bundle.values import EIGHT_BIT, ValueUnit, mapped, stretched, unit_of
 from ecodetect.errors import GridError, UserError
 from ecodetect.grid import Grid
@@ -97,7 +97,7 @@ def input_spec(
     elif raster.grid.gsd is None:
         raise UserError(
             f"{raster.name} has no CRS, so the size of its pixels is unknown, and the model works at"
-            f" {gsd_m:g} m; state it.",
+            f" {gsd_m:g} m; state their size.",
             parameter="gsd",
         )
     else:

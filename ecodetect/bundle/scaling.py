@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Scaling
+from ecodetect.bundle.card import Scaling
 from ecodetect.chip import Chip
 
 FARTHEST = 1e6  # no measurement lies as far from what a network has learned

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import PERCENTILES, LearnedValues, Scaling
+from ecodetect.bundle.card import PERCENTILES, LearnedValues, Scaling
 from ecodetect.chip import Chip
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats

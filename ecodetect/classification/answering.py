@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.input_spec import InputSpec, input_spec
 from ecodetect.bundle.scaling import padded_to_stride, scaled, surveyed
 from ecodetect.bundle.value_survey import Companions, seen_unit, survey
@@ -201,7 +202,10 @@ class ClassifierEnsemble:
         if asked is None:
             return min(_TOP, len(self.names))
         if not 1 <= asked <= len(self.names):
-            raise UserError(f"--top must be 1 to {len(self.names)}, the number of answers; got {asked}.")
+            raise UserError(
+                f"The number of answers must be 1 to {len(self.names)}; got {asked}.",
+                parameter="top",
+            )
         return asked
 
     def described(self) -> dict[str, Any]:
@@ -262,11 +266,14 @@ def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
     for name in names:
         found = models.opened(name)
         if found is None:
-            raise UserError(f"{name} is a kind of detector; -m names a trained classifier, mostly a file.")
+            raise UserError(
+                f"{name} is a kind of detector; name a trained classifier, usually a file.", parameter="model"
+            )
         if found.card.detector != DETECTOR:
             raise UserError(
                 f"The model '{found.card.name}' is of the detector {found.card.detector}, which finds and"
-                f" doesn't classify windows; give one trained with -m {DETECTOR}."
+                f" doesn't classify windows; name one of the detector {DETECTOR}.",
+                parameter="model",
             )
         bundles.append(found)
     if not bundles:
@@ -293,7 +300,7 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
     for each in bundles:
         why = models.misfit(each.card, scene, source=raster.name)
         if why is not None:
-            raise UserError(why)
+            raise why
 
 
 def said_of_values(

@@ -173,7 +173,8 @@ def _check_picture(raster: Raster, member: Member) -> None:
     if max(raster.grid.width, raster.grid.height) > _MOST_WINDOWS * window:
         raise UserError(
             f"{raster.name} has {raster.grid.width} x {raster.grid.height} px, more than a picture of one"
-            " individual; say with --at X,Y what is to be explained."
+            " individual; name the place to explain (X,Y).",
+            parameter="at",
         )
 
 
@@ -185,15 +186,18 @@ def _pixel(raster: Raster, at: tuple[float, float], crs: str | None) -> Floats:
         try:
             stated = CRS.from_user_input(crs)
         except CRSError as error:
-            raise UserError(f"--crs {crs} is not a CRS; use for example EPSG:4326.") from error
+            raise UserError(f"{crs} is not a CRS; use for example EPSG:4326.", parameter="crs") from error
         if grid.crs is None:
-            raise UserError(f"{raster.name} has no CRS; give --at in its pixels, without --crs.")
+            raise UserError(
+                f"{raster.name} has no CRS; give the place in its pixels, without a CRS.", parameter="crs"
+            )
         xy = grid.to_pixel(transformed(xy, stated, grid.crs))
     if not (np.isfinite(xy).all() and (xy >= 0).all() and (xy <= (grid.width, grid.height)).all()):
         where = f"{at[0]:.10g},{at[1]:.10g}" + ("" if crs is None else f" in {describe_crs(stated)}")
         raise UserError(
-            f"--at {where} lies outside {raster.name}, which has {grid.width} x {grid.height} px; places are"
-            " in pixels unless --crs says otherwise."
+            f"{where} lies outside {raster.name}, which has {grid.width} x {grid.height} px; a place is in"
+            " pixels unless its CRS is stated.",
+            parameter=("at", "crs"),
         )
     return xy
 
@@ -290,7 +294,9 @@ def _similar(
 ) -> Sequence[Example]:
     """The pictures of a folder with the most similar features, without the picture itself."""
     if not folder.is_dir():
-        raise UserError(f"--examples names a folder of pictures; {folder} is not one.")
+        raise UserError(
+            f"Examples are taken from a folder of pictures; {folder} is not one.", parameter="examples"
+        )
     by_class = class_folders.pictures(folder)
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([folder])]

@@ -119,7 +119,8 @@ class PictureAnswers:
         """
         if self.truth is None:
             raise UserError(
-                f"--sheet shows what is wrong, but no folders of {self.folder} say what is right."
+                f"A sheet shows what is wrong, but no folders of {self.folder} say what is right.",
+                parameter="sheet",
             )
         first = self.answers.first()
         sure = self.answers.score[np.arange(len(first)), self.answers.ranked()[:, 0]]

@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.detectors.learned import Answer, Arrays, Image, Labels, Outputs
 from ecodetect.detectors.learned_detector import card_needs
 from ecodetect.detectors.protocol import Needs, Scene, Settling
@@ -48,8 +48,9 @@ def check_sizes(diameter_px: Floats, name: str) -> Floats:
     if len(known) < max(1, len(diameter_px) / 2):
         raise UserError(
             f"{name} learns boxes, but {len(diameter_px) - len(known)} of {len(diameter_px)} annotations are"
-            " points without a size; state it with --radius (a length, or contour, which takes it from the"
-            " outline around each), or train -m heatmap, which needs points only."
+            " points without a size; state their radius (a length, or contour, which takes it from the"
+            " outline around each), or train a heatmap, which needs points only.",
+            parameter=("radius", "model"),
         )
     return known
 

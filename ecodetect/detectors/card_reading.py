@@ -17,7 +17,8 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ecodetect.bundle.file import BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.errors import BundleError
 
 T = TypeVar("T")
 

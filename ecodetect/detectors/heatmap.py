@@ -35,13 +35,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading, peaks
 from ecodetect.detectors.card_reading import Within
 from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook, card_needs
 from ecodetect.detectors.protocol import Scene, Settling, scaling_of
+from ecodetect.errors import BundleError
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ DEFAULTS: Mapping[str, Any] = dataclasses.asdict(CardOptions())
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     """
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.grid import Floats

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
 from ecodetect.bundle.scaling import as_read, padded_to_stride, scaled, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, GeometryType

@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect import extras
-from ecodetect.bundle.file import BundleError
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 
 Algorithm = Literal["knn", "forest", "svm"]
 Floats = NDArray[np.float64]

@@ -16,7 +16,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import boxes, torchvision_boxes
 from ecodetect.detectors.learned import Answer, Arrays, Outputs
 from ecodetect.detectors.learned_detector import LearnedDetector

@@ -23,7 +23,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import boxes, card_reading, outlines, segments, splitting
@@ -33,6 +34,7 @@ from ecodetect.detectors.learned import NO_WISHES, Answer, Image, Kind, Wishes
 from ecodetect.detectors.learned_detector import LearnedDetector, card_needs
 from ecodetect.detectors.learners import ClassicalClassifier
 from ecodetect.detectors.protocol import Scene, Settling, scaling_of
+from ecodetect.errors import BundleError
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.region import Region
 
@@ -63,7 +65,7 @@ UNUSED = -1
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     """
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
@@ -30,7 +31,7 @@ from ecodetect.detectors.learned import NO_WISHES, Answer, Image, Wishes
 from ecodetect.detectors.learned_detector import LearnedDetector, card_needs
 from ecodetect.detectors.protocol import Detector, Scene, Settling, read_options, scaling_of
 from ecodetect.detectors.window_networks import CardOptions, open_classifier
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 from ecodetect.grid import Floats, Grid, Window
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ Proposer = Literal["threshold", "selective_search"]
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
     """
 

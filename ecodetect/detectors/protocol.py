@@ -24,7 +24,7 @@ from typing import (
     runtime_checkable,
 )
 
-from ecodetect.bundle.file import Card, Scaling
+from ecodetect.bundle.card import Card, Scaling
 from ecodetect.bundle.input_spec import scaling_for
 from ecodetect.bundle.values import ValueUnit
 from ecodetect.chip import Chip
@@ -192,7 +192,8 @@ def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
     if bands is None:
         raise UserError(
             f"The model '{card.name}' needs bands {', '.join(card.bands)}; the raster "
-            f"{lacking(card.bands, scene.bands)}"
+            f"{lacking(card.bands, scene.bands)}",
+            parameter="bands",
         )
     return bands
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Scaling
+from ecodetect.bundle.card import Scaling
 
 Method = Literal["slic", "felzenszwalb"]
 Image = NDArray[np.float32]

@@ -12,10 +12,11 @@ from importlib.metadata import entry_points
 from inspect import cleandoc
 from typing import Any
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.detectors.protocol import Detector, Plain, Scene, read_options
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 
 # name -> `module:what it declares`; modules are imported when used.
 TABLE: dict[str, str] = {
@@ -165,5 +166,8 @@ def build(
     if isinstance(found, Plain):
         return found.build(given, scene)
     if bundle is None:
-        raise UserError(f"{name} has to be trained first: say -m FILE.safetensors, a model trained with it.")
+        raise UserError(
+            f"{name} has to be trained first; name a model trained with it, FILE.safetensors.",
+            parameter="model",
+        )
     return found.build(given, scene, bundle, device=device, threads=threads)

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detections import GeometryType
 from ecodetect.detectors import boxes, card_reading
 from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, NetworkKind, Outputs, Wishes
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Scene, scaling_of
+from ecodetect.errors import BundleError
 from ecodetect.grid import Floats
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ _log = logging.getLogger(__name__)
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     """
 
@@ -203,7 +205,7 @@ class Reader:
             self._warned.append(True)
             _log.warning(
                 "'%s' gives at most %d objects for a tile, and one tile has as many; there may be more: take"
-                " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
+                " smaller tiles, or a higher score.",
                 card.name,
                 rows.shape[1],
             )

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors import card_reading
 from ecodetect.detectors.card_reading import Count, Within
 from ecodetect.detectors.learned import Head
 from ecodetect.detectors.learners import ClassicalClassifier
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 
 if TYPE_CHECKING:
     from ecodetect.networks.network import TrainableNetwork, Weights

@@ -40,7 +40,8 @@ def common_plane(
     if len(crs) > 1:
         without = there if own.crs is not None else found
         raise UserError(
-            f"{without} has pixels or no CRS and the other file has one; name the raster with --image."
+            f"{without} has pixels or no CRS and the other file has one; name the raster.",
+            parameter="image",
         )
     frame_crs = known[0].crs if known else None
     if frame_crs is not None:
@@ -59,7 +60,7 @@ def common_plane(
     )
     if frame_crs is not None and frame_crs.is_geographic and high[0] - low[0] > 180:
         raise UserError(
-            f"{found} and {there} lie on both sides of 180° longitude; name the raster with --image."
+            f"{found} and {there} lie on both sides of 180° longitude; name the raster.", parameter="image"
         )
     if frame_crs is not None and len(whole) == 2:
         _check_near(whole[0], whole[1], grid, found, there)
@@ -103,7 +104,7 @@ def _of_size(layer: Layer, other: Layer, path: Path) -> Layer:
         known = {sizes.get(name) for name in set(other.columns.get("source", np.empty(0)).tolist())}
         grid = Grid(*next(iter(known))) if len(known) == 1 and None not in known else None
     if grid is None:
-        raise UserError(f"{path.name} holds shares of the image's size; name the image with --image.")
+        raise UserError(f"{path.name} holds shares of the image's size; name the image.", parameter="image")
     return replace(
         layer, geometry=of_size(layer.geometry, grid), metadata={**layer.metadata, "frame": "pixel"}
     )

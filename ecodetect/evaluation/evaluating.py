@@ -108,13 +108,15 @@ def _with_outside(pairs: Pairs) -> Pairs:
 
 
 def _with_doubtful(pairs: Pairs) -> Pairs:
-    """Pairs with a note on annotations in shapes of --ignore."""
+    """Pairs with a note on annotations in shapes to ignore."""
     inside = [centred_in(pair.truths.geometry, pair.doubtful) for pair in pairs]
     count, total = (sum(map(each, inside)) for each in (np.count_nonzero, len))
     if not count:
         return pairs
-    text = f"{count} of {total} annotations lie in shapes of --ignore and aren't judged."
-    return replace(pairs, notes=(*pairs.notes, Note("inside-ignored", text, kind="choice")))
+    text = f"{count} of {total} annotations lie in shapes to ignore and aren't judged."
+    return replace(
+        pairs, notes=(*pairs.notes, Note("inside-ignored", text, kind="choice", parameter="ignore"))
+    )
 
 
 def _summed(

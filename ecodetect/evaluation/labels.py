@@ -49,7 +49,8 @@ def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool =
     if len(true) > 1 and len(found) > 1 and not any(map(are_individuals, (truths, detections))):
         raise UserError(
             f"Detections and annotations have no class in common: {listed(found.values())} and"
-            f" {listed(true.values())}; is --class-column right?"
+            f" {listed(true.values())}; is the class in another column?",
+            parameter="class_column",
         )
     return ()
 

@@ -70,7 +70,7 @@ class Pair:
 
     @property
     def doubtful(self) -> Geometries:
-        """The shapes of --ignore: `ignored` without the edge, which is its last."""
+        """The shapes to ignore that a user names: `ignored` without the edge, which is its last."""
         return self.ignored if self.edge is None else self.ignored[:-1]
 
 
@@ -154,7 +154,8 @@ def paired(
         silent = there if not there.names else found
         raise UserError(
             f"{silent.path} doesn't say which image each feature belongs to; it needs a column 'source' with"
-            " the images' names, or give one image with --image."
+            " the images' names, or name one image.",
+            parameter="image",
         )
     matches, unjudged, unsearched = _by_name(found, there, rasters, asked)
     pairs = _laid(found, there, matches, asked, unjudged, unsearched)
@@ -246,7 +247,8 @@ def _laid(
         if gsd_m is not None and match.image is None and grid.crs is not None:
             raise UserError(
                 f"{found.path.name} lies in {describe_crs(grid.crs)}, which has metres of its own; leave out"
-                " --gsd, which is for pixels."
+                " the pixel size.",
+                parameter="gsd",
             )
         if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
             gsd_m = float(stated)  # as stated to the scan
@@ -313,9 +315,10 @@ def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
     """The strip along a raster's edge."""
     if match.image is None:
         raise UserError(
-            f"{match.name}: the edge of a raster is only known with the raster; give --image too."
+            f"{match.name}: the edge of a raster is only known with the raster; name it too.",
+            parameter="image",
         )
-    side = width.pixels(grid.gsd, name="--ignore-edge")
+    side = width.pixels(grid.gsd, name="The width of the edge to ignore")
     whole = shapely.box(0, 0, grid.width, grid.height)
     return whole.difference(whole.buffer(-side, join_style="mitre"))
 

@@ -36,9 +36,9 @@ def remarks(
     if pairs.unjudged:
         text = (
             f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"
-            " if they are empty, use --empty-images."
+            " if they are empty, say so."
         )
-        yield Note("images-unjudged", text, kind="doubt")
+        yield Note("images-unjudged", text, kind="doubt", parameter="empty_images")
     if pairs.unsearched:
         text = (
             f"Not judged, because nothing was searched there: {_images(pairs.unsearched)} with annotations."
@@ -86,9 +86,9 @@ def _beyond(judged: Sequence[JudgedImage]) -> Iterator[Note]:
     if beyond > 0.5 * false:
         text = (
             f"Outside the hull of the annotations: {beyond:,} of {false:,} false detections; if the truth is"
-            " complete only somewhere, give its outline with --area."
+            " complete only somewhere, give its outline."
         )
-        yield Note("false-beyond-truth", text, kind="doubt")
+        yield Note("false-beyond-truth", text, kind="doubt", parameter="area")
 
 
 def _images(names: Sequence[str]) -> str:

@@ -40,7 +40,9 @@ def draw_worst(
     """
     bare = next((each for each in judged if each.pair.image is None), None)
     if bare is not None:
-        raise UserError(f"A sheet of errors is cut from rasters; name that of {bare.pair.name} with --image.")
+        raise UserError(
+            f"A sheet of errors is cut from rasters; name that of {bare.pair.name}.", parameter="image"
+        )
     spots = [_Spots(each, number) for number, each in enumerate(judged)]
     false = [(spot, row) for spot in spots for row in np.flatnonzero(spot.is_false).tolist()]
     missed = [(spot, row) for spot in spots for row in np.flatnonzero(spot.is_missed).tolist()]

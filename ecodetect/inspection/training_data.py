@@ -22,7 +22,7 @@ from ecodetect.annotations.dataset import Dataset
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -333,7 +333,7 @@ def _draw(
 
 
 _INFO = {
-    "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
+    "polygons": "Faded: outside complete ground, unknown to training. Elsewhere empty ground is background.",
     "image": "Annotation counts as complete all over: empty ground is background.",
     "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
     "nothing": "Annotation counts as complete nowhere: nothing is learned here.",

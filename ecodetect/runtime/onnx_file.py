@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import KEY, Bundle, BundleError, Card, check_weights
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import KEY, Bundle, check_weights
+from ecodetect.errors import BundleError
 
 OPSET = 17  # which `export` writes: ONNX Runtime 1.12 (2022) reads it
 STRIDE_KEY = "ecodetect.stride"

@@ -22,8 +22,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from ecodetect.bundle.file import MOST_REACH_PX, Bundle, BundleError, Weights, check_answers, largest_weight
-from ecodetect.errors import UserError
+from ecodetect.bundle.card import MOST_REACH_PX
+from ecodetect.bundle.file import Bundle, Weights, check_answers, largest_weight
+from ecodetect.errors import BundleError, UserError
 from ecodetect.networks.network import TrainableNetwork
 
 # A network that looks farther than this is taken for one that looks everywhere.
@@ -177,7 +178,7 @@ def choose(device: str) -> str:
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there.get(device, False):
         found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise UserError(f"--device {device} isn't available; available: {found}.")
+        raise UserError(f"The device {device} isn't available; available: {found}.", parameter="device")
     return device
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ecodetect.bundle.file import Card
+from ecodetect.bundle.card import Card
 from ecodetect.bundle.input_spec import working_grid
 from ecodetect.bundle.value_survey import choice_of, survey
 from ecodetect.bundle.values import Choice, check_mappable, is_mapped, remarks
@@ -168,7 +168,7 @@ def prepare(raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Scan
     """
     plan = question(raster, asked)
     if is_mapped and plan.detector.needs.map_px is None:
-        raise UserError(_mapless(plan.detector))
+        raise _mapless(plan.detector)
     notes = [*raster.notes, *_said_of_values(raster, plan.unit, asked), *_said_of_gsd(raster, plan.detector)]
     detector = _surveyed(plan, raster)
     needs = detector.needs  # a survey may find out how large the objects are, and which bands show them
@@ -233,7 +233,8 @@ def _unit(raster: Raster, asked: Settings) -> Choice | None:
     if not cards:
         if asked.values is not None:
             raise UserError(
-                f"{asked.model} takes what is dark and bright from the raster; leave out --values."
+                f"{asked.model} takes what is black and white from the raster itself; don't state it.",
+                parameter="values",
             )
         return None
     bands = tuple(dict.fromkeys(band for card in cards for band in card.bands))
@@ -266,29 +267,35 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
         return working_grid(raster.grid, None, needs.own_px)
     if needs.gsd_m is not None:
         raise UserError(
-            f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."
+            f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out the diameter.",
+            parameter="diameter",
         )
     if needs.typical_px is None:
-        raise UserError(f"{detector.name} has learned no size of objects; leave out --diameter.")
-    factor = asked.diameter.pixels(raster.grid.gsd, name="--diameter") / needs.typical_px
+        raise UserError(
+            f"{detector.name} has learned no size of objects; leave out the diameter.", parameter="diameter"
+        )
+    factor = asked.diameter.pixels(raster.grid.gsd, name="The diameter") / needs.typical_px
     if not 1 / _MOST_RESIZED < factor < _MOST_RESIZED:
         raise UserError(
-            f"--diameter {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
-            f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less."
+            f"A diameter of {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
+            f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less.",
+            parameter="diameter",
         )
     return working_grid(raster.grid, None, factor)
 
 
-def _mapless(detector: Detector) -> str:
-    """The error that there is no map of scores, and which models have one."""
+def _mapless(detector: Detector) -> UserError:
+    """The error that there is no map of scores, naming the models that have one."""
     if isinstance(detector, ensemble.Ensemble):
-        return (
-            "Several models, and one with --flips, give fused boxes and no map of scores; leave out"
-            f" --score-map, or scan with {detector.members[0].name} as it is."
+        return UserError(
+            "Several models, and one with flips, give fused boxes and no map of scores; leave out the map, or"
+            f" scan with {detector.members[0].name} as it is.",
+            parameter="score_map",
         )
-    return (
-        f"{detector.name} reads its detections off no map of scores; leave out --score-map, or take a model"
-        f" of {' or '.join(detectors.with_score_map())}."
+    return UserError(
+        f"{detector.name} reads its detections off no map of scores; leave out the map, or take a model of"
+        f" {' or '.join(detectors.with_score_map())}.",
+        parameter="score_map",
     )
 
 

@@ -369,7 +369,8 @@ def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
             if grid.crs is not None and not grid.has_lonlat:
                 raise UserError(
                     f"{name} can't become {title}: its CRS, {describe_crs(grid.crs)}, has no longitude and "
-                    f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                    f"latitude on the Earth; write {path.stem}.gpkg.",
+                    parameter="out",
                 )
     if formats.needs_crs(path):
         for name, grid in grids.items():
@@ -386,5 +387,6 @@ def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
     if len(frames) > 1 and not formats.needs_lonlat(path):
         raise UserError(
             f"{path} can't hold rasters of different CRSs ({', '.join(sorted(frames))}); "
-            f"write {'.csv' if without else '.geojson'}, or one file each with -o FOLDER/."
+            f"write {'.csv' if without else '.geojson'}, or one file each into a folder.",
+            parameter="out",
         )

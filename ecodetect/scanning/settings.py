@@ -52,21 +52,23 @@ class Settings(RasterOptions):
     max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--tile", self.tile_px, 16),
-            ("--batch", self.batch, 1),
-            ("--workers", self.workers, 1),
+        for what, parameter, value, least in (
+            ("The width of a tile in px", "tile", self.tile_px, 16),
+            ("The batch size", "batch", self.batch, 1),
+            ("The number of workers", "workers", self.workers, 1),
         ):
             if value is not None and value < least:
-                raise UserError(f"{name} must be at least {least}; got {value}.")
+                raise UserError(f"{what} must be at least {least}; got {value}.", parameter=parameter)
         if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
-            raise UserError(f"--gsd must be a positive number of metres per pixel; got {self.gsd_m:g}.")
+            raise UserError(
+                f"The pixel size must be a positive number of metres; got {self.gsd_m:g}.", parameter="gsd"
+            )
         if self.diameter is not None and not self.diameter.value > 0:
-            raise UserError(f"--diameter must be above 0; got {self.diameter}.")
+            raise UserError(f"The diameter must be above 0; got {self.diameter}.", parameter="diameter")
         scores = self.score.values() if isinstance(self.score, Mapping) else [self.score]
         for score in scores:
             if score is not None and not 0 <= score <= 1:
-                raise UserError(f"--score must lie between 0 and 1; got {score:g}.")
+                raise UserError(f"A score must lie between 0 and 1; got {score:g}.", parameter="score")
 
     @property
     def models(self) -> tuple[str, ...]:

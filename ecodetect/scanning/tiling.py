@@ -44,7 +44,7 @@ class Cuts:
     tiles_per_unit : units are squares of this many tiles a side.
     stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
         stripe fit the block cache.
-    offset_px : shifts the lattice up and left, by less than a tile (`--verify` searches the same ground with
+    offset_px : shifts the lattice up and left, by less than a tile (verification searches the same ground with
         other tiles).
     beyond_px : how far chips may reach beyond the grid, rounded up to the lattice of `stride_px`; None: as
         far as their halo, so that all have the same size.
@@ -169,7 +169,7 @@ def cut_grid(
     Raises UserError for a tile size below 16 px.
     """
     if tile_px < 16:
-        raise UserError(f"A tile must be at least 16 px wide; got --tile {tile_px}.")
+        raise UserError(f"A tile must be at least 16 px wide; got {tile_px}.", parameter="tile")
     tile = math.ceil(tile_px / stride_px) * stride_px
     # Half the largest object, the receptive field beyond it, the margin of ownership, and a pixel for
     # rounding.

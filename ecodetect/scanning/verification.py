@@ -1,4 +1,4 @@
-"""`--verify`: searches a few percent of a raster again with other tiles, which should find the same."""
+"""Verification: searches a few percent of a raster again with other tiles, which should find the same."""
 
 from __future__ import annotations
 

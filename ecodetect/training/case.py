@@ -1,4 +1,4 @@
-"""A training case: model, ground and input specification, fixed before a network is built."""
+"""What is to be trained, on which ground and how seen: all that is settled before a network is built."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sample import Sample
 from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
-from ecodetect.bundle.file import Bundle, BundleError, Card
+from ecodetect.bundle.card import Card
+from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned import Kind, NetworkKind
-from ecodetect.errors import UserError
+from ecodetect.errors import BundleError, UserError
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes, rounded
 from ecodetect.training.beginning import begin as begin_with
@@ -29,16 +30,16 @@ from ecodetect.training.drawing import Pieces
 from ecodetect.training.settings import TrainingSettings
 from ecodetect.version import __version__
 
-_PLENTY_PX = 32.0  # context of a target and a network around an object of unknown size
+_PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown size
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Case:
-    """What to train, and on which ground.
+    """What is to be trained, and on which ground.
 
-    kind : of detector.  start : the bundle that is fine-tuned, if any.
+    kind : of detector.  start : the bundle that it goes on from, if any.
     made : how rasters are seen.  statistics : of the training ground.
-    card : as known before training.
+    card : as far as it is known before training.
     is_patches : whether the ground is pictures in folders by class.
     """
 
@@ -56,7 +57,7 @@ class Case:
 
     @property
     def is_taught(self) -> bool:
-        """Whether a classical learner is trained instead of a network."""
+        """Whether a learner decides, so that no network is trained."""
         return self.kind.head(self.card) != "network"
 
     @property
@@ -81,7 +82,7 @@ def begin(
     how: TrainingSettings,
     say: Callable[[Note], None],
 ) -> Case:
-    """Gather the data, choose the detector and the input specification, and split; see `train`.
+    """Gather, choose the detector and how rasters are seen, split; see `train`.
 
     name : of the new bundle.
     """
@@ -105,7 +106,7 @@ def begin(
 
 
 def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: str) -> Card:
-    """The card as known before training."""
+    """The card as far as it is known before training."""
     objects = [whole.objects(number) for number in whole.used]
     sizes = np.concatenate([np.sqrt(np.prod(each.size, axis=1)) for each in objects])
     options = begun.card_options(sizes, whole)
@@ -145,8 +146,8 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
 
 
 def check_card(card: Card) -> None:
-    """Raise UserError, before hours of training, for a card that couldn't be opened afterwards."""
+    """Raise UserError, before hours of training, for a card that nobody could open afterwards."""
     try:
         detectors.check_card(Card.from_json(card.to_json(), source=card.name))
     except BundleError as error:
-        raise UserError(f"No model can be made from these annotations and settings: {error}") from error
+        raise UserError(f"There can be no model of these annotations and settings: {error}") from error

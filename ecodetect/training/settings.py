@@ -1,4 +1,4 @@
-"""The user's settings of a training; unset ones are derived from the data."""
+"""How a detector is trained, as a user says it; what isn't said is derived from the data."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSettings:
-    """The settings of a training, apart from the data.
+    """What a user asks of a training, beside the data.
 
-    model : kind of detector, or a bundle (file or name) to fine-tune. None: a heat map that starts from the
-        nearest shipped model (transfer learning); see `beginning.nearest`.
+    model : kind of detector, or a bundle (file or name) to start from. None: a heat map that begins with what
+        the nearest of the models that come with ecodetect has learned; see `beginning.nearest`.
     backbone : name of a torchvision network as encoder.
     weights : "imagenet", "coco", "none", or a file of the backbone's weights.
     freeze : stages of the encoder that keep their weights, from the first; or "all".
     split_by : "auto", "blocks", "files", "none", or a column; see `splits.split`.
     gsd : metres per pixel at which the model works; None: chosen from the objects' sizes.
     epochs : None: chosen from the data, with early stopping.
-    within : largest distance of a validation detection from its truth; None: the radius of individuals, or
-        half the distance to their neighbours.
+    within : how far from its truth a detection of validation may lie; None: the radius of individuals, or
+        half the way to their neighbours.
     seed : random seed: the same seed gives the same bytes on the CPU.
     device : "auto", "cpu", "cuda" or "mps".
     workers : threads that prepare chips; None: up to four.
-    resume : continue an interrupted training.
+    resume : go on with an interrupted training.
     overwrite : replace an existing bundle.
-    augmentations : instead of the detector's defaults.
+    augmentations : other than the detector's own.
     settings : of the detector's training, as name -> text; see its `Kind.training`.
-    command : the command to state on the card.
+    command : what the card gives as the command.
     """
 
     model: str | os.PathLike[str] | None = None
