@@ -44,7 +44,7 @@ class Cuts:
     tiles_per_unit : units are squares of this many tiles a side.
     stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
         stripe fit the block cache.
-    offset_px : shifts the lattice up and left, by less than a tile (verification searches the same ground with
+    offset_px : shifts the lattice up and left, by less than a tile (verification: the same ground with
         other tiles).
     beyond_px : how far chips may reach beyond the grid, rounded up to the lattice of `stride_px`; None: as
         far as their halo, so that all have the same size.
