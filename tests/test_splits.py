@@ -15,9 +15,9 @@ from training_sets import noise, write_points, write_raster
 from ecodetect.annotations.annotated_raster import AnnotatedRaster
 from ecodetect.annotations.contract import Contract, contract
 from ecodetect.annotations.dataset import Dataset, Spot
-from ecodetect.annotations.places import places
 from ecodetect.annotations.laid import Ground
 from ecodetect.annotations.laying import on_raster
+from ecodetect.annotations.places import places
 from ecodetect.annotations.sources import gather
 from ecodetect.annotations.splits import Split, check_disjoint, split
 from ecodetect.bundle.footprint import cells, known_there

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecodetect.annotations import layouts
-from ecodetect.annotations.files import (
+from ecodetect.annotations.annotation_file import (
     PICTURES,
     AnnotationFiles,
     features_in,

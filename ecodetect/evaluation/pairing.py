@@ -18,7 +18,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.annotations.agreement import agreed, repeated_said, score_said, without_repeated
-from ecodetect.annotations.files import (
+from ecodetect.annotations.annotation_file import (
     WITHOUT_RASTER,
     AnnotationFile,
     AnnotationFiles,
