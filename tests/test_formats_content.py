@@ -15,7 +15,7 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from ecodetect.annotations.annotation_file import opened
+from ecodetect.annotations.files import opened
 from ecodetect.errors import LayerError, UserError
 from ecodetect.formats import files as formats
 from ecodetect.formats.gis import geojson
