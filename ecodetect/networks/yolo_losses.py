@@ -54,6 +54,11 @@ class Places:
 
 
 def places_of(shapes: Sequence[Sequence[int]], strides: Sequence[int], like: Tensor) -> Places:
+    """The places of all levels, finest first.
+
+    shapes : rows and columns of each level.  strides : pixels of the input between its places.
+    like : a tensor with the type and device of the result.
+    """
     centres, steps = [], []
     for (rows, columns), stride in zip(shapes, strides, strict=True):
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
