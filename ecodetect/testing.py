@@ -355,6 +355,7 @@ def check_options_are_documented(subject: Subject) -> None:
 
 
 def check_an_unknown_option_is_answered(subject: Subject) -> None:
+    """An unknown option raises UserError that names the detector and the option."""
     said = ""
     try:
         subject.build(scene_of(ground(), BANDS), {"nonsense": "1"})
@@ -364,6 +365,7 @@ def check_an_unknown_option_is_answered(subject: Subject) -> None:
 
 
 def check_it_says_what_it_is(subject: Subject) -> None:
+    """Classes, needs and settings are complete and consistent; settings are JSON-able."""
     detector = subject.ready(ground())
     assert isinstance(detector, Detector)
     assert detector.classes
@@ -377,6 +379,7 @@ def check_it_says_what_it_is(subject: Subject) -> None:
 
 
 def check_a_survey_is_a_function_of_the_samples(subject: Subject) -> None:
+    """Two surveys of the same samples give the same detector."""
     first, second = subject.ready(ground()), subject.ready(ground())
     if not detectors.is_learned(subject.name):  # networks are compared by what they are made of
         assert first == second
@@ -384,6 +387,7 @@ def check_a_survey_is_a_function_of_the_samples(subject: Subject) -> None:
 
 
 def check_every_type_of_pixel(subject: Subject, dtypes: Sequence[str] = DTYPES) -> None:
+    """Objects are found at every numpy type of pixels."""
     for dtype in dtypes:
         pixels = ground(dtype)
         detector = subject.ready(pixels)
@@ -396,6 +400,7 @@ def check_every_type_of_pixel(subject: Subject, dtypes: Sequence[str] = DTYPES) 
 def check_values_that_are_no_measurement(
     subject: Subject, values: Sequence[float] = (math.nan, math.inf, -math.inf, 1e308, -1e308)
 ) -> None:
+    """NaN, infinity and huge numbers among the pixels give valid detections and no error."""
     for value in values:
         pixels = ground("float64")
         pixels[:, 20:40, 20:40] = value
@@ -407,6 +412,7 @@ def check_values_that_are_no_measurement(
 
 
 def check_nothing_valid_nothing_found(subject: Subject) -> None:
+    """Nothing is found on a chip without valid pixels."""
     pixels = ground()
     nowhere = np.zeros(pixels.shape[1:], np.bool_)
     for detector in (subject.ready(pixels), subject.ready(pixels, nowhere)):
@@ -419,6 +425,7 @@ def check_nothing_valid_nothing_found(subject: Subject) -> None:
 def check_chips_smaller_than_any_filter(
     subject: Subject, sizes: Sequence[tuple[int, int]] = ((1, 1), (1, 50), (50, 1), (3, 3))
 ) -> None:
+    """Chips of a few pixels give valid detections and no error."""
     pixels = ground()
     detector = subject.ready(pixels)
     for size in sizes:
@@ -429,6 +436,7 @@ def check_chips_smaller_than_any_filter(
 
 
 def check_a_chip_is_not_changed_and_gives_the_same_alone_and_in_a_batch(subject: Subject) -> None:
+    """`detect` leaves chips as they are, and a chip has the same detections alone and in a batch."""
     pixels = ground()
     valid = np.random.default_rng(2).random(pixels.shape[1:]) < 0.98
     detector = subject.ready(pixels, valid)
@@ -463,6 +471,7 @@ def check_tiling_cannot_be_seen(subject: Subject) -> None:
 
 
 def check_a_map_of_scores_is_given_when_asked_for(subject: Subject) -> None:
+    """The map of scores exists exactly where it is declared and requested, with the declared cells."""
     pixels = ground()
     detector = subject.ready(pixels)
     whole = chip_for(detector, pixels)

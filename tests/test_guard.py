@@ -93,7 +93,7 @@ def test_a_mistake_of_the_user_is_raised_as_the_child_has_raised_it() -> None:
 @pytest.mark.parametrize(
     ("function", "given", "says"),
     [
-        ("time:sleep", [60], r"^b\.h5 took longer than 0\.3 s to open; .* --timeout 1\.5\.$"),
+        ("time:sleep", [60], r"^b\.h5 took longer than 0\.3 s to open; .* allow it 1\.5 s\.$"),
         ("os:abort", [], r"^b\.h5 is damaged: the library that reads it crashed"),
         ("os:_exit", [0], r"^b\.h5 is damaged"),
         (HERE + "fill", [], r"^b\.h5 takes more than 1 GB of memory"),
