@@ -11,7 +11,7 @@ import numpy as np
 from ecodetect import matching
 from ecodetect.annotations.agreement import agreed, are_individuals, means_one_of, without_repeated
 from ecodetect.annotations.annotated_raster import AnnotatedRaster
-from ecodetect.annotations.files import check_labels, is_file
+from ecodetect.annotations.ignoring import check_labels, is_file
 from ecodetect.annotations.laying import Annotations
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.errors import UserError

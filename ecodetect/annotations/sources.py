@@ -26,7 +26,8 @@ import shapely
 from ecodetect import matching
 from ecodetect.annotations.annotated_raster import AnnotatedRaster, CompleteBy, object_px, spacing
 from ecodetect.annotations.counting import counted
-from ecodetect.annotations.files import AnnotationFiles, Found, nothing_on
+from ecodetect.annotations.files import AnnotationFiles
+from ecodetect.annotations.found import Found, nothing_on
 from ecodetect.annotations.ground_files import GroundFiles
 from ecodetect.annotations.laying import Annotations, on_raster
 from ecodetect.annotations.options import AnnotationOptions

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecodetect.annotations import layouts
-from ecodetect.annotations.files import (
-    PICTURES,
-    AnnotationFiles,
-    features_in,
-    files_in,
-    is_label_image,
-    names_images,
-    opened,
-)
+from ecodetect.annotations.annotation_file import names_images
+from ecodetect.annotations.file_names import PICTURES, features_in, files_in, is_label_image
+from ecodetect.annotations.files import AnnotationFiles, opened
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats

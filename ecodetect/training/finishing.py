@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
+from ecodetect.annotations.places import places
 from ecodetect.annotations.sample import Sample
-from ecodetect.annotations.splits import places
 from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learned import Answer, Kind
 from ecodetect.networks.network import TrainableNetwork
