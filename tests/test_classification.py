@@ -332,7 +332,7 @@ def test_every_format_that_can_hold_it_carries_the_species(
     if column == "species":
         assert found.columns["label"].tolist() == ["tree", "tree"]
     else:
-        assert any("species stand as labels" in str(note) for note in done.notes)
+        assert any("species replace the labels" in str(note) for note in done.notes)
 
 
 def test_where_the_raster_shows_nothing_there_is_no_species(

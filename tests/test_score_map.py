@@ -404,5 +404,5 @@ def test_a_map_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> N
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")
 def test_a_pipe_under_the_name_of_a_map_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "map.tif")
-    with pytest.raises(UserError, match="is not a file that could be replaced"):
+    with pytest.raises(UserError, match="isn't a file that can be replaced"):
         score_maps.writable(tmp_path / "map.tif")

@@ -1,4 +1,4 @@
-"""When a detection can be a truth: the criterion, completed by what the geometries ask for."""
+"""When a detection can match a truth: the criterion, completed from the geometries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ecodetect.sizes import Length
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """When a detection can be a truth: at most `limit` apart, with an IoU of at least `limit`, or inside.
+    """When a detection can match a truth: within `limit`, with an IoU of at least `limit`, or inside.
 
-    limit : metres or pixels; None takes each annotation's own radius and accuracy.
+    limit : metres or pixels; None: each annotation's own radius and accuracy.
     is_of_boxes : IoU of the bounding boxes, because one side has only boxes: a round outline fills no more
         than 79 % of its box.
     """
@@ -32,7 +32,7 @@ class Criterion:
 
 
 def completed(criterion: Criterion | None, pairs: Pairs) -> Criterion:
-    """The criterion that the geometries ask for, where none is given; and what shapes it compares."""
+    """The criterion, chosen from the geometries if none is given, and the shapes that it compares."""
     found, there = (
         np.concatenate([getattr(pair, side).geometry for pair in pairs]) for side in ("detections", "truths")
     )
@@ -94,7 +94,7 @@ def _widest(limits: Floats) -> float:
 
 
 def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Floats]:
-    """The unit, and how far a detection may lie from each truth: the limit and the truth's own accuracy."""
+    """The unit, and the largest distance from each truth: the limit plus the truth's own accuracy."""
     truths, limit = pair.truths, criterion.limit
     gsd = pair.grid.gsd_mean
     accuracy = np.nan_to_num(truths.accuracy_m)
