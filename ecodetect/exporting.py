@@ -95,11 +95,7 @@ def export(
     path = Path(target)
     _check_place(path, overwrite)
     _check_packages()
-    found = models.opened(model)
-    if found is None:
-        raise UserError(f"{model} is a kind of detector, which has nothing to export; name a trained model.")
-    if isinstance(found, OnnxModel):
-        raise UserError(f"{model} is in ONNX already; name the .safetensors file that it was made of.")
+    found = _trained(model)
     detector, network = _opened(found, options or {})
     if tile_px is not None and (tile_px < network.stride or tile_px % network.stride):
         raise UserError(
@@ -109,12 +105,9 @@ def export(
     card = found.card
     if card.reach_px is None:  # measured once, by torch
         card = replace(card, reach_px="whole image" if network.reach_px is None else network.reach_px)
-    facts = {
-        KEY: card.to_json(),
-        STRIDE_KEY: str(network.stride),
-        **_for_deepness(card, detector, network, tile_px),
-    }
-    shown = len(card.classes) if "reg_output_scaling" in facts else None
+    more = _for_deepness(card, detector, network, tile_px)
+    facts = {KEY: card.to_json(), STRIDE_KEY: str(network.stride), **more}
+    shown = len(card.classes) if "reg_output_scaling" in more else None
     content = _in_onnx(network, len(card.bands), tile_px, facts, shown)
     difference, relative = _difference(content, network, card, tile_px, shown)
     if not relative <= MOST_OFF:
@@ -127,6 +120,16 @@ def export(
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
     return Exported(path, len(content) / 1e6, difference, relative, tuple(_names(network)))
+
+
+def _trained(model: str | os.PathLike[str]) -> Bundle:
+    """The bundle to export; raises UserError for anything else."""
+    found = models.opened(model)
+    if found is None:
+        raise UserError(f"{model} is a kind of detector, which has nothing to export; name a trained model.")
+    if isinstance(found, OnnxModel):
+        raise UserError(f"{model} is in ONNX already; name the .safetensors file that it was made of.")
+    return found
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
