@@ -66,7 +66,7 @@ def _without_ignored_classes(
     check_labels(classes, labels, keep_spelling=asked.keep_spelling)
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
-        text = f"Ignored, for want of a class: {labels['']} of {labels.total()} annotations."
+        text = f"Ignored, without a class: {labels['']} of {labels.total()} annotations."
         notes.append(Note("class-missing", text, kind="doubt"))
     if not drop:
         return sources

@@ -61,7 +61,7 @@ def _in_folder(
 ) -> tuple[list[str], AnnotationFiles]:
     """Images and annotations of a folder of training data."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a raster together with its annotations.")
+        raise UserError(f"{folder} isn't a folder; give a raster together with its annotations.")
     inner = folder / "images"
     if inner.is_dir():
         images = expand([inner])

@@ -50,7 +50,7 @@ _RELAYED = {
     "GDAL_HTTP_HEADERS": "",
     "GDAL_HTTP_NETRC": "NO",
 }
-# Where a GeoPackage can't be opened, GDAL would write beside it what it says of itself.
+# Without this, GDAL writes metadata beside a GeoPackage that it can't open.
 _OF_DRIVER = {"GPKG": {"GDAL_PAM_ENABLED": "NO"}}
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
 # Drivers that may open a file in this process, with the words of `Address.format`.
@@ -139,7 +139,7 @@ def _taken_by_ours(source: Address) -> str | None:
                     return driver
             except FAULTS as error:
                 if _is_of_network(error):
-                    return driver  # so that it is said
+                    return driver  # so that it is reported
     return None
 
 
@@ -274,7 +274,7 @@ def _unsaid(*_: object) -> None:
 
 
 def reason_of(error: BaseException, source: Address) -> str:
-    """The innermost message of a chain of errors in one line, without the file's name: it is said already."""
+    """The innermost message of a chain of errors in one line, without the file's name."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
@@ -286,7 +286,7 @@ def reason_of(error: BaseException, source: Address) -> str:
 
 
 def lacks_memory(error: BaseException | None) -> bool:
-    """Whether GDAL has failed for want of memory."""
+    """Whether GDAL has failed because memory ran out."""
     while error is not None:
         if isinstance(error, CPLE_OutOfMemoryError):
             return True
