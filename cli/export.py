@@ -51,7 +51,7 @@ def export(
     """
     from ecodetect.models.choosing import SUFFIXES
 
-    if not out.lower().endswith(".onnx") and not source.lower().endswith(SUFFIXES):
+    if not out.lower().endswith((".onnx", ".safetensors")) and not source.lower().endswith(SUFFIXES):
         from .convert import say_converted
 
         say_converted(

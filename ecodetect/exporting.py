@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.card import Card
-from ecodetect.bundle.file import KEY, Bundle
+from ecodetect.bundle.file import KEY, Bundle, write
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned import NetworkKind
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Detector, Scene
 from ecodetect.errors import UserError, already_there
@@ -94,8 +95,14 @@ def export(
     """
     path = Path(target)
     _check_place(path, overwrite)
+    if path.suffix.lower() == ".safetensors":
+        return _with_graphs(model, path, overwrite)
     _check_packages()
-    found = _trained(model)
+    found = models.opened(model)
+    if found is None:
+        raise UserError(f"{model} is a kind of detector, which has nothing to export; name a trained model.")
+    if isinstance(found, OnnxModel):
+        raise UserError(f"{model} is in ONNX already; name the .safetensors file that it was made of.")
     detector, network = _opened(found, options or {})
     if tile_px is not None and (tile_px < network.stride or tile_px % network.stride):
         raise UserError(
@@ -105,9 +112,12 @@ def export(
     card = found.card
     if card.reach_px is None:  # measured once, by torch
         card = replace(card, reach_px="whole image" if network.reach_px is None else network.reach_px)
-    more = _for_deepness(card, detector, network, tile_px)
-    facts = {KEY: card.to_json(), STRIDE_KEY: str(network.stride), **more}
-    shown = len(card.classes) if "reg_output_scaling" in more else None
+    facts = {
+        KEY: card.to_json(),
+        STRIDE_KEY: str(network.stride),
+        **_for_deepness(card, detector, network, tile_px),
+    }
+    shown = len(card.classes) if "reg_output_scaling" in facts else None
     content = _in_onnx(network, len(card.bands), tile_px, facts, shown)
     difference, relative = _difference(content, network, card, tile_px, shown)
     if not relative <= MOST_OFF:
@@ -122,19 +132,26 @@ def export(
     return Exported(path, len(content) / 1e6, difference, relative, tuple(_names(network)))
 
 
-def _trained(model: str | os.PathLike[str]) -> Bundle:
-    """The bundle to export; raises UserError for anything else."""
+def _with_graphs(model: str | os.PathLike[str], path: Path, overwrite: bool) -> Exported:
+    """Write a bundle again with the graphs of its network, so that it scans without torch."""
+    check_installed("To give a model its graph", "torch", "onnxruntime")
+    from ecodetect.runtime import tracing
+
     found = models.opened(model)
-    if found is None:
-        raise UserError(f"{model} is a kind of detector, which has nothing to export; name a trained model.")
-    if isinstance(found, OnnxModel):
-        raise UserError(f"{model} is in ONNX already; name the .safetensors file that it was made of.")
-    return found
+    if found is None or isinstance(found, OnnxModel):
+        raise UserError(f"{model} is not a .safetensors model; only such a one can hold a graph.")
+    kind = detectors.learned(found.card.detector)
+    if not isinstance(kind, NetworkKind):
+        raise UserError(f"'{found.card.name}' has no network, so it scans without torch as it is.")
+    made, difference = tracing.with_graphs(found, lambda: kind.network(found.card, None))
+    write(path, made, replace=overwrite)
+    outputs = tuple(dict.fromkeys(name for graph in made.card.graphs.values() for name in graph.outputs))
+    return Exported(path, path.stat().st_size / 1e6, difference, difference, outputs)
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
-    if path.suffix.lower() != ".onnx":
-        raise UserError(f"A model is exported as .onnx; got {path.name}.")
+    if path.suffix.lower() not in (".onnx", ".safetensors"):
+        raise UserError(f"A model is exported as .onnx or .safetensors; got {path.name}.")
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent}.")
     if path.exists() and not overwrite:

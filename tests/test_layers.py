@@ -37,6 +37,7 @@ LEARNED = {
     "exporting",
     "networks",
     "runtime.torch_network",
+    "runtime.tracing",
     "testing",
     "training",
 }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +16,9 @@ from typing import Any, Literal
 from ecodetect import strict_json
 from ecodetect.errors import BundleError
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no graphs
+GRAPHS = ("image", "windows", "boxes", "masks")
+_LARGEST_STRIDE, _MOST_OUTPUTS = 1024, 64
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 
 # Limits on what a card may say. Values beyond them mean damage, and would cost unlimited time or memory.
@@ -68,6 +71,23 @@ class LearnedValues:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoredGraph:
+    """What a card says of a graph that lies beside the weights; see `runtime.graph_file`.
+
+    sha256 : of its bytes.
+    outputs : name -> channels.
+    """
+
+    sha256: str
+    outputs: Mapping[str, int]
+
+    @classmethod
+    def of(cls, content: bytes, outputs: Mapping[str, int]) -> StoredGraph:
+        """What a card says of a graph."""
+        return cls(sha256=hashlib.sha256(content).hexdigest(), outputs=dict(outputs))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
     """What a model is, what it needs, and how good it was measured to be.
 
@@ -91,6 +111,9 @@ class Card:
     learned : the pixel values it has learned from; None: the card doesn't say.
     reach_px : radius of the network's receptive field, in pixels of its input, as `torch_network.reach`
         measured it; "whole image" if each answer depends on all pixels. None: measured at each start.
+    stride : sides of images given to the network are multiples of it; None: the card doesn't say.
+    graphs : what ONNX Runtime runs: "image", from images to maps; "windows", from windows to scores; "boxes"
+        and "masks", from the features of proposals to these. Empty: torch runs the network.
     licence, description, command : in words; the command that made the bundle.
     versions : of the packages that made it.
     """
@@ -115,6 +138,8 @@ class Card:
     agreement: Mapping[str, float] = field(default_factory=dict)
     reach_px: int | Literal["whole image"] | None = None
     learned: LearnedValues | None = None
+    stride: int | None = None
+    graphs: Mapping[str, StoredGraph] = field(default_factory=dict)
     licence: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -139,6 +164,8 @@ class Card:
         text = dataclasses.asdict(self)
         if self.learned is None:  # as cards were before they could say it: their hashes stay
             del text["learned"]
+        if self.schema == 1:
+            del text["stride"], text["graphs"]
         return json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -156,13 +183,20 @@ class Card:
                 f"{source} was made by a newer ecodetect (schema {schema}, this one reads {SCHEMA}); update."
             )
         try:
-            if isinstance(schema, bool) or schema != SCHEMA:
+            if isinstance(schema, bool) or schema not in range(1, SCHEMA + 1):
                 raise ValueError(f"schema can't be {_shown(schema)}")
+            if schema == 1 and not {"stride", "graphs"}.isdisjoint(facts):
+                raise TypeError("unknown: graphs, stride")
             facts["scaling"] = Scaling(**{k: _frozen(v) for k, v in facts["scaling"].items()})
             known = {f.name for f in dataclasses.fields(cls)}
             if facts.get("learned") is not None:
                 facts["learned"] = LearnedValues(**{k: _frozen(v) for k, v in facts["learned"].items()})
-            made = ("scaling", "learned")
+            graphs = facts.get("graphs", {})
+            facts["graphs"] = {
+                name: StoredGraph(**{key: _frozen(value) for key, value in graph.items()})
+                for name, graph in graphs.items()
+            }
+            made = ("scaling", "learned", "graphs")
             facts = {name: value if name in made else _frozen(value) for name, value in facts.items()}
             if set(facts) - known:
                 raise TypeError(f"unknown: {', '.join(sorted(set(facts) - known))}")
@@ -211,6 +245,10 @@ def _check(card: Card) -> None:
         and all(_is_number(value) and 0 <= value < 1e9 for value in card.agreement.values()),
         "reach_px": card.reach_px is None or _is_reach(card.reach_px),
         "learned": card.learned is None or _is_learned(card.learned, card.bands),
+        "stride": card.stride is None or _is_count(card.stride, _LARGEST_STRIDE),
+        "graphs": set(card.graphs) <= set(GRAPHS)
+        and (not card.graphs or card.stride is not None)
+        and all(map(_is_graph, card.graphs.values())),
         "options": isinstance(card.options, dict),
         "versions": _is_table(card.versions, _is_text) and all(map(_is_text, card.versions.values())),
         "trained_on": _are(card.trained_on, _is_mapping)
@@ -280,6 +318,20 @@ def _is_learned(learned: LearnedValues, bands: tuple[str, ...]) -> bool:
         # What is compared with one of them needs them all; `colour` is younger than the others.
         and all(bool(table) == bool(learned.quantiles) for table, _ in (*tables, *pairs[:1]))
     )
+
+
+def _is_graph(graph: StoredGraph) -> bool:
+    return (
+        isinstance(graph.sha256, str)
+        and len(graph.sha256) == 64
+        and _is_table(graph.outputs, _is_name)
+        and len(graph.outputs) <= _MOST_OUTPUTS
+        and all(_is_count(channels, 10**6) for channels in graph.outputs.values())
+    )
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _is_metric(value: Any) -> bool:

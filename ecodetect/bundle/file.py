@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from ecodetect.errors import BundleError
 from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect"
+_GRAPH_KEY = "graph."  # before its name, among the arrays of a file
+_LARGEST_GRAPH = 8_000_000  # bytes
 
 # Training never makes weights this large: in 32 bits, a learning step and anything added to them would be
 # lost. Known weights are below 60, variances below 600, and 16 bits hold up to 65,504. Learners store
@@ -41,10 +43,12 @@ class Bundle:
     """A card with its weights.
 
     weights : name -> array, as the network's state names them.
+    graphs : name -> a graph in ONNX without weights; the card lists its outputs.
     """
 
     card: Card
     weights: Weights
+    graphs: Mapping[str, bytes] = field(default_factory=dict, kw_only=True)
 
     @property
     def hash(self) -> str:
@@ -77,7 +81,17 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     Raises BundleError, in one sentence, for a file that is missing, cut short, damaged, or something else (a
     pickle with another name is refused, never opened).
     """
-    return Bundle(read_card(path), read_weights(path))
+    card, arrays = read_card(path), read_weights(path)
+    stored = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_GRAPH_KEY)}
+    graphs = {name.removeprefix(_GRAPH_KEY): values.tobytes() for name, values in stored.items()}
+    said = {name: graph.sha256 for name, graph in card.graphs.items()}
+    if {name: hashlib.sha256(content).hexdigest() for name, content in graphs.items()} != said:
+        raise BundleError(f"{path} is damaged: its graphs aren't those of its card.")
+    if max(map(len, graphs.values()), default=0) > _LARGEST_GRAPH:
+        raise BundleError(
+            f"{path} holds a graph of more than {_LARGEST_GRAPH / 1e6:g} MB, which no network has."
+        )
+    return Bundle(card, arrays, graphs=graphs)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
@@ -174,6 +188,8 @@ def write(path: str | os.PathLike[str], bundle: Bundle, *, replace: bool = True)
     """
     target = Path(path)
     arrays = {name: np.asarray(values, order="C") for name, values in bundle.weights.items()}
+    for name, content in bundle.graphs.items():
+        arrays[_GRAPH_KEY + name] = np.frombuffer(content, np.uint8)
     try:
         write_whole(target, save(arrays, metadata={KEY: bundle.card.to_json()}), replace=replace)
     except OSError as error:

@@ -156,7 +156,7 @@ def _alone(bundle: Bundle) -> Bundle:
         return bundle
     alone = {**card.options["network"], "evaluation": "windows", "step": shape.window}
     card = replace(card, options={**card.options, "network": alone}, reach_px=shape.window)
-    return Bundle(card, bundle.weights)
+    return replace(bundle, card=card)
 
 
 def _proposer(card: Card) -> Detector:

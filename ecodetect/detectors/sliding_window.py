@@ -457,7 +457,7 @@ def _of_stride(bundle: Bundle, stride: float) -> Bundle:
     options = {**card.options, "network": {**card.options["network"], "step": step}}
     # The result for a window depends on all of it.
     reach = window if _least_px(card) > 1 else card.reach_px
-    return Bundle(replace(card, options=options, reach_px=reach), bundle.weights)
+    return replace(bundle, card=replace(card, options=options, reach_px=reach))
 
 
 def maps_of(outputs: Outputs, card: Card) -> NDArray[np.float32]:

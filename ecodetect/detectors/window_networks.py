@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -114,17 +114,48 @@ def outputs_of(card: Card) -> int:
 
 @lru_cache(maxsize=4)
 def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network:
-    """The network of a bundle; cached, because a detector is built for each raster."""
+    """The network of a bundle; kept, for a detector is built for each raster of many."""
     from ecodetect.runtime.opening import open_network
 
     card = bundle.card
-    outputs = {"scores": (outputs_of(card), 1 / options_of(card).network.step)}
-    own = bundle if options_of(card).learner is None else Bundle(card, _of_network(bundle))
-    opened = open_network(own, lambda: network(card), outputs, device=device, threads=threads)
     shape = options_of(card).network
+    own = bundle if options_of(card).learner is None else replace(bundle, weights=_of_network(bundle))
+    wanted = _wanted(card)
+    channels = card.graphs["image"].outputs.get(wanted, 0) if "image" in card.graphs else outputs_of(card)
+    opened = open_network(
+        own,
+        lambda: network(card),
+        {wanted: (channels, 1 / shape.step)},
+        device=device,
+        threads=threads,
+        around=None if _is_map(shape) else partial(_around, shape=shape, device=device, threads=threads),
+    )
     if opened.stride != shape.step and (shape.kind != "valid" or opened.stride % shape.step):
         raise BundleError(f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px).")
     return _with_learner(bundle, opened)
+
+
+def _wanted(card: Card) -> str:
+    """The output of the network that is looked at: where a learner decides, the features."""
+    return "scores" if options_of(card).head == "network" else "features"
+
+
+def _is_map(shape: Shape) -> bool:
+    """Whether the network sees whole images, and not windows."""
+    return shape.kind != "valid" and shape.evaluation == "dense"
+
+
+def _around(
+    bundle: Bundle, *, shape: Shape, device: str, threads: int | None, output: str | None = None
+) -> Network:
+    """A network for images of a graph for windows."""
+    from ecodetect.runtime import onnx_network, window_maps
+
+    wanted = (output or _wanted(bundle.card),)
+    session = onnx_network.open_part(bundle, "windows", wanted, device=device, threads=threads)
+    if shape.kind == "valid" and shape.evaluation == "dense":
+        return window_maps.ShiftedPasses(session, shape.step)
+    return window_maps.EachWindow(session, shape.window, shape.step)
 
 
 def _of_network(bundle: Bundle) -> dict[str, NDArray[Any]]:
@@ -196,9 +227,8 @@ def open_single(
     has_head : False: it returns the pooled features that the logits are computed from.
     Raises UserError for a model in ONNX, whose network is made for rasters, not for windows.
     """
-    from ecodetect.networks.windows import build_single
-    from ecodetect.runtime import torch_network
     from ecodetect.runtime.onnx_file import OnnxModel
+    from ecodetect.runtime.opening import open_network
 
     card = bundle.card
     if isinstance(bundle, OnnxModel):
@@ -207,13 +237,32 @@ def open_single(
             " .safetensors file it is from."
         )
     shape = options_of(card).network
-    is_dense = shape.kind != "valid" and shape.evaluation == "dense"
+    is_dense = _is_map(shape)
     outputs = outputs_of(card) if has_head else 0
     own = _of_network(bundle)
     weights = {name: each for name, each in own.items() if has_head or not _is_of_head(name)}
-    single = Bundle(card if is_dense and has_head else replace(card, reach_px="whole image"), weights)
-    opened = torch_network.open_network(
-        single, lambda: build_single(asdict(shape), card.bands, outputs), device=device, threads=threads
+    single = replace(
+        bundle,
+        card=card if is_dense and has_head else replace(card, reach_px="whole image"),
+        weights=weights,
+    )
+    wanted = _wanted(card) if has_head else "features"
+    alone = replace(shape, evaluation="windows", step=shape.window)
+
+    def build() -> TrainableNetwork:
+        from ecodetect.networks.windows import build_single
+
+        return build_single(asdict(shape), card.bands, outputs)
+
+    channels = card.graphs["image"].outputs.get(wanted, 0) if "image" in card.graphs else outputs
+    each = partial(_around, shape=alone, device=device, threads=threads, output=wanted)
+    opened = open_network(
+        single,
+        build,
+        {wanted: (channels, 1 / shape.step)},
+        device=device,
+        threads=threads,
+        around=None if is_dense else each,
     )
     answering = _with_learner(bundle, opened) if has_head else opened
     if not is_dense or options_of(card).patches:

@@ -30,7 +30,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from ecodetect.networks.backbones import Encoder
 from ecodetect.networks.background import is_wrong
-from ecodetect.networks.network import Settings, TrainableNetwork, Weights
+from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
 from ecodetect.networks.pyramid import build as build_pyramid
 
 LEAST_SCORE = 0.01  # lower boxes are dropped
@@ -114,6 +114,9 @@ class Detection(TrainableNetwork):
         self.model = model
         self.limit, self.first_label, self.smallest_px = limit, first_label, smallest_px
         self.stride = int(model.backbone.stride)
+
+    def parts(self) -> Mapping[str, Part]:
+        return {}
 
     def backbone(self) -> Encoder:
         found: Encoder = self.model.backbone.encoder

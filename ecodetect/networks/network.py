@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Settings = Mapping[str, Any]  # of a network, as a card holds them: numbers, words, lists
 Weights = Mapping[str, Any]  # name -> tensor or array
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a network that a bundle stores as a graph: convolutions and the like, from image to maps.
+
+    forward : (N, C, H, W) -> one tensor, or several.
+    outputs : their names, in order.
+    channels : C; None: the bands of the image.
+    side : H and W of an example; sides are multiples of the network's stride.
+    is_fixed : the sides are always these.
+    """
+
+    forward: Callable[[Tensor], Tensor | Sequence[Tensor]]
+    outputs: tuple[str, ...]
+    channels: int | None = None
+    side: int | None = None
+    is_fixed: bool = False
 
 
 class TrainableNetwork(nn.Module):
@@ -26,6 +45,10 @@ class TrainableNetwork(nn.Module):
     sees_all = False
     takes_targets = False
     works_out_places = False
+
+    def parts(self) -> Mapping[str, Part]:
+        """What runs without torch: name -> part. What lies between them is computed in numpy."""
+        return {"image": Part(self, ("maps",))}
 
     def backbone(self) -> nn.Module | None:
         """The encoder, which may have learned elsewhere: it is then trained more slowly."""

@@ -14,7 +14,7 @@ cell for each window; the middle of cell (i, j) is the middle of its window. Bey
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from ecodetect.errors import UserError
-from ecodetect.networks.network import Settings, TrainableNetwork, Weights
+from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
 
 if TYPE_CHECKING:
     from ecodetect.networks.backbones import Encoder
@@ -33,6 +33,7 @@ DENSE_DEPTH = 4  # cells of `Dense` are 2**4 px wide: finer features of a backbo
 _POOLED = 3  # cells of `Dense` along a side whose features are averaged
 _AT_ONCE = 64  # windows that a classifier is given together
 _DROPPED = 0.2  # share of features that aren't seen, while training
+_BOTH = ("scores", "features")  # without a head, both are the features
 
 
 def build(
@@ -105,6 +106,11 @@ class ValidClassifier(nn.Module):
         found: torch.Tensor = self.head(self.drop(self.body(x)))
         return found
 
+    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The answers, and the features that they are taken from."""
+        features = self.body(x)
+        return self.head(features), features
+
 
 class Valid(TrainableNetwork):
     """`ValidClassifier` for all windows of an image at once.
@@ -119,6 +125,10 @@ class Valid(TrainableNetwork):
         self.classifier = ValidClassifier(in_bands, outputs, width=width)
         self.stride, self.step = max(VALID_STRIDE, step), step
         self.reach_px = (VALID_PX + step) // 2  # from a pixel of a cell to the farthest of its window
+
+    def parts(self) -> Mapping[str, Part]:
+        # Shifted passes are put together in numpy, and a window given alone is an image of 64 px.
+        return {"windows": Part(self.classifier.both, _BOTH, side=VALID_PX)}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         around = (VALID_PX - VALID_STRIDE) // 2
@@ -181,12 +191,23 @@ class Dense(TrainableNetwork):
     def stages(self) -> Sequence[nn.Module]:
         return list(self.encoder.stages)
 
+    def parts(self) -> Mapping[str, Part]:
+        return {"image": Part(self.both, _BOTH)}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        features = functional.avg_pool2d(
+        found: torch.Tensor = self.head(self.drop(self.features(x)))
+        return found
+
+    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The answers, and the features that they are taken from."""
+        features = self.features(x)
+        return self.head(features), features
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Of each cell, averaged with those around it."""
+        return functional.avg_pool2d(
             self.encoder.features(x)[-1], _POOLED, stride=1, padding=_POOLED // 2, count_include_pad=False
         )
-        found: torch.Tensor = self.head(self.drop(features))
-        return found
 
 
 class WindowClassifier(nn.Module):
@@ -199,8 +220,17 @@ class WindowClassifier(nn.Module):
         self.head = nn.Linear(encoder.channels[-1], outputs) if outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.head(self.drop(self.encoder.features(x)[-1].mean(dim=(2, 3))))
+        found: torch.Tensor = self.head(self.drop(self.features(x)))
         return found
+
+    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The answers, and the features that they are taken from."""
+        features = self.features(x)
+        return self.head(features), features
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean over the window, (n, C)."""
+        return self.encoder.features(x)[-1].mean(dim=(2, 3))
 
 
 class Windowed(TrainableNetwork):
@@ -210,13 +240,17 @@ class Windowed(TrainableNetwork):
     window, step : in pixels; the step is the stride too, and as even or odd as the window.
     """
 
-    def __init__(self, classifier: nn.Module, window: int, step: int) -> None:
+    def __init__(self, classifier: ValidClassifier | WindowClassifier, window: int, step: int) -> None:
         super().__init__()
         if not 0 < step <= window:
             raise UserError(f"The step between windows of {window} px must be 1 to {window} px, not {step}.")
         self.classifier = classifier
         self.window, self.stride, self.step = window, step, step
         self.reach_px = -(-(window + step) // 2)
+
+    def parts(self) -> Mapping[str, Part]:
+        is_fixed = isinstance(self.classifier, WindowClassifier)
+        return {"windows": Part(self.classifier.both, _BOTH, side=self.window, is_fixed=is_fixed)}
 
     def backbone(self) -> Encoder | None:
         return self.classifier.encoder if isinstance(self.classifier, WindowClassifier) else None

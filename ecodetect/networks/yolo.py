@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ecodetect.networks.backbones import Encoder
 from ecodetect.networks.backbones import encoder as of_torchvision
-from ecodetect.networks.network import Settings, TrainableNetwork, Weights
+from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
 
 BINS = 16  # of the distance from a place to each edge of a box, in strides
 # Share of the channels and of the blocks of the largest network of this kind.
@@ -227,7 +227,12 @@ class Yolo(TrainableNetwork):
         self.neck = Neck([encoder.channels[p] for p in self.places], channels, max(1, round(3 * deep)))
         self.one, self.many = Head(channels, classes, strides), Head(channels, classes, strides)
         self.answers = tuple(answers)
+        self.strides = tuple(strides)
         self.stride = strides[-1]
+
+    def parts(self) -> Mapping[str, Part]:
+        names = tuple(f"{answer}_{stride}" for answer in self.answers for stride in self.strides)
+        return {"image": Part(self, names)}
 
     def backbone(self) -> nn.Module:
         return self.encoder

@@ -16,6 +16,7 @@ from ecodetect.grid import Window
 
 # Reading the index costs about 1 µs per block; beyond this number they aren't checked.
 _MOST = 4_000_000
+_FARTHEST = 2**63 - 1  # a damaged file may say more, which is beyond its end too
 
 
 class Blocks:
@@ -44,8 +45,8 @@ class Blocks:
                     offset = ask(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band + 1)
                     if offset is not None:
                         size = int(ask(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=band + 1) or 0)
-                        sizes[band, row, column] = size
-                        ends[band, row, column] = int(offset) + size
+                        sizes[band, row, column] = min(size, _FARTHEST)
+                        ends[band, row, column] = min(int(offset) + size, _FARTHEST)
         self.sizes = sizes
         self._ends = ends
         self._present: NDArray[np.bool_] = np.any(sizes > 0, axis=0)

@@ -271,7 +271,7 @@ def _placed(dataset: Any, shown: str) -> tuple[Grid, list[Note]]:
         points, control_crs = dataset.gcps
         control = [(point.col, point.row, point.x, point.y) for point in points]
         control_wkt = _wkt(control_crs)
-    except (CPLE_BaseError, RasterioError):
+    except (CPLE_BaseError, RasterioError, ValueError):
         pass  # control points in a CRS that PROJ can't build
     try:
         has_rpc = dataset.rpcs is not None

@@ -21,7 +21,7 @@ from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.guarding import databases, guard
@@ -57,7 +57,7 @@ _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
 _MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
 # What rasterio raises for a file that can't be read.
-FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
+FAULTS = (RasterioError, CPLE_BaseError, CRSError, OSError, UnicodeDecodeError)
 
 
 def options(source: Address) -> AbstractContextManager[Any]:

@@ -186,8 +186,10 @@ class Raster:
                     is_mask=self._is_mask,
                     pages=self._pages,
                 )
-            except BaseException:
+            except BaseException as error:
                 self._dataset.close()
+                if isinstance(error, FAULTS) and not isinstance(error, RasterError):
+                    raise RasterError(f"{self.path} is damaged ({reason_of(error, source)}).") from error
                 raise
         self._files = [str(name) for name in getattr(self._dataset, "files", [])] or [source.name]
         self.state = self.state_now()

@@ -126,7 +126,7 @@ class Graph:
     nodes: tuple[Node, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class OnnxModel(Bundle):
     """What stands for a bundle where a model was exported: its weights are inside `content`.
 
@@ -190,7 +190,19 @@ def read(path: str | os.PathLike[str]) -> OnnxModel:
         raise BundleError(f"The card of {path} is damaged (its stride can't be '{stride[:20]}').")
     check_weights(graph.weights, str(path))
     parameters = sum(values.size for values in graph.weights.values())
-    return OnnxModel(Card.from_json(card, source=str(path)), {}, content, int(stride), parameters, graph)
+    return OnnxModel(
+        Card.from_json(card, source=str(path)),
+        {},
+        content=content,
+        stride=int(stride),
+        parameters=parameters,
+        graph=graph,
+    )
+
+
+def graph_in(content: bytes) -> Graph:
+    """The network in a file's content; raises ValueError or IndexError unless it is one of ours."""
+    return _graph(_message(memoryview(content), "model"))
 
 
 # -- from messages to a graph ------------------------------------------------------------------------------
@@ -263,7 +275,7 @@ def _message(message: memoryview, kind: str) -> dict[str, Any]:
     """A message by the names of its fields, lists always there; raises ValueError or IndexError."""
     known = _MESSAGES[kind]
     found: dict[str, Any] = {name: [] for name, _, is_list in known.values() if is_list}
-    for number, wire, value in _fields(message):
+    for number, wire, value in fields(message):
         if kind == "tensor" and number in _EXTERNAL:
             raise _External
         if number not in known:
@@ -287,7 +299,7 @@ def _message(message: memoryview, kind: str) -> dict[str, Any]:
     return found
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
+def fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
     """Number, wire type and value of each field: a whole number, or bytes."""
     at = 0
     while at < len(message):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecodetect.bundle.file import check_answers
+from ecodetect.bundle.file import Bundle, check_answers, check_weights
 from ecodetect.errors import BundleError, UserError
 from ecodetect.extras import check_installed
-from ecodetect.runtime import onnx_work
+from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
 _WIDE_PX = 2048  # about as wide as the widest tile
@@ -21,24 +21,51 @@ _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class OnnxNetwork:
-    """A network for inference.
+class Session:
+    """A graph behind ONNX Runtime: one tensor (N, C, H, W) in, one or several out.
 
     session : of ONNX Runtime.
     name : of the model, for messages.
-    outputs : names of the requested outputs, in order.
-    device, stride, reach_px : as in `torch_network.Network`.
-    graph : what the session runs.
+    outputs : names of those that are asked for, in order.
+    device : where it runs.
+    graph : what it runs.
     """
 
     session: Any
     name: str
     outputs: tuple[str, ...]
     device: str
-    stride: int
-    reach_px: int | None
     graph: Graph
     _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The outputs asked for, in order, each (N, …), of a batch (N, C, H, W).
+
+        Raises BundleError where the graph can't take such a batch, or gives values that aren't finite.
+        """
+        if batch.shape not in self._known:
+            expected(self.graph, batch.shape, self.name)
+            self._known.add(batch.shape)
+        image = {self.graph.image: np.ascontiguousarray(batch)}
+        try:
+            found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image)
+        except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
+            raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
+        check_answers(found, self.name)
+        return found
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OnnxNetwork:
+    """A network that only answers; see `opening.Network`."""
+
+    session: Session
+    stride: int
+    reach_px: int | None
+
+    @property
+    def device(self) -> str:
+        return self.session.device
 
     @property
     def is_local(self) -> bool:
@@ -50,26 +77,34 @@ class OnnxNetwork:
 
         batch : (N, B, H, W), scaled as the card says.
         """
-        if batch.shape not in self._known:
-            expected(self.graph, batch.shape, self.name)
-            self._known.add(batch.shape)
-        image = {self.session.get_inputs()[0].name: np.ascontiguousarray(batch)}
-        try:
-            found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image)
-        except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
-            raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
-        check_answers(found, self.name)
-        return found
+        return self.session.run(batch)
+
+
+def open_part(
+    bundle: Bundle, part: str, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
+) -> Session:
+    """One of the graphs that a bundle holds, ready to run.
+
+    part : its name.  outputs : those that are wanted.
+    device : "auto": a GPU if there is one that ONNX Runtime can use.
+    threads : of the CPU; None: one for each core.
+    Raises UserError for a device that isn't available, BundleError for a graph that isn't the card's.
+    """
+    name = bundle.card.name
+    content, graph = graph_file.with_weights(bundle.graphs[part], bundle.weights, outputs, name)
+    check_weights(graph.weights, name)
+    session, place = open_session(content, name, device=device, threads=threads)
+    return Session(session, name, tuple(outputs), place, graph)
 
 
 def open_network(
-    model: OnnxModel,
+    model: Bundle,
     outputs: Mapping[str, tuple[int, float]],
     *,
     device: str = "auto",
     threads: int | None = None,
 ) -> OnnxNetwork:
-    """The network of a model in ONNX, ready to run.
+    """The network of a model in ONNX, or of a bundle with a graph for images, ready to run.
 
     outputs : name -> channels and pixels per pixel of the input, of what the detector reads.
     device : "auto": a GPU if there is one that ONNX Runtime can use.
@@ -77,13 +112,18 @@ def open_network(
     Raises UserError for a device that isn't available, BundleError for a network that isn't the card's.
     """
     name, card = model.card.name, model.card
-    side = model.stride
-    made = expected(model.graph, (1, len(card.bands), side, side), name)
+    if isinstance(model, OnnxModel):
+        side, content, graph = model.stride, model.content, model.graph
+    else:
+        side = card.stride or 1
+        content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
+        check_weights(graph.weights, name)
+    made = expected(graph, (1, len(card.bands), side, side), name)
     for each, (channels, finer) in outputs.items():
         if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
-    expected(model.graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
-    session, place = open_session(model.content, name, device=device, threads=threads)
+    expected(graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
+    session, place = open_session(content, name, device=device, threads=threads)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
         raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
@@ -100,7 +140,7 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(session, name, tuple(outputs), place, model.stride, reach, model.graph)
+    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), side, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))

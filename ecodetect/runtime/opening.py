@@ -1,17 +1,23 @@
-"""Where a detector gets its network from, whichever runs it: torch for a bundle, ONNX Runtime for ONNX.
+"""Where a detector gets its network from, whichever runs it: ONNX Runtime or torch.
 
-Neither is imported before it is needed: who scans with ONNX needs no torch.
+On a CPU, ONNX Runtime runs the graphs that a bundle holds: it starts in half a second and is the faster of
+the two. torch, which takes five seconds to start, runs on GPUs, runs bundles without graphs, and runs where
+ONNX Runtime isn't installed. Neither is imported before it is needed.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle
+from ecodetect.errors import BundleError
 from ecodetect.extras import check_installed
 from ecodetect.runtime.onnx_file import OnnxModel
 
@@ -21,9 +27,18 @@ if TYPE_CHECKING:
 # Name of an output -> its channels, and its pixels per pixel of the input along an axis (1/8: a stride of 8).
 Outputs = Mapping[str, tuple[int, float]]
 
+# Where a driver for GPUs leaves a trace; asking torch would import it.
+_TRACES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", r"C:\Windows\System32\nvcuda.dll")
+
 
 class Network(Protocol):
-    """A network that only answers; the fields are those of `torch_network.TorchNetwork`."""
+    """A network that only answers.
+
+    device : where it runs.
+    stride : sides of batches are multiples of it, and so are shifts that change nothing.
+    reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
+    is_local : whether the answer at a place doesn't depend on how large the image around it is.
+    """
 
     @property
     def device(self) -> str: ...
@@ -49,27 +64,66 @@ def open_network(
     *,
     device: str = "auto",
     threads: int | None = None,
+    around: Callable[[Bundle], Network] | None = None,
 ) -> Network:
     """The network of a bundle, or of a model in ONNX, ready to run.
 
-    build : how torch's module for the bundle's card is made; not called for ONNX.
+    build : how torch's module for the bundle's card is made; not called where torch doesn't run.
     outputs : what the network gives, in order; names are those in ONNX.
-    device, threads : see `torch_network.open_network`.
+    device : "auto": a GPU if there is one; "cpu", "cuda", "mps".
+    threads : of the CPU; None: one for each core.
+    around : opens the network of a bundle with graphs, where it isn't simply the graph "image".
     Raises UserError for a device that isn't available, BundleError for a network that isn't the card's.
     """
-    opened: Any
-    if isinstance(bundle, OnnxModel):
+    if isinstance(bundle, OnnxModel) or (around is None and runs_graphs(bundle, device)):
         from ecodetect.runtime import onnx_network
 
-        opened = onnx_network.open_network(bundle, outputs, device=device, threads=threads)
-    else:
-        check_installed(
-            f"The model '{bundle.card.name}'",
-            "torch",
-            otherwise="; the detectors threshold and blobs need nothing more",
-        )
-        from ecodetect.runtime import torch_network
+        return onnx_network.open_network(bundle, outputs, device=device, threads=threads)
+    if around is not None and runs_graphs(bundle, device):
+        return around(bundle)
+    return open_in_torch(bundle, build, outputs, device=device, threads=threads)
 
-        opened = torch_network.open_network(bundle, build, outputs=outputs, device=device, threads=threads)
-    network: Network = opened
-    return network
+
+def open_in_torch(
+    bundle: Bundle,
+    build: Callable[[], TrainableNetwork],
+    outputs: Outputs | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Network:
+    """The network of a bundle, run by torch; arguments and errors as of `open_network`."""
+    if not bundle.graphs and find_spec("torch") is None:
+        raise BundleError(
+            f"The model '{bundle.card.name}' has no graph for ONNX Runtime, so it needs torch: install"
+            " 'ecodetect[train]', or give it a graph where torch is installed (ecodetect export OLD -o NEW)."
+        )
+    check_installed(f"The model '{bundle.card.name}'", "torch")
+    from ecodetect.runtime import torch_network
+
+    return torch_network.open_network(bundle, build, outputs=outputs, device=device, threads=threads)
+
+
+def runs_graphs(bundle: Bundle, device: str) -> bool:
+    """Whether ONNX Runtime runs the graphs of a bundle on this device; otherwise torch runs its network."""
+    if not bundle.graphs or find_spec("onnxruntime") is None:
+        return False
+    has_torch = find_spec("torch") is not None
+    if device == "cpu" or not has_torch:
+        return True
+    return device == "auto" and not (may_have_gpu() and _has_gpu())
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has a GPU's driver, or is a Mac with Apple's chips."""
+    if sys.platform == "darwin":
+        import platform
+
+        return platform.machine() == "arm64"
+    return any(Path(trace).exists() for trace in _TRACES)
+
+
+def _has_gpu() -> bool:
+    from ecodetect.runtime import torch_network
+
+    return torch_network.choose("auto") != "cpu"

@@ -10,9 +10,9 @@ from itertools import chain, islice
 from ecodetect.annotations.places import places
 from ecodetect.annotations.sample import Sample
 from ecodetect.bundle.file import Bundle
-from ecodetect.detectors.learned import Answer, Kind
+from ecodetect.detectors.learned import Answer, Kind, NetworkKind
 from ecodetect.networks.network import TrainableNetwork
-from ecodetect.runtime import torch_network
+from ecodetect.runtime import torch_network, tracing
 from ecodetect.training.case import Case
 from ecodetect.training.loop import Fitted
 from ecodetect.training.selection import (
@@ -109,7 +109,11 @@ def completed(
     if kind.measured is not None:
         told = kind.measured(done, validation if len(validation) else training)
         done = Bundle(replace(done.card, metrics=(*done.card.metrics, told)), done.weights)
-    return _measured(done, kind, network, _fullest(chain(validation, training)))
+    done = _measured(done, kind, network, _fullest(chain(validation, training)))
+    if not isinstance(kind, NetworkKind):
+        return done
+    graphed, _ = tracing.with_graphs(done, lambda: kind.network(done.card, None))
+    return graphed
 
 
 def _fullest(samples: Iterable[Sample]) -> Sample | None:
