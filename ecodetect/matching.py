@@ -234,7 +234,8 @@ def _common_areas(some: Geometries, others: Geometries) -> Iterator[tuple[Rows, 
         if met > MOST_MEETING:
             raise UserError(
                 f"More than {MOST_MEETING:,} pairs of shapes overlap, too many to measure each; judge a part"
-                " of the ground (--area), or compare positions (--within)."
+                " of the ground, or compare positions.",
+                parameter=("area", "within"),
             )
         common = shapely.area(shapely.intersection(some[one], others[other]))
         yield one, other, np.asarray(common, np.float64)
@@ -280,7 +281,8 @@ def _check_number(number: int, criterion: str) -> None:
     if number > MOST_PAIRS:
         raise UserError(
             f"More than {MOST_PAIRS:,} pairs of a detection and an annotation fit ({criterion}), too many to"
-            " tell who is who; take a narrower criterion (--within), or judge a part of the ground (--area)."
+            " tell who is who; take a narrower criterion, or judge a part of the ground.",
+            parameter=("within", "area"),
         )
 
 

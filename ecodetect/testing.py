@@ -498,15 +498,16 @@ def check_its_card_opens(subject: Subject) -> None:
     assert all(kind.options_of(way).typical_px > 0 for way in ways.values())
 
 
-def check_it_learns(subject: Subject, steps: int = 8) -> None:
+def check_it_learns(subject: Subject, steps: int = 8, side: int = 160) -> None:
     """Losses are finite, and fall on one sample; what is read off its answers is well formed.
 
     For a kind without a network, what a learner says of the sample that it has seen are the objects.
+    side : of the sample, in pixels.
     """
     if not detectors.is_learned(subject.name):
         return
     kind = detectors.learned(subject.name)
-    card, sample = small_card(kind), discs()
+    card, sample = small_card(kind), discs(side=side)
     if isinstance(kind, NetworkKind):
         losses = learn(kind, card, sample, steps=steps).losses
         assert all(map(math.isfinite, losses)), f"losses are {losses}"

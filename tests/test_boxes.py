@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from ecodetect.detectors.learned import Answer, NetworkKind, Wishes  # noqa: E40
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
-from ecodetect.testing import chip_of, rows_of, scene_of  # noqa: E402
+from ecodetect.testing import chip_of, scene_of  # noqa: E402
 from ecodetect.training import loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
 from ecodetect.training.loop import Schedule, fit  # noqa: E402
@@ -90,17 +89,10 @@ def losses(name: str, card: Card, network: Any, images: Any, targets: Any) -> di
     return kind_of(name).losses(outputs, targets, card)
 
 
-@each
-def test_the_loss_falls_within_forty_steps(name: str) -> None:
-    seen = itertools.islice(learning_by_heart(name), 40)
-    first = next(seen)
-    assert any(loss < 0.8 * first for loss in seen)
-
-
 @pytest.mark.slow
 @each
 def test_loss_falls_to_a_tenth(name: str) -> None:
-    """Within 30 s on one thread."""
+    """Within 30 s on one thread. That it falls at all is tested of every detector: test_detectors.py."""
     began, seen = time.process_time(), []
     for loss in learning_by_heart(name):
         seen.append(loss)
@@ -171,7 +163,7 @@ def test_the_same_seed_gives_the_same(name: str, tmp_path: Path) -> None:
 
 @each
 def test_five_bands_of_16_bits(name: str, tmp_path: Path) -> None:
-    """A card for them gives a network for them, which scans the same from a file."""
+    """A card for them gives a network for them, which scans from a file that holds the same."""
     bands = ("red", "green", "blue", "nir", "rededge")
     span = Scaling(offset=(0.0,) * 5, span=(4000.0,) * 5)
     made = learned.bundle(card_of(name, bands=bands, scaling=span))
@@ -179,13 +171,10 @@ def test_five_bands_of_16_bits(name: str, tmp_path: Path) -> None:
     read = bundle.read(tmp_path / "it.safetensors")
     pixels = np.random.default_rng(0).integers(0, 4000, (5, 96, 80)).astype(np.uint16)
     chip = chip_of(pixels, None, bands, Window(0, 0, 80, 96))
-    found = []
-    for each in (made, read):
-        detector = detectors.build(name, scene_of(pixels, bands), bundle=each, device="cpu")
-        assert not detector.needs.is_local
-        found.append(rows_of(detector.detect([chip])[0]))
-    assert found[0]
-    assert found[0] == found[1]
+    assert read.hash == made.hash
+    detector = detectors.build(name, scene_of(pixels, bands), bundle=read, device="cpu")
+    assert not detector.needs.is_local
+    assert len(detector.detect([chip])[0])
 
 
 @each

@@ -64,7 +64,7 @@ def test_a_bundle_is_written_that_scan_and_evaluate_take(
     # How far counts are off, and the interval of that, in card, report and `info`.
     assert card.metrics[0]["count_low"] <= card.metrics[0]["count_off"] <= card.metrics[0]["count_high"]
     assert card.metrics[0]["places"] >= 20
-    assert "Counts there with --set threshold=count are off by " in done.out
+    assert "Counts there with the option threshold=count are off by " in done.out
     assert "unbiased count off by " in ecodetect("info", out).out
     assert card.trained_on[0]["objects"] > 50
     assert card.command == "ecodetect train cells.png cells.csv --epochs 3 --device cpu"
@@ -174,7 +174,7 @@ def test_bands_go_by_their_names() -> None:
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--device", "tpu"], "'tpu' is not one of"),
-        (["--within", "3m"], "--within is 3m, but the raster has no CRS"),
+        (["--within", "3m"], "The distance is 3m, but the raster has no CRS"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -251,9 +251,9 @@ def test_an_interrupted_training_is_gone_on_with(
         assert not killed.exists()
         return done.err
 
-    assert "begins anew" in stopped(after=1)
+    assert "starts over" in stopped(after=1)
     assert list(killed.parent.iterdir()) == []  # so that the same command does
-    assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
+    assert f"kept in {killed}.training: resume it to go on (--resume)." in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
     assert refused.code == 2
     assert "--resume" in refused.err

@@ -97,7 +97,7 @@ def input_spec(
     elif raster.grid.gsd is None:
         raise UserError(
             f"{raster.name} has no CRS, so the size of its pixels is unknown, and the model works at"
-            f" {gsd_m:g} m; state it.",
+            f" {gsd_m:g} m; state their size.",
             parameter="gsd",
         )
     else:

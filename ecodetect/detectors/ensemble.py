@@ -40,7 +40,7 @@ def of(members: Sequence[Detector], *, flips: bool) -> Detector:
     first = members[0]
     for each in members:
         if each.kind != "box":
-            what = "--flips is" if len(members) == 1 else "Several models in one scan are"
+            what = "Flips are" if len(members) == 1 else "Several models in one scan are"
             raise UserError(f"{what} for detectors of boxes; {each.name} finds {each.kind}s.")
         if set(each.classes) != set(first.classes):
             raise UserError(

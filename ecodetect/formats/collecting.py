@@ -205,14 +205,14 @@ def of_size(shares: Geometries, grid: Grid) -> Geometries:
 
 def pixels_note(path: Path) -> Note:
     """What to say of pixel coordinates without a raster."""
-    text = "coordinates are pixels of the image; with it they come onto the map (`convert --image`)."
-    return Note("pixel-coordinates", text, about=path.name)
+    text = "coordinates are pixels of the image; name it to put them on the map."
+    return Note("pixel-coordinates", text, about=path.name, parameter="image")
 
 
 def shares_note(path: Path) -> Note:
     """What to say of shares of an image's size without a raster."""
-    text = "coordinates are shares of the image's size; with it they have a place (`convert --image`)."
-    return Note("share-coordinates", text, about=path.name)
+    text = "coordinates are shares of the image's size; name it to place them."
+    return Note("share-coordinates", text, about=path.name, parameter="image")
 
 
 def exchanged_note(name: str, *, in_degrees: bool) -> Note:

@@ -205,7 +205,7 @@ _GB = f"{MEMORY_BYTES / 2**30:g} GB"
 
 
 def _late(about: str, limit_s: float) -> str:
-    return f"{about} took longer than {limit_s:g} s to open; if it is sound, use --timeout {5 * limit_s:g}."
+    return f"{about} took longer than {limit_s:g} s to open; if it is sound, allow it {5 * limit_s:g} s."
 
 
 def _large(about: str) -> str:
@@ -314,7 +314,7 @@ class _Child:
             is_late, is_large = self._used_s >= self._limit_s, self._is_large()
             self.end()
             if is_late:
-                raise error(_late(about, self._limit_s))
+                raise error(_late(about, self._limit_s), parameter="timeout")
             raise error(_large(about) if is_large else _crashed(about))
         kind, content = frame
         if kind in (RESULT, MISTAKE, FAULT):

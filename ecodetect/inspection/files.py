@@ -168,7 +168,7 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
     for name, card in models.known().items():
         why = models.misfit(card, scene, source=raster.name)
         found[name] = (
-            {"fits": False, "meant": False, "why": why}
+            {"fits": False, "meant": False, "why": str(why)}
             if why is not None
             else {
                 "fits": True,

@@ -333,7 +333,7 @@ def _draw(
 
 
 _INFO = {
-    "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
+    "polygons": "Faded: outside complete ground, unknown to training. Elsewhere empty ground is background.",
     "image": "Annotation counts as complete all over: empty ground is background.",
     "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
     "nothing": "Annotation counts as complete nowhere: nothing is learned here.",

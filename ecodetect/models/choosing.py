@@ -81,7 +81,9 @@ def card(name: str | os.PathLike[str]) -> Card:
     """The card of a model; raises UserError for a detector without one."""
     path = resolve(name)
     if path is None:
-        raise UserError(f"{name} is a kind of detector; -m names a trained model, its file or its name.")
+        raise UserError(
+            f"{name} is a kind of detector; name a trained model, or its file.", parameter="model"
+        )
     return read_card(path)
 
 
@@ -142,7 +144,7 @@ def build(
         return detectors.build(os.fspath(name), scene, options)
     why = misfit(found.card, scene, source=source)
     if why is not None:
-        raise UserError(why)
+        raise why
     if found.card.detector not in detectors.known():
         raise UserError(
             f"The model '{found.card.name}' is of a detector '{found.card.detector}', which isn't installed."
@@ -150,24 +152,29 @@ def build(
     return detectors.build(found.card.detector, scene, options, bundle=found, device=device, threads=threads)
 
 
-def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | None:
-    """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
+def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> UserError | None:
+    """Why a model can't be used on a raster, as the error to raise; None if it can. Reads no pixel."""
     who = f"The model '{card.name}'"
     if stand_ins(card.bands, scene.bands) is None:
-        return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
+        return UserError(
+            f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}",
+            parameter="bands",
+        )
     if card.gsd_m is None:
         return None
     here = scene.gsd_mean
     if here is None:
         works = f"{who} works at {_length(card.gsd_m)} per pixel"
-        return f"{works}; that of {source} is unknown: state it with --gsd."
+        return UserError(f"{works}; that of {source} is unknown: state it.", parameter="gsd")
     coarsest = card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
         coarsest = card.gsd_m / card.unit_per_px * card.gsd_range[1] * _COARSER
     if here < card.gsd_m / FINEST:
-        return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
+        return UserError(
+            f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
+        )
     if here > coarsest:
-        return (
+        return UserError(
             f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "
             f"{_length(coarsest)}; {source} has {_length(here)}."
         )
@@ -242,7 +249,7 @@ def _not_meant(card: Card, scene: Scene) -> str | None:
         return "works at any size of pixels, so it is never chosen unasked"
     here = scene.gsd_mean
     if here is None:
-        return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state it with --gsd)"
+        return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state its pixel size)"
     low, high = card.gsd_m / _COARSER_UNSTATED, card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
         low, high = (card.gsd_m / card.unit_per_px * bound for bound in card.gsd_range)

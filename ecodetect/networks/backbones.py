@@ -89,7 +89,8 @@ def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[
         what = "ImageNet weights" if of == "imagenet" else "weights of COCO"
         raise UserError(
             f"No {what} for '{name}': put {stem}.safetensors, in torchvision's naming, into the "
-            f"folder that {VARIABLE} names, or train with --weights none."
+            f"folder that {VARIABLE} names, or train with the weights 'none'.",
+            parameter="weights",
         ) from error
 
 

@@ -160,7 +160,8 @@ def targets(images: Sequence[str], out: str | None, *, suffix: str) -> dict[str,
     for image, path in placed.items():
         if path in seen:
             raise UserError(
-                f"{seen[path]} and {image} would both write {path}; scan them apart, or give -o a file."
+                f"{seen[path]} and {image} would both write {path}; scan them apart, or name an output file.",
+                parameter="out",
             )
         seen[path] = image
     return placed

@@ -130,14 +130,14 @@ def open_network(
     fixed = [side for side in inputs[0].shape[2:] if isinstance(side, int)]
     if fixed:
         raise BundleError(
-            f"'{name}' was exported for tiles of {fixed[0]} px only; to scan, export it without --tile."
+            f"'{name}' was exported for tiles of {fixed[0]} px only; to scan, export it without a tile size."
         )
     there = [each.name for each in session.get_outputs()]
     lacking = [each for each in outputs if each not in there]
     if lacking:
         raise BundleError(
             f"'{name}' was exported without the output '{lacking[0]}' (it has {', '.join(there)}):"
-            " export it with the same --set options that you scan with."
+            " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
     network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), side, reach)
@@ -174,7 +174,10 @@ def open_session(
     ]
     place = there[0] if device == "auto" else device
     if place not in there:
-        raise UserError(f"--device {device} isn't available for ONNX; available: {', '.join(there)}.")
+        raise UserError(
+            f"The device {device} isn't available for ONNX; available: {', '.join(there)}.",
+            parameter="device",
+        )
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = threads or 0
@@ -186,7 +189,10 @@ def open_session(
         raise BundleError(f"ONNX Runtime can't open '{name}': {_first_line(error)}.") from error
     if _PROVIDERS[place] not in session.get_providers():  # it goes on without what can't be loaded
         if device != "auto":
-            raise UserError(f"--device {device} isn't available for ONNX: its libraries can't be loaded.")
+            raise UserError(
+                f"The device {device} isn't available for ONNX: its libraries can't be loaded.",
+                parameter="device",
+            )
         place = "cpu"
     return session, place
 

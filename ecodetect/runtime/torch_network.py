@@ -178,7 +178,7 @@ def choose(device: str) -> str:
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there.get(device, False):
         found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise UserError(f"--device {device} isn't available; available: {found}.")
+        raise UserError(f"The device {device} isn't available; available: {found}.", parameter="device")
     return device
 
 

@@ -63,7 +63,7 @@ def known(
         footprints.append(plan.footprint)
         notes += [note.of(raster.name) for note in raster.notes]
     if not keys and failures:
-        raise failures[0][1]  # --overwrite wouldn't help
+        raise failures[0][1]  # replacing the file wouldn't help
     if stated.get("key") != result_key(keys, output.patches, looks):
         raise already_there(path, f"it {_other_answer(stated)}")
     held = formats.held_by(path)

@@ -140,23 +140,26 @@ def _checked(rasters: Sequence[str], named: Sequence[Path], asked: Settings, out
     """
     if (output.picture or output.sheet) and len(rasters) > 1:
         raise UserError(
-            f"--picture and --sheet draw one raster, but there are {len(rasters)}; scan them one by one."
+            f"A picture or sheet draws one raster, but there are {len(rasters)}; scan them one by one.",
+            parameter="picture" if output.picture else "sheet",
         )
     if output.score_map and len(rasters) > 1:
         raise UserError(
-            f"--score-map is a map of one raster, but there are {len(rasters)}; scan them one by one."
+            f"A map of scores is of one raster, but there are {len(rasters)}; scan them one by one.",
+            parameter="score_map",
         )
     for drawing in filter(None, (output.picture, output.sheet)):
         picture_files.replaceable(drawing, overwrite=output.overwrite)
-    more = {"--score-map": output.score_map, "--picture": output.picture, "--sheet": output.sheet}
-    _check_apart(rasters, [*(("-o", path) for path in named), *((f, Path(p)) for f, p in more.items() if p)])
+    more = {"score_map": output.score_map, "picture": output.picture, "sheet": output.sheet}
+    others = ((name, Path(path)) for name, path in more.items() if path)
+    _check_apart(rasters, [*(("out", path) for path in named), *others])
     for name in asked.models:
         models.opened(name)  # a model that can't be used is said once, not for each raster
     read_classifiers(output.classify)
     if output.classify and asked.max_memory is not None:
         raise UserError(
-            "--max-memory can't be kept with --classify, whose memory isn't planned; scan first, then give"
-            " the layer to `ecodetect classify`."
+            "Memory can't be limited where a scan classifies too; scan first, then classify the layer.",
+            parameter=("max_memory", "classify"),
         )
     return asked.together(rasters)
 
@@ -174,15 +177,15 @@ def _check_places(paths: Sequence[Path], output: Output) -> None:
 def _check_apart(rasters: Sequence[str], outputs: Sequence[tuple[str, Path]]) -> None:
     """Raise UserError where a file to be written would take the place of a raster, or of another one.
 
-    outputs : with the names of their options.
+    outputs : with the parameters that name them.
     """
     there = list(map(Path, rasters))
-    for flag, path in outputs:
+    for parameter, path in outputs:
         for other in there:
             if path.absolute() == other.absolute() or (
                 other.exists() and path.exists() and other.samefile(path)
             ):
-                raise UserError(f"{flag} {path} would overwrite {other}; give it another name.")
+                raise UserError(f"{path} would overwrite {other}; give it another name.", parameter=parameter)
         there.append(path)
 
 

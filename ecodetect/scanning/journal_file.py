@@ -157,7 +157,7 @@ def _check_head(descriptor: int, path: Path, *, any_schema: bool) -> None:
     if not any_schema and _number(head, 60) != SCHEMA:
         raise UserError(
             f"{path} is the journal of another version of ecodetect; finish the scan with that one, or remove"
-            " it to begin anew.",
+            " it to start over.",
             parameter="restart",
         )
 
@@ -188,7 +188,7 @@ def in_use(path: Path) -> InUseError:
 
 def cannot_write(path: Path) -> UserError:
     """The folder takes no journal."""
-    return UserError(f"{path.parent} can't be written to; choose another place with -o.")
+    return UserError(f"{path.parent} can't be written to; choose another place.", parameter="out")
 
 
 def cannot_grow(path: Path, reason: str) -> UserError:
@@ -206,5 +206,6 @@ def cannot_grow(path: Path, reason: str) -> UserError:
 def _foreign(path: Path) -> UserError:
     return UserError(
         f"{path} is not a journal of ecodetect, or is damaged: it is left as it is; move or remove it and run"
-        " again, or choose another output with -o."
+        " again, or choose another output.",
+        parameter="out",
     )

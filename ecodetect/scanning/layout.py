@@ -36,7 +36,7 @@ _ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the comm
 NETWORK_LIMIT = 1600 * MB
 # A notebook, or the driver of a GPU, may hold more than that before the first tile; tiles get this room then.
 _NETWORK_ROOM_BYTES = 1000 * MB
-# What no scan takes unless --max-memory allows it, however large its objects: the rest may be others'.
+# What no scan takes unless its limit allows it, however large its objects: the rest may be others'.
 _MOST_BYTES = 3000 * MB
 # What a tile costs the CPU where the network runs on a GPU: scaling, copying, reading off what was found; and
 # how many are then in work at once.
@@ -83,7 +83,9 @@ def read_size(text: str) -> int:
     """Bytes of `2GB`, `500MB`; raises UserError for anything else."""
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     if found is None:
-        raise UserError(f"--max-memory must be a size such as 500MB or 2GB; got '{text}'.")
+        raise UserError(
+            f"A limit of memory is a size such as 500MB or 2GB; got '{text}'.", parameter="max_memory"
+        )
     return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
 
 
@@ -133,11 +135,13 @@ def lay_out(
         seen = smallest.cuts.halo_px
         raise UserError(
             f"Each tile is to be seen with {seen} px around it, for which memory of {_told(need)} is needed;"
-            f" allow it with --max-memory {_told(need)}, or take a detector of smaller objects."
+            " allow that much, or take a detector of smaller objects.",
+            parameter="max_memory",
         )
     raise UserError(
-        f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
-        f"the least that works is {need}MB."
+        f"{limit / MB:.0f}MB of memory is too little for this raster and detector; the least that works is"
+        f" {need}MB.",
+        parameter="max_memory",
     )
 
 

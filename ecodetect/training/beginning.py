@@ -130,14 +130,15 @@ def begin(
         known = nearest(gathered.sources)
         start = models.opened(known) if known is not None else None
         if known is not None:
-            text = f"Training begins with what '{known}' has learned; -m heatmap begins with nothing."
-            say(Note("training-start", text, kind="choice"))
+            text = f"Training begins with what '{known}' has learned; to begin with nothing, train 'heatmap'."
+            say(Note("training-start", text, kind="choice", parameter="model"))
     assert not isinstance(start, OnnxModel)
     kind = _learned(start.card.detector if start is not None else model or "heatmap")
     if is_patches and kind.patch_px is None:
         raise UserError(
-            f"{paths[0]} holds pictures in folders by class, which {kind.name} can't learn from; train -m"
-            " sliding_window."
+            f"{paths[0]} holds pictures in folders by class, which {kind.name} can't learn from; train"
+            " sliding_window.",
+            parameter="model",
         )
     wished = _wished(kind, how.settings)
     return Beginning(kind, start, wished, backbone, gathered, is_patches, is_asked)
@@ -146,9 +147,12 @@ def begin(
 def _check_network(start: Bundle | None, backbone: str | None, weights: str | None) -> None:
     """Raise UserError where a network and weights are asked for that don't go together."""
     if start is not None and (backbone is not None or weights is not None):
-        raise UserError("A bundle brings its own network and weights: leave out --backbone and --weights.")
+        raise UserError(
+            "A model brings its own network and weights: leave out the backbone and its weights.",
+            parameter=("backbone", "weights"),
+        )
     if start is None and backbone is None and weights not in (None, "none"):
-        raise UserError("--weights are those of a --backbone; name it too.")
+        raise UserError("Weights are those of a backbone; name it too.", parameter="backbone")
 
 
 def nearest(sources: Sequence[AnnotatedRaster]) -> str | None:
@@ -234,7 +238,9 @@ def check_classes(training: Statistics, validation: Statistics, split_by: str) -
         return None
     if split_by in ("auto", "blocks", "files", "none"):
         return Note("class-unlearned", f"{unseen}, so nothing learns it.", kind="doubt")
-    raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
+    raise UserError(
+        f"{unseen}; split otherwise than by {split_by}, or ignore it.", parameter=("split", "ignore")
+    )
 
 
 def classes_unseen(training: Statistics, validation: Statistics) -> str:
@@ -260,7 +266,7 @@ def _wished(kind: Kind, settings: Mapping[str, str]) -> Any:
         return read_options(kind.training, settings, kind.name)
     if settings:
         said = ", ".join(sorted(settings))
-        raise UserError(f"Training {kind.name} has nothing to set with --set; got {said}.")
+        raise UserError(f"Training {kind.name} has no options; got {said}.", parameter="set")
     return None
 
 

@@ -154,7 +154,7 @@ def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, P
         folder.rmdir()  # of a run that was killed before it began, or at its very end
     if os.path.lexists(folder) and not how.resume:
         raise UserError(
-            f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
+            f"{folder} holds an unfinished training; remove the folder, or resume it.", parameter="resume"
         )
     return target, folder
 
@@ -176,16 +176,16 @@ def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> t
     """The bundle of a learner taught on the case's ground, and the verdict."""
     kind, card, weights_of = case.kind, case.card, {}
     given: dict[str, Any] = {
-        "--freeze": how.freeze,
-        "--epochs": how.epochs,
-        "--within": how.within,
-        "--resume": how.resume,
+        "freeze": how.freeze,
+        "epochs": how.epochs,
+        "within": how.within,
+        "resume": how.resume,
     }
     if isinstance(kind, NetworkKind):
         found = starting_network(kind, case, how, say).state_dict()
         weights_of = {name: each.numpy() for name, each in found.items()}
     else:
-        given = {**given, "--backbone": how.backbone, "--weights": how.weights}
+        given = {**given, "backbone": how.backbone, "weights": how.weights}
     assert kind.taught is not None, "a card's head is a learner only where the kind teaches one"
     taught = kind.taught(card, weights_of)
     _check_taught(kind.name, case.start, given)
@@ -204,13 +204,15 @@ def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: Trai
     stages = len(network.stages())
     frozen = stages if how.freeze == "all" else how.freeze
     if frozen > stages:
-        raise UserError(f"--freeze is {how.freeze}, but the encoder has {stages} stages.")
+        raise UserError(
+            f"The encoder has {stages} stages, so {how.freeze} can't be frozen.", parameter="freeze"
+        )
     from_weights = weights_are_learned(how.backbone, how.weights)
     side = kind.chip_px(case.card)
     plan = plan_for(case.statistics, case.card, case.start is not None, from_weights, how.epochs, side)
     if how.within is not None:
         own_px = 1.0 if case.made.unit == "m" else case.made.unit_per_px
-        plan = replace(plan, within_px=how.within.pixels(_square(case.made), name="--within") / own_px)
+        plan = replace(plan, within_px=how.within.pixels(_square(case.made), name="The distance") / own_px)
     return replace(
         plan,
         seed=how.seed,
@@ -236,9 +238,9 @@ def _resumable(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if (folder / checkpoint.LAST).is_file():
             kept = f"what is learned so far is kept in {folder}"
-            raise Interrupted(f"Stopped; {kept}: run the same command with --resume to go on.") from error
+            raise Interrupted(f"Stopped; {kept}: resume it to go on.", parameter="resume") from error
         checkpoint.remove(folder)
-        raise Interrupted("Stopped before anything was learned; the same command begins anew.") from error
+        raise Interrupted("Stopped before anything was learned; the same command starts over.") from error
 
 
 def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -257,19 +259,23 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
 def _check_taught(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
     """Raise UserError for what only a network that is trained can be told."""
     if start is not None:
-        raise UserError(f"'{start.card.name}' can't be trained further; train a new one with -m {kind}.")
-    for flag, value in given.items():
+        raise UserError(
+            f"'{start.card.name}' can't be trained further; train a new {kind}.", parameter="model"
+        )
+    for name, value in given.items():
         if value:
-            raise UserError(f"{kind} trains no network here, so {flag} means nothing; leave it out.")
+            raise UserError(
+                f"{kind} trains no network here, so '{name}' has no effect; leave it out.", parameter=name
+            )
 
 
 def _device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here; use --device cpu.")
+        raise UserError("There is no CUDA device here; use the CPU.", parameter="device")
     if asked == "mps" and not torch.backends.mps.is_available():
-        raise UserError("There is no MPS device here; use --device cpu.")
+        raise UserError("There is no MPS device here; use the CPU.", parameter="device")
     return asked
 
 

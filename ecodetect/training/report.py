@@ -32,15 +32,15 @@ def verdict(fitted: Fitted, method: str) -> str:
     if seen < _LOW:
         told = (
             "it hasn't learned even what it was shown; look at the annotations with `ecodetect check`, at the"
-            " GSD and at the radius, or train longer (--epochs)."
+            " GSD and at the radius, or train longer."
         )
     elif seen - unseen > _GAP:
         told = (
             "it knows by heart what it was shown; more annotations from more places help most, then starting"
-            " from a bundle (-m) or a pretrained encoder (--backbone)."
+            " from a model or a pretrained encoder."
         )
     elif fitted.history and not fitted.stopped and _still_rises(fitted.history):
-        told = "it was still getting better when training ended; train longer (--epochs)."
+        told = "it was still getting better when training ended; train longer."
     else:
         told = "both agree, so it should do as well on ground that looks the same."
     if n < FEW:
