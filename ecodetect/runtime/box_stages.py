@@ -223,10 +223,8 @@ class Pool:
         first = int(self.strides[0])
         with np.errstate(divide="ignore"):
             finer = np.log2(np.sqrt(size[:, 0] * size[:, 1]) / np.float32(POOLED_STRIDES * first))
-        coarse = np.floor(np.float32(first.bit_length()) + finer + _FINER) - np.float32(
-            first.bit_length() - 1
-        )
-        return np.clip(coarse, 0, len(self.strides) - 1).astype(np.int64)
+        coarse = np.floor(np.float32(first.bit_length()) + finer + _FINER) - (first.bit_length() - 1)
+        return np.asarray(np.clip(coarse, 0, len(self.strides) - 1), np.int64)
 
 
 def open_network(
