@@ -286,7 +286,7 @@ def anchors(text: str) -> Iterator[str]:
 NAMED_FILE = re.compile(r"`((?:tests|docs|benchmarks|recipes|cli|ecodetect|sample_data|\.ci)/[\w./-]*)`")
 NAMED_MODULE = re.compile(r"`([a-z_]+/[\w/]+\.py)`")
 # What a command of the pages writes, and where scripts were before they moved.
-NOT_THERE = {"sample_data/dryland.detections.geojson", "benchmarks/models/NAME.py"}
+NOT_THERE = {"sample_data/dryland.detections.geojson"}
 
 
 @each_page

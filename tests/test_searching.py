@@ -53,7 +53,7 @@ def same(one, two):
     assert [g.wkb for g in one.shapes()] == [g.wkb for g in two.shapes()]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     st.integers(0, 5),
     st.integers(16, 320),

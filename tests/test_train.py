@@ -96,7 +96,7 @@ def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, corners: Path, tmp_p
     dryland = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
     done = ecodetect("train", *dryland, "-m", first, "-o", second, "--epochs", 1)
     assert done.code == 0, done.err
-    assert "'cells' has learned grey; here it sees red, green, blue, nir" in done.err
+    assert "'cells' has learned grey; here it gets red, green, blue, nir" in done.err
     assert "Classes were object and are now shrub" in done.err
     card = bundle.read_card(second)
     assert card.bands == ("red", "green", "blue", "nir")
@@ -198,7 +198,7 @@ def test_all_ground_can_be_trained_on_and_the_card_says_so(
     pair, out = (corners / "cells.png", corners / "cells.csv"), tmp_path / "all.safetensors"
     done = ecodetect("train", *pair, "-o", out, "--split", "none", "--epochs", 2, "--device", "cpu")
     assert done.code == 0, done.err
-    assert "nothing was left to validate with" in done.out + done.err
+    assert "nothing was left for validation" in done.out + done.err
     card = bundle.read(out).card
     assert card.trained_on[0]["objects"] == len(formats.read(pair[1]))
     assert card.metrics[0]["n"] == 0
@@ -253,7 +253,7 @@ def test_an_interrupted_training_is_gone_on_with(
 
     assert "starts over" in stopped(after=1)
     assert list(killed.parent.iterdir()) == []  # so that the same command does
-    assert f"kept in {killed}.training: resume it to go on (--resume)." in stopped(after=2)
+    assert f"kept in {killed}.training: resume it to continue (--resume)." in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
     assert refused.code == 2
     assert "--resume" in refused.err
@@ -379,11 +379,11 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
 @pytest.mark.parametrize(
     ("fitted", "says"),
     [
-        (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
-        (fitted_of(0.95, 0.6), "by heart"),
+        (fitted_of(0.3, 0.3), "it underfits"),
+        (fitted_of(0.95, 0.6), "it overfits"),
         (fitted_of(0.85, 0.83), "both agree"),
-        (fitted_of(0.85, 0.83, 20), "n = 20 is little"),
-        (fitted_of(0.85, 0.0, 0), "nobody knows"),
+        (fitted_of(0.85, 0.83, 20), "n = 20 is small"),
+        (fitted_of(0.85, 0.0, 0), "its quality elsewhere is unknown"),
     ],
 )
 def test_the_closing_line_says_what_figures_mean(fitted: Fitted, says: str) -> None:

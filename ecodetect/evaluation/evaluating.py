@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecodetect import metrics
-from ecodetect.annotations.files import check_labels, is_file
+from ecodetect.annotations.ignoring import check_labels, is_file
 from ecodetect.evaluation.criterion import Criterion, completed
 from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, JudgedImage, judge
 from ecodetect.evaluation.labels import class_names, is_ignored

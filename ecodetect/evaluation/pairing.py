@@ -18,16 +18,10 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.annotations.agreement import agreed, repeated_said, score_said, without_repeated
-from ecodetect.annotations.files import (
-    WITHOUT_RASTER,
-    AnnotationFile,
-    AnnotationFiles,
-    Found,
-    nothing_on,
-    opened,
-    opened_shapes,
-    touching,
-)
+from ecodetect.annotations.annotation_file import AnnotationFile
+from ecodetect.annotations.files import AnnotationFiles, opened
+from ecodetect.annotations.found import WITHOUT_RASTER, Found, nothing_on, touching
+from ecodetect.annotations.ignoring import opened_shapes
 from ecodetect.annotations.laying import Annotations, on_raster
 from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on

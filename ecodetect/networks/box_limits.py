@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 
-LEAST_SCORE = 0.01  # boxes below aren't given
-SAME_IOU = 0.5  # of two boxes of a class that overlap more the surer stays
-LEAST, _MOST = 100, 3000  # boxes that an image may have, within these
-_FULL = 2.0  # so many for each object of the smallest size side by side
-LOOKED_AT = 4  # for each of them so many are looked at before those that overlap are taken out
-
-# What the first of two stages thinks less likely isn't looked at when scanning: a quarter of the proposals,
-# none of which became a box that counts (seals: the same mean average precision to 0.001).
+LEAST_SCORE = 0.01  # lower boxes are dropped
+SAME_IOU = 0.5  # of non-maximum suppression per class
+# Limits on the boxes of a chip: this many per object of the smallest size, within bounds.
+_FULL, LEAST, _MOST = 2.0, 100, 3000
+LOOKED_AT = 4  # candidates per box before non-maximum suppression
+# In a scan, less likely proposals of the first stage are dropped: a quarter of them, none of which became a
+# box above the threshold (seals: the same mean average precision to 0.001).
 LEAST_OBJECTNESS = 0.005
-SAME_PROPOSAL = 0.7  # of two proposals that overlap more the surer stays
-PROPOSED = 2  # so many proposals for each box stay, of twice as many that are looked at
+SAME_PROPOSAL = 0.7  # IoU of non-maximum suppression of proposals
+PROPOSED = 2  # proposals per box that a two-stage network keeps, of twice as many candidates
 POOLED, POOLED_MASK = 7, 14  # cells along a side of the features under a box, and for its mask
-POOLED_STRIDES = 8  # features under boxes up to so many strides wide are from the finest level
+POOLED_STRIDES = 8  # features under boxes up to this many strides wide are from the finest level
 
 
 def most_boxes(height: int, width: int, smallest_px: float) -> int:
-    """How many boxes an image of this size may have.
+    """The largest number of boxes of an image of this size.
 
     smallest_px : width of the smallest usual objects.
     """

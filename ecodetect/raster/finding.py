@@ -124,7 +124,7 @@ def _software(file: BinaryIO, head: bytes) -> bytes:
                 file.seek(place)
                 return file.read(min(length, 256))
     except (struct.error, OSError, OverflowError, ValueError):
-        pass  # damaged: that is said when it is opened
+        pass  # damaged, which is reported when it is opened
     return b""
 
 

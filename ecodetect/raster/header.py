@@ -1,4 +1,4 @@
-"""What an open raster file says of itself: place, bands, numbers, what is no data.
+"""The header of an open raster file: place, bands, types, nodata.
 
 Everything that is read once, when a raster is opened; `raster` reads the pixels.
 """
@@ -38,7 +38,7 @@ class Header:
 
     bands : names chosen -> index (0-based) into the file's bands, or into the palette's colours.
     alpha : index (0-based) of the band that is a mask, or None.
-    nodata : the value of each file band that is no data, in the dtype of the file; None: none has one.
+    nodata : the nodata value of each file band, in the dtype of the file; None: no band has one.
     has_mask : whether the file has a mask of its own, inside or beside it.
     palette : uint8 (256 or 65536, C): brightness or red, green, blue, and opacity last; None: no palette.
     dtype : numpy name of the pixels read.
@@ -76,7 +76,7 @@ def read_header(
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
     gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
-    nodata : the user's value for no data, instead of the file's; NaN: none but NaN is.
+    nodata : the user's nodata value, instead of the file's; NaN: only NaN is nodata.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     pages : of a TIFF on this machine.
     """

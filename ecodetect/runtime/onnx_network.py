@@ -166,8 +166,8 @@ def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) 
     """The shapes of a network's outputs for an image (N, B, H, W).
 
     values : see `Session`.
-    Raises BundleError, before a session is made or asked, for a graph that isn't one of ours, or that takes
-    more memory, or time, than a network can need for so many pixels.
+    Raises BundleError, before a session is created, for a graph that `export` didn't write, or that takes
+    more memory or time than a network can need for this number of pixels.
     """
     try:
         return onnx_work.shapes(graph, tuple(image), values=values)
@@ -195,13 +195,13 @@ def open_session(
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = threads or 0
-    # Threads that wait must not keep the cores from who reads the next tile.
+    # Waiting threads must leave the cores to the thread that reads the next tile.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(content, settings, providers=[_PROVIDERS[place]])
     except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
         raise BundleError(f"ONNX Runtime can't open '{name}': {_first_line(error)}.") from error
-    if _PROVIDERS[place] not in session.get_providers():  # it goes on without what can't be loaded
+    if _PROVIDERS[place] not in session.get_providers():  # it silently drops providers that can't be loaded
         if device != "auto":
             raise UserError(
                 f"The device {device} isn't available for ONNX: its libraries can't be loaded.",

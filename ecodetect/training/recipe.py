@@ -1,8 +1,8 @@
-"""From files and a few wishes to a bundle: what a user doesn't say is derived from the data.
+"""From files and a few settings to a bundle; unset settings are derived from the data.
 
-`train` settles the case (`case`), builds a network or takes one from a bundle, makes a plan (`planning`) and
-runs the loop (`loop`), or teaches a learner without one (`without_network`); then it writes bundle
-(`finishing`) and curves.
+`train` prepares the case (`case`), builds a network or takes one from a bundle, plans (`planning`) and runs
+the loop (`loop`), or trains a learner without a network (`without_network`). Then it writes the bundle
+(`finishing`) and the training curves.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from ecodetect.wording import counted
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
-    path : of the bundle.  curves : of the picture.
-    fitted : rates and history.  verdict : what figures of training and validation mean together.
-    notes : all that was said, for the user.
-    Without a network there are no curves and no history: None.
+    path : file of the bundle.  curves : file of the picture.
+    fitted : rates and history.  verdict : what training and validation figures mean together.
+    notes : all notes for the user.
+    Without a network, curves and fitted are None.
     """
 
     path: Path
@@ -80,19 +80,28 @@ def train(
 
     Parameters
     ----------
-    paths : one folder, or images and annotations in turn; see `sources.gather`.
+    paths : sequence of str or path-like
+        One folder, or images and annotations in turn; see `annotations.sources.gather`. Annotations are in
+        world coordinates of their CRS, or in pixels of their image (x right, y down).
     out : str or path-like
-        The bundle, `*.safetensors`. Beside it the curves, and until it is done a folder `*.training`.
+        The bundle, `*.safetensors`. The curves lie beside it, and during training a folder `*.training`.
     asked : AnnotationOptions, optional
-        What else is said about the data.
+        How to read the annotations.
     say, progress : callable, optional
-        For notes while it runs, and after each step.
+        Called with each note, and after each step.
     settings : the fields of `TrainingSettings`.
+
+    Returns
+    -------
+    Trained
+        The same settings, data and seed give the same bytes on the CPU.
 
     Raises
     ------
     UserError
-        In one sentence, when something can't be read, brought together or trained.
+        In one sentence, when data can't be read, matched or trained on, or the bundle can't be written.
+    Interrupted
+        After Ctrl-C; `resume=True` continues the training.
     """
     how = TrainingSettings(**settings)
     target, folder = _places(out, how)
@@ -140,7 +149,7 @@ def train(
 
 
 def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, Path]:
-    """Where the bundle goes, and the folder of what is unfinished.
+    """The path of the bundle, and the folder for unfinished training.
 
     Raises UserError where the bundle or its curves can't be written, or a training lies there unasked.
     """
@@ -151,7 +160,7 @@ def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, P
     target = _writable(out, overwrite=how.overwrite or is_resumed)
     replaceable(target.with_name(f"{target.stem}.curves.png"), overwrite=how.overwrite)
     if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # of a run that was killed before it began, or at its very end
+        folder.rmdir()  # left by a run that was killed at its beginning or end
     if os.path.lexists(folder) and not how.resume:
         raise UserError(
             f"{folder} holds an unfinished training; remove the folder, or resume it.", parameter="resume"
@@ -162,7 +171,7 @@ def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, P
 def _finished(
     fitted: Fitted, case: Case, kind: NetworkKind, network: TrainableNetwork, plan: Schedule
 ) -> tuple[Fitted, Bundle]:
-    """What was fitted, judged as the detector answers, and the bundle of it."""
+    """The fitted network, judged by what a scan finds, and its bundle."""
     grounds = case.grounds
     if kind.answers is not None:
         fitted = rejudged(fitted, kind.answers, *grounds)
@@ -173,7 +182,7 @@ def _finished(
 
 
 def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> tuple[Bundle, str]:
-    """The bundle of a learner taught on the case's ground, and the verdict."""
+    """The bundle of a learner trained on the case's ground, and the verdict."""
     kind, card, weights_of = case.kind, case.card, {}
     given: dict[str, Any] = {
         "freeze": how.freeze,
@@ -200,7 +209,7 @@ def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> t
 
 
 def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: TrainingSettings) -> Schedule:
-    """The plan for the case, with what a user has stated."""
+    """The plan for the case, with the user's settings."""
     stages = len(network.stages())
     frozen = stages if how.freeze == "all" else how.freeze
     if frozen > stages:
@@ -223,7 +232,7 @@ def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: Trai
 
 
 def _drawn(case: Case, plan: Schedule) -> Drawn | DrawnPatches:
-    """What chips are drawn from."""
+    """The data that chips are drawn from."""
     read_px = math.ceil(plan.size_px * plan.augmentations.widening)
     if case.is_patches:
         return DrawnPatches(case.training, case.validation, plan.size_px, read_px)
@@ -232,13 +241,13 @@ def _drawn(case: Case, plan: Schedule) -> Drawn | DrawnPatches:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Say after Ctrl-C how to go on; a folder with nothing to go on from is removed."""
+    """Say after Ctrl-C how to resume; a folder without a checkpoint is removed."""
     try:
         yield
     except KeyboardInterrupt as error:
         if (folder / checkpoint.LAST).is_file():
-            kept = f"what is learned so far is kept in {folder}"
-            raise Interrupted(f"Stopped; {kept}: resume it to go on.", parameter="resume") from error
+            kept = f"training so far is kept in {folder}"
+            raise Interrupted(f"Stopped; {kept}: resume it to continue.", parameter="resume") from error
         checkpoint.remove(folder)
         raise Interrupted("Stopped before anything was learned; the same command starts over.") from error
 
@@ -249,7 +258,7 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise UserError(f"{target} must end in .safetensors, the format of models.")
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}.")
-    if not os.access(target.parent, os.W_OK):  # or it would be said after the training
+    if not os.access(target.parent, os.W_OK):  # otherwise it would fail after the training
         raise UserError(f"{target} can't be written: its folder is read-only; choose another one.")
     if target.exists() and not overwrite:
         raise already_there(target)
@@ -257,7 +266,7 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 
 def _check_taught(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
-    """Raise UserError for what only a network that is trained can be told."""
+    """Raise UserError for settings that only training a network can use."""
     if start is not None:
         raise UserError(
             f"'{start.card.name}' can't be trained further; train a new {kind}.", parameter="model"
@@ -282,7 +291,7 @@ def _device(asked: str) -> str:
 def starting_network(
     kind: NetworkKind, case: Case, how: TrainingSettings, say: Callable[[Note], None]
 ) -> TrainableNetwork:
-    """The network that training begins with."""
+    """The network that training starts with."""
     card, start, backbone, weights = case.card, case.start, how.backbone, how.weights
     if start is not None:
         network = kind.network(card, None)
@@ -313,12 +322,12 @@ def _described(
 
 
 def _square(made: Contract) -> tuple[float, float] | None:
-    """Metres per pixel that the network sees, along x and y."""
+    """Metres per pixel of the network's input, along x and y."""
     return None if made.unit == "px" or made.gsd is None else (made.gsd, made.gsd)
 
 
 def _fingerprint(sources: Sequence[AnnotatedRaster]) -> str:
-    """What stands for the data: another layer or raster size gives another."""
+    """A fingerprint of the data: another layer or raster size gives another one."""
     digest = hashlib.sha256()
     for source in sources:
         marked = source.annotations
