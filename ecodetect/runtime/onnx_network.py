@@ -17,6 +17,7 @@ from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
 _WIDE_PX = 2048  # about as wide as the widest tile
+_LEAST_STRIDES = 4  # sides of the images that a network is checked with
 _LOOKED_AT_PX = 64  # side of what each layer is checked with, where its size isn't fixed
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -31,6 +32,7 @@ class Session:
     outputs : names of those that are asked for, in order.
     device : where it runs.
     graph : what it runs.
+    values : numbers that it answers per pixel, where these are so many that they count.
     """
 
     session: Any
@@ -38,6 +40,7 @@ class Session:
     outputs: tuple[str, ...]
     device: str
     graph: Graph
+    values: int = 0
     _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -46,7 +49,7 @@ class Session:
         Raises BundleError where the graph can't take such a batch, or gives values that aren't finite.
         """
         if batch.shape not in self._known:
-            expected(self.graph, batch.shape, self.name)
+            self.shapes(batch.shape)
             self._known.add(batch.shape)
         image = {self.graph.image: np.ascontiguousarray(batch)}
         try:
@@ -55,6 +58,10 @@ class Session:
             raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
         check_answers(found, self.name)
         return found
+
+    def shapes(self, batch: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for a batch (N, C, H, W); raises as `expected` does."""
+        return expected(self.graph, batch, self.name, values=self.values)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,21 +90,28 @@ class OnnxNetwork:
 
 
 def open_part(
-    bundle: Bundle, part: str, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
+    bundle: Bundle,
+    part: str,
+    outputs: Sequence[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    values: int = 0,
 ) -> Session:
     """One of the graphs that a bundle holds, ready to run.
 
     part : its name.  outputs : those that are wanted.
     device : "auto": a GPU if there is one that ONNX Runtime can use.
     threads : of the CPU; None: one for each core.
+    values : see `Session`.
     Raises UserError for a device that isn't available, BundleError for a graph that isn't the card's.
     """
     name = bundle.card.name
     content, graph = graph_file.with_weights(bundle.graphs[part], bundle.weights, outputs, name)
     check_weights(graph.weights, name)
-    check_layers(bundle, part, outputs)
+    check_layers(bundle, part, outputs, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
-    return Session(session, name, tuple(outputs), place, graph)
+    return Session(session, name, tuple(outputs), place, graph, values)
 
 
 def open_network(
@@ -116,17 +130,18 @@ def open_network(
     """
     name, card = model.card.name, model.card
     if isinstance(model, OnnxModel):
-        side, content, graph = model.stride, model.content, model.graph
+        stride, content, graph = model.stride, model.content, model.graph
     else:
-        side = card.stride or 1
+        stride = card.stride or 1
         content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
         check_weights(graph.weights, name)
         check_layers(model, "image", list(outputs))
+    side = _LEAST_STRIDES * stride
     made = expected(graph, (1, len(card.bands), side, side), name)
     for each, (channels, finer) in outputs.items():
         if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
-    expected(graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
+    expected(graph, (1, len(card.bands), _WIDE_PX // stride * stride, _WIDE_PX // stride * stride), name)
     session, place = open_session(content, name, device=device, threads=threads)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
@@ -144,7 +159,7 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), side, reach)
+    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), stride, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))
@@ -153,34 +168,36 @@ def open_network(
     return network
 
 
-def check_layers(bundle: Bundle, part: str, outputs: Sequence[str]) -> None:
+def check_layers(bundle: Bundle, part: str, outputs: Sequence[str], *, values: int = 0) -> None:
     """Raise BundleError where a layer of a bundle's graph gives a value that isn't finite, on noise.
 
     What is too large within a network may come out of it as 0, 6 or 1, by its clamps and gates.
+    values : see `Session`.
     """
     name = bundle.card.name
     content, graph = graph_file.with_weights(
         bundle.graphs[part], bundle.weights, outputs, name, has_layers=True
     )
     stride = bundle.card.stride or 1
-    side = -(-_LOOKED_AT_PX // stride) * stride
+    side = max(-(-_LOOKED_AT_PX // stride), _LEAST_STRIDES) * stride
     sides = [side if each is None else each for each in graph.shape[1:]]
     if len(sides) != 3 or not all(1 <= each <= _WIDE_PX for each in sides):
         raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
-    expected(graph, (1, *sides), name)
+    expected(graph, (1, *sides), name, values=values)
     session, _ = open_session(content, name, device="cpu", threads=1, is_optimized=False)
     noise = np.random.default_rng(0).normal(0.5, 0.5, (1, *sides)).astype(np.float32)
-    Session(session, name, graph.outputs, "cpu", graph).run(noise)
+    Session(session, name, graph.outputs, "cpu", graph, values).run(noise)
 
 
-def expected(graph: Graph, image: Sequence[int], name: str) -> dict[str, tuple[int, ...]]:
+def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's outputs for an image (N, B, H, W).
 
+    values : see `Session`.
     Raises BundleError, before a session is created, for a graph that `export` didn't write, or that takes
     more memory or time than a network can need for this number of pixels.
     """
     try:
-        return onnx_work.shapes(graph, tuple(image))
+        return onnx_work.shapes(graph, tuple(image), values=values)
     except (ValueError, IndexError, OverflowError, MemoryError) as error:
         raise BundleError(f"The network of '{name}' isn't one that ecodetect exports: {error}.") from error
 
