@@ -17,7 +17,7 @@ from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
 _WIDE_PX = 2048  # about as wide as the widest tile
-_LEAST_STRIDES = 4  # sides of the images that a network is checked with
+LEAST_STRIDES = 4  # sides of the images that a network is checked with
 _LOOKED_AT_PX = 64  # side of what each layer is checked with, where its size isn't fixed
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -136,7 +136,7 @@ def open_network(
         content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
         check_weights(graph.weights, name)
         check_layers(model, "image", list(outputs))
-    side = _LEAST_STRIDES * stride
+    side = LEAST_STRIDES * stride
     made = expected(graph, (1, len(card.bands), side, side), name)
     for each, (channels, finer) in outputs.items():
         if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
@@ -179,7 +179,7 @@ def check_layers(bundle: Bundle, part: str, outputs: Sequence[str], *, values: i
         bundle.graphs[part], bundle.weights, outputs, name, has_layers=True
     )
     stride = bundle.card.stride or 1
-    side = max(-(-_LOOKED_AT_PX // stride), _LEAST_STRIDES) * stride
+    side = max(-(-_LOOKED_AT_PX // stride), LEAST_STRIDES) * stride
     sides = [side if each is None else each for each in graph.shape[1:]]
     if len(sides) != 3 or not all(1 <= each <= _WIDE_PX for each in sides):
         raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
