@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from ecodetect.extras import check_installed
 from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
+FEW = 4  # strides of a small image: convolutions that aren't padded need more than one
 _WIDE_PX = 2048  # about as wide as the widest tile
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -126,16 +128,18 @@ def open_network(
     """
     name, card = model.card.name, model.card
     if isinstance(model, OnnxModel):
-        side, content, graph = model.stride, model.content, model.graph
+        stride, content, graph = model.stride, model.content, model.graph
     else:
-        side = card.stride or 1
+        stride = card.stride or 1
         content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
         check_weights(graph.weights, name)
-    made = expected(graph, (1, len(card.bands), side, side), name)
+    values = math.ceil(sum(channels * finer**2 for channels, finer in outputs.values()))
+    side, wide = FEW * stride, _WIDE_PX // stride * stride
+    made = expected(graph, (1, len(card.bands), side, side), name, values=values)
     for each, (channels, finer) in outputs.items():
         if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
-    expected(graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
+    expected(graph, (1, len(card.bands), wide, wide), name, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
@@ -153,7 +157,7 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), side, reach)
+    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph, values), stride, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))
