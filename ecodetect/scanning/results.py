@@ -193,8 +193,23 @@ def write_results(
             metadata=_metadata(plans, asked, patches, facts, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
+    found = _summed(plans, facts, by_raster, expected, written)
+    if classifier is None:
+        return found
+    return replace(found, species={name: species[name] for name in classifier.names if species[name]})
+
+
+def _summed(
+    plans: Sequence[ScanPlan],
+    facts: Sequence[tuple[int, float | None, int]],
+    by_raster: Sequence[Counter[str]],
+    expected: Sequence[Mapping[str, float]],
+    written: formats.Written,
+) -> Summary:
+    """The summary of all rasters in one file.  facts : of each, as `searched` gives them."""
+    detector = plans[0].detector
     return Summary(
-        path=path,
+        path=written.path,
         sources=tuple(plan.source for plan in plans),
         model=detector.name,
         counts={name: sum(each[name] for each in by_raster) for name in detector.classes},
@@ -207,7 +222,6 @@ def write_results(
         too_large=sum(left_out for _, _, left_out in facts),
         dropped=written.dropped,
         expected=_sum_of(expected),
-        species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
         notes=merged([*(note for plan in plans for note in plan.notes), *written.notes]),
     )
 
