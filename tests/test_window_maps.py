@@ -15,7 +15,7 @@ from ecodetect.bundle.card import Card
 from ecodetect.detectors import window_networks
 from ecodetect.runtime import torch_network, tracing
 
-SLOW = ("efficientnet_b0", "resnet18")
+SLOW = ("efficientnet_b0", "mobilenet_v2", "resnet18")
 SHAPES = [
     *[{"kind": "valid", "evaluation": "dense", "step": step} for step in (2, 4, 8, 16)],
     {"kind": "valid", "evaluation": "windows", "step": 8},
@@ -24,7 +24,7 @@ SHAPES = [
             {"kind": kind, "evaluation": evaluation, "step": 16},
             marks=pytest.mark.slow if kind in SLOW else (),
         )
-        for kind in ("mobilenet_v2", *SLOW)
+        for kind in ("squeezenet1_1", *SLOW)
         for evaluation in ("dense", "windows")
     ],
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ from ecodetect.extras import check_installed
 from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
+FEW = 4  # strides that the smallest image is wide: convolutions without padding need more than one
 _WIDE_PX = 2048  # about as wide as the widest tile
-LEAST_STRIDES = 4  # sides of the images that a network is checked with
 _LOOKED_AT_PX = 64  # side of what each layer is checked with, where its size isn't fixed
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -135,13 +136,15 @@ def open_network(
         stride = card.stride or 1
         content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
         check_weights(graph.weights, name)
-        check_layers(model, "image", list(outputs))
-    side = LEAST_STRIDES * stride
-    made = expected(graph, (1, len(card.bands), side, side), name)
+    values = math.ceil(sum(channels * finer**2 for channels, finer in outputs.values()))
+    if not isinstance(model, OnnxModel):
+        check_layers(model, "image", list(outputs), values=values)
+    side, wide = FEW * stride, _WIDE_PX // stride * stride
+    made = expected(graph, (1, len(card.bands), side, side), name, values=values)
     for each, (channels, finer) in outputs.items():
         if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
-    expected(graph, (1, len(card.bands), _WIDE_PX // stride * stride, _WIDE_PX // stride * stride), name)
+    expected(graph, (1, len(card.bands), wide, wide), name, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
@@ -159,7 +162,7 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), stride, reach)
+    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph, values), stride, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))
@@ -179,7 +182,7 @@ def check_layers(bundle: Bundle, part: str, outputs: Sequence[str], *, values: i
         bundle.graphs[part], bundle.weights, outputs, name, has_layers=True
     )
     stride = bundle.card.stride or 1
-    side = max(-(-_LOOKED_AT_PX // stride), LEAST_STRIDES) * stride
+    side = max(-(-_LOOKED_AT_PX // stride), FEW) * stride
     sides = [side if each is None else each for each in graph.shape[1:]]
     if len(sides) != 3 or not all(1 <= each <= _WIDE_PX for each in sides):
         raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
