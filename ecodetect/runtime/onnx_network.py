@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,10 @@ class OnnxNetwork:
     session: Session
     stride: int
     reach_px: int | None
+
+    @property
+    def runtime(self) -> Literal["onnxruntime"]:
+        return "onnxruntime"
 
     @property
     def device(self) -> str:
