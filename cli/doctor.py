@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -172,8 +173,7 @@ def _onnx_runtime() -> str:
 
 def _torch() -> str:
     """Its version and devices; asked in a process of its own, since importing it takes seconds."""
-    version = _installed("torch")
-    if version is None:
+    if find_spec("torch") is None:
         return 'not installed; to train, or for most GPUs: pip install "ecodetect[train]"'
     question = (
         "import torch\n"
@@ -186,7 +186,7 @@ def _torch() -> str:
     )
     if answer.returncode:
         raise RuntimeError(answer.stderr.strip().splitlines()[-1])
-    return f"{version}, for {answer.stdout.strip()}"
+    return f"{_installed('torch')}, for {answer.stdout.strip()}"
 
 
 def _scan() -> str:

@@ -43,6 +43,7 @@ from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Answer, NetworkKind
 from ecodetect.runtime import torch_network
 from ecodetect.training import checkpoint, loop, selection
+from ecodetect.training.planning import Schedule
 from ecodetect.training.case import begin
 from ecodetect.training.drawing import Drawn, Pieces
 from ecodetect.training.planning import plan_for, weights_are_learned
@@ -115,7 +116,7 @@ def train(
 class _EpochEnds:
     """What the network of each epoch's end finds on judged ground; says how far it is, every half minute."""
 
-    def __init__(self, folder: Path, kind: NetworkKind, judged: Pieces, plan: loop.Schedule) -> None:
+    def __init__(self, folder: Path, kind: NetworkKind, judged: Pieces, plan: Schedule) -> None:
         self.folder, self.kind, self.judged, self.plan = folder, kind, judged, plan
         self.last = time.monotonic()
 
@@ -141,7 +142,7 @@ class _EpochEnds:
         part.replace(target)
 
 
-def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.ndarray]:
+def _facts(found: Answer, sample: Sample, plan: Schedule) -> dict[str, np.ndarray]:
     """What was found on a piece of ground and what is there, where they count."""
     # Scores that all differ, in the same order, tell which detections `judge` kept.
     unlike = np.empty(len(found.score))

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,7 +36,8 @@ from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.training import checkpoint, selection
-from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
+from ecodetect.training.augmentation import NONE, Light, augment, mosaic
+from ecodetect.training.planning import Schedule
 from ecodetect.training.processes import Processes
 from ecodetect.training.selection import Counted, RankedMatches
 
@@ -64,44 +65,6 @@ class Data(Protocol):
     def validation(self) -> Sequence[Sample]:
         """Validation ground, cut into samples."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """How much of what.
-
-    size_px : side of the chips that the network is trained on.
-    batch : chips in a step.
-    steps : in all, unless validation stops improving.
-    every : steps from one validation to the next: an epoch.
-    rim_px : along a chip's border, where individuals are cut and nothing is learned.
-    rate : highest learning rate (AdamW), reached after the warm-up, falling to 1 % of it as a cosine.
-    slower : factor on the rate of pretrained layers (those of `network.backbone()`).
-    frozen : stages of the encoder that aren't changed, from the first.
-    decay : weight decay.
-    within_px : how far from its truth a detection of validation may lie.
-    patience : epochs without a better validation after which training stops.
-    seed : random seed.
-    workers : threads that prepare chips; the result doesn't depend on it.
-    augmentations : what happens to chips.
-    mines : whether chips with false detections come back more often.
-    """
-
-    size_px: int
-    batch: int
-    steps: int
-    every: int
-    rate: float
-    within_px: float
-    rim_px: int = 0
-    slower: float = 1.0
-    frozen: int = 0
-    decay: float = 0.01
-    patience: int = 1000
-    seed: int = 0
-    workers: int = 2
-    augmentations: Augmentations = field(default_factory=Augmentations)
-    mines: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ecodetect.annotations.dataset import Statistics
 from ecodetect.bundle.card import Card
-from ecodetect.training.loop import Schedule
+from ecodetect.training.augmentation import Augmentations
 
 PASSES = 40  # over the ground; a standstill ends it sooner
 PATCH_PASSES = 16  # over pictures by class, for a network that knows pictures already
@@ -19,6 +20,44 @@ EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the 
 # Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
 RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
 SLOWER = 0.3  # pretrained layers, against those that begin at random
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """How much of what.
+
+    size_px : side of the chips that the network is trained on.
+    batch : chips in a step.
+    steps : in all, unless validation stops improving.
+    every : steps from one validation to the next: an epoch.
+    rim_px : along a chip's border, where individuals are cut and nothing is learned.
+    rate : highest learning rate (AdamW), reached after the warm-up, falling to 1 % of it as a cosine.
+    slower : factor on the rate of pretrained layers (those of `network.backbone()`).
+    frozen : stages of the encoder that aren't changed, from the first.
+    decay : weight decay.
+    within_px : how far from its truth a detection of validation may lie.
+    patience : epochs without a better validation after which training stops.
+    seed : random seed.
+    workers : threads that prepare chips; the result doesn't depend on it.
+    augmentations : what happens to chips.
+    mines : whether chips with false detections come back more often.
+    """
+
+    size_px: int
+    batch: int
+    steps: int
+    every: int
+    rate: float
+    within_px: float
+    rim_px: int = 0
+    slower: float = 1.0
+    frozen: int = 0
+    decay: float = 0.01
+    patience: int = 1000
+    seed: int = 0
+    workers: int = 2
+    augmentations: Augmentations = field(default_factory=Augmentations)
+    mines: bool = True
 
 
 def weights_are_learned(backbone: str | None, weights: str | None) -> bool:
