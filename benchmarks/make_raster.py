@@ -56,6 +56,7 @@ Entries = dict[int, tuple[int, int, bytes]]  # tag -> type, count, value
 
 
 def main() -> None:
+    """Write the raster that the arguments describe."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

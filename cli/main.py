@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 
-from ecodetect.errors import UserError
+from ecodetect.errors import Interrupted, UserError
 from ecodetect.extras import import_failure
 from ecodetect.version import __version__
 
@@ -123,8 +123,7 @@ def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
     try:
         code = cli.main(arguments, prog_name="ecodetect", standalone_mode=False)
     except UserError as error:
-        command = cli.get_command(click.Context(cli), (sys.argv[1:] if arguments is None else arguments)[0])
-        return _say(f"error: {sentence(error, command) if command else error}", 2)
+        return _say(f"error: {_with_option(error, arguments)}", 2)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "ecodetect"
         return _say(f"error: {error.format_message()} See `{path} --help`.", 2)
@@ -135,7 +134,7 @@ def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
         cause = error.__cause__ or error
         if isinstance(cause, EOFError):
             return _say_internal(cause)
-        return _say(str(cause) or _STOPPED, 130)
+        return _say(_with_option(cause, arguments) if isinstance(cause, Interrupted) else _STOPPED, 130)
     except ImportError as error:
         if interrupts.seen:
             return _say(_STOPPED, 130)
@@ -148,6 +147,12 @@ def _run(arguments: Sequence[str] | None, interrupts: _Interrupts) -> int:
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a traceback
         return _say_internal(error)
     return code if isinstance(code, int) else 0  # `ctx.exit(2)` and `return 2` in a command both say 2
+
+
+def _with_option(said: UserError | Interrupted, arguments: Sequence[str] | None) -> str:
+    """What a command has raised, with the option of it that would help."""
+    command = cli.get_command(click.Context(cli), (sys.argv[1:] if arguments is None else arguments)[0])
+    return sentence(said, command) if command else str(said)
 
 
 def _say_internal(error: BaseException) -> int:

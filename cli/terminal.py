@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import click
 
-from ecodetect.errors import UserError
+from ecodetect.errors import Interrupted, UserError
 from ecodetect.notes import Note
 
 MARK = "\N{REPLACEMENT CHARACTER}"
@@ -40,7 +40,7 @@ def one_line(text: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… ({len(line) - _LONGEST:,} characters more)"
 
 
-def sentence(said: UserError | Note, command: click.Command | None = None) -> str:
+def sentence(said: UserError | Interrupted | Note, command: click.Command | None = None) -> str:
     """A message with the options that would help, where the command has them: `… (--gsd).`
 
     command : the one that runs, if not given.

@@ -1,9 +1,9 @@
-"""Large assignments: of sparse pairs the most with nobody in two, and of these the least sum of costs.
+"""Large sparse assignment problems: a maximum matching with the least sum of costs.
 
-Dulmage and Mendelsohn (1958, doi:10.4153/CJM-1958-052-0) say which pairs can be in a largest set at all: of
-individuals that stand so densely that all hang together, what is left falls apart into small groups, and in
-each all of one side are matched. So nobody searches the whole ground for a partner that isn't there. Groups
-are solved with shortest augmenting paths (Jonker and Volgenant 1987, doi:10.1007/BF02278710).
+The decomposition of Dulmage and Mendelsohn (1958, doi:10.4153/CJM-1958-052-0) finds the pairs that can be in
+a maximum matching. Even where individuals are so dense that all pairs are connected, the rest falls into
+small groups in which all of one side are matched, so no search covers the whole ground for a missing partner.
+Groups are solved by shortest augmenting paths (Jonker and Volgenant 1987, doi:10.1007/BF02278710).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ecodetect.grid import Floats
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-DENSE_CELLS = 40_000  # tables of costs up to this size are solved as such
+DENSE_CELLS = 40_000  # cost tables up to this size are solved as dense tables
 _NOBODY = -1
 
 
 def least(row: Rows, column: Rows, cost: Floats) -> Rows:
     """Which pairs to pick.
 
-    row, column : int64 (P,), the two in each pair, numbered from 0; no pair twice.
+    row, column : int64 (P,), both members of each pair, numbered from 0; no pair twice.
     cost : float64 (P,), not negative.
     Returns numbers of pairs, in no order.
     """
@@ -43,7 +43,7 @@ def least(row: Rows, column: Rows, cost: Floats) -> Rows:
             picked.append(each)
             continue
         one, other = (np.unique(side[each], return_inverse=True)[1] for side in (row, column))
-        if one.max() > other.max():  # rows are the side that is matched whole
+        if one.max() > other.max():  # rows are the side that is matched completely
             one, other = other, one
         is_small = (int(one.max()) + 1) * (int(other.max()) + 1) <= DENSE_CELLS
         picked.append(each[(_by_table if is_small else _by_paths)(one, other, cost[each])])
@@ -64,7 +64,7 @@ def _are_in_a_largest(row: Rows, column: Rows, cost: Floats) -> Flags:
     by_row, by_column = _Neighbours(row, column), _Neighbours(column, row)
     mate, mate_of_column = _largest(row, column, cost, by_row)
     n = len(mate)
-    # Who may stay alone hangs together, by changes of partners, with somebody who is alone.
+    # A node that may stay unmatched is connected, by alternating paths, with an unmatched one.
     side = np.zeros(n, np.int8)
     side_of_column = np.zeros(len(mate_of_column), np.int8)
     rows, columns = _reached(np.flatnonzero(mate == _NOBODY), by_row, mate_of_column)
@@ -72,7 +72,7 @@ def _are_in_a_largest(row: Rows, column: Rows, cost: Floats) -> Flags:
     columns, rows = _reached(np.flatnonzero(mate_of_column == _NOBODY), by_column, mate)
     side[rows], side_of_column[columns] = 2, 2
     allowed: Flags = side[row] == side_of_column[column]
-    # Where all are matched, a pair can take another's place only in a circle of changes.
+    # Where all are matched, a pair can replace another only in an alternating cycle.
     whole = np.flatnonzero(allowed & (side[row] == 0))
     there, partner = row[whole], mate_of_column[column[whole]]
     links = coo_array((np.ones(len(whole), np.int8), (there, partner)), (n, n))
@@ -102,7 +102,7 @@ def _largest(row: Rows, column: Rows, cost: Floats, by_row: _Neighbours) -> tupl
     _take_nearest(row, column, cost, mate, mate_of_column)
     alone = np.flatnonzero(mate == _NOBODY)
     while len(alone):
-        # A tree of changes of partners grows from each that is alone; no two trees share anybody.
+        # An alternating tree grows from each unmatched node; trees are disjoint.
         tree = np.full(len(mate), _NOBODY)
         tree[alone] = alone
         parent = np.full(len(mate_of_column), _NOBODY)
@@ -134,7 +134,7 @@ def _largest(row: Rows, column: Rows, cost: Floats, by_row: _Neighbours) -> tupl
 
 
 def _take_nearest(row: Rows, column: Rows, cost: Floats, mate: Rows, mate_of_column: Rows) -> None:
-    """Pair those that are each other's nearest, and again among those left."""
+    """Pair mutual nearest neighbours, and repeat among the rest."""
     order = np.lexsort((column, row, cost))
     row, column = row[order], column[order]
     while len(row):
@@ -148,7 +148,7 @@ def _take_nearest(row: Rows, column: Rows, cost: Floats, mate: Rows, mate_of_col
 
 
 def _reached(alone: Rows, neighbours: _Neighbours, mate_of_other: Rows) -> tuple[Flags, Flags]:
-    """Who can be alone in a largest set, on the side of those given, and all neighbours of these."""
+    """The nodes that can be unmatched in a maximum matching, on the given side, and all their neighbours."""
     own = np.zeros(len(neighbours.starts) - 1, np.bool_)
     other = np.zeros(len(mate_of_other), np.bool_)
     own[alone] = True
@@ -177,7 +177,7 @@ def _by_table(row: Rows, column: Rows, cost: Floats) -> Rows:
 
 
 def _by_paths(row: Rows, column: Rows, cost: Floats) -> Rows:
-    """Which pairs to pick, path by path: in time of how far paths go, which is near where columns are left.
+    """Which pairs to pick, by augmenting paths, which are short where columns are left.
 
     Pairs are sorted by cost.
     """

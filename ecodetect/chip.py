@@ -17,13 +17,13 @@ class Chip:
 
     pixels : (B, H, W), the raster's own dtype. Where `valid` is False the values mean nothing.
     valid : bool (H, W), or None when every pixel is valid (the common case costs nothing).
-    bands : B names, as asked for.
-    window : where the chip lies, in pixels of the grid that is scanned; it may reach beyond the raster,
-        and is not valid there.
-    grid : the chip's own place; its pixel (0, 0) is (window.x, window.y) of the scanned grid.
-    asked : where the objects are that are asked for, by their centres, in pixels of the grid that is scanned;
-        others may be left out. None: anywhere.
-    wants_map : whether the map of scores is asked for too, of a detector that has one.
+    bands : B names, as requested.
+    window : the chip's place, in pixels of the scanned grid; it may reach beyond the raster, where it isn't
+        valid.
+    grid : the chip's own grid; its pixel (0, 0) is (window.x, window.y) of the scanned grid.
+    asked : the window of requested objects, by their centres, in pixels of the scanned grid; others may be
+        left out. None: all.
+    wants_map : whether to return the map of scores too, for a detector that has one.
     """
 
     pixels: NDArray[Any]
@@ -44,7 +44,7 @@ class Chip:
             raise ValueError(f"mask of shape {self.valid.shape} for a chip of {height} x {width}")
 
     def mask(self) -> NDArray[np.bool_]:
-        """Which pixels are valid, (H, W); not to be written to."""
+        """Which pixels are valid, (H, W); read-only."""
         return np.ones(self.pixels.shape[1:], np.bool_) if self.valid is None else self.valid
 
     @property
@@ -59,7 +59,7 @@ class Chip:
         return Window(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
 
     def picked(self, bands: tuple[str, ...]) -> Chip:
-        """The same ground with a band for each name; a name may come twice."""
+        """The same ground with a band for each name; a name may appear twice."""
         if self.bands == bands:
             return self
         pixels = self.pixels[[self.bands.index(name) for name in bands]]

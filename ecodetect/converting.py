@@ -1,4 +1,4 @@
-"""From one format of features to another: what `ecodetect convert` does."""
+"""Converts features from one format to another: what `ecodetect convert` does."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from ecodetect.notes import Note
 from ecodetect.raster.reading import open_raster
 from ecodetect.version import __version__
 
-_BATCH = 10_000  # features handed to the writer at once
+_BATCH = 10_000  # features per batch for the writer
 _LABEL_IMAGES = (".tif", ".tiff", ".png")
 PIXEL_FORMATS = (".csv", ".tsv", ".json", ".xml", ".txt", *_LABEL_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What came of a conversion.
+    """The result of a conversion.
 
-    path : the file written.
+    path : the written file.
     features : features in it.
     notes : for the user: what was left out, and why.
     """
@@ -64,14 +64,14 @@ def convert(
     source, target : str or path-like
         Files (or a folder of label files); the suffix names the format.
     image : str or path-like, optional
-        The raster that the features belong to. Formats in pixels need it to become a map and the other way
-        round; of a file about several images only those of this one are converted, and what lies outside
-        the raster is left out.
+        The raster that the features belong to. Formats in pixels need it to become map layers, and vice
+        versa. From a file about several images only the features of this one are converted; features
+        outside the raster are left out.
     layer : str, optional
         Which layer, where `source` has several.
     class_column : str, optional
-        Column of `source` with the class; found by its name if not given. Formats in pixels hold it as the
-        class; on a map the columns stay as they are, unless this one is asked for: then it is `label` too.
+        Column of `source` with the class; by default it is found by its name. Formats in pixels hold it as
+        the class; map formats keep all columns, and add this one as `label` if it is given.
     gsd_m, allow_vrt : see `open_raster`.
     overwrite : bool
         Replace an existing target.
@@ -79,7 +79,7 @@ def convert(
     Raises
     ------
     UserError
-        In one sentence, when something can't be read, placed or written; `target` is then as it was.
+        In one sentence, when something can't be read, placed or written; `target` is then unchanged.
     """
     formats.writable(target)
     name = ""
@@ -105,7 +105,7 @@ def convert(
     else:
         with open_raster(image, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
             grid, name = raster.grid, raster.name
-        # The whole path tells apart two images of one name in different folders.
+        # The whole path distinguishes two images of the same name in different folders.
         found = read_annotations(source, grid, image=os.fspath(image), layer=layer).to_layer()
         if "source" not in found.columns:
             named: NDArray[np.object_] = np.full(len(found), name, dtype=object)
@@ -128,10 +128,10 @@ def _has_pieces(layer: Layer) -> bool:
 
 
 def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: bool) -> Layer:
-    """The layer with its class as `label` and its score as `score`, with notes of what they were.
+    """The layer with its class as `label` and its score as `score`, with notes on the columns used.
 
     name : of its file.  asked : the column that the user names.
-    is_own_place : the format written has a place of its own for class and score; otherwise columns stay.
+    is_own_place : the output format has a place for class and score; otherwise columns stay.
     """
     if not is_own_place and asked is None:
         return layer
@@ -148,11 +148,11 @@ def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: boo
         if is_own_place and column != "label":
             del columns[column]
         if asked is None and column != "label":
-            text = f"the class written is that of column {column}; --class-column takes another."
-            notes.append(Note("class-column", text, about=name, kind="choice"))
+            text = f"the class written is that of column {column}; if another has the class, name it."
+            notes.append(Note("class-column", text, about=name, kind="choice", parameter="class_column"))
     elif others:
-        text = f"no class is written; texts (values) are in {listed}; --class-column takes one."
-        notes.append(Note("class-column", text, about=name, kind="choice"))
+        text = f"no class is written; texts (values) are in {listed}; if one has the class, name it."
+        notes.append(Note("class-column", text, about=name, kind="choice", parameter="class_column"))
     score = score_column(layer.columns)
     if is_own_place and score not in (None, "score"):
         columns["score"] = scores(columns.pop(score))
@@ -162,15 +162,15 @@ def _with_class(layer: Layer, name: str, asked: str | None, *, is_own_place: boo
 
 
 def _stated(source: str | os.PathLike[str], found: Layer, name: str) -> dict[str, Any]:
-    """What the file says of the scan that it came from, as far as that is true of the converted one.
+    """The metadata of the scan that the file comes from, as far as they hold for the converted file.
 
-    Its key isn't: by it a scan knows the very file that it would write.
+    The key doesn't: it identifies exactly the file that a scan writes.
 
     name : of the only raster whose features are converted; "": all are.
     """
     stated = dict(found.metadata)
     if "settings" not in stated:
-        with contextlib.suppress(UserError):  # most files aren't ours
+        with contextlib.suppress(UserError):  # most files weren't written by ecodetect
             stated = dict(formats.read_metadata(source))
     if "settings" not in stated:
         return {}

@@ -28,15 +28,15 @@ class Detections:
     kind : "point", "box" or "polygon".
     geometry : point float64 (N, 2) as x, y; box float64 (N, 4) as xmin, ymin, xmax, ymax;
         polygon object (N,) of shapely Polygon or MultiPolygon.
-    score : float64 (N,) in [0, 1], higher is surer.
+    score : float64 (N,) in [0, 1], higher is more certain.
     label : int64 (N,), index into `classes`.
     classes : names, in the order of the model's card.
     diameter : float64 (N,) in pixels, or None: the size of objects whose geometry doesn't show it (points).
-    density : float32 (K, H, W), individuals of each class per pixel of a chip, from a detector that counts
-        more than it can tell apart, or None; it is the whole chip's, so no part of these detections keeps it.
-    score_map : float32 (K, h, w) in [0, 1], what a detector reads its detections off, one map per class, or
-        None; of cells of `Needs.map_px` pixels, the first of which begins at the chip's first pixel; NaN
-        where nothing is known. The whole chip's, as `density`.
+    density : float32 (K, H, W), individuals of each class per pixel of a chip, from a detector that also
+        counts individuals it can't separate, or None; it belongs to the whole chip, so subsets don't keep it.
+    score_map : float32 (K, h, w) in [0, 1], the map of scores that detections come from, one per class, or
+        None; with cells of `Needs.map_px` pixels, starting at the chip's first pixel; NaN where unknown. It
+        belongs to the whole chip, like `density`.
     """
 
     grid: Grid
@@ -64,7 +64,7 @@ class Detections:
     def empty(
         cls, grid: Grid, kind: GeometryType, classes: tuple[str, ...], *, sized: bool = False
     ) -> Detections:
-        """No detections; `sized` when those of the same detector carry a diameter."""
+        """No detections; `sized` if detections of the same detector carry a diameter."""
         shape = {"point": (0, 2), "box": (0, 4), "polygon": (0,)}[kind]
         geometry = np.empty(shape, dtype=object if kind == "polygon" else np.float64)
         none = np.empty(0)
@@ -72,7 +72,7 @@ class Detections:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Detections]) -> Detections:
-        """One Detections of several in the same grid, of the same kind and classes, in their order."""
+        """Several Detections with the same grid, kind and classes as one, in order."""
         first = parts[0]
         for part in parts[1:]:
             first.grid.assert_same(part.grid)
@@ -113,7 +113,7 @@ class Detections:
         return np.array(self.classes, dtype=object)[self.label]
 
     def bounds(self) -> Floats:
-        """Boxes around them: xmin, ymin, xmax, ymax in pixels, (N, 4); a point: a square of its diameter."""
+        """Bounding boxes: xmin, ymin, xmax, ymax in pixels, (N, 4); for a point a square of its diameter."""
         if self.kind == "box":
             return np.asarray(self.geometry, np.float64)
         if self.kind == "polygon":
@@ -122,14 +122,14 @@ class Detections:
         return np.hstack([self.geometry - half, self.geometry + half])
 
     def centres(self) -> Floats:
-        """Centres in pixels, (N, 2): of the bounding box; a point is its own."""
+        """Centres in pixels, (N, 2): of the bounding box, or the point itself."""
         if self.kind == "point":
             return np.asarray(self.geometry, np.float64)
         b = self.bounds()
         return np.stack([(b[:, 0] + b[:, 2]) / 2, (b[:, 1] + b[:, 3]) / 2], axis=1)
 
     def moved_to(self, grid: Grid) -> Detections:
-        """The same objects in pixels of another grid on the same ground (a parent, a resampling).
+        """The same objects in pixels of another grid on the same ground (a parent or resampled grid).
 
         Boxes stay boxes: both grids must have parallel axes, as crops and resamplings of one raster do.
         """
@@ -199,7 +199,7 @@ class Detections:
         return np.asarray(np.abs(np.linalg.det(jacobian)) if len(jacobian) else np.empty(0), np.float64)
 
     def to_layer(self, *, source: str, ids: Sequence[str] | None = None, is_metric: bool = True) -> Layer:
-        """The layer that goes into a file, geometry still in pixels of `grid`.
+        """The layer to write into a file, with geometry in pixels of `grid`.
 
         Columns: id, label, score, area_m2, diameter_m, source; area_px, diameter_px unless `is_metric`.
         """
@@ -217,7 +217,7 @@ class Detections:
         return Layer(self.shapes(), columns, grid=self.grid)
 
     def to_geodataframe(self, *, source: str = "") -> geopandas.GeoDataFrame:
-        """A GeoDataFrame in the raster's CRS, or where it has none in its transform's coordinates."""
+        """A GeoDataFrame in the raster's CRS, or in its transform's coordinates without a CRS."""
         import geopandas
 
         layer = self.to_layer(source=source)

@@ -1,7 +1,7 @@
-"""The tree of errors: what went wrong, whose mistake it was.
+"""The tree of errors: what went wrong, and whose mistake it was.
 
     EcodetectError            root of everything raised on purpose
-    └── UserError             the input can't be used as asked; one sentence; exit code 2
+    └── UserError             the input can't be used as requested; one sentence; exit code 2
         ├── RasterError       a raster can't be opened or read
         │   └── NetworkError  … for the network's sake
         ├── LayerError        a vector layer, table or annotation file can't be read or written
@@ -26,7 +26,7 @@ class EcodetectError(Exception):
 
 
 class UserError(EcodetectError, ValueError):
-    """The user's input can't be used as asked; the message is one sentence with the remedy.
+    """The user's input can't be used as requested; the message is one sentence with the remedy.
 
     parameter : what would help, by the name of its option (`gsd`, `ignore_edge`); one or several.
         The command line adds the flag to the sentence (`… (--gsd).`) where the command has it.
@@ -42,7 +42,7 @@ class RasterError(UserError, OSError):
 
 
 class NetworkError(RasterError):
-    """A raster can't be read for the network's sake: what was done of it is sound, and may go on."""
+    """A raster can't be read because of the network: finished work is sound, and the scan can resume."""
 
 
 class LayerError(UserError):
@@ -58,15 +58,19 @@ class GridError(UserError):
 
 
 class InUseError(UserError):
-    """Another process is at work on the same output."""
+    """Another process is working on the same output."""
 
 
 class PackageError(UserError):
-    """A package is missing, whatever the rasters: said once, not for each of them."""
+    """A package is missing: reported once, not for each raster."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; the message says how to go on."""
+    """Ctrl-C; the message says how to resume.  parameter : as for a UserError."""
+
+    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 def already_there(path: object, reason: str = "", *, error: type[UserError] = UserError) -> UserError:

@@ -1,7 +1,7 @@
-"""A bundle as one file in ONNX, for `scan` without torch and other programs: what `ecodetect export` does.
+"""Exports a bundle as one ONNX file, for `scan` without torch and other programs: `ecodetect export`.
 
-The network is the one that `scan` runs, normalisation folded in. The card is the same JSON under the same key
-of the metadata; what is true of the model stands there also under the names that the QGIS plugin Deepness
+The network is the one that `scan` runs, with normalisation folded in. The card is the same JSON under the
+same key of the metadata; facts about the model are there too, under the names that the QGIS plugin Deepness
 reads (https://qgis-plugin-deepness.readthedocs.io, "Adding metadata to ONNX model").
 """
 
@@ -37,17 +37,18 @@ if TYPE_CHECKING:
 
     from ecodetect.runtime.torch_network import TorchNetwork
 
-MOST_OFF = 1e-4  # of the largest value of an output
+MOST_OFF = 1e-4  # allowed difference, relative to the largest value of an output
 _INPUT = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What came of an export.
+    """The result of an export.
 
-    path : the file written.
+    path : the written file.
     megabytes : its size.
-    difference : the largest between ONNX Runtime and torch on the same input; relative: to the largest value.
+    difference : the largest difference between ONNX Runtime and torch on the same input; relative: to the
+        largest value.
     outputs : names of the network's outputs.
     """
 
@@ -66,7 +67,7 @@ def export(
     tile_px: int | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a bundle in ONNX, once ONNX Runtime has answered like torch.
+    """Write a bundle as ONNX, after checking that ONNX Runtime gives the same outputs as torch.
 
     Parameters
     ----------
@@ -75,17 +76,22 @@ def export(
     target : str or path-like
         The file, `.onnx`.
     options : mapping, optional
-        Options of the detector, `name=value` texts, where the network depends on them.
+        Options of the detector, name -> text, if the network depends on them.
     tile_px : int, optional
-        Fix the input to one image of this side, as Deepness needs it; `scan` can't use that. None: for any
-        number of images whose sides are multiples of the network's stride.
+        Fix the input to one square image of this side in pixels, as Deepness needs it; `scan` can't use such
+        a file. None: any number of images whose sides are multiples of the network's stride.
     overwrite : bool
         Replace an existing target.
+
+    Returns
+    -------
+    Exported
+        The input of the network is float32 (N, B, H, W), scaled as the card says.
 
     Raises
     ------
     UserError
-        In one sentence, when something is missing or the answers differ; `target` is then as it was.
+        In one sentence, when a package is missing or the outputs differ; `target` is then unchanged.
     """
     path = Path(target)
     _check_place(path, overwrite)
@@ -100,10 +106,11 @@ def export(
     detector, network = _opened(found, options or {})
     if tile_px is not None and (tile_px < network.stride or tile_px % network.stride):
         raise UserError(
-            f"--tile must be a multiple of {network.stride}, the network's stride; got {tile_px}."
+            f"A tile's width must be a multiple of {network.stride} px, the network's stride; got {tile_px}.",
+            parameter="tile",
         )
     card = found.card
-    if card.reach_px is None:  # to be found once, and torch finds it
+    if card.reach_px is None:  # measured once, by torch
         card = replace(card, reach_px="whole image" if network.reach_px is None else network.reach_px)
     facts = {
         KEY: card.to_json(),
@@ -156,7 +163,7 @@ def _check_packages() -> None:
 
 
 def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, TorchNetwork]:
-    """The detector of a bundle, and its network as it scans, on the CPU."""
+    """The detector of a bundle, and the network of its scans, on the CPU."""
     from ecodetect.runtime.torch_network import TorchNetwork
 
     card = bundle.card
@@ -184,12 +191,12 @@ def _in_onnx(
 ) -> bytes:
     """The file's content.
 
-    shown : number of maps to draw: the first ones, clipped to 0 to 1, as Deepness keeps them in 8 bits. None:
-        all outputs as they are.
+    shown : number of maps to output: the first ones, clipped to 0 to 1, because Deepness stores 8 bits. None:
+        all outputs unchanged.
 
     torch's exporter by tracing: the one by `torch.export` takes a hundred times as long (trees: 166 s against
-    2) and gives the same graph. What tracing may get wrong, sizes that become constants, shows in the check,
-    which is made at other sizes.
+    2) and gives the same graph. The known fault of tracing, sizes that become constants, shows in the check,
+    which runs at other sizes.
     """
     import onnx
     import torch
@@ -210,7 +217,7 @@ def _in_onnx(
                 opset_version=OPSET, dynamo=False,
             )  # fmt: skip
             model = onnx.load(file)
-    except Exception as error:  # as many kinds as there are networks that it can't follow
+    except Exception as error:  # of many types, depending on the network
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"torch can't write this network in ONNX: {first[:200].rstrip('.')}.") from error
     for key, value in facts.items():
@@ -220,7 +227,7 @@ def _in_onnx(
 
 
 def _listed(module: nn.Module, shown: int | None) -> nn.Module:
-    """A module whose answer is a tuple, in usual memory order; the exporter can't take a traced one.
+    """A module with a tuple as output, in usual memory order; the exporter can't take a traced one.
 
     shown : as in `_in_onnx`.
     """
@@ -268,7 +275,7 @@ def _difference(
 
 
 def _off(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
-    """The largest difference; infinite if the shapes differ or a value is none."""
+    """The largest difference; infinite if the shapes differ or a value isn't finite."""
     if one.shape != two.shape:
         return math.inf
     off = float(np.abs(one - two).max())
@@ -278,10 +285,10 @@ def _off(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
 def _for_deepness(
     card: Card, detector: Detector, network: TorchNetwork, tile_px: int | None
 ) -> dict[str, str]:
-    """What is true of the model, under the names that Deepness reads; values are JSON.
+    """Facts about the model, under the names that Deepness reads; values are JSON.
 
-    One map per class is its "Regressor", which wants one image of a fixed side and draws 0 to 255. Our boxes
-    come out raw, which is none of the forms that its "Detector" knows, so no model_type is given for them.
+    One map per class is its "Regressor", which needs one image of a fixed side and draws 0 to 255. Our boxes
+    are raw outputs, which its "Detector" doesn't support, so they get no model_type.
     """
     needs = detector.needs
     facts: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Packages that not every installation has: which extra brings them, and what to say where one is missing."""
+"""Optional packages: the extra that installs each, and the error where one is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_installed(who: str, *packages: str, otherwise: str = "") -> None:
 
 
 def import_failure(error: ImportError) -> PackageError | None:
-    """What to say of a package that can't be imported; None where the fault is ours."""
+    """The error for a package that can't be imported; None where the fault is ours."""
     name = (error.name or "").partition(".")[0]
     if not name or name in ("ecodetect", "ecodetect_cli") or name in sys.stdlib_module_names:
         return None

@@ -323,7 +323,7 @@ def registered(crs: CRS, confidence: int, authority: str | None = None) -> tuple
     return found(crs)
 
 
-# Beyond these a latitude or longitude is no overhang of a global grid but a mistake: no place on the Earth.
+# Beyond these a latitude or longitude isn't the overhang of a global grid but a mistake.
 _POLE_DEG, _TURNS_DEG = 100.0, 720.0
 
 
@@ -350,7 +350,7 @@ def transformed(xy: Floats, source: CRS, target: CRS) -> Floats:
     """
     transformer = _between(horizontal(source), horizontal(target))
     if transformer is None:
-        raise GridError(f"There is no way from {describe_crs(source)} to {describe_crs(target)}.")
+        raise GridError(f"There is no transformation from {describe_crs(source)} to {describe_crs(target)}.")
     return _transformed(transformer, xy)
 
 

@@ -1,9 +1,9 @@
-"""Which detection is which true individual: matching one to one, by a criterion with a name.
+"""Matches detections with true individuals, one to one, by a named criterion.
 
-A criterion gives the pairs that could be (`by_distance`, `by_iou`, `by_inside`). `assign` picks as many
-of these as possible with nobody used twice and, among all ways to pick so many, the one that is nearest in
-sum. `ranked` picks as COCO does, the surest detection first: what a curve of precision over recall needs.
-`near`, `covered` and `within` say which detections an ignored truth takes out of the account.
+A criterion gives the possible pairs (`by_distance`, `by_iou`, `by_inside`). `assign` picks a maximum matching
+and, among those, the one with the least sum of costs. `ranked` picks as COCO does, highest score first, as a
+precision-recall curve needs. `near`, `covered` and `within` find the detections that match an ignored truth
+and don't count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ecodetect.layer import Geometries
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-_ROUNDING = 1e-9  # a pair at the limit but for rounding is a pair
+_ROUNDING = 1e-9  # tolerance for pairs at the limit
 MOST_PAIRS = 10_000_000  # some 200 bytes each, and minutes where all hang together
 MOST_MEETING = 50_000_000  # shapes that overlap are measured at some 200,000 a second
 PAIRS_AT_ONCE = 50_000_000  # that a batch may find at the most
@@ -74,7 +74,7 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Matching:
-    """Pairs of a detection and a truth, nobody in two pairs.
+    """Pairs of a detection and a truth, one to one.
 
     criterion : as in Candidates.
     detection, truth : int64 (M,), rows of each pair, by detection.
@@ -234,7 +234,8 @@ def _common_areas(some: Geometries, others: Geometries) -> Iterator[tuple[Rows, 
         if met > MOST_MEETING:
             raise UserError(
                 f"More than {MOST_MEETING:,} pairs of shapes overlap, too many to measure each; judge a part"
-                " of the ground (--area), or compare positions (--within)."
+                " of the ground, or compare positions.",
+                parameter=("area", "within"),
             )
         common = shapely.area(shapely.intersection(some[one], others[other]))
         yield one, other, np.asarray(common, np.float64)
@@ -280,7 +281,8 @@ def _check_number(number: int, criterion: str) -> None:
     if number > MOST_PAIRS:
         raise UserError(
             f"More than {MOST_PAIRS:,} pairs of a detection and an annotation fit ({criterion}), too many to"
-            " tell who is who; take a narrower criterion (--within), or judge a part of the ground (--area)."
+            " tell who is who; take a narrower criterion, or judge a part of the ground.",
+            parameter=("within", "area"),
         )
 
 
@@ -340,7 +342,7 @@ def within(detections: Geometries, ignored: Geometries) -> Flags:
 
 
 def centred_in(truths: Geometries, ignored: Geometries) -> Flags:
-    """Which truths have their centre in an ignored shape: whether they count is as doubtful as that is."""
+    """Which truths have their centre in an ignored shape, so that they don't count."""
     flags = np.zeros(len(truths), np.bool_)
     areas = ignored[shapely.area(ignored) > 0]
     for truth, _ in _meeting(shapely.points(centres(truths)), areas, "within"):
@@ -352,7 +354,7 @@ def centred_in(truths: Geometries, ignored: Geometries) -> Flags:
 
 
 def assign(candidates: Candidates) -> Matching:
-    """The largest set of pairs with nobody in two, and of these the one with the least sum of costs.
+    """A maximum matching: the largest one-to-one set of pairs, with the least sum of costs.
 
     Each group of connected candidates is solved separately, so that 10⁵ detections against 10⁵
     truths take seconds. The answer doesn't depend on scores or on the order of pairs.
@@ -378,7 +380,7 @@ def _groups(order: Rows, group: NDArray[np.int32]) -> Iterator[Rows]:
 def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
     """Which pairs of one group, sorted by cost, to pick."""
     if len(detection) == 1 or (detection == detection[0]).all() or (truth == truth[0]).all():
-        return np.zeros(1, np.int64)  # somebody is in all pairs, so there is one to pick: the nearest
+        return np.zeros(1, np.int64)  # one object is in all pairs, so the nearest pair is picked
     _, row = np.unique(detection, return_inverse=True)
     _, column = np.unique(truth, return_inverse=True)
     n, m = int(row.max()) + 1, int(column.max()) + 1

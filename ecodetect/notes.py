@@ -1,6 +1,6 @@
-"""Notes: what a user should know beside the answer, said once, with a code that scripts can go by.
+"""Notes: what a user should know besides the result, with codes for scripts.
 
-Whatever makes an answer doubtful is a note of kind "doubt"; `--strict` makes it an exit code.
+A reason to doubt a result is a note of kind "doubt"; `--strict` turns it into an exit code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Note:
 
 
 def merged(notes: Iterable[Note]) -> tuple[Note, ...]:
-    """Notes without repetition: what holds for several files is said once (`a.tif and 2 more: …`)."""
+    """Notes without repetition: one note for several files (`a.tif and 2 more: …`)."""
     files: dict[Note, list[str]] = {}
     for note in dict.fromkeys(notes):
         files.setdefault(replace(note, about=""), []).append(note.about)

@@ -1,10 +1,10 @@
-"""Settling: of candidates that mean the same object one survives, by score, never transitively.
+"""Settling (non-maximum suppression): one candidate per object survives, by score, never transitively.
 
 The answer is that of greedy non-maximum suppression (best first; a kept candidate removes its neighbours),
 but found as a fixed point on the pairs of neighbours, so it doesn't depend on the order of the input and
-takes seconds for a million candidates. Where so many lie in one place that their pairs couldn't be held, the
-best are settled first, and what these remove takes no part any more. `Settler` does the same over a stream
-that is sorted from top to bottom.
+takes seconds for a million candidates. Where too many lie in one place to hold their pairs in memory, the
+best are settled first, and the candidates they remove are dropped. `Settler` does the same for a stream that
+is sorted from top to bottom.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ecodetect.grid import Floats
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at some 100 MB
-PAIRS_HELD = 10_000_000  # and that of what is found at some 300 MB
-_CELLS_EACH = 16  # that a box may lie in, in the mean
+PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at about 100 MB
+PAIRS_HELD = 10_000_000  # and that of the pairs found at about 300 MB
+_CELLS_EACH = 16  # largest mean number of cells per box
 
 
 def settle(bounds: Floats, score: Floats, *, criterion: str, limit: float) -> Flags:
@@ -220,7 +220,7 @@ class _Cells:
     number: int  # of pairs to look at
 
     def __init__(self, bounds: Floats, *, split: int | None = None) -> None:
-        """split : look only for pairs of one of the first so many with one of the others."""
+        """split : find only pairs of one of the first `split` boxes with one of the others."""
         self._bounds, self._offset = bounds, 0 if split is None else split
         self.number = 0
         if len(bounds) < 2:

@@ -213,7 +213,7 @@ def small_card(kind: Kind, **changes: Any) -> Card:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Learned:
-    """What came of a few steps on one sample.
+    """The result of a few steps on one sample.
 
     losses : the sum at each step.
     """
@@ -223,7 +223,7 @@ class Learned:
 
 
 def learn(kind: NetworkKind, card: Card, sample: Sample, *, steps: int, rate: float = 2e-3) -> Learned:
-    """A network that overfits one sample, as far as so many steps go."""
+    """A network that overfits one sample, in this number of steps."""
     import torch
 
     from ecodetect.training.loop import stacked
@@ -256,7 +256,7 @@ def losses_of(
 
 
 def taught(kind: Kind, card: Card, sample: Sample, *, seed: int = 0) -> Bundle:
-    """A model of a kind without a network: what neighbours say who have seen one sample."""
+    """A model of a kind without a network: nearest neighbours trained on one sample."""
     assert kind.taught is not None
     classical: Classical = kind.taught(card, {})
     look = classical.features_of(sample.image, sample.valid, card)
@@ -283,7 +283,7 @@ class Subject:
 
     name : in the table, or of an entry point.
     model : of a learned one; None: it learns `discs`, a little.
-    share : of the detections that two tilings, or batches, must give alike where a network is asked.
+    share : of the detections that must be the same in two tilings or batches, for a network.
     """
 
     name: str
@@ -335,9 +335,9 @@ def assert_detections(detector: Detector, found: Detections, chip: Chip) -> None
     assert found.classes == detector.classes
     assert found.grid == chip.grid
     assert ((found.score >= 0) & (found.score <= 1)).all(), "a score isn't in 0 to 1"
-    assert ((found.label >= 0) & (found.label < len(found.classes))).all(), "a label is no class"
+    assert ((found.label >= 0) & (found.label < len(found.classes))).all(), "a label isn't a class"
     bounds = found.bounds()
-    assert np.isfinite(bounds).all(), "a coordinate is no number"
+    assert np.isfinite(bounds).all(), "a coordinate isn't finite"
     assert (bounds[:, 2:] >= bounds[:, :2]).all()
     centres = found.centres()
     assert ((centres >= 0) & (centres <= (chip.grid.width, chip.grid.height))).all(), "a centre lies outside"
@@ -346,7 +346,7 @@ def assert_detections(detector: Detector, found: Detections, chip: Chip) -> None
 def check_options_are_documented(subject: Subject) -> None:
     """Options are a frozen dataclass, and its docstring says what each means."""
     declared, described = detectors.declared(subject.name), detectors.describe(subject.name)
-    assert described.purpose.endswith("."), "its purpose is no sentence"
+    assert described.purpose.endswith("."), "its purpose isn't a sentence"
     assert dataclasses.is_dataclass(declared.options)
     assert declared.options.__dataclass_params__.frozen, "options can be changed"  # type: ignore[attr-defined]
     assert set(described.options) == {field.name for field in dataclasses.fields(declared.options)}
@@ -355,6 +355,7 @@ def check_options_are_documented(subject: Subject) -> None:
 
 
 def check_an_unknown_option_is_answered(subject: Subject) -> None:
+    """An unknown option raises UserError that names the detector and the option."""
     said = ""
     try:
         subject.build(scene_of(ground(), BANDS), {"nonsense": "1"})
@@ -364,6 +365,7 @@ def check_an_unknown_option_is_answered(subject: Subject) -> None:
 
 
 def check_it_says_what_it_is(subject: Subject) -> None:
+    """Classes, needs and settings are complete and consistent; settings are JSON-able."""
     detector = subject.ready(ground())
     assert isinstance(detector, Detector)
     assert detector.classes
@@ -377,6 +379,7 @@ def check_it_says_what_it_is(subject: Subject) -> None:
 
 
 def check_a_survey_is_a_function_of_the_samples(subject: Subject) -> None:
+    """Two surveys of the same samples give the same detector."""
     first, second = subject.ready(ground()), subject.ready(ground())
     if not detectors.is_learned(subject.name):  # networks are compared by what they are made of
         assert first == second
@@ -384,6 +387,7 @@ def check_a_survey_is_a_function_of_the_samples(subject: Subject) -> None:
 
 
 def check_every_type_of_pixel(subject: Subject, dtypes: Sequence[str] = DTYPES) -> None:
+    """Objects are found at every numpy type of pixels."""
     for dtype in dtypes:
         pixels = ground(dtype)
         detector = subject.ready(pixels)
@@ -396,6 +400,7 @@ def check_every_type_of_pixel(subject: Subject, dtypes: Sequence[str] = DTYPES) 
 def check_values_that_are_no_measurement(
     subject: Subject, values: Sequence[float] = (math.nan, math.inf, -math.inf, 1e308, -1e308)
 ) -> None:
+    """NaN, infinity and huge numbers among the pixels give valid detections and no error."""
     for value in values:
         pixels = ground("float64")
         pixels[:, 20:40, 20:40] = value
@@ -407,6 +412,7 @@ def check_values_that_are_no_measurement(
 
 
 def check_nothing_valid_nothing_found(subject: Subject) -> None:
+    """Nothing is found on a chip without valid pixels."""
     pixels = ground()
     nowhere = np.zeros(pixels.shape[1:], np.bool_)
     for detector in (subject.ready(pixels), subject.ready(pixels, nowhere)):
@@ -419,6 +425,7 @@ def check_nothing_valid_nothing_found(subject: Subject) -> None:
 def check_chips_smaller_than_any_filter(
     subject: Subject, sizes: Sequence[tuple[int, int]] = ((1, 1), (1, 50), (50, 1), (3, 3))
 ) -> None:
+    """Chips of a few pixels give valid detections and no error."""
     pixels = ground()
     detector = subject.ready(pixels)
     for size in sizes:
@@ -429,6 +436,7 @@ def check_chips_smaller_than_any_filter(
 
 
 def check_a_chip_is_not_changed_and_gives_the_same_alone_and_in_a_batch(subject: Subject) -> None:
+    """`detect` leaves chips as they are, and a chip has the same detections alone and in a batch."""
     pixels = ground()
     valid = np.random.default_rng(2).random(pixels.shape[1:]) < 0.98
     detector = subject.ready(pixels, valid)
@@ -445,7 +453,7 @@ def check_a_chip_is_not_changed_and_gives_the_same_alone_and_in_a_batch(subject:
 
 
 def check_tiling_cannot_be_seen(subject: Subject) -> None:
-    """The same detections whatever the tiles; of one that isn't local only that it leaves a margin."""
+    """The same detections for any tiling; a detector that isn't local only needs a margin."""
     pixels = ground()
     valid = np.ones(pixels.shape[1:], np.bool_)
     valid[:40, :30] = False
@@ -463,6 +471,7 @@ def check_tiling_cannot_be_seen(subject: Subject) -> None:
 
 
 def check_a_map_of_scores_is_given_when_asked_for(subject: Subject) -> None:
+    """The map of scores exists exactly where it is declared and requested, with the declared cells."""
     pixels = ground()
     detector = subject.ready(pixels)
     whole = chip_for(detector, pixels)
@@ -498,15 +507,16 @@ def check_its_card_opens(subject: Subject) -> None:
     assert all(kind.options_of(way).typical_px > 0 for way in ways.values())
 
 
-def check_it_learns(subject: Subject, steps: int = 8) -> None:
+def check_it_learns(subject: Subject, steps: int = 8, side: int = 160) -> None:
     """Losses are finite, and fall on one sample; what is read off its answers is well formed.
 
     For a kind without a network, what a learner says of the sample that it has seen are the objects.
+    side : of the sample, in pixels.
     """
     if not detectors.is_learned(subject.name):
         return
     kind = detectors.learned(subject.name)
-    card, sample = small_card(kind), discs()
+    card, sample = small_card(kind), discs(side=side)
     if isinstance(kind, NetworkKind):
         losses = learn(kind, card, sample, steps=steps).losses
         assert all(map(math.isfinite, losses)), f"losses are {losses}"
@@ -521,7 +531,7 @@ def check_it_learns(subject: Subject, steps: int = 8) -> None:
 
 
 def assert_found(answer: Answer, sample: Sample, *, share: float = 0.8) -> None:
-    """At least this share of a sample's objects is found, each within its radius, and hardly more."""
+    """At least this share of a sample's objects is found, within its radius, with few false positives."""
     xy = np.asarray(answer.xy, np.float64)
     truths, radius = sample.objects.xy, sample.objects.size.mean(axis=1) / 2
     assert len(xy), "nothing is found"

@@ -1,7 +1,7 @@
-"""How a file is written whole or not at all: in a folder of ours beside its place, then moved there.
+"""Writes a file whole or not at all: into a marked folder beside its place, then moves it there.
 
-The folder's name depends only on the file's, so that a run after a kill clears away what the killed one left.
-It carries a mark, so that nothing is cleared away that isn't ours.
+The folder's name depends only on the file's, so that a run after a kill removes what the killed one left. Its
+mark shows that ecodetect made it: nothing else is removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_BYTES = 1 << 20  # of a mark
 def write_whole(target: Path, content: bytes, *, replace: bool = True) -> None:
     """Put a file in its place, safe on the disk, or leave what was there; passes OSError on.
 
-    replace : what lies there by now; else FileExistsError.
+    replace : overwrite an existing file; otherwise FileExistsError.
     """
     with staged(target) as stage:
         beside = stage / target.name
@@ -83,7 +83,7 @@ def settle(file: Path, target: Path, *, replace: bool) -> None:
         raise
     except OSError:  # a file system without second names: the moment between look and move stays
         if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "it has been made meanwhile", str(target)) from None
+            raise FileExistsError(errno.EEXIST, "it has appeared in between", str(target)) from None
         file.replace(target)
 
 

@@ -22,9 +22,9 @@ def duration(seconds: float) -> str:
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, thousands apart, without an exponent where it is large.
+    """A number with this many significant digits, with thousands separators, without an exponent if large.
 
-    What is no more than the rounding of coordinates is 0.
+    Values as small as the rounding of coordinates are 0.
     """
     if not math.isfinite(value):
         return f"{value}"

@@ -62,7 +62,7 @@ def finish(
         gsd_range=gsd_range or made.card.gsd_range,
         trained_on=({**made.card.trained_on[0], "name": data, "per_class": counts},),
     )
-    shipped = Bundle(card, bundle.half(made.weights))
+    shipped = replace(made, card=card, weights=bundle.half(made.weights))
     bundle.write(done.path, shipped)
     click.echo(f"{done.path}: {done.path.stat().st_size / 1e6:.2f} MB")
     return shipped

@@ -18,7 +18,7 @@ from ecodetect.detectors.table import TABLE, is_learned, network_kind
 from ecodetect.detectors.table import learned as kind_of
 
 TINY = {"kind": "unet", "width": 4, "depth": 2, "up": 1}
-PYRAMID = {"kind": "mobilenet_v2", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
+PYRAMID = {"kind": "squeezenet1_1", "strides": [8], "coarsest": 16, "width": 32, "smallest_px": 10.0}
 ANCHORED = {**PYRAMID, "anchors": [[10.0, 16.0]], "ratios": [0.5, 1.0, 2.0]}
 VALID = {"kind": "valid", "evaluation": "dense", "window": 64, "step": 8, "width": 4}
 NETWORKS: Mapping[str, Mapping[str, Any]] = {

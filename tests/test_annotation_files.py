@@ -13,7 +13,8 @@ import shapely
 from pyproj import CRS
 from training_sets import noise, write_coco, write_points, write_raster
 
-from ecodetect.annotations.files import AnnotationFolder, opened
+from ecodetect.annotations.annotation_folder import AnnotationFolder
+from ecodetect.annotations.files import opened
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import gather
 from ecodetect.errors import LayerError

@@ -144,7 +144,7 @@ def test_the_ladder_covers_what_is_asked() -> None:
         ({"min_diameter": "1px"}, "Diameters must lie in 2"),
         ({"max_diameter": "300px"}, "coarser gsd"),
         ({"min_diameter": "30px", "max_diameter": "20px"}, "the smallest first"),
-        ({"min_diameter": "3m"}, "state --gsd"),
+        ({"min_diameter": "3m"}, "state its pixel size"),
         ({"gsd": "2px"}, "gsd must be a length"),
         ({"objects": "green"}, "one of auto, dark, bright"),
         ({"band": "blu"}, "choose one of auto, red"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from ecodetect.detectors.learned import Answer, NetworkKind, Wishes  # noqa: E40
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
-from ecodetect.testing import chip_of, rows_of, scene_of  # noqa: E402
+from ecodetect.testing import chip_of, scene_of  # noqa: E402
 from ecodetect.training import loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
 from ecodetect.training.loop import fit  # noqa: E402
@@ -67,8 +66,10 @@ def rendered(seed: int, side: int = 96, count: int = 6, known: bool = True) -> S
 
 
 def card_of(name: str, **changes: Any) -> Card:
-    """Of one band, for objects of 12 to 22 px."""
+    """Of one band, for objects of 12 to 22 px; with a backbone that normalises, so that it can be folded."""
+    backbone = {} if name == "yolo" else {"kind": "mobilenet_v2"}
     facts: dict[str, Any] = {
+        "options": {"network": {**learned.NETWORKS[name], **backbone}},
         "bands": ("grey",),
         "scaling": Scaling(offset=(0.0,), span=(1.0,)),
         "largest": 40.0,
@@ -91,17 +92,10 @@ def losses(name: str, card: Card, network: Any, images: Any, targets: Any) -> di
     return kind_of(name).losses(outputs, targets, card)
 
 
-@each
-def test_the_loss_falls_within_forty_steps(name: str) -> None:
-    seen = itertools.islice(learning_by_heart(name), 40)
-    first = next(seen)
-    assert any(loss < 0.8 * first for loss in seen)
-
-
 @pytest.mark.slow
 @each
 def test_loss_falls_to_a_tenth(name: str) -> None:
-    """Within 30 s on one thread."""
+    """Within 30 s on one thread. That it falls at all is tested of every detector: test_detectors.py."""
     began, seen = time.process_time(), []
     for loss in learning_by_heart(name):
         seen.append(loss)
@@ -166,13 +160,13 @@ def test_unknown_ground_gives_no_loss(name: str) -> None:
     "name", [pytest.param(name, marks=() if name == "yolo" else pytest.mark.slow) for name in learned.BOXES]
 )
 def test_the_same_seed_gives_the_same(name: str, tmp_path: Path) -> None:
-    made = [_trained(name, tmp_path / str(number), steps=4) for number in range(2)]
+    made = [_trained(name, tmp_path / str(number), steps=2) for number in range(2)]
     assert made[0].bundle.hash == made[1].bundle.hash
 
 
 @each
 def test_five_bands_of_16_bits(name: str, tmp_path: Path) -> None:
-    """A card for them gives a network for them, which scans the same from a file."""
+    """A card for them gives a network for them, which scans from a file that holds the same."""
     bands = ("red", "green", "blue", "nir", "rededge")
     span = Scaling(offset=(0.0,) * 5, span=(4000.0,) * 5)
     made = learned.bundle(card_of(name, bands=bands, scaling=span))
@@ -180,13 +174,10 @@ def test_five_bands_of_16_bits(name: str, tmp_path: Path) -> None:
     read = bundle.read(tmp_path / "it.safetensors")
     pixels = np.random.default_rng(0).integers(0, 4000, (5, 96, 80)).astype(np.uint16)
     chip = chip_of(pixels, None, bands, Window(0, 0, 80, 96))
-    found = []
-    for each in (made, read):
-        detector = detectors.build(name, scene_of(pixels, bands), bundle=each, device="cpu")
-        assert not detector.needs.is_local
-        found.append(rows_of(detector.detect([chip])[0]))
-    assert found[0]
-    assert found[0] == found[1]
+    assert read.hash == made.hash
+    detector = detectors.build(name, scene_of(pixels, bands), bundle=read, device="cpu")
+    assert not detector.needs.is_local
+    assert len(detector.detect([chip])[0])
 
 
 @each
@@ -283,7 +274,7 @@ def _trained(name: str, folder: Path, *, steps: int, kind: NetworkKind | None = 
         size_px=96,
         batch=4,
         steps=steps,
-        every=max(4, steps // 4),
+        every=max(2, steps // 4),
         rate=2e-3,
         within_px=5.0,
         seed=3,
@@ -305,7 +296,7 @@ def test_validation_chooses_the_head(head: str, tmp_path: Path) -> None:
         n = len(truths) if card.options.get("head", "one") == head else 0
         return [Answer(truths[:n], np.full(n, 0.5), np.zeros(n, np.int64))]
 
-    card = _trained("yolo", tmp_path, steps=4, kind=replace(kind_of("yolo"), decode=decode)).bundle.card
+    card = _trained("yolo", tmp_path, steps=2, kind=replace(kind_of("yolo"), decode=decode)).bundle.card
     other = "many" if head == "one" else "one"
     assert card.options["head"] == head
     assert set(card.thresholds) == {"f1", "count", f"{other}_f1", f"{other}_count"}

@@ -28,6 +28,9 @@ OURS = ("error: ", "warning: ", "note: ")
 
 def test_rasters(tmp_path: Path) -> None:
     shutil.copytree(BROKEN / "rasters", tmp_path / "rasters")
+    for packed in (tmp_path / "rasters").rglob("*.gz"):  # databases are mostly zeros
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".xml")
     assert len(files) > 5
     command = [sys.executable, "-m", "ecodetect_cli", "scan", *map(str, files), "-m", "threshold", "-q"]

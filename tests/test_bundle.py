@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecodetect.bundle import file as bundle
-from ecodetect.bundle.card import Card, Scaling
+from ecodetect.bundle.card import SCHEMA, Card, Scaling
 from ecodetect.bundle.file import Bundle
 from ecodetect.errors import BundleError
 
@@ -69,7 +69,7 @@ def test_half_precision_is_for_floats_only():
 def test_a_newer_schema_is_refused(tmp_path):
     path = tmp_path / "new.safetensors"
     bundle.write(path, make())
-    path.write_bytes(path.read_bytes().replace(b'\\"schema\\":1', b'\\"schema\\":9'))
+    path.write_bytes(path.read_bytes().replace(f'\\"schema\\":{SCHEMA}'.encode(), b'\\"schema\\":9'))
     with pytest.raises(BundleError, match="newer ecodetect"):
         bundle.read_card(path)
 

@@ -158,8 +158,11 @@ def test_null_and_broken_geometries_are_counted(tmp_path: Path, ecodetect: Run) 
         (["-m", "threshold"], "'threshold' has nothing to learn"),
         (["--gsd", "0"], "--gsd must be above 0"),
         (["-m", "heatmap", "--set", "nothing=1"], "nothing"),
-        (["--weights", "imagenet"], "--weights are those of a --backbone; name it too."),
-        (["-m", "shrubs", "--backbone", "resnet18"], "leave out --backbone and --weights"),
+        (["--weights", "imagenet"], "Weights are those of a backbone; name it too (--backbone)."),
+        (
+            ["-m", "shrubs", "--backbone", "resnet18"],
+            "leave out the backbone and its weights (--backbone, --weights).",
+        ),
         (["-m", "gone.safetensors"], "There is no model gone.safetensors."),
     ],
 )

@@ -149,4 +149,4 @@ def test_a_learner_can_decide_by_the_features_of_a_backbone(ecodetect: Run, tmp_
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 2  # one window, one answer
     refused = ecodetect("train", tmp_path / "set", "-o", tmp_path / "x.safetensors", "--set", "head=knn")
     assert refused.code == 2
-    assert "--backbone; name one" in refused.err
+    assert "a backbone; name one (--backbone)" in refused.err

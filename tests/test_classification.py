@@ -332,7 +332,7 @@ def test_every_format_that_can_hold_it_carries_the_species(
     if column == "species":
         assert found.columns["label"].tolist() == ["tree", "tree"]
     else:
-        assert any("species stand as labels" in str(note) for note in done.notes)
+        assert any("species replace the labels" in str(note) for note in done.notes)
 
 
 def test_where_the_raster_shows_nothing_there_is_no_species(
@@ -397,7 +397,7 @@ def test_a_scan_that_cant_be_classified_is_refused_before_it_begins(
     for more, words in [
         (("--classify", thermal), "needs bands red, green, thermal"),
         (("--classify", "blobs"), "is a kind of detector"),
-        (("--classify", species, "--max-memory", "2GB"), "--max-memory can't be kept"),
+        (("--classify", species, "--max-memory", "2GB"), "classify the layer (--max-memory, --classify)."),
     ]:
         outcome = ecodetect("scan", image, "-m", "threshold", "-o", out, *more)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
@@ -517,7 +517,10 @@ def test_what_is_wrong_is_said_in_one_sentence(
         ((points, grey, "-m", species, "-o", out), "needs bands red, green, blue"),
         ((far, raster, "-m", species, "-o", out), "lies outside the raster"),
         ((points, raster, "-m", species, "-m", fewer, "-o", out), "must know the same"),
-        ((points, raster, "-m", species, "-o", out, "--top", 9), "--top must be 1 to 4"),
+        (
+            (points, raster, "-m", species, "-o", out, "--top", 9),
+            "The number of answers must be 1 to 4; got 9 (--top).",
+        ),
         ((points, raster, "-m", species, "-o", tmp_path / "out.png"), "label image"),
         ((points, raster, "-m", species), "-o is missing"),
         ((points, raster, "-m", species, "-o", out, "--sheet", "a.png"), "--sheet"),

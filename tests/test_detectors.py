@@ -50,7 +50,7 @@ def test_the_card_of_a_training_opens(name: str) -> None:
 
 def test_losses_fall_on_a_sample_that_is_learned_by_heart(name: str) -> None:
     """Of one without a network: what a learner says of the sample are its objects."""
-    testing.check_it_learns(subject(name), steps=6)
+    testing.check_it_learns(subject(name), steps=6, side=96)
 
 
 def test_what_targets_say_is_what_is_read(name: str) -> None:

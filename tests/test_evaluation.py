@@ -336,7 +336,7 @@ def test_a_table_of_many_images_leaves_unnamed_ones_unjudged(many: tuple[Path, P
     there = table(tmp_path / "t.csv", "source,x,y", [("a.png", 5.5, 5.5), ("c.png", 9.5, 9.5)])
     done = evaluate(many[0], there, criterion=within("2px"))
     assert done.rates.false_positives == 1
-    assert any("b.png" in note.text and "--empty-images" in note.text for note in done.notes)
+    assert any("b.png" in note.text and note.parameter == "empty_images" for note in done.notes)
     assert evaluate(many[0], there, criterion=within("2px"), empty_images=True).rates.false_positives == 2
 
 

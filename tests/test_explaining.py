@@ -164,17 +164,17 @@ def test_what_cant_be_explained_is_said_in_one_sentence(ecodetect: Run, tmp_path
     out = tmp_path / "why.png"
     at = ("--at", "50,60")
     for arguments, words in [
-        ((raster, "-m", heat, *at), "give one trained with -m sliding_window"),
-        ((raster, "-m", model, "--at", "-5,60"), "--at -5,60 lies outside ortho.tif"),
+        ((raster, "-m", heat, *at), "name one of the detector sliding_window (--model)."),
+        ((raster, "-m", model, "--at", "-5,60"), "-5,60 lies outside ortho.tif"),
         ((raster, "-m", model, "--at", "2.35,48.85", "--crs", "EPSG:4326"), "lies outside ortho.tif"),
         ((raster, "-m", model, "--at", "fifty,60"), "--at takes two numbers"),
         ((raster, "-m", model, *at, "--crs", "nonsense"), "nonsense is not a CRS"),
         ((raster, "-m", model, "--crs", "EPSG:4326"), "there is no --at"),
         ((plain, "-m", model, *at, "--crs", "EPSG:4326"), "plain.tif has no CRS"),
-        ((raster, "-m", model), "say with --at X,Y"),
+        ((raster, "-m", model), "name the place to explain (X,Y) (--at)."),
         ((two, "-m", model, *at), "needs bands red, green, blue"),
         ((raster, "-m", model, *at, "--examples", tmp_path / "empty"), "holds no raster"),
-        ((raster, "-m", model, *at, "--examples", raster), "names a folder of pictures"),
+        ((raster, "-m", model, *at, "--examples", raster), "taken from a folder of pictures"),
     ]:
         outcome = ecodetect("explain", *arguments, "-o", out)
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome

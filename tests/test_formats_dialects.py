@@ -184,7 +184,7 @@ def test_megadetector_is_compared_with_pixels_of_images_of_a_known_size(tmp_path
     assert (done.rates.n_detections, done.rates.f1) == (3, 1)
     for image in content["images"]:
         del image["width"]
-    with pytest.raises(UserError, match="shares of the image's size; name the image with --image"):
+    with pytest.raises(UserError, match="shares of the image's size; name the image"):
         evaluate(tmp_path / "md.json", written(tmp_path / "t.json", content))
 
 

@@ -72,7 +72,7 @@ def test_good_files_are_read(good: dict[str, Path], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=EDITS, frame=FRAMES)
 def test_spoilt_files(good: dict[str, Path], name: str, edits: list[Edit], frame: Frame) -> None:
     check(good[name], spoilt(good[name].read_bytes(), edits), frame)

@@ -138,7 +138,7 @@ ANY_FEATURE = st.one_of(
 )
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.lists(ANY_FEATURE, max_size=4), JSON)
 def test_geojson_of_any_values_is_read_or_refused(tmp_path: Path, features: Any, crs: Any) -> None:
     text = json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})

@@ -131,7 +131,7 @@ def test_degrees_need_a_crs(tmp_path: Path) -> None:
 def test_without_a_raster(tmp_path: Path) -> None:
     pixels = read(tmp_path, "x,y\n10.5,20.25\n", grid=None)
     assert (pixels.grid, pixels.crs, xy(pixels)) == (None, None, [[10.5, 20.25]])
-    assert any("--image" in str(note) for note in pixels.notes)
+    assert any(note.parameter == "image" for note in pixels.notes)
     degrees = read(tmp_path, "x,y,lon,lat\n10.5,20.25,-81.5,29.5\n", grid=None)
     assert degrees.crs is not None
     assert xy(degrees) == [[-81.5, 29.5]]

@@ -308,7 +308,7 @@ def test_no_size_of_pixels_makes_a_raster_without_end(gsd_m: float | None, own_p
 def test_memory_beyond_what_is_usual_is_asked_for_before_it_is_taken() -> None:
     needs = Needs(("red",), largest_px=20_000.0)
     grid, pixel = Grid(50_000, 50_000), PixelCost((256, 256), 3, 3)
-    with pytest.raises(UserError, match=r"allow it with --max-memory [0-9]+MB") as said:
+    with pytest.raises(UserError, match=r"memory of [0-9]+MB is needed; allow that much") as said:
         lay_out(grid, needs, pixel, tile_px=None, workers=1, limit=None)
-    asked = read_size(str(said.value).split("--max-memory ")[1].split(",")[0])
+    asked = read_size(str(said.value).split("memory of ")[1].split(" ")[0])
     assert lay_out(grid, needs, pixel, tile_px=None, workers=1, limit=asked).peak_bytes <= asked

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecodetect.annotations.files import ObjectMasks, opened
+from ecodetect.annotations.files import opened
+from ecodetect.annotations.object_masks import ObjectMasks
 from ecodetect.annotations.sources import Gathered, gather
 from ecodetect.annotations.splits import split
 from ecodetect.errors import LayerError, UserError

@@ -67,7 +67,7 @@ def test_what_is_not_meant_is_refused(field: Path, behind: str, sentence: str) -
 
 def test_two_names_are_refused_and_one_twice_is_one(field: Path) -> None:
     assert source_of(f"{field}|layername=trees", "trees") == (field, "trees")
-    with pytest.raises(LayerError, match="said twice, 'shrubs' and 'trees'"):
+    with pytest.raises(LayerError, match="named twice, 'shrubs' and 'trees'"):
         source_of(f"{field}|layername=trees", "shrubs")
 
 

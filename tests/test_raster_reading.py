@@ -281,7 +281,7 @@ def test_a_stated_gsd_helps_where_the_file_says_none(tmp_path: Path) -> None:
     with open_raster(placed, gsd_m=0.1015) as raster:
         assert raster.grid.gsd == pytest.approx((0.1, 0.1), rel=1e-3)
         assert [note.code for note in raster.notes] == ["gsd-unused"]
-    with pytest.raises(RasterError, match=r"a.tif says itself that a pixel is 0.1 x 0.1 m, not 0.25 m"):
+    with pytest.raises(RasterError, match=r"a.tif says that a pixel is 0.1 x 0.1 m, not 0.25 m"):
         open_raster(placed, gsd_m=0.25)
 
 

@@ -331,7 +331,7 @@ def test_tricks_with_vrts_are_refused(folder: Path) -> None:
             inside='<Metadata domain="OVERVIEWS"><MDI key="x">y</MDI></Metadata>',
         )
     )
-    assert "made of itself" in refusal(vrt(folder / "self.vrt", "self.vrt"))
+    assert "contains itself" in refusal(vrt(folder / "self.vrt", "self.vrt"))
     vrt(folder / "up.vrt", "../secret.tif")
     assert "outside its folder" in refusal(vrt(folder / "nested.vrt", "up.vrt"))
     assert "UTF-8" in refusal(

@@ -293,7 +293,7 @@ def test_a_gsd_that_contradicts_the_raster_is_refused(tmp_path: Path, command: s
     assert outcome.code == 2
     if command in ("classify", "explain"):
         return  # there is no such model, which may be said first
-    assert "a.tif says itself that a pixel is 0.5002 x 0.5002 m, not 0.25 m" in outcome.err
+    assert "a.tif says that a pixel is 0.5002 x 0.5002 m, not 0.25 m" in outcome.err
     assert outcome.err.strip().splitlines()[-1].startswith("error: ")
 
 

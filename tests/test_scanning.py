@@ -290,9 +290,9 @@ def test_pictures_are_drawn(tmp_path, ecodetect):
     ("arguments", "words"),
     [
         (["missing.tif", "-m", "threshold"], "missing.tif"),
-        (["a.tif"], "Say with -m"),
+        (["a.tif"], "Name the model"),
         (["a.tif", "-m", "treshold"], "did you mean threshold"),
-        (["a.tif", "-m", "threshold", "--tile", "-5"], "--tile must be at least"),
+        (["a.tif", "-m", "threshold", "--tile", "-5"], "must be at least 16; got -5 (--tile)."),
         (["a.tif", "-m", "threshold", "-o", "a.xyz"], "suffix"),
         (["a.tif", "-m", "threshold", "-o", "nowhere/a.geojson"], "nowhere"),
         (["a.tif", "-m", "threshold", "--bands", "nir"], "nir"),

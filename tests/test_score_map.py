@@ -340,7 +340,7 @@ def test_a_folder_with_a_map_in_it_is_scanned_without_it(model: str, tmp_path: P
         (["-m", "{model}", "--score-map", "a.tif", "--overwrite"], "would overwrite a.tif; give it another"),
         (["-m", "{model}", "-o", "x.tif", "--score-map", "x.tif"], "would overwrite x.tif; give it another"),
         (["-m", "{model}", "--score-map", "old.tif"], "replace it (--overwrite)."),
-        (["-m", "{model}", "b.tif", "--score-map", "map.tif"], "a map of one raster, but there are 2"),
+        (["-m", "{model}", "b.tif", "--score-map", "map.tif"], "is of one raster, but there are 2"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence(
@@ -359,7 +359,7 @@ def test_models_that_answer_together_give_no_map(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(models, "build", lambda *_, **__: Placed(kind="box"))
     for asked in (Settings(model="blobs", flips=True), Settings(model="blobs", others=("blobs",))):
         _, ((_, error),) = scan_files([image], asked, None, wanted)
-        assert "leave out --score-map, or scan with placed as it is" in str(error)
+        assert "leave out the map, or scan with placed as it is" in str(error)
 
 
 def pieces(grid: Grid) -> Iterator[score_maps.Piece]:
@@ -404,5 +404,5 @@ def test_a_map_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> N
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")
 def test_a_pipe_under_the_name_of_a_map_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "map.tif")
-    with pytest.raises(UserError, match="is not a file that could be replaced"):
+    with pytest.raises(UserError, match="isn't a file that can be replaced"):
         score_maps.writable(tmp_path / "map.tif")

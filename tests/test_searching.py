@@ -53,7 +53,7 @@ def same(one, two):
     assert [g.wkb for g in one.shapes()] == [g.wkb for g in two.shapes()]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     st.integers(0, 5),
     st.integers(16, 320),
@@ -146,9 +146,9 @@ def test_objects_at_one_place_get_different_names():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tile_px": -5}, "--tile must be at least 16"),
-        ({"gsd_m": -1}, "--gsd must be a positive number"),
-        ({"score": 2.0}, "--score must lie between 0 and 1"),
+        ({"tile_px": -5}, "width of a tile in px must be at least 16"),
+        ({"gsd_m": -1}, "pixel size must be a positive number"),
+        ({"score": 2.0}, "score must lie between 0 and 1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, words):

@@ -17,8 +17,9 @@ from ecodetect.annotations.contract import Contract, contract
 from ecodetect.annotations.dataset import Dataset, Spot
 from ecodetect.annotations.laid import Ground
 from ecodetect.annotations.laying import on_raster
+from ecodetect.annotations.places import places
 from ecodetect.annotations.sources import gather
-from ecodetect.annotations.splits import Split, check_disjoint, places, split
+from ecodetect.annotations.splits import Split, check_disjoint, split
 from ecodetect.bundle.footprint import cells, known_there
 from ecodetect.errors import UserError
 from ecodetect.grid import Affine6, Floats, Grid, Window

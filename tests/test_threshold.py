@@ -346,7 +346,7 @@ def test_the_settings_name_what_was_found() -> None:
         ({"level": "otzu"}, "level must be"),
         ({"band": "nir"}, "band=nir isn't in the raster"),
         ({"band": "ndvi"}, "needs red, nir"),
-        ({"largest": "3m"}, "state --gsd"),
+        ({"largest": "3m"}, "state its pixel size"),
         ({"largest": "5000px"}, "largest must be"),
         ({"gsd": "3px"}, "gsd must be a length in metres"),
         ({"neck": "2"}, "neck must be"),

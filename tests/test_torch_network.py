@@ -55,7 +55,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_a_device_that_is_not_there() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(UserError, match="--device cuda isn't available"):
+    with pytest.raises(UserError, match="device cuda isn't available"):
         torch_network.choose("cuda")
     assert torch_network.choose("auto") in ("cpu", "mps")
 

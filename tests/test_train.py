@@ -64,7 +64,7 @@ def test_a_bundle_is_written_that_scan_and_evaluate_take(
     # How far counts are off, and the interval of that, in card, report and `info`.
     assert card.metrics[0]["count_low"] <= card.metrics[0]["count_off"] <= card.metrics[0]["count_high"]
     assert card.metrics[0]["places"] >= 20
-    assert "Counts there with --set threshold=count are off by " in done.out
+    assert "Counts there with the option threshold=count are off by " in done.out
     assert "unbiased count off by " in ecodetect("info", out).out
     assert card.trained_on[0]["objects"] > 50
     assert card.command == "ecodetect train cells.png cells.csv --epochs 3 --device cpu"
@@ -96,7 +96,7 @@ def test_a_bundle_is_adapted_to_other_bands(ecodetect: Run, corners: Path, tmp_p
     dryland = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
     done = ecodetect("train", *dryland, "-m", first, "-o", second, "--epochs", 1)
     assert done.code == 0, done.err
-    assert "'cells' has learned grey; here it sees red, green, blue, nir" in done.err
+    assert "'cells' has learned grey; here it gets red, green, blue, nir" in done.err
     assert "Classes were object and are now shrub" in done.err
     card = bundle.read_card(second)
     assert card.bands == ("red", "green", "blue", "nir")
@@ -174,7 +174,7 @@ def test_bands_go_by_their_names() -> None:
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--radius", "3"], "--radius must be a length with a unit"),
         (["--device", "tpu"], "'tpu' is not one of"),
-        (["--within", "3m"], "--within is 3m, but the raster has no CRS"),
+        (["--within", "3m"], "The distance is 3m, but the raster has no CRS"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -198,7 +198,7 @@ def test_all_ground_can_be_trained_on_and_the_card_says_so(
     pair, out = (corners / "cells.png", corners / "cells.csv"), tmp_path / "all.safetensors"
     done = ecodetect("train", *pair, "-o", out, "--split", "none", "--epochs", 2, "--device", "cpu")
     assert done.code == 0, done.err
-    assert "nothing was left to validate with" in done.out + done.err
+    assert "nothing was left for validation" in done.out + done.err
     card = bundle.read(out).card
     assert card.trained_on[0]["objects"] == len(formats.read(pair[1]))
     assert card.metrics[0]["n"] == 0
@@ -251,9 +251,9 @@ def test_an_interrupted_training_is_gone_on_with(
         assert not killed.exists()
         return done.err
 
-    assert "begins anew" in stopped(after=1)
+    assert "starts over" in stopped(after=1)
     assert list(killed.parent.iterdir()) == []  # so that the same command does
-    assert f"kept in {killed}.training: run the same command with --resume" in stopped(after=2)
+    assert f"kept in {killed}.training: resume it to continue (--resume)." in stopped(after=2)
     refused = ecodetect("train", *pair, "-o", killed, *flags)
     assert refused.code == 2
     assert "--resume" in refused.err
@@ -379,11 +379,11 @@ def fitted_of(seen: float, unseen: float, n: int = 200) -> Fitted:
 @pytest.mark.parametrize(
     ("fitted", "says"),
     [
-        (fitted_of(0.3, 0.3), "it hasn't learned even what it was shown"),
-        (fitted_of(0.95, 0.6), "by heart"),
+        (fitted_of(0.3, 0.3), "it underfits"),
+        (fitted_of(0.95, 0.6), "it overfits"),
         (fitted_of(0.85, 0.83), "both agree"),
-        (fitted_of(0.85, 0.83, 20), "n = 20 is little"),
-        (fitted_of(0.85, 0.0, 0), "nobody knows"),
+        (fitted_of(0.85, 0.83, 20), "n = 20 is small"),
+        (fitted_of(0.85, 0.0, 0), "its quality elsewhere is unknown"),
     ],
 )
 def test_the_closing_line_says_what_figures_mean(fitted: Fitted, says: str) -> None:

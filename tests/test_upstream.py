@@ -139,7 +139,7 @@ def test_a_server_that_stops_answering_is_left(lie: Answer, head: int) -> None:
     with serving(CONTENT, at_first(head, honest, lie)) as server, pytest.raises(Fault) as caught:
         fetched(server)
     assert caught.value.kind == "network"
-    assert "stopped answering" in caught.value.text or "no HTTP" in caught.value.text
+    assert "stopped answering" in caught.value.text or "isn't HTTP" in caught.value.text
     assert time.monotonic() - started < 3
 
 
@@ -192,7 +192,7 @@ def announce_terabytes(line: socket.socket, asked: Asked, content: bytes) -> Non
 
 @pytest.mark.parametrize(
     ("lie", "says"),
-    [(flood_headers, "no HTTP"), (flood_whole, "no end"), (announce_terabytes, "whole files only")],
+    [(flood_headers, "isn't HTTP"), (flood_whole, "no end"), (announce_terabytes, "whole files only")],
 )
 def test_endless_answers_end(lie: Answer, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecodetect.web.upstream.MOST_WHOLE", 2**20)
@@ -213,8 +213,8 @@ def test_a_server_without_ranges_gives_a_small_file_whole() -> None:
         (saying("403 Forbidden"), "address", "HTTP 403 Forbidden"),
         (saying("416 No"), "address", "empty"),
         (saying("503 No", "Retry-After: 86400\r\n"), "network", "asks to wait 86400 s"),
-        (saying("302 Found", "Location: file:///etc/passwd\r\n"), "address", "no web address"),
-        (saying("302 Found", "Location: ftp://127.0.0.1/x\r\n"), "address", "no web address"),
+        (saying("302 Found", "Location: file:///etc/passwd\r\n"), "address", "isn't a web address"),
+        (saying("302 Found", "Location: ftp://127.0.0.1/x\r\n"), "address", "isn't a web address"),
         (saying("302 Found"), "address", "more than 5 times"),
         (saying("302 Found", "Location: /next\r\n"), "address", "more than 5 times"),
         (saying("302 Found", "Location: http://169.254.169.254/keys\r\n"), "address", "private network"),

@@ -232,7 +232,10 @@ def test_numbers_of_no_unit_are_refused_and_stated_ones_taken(tmp_path: Path) ->
 
 def test_a_detector_that_learns_nothing_has_no_use_for_values(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tif", np.rint(scene()).astype(np.uint8))
-    with open_raster(path) as raster, pytest.raises(UserError, match="leave out --values"):
+    with (
+        open_raster(path) as raster,
+        pytest.raises(UserError, match="takes what is black and white from the raster"),
+    ):
         question(raster, Settings(model="threshold", values=EIGHT_BIT))
 
 

@@ -46,6 +46,7 @@ def counts(images: list[Path], bundle: Path) -> dict[str, np.ndarray]:
 
 
 def truth(images: list[Path], points: Path) -> np.ndarray:
+    """The annotated number of each image, (N,), from a table of points per image."""
     return np.array([len(formats.read(points / f"{path.stem}.csv")) for path in images])
 
 

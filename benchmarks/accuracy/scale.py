@@ -30,6 +30,7 @@ LEFT, TOP = 500_000.0, 4_100_000.0
 
 
 def main() -> None:
+    """Scan the scene at each pixel size and print the objects found and matched."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -22,6 +22,7 @@ PARTS = ("sizes", "limits", "strips", "crowds", "maps")
 
 
 def main() -> None:
+    """Scan in processes of their own and print the peak memory of each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

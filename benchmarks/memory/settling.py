@@ -23,6 +23,7 @@ LIMIT = 0.5
 
 
 def main() -> None:
+    """Settle a million boxes and print time, memory and agreement with greedy suppression."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -29,6 +29,7 @@ SHAPES = ("points", "boxes", "polygons")
 
 
 def main() -> None:
+    """Write the features in each format, each in a process of its own, and print the costs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -34,11 +34,14 @@ class Options:
 
 
 def build(options: Options, scene: Scene) -> Crowded:
+    """The detector for a scene, on its first band."""
     return Crowded(options, scene.bands[:1])
 
 
 @dataclass(frozen=True, slots=True)
 class Crowded:
+    """Reports a dense lattice of boxes, however the ground looks: many detections without any work."""
+
     options: Options
     bands: tuple[str, ...]
 

@@ -42,11 +42,14 @@ class Options:
 
 
 def build(options: Options, scene: Scene) -> Idle:
+    """The detector for a scene, on its first three bands."""
     return Idle(options, scene.bands[:3])
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
+    """Takes part in a scan without finding anything: measures everything except detection."""
+
     options: Options
     bands: tuple[str, ...]
 

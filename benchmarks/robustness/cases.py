@@ -22,6 +22,7 @@ from pathlib import Path
 
 
 def run(*arguments: str) -> tuple[int, str, float]:
+    """Run a command of ecodetect: exit status, stderr, and seconds."""
     started = time.monotonic()
     command = [sys.executable, "-m", "ecodetect_cli.main", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -47,6 +48,7 @@ def judged(code: int, err: str, out: Path, file: str) -> str:
 
 
 def of_rasters(folder: Path, only: str) -> int:
+    """Scan each raster of a folder, print each result, and return the number of wrong ones."""
     wrong = 0
     for row in rows(folder, only):
         with tempfile.TemporaryDirectory() as place:
@@ -63,6 +65,7 @@ def of_rasters(folder: Path, only: str) -> int:
 
 
 def of_annotations(folder: Path, only: str) -> int:
+    """Convert each annotation file of a folder, print each result, and return the number of wrong ones."""
     wrong = 0
     for row in rows(folder, only):
         with tempfile.TemporaryDirectory() as place:
@@ -83,11 +86,13 @@ def of_annotations(folder: Path, only: str) -> int:
 
 
 def rows(folder: Path, only: str) -> list[dict[str, str]]:
+    """The rows of a folder's `cases.csv` whose file name contains `only`."""
     with (folder / "cases.csv").open(encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if only in row["file"]]
 
 
 def main() -> int:
+    """Run the cases of a folder; returns 1 if one has a wrong result."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("kind", choices=["rasters", "annotations"])

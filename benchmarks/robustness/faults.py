@@ -74,6 +74,7 @@ class Case:
 
 
 def cases() -> list[Case]:
+    """All commands that are interrupted, with the files that each writes."""
     scan = ("scan", "IN/a.tif", "-q", "--tile", "96")
     by_format = [
         Case(f"scan, {suffix}", (*scan, "-m", "threshold", "-o", f"OUT/o.{suffix}"), (f"o.{suffix}",))
@@ -285,6 +286,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def killed_rounds(case: Case, inputs: Path, folder: Path, kills: int, seed: int) -> Tally:
+    """Kill a command at random moments, run it again, and count the outcomes; the same for the same seed."""
     chance = random.Random(f"{seed} {case.name}")
     out = folder / "out"
     command = case.arguments(inputs, out)
@@ -449,6 +451,7 @@ def mounted(place: Path, size: str) -> Iterator[Callable[[str], None]]:
 
 
 def main() -> None:
+    """Run the faults that the arguments choose and print a table of outcomes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -110,6 +110,8 @@ class Good:
 
 @dataclass
 class Tally:
+    """What has happened so far: outcomes, kinds of errors, inputs used, and the slowest and largest case."""
+
     outcomes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     inputs: Counter[str] = field(default_factory=Counter)

@@ -42,6 +42,7 @@ def undrawn(layer: QgsVectorLayer) -> int:
 
 
 def draw(layers: list[QgsVectorLayer | QgsRasterLayer], raster: QgsRasterLayer, path: str) -> None:
+    """Render layers over the extent of a raster into a picture."""
     settings = QgsMapSettings()
     settings.setLayers(layers)
     settings.setDestinationCrs(raster.crs())
@@ -57,6 +58,7 @@ def draw(layers: list[QgsVectorLayer | QgsRasterLayer], raster: QgsRasterLayer, 
 
 
 def main() -> None:
+    """Open raster and layer in QGIS and save a picture of them."""
     raster_path, layer_path, out = sys.argv[1:]
     raster, layer = QgsRasterLayer(raster_path, "raster"), QgsVectorLayer(layer_path, "layer", "ogr")
     if not (raster.isValid() and layer.isValid()):

@@ -25,6 +25,7 @@ PATIENCE_S = 600
 
 
 def main() -> None:
+    """Kill and repeat scans, and print how many outputs differ from an undisturbed one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

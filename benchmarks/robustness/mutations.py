@@ -385,6 +385,7 @@ def protobuf_fields(data: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def protobuf_field(number: int, wire: int, value: bytes) -> bytes:
+    """A field of a protobuf message: its key, then for wire type 2 the length, then the value."""
     head = _number(number << 3 | wire)
     return head + (_number(len(value)) if wire == 2 else b"") + value
 

@@ -39,6 +39,7 @@ FORMATS = (
 
 
 def main() -> int:
+    """Make bundles, run all detectors and formats, or compare two runs, as the arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

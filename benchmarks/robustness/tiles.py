@@ -20,6 +20,7 @@ WORKERS = ("1", "4")
 
 
 def main() -> None:
+    """Scan with several tile sizes and workers, and print whether the bytes are the same."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -23,6 +23,7 @@ SMALL_PX = 512
 
 
 def main() -> None:
+    """Run both programs on rasters of several sizes and print time and memory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

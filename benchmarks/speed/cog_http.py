@@ -20,6 +20,7 @@ from benchmarks.measuring import cost_of, make_command, scan_command, table
 
 
 def main() -> None:
+    """Serve a raster on this machine, scan a part of it, and print the bytes fetched."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -9,6 +9,7 @@ from rasterio.windows import Window
 
 
 def main() -> None:
+    """Decode all blocks of the raster that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raster")
     parser.add_argument(

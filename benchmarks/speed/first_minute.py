@@ -19,6 +19,7 @@ from benchmarks.measuring import HERE, cost_of, machine, table
 
 
 def main() -> None:
+    """Time each step from a clean checkout to a map and print the seconds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

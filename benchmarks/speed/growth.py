@@ -53,6 +53,7 @@ _Made = TypeVar("_Made")
 
 
 def main() -> None:
+    """Run each case at one and ten times the size and print the ratios of time and memory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

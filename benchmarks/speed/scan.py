@@ -27,6 +27,7 @@ SPARSE_PX, SPARSE_SHARE = 200_000, 0.01
 
 
 def main() -> None:
+    """Time scans and plain decoding of the same raster and print the difference."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -40,6 +40,7 @@ def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
 
 
 def main() -> None:
+    """Detect in slices, as sahi does, and print the number of boxes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raster")
     parser.add_argument("--slice", type=int, default=1024, help="side of a slice in pixels")

@@ -28,7 +28,7 @@ from ecodetect.formats.column_roles import (
 from ecodetect.notes import Note
 
 _MOST_LISTED = 6
-_MOST_GUESSED_CLASSES = 50  # more names in a column that nobody named are names of individuals
+_MOST_GUESSED_CLASSES = 50  # with more names, a column that the user didn't choose holds names of individuals
 _TWICE = "on another one of the same class"
 
 
@@ -219,7 +219,7 @@ def _about(files: Sequence[str]) -> str:
 
 
 def _are_drawn_by_hand(some: Annotations) -> NDArray[np.bool_]:
-    """Features of a layer of ours that have none of its values: somebody drew them in a GIS, (N,)."""
+    """Features without any value in a layer that ecodetect wrote: they were drawn in a GIS, (N,)."""
     columns = some.columns
     if not {"id", "label", "score"} <= columns.keys():
         return np.zeros(len(some), np.bool_)

@@ -37,7 +37,7 @@ class AnnotatedRaster:
     edge_px : width of the strip along the raster's edge in which nothing is learned; as far inside again as
         half a large individual only what is annotated is.
     file : name of the file that the annotations are from, for messages.
-    unit : of its values; None: nobody has looked.
+    unit : of its values; None: not determined yet.
     """
 
     image: str
@@ -55,7 +55,7 @@ class AnnotatedRaster:
     unit: Choice | None = None
 
     def open(self) -> Raster:
-        """The raster, opened anew."""
+        """The raster, opened again."""
         return self.options.opened(self.image)
 
     @property

@@ -39,7 +39,7 @@ def are_classes(paths: Sequence[str | os.PathLike[str]]) -> bool:
 
 
 def pictures(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """Class -> its pictures, sorted, in all parts (train, val) of a folder; empty if it is no such folder."""
+    """Class -> its pictures, sorted, in all parts (train, val) of a folder; empty for other folders."""
     found: dict[str, list[Path]] = {}
     for side in _sides(Path(folder)):
         for name in _classes(side):

@@ -38,7 +38,7 @@ def joined(
     """Arrays of class names, each class in one spelling, and what to say of it.
 
     The commonest spelling wins, in all arrays together; of equally common ones the first in the alphabet.
-    "" is no class. keep_spelling : leave the names as they are.
+    "" isn't a class. keep_spelling : leave the names unchanged.
     """
     if keep_spelling:
         return list(labels), ()

@@ -20,7 +20,7 @@ from ecodetect.grid import Floats
 from ecodetect.notes import Note
 from ecodetect.raster.bands import listed, stand_ins
 
-_SURVEYED = 256  # cells of 512 x 512 px looked at, in all rasters together
+_SURVEYED = 256  # sampled cells of 512 x 512 px, in all rasters together
 # An object as wide as this is drawn finely enough for a network that sees some tens of pixels around it, and
 # small enough to be seen whole. Measured sets: trees-naip 8 px, nuclei 20, shrubs of zone1 24 at 0.45 m.
 TYPICAL_PX, LEAST_PX = 24.0, 10.0
@@ -93,7 +93,7 @@ def contract(
     scaling : "fixed": band by band to mean 0 and standard deviation 1 of all sources; "survey": percentiles
         of each raster, for pictures whose brightness means nothing. "auto": fixed if all rasters have 8 bits
         and their GSD is known, else survey.
-    typical_px : width that usual objects shall have.
+    typical_px : wanted width of typical objects.
     onto : unit that a model has learned already: values are mapped to it, with a fixed scaling.
 
     Raises
@@ -176,7 +176,7 @@ def classes_of(sources: Sequence[AnnotatedRaster]) -> tuple[str, ...]:
 
 
 def class_of(label: str) -> str:
-    """The class of an annotation with this label: where nobody names one, all are objects."""
+    """The class of an annotation with this label: without any class, all are objects."""
     return label or "object"
 
 
@@ -288,7 +288,7 @@ def _moments(
                 total += inside.sum(axis=1)
                 squares += (inside**2).sum(axis=1)
     if not count:
-        raise UserError("The rasters hold no valid pixel in the places that were looked at.")
+        raise UserError("The rasters hold no valid pixel in the sampled places.")
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     # A band that hardly varies (an unused one) isn't blown up to as much noise as others have signal.

@@ -11,7 +11,7 @@ import numpy as np
 from ecodetect import matching
 from ecodetect.annotations.agreement import agreed, are_individuals, means_one_of, without_repeated
 from ecodetect.annotations.annotated_raster import AnnotatedRaster
-from ecodetect.annotations.files import check_labels, is_file
+from ecodetect.annotations.ignoring import check_labels, is_file
 from ecodetect.annotations.laying import Annotations
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.errors import UserError
@@ -66,7 +66,7 @@ def _without_ignored_classes(
     check_labels(classes, labels, keep_spelling=asked.keep_spelling)
     drop = {*classes, ""} if any(labels.keys() - {""}) else set(classes)
     if "" in drop and labels[""]:
-        text = f"Ignored, for want of a class: {labels['']} of {labels.total()} annotations."
+        text = f"Ignored, without a class: {labels['']} of {labels.total()} annotations."
         notes.append(Note("class-missing", text, kind="doubt"))
     if not drop:
         return sources

@@ -67,7 +67,7 @@ class Statistics:
 class Dataset:
     """Sources as a network sees them: samples at any place.
 
-    Use one from one thread at a time. Copies in other processes open the rasters anew.
+    Use it in one thread at a time. Copies in other processes open the rasters again.
 
     Attributes
     ----------

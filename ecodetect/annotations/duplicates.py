@@ -1,6 +1,6 @@
 """Individuals that a file holds twice: layers pasted into each other, one plant drawn by two people.
 
-Two annotations are the same individual where they have the same class and their centres are no farther apart
+Two annotations are the same individual if they have the same class and their centres are no farther apart
 than a fifth of the smaller one's own size; without a size only where they are equal. Sorted by size, each
 counts unless it is the same as one that counts already: so a chain of neighbours doesn't become one, and the
 order of the rows doesn't matter.

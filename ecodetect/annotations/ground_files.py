@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from ecodetect.annotations.files import AnnotationFile, is_file, opened_shapes, touching
+from ecodetect.annotations.annotation_file import AnnotationFile
+from ecodetect.annotations.found import touching
+from ecodetect.annotations.ignoring import is_file, opened_shapes
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.errors import UserError
 from ecodetect.formats.parts import united

@@ -15,15 +15,15 @@ from ecodetect.annotations.sample import Objects
 from ecodetect.grid import Floats, Grid, Window
 from ecodetect.region import Region
 
-_REACH = 1.0  # objects belong to a sample if their centre is at most so many of their sizes outside
-POINT_REACH_PX = 16.0  # and those without a size so many pixels
+_REACH = 1.0  # an object belongs to a sample if its centre is at most this many of its sizes outside
+POINT_REACH_PX = 16.0  # and an object without a size this many pixels
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ground:
     """The part of a raster that one side of a split may use, in its native pixels.
 
-    seen : pixels that may be looked at; outside a sample is blind.
+    seen : pixels that may be used; outside, a sample is masked.
     counted : the part of it in which objects are learned or judged; the rest is ignored.
     """
 

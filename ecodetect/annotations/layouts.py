@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ecodetect.annotations.files import ObjectMasks
+from ecodetect.annotations.object_masks import ObjectMasks
 from ecodetect.errors import UserError
 from ecodetect.raster.finding import expand
 

@@ -25,7 +25,7 @@ class AnnotationOptions(RasterOptions):
     empty_images : images that a file about many doesn't name are empty, not unknown.
     keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
         accents are stored are one.
-    values : what counts as black and white in the rasters; None: told by their values.
+    values : the values that count as black and white in the rasters; None: inferred from their values.
     """
 
     class_column: str | None = None

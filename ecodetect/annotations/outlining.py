@@ -18,9 +18,9 @@ from ecodetect.grid import Floats, Window
 from ecodetect.layer import Geometries
 from ecodetect.raster.reading import Raster
 
-LEVELS = 24  # outlines looked at around a point, dark and bright
+LEVELS = 24  # number of outlines tried around a point, dark and bright
 _REACH = 0.75  # of the distance to the next individual: farther off is another's
-_HALF_PX = (6, 160)  # half the side of what is looked at
+_HALF_PX = (6, 160)  # half the side of the searched square
 _LEAST_PX = 9  # pixels of an object
 _CLEAR = 3.0  # times the usual gradient around it an edge must have
 _LARGER = 0.15  # power of the area with which an outline's edge is weighed

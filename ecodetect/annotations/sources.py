@@ -9,7 +9,7 @@ Where annotation is complete, empty ground is background; elsewhere it is unknow
 - everywhere, in images of at most 2048 x 2048 px that come as a folder and have annotations of their own:
   such sets are annotated image by image; and in an image whose file of annotations is empty; else
 - within the hull of the annotations' centres, widened by half an object. (By a whole one it took in, on the
-  first real survey, individuals beyond the last marked ones, which nobody had looked at.)
+  first real survey, unannotated individuals beyond the last marked ones.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import shapely
 from ecodetect import matching
 from ecodetect.annotations.annotated_raster import AnnotatedRaster, CompleteBy, object_px, spacing
 from ecodetect.annotations.counting import counted
-from ecodetect.annotations.files import AnnotationFiles, Found, nothing_on
+from ecodetect.annotations.files import AnnotationFiles
+from ecodetect.annotations.found import Found, nothing_on
 from ecodetect.annotations.ground_files import GroundFiles
 from ecodetect.annotations.laying import Annotations, on_raster
 from ecodetect.annotations.options import AnnotationOptions
@@ -38,7 +39,7 @@ from ecodetect.formats.image_matching import base_name, listed
 from ecodetect.notes import Note, merged
 from ecodetect.region import Region
 
-WHOLE_PX = 2**22  # an image of at most so many pixels, one of many, counts as annotated all over
+WHOLE_PX = 2**22  # an image up to this size, one of many, counts as completely annotated
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,7 +62,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: AnnotationOptions | N
     paths : one folder of training data, or of such folders called train and val; or image, annotations,
         image, annotations, … where an image may be a folder or pattern, and its annotations a folder or one
         file about all.
-    asked : what else is said about them.
+    asked : how to read them.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], asked: AnnotationOptions | N
 
 def _unmarked(names: Sequence[str], total: int) -> Note:
     text = (
-        f"Left out, for want of annotations: {len(names)} of {total} images ({listed(names)});"
+        f"Left out, without annotations: {len(names)} of {total} images ({listed(names)});"
         " an empty file says that there is nothing in an image."
     )
     return Note("images-unmarked", text, kind="doubt")
@@ -175,7 +176,7 @@ def _outlined(
 
 
 def _with_hulls(sources: Sequence[AnnotatedRaster]) -> list[AnnotatedRaster]:
-    """Sources with the area in which annotation counts as complete, where nobody says it."""
+    """Sources with the area where annotation counts as complete, if the user doesn't state it."""
     made = []
     for source in sources:
         if source.complete_by != "hull":

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecodetect.annotations import layouts
-from ecodetect.annotations.files import (
-    PICTURES,
-    AnnotationFiles,
-    features_in,
-    files_in,
-    is_label_image,
-    names_images,
-    opened,
-)
+from ecodetect.annotations.annotation_file import names_images
+from ecodetect.annotations.file_names import PICTURES, features_in, files_in, is_label_image
+from ecodetect.annotations.files import AnnotationFiles, opened
 from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -67,7 +61,7 @@ def _in_folder(
 ) -> tuple[list[str], AnnotationFiles]:
     """Images and annotations of a folder of training data."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a raster together with its annotations.")
+        raise UserError(f"{folder} isn't a folder; give a raster together with its annotations.")
     inner = folder / "images"
     if inner.is_dir():
         images = expand([inner])

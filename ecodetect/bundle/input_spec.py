@@ -97,7 +97,7 @@ def input_spec(
     elif raster.grid.gsd is None:
         raise UserError(
             f"{raster.name} has no CRS, so the size of its pixels is unknown, and the model works at"
-            f" {gsd_m:g} m; state it.",
+            f" {gsd_m:g} m; state their size.",
             parameter="gsd",
         )
     else:
@@ -122,7 +122,7 @@ def scaling_for(seen: InputCard, unit: ValueUnit | None, *, is_stated: bool = Fa
 
 
 def working_grid(native: Grid, gsd_m: float | None, own_px: float = 1.0) -> Grid:
-    """The grid on which a raster is looked at: its own, where that is within 2 % of what is asked for.
+    """The grid that a raster is read on: its own, if that is within 2 % of the wanted pixel size.
 
     gsd_m : metres per pixel; None: `own_px` of the raster's pixels along each side.
     Raises GridError where the raster's GSD is needed and unknown, or so unlike what is asked for that there

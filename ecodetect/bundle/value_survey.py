@@ -23,7 +23,7 @@ from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.reading import Raster
 from ecodetect.raster.sampling import CELL_PX
 
-# Cells that are looked at: more only where those hold nothing, as in a raster that is mostly without data.
+# Number of sampled cells: more only if these are empty, as in a raster that is mostly without data.
 _CELLS = (64, 1024, 16384)
 _ENOUGH = 1000  # pixels
 # A row of cells from a file of strips needs 512 whole rows: 20,000 px of RGB fit.

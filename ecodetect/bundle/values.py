@@ -152,7 +152,7 @@ def measured(
     scale : what the file says that values are to be multiplied with and added to.
     fill : value that fills the raster from its edge inwards, undeclared.
     Pixels that have this, or an extreme or common fill value, in all bands are left out: they are fill that
-    nobody has declared, or saturated, and say nothing.
+    undeclared, or saturated, and mean nothing.
     """
     parts = []
     bands: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ class Choice:
     """Which unit a raster has.
 
     unit : None: no value was seen, or they are of none that we know.
-    by : what it was told by.
+    by : how it was determined.
     evidence : that in words, for a sentence about the raster.
     is_strange : there are values, and they are of no unit.
     """
@@ -209,7 +209,7 @@ class Choice:
 
 
 def of_type(dtype: str) -> Choice | None:
-    """The unit of a type that has but one; None: its values must be looked at."""
+    """The unit of a type that has only one; None: its values decide."""
     return Choice(EIGHT_BIT, "type", dtype) if dtype == "uint8" else None
 
 
@@ -543,7 +543,7 @@ def remarks(name: str, card: ValuesCard, choice: Choice | None, found: Measured 
         notes.append(Note("values-mapped", text, about=name, kind="choice", parameter=parameter))
     unlike_them = [] if found is None else doubts(name, card, own, found)
     if unlike_them and not notes and choice is not None and choice.is_shared and own is not None:
-        # Nothing was mapped, so nobody has been told what they are taken for.
+        # Nothing was mapped, so there is no note yet on the assumed unit.
         (note,) = unlike_them
         said = (
             f"{note.text[:-1]}; they are taken for {own}: if that is wrong, state which values are black and"
@@ -559,10 +559,10 @@ def doubts(name: str, card: ValuesCard, own: ValueUnit | None, found: Measured) 
     name : of what they are from.  own : their unit.
     """
     if found.is_blank:
-        text = "all its pixels that were looked at hold a fill value, such as 0: nothing can be found in it."
+        text = "all its sampled pixels hold a fill value, such as 0: nothing can be found in it."
         return [Note("values-none", text, about=name, kind="doubt")]
     if not found.parts:
-        return [Note("nodata-everywhere", "all its pixels that were looked at are without data.", about=name)]
+        return [Note("nodata-everywhere", "all its sampled pixels are without data.", about=name)]
     strange = None if card.learned is None else unlike(card.learned, card.bands, found, own, card.scaling)
     if strange is None:
         return []

@@ -1,8 +1,8 @@
-"""How good a classifier is: accuracy with its interval, and what was taken for what.
+"""How good a classifier is: accuracy with its interval, and a confusion matrix.
 
-The matrix and its two accuracies of a class are those of remote sensing (Congalton 1991,
-doi:10.1016/0034-4257(91)90048-B); how far scores are from what they promise is the expected calibration error
-(Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602, as Guo et al. 2017, arXiv:1706.04599, have it).
+The matrix and the two accuracies per class are those of remote sensing (Congalton 1991,
+doi:10.1016/0034-4257(91)90048-B). The calibration of scores is measured by the expected calibration error
+(Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602, as in Guo et al. 2017, arXiv:1706.04599).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """How well one class is told from the others.
+    """The accuracy of one class.
 
-    n : objects that are of it.  answered : objects said to be of it.  right : both.
+    n : objects of this class.  answered : objects classified as it.  right : both.
     """
 
     name: str
@@ -36,12 +36,12 @@ class ClassAccuracy:
 
     @property
     def producers(self) -> float:
-        """The share of its objects that were answered so: 1 minus the omission error. NaN for n = 0."""
+        """Producer's accuracy (recall): share of its objects that are found, 1 - omission error."""
         return ratio(self.right, self.n)
 
     @property
     def users(self) -> float:
-        """The share of these answers that are right: 1 minus the commission error. NaN without any."""
+        """User's accuracy (precision): 1 - commission error, the share of these answers that are right."""
         return ratio(self.right, self.answered)
 
 
@@ -52,8 +52,8 @@ class ClassificationReport:
     n : objects.
     accuracy : share whose first answer is right.
     interval : of that, by bootstrap over the objects.
-    top : how many answers of each were looked at.  accuracy_top : share with the truth among them.
-    macro_recall : mean of the producer's accuracies of classes that there are: each counts alike.
+    top : number of answers per object.  accuracy_top : share with the truth among them.
+    macro_recall : mean producer's accuracy over the classes that occur, with equal weight.
     calibration_error : mean distance of the score of first answers from the share that is right, 0 to 1.
     names : K answers.  matrix : (K, K), rows are the truth, columns the answers.
     """
@@ -113,11 +113,11 @@ def judge(
 ) -> ClassificationReport:
     """Compare answers with the truth.
 
-    names : K answers there may be.
+    names : the K possible answers.
     truth : (N,), number of the right one.
     ranked : (N, K), numbers of the answers of each, the first one first.
     score : (N,), of the first answers, in [0, 1].
-    top : how many answers may hold the right one to count as nearly right.
+    top : number of answers that may include the right one to count for `accuracy_top`.
     N = 0 gives NaN.
     """
     n, k = len(truth), len(names)

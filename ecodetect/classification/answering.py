@@ -1,8 +1,8 @@
-"""Classifiers ready to answer: trained windows, alone or several together, each looked at from several sides.
+"""Classifiers ready to run: window networks, single or as an ensemble, with test-time augmentation.
 
-A `Member` is one model; a `ClassifierEnsemble` is one or several with the same classes. Both are given images
-that are scaled as the card says; `Sight` reads these off a raster, about places. What the answers are good
-for is in `layers` (layers) and `folders` (pictures).
+A `Member` is one model; a `ClassifierEnsemble` is one or several with the same classes. Both take images
+scaled as the card says, which `Sight` reads around places of a raster. `layers` classifies layers, `folders`
+pictures.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ Scores = NDArray[np.float32]
 
 BACKGROUND = "background"
 DETECTOR = "sliding_window"  # whose models are classifiers
-_TOP = 3  # answers given of each
-_BATCH_PX = 2**19  # pixels that a network is given together
-CELL_PX = 512  # ground read at once for all places on it
+_TOP = 3  # answers per object
+_BATCH_PX = 2**19  # pixels per batch
+CELL_PX = 512  # side of the ground that is read at once for all places on it
 _ROUNDING_PX = 1e-6
-_SHIFT = 1 / 16  # of a window, by which crops lie off the middle
+_SHIFT = 1 / 16  # of a window: offset of crops from the middle
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Member:
     """One model, opened.
 
-    side : of the images that its network is given, in pixels.
-    views : from how many sides it looks at each.
+    side : of its network's input images, in pixels.
+    views : number of views per image (test-time augmentation).
     """
 
     bundle: Bundle
@@ -71,17 +71,17 @@ class Member:
 
     @property
     def shift(self) -> int:
-        """By how many pixels crops lie off the middle."""
+        """Offset of crops from the middle, in pixels."""
         window = options_of(self.card).network.window
         return max(1, round(window * _SHIFT)) if self.views == "flips+crops" else 0
 
     @property
     def read_px(self) -> int:
-        """Side of the images that it is to be given, for all views."""
+        """Side of the images that it takes, large enough for all views."""
         return self.side + 2 * self.shift
 
     def probability(self, images: NDArray[np.float32]) -> Scores:
-        """How likely each answer is, calibrated.  images : (n, B, read_px, read_px).  Returns (n, K)."""
+        """Calibrated probabilities.  images : (n, B, read_px, read_px).  Returns (n, K)."""
         at_once = max(1, _BATCH_PX // self.read_px**2)
         parts = [self._seen(images[start : start + at_once]) for start in range(0, len(images), at_once)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.answers)), np.float32)
@@ -109,7 +109,7 @@ class Member:
                 [padded_to_stride(each, self.network.stride, self.card.fill) for each in images]
             )
         (logits,) = self.network.run(images)
-        if is_taught_whole:  # each cell of a picture was told the picture's class
+        if is_taught_whole:  # in training each cell had the picture's class
             logits = logits.mean(axis=(2, 3))
         else:
             logits = logits[:, :, logits.shape[2] // 2, logits.shape[3] // 2]
@@ -117,7 +117,7 @@ class Member:
 
 
 def flipped(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Images (n, B, S, S) as they are, turned by quarters, and the same mirrored: eight in all."""
+    """Images (n, B, S, S) in the eight quarter turns and mirrorings."""
     for turns in range(4):
         turned = np.rot90(images, turns, axes=(2, 3))
         yield turned
@@ -126,12 +126,12 @@ def flipped(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Answers:
-    """What was said of N objects.
+    """The answers for N objects.
 
-    names : K answers there may be.
-    score : (N, K), the mean of what members hold likely.
-    votes : (N, K), how many members say so; None where the mean decides.
-    known : (N,), whether there was anything to see; the rest of a row that isn't means nothing.
+    names : the K possible answers.
+    score : (N, K), mean probability over members.
+    votes : (N, K), votes of members; None where the mean decides.
+    known : (N,), whether there were data to see; other values of a False row are undefined.
     """
 
     names: tuple[str, ...]
@@ -149,7 +149,7 @@ class Answers:
         return np.argsort(-weight, axis=1, kind="stable").astype(np.int64)
 
     def first(self) -> NDArray[np.object_]:
-        """The answer for each, "" where there was nothing to see."""
+        """The first answer of each, "" where there were no data."""
         found = np.array(self.names, dtype=object)[self.ranked()[:, 0]]
         found[~self.known] = ""
         return found
@@ -184,10 +184,10 @@ def column_kinds(top: int) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ClassifierEnsemble:
-    """One or several members that answer together.
+    """An ensemble of one or several members.
 
     members : with the same answers, in any order.
-    vote : "mean" of what they hold likely, or "majority": each says one, and the mean decides between equals.
+    vote : "mean" of the probabilities, or "majority": each member has one vote, and the mean breaks ties.
     """
 
     members: tuple[Member, ...]
@@ -198,21 +198,24 @@ class ClassifierEnsemble:
         return self.members[0].answers
 
     def top(self, asked: int | None) -> int:
-        """How many answers are given of each; raises UserError where there aren't as many."""
+        """The number of answers per object; raises UserError where there are fewer classes."""
         if asked is None:
             return min(_TOP, len(self.names))
         if not 1 <= asked <= len(self.names):
-            raise UserError(f"--top must be 1 to {len(self.names)}, the number of answers; got {asked}.")
+            raise UserError(
+                f"The number of answers must be 1 to {len(self.names)}; got {asked}.",
+                parameter="top",
+            )
         return asked
 
     def described(self) -> dict[str, Any]:
-        """What the metadata of an output say of it."""
+        """Its entry in the metadata of an output."""
         several = {"vote": self.vote} if len(self.members) > 1 else {}
         models = [{"name": each.card.name, "hash": each.bundle.hash} for each in self.members]
         return {"models": models, **several, "views": self.members[0].views}
 
     def together(self, parts: Sequence[Scores], known: NDArray[np.bool_]) -> Answers:
-        """The answers of all, from what each member holds likely, (N, K) in its own order of answers."""
+        """The combined answers, from the probabilities of each member, (N, K) in its own order of answers."""
         total = np.zeros((len(known), len(self.names)), np.float32)
         votes = np.zeros(total.shape, np.int64) if self.vote == "majority" else None
         for member, likely in zip(self.members, parts, strict=True):
@@ -227,7 +230,7 @@ class ClassifierEnsemble:
     ) -> EnsembleOnRaster:
         """The same on a raster; raises UserError, in one sentence, for a member that doesn't fit it.
 
-        values : what counts as black and white in it; None: told by its values.
+        values : the values that count as black and white in it; None: inferred from its values.
         companions : rasters that share a unit with it.
         """
         sights = (Sight.of(each, raster, values, companions) for each in self.members)
@@ -255,7 +258,7 @@ def open_classifier(
 
 
 def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
-    """The bundles of models that can answer together; no network is opened yet.
+    """The bundles of models for one ensemble; no network is opened yet.
 
     Raises UserError for a model that is not a classifier, and for members that don't know the same classes.
     """
@@ -263,11 +266,14 @@ def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
     for name in names:
         found = models.opened(name)
         if found is None:
-            raise UserError(f"{name} is a kind of detector; -m names a trained classifier, mostly a file.")
+            raise UserError(
+                f"{name} is a kind of detector; name a trained classifier, usually a file.", parameter="model"
+            )
         if found.card.detector != DETECTOR:
             raise UserError(
                 f"The model '{found.card.name}' is of the detector {found.card.detector}, which finds and"
-                f" doesn't classify windows; give one trained with -m {DETECTOR}."
+                f" doesn't classify windows; name one of the detector {DETECTOR}.",
+                parameter="model",
             )
         bundles.append(found)
     if not bundles:
@@ -284,7 +290,7 @@ def read_classifiers(names: Sequence[str | os.PathLike[str]]) -> list[Bundle]:
 
 
 def answers_of(card: Card) -> tuple[str, ...]:
-    """What a classifier can say: its classes and, where it knows one, the background."""
+    """The possible answers: its classes and, if it has one, the background."""
     return card.classes if options_of(card).patches else (*card.classes, BACKGROUND)
 
 
@@ -294,7 +300,7 @@ def check_fits(bundles: Sequence[Bundle], raster: Raster) -> None:
     for each in bundles:
         why = models.misfit(each.card, scene, source=raster.name)
         if why is not None:
-            raise UserError(why)
+            raise why
 
 
 def said_of_values(
@@ -325,7 +331,7 @@ def _told(
 class Sight:
     """A member before a raster.
 
-    spec : how it sees it, with what a survey of this raster found.
+    spec : its input specification, with the results of a survey of this raster.
     notes : about the raster's values.
     """
 
@@ -392,10 +398,10 @@ class Sight:
 
 
 def _widened(card: Card) -> float:
-    """How many of a card's pixels one is to be wide for a window to show what pictures showed.
+    """The pixel size, in pixels of the card, at which a window shows as much ground as the pictures did.
 
-    Pictures in folders by class were brought to the size of a window, whatever theirs was: so is as much
-    ground as they show in the median.
+    In training, pictures in folders by class were resized to the window; so the window shows the median width
+    of ground that they showed.
     """
     if not options_of(card).patches:
         return 1.0
@@ -416,7 +422,7 @@ class EnsembleOnRaster:
         return tuple(dict.fromkeys(note for sight in self.sights for note in sight.notes))
 
     def at(self, xy: Floats) -> Answers:
-        """What is at places, (N, 2) in pixels of the raster's own grid; NaN is nowhere, so unknown."""
+        """The answers at places, (N, 2) in pixels of the raster's own grid; a NaN place is unknown."""
         known = np.zeros(len(xy), np.bool_)
         somewhere = np.flatnonzero(np.isfinite(xy).all(axis=1) & (np.abs(xy) < 2**31).all(axis=1))
         parts = []

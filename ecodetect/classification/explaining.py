@@ -1,8 +1,8 @@
-"""Why a classifier says what it says of a place: what `ecodetect explain` does.
+"""Explains the answer of a classifier at a place: what `ecodetect explain` does.
 
 Three views of one window: how the score falls where it is covered (Zeiler & Fergus 2014, doi:10.1007/
-978-3-319-10590-1_53), where features speak for the answer (Grad-CAM; see `networks.explanation`), and which
-pictures it holds for the most similar. None of them is a proof: they show what to look at.
+978-3-319-10590-1_53), where features support the answer (Grad-CAM; see `networks.explanation`), and which
+pictures are the most similar for the network. None of them is a proof: they show what to check.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from ecodetect.raster.finding import expand
 from ecodetect.raster.options import RasterOptions
 from ecodetect.raster.reading import Raster
 
-_COVERED = 1 / 6  # of the window's side, what is covered at a time
-_SHOWN = 2  # windows along a side that are shown of a chip, of which the middle counts
-_MOST_WINDOWS = 4  # along a side of a raster that can be meant as a picture of one individual
+_COVERED = 1 / 6  # of the window's side: width of the covering square
+_SHOWN = 2  # windows along a side of the shown part of a chip
+_MOST_WINDOWS = 4  # along a side of the largest raster that counts as a picture of one individual
 _EXAMPLES = 8
-_SCORES = 7  # answers that are listed
+_SCORES = 7  # listed answers
 _AT_ONCE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture that resembles what is explained.
+    """A picture similar to the explained one.
 
     label : its class, "" where no folder says it.  similarity : cosine of the pooled features, -1 to 1.
     """
@@ -59,14 +59,14 @@ class Example:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Explanation:
-    """What speaks for an answer.
+    """An explanation of an answer.
 
     place : the image and where, in words.  model : name of the classifier.
     scores : answers with calibrated scores, the first one first.
-    image : (S, S, 3), what is shown of what the network saw.
-    fall : (S, S), by how much the score of the first answer falls where a pixel is covered, in the mean over
-        the squares that cover it; below 0 it rises.
-    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None without torch, which gives the gradients.
+    image : (S, S, 3), the shown part of the network's input.
+    fall : (S, S), fall of the first answer's score when a pixel is covered, averaged over the squares that
+        cover it; below 0 the score rises.
+    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None without torch, which computes the gradients.
     examples : the most similar pictures, the most similar first.
     options : how rasters were opened.
     notes : about the raster's values, and what is left out.
@@ -125,7 +125,7 @@ def explain(
     device: str = "auto",
     allow_vrt: bool = False,
 ) -> Explanation:
-    """Say what speaks for the answer of a classifier about one place.
+    """Explain the answer of a classifier at one place.
 
     Parameters
     ----------
@@ -134,19 +134,19 @@ def explain(
     model : str or path-like
         A trained classifier.
     at : pair of float, optional
-        The place: x, y in pixels of the raster (continuous, from its outer corner), or in `crs`. Not needed
-        of a picture of one individual: its middle is meant.
+        The place: x, y in pixels of the raster (continuous, from its outer corner), or in `crs`. The default
+        for a picture of one individual is its middle.
     crs : str, optional
-        In which `at` is given: "EPSG:4326" for longitude and latitude.
+        The CRS of `at`: "EPSG:4326" for longitude and latitude.
     examples : str or path-like, optional
-        A folder of pictures, by class or not, of which the most similar are shown.
+        A folder of pictures, by class or not; the most similar are shown.
     bands, gsd_m, nodata, allow_vrt : see `open_raster`.
-    values : what counts as black and white in the raster; None: told by its values.
+    values : the values that count as black and white in the raster; None: inferred from its values.
 
     Raises
     ------
     UserError
-        In one sentence: a model that is not a classifier, a place outside the raster, bands it lacks.
+        In one sentence: a model that isn't a classifier, a place outside the raster, missing bands.
     """
     member = open_classifier([model], device=device).members[0]
     asked = AnnotationOptions(bands=bands, gsd_m=gsd_m, nodata=nodata, allow_vrt=allow_vrt, values=values)
@@ -178,7 +178,7 @@ def _left_out() -> list[Note]:
 
 
 def _check_picture(raster: Raster, member: Member) -> None:
-    """Raise UserError for a raster that can't be meant as a picture of one individual."""
+    """Raise UserError for a raster too large to be a picture of one individual."""
     shape = options_of(member.card)
     window = max(shape.network.window, shape.typical_px) * member.card.unit_per_px
     if member.card.gsd_m is not None and raster.grid.gsd is not None:
@@ -186,7 +186,8 @@ def _check_picture(raster: Raster, member: Member) -> None:
     if max(raster.grid.width, raster.grid.height) > _MOST_WINDOWS * window:
         raise UserError(
             f"{raster.name} has {raster.grid.width} x {raster.grid.height} px, more than a picture of one"
-            " individual; say with --at X,Y what is to be explained."
+            " individual; name the place to explain (X,Y).",
+            parameter="at",
         )
 
 
@@ -198,15 +199,18 @@ def _pixel(raster: Raster, at: tuple[float, float], crs: str | None) -> Floats:
         try:
             stated = CRS.from_user_input(crs)
         except CRSError as error:
-            raise UserError(f"--crs {crs} is not a CRS; use for example EPSG:4326.") from error
+            raise UserError(f"{crs} is not a CRS; use for example EPSG:4326.", parameter="crs") from error
         if grid.crs is None:
-            raise UserError(f"{raster.name} has no CRS; give --at in its pixels, without --crs.")
+            raise UserError(
+                f"{raster.name} has no CRS; give the place in its pixels, without a CRS.", parameter="crs"
+            )
         xy = grid.to_pixel(transformed(xy, stated, grid.crs))
     if not (np.isfinite(xy).all() and (xy >= 0).all() and (xy <= (grid.width, grid.height)).all()):
         where = f"{at[0]:.10g},{at[1]:.10g}" + ("" if crs is None else f" in {describe_crs(stated)}")
         raise UserError(
-            f"--at {where} lies outside {raster.name}, which has {grid.width} x {grid.height} px; places are"
-            " in pixels unless --crs says otherwise."
+            f"{where} lies outside {raster.name}, which has {grid.width} x {grid.height} px; a place is in"
+            " pixels unless its CRS is stated.",
+            parameter=("at", "crs"),
         )
     return xy
 
@@ -243,7 +247,7 @@ def _explained(
 
 
 def _shown(member: Member) -> Window:
-    """The part of the image that is shown: all of a window, the middle of a chip."""
+    """The shown part of the image: all of a window, the middle of a chip."""
     window = _SHOWN * options_of(member.card).network.window
     if options_of(member.card).patches or window >= member.side:
         return Window(0, 0, member.side, member.side)
@@ -252,14 +256,14 @@ def _shown(member: Member) -> Window:
 
 
 def _output(member: Member, answer: int) -> int:
-    """Number of the network's output of an answer: its first is the background, where there is one."""
+    """Number of an answer's output: the network's first is the background, where there is one."""
     if options_of(member.card).patches:
         return answer
     return 0 if member.answers[answer] == BACKGROUND else answer + 1
 
 
 def _falls(member: Member, seen: NDArray[np.float32], answer: int, shown: Window) -> NDArray[np.float32]:
-    """By how much a score falls where squares are covered with the mean of the window; (H, W) of `shown`."""
+    """Fall of a score where squares are covered with the mean of the window; (H, W) of `shown`."""
     rows = slice(shown.y, shown.bottom), slice(shown.x, shown.right)
     mean = seen[:, rows[0], rows[1]].mean(axis=(1, 2))
     score = float(member.probability(seen[None])[0, answer])
@@ -281,13 +285,13 @@ def _falls(member: Member, seen: NDArray[np.float32], answer: int, shown: Window
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where squares begin that cover a length, each half over the next."""
+    """Start positions of squares along a length, each overlapping half of the next."""
     count = max(2, -(-2 * (length - side) // side) + 1)
     return [round(each) for each in np.linspace(0, length - side, count).tolist()]
 
 
 def _pictured(member: Member, seen: NDArray[np.float32]) -> Pixels:
-    """What the network saw as a picture, (H, W, 3): darkest 0.5 % black, brightest 0.5 % white, hues kept."""
+    """The network's input as a picture, (H, W, 3): darkest 0.5 % black, brightest 0.5 % white, hues kept."""
     bands, scaling = member.card.bands, member.card.scaling
     wanted = ("red", "green", "blue")
     chosen = [bands.index(name) for name in wanted] if set(wanted) <= set(bands) else [0, 0, 0]
@@ -304,9 +308,11 @@ def _pictured(member: Member, seen: NDArray[np.float32]) -> Pixels:
 def _similar(
     member: Member, seen: NDArray[np.float32], folder: Path, own: Path, asked: AnnotationOptions
 ) -> Sequence[Example]:
-    """The pictures of a folder whose features are the most similar, without the picture itself."""
+    """The pictures of a folder with the most similar features, without the picture itself."""
     if not folder.is_dir():
-        raise UserError(f"--examples names a folder of pictures; {folder} is not one.")
+        raise UserError(
+            f"Examples are taken from a folder of pictures; {folder} is not one.", parameter="examples"
+        )
     by_class = class_folders.pictures(folder)
     named = [(path, name) for name, paths in by_class.items() for path in paths]
     named = named or [(Path(path), "") for path in expand([folder])]

@@ -1,7 +1,7 @@
-"""A species for each picture of a folder, and how many are right: what `ecodetect classify FOLDER` does.
+"""A species for each picture of a folder, and the accuracy: what `ecodetect classify FOLDER` does.
 
-Pictures are seen as in training: by a classifier that learned from pictures in folders by class, whole and
-brought to one size; by one that learned on rasters, at its GSD, a window about the middle.
+Pictures are read as in training: a classifier trained on pictures in folders by class gets them whole, at one
+size; a classifier trained on rasters gets a window around the middle, at its GSD.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from ecodetect.raster.finding import expand
 from ecodetect.raster.options import RasterOptions
 from ecodetect.whole_file import write_whole
 
-_AT_ONCE = 128  # pictures held together
-_LOOKED_AT = 64  # pictures whose values are told before the work
+_AT_ONCE = 128  # pictures per batch
+_LOOKED_AT = 64  # pictures whose values are checked first
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PictureAnswers:
-    """What was said of the pictures of a folder.
+    """The answers for the pictures of a folder.
 
-    folder : that they are in.  paths : N pictures, sorted by class and name.
-    truth : (N,), their classes; None where no folders say them.
-    answers : of the classifier.  top : how many of each are given.
-    judged : answers against truth; None without one.
+    folder : of the pictures.  paths : N pictures, sorted by class and name.
+    truth : (N,), their classes; None unless they are in folders by class.
+    answers : of the classifier.  top : number of answers per picture.
+    judged : answers compared with the truth; None without it.
     options : how the pictures were opened.
     notes : for the user.
     """
@@ -71,7 +71,7 @@ class PictureAnswers:
 
     @property
     def names(self) -> list[str]:
-        """The pictures, as seen from their folder."""
+        """Paths of the pictures relative to their folder."""
         return [
             path.relative_to(self.folder).as_posix() if self.folder in path.parents else str(path)
             for path in self.paths
@@ -89,7 +89,7 @@ class PictureAnswers:
             yield {"image": name, **truth, **said}
 
     def csv_lines(self, shown: Callable[[str], str] = str) -> Iterator[str]:
-        """The rows as CSV, with its header.  shown : what becomes of a text before."""
+        """The rows as CSV, with a header.  shown : converts texts first."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         rows = self.rows()
@@ -113,13 +113,14 @@ class PictureAnswers:
             raise UserError(f"{path} can't be written: {error.strerror or error}.") from error
 
     def draw_errors(self, path: str | os.PathLike[str], *, most: int = 60) -> None:
-        """Draw the misclassified with truth and answer under each, the surest first, into a PNG or JPEG.
+        """Draw misclassified pictures with truth and answer, highest scores first, into a PNG or JPEG.
 
-        Raises UserError where no folders say the truth.
+        Raises UserError where there is no truth.
         """
         if self.truth is None:
             raise UserError(
-                f"--sheet shows what is wrong, but no folders of {self.folder} say what is right."
+                f"A sheet shows what is wrong, but no folders of {self.folder} say what is right.",
+                parameter="sheet",
             )
         first = self.answers.first()
         sure = self.answers.score[np.arange(len(first)), self.answers.ranked()[:, 0]]
@@ -139,7 +140,7 @@ class PictureAnswers:
         draw_thumbnails(shown, path, title=title, heading=heading, options=self.options)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: the figures where truth is known, and each answer."""
+        """JSON-able: the figures, if the truth is known, and each answer."""
         figures = {} if self.judged is None else self.judged.to_dict()
         return {
             **self.models,
@@ -150,7 +151,7 @@ class PictureAnswers:
 
 
 def _as_known(by_class: Mapping[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
-    """Pictures by class, spelt as the classifier spells it where folders differ in case or blanks only."""
+    """Pictures by class, in the classifier's spelling where folders differ only in case or blanks."""
     spelt = {key(name): name for name in reversed(names)}
     found: dict[str, list[Path]] = {}
     for name, paths in by_class.items():
@@ -165,14 +166,14 @@ def answer_pictures(
     progress: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
 ) -> PictureAnswers:
-    """Classify the pictures of a folder; where its folders say their classes, judge the answers.
+    """Classify the pictures of a folder; in folders by class, also judge the answers.
 
     folder : pictures in folders by class (also in its `train`, `val`, `test`), or any pictures, or one.
     models : as in `layers.classify`.
-    progress : told how many pictures of how many each member has seen.
+    progress : called with the number of finished pictures and of all, for each member.
     settings : the fields of `ClassifyingSettings`.
     Raises UserError, in one sentence: no picture, one that can't be read or lacks bands, a class that the
-    classifier doesn't know.
+    classifier doesn't have.
     """
     place = Path(folder)
     if not place.exists():
@@ -217,7 +218,7 @@ def answer_pictures(
 
 
 def _doubts(place: Path, folder: str, by_class: Sequence[Path], answers: Answers) -> Iterator[Note]:
-    """What makes answers doubtful.  by_class : pictures whose class is known."""
+    """Doubts about the answers.  by_class : pictures with a known class."""
     parts = sorted({path.parent.parent.name for path in by_class if path.parent.parent != place})
     if parts:
         text = (
@@ -227,12 +228,12 @@ def _doubts(place: Path, folder: str, by_class: Sequence[Path], answers: Answers
         yield Note("parts-together", text, about=folder, kind="doubt")
     blank = int(np.count_nonzero(~answers.known))
     if blank:
-        text = f"Nothing to see in {blank} of {len(answers.known)} pictures: no answer, and nothing to judge."
+        text = f"{blank} of {len(answers.known)} pictures have no data: they get no answer and aren't judged."
         yield Note("nothing-to-see", text, kind="doubt")
 
 
 def _judged(truth: NDArray[np.object_], answers: Answers, top: int) -> ClassificationReport:
-    """The answers held against the classes of the pictures, (N,)."""
+    """The answers compared with the classes of the pictures, (N,)."""
     seen = answers.known
     ranked = answers.ranked()[seen]
     number = {name: k for k, name in enumerate(answers.names)}
@@ -242,7 +243,7 @@ def _judged(truth: NDArray[np.object_], answers: Answers, top: int) -> Classific
 
 
 def beside(paths: Sequence[Path], asked: AnnotationOptions) -> Companions:
-    """Pictures that share a unit: all that are given together, whatever their class."""
+    """Pictures that share a unit: all of one run, of any class."""
     return Companions([str(path) for path in paths], asked.opened, is_one_folder=True)
 
 
@@ -255,7 +256,7 @@ def _said_of_values(
 ) -> tuple[Note, ...]:
     """Notes about the values of some pictures, of all classes, before models see them.
 
-    One picture seldom has the quartiles of many, so those of one unit are compared together.
+    One picture rarely has the quartiles of many, so pictures of one unit are compared together.
     """
     notes: list[Note] = []
     for member in classifier.members:
@@ -304,7 +305,7 @@ def images_of(
     asked: AnnotationOptions,
     companions: Companions | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Pictures as a member is given them, (n, B, S, S), and whether each shows anything (n,).
+    """Pictures as a member's input, (n, B, S, S), and whether each has data (n,).
 
     named : pictures with their classes, which may be "".
     companions : that share a unit with them; None: each is judged alone.
@@ -316,7 +317,7 @@ def images_of(
     ground = Dataset(sources, Contract.of(member.card))
     try:
         whole = ClassPictures(ground, member.side)
-        s = member.shift  # crops off the middle see mirrored ground, as turned ones did in training
+        s = member.shift  # crops off the middle are padded by reflection, like rotated ones in training
         around = [(0, 0), (s, s), (s, s)]
         images = [np.pad(whole.image(row), around, mode="symmetric") for row in range(len(named))]
     finally:
@@ -335,7 +336,7 @@ def _with_unit(
 def _middle(
     member: Member, path: Path, asked: AnnotationOptions, companions: Companions | None
 ) -> tuple[NDArray[np.float32], bool]:
-    """The window about the middle of a picture, and whether it shows anything."""
+    """The window around the middle of a picture, and whether it has data."""
     with asked.opened(path) as raster:
         middle = np.array([[raster.grid.width / 2, raster.grid.height / 2]])
         ((_, images, seen),) = Sight.of(member, raster, asked.values, companions).windows(raster, middle)

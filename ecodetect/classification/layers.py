@@ -24,18 +24,18 @@ from ecodetect.layer import Layer
 from ecodetect.notes import Note, merged
 from ecodetect.version import __version__
 
-_CACHE_BYTES = 64_000_000  # as pictures: a row of windows from a file of strips
+_CACHE_BYTES = 64_000_000  # enough for a row of windows from a file of strips
 _ONLY_LABELS = (".xml", ".txt")  # formats with one class for each object and no other columns
 _NO_LABELS = (".tif", ".tiff", ".png")
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What came of a classification.
+    """The result of a classification.
 
-    path : the file written.
-    counts : answer -> objects, in the order of the classifier's answers.
-    unknown : objects where the raster has nothing to see.
+    path : the written file.
+    counts : class -> number of objects, in the order of the classifier's classes.
+    unknown : number of objects where the raster has no data.
     models : names of the members.
     notes : for the user.
     """
@@ -67,29 +67,35 @@ def classify(
     overwrite: bool = False,
     **settings: Any,
 ) -> Classified:
-    """Give each point, box or polygon of a layer a species and write the layer with it.
+    """Classify each point, box or polygon of a layer and write the layer with the species.
 
     Parameters
     ----------
     detections : str or path-like
-        Any file that `formats` reads, in any CRS; its columns are kept.
+        Any file that `formats` reads, in any CRS, or in pixels of the raster (x right, y down); its columns
+            are kept. A window around the centre of each object's bounding box is classified.
     image : str or path-like
-        The raster to look at. In a file about several images, only the rows of this one are classified.
+        The raster. In a file about several images, only the rows of this one are classified.
     models : sequence of str or path-like
         One classifier, or several with the same classes that answer together.
     out : str or path-like
-        Where to; the suffix is the format. Pascal VOC and YOLO hold one class for each object: the species
-        takes the place of its label.
+        The file to write; the suffix is the format. Pascal VOC and YOLO hold one class per object, so the
+        species replaces the label.
     layer : str, optional
         Which layer, where `detections` has several.
     overwrite : bool
         Replace an existing file.
     settings : the fields of `ClassifyingSettings`.
 
+    Returns
+    -------
+    Classified
+        Scores in the columns `species_score`, … are calibrated probabilities in [0, 1].
+
     Raises
     ------
     UserError
-        In one sentence, where something can't be read, brought together or written.
+        In one sentence, when something can't be read, doesn't fit together or can't be written.
     """
     target = Path(out)
     formats.writable(target)
@@ -112,7 +118,7 @@ def classify(
     columns = {**found.columns, **answers.columns(count)}
     if suffix in _ONLY_LABELS:
         columns["label"] = _as_labels(answers, labels_of(found, Path(detections).name))
-        text = "it holds one class for each object, so species stand as labels."
+        text = "it holds one class for each object, so species replace the labels."
         notes.append(Note("labels-replaced", text, about=target.name))
     facts = _facts(found, suffix, seen, {**classifier.described(), "answers": list(answers.names)})
     if found.crs is not None and suffix not in PIXEL_FORMATS:
@@ -125,7 +131,7 @@ def classify(
     written = formats.write(target, stream, overwrite=overwrite)
     unknown = int(np.count_nonzero(~answers.known))
     if unknown:
-        text = f"no species for {unknown} of {len(found)}: it shows nothing there."
+        text = f"no species for {unknown} of {len(found)} objects: it has no data there."
         notes.append(Note("nothing-to-see", text, about=seen["source"], kind="doubt"))
     counts = Counter(answers.first().tolist())
     return Classified(
@@ -140,7 +146,7 @@ def classify(
 def _facts(
     found: Layer, suffix: str, seen: Mapping[str, str], classified: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The metadata of a layer with species.  seen : the raster.  classified : by whom, with which answers."""
+    """The metadata of a layer with species.  seen : the raster.  classified : the classifiers and answers."""
     return {
         "ecodetect": __version__,
         **({"rasters": [{"source": seen["source"]}]} if suffix in PIXEL_FORMATS else {}),
@@ -157,7 +163,7 @@ def centres(geometry: NDArray[np.object_]) -> Floats:
 
 
 def _as_labels(answers: Answers, before: NDArray[np.object_]) -> NDArray[np.object_]:
-    """The first answers; where there is none, what the label was."""
+    """The first answers; where there is none, the old label."""
     label = answers.first()
     label[~answers.known] = before[~answers.known]
     return label

@@ -1,4 +1,4 @@
-"""How objects and pictures are classified, as a user says it."""
+"""The user's settings of a classification."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ClassifyingSettings(RasterOptions):
     """What a user asks of a classification, beside how rasters are opened.
 
     vote, views : see `ClassifierEnsemble` and `Member`.
-    top : how many answers are written; None: 3, if there are as many.
+    top : number of answers per object; None: 3, if there are as many classes.
     device : where networks run: auto, cpu, cuda or mps.
-    values : what counts as black and white in the rasters; None: told by their values.
+    values : the values that count as black and white in the rasters; None: inferred from their values.
     """
 
     vote: Vote = "mean"
@@ -28,5 +28,5 @@ class ClassifyingSettings(RasterOptions):
     values: ValueUnit | None = None
 
     def classifier(self, models: Sequence[str | os.PathLike[str]]) -> ClassifierEnsemble:
-        """The models, answering together; see `open_classifier`."""
+        """The ensemble of models; see `open_classifier`."""
         return open_classifier(models, vote=self.vote, views=self.views, device=self.device)

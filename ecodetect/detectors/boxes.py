@@ -48,8 +48,9 @@ def check_sizes(diameter_px: Floats, name: str) -> Floats:
     if len(known) < max(1, len(diameter_px) / 2):
         raise UserError(
             f"{name} learns boxes, but {len(diameter_px) - len(known)} of {len(diameter_px)} annotations are"
-            " points without a size; state it with --radius (a length, or contour, which takes it from the"
-            " outline around each), or train -m heatmap, which needs points only."
+            " points without a size; state their radius (a length, or contour, which takes it from the"
+            " outline around each), or train a heatmap, which needs points only.",
+            parameter=("radius", "model"),
         )
     return known
 

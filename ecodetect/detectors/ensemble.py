@@ -40,19 +40,19 @@ def of(members: Sequence[Detector], *, flips: bool) -> Detector:
     first = members[0]
     for each in members:
         if each.kind != "box":
-            what = "--flips is" if len(members) == 1 else "Several models in one scan are"
+            what = "Flips are" if len(members) == 1 else "Several models in one scan are"
             raise UserError(f"{what} for detectors of boxes; {each.name} finds {each.kind}s.")
         if set(each.classes) != set(first.classes):
             raise UserError(
                 f"{first.name} knows {', '.join(first.classes)}, but {each.name} {', '.join(each.classes)};"
-                " scan with each by itself."
+                " scan with each separately."
             )
         one, other = (needs.gsd_m or needs.own_px for needs in (first.needs, each.needs))
         is_metric = {needs.gsd_m is None for needs in (first.needs, each.needs)}
         if len(is_metric) > 1 or abs(math.log(one / other)) > NEARLY:  # one reads at the GSD of the other
             raise UserError(
                 f"{first.name} reads rasters at {_step(first.needs)}, {each.name} at {_step(each.needs)};"
-                " scan with each by itself."
+                " scan with each separately."
             )
     return Ensemble(tuple(members), flips)
 

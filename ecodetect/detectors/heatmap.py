@@ -123,7 +123,7 @@ DEFAULTS: Mapping[str, Any] = dataclasses.asdict(CardOptions())
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     """
 

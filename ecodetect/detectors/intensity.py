@@ -190,7 +190,8 @@ def choose(scene: Scene, band: str, *, strongest: bool = False) -> Intensity:
         if missing:
             raise UserError(
                 f"band={band} needs {', '.join(needed)}, but the raster has {listed(scene.bands)}: "
-                "name its bands with --bands."
+                "name its bands.",
+                parameter="bands",
             )
         # The whole range of (nir - red) / (nir + red) and (2g - r - b) / (r + g + b).
         span = (-1.0, 1.0) if band == "ndvi" else (-1.0, 2.0)

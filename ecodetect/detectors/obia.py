@@ -65,7 +65,7 @@ UNUSED = -1
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     """
 

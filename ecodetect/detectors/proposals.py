@@ -55,7 +55,7 @@ Proposer = Literal["threshold", "selective_search"]
 class Options:
     """What a user may set.
 
-    threshold : which of the scores chosen on validation cuts, unless --score is given: "f1" (fewest errors)
+    threshold : which of the scores chosen on validation cuts, unless a score is given: "f1" (fewest errors)
         or "count" (as many too many as too few).
     """
 

@@ -192,7 +192,8 @@ def bands_of(card: Card, scene: Scene) -> tuple[str, ...]:
     if bands is None:
         raise UserError(
             f"The model '{card.name}' needs bands {', '.join(card.bands)}; the raster "
-            f"{lacking(card.bands, scene.bands)}"
+            f"{lacking(card.bands, scene.bands)}",
+            parameter="bands",
         )
     return bands
 

@@ -74,7 +74,7 @@ Way = Literal["regions", "peaks", "windows"]
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     boxes : what counts as an individual in the map of scores: "regions", "peaks", or each of the "windows";
         "card": the way that was best on validation.
@@ -293,7 +293,10 @@ class Frozen:
 def frozen(card: Card, weights: Mapping[str, NDArray[Any]]) -> Frozen:
     """What trains a learner, where a card asks for one."""
     if options_of(card).network.kind == "valid":
-        raise UserError(f"head={options_of(card).head} decides by the features of a --backbone; name one.")
+        raise UserError(
+            f"head={options_of(card).head} decides by the features of a backbone; name one.",
+            parameter="backbone",
+        )
     return Frozen(weights, open_classifier(Bundle(card, weights), "cpu", None))
 
 

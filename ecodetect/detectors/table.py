@@ -166,5 +166,8 @@ def build(
     if isinstance(found, Plain):
         return found.build(given, scene)
     if bundle is None:
-        raise UserError(f"{name} has to be trained first: say -m FILE.safetensors, a model trained with it.")
+        raise UserError(
+            f"{name} has to be trained first; name a model trained with it, FILE.safetensors.",
+            parameter="model",
+        )
     return found.build(given, scene, bundle, device=device, threads=threads)

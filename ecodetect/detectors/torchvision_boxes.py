@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     """
 
@@ -205,7 +205,7 @@ class Reader:
             self._warned.append(True)
             _log.warning(
                 "'%s' gives at most %d objects for a tile, and one tile has as many; there may be more: take"
-                " smaller tiles (`scan --tile`), or a higher score (`scan --score`).",
+                " smaller tiles, or a higher score.",
                 card.name,
                 rows.shape[1],
             )

@@ -51,7 +51,7 @@ _MOST = 3000  # the best boxes of a chip that are kept
 class Options:
     """What a user may set.
 
-    threshold : which score threshold from validation applies, unless --score is given: "f1" (best F1) or
+    threshold : which score threshold from validation applies, unless a score is given: "f1" (best F1) or
         "count" (counts nearly unbiased).
     head : the head that is used. "one" gives one box per object; "many" gives several, of which the best
         survives (non-maximum suppression); "card": whichever had the higher average precision on validation.

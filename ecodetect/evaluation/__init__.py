@@ -1,6 +1,6 @@
-"""How good are they? Detections against field annotations: rates, positions, counts, errors to look at.
+"""How good are detections? Compares them with field annotations: rates, positions, counts, errors to look at.
 
-The way of a comparison: `annotations.files` (the features of each image) → `pairing` (which belong
-together; `common_plane`, `plots`) → `labels` and `criterion` (what is compared with what) → `judging` (one
-image) → `pooling` and `remarks` (all together) → `report`. `evaluating` goes this way.
+The steps of a comparison: `annotations.files` (the features of each image) → `pairing` (pairs of files;
+`common_plane`, `plots`) → `labels` and `criterion` (what is compared with what) → `judging` (one image) →
+`pooling` and `remarks` (all together) → `report`. `evaluating` runs them.
 """

@@ -1,4 +1,4 @@
-"""The plane in which detections and annotations of an image lie where there is no raster."""
+"""The common plane of an image's detections and annotations where there is no raster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecodetect.formats.placing import upended
 from ecodetect.grid import Floats, Grid, describe_crs
 from ecodetect.layer import Layer
 
-_FAR_M = 1000.0  # so far apart no two files are about the same small place
+_FAR_M = 1000.0  # files farther apart aren't about the same small place
 
 
 def common_plane(
@@ -23,8 +23,9 @@ def common_plane(
 ) -> tuple[Grid, bool, Layer, Layer]:
     """A grid that holds both layers without a raster, whether it counts pixels, and the layers.
 
-    raster_crs : of the raster that the detections are from, where their file says it. In it their boxes lie
-        straight; in longitude and latitude they are turned.
+    raster_crs : of the detections' raster, if their file states it. Their boxes are upright in it, and
+        rotated
+    in longitude and latitude.
     """
     own, true = _of_size(own, true, found), _of_size(true, own, there)
     stated = next((layer.grid for layer in (own, true) if layer.grid is not None), None)
@@ -39,7 +40,8 @@ def common_plane(
     if len(crs) > 1:
         without = there if own.crs is not None else found
         raise UserError(
-            f"{without} has pixels or no CRS and the other file has one; name the raster with --image."
+            f"{without} has pixels or no CRS and the other file has one; name the raster.",
+            parameter="image",
         )
     frame_crs = known[0].crs if known else None
     if frame_crs is not None:
@@ -58,14 +60,14 @@ def common_plane(
     )
     if frame_crs is not None and frame_crs.is_geographic and high[0] - low[0] > 180:
         raise UserError(
-            f"{found} and {there} lie on both sides of 180° longitude; name the raster with --image."
+            f"{found} and {there} lie on both sides of 180° longitude; name the raster.", parameter="image"
         )
     if frame_crs is not None and len(whole) == 2:
         _check_near(whole[0], whole[1], grid, found, there)
     corner = np.zeros(2) if has_pixels and (low >= 0).all() else np.floor(low)
     width, height = (max(1, int(side)) for side in np.ceil(high - corner))
     grid = Grid(width, height, (1.0, 0.0, float(corner[0]), 0.0, 1.0, float(corner[1])), frame_crs)
-    # An empty file says nothing of where it lies.
+    # An empty file doesn't say where it lies.
     return (
         grid,
         has_pixels,
@@ -79,7 +81,7 @@ def _is_in_pixels(layer: Layer) -> bool:
 
 
 def _upright(layer: Layer) -> Layer:
-    """A layer beside one in pixels: one that a GIS drew on the same raster, with y upwards, is turned."""
+    """A layer to compare with one in pixels: y is flipped if a GIS drew it on the same raster, y upwards."""
     if _is_in_pixels(layer) or not len(layer):
         return layer
     bounds = shapely.bounds(layer.geometry).reshape(-1, 4)
@@ -89,9 +91,9 @@ def _upright(layer: Layer) -> Layer:
 
 
 def _of_size(layer: Layer, other: Layer, path: Path) -> Layer:
-    """A layer in shares of its image's size in pixels, where the other file states that size.
+    """A layer in shares of its image's size, converted to pixels with the size that the other file states.
 
-    Raises UserError where it doesn't, unless both have shares or one has nothing.
+    Raises UserError where it doesn't, unless both have shares or one is empty.
     """
     frames = [each.metadata.get("frame") for each in (layer, other)]
     if frames[0] != "share" or frames[1] == "share" or not len(layer) or not len(other):
@@ -102,14 +104,14 @@ def _of_size(layer: Layer, other: Layer, path: Path) -> Layer:
         known = {sizes.get(name) for name in set(other.columns.get("source", np.empty(0)).tolist())}
         grid = Grid(*next(iter(known))) if len(known) == 1 and None not in known else None
     if grid is None:
-        raise UserError(f"{path.name} holds shares of the image's size; name the image with --image.")
+        raise UserError(f"{path.name} holds shares of the image's size; name the image.", parameter="image")
     return replace(
         layer, geometry=of_size(layer.geometry, grid), metadata={**layer.metadata, "frame": "pixel"}
     )
 
 
 def _check_near(own: Floats, true: Floats, grid: Grid, found: Path, there: Path) -> None:
-    """Raise UserError, naming both places, where files lie so far apart that they can't be about the same."""
+    """Raise UserError, naming both places, where files are too far apart to be about the same place."""
     boxes = []
     for bounds in (own, true):
         known = bounds[np.isfinite(bounds).all(axis=1)]
@@ -134,7 +136,7 @@ def _check_near(own: Floats, true: Floats, grid: Grid, found: Path, there: Path)
 
 
 def _metres_of_unit(grid: Grid) -> float:
-    """About how many metres a step of one is, in a grid whose pixels are the CRS's units."""
+    """The approximate metres per unit, in a grid whose pixels are units of the CRS."""
     crs = grid.crs
     if crs is None or crs.is_geographic:
         return 111_000.0
@@ -142,5 +144,5 @@ def _metres_of_unit(grid: Grid) -> float:
 
 
 def laid_on(layer: Layer, grid: Grid) -> Layer:
-    """A layer in pixels of an image that isn't known, in pixels of this grid."""
+    """A layer in pixels of an unknown image, in pixels of this grid."""
     return replace(layer, grid=grid)

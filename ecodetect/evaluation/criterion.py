@@ -1,4 +1,4 @@
-"""When a detection can be a truth: the criterion, completed by what the geometries ask for."""
+"""When a detection can match a truth: the criterion, completed from the geometries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ecodetect.sizes import Length
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """When a detection can be a truth: at most `limit` apart, with an IoU of at least `limit`, or inside.
+    """When a detection can match a truth: within `limit`, with an IoU of at least `limit`, or inside.
 
-    limit : metres or pixels; None takes each annotation's own radius and accuracy.
+    limit : metres or pixels; None: each annotation's own radius and accuracy.
     is_of_boxes : IoU of the bounding boxes, because one side has only boxes: a round outline fills no more
         than 79 % of its box.
     """
@@ -32,7 +32,7 @@ class Criterion:
 
 
 def completed(criterion: Criterion | None, pairs: Pairs) -> Criterion:
-    """The criterion that the geometries ask for, where none is given; and what shapes it compares."""
+    """The criterion, chosen from the geometries if none is given, and the shapes that it compares."""
     found, there = (
         np.concatenate([getattr(pair, side).geometry for pair in pairs]) for side in ("detections", "truths")
     )
@@ -60,7 +60,9 @@ def candidates(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[Candida
         for what, each in (("detections", shapes), ("annotations", real)):
             if len(each) and not (shapely.area(each) > 0).all():
                 raise UserError(
-                    f"The {what} of {pair.name} are points, which have no IoU; use --within or --inside."
+                    f"The {what} of {pair.name} are points, which have no IoU; compare by distance, or by"
+                    " what lies inside.",
+                    parameter=("within", "inside"),
                 )
         share = criterion.limit
         assert isinstance(share, float)
@@ -71,7 +73,10 @@ def candidates(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[Candida
         return matching.by_iou(shapes, real, share, name=name), matching.covered(shapes, doubtful, share)
     if criterion.kind == "inside":
         if len(shapes) and len(real) and not (shapely.area(shapes).any() or shapely.area(real).any()):
-            raise UserError(f"{pair.name} has points only, and nothing lies inside a point; use --within.")
+            raise UserError(
+                f"{pair.name} has points only, and nothing lies inside a point; compare by distance.",
+                parameter="within",
+            )
         return matching.by_inside(shapes, real), matching.within(shapes, doubtful)
     unit, limits = _limits(pair, criterion, counted)
     places, here = matching.centres(shapes), matching.centres(real)
@@ -89,17 +94,22 @@ def _widest(limits: Floats) -> float:
 
 
 def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Floats]:
-    """The unit, and how far a detection may lie from each truth: the limit and the truth's own accuracy."""
+    """The unit, and the largest distance from each truth: the limit plus the truth's own accuracy."""
     truths, limit = pair.truths, criterion.limit
     gsd = pair.grid.gsd_mean
     accuracy = np.nan_to_num(truths.accuracy_m)
     if isinstance(limit, Length):
         if limit.unit == "m" and gsd is None:
             raise UserError(
-                f"--within is {limit}, but {pair.name} has no CRS: state --gsd, or give it in px."
+                f"The distance is {limit}, but {pair.name} has no CRS: state its pixel size, or give the"
+                " distance in px.",
+                parameter="gsd",
             )
         if limit.unit == "px" and not pair.has_pixels:
-            raise UserError(f"--within is {limit}, but without a raster there are no pixels; add --image.")
+            raise UserError(
+                f"The distance is {limit}, but without a raster there are no pixels; name the raster.",
+                parameter="image",
+            )
         if limit.unit == "px":
             return "px", limit.value + (accuracy / gsd if gsd is not None else 0 * accuracy)
         return "m", limit.value + accuracy
@@ -109,6 +119,7 @@ def _limits(pair: Pair, criterion: Criterion, counted: Rows) -> tuple[str, Float
     if without:
         raise UserError(
             f"Neither radius nor accuracy is known of {without} of {len(counted)} annotations of {pair.name};"
-            " say with --within how far a detection may be off (3m, 10px)."
+            " state how far off a detection may be (3m, 10px).",
+            parameter="within",
         )
     return "px" if gsd is None else "m", own

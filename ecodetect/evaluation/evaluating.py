@@ -1,4 +1,4 @@
-"""Detections against annotations: read, brought together, matched image by image, summed up."""
+"""Compares detections with annotations: reads, pairs, matches image by image, and pools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecodetect import metrics
-from ecodetect.annotations.files import check_labels, is_file
+from ecodetect.annotations.ignoring import check_labels, is_file
 from ecodetect.evaluation.criterion import Criterion, completed
 from ecodetect.evaluation.judging import ABSORBED, OUTSIDE, JudgedImage, judge
 from ecodetect.evaluation.labels import class_names, is_ignored
@@ -32,7 +32,7 @@ from ecodetect.matching import centred_in, centres
 from ecodetect.models import choosing as models
 from ecodetect.notes import Note
 
-_FEWEST_UNITS = 10  # files or plots below which ground is cut into blocks to draw from
+_FEWEST_UNITS = 10  # with fewer files or plots, the bootstrap draws blocks of ground
 
 
 def evaluate(
@@ -54,18 +54,18 @@ def evaluate(
     detections, annotations : str or path-like
         Files that `formats` reads, about one image or many, or folders with a file for each image.
     image : str, path-like or several, optional
-        Raster, folder or pattern: where one side is in pixels and the other on the map.
+        Raster, folder or pattern; needed where one side is in pixels and the other in map coordinates.
     criterion : Criterion, optional
-        By the geometries if not given: points by the radius or accuracy of each annotation, shapes by an
-        IoU of 0.5, points and shapes by lying inside.
+        Default, by geometry: points by the radius or accuracy of each annotation, shapes by an IoU of 0.5,
+        points and shapes by lying inside.
     ignore : sequence of str
-        Class labels, or files of shapes, that are neither right nor wrong. So are annotations with a yes in
-        a column `ignore` or `iscrowd`.
+        Class labels, or files of shapes, that count neither as true nor as false positives. So do annotations
+        with a yes in a column `ignore` or `iscrowd`.
     area : str or path-like, optional
-        Polygons inside of which the truth is complete; several are plots. Outside nothing is judged. "image":
-        everywhere, as without it.
+        Polygons where annotations are complete; several are plots. Nothing outside is judged. "image": the
+        whole image, as by default.
     model : str or path-like, optional
-        The bundle that made the detections, where their file doesn't say where it was trained.
+        The bundle that made the detections, if their file doesn't state where it was trained.
     seed : int
         Random seed of the bootstrap.
     asked : the other fields of `PairingOptions`.
@@ -73,7 +73,7 @@ def evaluate(
     Raises
     ------
     UserError
-        In one sentence, when something can't be read or brought together.
+        In one sentence, when something can't be read, or can't be paired.
     """
     files = [each for each in ignore if is_file(each)]
     images = [image] if isinstance(image, (str, os.PathLike)) else list(image)
@@ -96,25 +96,27 @@ def evaluate(
 
 
 def _with_outside(pairs: Pairs) -> Pairs:
-    """Pairs with a note of the annotations that lie outside where the truth is complete."""
+    """Pairs with a note on annotations outside completely annotated ground."""
     outside = [
         pair.plots.holding(centres(pair.truths.geometry)) < 0 for pair in pairs if pair.plots is not None
     ]
     count, total = (sum(map(each, outside)) for each in (np.count_nonzero, len))
     if not count:
         return pairs
-    text = f"{count} of {total} annotations lie outside where the truth is complete and aren't judged."
+    text = f"{count} of {total} annotations lie outside completely annotated ground and aren't judged."
     return replace(pairs, notes=(*pairs.notes, Note("outside-complete", text, kind="choice")))
 
 
 def _with_doubtful(pairs: Pairs) -> Pairs:
-    """Pairs with a note of the annotations that lie in shapes of --ignore."""
+    """Pairs with a note on annotations in shapes to ignore."""
     inside = [centred_in(pair.truths.geometry, pair.doubtful) for pair in pairs]
     count, total = (sum(map(each, inside)) for each in (np.count_nonzero, len))
     if not count:
         return pairs
-    text = f"{count} of {total} annotations lie in shapes of --ignore and aren't judged."
-    return replace(pairs, notes=(*pairs.notes, Note("inside-ignored", text, kind="choice")))
+    text = f"{count} of {total} annotations lie in shapes to ignore and aren't judged."
+    return replace(
+        pairs, notes=(*pairs.notes, Note("inside-ignored", text, kind="choice", parameter="ignore"))
+    )
 
 
 def _summed(
@@ -163,5 +165,5 @@ def _summed(
 
 
 def _span(criteria: Sequence[str]) -> str:
-    """One criterion; images may have limits of their own."""
+    """One criterion in words; images may have different limits."""
     return " or ".join(dict.fromkeys(each for each in criteria if each != "distance")) or criteria[0]

@@ -1,7 +1,7 @@
-"""One image, judged: which detections are true, false or neither, and which individuals were missed.
+"""Judges one image: true and false positives, detections that count as neither, and false negatives.
 
-What can't be seen in a number is kept for each object, so that `pooling` can sum it up in any way
-and `report` write it as a layer of errors.
+The outcome of each object is kept, so that `pooling` can sum it in any way and `report` can write a layer of
+errors.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ TRUE, FALSE, ABSORBED, OUTSIDE = 1, 0, 2, 3
 class JudgedImage:
     """One image, judged.
 
-    names : of the classes compared; none where they aren't.  criterion : with its limit.
+    names : of the compared classes; empty where classes aren't compared.  criterion : with its limit.
     outcome : (N,), TRUE, FALSE, ABSORBED or OUTSIDE for each detection.
     counted : (M,), rows of the truths that count.  missed : bool (M,).
-    partner : (N,), position among `counted`; -1 without.  value : (N,), what the criterion compared of them.
+    partner : (N,), position among `counted`; -1 without.  value : (N,), what the criterion compared.
     why, why_missed : (N,) and (M,), "duplicate", "merged", "other class", "ignored", "outside" or "".
-    found_class, true_class : (N,) and (M,), positions in `names`; a truth of unknown class has that of the
-        detection it belongs to, -1 where it was missed.
+    found_class, true_class : (N,) and (M,), positions in `names`; a truth of unknown class has the class of
+        its detection, -1 where it was missed.
     score : (N,), NaN where there is none.
-    on_curve, hit : (N,), which detections are on the curve of precision over recall, and are true there.
-    confused : (K, 2), found and true class of pairs that fit but for their class.
+    on_curve, hit : (N,), which detections are on the precision-recall curve, and are true positives there.
+    confused : (K, 2), found and true class of pairs that match except for their class.
     plot, true_plot : (N,) and (M,), number of the plot; -1 outside of all.
     n_doubtful : (plots,), truths that don't count.
     """
@@ -122,7 +122,7 @@ def judge(pair: Pair, ignored: Flags, criterion: Criterion, names: tuple[str, ..
     possible, absorbable = candidates(pair, criterion, counted)
     found_class = class_numbers(own.label, names)
     true_class = class_numbers(truths.label[counted], names)
-    # What is of unknown class is compared by place alone.
+    # Objects of unknown class are compared by place only.
     is_unnamed, is_unknown = (
         np.asarray(labels == "") & bool(names) for labels in (own.label, truths.label[counted])
     )

@@ -1,4 +1,4 @@
-"""Labels of both sides: which are compared with each other, and which are neither right nor wrong."""
+"""Labels of both sides: which are compared with each other, and which are ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecodetect.matching import Flags, Rows, centred_in
 
 
 def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False) -> Flags:
-    """Truths that are doubtful or on doubtful ground, at the edge, or outside where the truth is complete."""
+    """Which truths are doubtful, on doubtful ground, at the edge, or outside completely annotated ground."""
     truths = pair.truths
     flags = truths.ignore | means_one_of(truths.label, labels, keep_spelling=keep_spelling)
     if pair.plots is not None:
@@ -28,9 +28,9 @@ def is_ignored(pair: Pair, labels: Sequence[str], *, keep_spelling: bool = False
 
 
 def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool = False) -> tuple[str, ...]:
-    """Names of the classes to compare; none where classes can't or needn't be compared.
+    """Names of the classes to compare; empty where classes can't or needn't be compared.
 
-    What has no class, on either side, is compared by place alone. Names of individuals are no classes.
+    Objects without a class, on either side, are compared by place only. Names of individuals aren't classes.
     """
     as_one = str if keep_spelling else key
     truths = Counter(
@@ -49,13 +49,14 @@ def class_names(pairs: Pairs, ignored: Sequence[Flags], *, keep_spelling: bool =
     if len(true) > 1 and len(found) > 1 and not any(map(are_individuals, (truths, detections))):
         raise UserError(
             f"Detections and annotations have no class in common: {listed(found.values())} and"
-            f" {listed(true.values())}; is --class-column right?"
+            f" {listed(true.values())}; is the class in another column?",
+            parameter="class_column",
         )
     return ()
 
 
 def listed(words: Iterable[str], most: int = 5) -> str:
-    """The first few in the alphabet, and how many more."""
+    """The first few in alphabetical order, and the number of the others."""
     names = sorted(words)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -65,7 +66,7 @@ def class_numbers(labels: NDArray[np.object_], names: tuple[str, ...]) -> Rows:
     """Position of each label (N,) in `names`, as `class_names` gives them; -1 for others, 0 for no names."""
     if not names:
         return np.zeros(len(labels), np.int64)
-    # As it is written first: with spellings kept apart several names have one key.
+    # The exact spelling first: with separate spellings several names have one key.
     exact = {name: index for index, name in enumerate(names)}
     alike = {key(name): index for index, name in enumerate(names)}
     every = {label: exact.get(label, alike.get(key(label), -1)) for label in set(labels.tolist())}

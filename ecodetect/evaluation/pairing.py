@@ -1,8 +1,8 @@
 """Which detections and which annotations are about the same image.
 
-Files come in all shapes: one layer for one image, one table for many, a folder with a file for each
-image. Here they become pairs, one for each image, in pixels of one grid: the raster's where there is one,
-else a grid laid over the coordinates of both.
+Files come in many forms: one layer for one image, one table for many, a folder with a file per image. Here
+they become pairs, one per image, in pixels of one grid: the raster's if there is one, else a grid over the
+coordinates of both.
 """
 
 from __future__ import annotations
@@ -18,16 +18,10 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from ecodetect.annotations.agreement import agreed, repeated_said, score_said, without_repeated
-from ecodetect.annotations.files import (
-    WITHOUT_RASTER,
-    AnnotationFile,
-    AnnotationFiles,
-    Found,
-    nothing_on,
-    opened,
-    opened_shapes,
-    touching,
-)
+from ecodetect.annotations.annotation_file import AnnotationFile
+from ecodetect.annotations.files import AnnotationFiles, opened
+from ecodetect.annotations.found import WITHOUT_RASTER, Found, nothing_on, touching
+from ecodetect.annotations.ignoring import opened_shapes
 from ecodetect.annotations.laying import Annotations, on_raster
 from ecodetect.errors import LayerError, UserError
 from ecodetect.evaluation.common_plane import common_plane, laid_on
@@ -45,14 +39,14 @@ from ecodetect.sizes import Length
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pair:
-    """One image with what was detected on it and what people marked on it.
+    """One image with its detections and annotations.
 
     name : of the image.
-    image : path of the raster, or None where none was given.
-    has_pixels : whether `grid` counts pixels of an image, so that lengths in px mean something.
+    image : path of the raster, or None.
+    has_pixels : whether `grid` counts pixels of an image, so that lengths in px are meaningful.
     detections, truths : in pixels of `grid`.
-    ignored : shapes in pixels of `grid` that are neither right nor wrong.
-    plots : where the truth is complete; None: everywhere.
+    ignored : shapes in pixels of `grid` that count neither as true nor as false positives.
+    plots : where annotations are complete; None: everywhere.
     edge : strip along the raster's edge, one of `ignored`, in which no truth counts; None: there is none.
     options : how the raster is opened.
     """
@@ -70,7 +64,7 @@ class Pair:
 
     @property
     def doubtful(self) -> Geometries:
-        """The shapes of --ignore: `ignored` without the edge, which is its last."""
+        """The shapes to ignore that a user names: `ignored` without the edge, which is its last."""
         return self.ignored if self.edge is None else self.ignored[:-1]
 
 
@@ -78,11 +72,11 @@ class Pair:
 class Pairs:
     """All pairs of two files or folders.
 
-    unjudged : names of images with detections that the annotations say nothing about.
+    unjudged : names of images with detections that the annotations don't mention.
     unsearched : names of annotated images that the detections' file doesn't list as searched.
-    lowest_score : score below which the detections' file says that nothing was kept; None if it doesn't say.
+    lowest_score : the score threshold that the detections' file states; None if it doesn't.
     model : name of the model that the detections' file names.
-    trained_here : cells where it was trained, as `places` has them; of those that the rasters meet.
+    trained_here : cells where it was trained, as in `footprint`, if the rasters meet them.
     notes : for the user.
     """
 
@@ -106,13 +100,13 @@ class PairingOptions(RasterOptions):
     """How two files are laid upon each other, beside how rasters are opened.
 
     class_column : column of the annotations with their class.  layer : layer of the annotations.
-    radius : of individuals that they mark by a point, where they don't say it row by row.
+    radius : of individuals marked by a point, where the file doesn't state it per row.
     edge : width of a strip along each raster's edge in which nothing is judged.
-    ignore : files of shapes that are neither right nor wrong.  area : file of polygons inside of which the
-    truth is complete.  area_layer : its layer.
+    ignore : files of shapes that count neither as true nor as false positives.  area : file of polygons where
+    annotations are complete.  area_layer : its layer.
     empty_images : images that the annotations don't name are empty, not unknown.
-    keep_spelling : classes are as they are written; otherwise those that differ in case, blanks or the way
-        accents are stored are one.
+    keep_spelling : classes are distinguished by exact spelling; otherwise case, blanks and the encoding of
+        accents don't matter.
     """
 
     class_column: str | None = None
@@ -132,10 +126,10 @@ def paired(
     images: Sequence[str | os.PathLike[str]],
     asked: PairingOptions,
 ) -> Pairs:
-    """Bring together detections and annotations of the same images.
+    """Pair detections and annotations of the same images.
 
-    images : rasters, folders or patterns; may be empty where the files say themselves where they lie.
-    Raises UserError in one sentence where it can't be told what belongs together.
+    images : rasters, folders or patterns; may be empty if the files state where they lie.
+    Raises UserError, in one sentence, where pairs can't be determined.
     """
     found = opened(detections, are_detections=True, names_from=annotations)
     there = opened(annotations, layer=asked.layer)
@@ -154,7 +148,8 @@ def paired(
         silent = there if not there.names else found
         raise UserError(
             f"{silent.path} doesn't say which image each feature belongs to; it needs a column 'source' with"
-            " the images' names, or give one image with --image."
+            " the images' names, or name one image.",
+            parameter="image",
         )
     matches, unjudged, unsearched = _by_name(found, there, rasters, asked)
     pairs = _laid(found, there, matches, asked, unjudged, unsearched)
@@ -172,9 +167,9 @@ def paired(
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """What one image is called: for people, its raster's path, in the detections, in the annotations.
+    """The names of one image: for people, its raster's path, in the detections, in the annotations.
 
-    None: the file isn't asked by name.  is_unmarked : the annotations say nothing about it.
+    None: the file isn't searched by name.  is_unmarked : the annotations don't mention it.
     """
 
     name: str
@@ -187,7 +182,7 @@ class _Match:
 def _by_name(
     found: AnnotationFiles, there: AnnotationFiles, rasters: Sequence[str], asked: PairingOptions
 ) -> tuple[list[_Match], tuple[str, ...], tuple[str, ...]]:
-    """The images to judge, the names of those that only the detections know, and of those never searched."""
+    """The images to judge, the names of images only in the detections, and of images never searched."""
     matches: list[_Match] = []
     seen: set[str] = set()
     is_shared = False
@@ -238,7 +233,7 @@ def _laid(
             _of(there, match.there, grid, is_one=not several, is_empty=match.is_unmarked),
         )
         has_pixels = True
-        # Readers say it of every file without a raster.
+        # Readers give this note for every file without a raster.
         said += [note for note in (*own.notes, *true.notes) if note.code not in WITHOUT_RASTER]
         if grid is None:
             grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
@@ -246,10 +241,11 @@ def _laid(
         if gsd_m is not None and match.image is None and grid.crs is not None:
             raise UserError(
                 f"{found.path.name} lies in {describe_crs(grid.crs)}, which has metres of its own; leave out"
-                " --gsd, which is for pixels."
+                " the pixel size.",
+                parameter="gsd",
             )
         if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
-            gsd_m = float(stated)  # as the scan was told
+            gsd_m = float(stated)  # as stated to the scan
         if gsd_m is not None and grid.crs is None and grid.gsd is None:
             grid = grid.with_gsd(gsd_m)
             own, true = (side if side.grid is None else laid_on(side, grid) for side in (own, true))
@@ -270,7 +266,7 @@ def _laid(
             np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
             edge,
-            # A size that only the scan was told holds for its raster too.
+            # A size stated to the scan holds for its raster too.
             replace(asked, gsd_m=None if grid.stated_gsd is None else grid.stated_gsd[0]),
         )
         if area is None or pair.plots:
@@ -293,7 +289,7 @@ def _laid(
 def _agreed(
     pairs: Sequence[Pair], files: Sequence[tuple[str, str]], asked: PairingOptions
 ) -> tuple[list[Pair], tuple[Note, ...]]:
-    """Pairs whose classes come from one column, in one spelling, and whose truths are there once."""
+    """Pairs with classes from one column, in one spelling, and without duplicate truths."""
     names, true_names = [own for own, _ in files], [true for _, true in files]
     keep = asked.keep_spelling
     found, said = agreed([pair.detections for pair in pairs], names, keep_spelling=keep, can_choose=False)
@@ -313,9 +309,10 @@ def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
     """The strip along a raster's edge."""
     if match.image is None:
         raise UserError(
-            f"{match.name}: the edge of a raster is only known with the raster; give --image too."
+            f"{match.name}: the edge of a raster is only known with the raster; name it too.",
+            parameter="image",
         )
-    side = width.pixels(grid.gsd, name="--ignore-edge")
+    side = width.pixels(grid.gsd, name="The width of the edge to ignore")
     whole = shapely.box(0, 0, grid.width, grid.height)
     return whole.difference(whole.buffer(-side, join_style="mitre"))
 
@@ -323,7 +320,7 @@ def _edge(width: Length, match: _Match, grid: Grid) -> shapely.Geometry:
 def _of(
     side: AnnotationFiles, image: str | None, grid: Grid | None, *, is_one: bool, is_empty: bool
 ) -> Found:
-    """The features of an image; none if the files don't mention it and may not (`is_empty`)."""
+    """The features of an image; empty if the files don't mention it and needn't (`is_empty`)."""
     found = None
     if not is_empty or image is None or side.meant(image):
         found = side.of(image, grid, is_one=is_one)
@@ -336,7 +333,7 @@ def _of(
 
 
 def _raster_crs(found: AnnotationFiles) -> CRS | None:
-    """The CRS of the rasters that the detections are from, if they state one, the same for all."""
+    """The CRS of the detections' rasters, if they state one that is the same for all."""
     names = {each.get("crs") for each in found.rasters}
     name = names.pop() if len(names) == 1 else None
     try:
@@ -354,7 +351,7 @@ def _stated(found: AnnotationFiles, name: str) -> Any:
 def _features(
     side: AnnotationFile, match: _Match, grid: Grid, is_one_of_many: bool
 ) -> tuple[Geometries, Layer]:
-    """The features of a file that lie on the grid, in its pixels, and the same as they were read."""
+    """The features of a file that lie on the grid, in its pixels, and the same features as read."""
     is_alike = match.image is None and not side.names  # without rasters it is about all images
     found = side.of(match.there or match.found, grid, is_one=is_alike or not is_one_of_many)
     layer = nothing_on(grid) if found is None else found.layer

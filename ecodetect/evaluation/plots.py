@@ -1,4 +1,4 @@
-"""Plots: where the truth is complete."""
+"""Plots: polygons where annotations are complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ecodetect.layer import Geometries, Layer
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plots:
-    """Polygons inside of which the truth is complete.
+    """Polygons where annotations are complete.
 
     shapes : (P,), in pixels of the image's grid.
     names : one for each.
@@ -27,7 +27,7 @@ class Plots:
 
     @classmethod
     def of(cls, shapes: Geometries, layer: Layer, path: Path) -> Plots:
-        """Those of a file: `shapes` are its features in pixels, `layer` the same as they were read.
+        """The plots of a file: `shapes` are its features in pixels, `layer` the same as read.
 
         Raises UserError where there are features, but no polygon.
         """

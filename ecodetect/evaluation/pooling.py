@@ -1,4 +1,4 @@
-"""Judged images summed up: rates by file or plot, by class and by size, with intervals."""
+"""Pools judged images: rates per file or plot, per class and per size, with intervals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ecodetect.grid import Floats
 from ecodetect.matching import Flags, Rows
 from ecodetect.metrics import AveragePrecision, CountError, Interval, PositionError, Rates
 
-_BLOCKS = 36  # about so many in all
-_SIZED = 15  # truths with a size below which sizes aren't told apart
+_BLOCKS = 36  # approximate number in all
+_SIZED = 15  # with fewer sized truths, there are no classes of size
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class UnitRates:
 class SizeResult:
     """Individuals of a range of diameters, low ≤ diameter < high, in `unit`.
 
-    Pairs and missed truths go by the truth's size, false detections by their own.
+    Pairs and false negatives are sorted by the truth's size, false positives by their own.
     count : over files or plots.
     """
 
@@ -56,7 +56,7 @@ class SizeResult:
 
 
 def unit_of_length(judged: Sequence[JudgedImage]) -> Literal["m", "px"]:
-    """Metres where all images have them."""
+    """Metres if all images have them, else pixels."""
     return "m" if all(each.pair.grid.gsd is not None for each in judged) else "px"
 
 
@@ -70,7 +70,7 @@ def pooled(parts: Sequence[Rates]) -> Rates:
 
 
 def by_unit(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[tuple[UnitRates, ...], Flags]:
-    """Each file, or each plot, and which of them hold doubtful truths only."""
+    """Each file, or each plot, and which of them hold only doubtful truths."""
     units: list[UnitRates] = []
     unknown = []
     for each in judged:
@@ -97,7 +97,7 @@ def _count(each: JudgedImage, mine: Flags, there: Flags) -> Rates:
 def by_class(
     judged: Sequence[JudgedImage], names: Sequence[str], *, has_ap: bool, are_plots: bool
 ) -> tuple[ClassResult, ...]:
-    """Each class. Everything is sorted by class once, so that thousands of classes cost no more than one."""
+    """The figures per class. Objects are sorted by class once, so that thousands of classes are fast."""
     k = len(names)
     true, false, missed = _by_unit_and_class(judged, k, are_plots=are_plots)
     score, hit, of_curve = (
@@ -123,7 +123,7 @@ def by_class(
 def _by_unit_and_class(
     judged: Sequence[JudgedImage], k: int, *, are_plots: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """True, false and missed ones of each file or plot and each of k classes, (units, k)."""
+    """True positives, false positives and false negatives per file or plot and class, (units, k)."""
 
     def numbers(of: Rows, rows: Flags) -> NDArray[np.int32]:
         return np.bincount(of[rows & (of >= 0)], minlength=k).astype(np.int32)
@@ -146,7 +146,7 @@ def _rows_of(number: Rows, k: int) -> list[Rows]:
 
 
 def by_size(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[SizeResult, ...]:
-    """Thirds of the truths by their size, with round limits; none where too few have a size."""
+    """Thirds of the truths by size, with round limits; empty where too few have a size."""
     pairs = [each.sizes() for each in judged]
     true = np.concatenate([sizes for _, sizes in pairs])
     known = true[np.isfinite(true)]
@@ -177,7 +177,7 @@ def by_size(judged: Sequence[JudgedImage], *, are_plots: bool) -> tuple[SizeResu
 
 
 def counted(units: Sequence[Rates]) -> CountError:
-    """Numbers detected against true ones, over files or plots."""
+    """Detected numbers compared with true numbers, over files or plots."""
     return metrics.count_error([each.n_detections for each in units], [each.n_truths for each in units])
 
 
@@ -191,7 +191,7 @@ def _units(each: JudgedImage, *, are_plots: bool) -> Iterator[tuple[Flags, Flags
 
 
 def by_block(judged: Sequence[JudgedImage]) -> NDArray[np.int64]:
-    """True, false, missed in blocks of ground that hold any of them, (B, 3)."""
+    """True positives, false positives and false negatives in blocks of ground with any of them, (B, 3)."""
     sides = max(2, math.ceil(math.sqrt(_BLOCKS / max(1, len(judged)))))
     rows = [np.zeros((0, 3), np.int64)]
     for each in judged:
@@ -215,8 +215,8 @@ def by_block(judged: Sequence[JudgedImage]) -> NDArray[np.int64]:
 def intervals(counts: NDArray[np.int64], *, are_units: bool, seed: int) -> dict[str, Interval]:
     """Name of a figure -> its interval.
 
-    counts : (D, 3), true, false, missed of all that is drawn from.
-    are_units : these are files or plots, of which a mean count error can be said.
+    counts : (D, 3), true positives, false positives, false negatives of each drawn unit.
+    are_units : whether the units are files or plots, so that there is a mean count error.
     """
 
     def share(part: Sequence[float], whole: Sequence[float]) -> Any:

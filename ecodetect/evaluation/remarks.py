@@ -1,4 +1,4 @@
-"""What a reader of the numbers must know: sentences about what was judged and what wasn't."""
+"""Notes for readers of the figures: what was judged and what wasn't."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecodetect.wording import counted
 def remarks(
     judged: Sequence[JudgedImage], names: tuple[str, ...], pairs: Pairs, criterion: Criterion, *, has_ap: bool
 ) -> Iterator[Note]:
-    """Notes beside those of the files' readers."""
+    """Notes in addition to those of the files' readers."""
     found = {str(label) for each in judged for label in each.pair.detections.label} - {""}
     true = {str(label) for each in judged for label in each.pair.truths.label[each.counted]} - {""}
     if not names and found and true:
@@ -36,9 +36,9 @@ def remarks(
     if pairs.unjudged:
         text = (
             f"Not judged, because the annotations don't name them: {_images(pairs.unjudged)} with detections;"
-            " if they are empty, use --empty-images."
+            " if they are empty, say so."
         )
-        yield Note("images-unjudged", text, kind="doubt")
+        yield Note("images-unjudged", text, kind="doubt", parameter="empty_images")
     if pairs.unsearched:
         text = (
             f"Not judged, because nothing was searched there: {_images(pairs.unsearched)} with annotations."
@@ -53,12 +53,12 @@ def remarks(
     yield from _beyond(judged)
     widened = sum(int(np.count_nonzero(each.pair.truths.accuracy_m[each.counted] > 0)) for each in judged)
     if widened and criterion.kind == "distance":
-        text = f"For {counted(widened, 'annotation')} with an accuracy the distance allowed is larger by it."
+        text = f"For {counted(widened, 'annotation')} with an accuracy, it is added to the allowed distance."
         yield Note("distance-widened", text)
 
 
 def _trained(judged: Sequence[JudgedImage], pairs: Pairs) -> Iterator[Note]:
-    """Truth that lies where the model has learned: figures there say nothing of other places."""
+    """A doubt about truths on training ground: figures there say nothing about other places."""
     here = there = 0
     for each in judged:
         if pairs.trained_here and each.pair.grid.has_lonlat and len(each.counted):
@@ -75,7 +75,7 @@ def _trained(judged: Sequence[JudgedImage], pairs: Pairs) -> Iterator[Note]:
 
 
 def _beyond(judged: Sequence[JudgedImage]) -> Iterator[Note]:
-    """False detections where nobody may have looked for individuals."""
+    """A doubt about false positives on ground that may not be annotated."""
     false = beyond = 0
     for each in judged:
         xy = each.xy[each.outcome == FALSE]
@@ -86,9 +86,9 @@ def _beyond(judged: Sequence[JudgedImage]) -> Iterator[Note]:
     if beyond > 0.5 * false:
         text = (
             f"Outside the hull of the annotations: {beyond:,} of {false:,} false detections; if the truth is"
-            " complete only somewhere, give its outline with --area."
+            " complete only somewhere, give its outline."
         )
-        yield Note("false-beyond-truth", text, kind="doubt")
+        yield Note("false-beyond-truth", text, kind="doubt", parameter="area")
 
 
 def _images(names: Sequence[str]) -> str:

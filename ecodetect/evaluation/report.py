@@ -1,4 +1,4 @@
-"""What came of an evaluation: numbers with their n, a dictionary for programs, a layer of the errors."""
+"""The result of an evaluation: figures with their n, a dictionary for programs, a layer of errors."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from ecodetect.version import __version__
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Evaluation:
-    """What came of an evaluation.
+    """The result of an evaluation.
 
-    criterion : by which detections and truths were matched, with its limit.
+    criterion : of the matching, with its limit.
     rates : pooled over everything judged.
-    classes, units, sizes : the same by class, by file or plot, by size.
+    classes, units, sizes : the same per class, per file or plot, per size.
     unit : what `units` are: "file" or "plot".
     ap : mean over classes; None where the detections have no scores.
     count : over units.  position : of matched pairs.
     presence : over units; None where there is one only.
-    intervals : name of a figure -> bootstrap interval.  drawn : what was drawn: "file", "plot" or "block".
-    confusions : (class found, true class) -> pairs that fit but for their class.
-    duplicates : false detections of individuals that another detection has.
-    merged : missed truths in whose place a detection belongs to another truth.
-    ignored : truths that don't count.  absorbed : detections that match only those, neither right nor wrong.
-    outside : detections outside the area where the truth is complete, not judged.
+    intervals : name of a figure -> bootstrap interval.  drawn : the drawn units: "file", "plot" or "block".
+    confusions : (found class, true class) -> pairs that match except for their class.
+    duplicates : false positives on individuals that another detection has.
+    merged : false negatives whose place has a detection of another truth.
+    ignored : truths that don't count.  absorbed : detections that match only those; they count as neither.
+    outside : detections outside completely annotated ground, not judged.
     notes : for the user.  judged : image by image.
     """
 
@@ -64,7 +64,7 @@ class Evaluation:
     judged: tuple[JudgedImage, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, as JSON can hold them: what isn't defined is None."""
+        """All figures, JSON-able; undefined ones are None."""
         table: dict[str, Any] = {
             "ecodetect": __version__,
             "criterion": self.criterion,
@@ -100,7 +100,7 @@ class Evaluation:
 
         Columns: `label` (true, false, missed or unjudged), `class`, `score`, `why` (duplicate, merged, other
         class; ignored or outside), `value` (what the criterion compared, of pairs), `id` and `source`. Where
-        points meet shapes all are points, in the middles: a GIS draws a layer of one kind in one style.
+        points meet shapes, all features are centre points: a GIS draws a layer of one kind in one style.
         """
         first = self.judged[0].pair.grid
         one = len(self.judged) == 1
@@ -126,7 +126,7 @@ class Evaluation:
         )
 
     def draw_errors(self, path: str | os.PathLike[str], *, most: int = 60) -> None:
-        """Draw cut-outs of the worst errors: the surest false detections, then the largest missed truths.
+        """Draw cut-outs of the worst errors: the surest false positives, then the largest false negatives.
 
         Raises UserError where there are no rasters to cut them from.
         """
@@ -134,7 +134,7 @@ class Evaluation:
 
 
 def _plain(result: Any) -> Any:
-    """A dataclass as JSON can hold it."""
+    """A dataclass, JSON-able."""
     if result is None:
         return None
     return {name: _number(value) for name, value in dataclasses.asdict(result).items()}

@@ -1,4 +1,4 @@
-"""The worst errors as a picture: the surest false detections and the largest missed individuals."""
+"""The worst errors as a picture: false positives with the highest scores and the largest false negatives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ecodetect.raster.reading import Raster
 # Classes of what is drawn; their numbers are colours: white only for what is right, so that errors stand out.
 _FALSE, _MISSED, _UNJUDGED, _TRUE, _ITS_TRUTH = 0, 1, 2, 4, 7
 _CLASSES = ("false", "missed", "not judged", "", "true", "", "", "its annotation")
-_GROUND = 1.5  # times as much of it as on a sheet of what was found: one wants to see why
+_GROUND = 1.5  # times more ground than on a sheet of detections, to show the reason of an error
 _UNSIZED_PX = (12.0, 60.0)  # least and largest radius for individuals of unknown size
 _KEYS = [(n, _CLASSES[n]) for n in (_FALSE, _MISSED, _TRUE, _ITS_TRUTH, _UNJUDGED)]
 
@@ -34,13 +34,15 @@ def draw_worst(
 ) -> None:
     """Draw cut-outs of the worst errors, half of each kind where there are so many.
 
-    Missed individuals of unknown size are taken evenly from all there are. Around each error everything else
-    that was found or marked there is drawn too: so one sees why.
+    Missed individuals of unknown size are sampled evenly. All other detections and annotations around an
+    error are drawn too, to show its reason.
     Raises UserError where an image has no raster to cut them from.
     """
     bare = next((each for each in judged if each.pair.image is None), None)
     if bare is not None:
-        raise UserError(f"A sheet of errors is cut from rasters; name that of {bare.pair.name} with --image.")
+        raise UserError(
+            f"A sheet of errors is cut from rasters; name that of {bare.pair.name}.", parameter="image"
+        )
     spots = [_Spots(each, number) for number, each in enumerate(judged)]
     false = [(spot, row) for spot in spots for row in np.flatnonzero(spot.is_false).tolist()]
     missed = [(spot, row) for spot in spots for row in np.flatnonzero(spot.is_missed).tolist()]
@@ -83,7 +85,7 @@ def _heading(total: int, what: str, values: Sequence[float], most: str) -> str:
 
 
 def _picked(values: Sequence[float], most: int) -> list[int]:
-    """Positions of the highest, highest first; where nothing has a value, so many evenly from all."""
+    """Positions of the highest, highest first; where nothing has a value, an even sample of all."""
     known = np.array(values, np.float64)
     if not np.isfinite(known).any():
         n = len(known)
@@ -93,7 +95,7 @@ def _picked(values: Sequence[float], most: int) -> list[int]:
 
 
 class _Spots:
-    """All that is to be seen in one image: detections, then truths that count, then those that don't."""
+    """Everything drawn on one image: detections, then truths that count, then those that don't."""
 
     def __init__(self, judged: JudgedImage, number: int) -> None:
         pair = judged.pair
@@ -123,11 +125,11 @@ class _Spots:
         self.all = Detections(pair.grid, "polygon", shapes, np.zeros(len(shapes)), label, _CLASSES)
 
     def value(self, what: str) -> Floats:
-        """By what errors of a kind are sorted."""
+        """The values that errors of a kind are sorted by."""
         return self.score if what == "false" else self.diameter
 
     def cut(self, row: int, *, several: bool) -> Cut:
-        """The cut-out of an object.  several : of several images, so it says which."""
+        """The cut-out of an object.  several : whether there are several images, so that it names one."""
         pair = self.judged.pair
         unit = "px" if pair.grid.gsd is None else "m"
         size = f"{self.diameter[row]:.3g} {unit}" if np.isfinite(self.diameter[row]) else ""
@@ -140,7 +142,7 @@ class _Spots:
 
 
 def _drawn(sides: Sequence[Geometries], radius: Floats) -> Geometries:
-    """Polygons of all sides as they are; points as circles of their size, or of what is usual here.
+    """Polygons of all sides as they are; points as circles of their size, or of a typical size.
 
     sides : detections, truths, and what is neither; `radius` is of all of them, one after the other.
     """
@@ -162,10 +164,10 @@ def _drawn(sides: Sequence[Geometries], radius: Floats) -> Geometries:
 
 
 def _radius_of_spacing(sides: Sequence[Geometries]) -> float:
-    """Radii of individuals of unknown size: a third of the way to their neighbours.
+    """Radii of individuals of unknown size: a third of the distance to their neighbours.
 
-    A neighbour is of the same side: a detection lies on its truth. The radius is one with which a cut-out
-    shows an individual and what is around it, if neighbours are very near or very far, too.
+    A neighbour is of the same side, because a detection lies on its truth. The radius is limited so that a
+    cut-out shows an individual and its surroundings, even if neighbours are very near or far.
     """
     spaces = []
     for side in sides:

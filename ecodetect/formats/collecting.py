@@ -22,7 +22,7 @@ OF_IMAGE = (
     "of_image"  # in a layer's metadata: its file is in pixels of an image, whose size it states, or None
 )
 Shape = Any  # a shapely geometry; shapely ships no types
-FARTHEST = 1e9  # coordinates beyond this are no pixels and no metres of any raster
+FARTHEST = 1e9  # larger coordinates are neither pixels nor metres of any raster
 
 
 class Unusable(ValueError):
@@ -205,20 +205,20 @@ def of_size(shares: Geometries, grid: Grid) -> Geometries:
 
 def pixels_note(path: Path) -> Note:
     """What to say of pixel coordinates without a raster."""
-    text = "coordinates are pixels of the image; with it they come onto the map (`convert --image`)."
-    return Note("pixel-coordinates", text, about=path.name)
+    text = "coordinates are pixels of the image; name it to put them on the map."
+    return Note("pixel-coordinates", text, about=path.name, parameter="image")
 
 
 def shares_note(path: Path) -> Note:
     """What to say of shares of an image's size without a raster."""
-    text = "coordinates are shares of the image's size; with it they have a place (`convert --image`)."
-    return Note("share-coordinates", text, about=path.name)
+    text = "coordinates are shares of the image's size; name it to place them."
+    return Note("share-coordinates", text, about=path.name, parameter="image")
 
 
 def exchanged_note(name: str, *, in_degrees: bool) -> Note:
     """What to say of a file whose x and y are taken the other way round."""
     what = "latitude and longitude" if in_degrees else "x and y"
-    text = f"{what} are exchanged: only the other way round they lie in the raster, and so they are taken."
+    text = f"{what} are swapped: only when swapped back they lie in the raster, so they are read that way."
     return Note("coordinates-exchanged", text, about=name, kind="doubt")
 
 

@@ -1,4 +1,4 @@
-"""What a file of features holds, as one hash: so a scan sees that somebody has edited its output.
+"""A hash of the features in a file, by which a scan sees that its output was edited.
 
 The hash is of the features, in whatever order, not of the file: opening a GeoPackage in QGIS changes its
 bytes, and so does a tool that lays JSON out again. With the hash, features are counted by raster and class.

@@ -428,7 +428,7 @@ def write(
         _move(stage, target, stale=stale, overwrite=overwrite)
     notes = written.notes
     if kept is not None:
-        why = "came while this was made" if keep_any else "isn't as ecodetect wrote it"
+        why = "appeared while this was made" if keep_any else "isn't as ecodetect wrote it"
         text = f"what lay there {why}, so it is kept as {kept.name} beside the new one."
         notes = (*notes, Note("edits-kept", text, about=target.name))
     return replace(written, path=target, notes=notes)

@@ -10,7 +10,7 @@ from ecodetect.notes import Note
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of writing a layer.
+    """The result of writing a layer.
 
     path : the file.
     features : features in it.

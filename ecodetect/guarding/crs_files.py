@@ -1,8 +1,8 @@
-"""Whether the words for a CRS name files: grids and tables that PROJ would open, wherever they lie.
+"""Whether a CRS names files: grids and tables that PROJ would open anywhere.
 
-A CRS may say that its places are shifted by a grid, and PROJ opens that by its name as soon as a place is
-transformed: any file of the system, or a pipe, at which it waits for ever. Plain names (`conus`,
-`us_noaa_conus.tif`) are looked for only among PROJ's own files, and are sound.
+A CRS may name a shift grid, and PROJ opens it by name as soon as a place is transformed: any file of the
+system, or a pipe, where it waits forever. Plain names (`conus`,
+`us_noaa_conus.tif`) are searched only among PROJ's own files, and are safe.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def file_in(stated: Any) -> str | None:
     """The file that a CRS names by a path, in WKT, PROJJSON or a string of PROJ; None: it names none."""
     text = stated if isinstance(stated, str) else json.dumps(stated, ensure_ascii=False)
     if text.lstrip().startswith("{"):
-        with contextlib.suppress(ValueError, RecursionError):  # no JSON: nobody takes it as one
+        with contextlib.suppress(ValueError, RecursionError):  # not JSON, so nothing reads it as JSON
             text = json.dumps(json.loads(text), ensure_ascii=False)
     return _named_in(text)
 

@@ -1,7 +1,7 @@
-"""SQLite files of others (GeoPackages) as they are when nobody is at work on them, without touching them.
+"""Reads SQLite files from others (GeoPackages), including those in use, without changing them.
 
-SQLite writes beside a file that it reads: a `-wal` or `-journal` that lies there is applied or made, even for
-reading. So such a file is read from a private copy, with what is committed in its `-wal`.
+SQLite writes beside a file that it reads: it applies or creates a `-wal` or `-journal`, even for reading. So
+such a file is read from a private copy that includes committed changes in its `-wal`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
 
 
 def is_at_work(path: Path) -> bool:
-    """Whether reading a file of SQLite would write beside it, or takes what lies there."""
+    """Whether reading a SQLite file would write beside it, or use files beside it."""
     try:
         with path.open("rb") as file:
             head = file.read(20)
@@ -38,7 +38,7 @@ def is_at_work(path: Path) -> bool:
 
 @contextlib.contextmanager
 def at_rest(path: Path, *, error: type[UserError]) -> Iterator[Path]:
-    """A file to read: itself, or a copy that is gone afterwards; what is said of the copy is said of it."""
+    """The file to read: itself, or a temporary copy; messages about the copy name the file."""
     if not path.is_file() or not is_at_work(path):
         yield path
         return
@@ -52,14 +52,14 @@ def at_rest(path: Path, *, error: type[UserError]) -> Iterator[Path]:
 
 
 def _settled(path: Path, folder: Path, *, error: type[UserError]) -> Path:
-    """A copy of a file with what lay beside it taken into it."""
+    """A copy of a file, with the changes in the files beside it."""
     copy = _copied(path, folder, error=error)
     guard.call("ecodetect.guarding.databases:settle", str(copy), str(path), about=str(path), error=error)
     return copy
 
 
 def _copied(path: Path, folder: Path, *, error: type[UserError]) -> Path:
-    """A copy of a file and of what lies beside it, all of one moment."""
+    """A consistent copy of a file and the files beside it."""
     for _ in range(_TRIES):
         before = _states(path)
         for part in _parts(path):
@@ -83,7 +83,7 @@ def without_comments(sql: str) -> str:
 
 
 def settle(copy: str, shown: str) -> None:
-    """Take what lies beside a copy into it. For `guard`'s child."""
+    """Merge the files beside a copy into it. For `guard`'s child."""
     try:
         with contextlib.closing(sqlite3.connect(copy)) as database:
             database.execute("PRAGMA trusted_schema = OFF")

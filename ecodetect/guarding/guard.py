@@ -1,9 +1,9 @@
-"""One child process in which files are opened that could hang a library, crash it, or fill the memory.
+"""A child process that opens files which could hang a library, crash it, or exhaust the memory.
 
-What can't be interrupted here (GDAL, HDF5, GEOS, SQLite) can be ended there: `call` has a function done by
-the child, within limits of memory and time, and returns its result, or raises its UserError as if it had been
-called here. There is one child for all uses in a process, started when it is first needed and after each
-that had to be ended; it ends with its parent. Its side is `guarded`.
+Libraries that can't be interrupted here (GDAL, HDF5, GEOS, SQLite) can be ended there: `call` runs a function
+in the child, within limits on memory and time, and returns its result, or raises its UserError as if it were
+called here. A process has one child for all uses; it starts when first needed, and again after it had to be
+ended; it ends with its parent. `guarded` is the child's side.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _alive: set[_Child] = set()  # it, and one that is at work
 
 @contextlib.contextmanager
 def timeout(seconds: float | None) -> Iterator[None]:
-    """While it lasts, files may take `seconds` to open, in all threads of this process; None: as before."""
+    """A context in which files may take `seconds` to open, in all threads of the process; None: no change."""
     global _timeout_s
     if seconds is not None and not 0 < seconds < float("inf"):
         raise UserError(f"A time limit is a number of seconds above 0; got {seconds:g}.", parameter="timeout")
@@ -64,14 +64,14 @@ def timeout(seconds: float | None) -> Iterator[None]:
 
 
 def limit_s() -> float:
-    """What `timeout` says: how long a file, or a server that says nothing, is waited for."""
+    """The current `timeout`: how long to wait for a file, or for a silent server."""
     return _timeout_s
 
 
 def call(
     function: str, *given: Any, about: str, error: type[UserError] = UserError, bytes_read: int = 0
 ) -> Any:
-    """Have a function done by the child.
+    """Run a function in the child.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def call(
     about : str
         The file, for messages.
     error : type of UserError
-        What to raise where the child is ended or ends itself.
+        The error to raise if the child is ended or crashes.
     bytes_read : int
-        How much the function reads if all is well; each 100 MB have the time limit again.
+        The number of bytes that the function normally reads; each 100 MB extend the time limit by itself.
 
     Raises
     ------
@@ -100,9 +100,9 @@ def call(
 def stream(
     function: str, *given: Any, about: str, error: type[UserError] = UserError, bytes_read: int = 0
 ) -> Generator[bytes, None, None]:
-    """As `call`, of a generator of bytes: its parts, one by one; other threads have to wait meanwhile.
+    """As `call`, for a generator of bytes: its parts, one by one; other threads wait until it ends.
 
-    The clock stands still while a part is used.
+    The clock stops while a part is used.
     """
     with _lent() as child:
         child.ask(function, given, _limit(bytes_read))
@@ -127,7 +127,7 @@ def _limit(bytes_read: int) -> float:
 
 @contextlib.contextmanager
 def _lent() -> Iterator[_Child]:
-    """The child; ended where it is left in the middle of something: by Ctrl-C, a limit, a fault of ours."""
+    """The child; it is ended if its work is interrupted by Ctrl-C, a limit or an internal error."""
     with _lock:
         while _waiting and not _waiting[-1].is_alive:
             _waiting.pop().end()
@@ -143,7 +143,7 @@ def _lent() -> Iterator[_Child]:
 
 @atexit.register
 def end() -> None:
-    """End what is there, at work or not; the next call has another child."""
+    """End all children, busy or not; the next call starts another one."""
     _waiting.clear()
     for child in list(_alive):
         child.end()
@@ -160,7 +160,7 @@ def _forget() -> None:
     _waiting.clear()
 
 
-_inherited: list[_Child] = []  # kept, so that nobody closes their pipes
+_inherited: list[_Child] = []  # kept, so that their pipes stay open
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
@@ -168,7 +168,7 @@ if hasattr(os, "register_at_fork"):
 def begin(
     program: str, *, lifeline: int | None = None, env: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """A process of ours that runs this program, and is spoken to through pipes; nothing of it is shown.
+    """Start a child process that runs this program and communicates through pipes, invisibly.
 
     It has this one's import path, but nothing of the folder in which the user happens to be, and isn't
     reached by Ctrl-C on Windows; elsewhere that is its own affair.
@@ -205,7 +205,7 @@ _GB = f"{MEMORY_BYTES / 2**30:g} GB"
 
 
 def _late(about: str, limit_s: float) -> str:
-    return f"{about} took longer than {limit_s:g} s to open; if it is sound, use --timeout {5 * limit_s:g}."
+    return f"{about} took longer than {limit_s:g} s to open; if it is sound, allow it {5 * limit_s:g} s."
 
 
 def _large(about: str) -> str:
@@ -230,7 +230,7 @@ def _crashed(about: str) -> str:
 
 
 class _Child:
-    """The process, and what it says, read by a thread: pipes have no time limit of their own everywhere."""
+    """The process, whose output a thread reads, because pipes don't have time limits on all systems."""
 
     def __init__(self) -> None:
         self.is_busy = False
@@ -282,7 +282,7 @@ class _Child:
         try:
             folder: str | None = str(Path.cwd())
         except OSError:
-            folder = None  # somebody has removed it
+            folder = None  # it has been removed
         request = {"function": function, "given": given, "folder": folder, "limit_s": limit_s}
         self.is_busy = True
         self.send(REQUEST, json.dumps(request).encode())
@@ -294,7 +294,7 @@ class _Child:
 
     def send(self, kind: bytes, content: bytes = b"") -> None:
         pipe: Any = self._process.stdin
-        with contextlib.suppress(OSError):  # it has ended: what it says next tells so
+        with contextlib.suppress(OSError):  # it has ended, which reading its output shows
             write_frame(pipe, kind, content)
 
     def result(self, about: str, error: type[UserError]) -> Any:
@@ -314,7 +314,7 @@ class _Child:
             is_late, is_large = self._used_s >= self._limit_s, self._is_large()
             self.end()
             if is_late:
-                raise error(_late(about, self._limit_s))
+                raise error(_late(about, self._limit_s), parameter="timeout")
             raise error(_large(about) if is_large else _crashed(about))
         kind, content = frame
         if kind in (RESULT, MISTAKE, FAULT):
@@ -337,7 +337,7 @@ class _Child:
             with contextlib.suppress(queue.Empty):
                 frame = self._said.get(timeout=_STEP_S)
             now = time.monotonic()
-            # Steps, not the clock: a command that was stopped, or a machine that slept, has used no time.
+            # Steps, not the clock: a stopped command, or a sleeping machine, uses no time.
             self._used_s += min(now - before, 10 * _STEP_S)
             before = now
             self._is_over = frame is None
@@ -346,7 +346,7 @@ class _Child:
         return None
 
     def _is_large(self) -> bool:
-        """Whether it has more memory than it may, where the system doesn't see to that."""
+        """Whether it exceeds its memory limit, where the system doesn't enforce it."""
         if sys.platform == "linux":
             return False
         import psutil
@@ -357,7 +357,7 @@ class _Child:
             return False
 
     def end(self) -> None:
-        """End the process, and don't leave before it has."""
+        """End the process, and wait until it has ended."""
         self.is_busy = False
         _alive.discard(self)
         with contextlib.suppress(OSError):

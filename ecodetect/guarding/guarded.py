@@ -1,7 +1,7 @@
-"""The child of `guard`: does what its parent asks, one request after another, within limits it can't lift.
+"""The child of `guard`: serves its parent's requests one by one, within limits that it can't lift.
 
 Requests and answers are frames on two pipes: a letter, a length, then JSON or plain bytes; nothing is
-unpickled. Whatever a library prints, on whichever level, goes nowhere.
+unpickled. Output that a library prints is discarded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READY, BEGUN, RESULT, PART, MISTAKE, FAULT, NO_MEMORY = b"y", b"b", b"r", b"p", 
 # And its parent.
 REQUEST, NEXT = b"q", b"x"
 
-# What is raised again as what it is, beside UserErrors: faults of a file, not of ours.
+# Errors that are raised again with their own type, besides UserErrors: faults of a file.
 FAULTS = (OSError, RecursionError, UnicodeError, SystemError)
 
 is_serving = False  # whether this process is the child
@@ -78,7 +78,7 @@ def main(lifeline: int | None) -> None:
 
 
 def _end_with(lifeline: int) -> None:
-    """Let the system end this process when its parent does, whatever a library is at."""
+    """Let the system end this process when its parent ends, even inside a library."""
     if sys.platform == "linux":
         import fcntl
 
@@ -95,7 +95,7 @@ def _bound_memory() -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        # No window that says that a program has crashed, and waits for a click.
+        # No dialog about a crashed program that waits for a click.
         msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX)
         return
     import resource
@@ -112,7 +112,7 @@ def _bound_memory() -> None:
 
 def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> None:
     """Do one request and send the result."""
-    home = Path(sys.prefix)  # a folder that nobody wants to remove
+    home = Path(sys.prefix)  # a folder that no user wants to remove
     try:
         module, _, name = request["function"].partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -141,7 +141,7 @@ def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> N
 
 
 def _end_within(limit_s: float) -> None:
-    """End the process in time, from a thread of its own, where a library never comes back unwaited for."""
+    """End the process in time, from its own thread, if a library never returns."""
     try:
         faulthandler.dump_traceback_later(2 * limit_s + 60, exit=True, file=2)
     except RuntimeError as error:  # no memory for a thread
@@ -149,7 +149,7 @@ def _end_within(limit_s: float) -> None:
 
 
 def _send_parts(parts: Iterator[bytes], limit_s: float, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Send what a generator gives, each when it is asked for."""
+    """Send the parts of a generator, each on request."""
     for part in parts:
         write_frame(answers, PART, part)
         faulthandler.cancel_dump_traceback_later()

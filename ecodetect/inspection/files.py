@@ -1,6 +1,6 @@
-"""What is to be known of a raster, a layer or a model before working with it, as plain facts.
+"""Facts about a raster, a layer or a model.
 
-The facts are a dict that JSON can hold but for its `notes`; `ecodetect info` puts them into words.
+The facts are a dict, JSON-able except for its `notes`; `ecodetect info` puts them into words.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ def describe(
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
-    """Facts about a raster, a file of features or a model; `kind` says which it is, `notes` are `Note`s.
+    """Facts about a raster, a file of features or a model; `kind` names which, `notes` are `Note`s.
 
-    path : a file, or the name of a model that comes with ecodetect.
+    path : a file, or the name of a shipped model.
     bands, gsd_m, nodata, allow_vrt : as in `open_raster`.
-    layer : which one, in a file of several layers.
-    Raises UserError when it is none of them, or can't be read.
+    layer : which layer, in a file with several.
+    Returns a dict: sizes in pixels, lengths in metres on the ground at the raster's centre, areas in
+    hectares, extents in the file's CRS and in WGS 84 degrees; unknown values are None.
+    Raises UserError when it is none of these, or can't be read.
     """
     if "|" in os.fspath(path):
         path, layer = formats.source_of(path, layer)
@@ -78,7 +80,7 @@ def describe(
 
 
 def describe_raster(raster: Raster) -> dict[str, Any]:
-    """Facts about a raster. Ranges and the share without data come from samples, whose size is told.
+    """Facts about a raster. Ranges and the share without data come from samples, whose size is stated.
 
     Lengths in metres on the ground, at the raster's centre; None where they are unknown.
     """
@@ -138,7 +140,7 @@ def _sampled(raster: Raster) -> dict[str, Any]:
         valid += values.shape[1]
         if values.size:
             low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
-    # Cells of a sparse raster that hold nothing are known without looking, and not among the samples.
+    # Empty cells of a sparse raster are known without reading, and aren't sampled.
     holding = sum(cell.area for cell in raster.samples(grid, raster.bands, most=grid.window.area).cells)
     share = 1 - (valid / seen if seen else 0) * holding / grid.window.area
     return {
@@ -160,17 +162,17 @@ def _centre(raster: Raster) -> list[float] | None:
 
 
 def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
-    """What each detector would make of the raster with its defaults: the bands it reads, or why it can't.
+    """How each detector would read the raster with its defaults: its bands, or why it can't.
 
-    Models that come with ecodetect are among them, those that are meant for such a raster first; detectors
-    that have to be trained first aren't.  meant : whether it makes sense here; `why` not, in words.
+    Shipped models are included, suitable ones first; detectors that need training aren't.  meant : whether it
+    makes sense here; `why` not, in words.
     """
     scene = scene_of(raster)
     found: dict[str, dict[str, Any]] = {}
     for name, card in models.known().items():
         why = models.misfit(card, scene, source=raster.name)
         found[name] = (
-            {"fits": False, "meant": False, "why": why}
+            {"fits": False, "meant": False, "why": str(why)}
             if why is not None
             else {
                 "fits": True,
@@ -198,7 +200,7 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
 
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a model's card says, the size of its file, the hash of its content, and what runs its network."""
+    """The contents of a model's card, size and hash of its file, and what runs its network."""
     found = models.read(Path(path))
     has_network = isinstance(detectors.learned(found.card.detector), NetworkKind)
     return {
@@ -216,7 +218,7 @@ def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def describe_layer(layer: Layer, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Facts about features: how many of which kind and class, where, and what the file says of itself."""
+    """Facts about features: their number by kind and class, their extent, and the file's metadata."""
     world = layer.in_world()
     types = Counter(str(geometry.geom_type) for geometry in world if geometry is not None)
     column = class_column(layer.columns)

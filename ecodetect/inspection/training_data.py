@@ -1,4 +1,4 @@
-"""What training would see: annotations laid on their rasters, counted, measured and compared with a model.
+"""A preview of training data: annotations laid on their rasters, counted, measured, compared with a model.
 
 Nothing is trained. The facts are a JSON-able dict; `ecodetect check` puts them into words.
 """
@@ -33,7 +33,7 @@ from ecodetect.training.beginning import Beginning, begin, check_classes
 from ecodetect.training.planning import LEAST_STEPS, MOST_STEPS, PASSES, STEP_PX
 from ecodetect.training.settings import TrainingSettings
 
-CHIP_PX = 256  # the chips that are counted; training chooses its own
+CHIP_PX = 256  # size of the counted chips; training chooses its own
 # On one core, measured with the encoder of MobileNetV2, which our models have: 0.25 to 0.3 Mpx/s on two.
 # Other networks take a third to ten times as long.
 _SECONDS_PER_MPX = 7.5
@@ -47,14 +47,14 @@ def check(
     picture: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Facts about rasters and annotations as training data.
+    """Check rasters and annotations as training data, without training.
 
     Parameters
     ----------
-    paths, asked : as in `training.sources.gather`.
+    paths, asked : as in `train`.
     picture : PNG or JPEG to draw the annotations into, of the raster that has most of them.
-    settings : fields of `TrainingSettings`, as `train` takes them. The card of a bundle that would be trained
-        further is compared with the data.
+    settings : fields of `TrainingSettings`, as in `train`. The card of a bundle to fine-tune is compared with
+        the data.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def check(
     Raises
     ------
     UserError
-        Where nothing can be said: files that can't be read, annotations off the raster.
+        When the check itself is impossible: files that can't be read, annotations off the raster.
     """
     notes: list[Note] = []
     how = TrainingSettings(**settings)
@@ -102,7 +102,7 @@ def check(
 
 @contextmanager
 def _refusal_in(problems: list[UserError]) -> Iterator[None]:
-    """What training would refuse, as one of the problems."""
+    """Collects errors that training would raise, as problems."""
     try:
         yield
     except UserError as error:
@@ -110,7 +110,7 @@ def _refusal_in(problems: list[UserError]) -> Iterator[None]:
 
 
 def _unlearnable(begun: Beginning, data: Dataset, found: Split | None, split_by: str) -> Iterator[Note]:
-    """Notes of what can't be learned; raises UserError where training would refuse."""
+    """Notes on what can't be learned; raises UserError where training would."""
     sizes = [np.sqrt(np.prod(data.objects(number).size, axis=1)) for number in data.used]
     begun.card_options(np.concatenate(sizes), data)
     if found is None:
@@ -122,7 +122,7 @@ def _unlearnable(begun: Beginning, data: Dataset, found: Split | None, split_by:
 
 
 def _is_seen_as_is(card: Card, sources: Sequence[AnnotatedRaster]) -> bool:
-    """Whether a model can look at all rasters without being adapted."""
+    """Whether a model can use all rasters without being adapted."""
     own = Contract.of(card)
     return all(stand_ins(own.bands, source.bands) is not None for source in sources) and (
         own.unit == "px" or all(source.grid.gsd is not None for source in sources)
@@ -192,7 +192,7 @@ def _three(values: Floats) -> list[float] | None:
 
 
 def _complete(sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
-    """Where annotation counts as complete, and how much of the rasters that is."""
+    """Where annotation counts as complete, and the share of the rasters."""
     known = [0.0 if source.complete is None else float(source.complete.shape.area) for source in sources]
     whole = sum(source.grid.window.area for source in sources)
     hectares = [
@@ -252,7 +252,7 @@ def _cost(data: Dataset, found: Split | None) -> dict[str, Any]:
 
 
 def _compared(card: Card, sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
-    """What of the data fits the card, and what doesn't, in sentences."""
+    """How the data fit the card, in sentences."""
     misfits = []
     for source in sources:
         if stand_ins(card.bands, source.bands) is None:
@@ -296,7 +296,7 @@ def _compared(card: Card, sources: Sequence[AnnotatedRaster]) -> dict[str, Any]:
 def _draw(
     sources: Sequence[AnnotatedRaster], found: Split | None, path: str | os.PathLike[str]
 ) -> Mapping[str, str]:
-    """Annotations, what is ignored and validation ground; faded where annotation isn't complete."""
+    """Draw annotations, ignored shapes and validation ground; faded where annotation isn't complete."""
     number = max(range(len(sources)), key=lambda row: len(sources[row].annotations))
     source = sources[number]
     radius = object_px([source]) / 2
@@ -333,7 +333,7 @@ def _draw(
 
 
 _INFO = {
-    "polygons": "Faded: outside --complete, unknown to training. Elsewhere empty ground is background.",
+    "polygons": "Faded: outside complete ground, unknown to training. Elsewhere empty ground is background.",
     "image": "Annotation counts as complete all over: empty ground is background.",
     "hull": "Faded: beyond the annotations, unknown to training. Inside, empty ground is background.",
     "nothing": "Annotation counts as complete nowhere: nothing is learned here.",

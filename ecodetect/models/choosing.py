@@ -1,4 +1,4 @@
-"""The models that come with ecodetect, and models in files: which is meant, and whether it fits a raster."""
+"""Finds a model, shipped or in a file, and tells whether it fits a raster."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from ecodetect.runtime import onnx_file
 
 SUFFIXES = (".safetensors", ".onnx")
 FOLDER = Path(__file__).parent
-# How much coarser than its coarsest GSD a raster may be. A card without a range is good for twice its GSD:
-# beyond that an object of 4 px has less than 2 left.
+# How much coarser than its coarsest GSD a raster may be. A card without a range allows twice its GSD: beyond
+# that an object of 4 px has less than 2 px.
 _COARSER = 1.05
 _COARSER_UNSTATED = 2.0
 
 
 def known() -> dict[str, Card]:
-    """The models that come with ecodetect, by name; only their cards are read."""
+    """The shipped models, by name; only their cards are read."""
     files = sorted(FOLDER.glob("*.safetensors"))
     return {path.stem: _card(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
 
 
 @lru_cache
 def _card(path: Path, modified_ns: int, size: int) -> Card:
-    """The card of a file in this state: a folder of rasters asks for it again with each of them."""
+    """The card of a file in this state; cached, because each raster of a folder needs it."""
     return bundle.read_card(path)
 
 
 def resolve(name: str | os.PathLike[str]) -> Path | None:
     """The file of a model; None if `name` is that of a detector.
 
-    With a path separator or the suffix of a model it is a file, else a model that comes with ecodetect, else
-    a detector.
-    Raises UserError where there is none of them.
+    A name with a path separator or the suffix of a model is a file; any other is a shipped model, else a
+    detector.
+    Raises UserError where there is none of these.
     """
     text = os.fspath(name)
     if any(mark and mark in text for mark in (os.sep, os.altsep, "/")) or text.lower().endswith(SUFFIXES):
@@ -63,7 +63,7 @@ def resolve(name: str | os.PathLike[str]) -> Path | None:
 
 
 def shipped(name: str) -> Path | None:
-    """The file of a model that comes with ecodetect, by its name; None if there is none."""
+    """The file of a shipped model, by name; None if there is none."""
     inside = FOLDER / f"{name}.safetensors"
     return inside if inside.is_file() and inside.parent == FOLDER else None
 
@@ -81,7 +81,9 @@ def card(name: str | os.PathLike[str]) -> Card:
     """The card of a model; raises UserError for a detector without one."""
     path = resolve(name)
     if path is None:
-        raise UserError(f"{name} is a kind of detector; -m names a trained model, its file or its name.")
+        raise UserError(
+            f"{name} is a kind of detector; name a trained model, or its file.", parameter="model"
+        )
     return read_card(path)
 
 
@@ -93,14 +95,14 @@ def read_card(path: Path) -> Card:
 
 
 def read(path: Path) -> Bundle:
-    """A model's file, whose card is one of its detector.
+    """A model's file, with a card that fits its detector.
 
-    Raises BundleError, in one sentence, for what is damaged, or no model.
+    Raises BundleError, in one sentence, if it is damaged or isn't a model.
     """
     if _is_onnx(path):
         found: Bundle = onnx_file.read(path)
     else:
-        # Its card first: damage there is reported before hundreds of megabytes are read.
+        # The card first: its damage is reported before hundreds of megabytes are read.
         read_card(path)
         found = bundle.read(path)
     detectors.check_card(found.card)
@@ -108,7 +110,7 @@ def read(path: Path) -> Bundle:
 
 
 def title(name: str | os.PathLike[str]) -> str:
-    """What a model is called: the name on its card, or the detector's."""
+    """A model's title: the name on its card, or the detector's name."""
     path = resolve(name)
     return os.fspath(name) if path is None else read_card(path).name
 
@@ -142,7 +144,7 @@ def build(
         return detectors.build(os.fspath(name), scene, options)
     why = misfit(found.card, scene, source=source)
     if why is not None:
-        raise UserError(why)
+        raise why
     if found.card.detector not in detectors.known():
         raise UserError(
             f"The model '{found.card.name}' is of a detector '{found.card.detector}', which isn't installed."
@@ -150,24 +152,29 @@ def build(
     return detectors.build(found.card.detector, scene, options, bundle=found, device=device, threads=threads)
 
 
-def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | None:
-    """Why a model can't be used on a raster, as a sentence; None if it can. No pixel is looked at."""
+def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> UserError | None:
+    """Why a model can't be used on a raster, as the error to raise; None if it can. Reads no pixel."""
     who = f"The model '{card.name}'"
     if stand_ins(card.bands, scene.bands) is None:
-        return f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}"
+        return UserError(
+            f"{who} needs bands {', '.join(card.bands)}; {source} {lacking(card.bands, scene.bands)}",
+            parameter="bands",
+        )
     if card.gsd_m is None:
         return None
     here = scene.gsd_mean
     if here is None:
         works = f"{who} works at {_length(card.gsd_m)} per pixel"
-        return f"{works}; that of {source} is unknown: state it with --gsd."
+        return UserError(f"{works}; that of {source} is unknown: state it.", parameter="gsd")
     coarsest = card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
         coarsest = card.gsd_m / card.unit_per_px * card.gsd_range[1] * _COARSER
     if here < card.gsd_m / FINEST:
-        return f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
+        return UserError(
+            f"{who} works at {_length(card.gsd_m)} per pixel; {source} is a micrograph of {_length(here)}."
+        )
     if here > coarsest:
-        return (
+        return UserError(
             f"{who} works at {_length(card.gsd_m)} per pixel and is good for rasters of up to "
             f"{_length(coarsest)}; {source} has {_length(here)}."
         )
@@ -175,12 +182,12 @@ def misfit(card: Card, scene: Scene, *, source: str = "the raster") -> str | Non
 
 
 def fitting(scene: Scene) -> tuple[str | None, str]:
-    """The one model of ours whose contract a raster meets, and why; None if there is none, or several.
+    """The only shipped model that a raster fits, and why; None if there is none, or several.
 
-    Unasked a model is taken only for what it is meant for: the bands by their names, a raster whose GSD is
-    known and within the card's range. (Asked for by name, it may be given more: grey for colours, a finer
-    raster.) Models without a GSD are never taken unasked. Among models of the same classes that fit,
-    the one that sees all that the others see and more is meant.
+    A model is chosen automatically only for suitable rasters: with the bands by name, and with a known GSD
+    within the card's range. (By name, it may be used for more: grey for colours, a finer raster.) Models
+    without a GSD are never chosen automatically. Among fitting models with the same classes, the one with all
+    bands of the others and more is chosen.
     """
     fits: dict[str, Card] = {}
     misses: dict[str, str] = {}
@@ -215,10 +222,10 @@ def _is_surpassed(card: Card, fits: Mapping[str, Card]) -> bool:
 
 
 def unmeant(card: Card, scene: Scene) -> str | None:
-    """Why a model that can be used on a raster isn't meant for it, as the rest of a sentence; None if it is.
+    """Why a usable model isn't suitable for a raster, as the rest of a sentence; None if it is.
 
-    A model of pictures whose scale is unknown is meant for such pictures only: what it would find on a raster
-    of a known scale is said.
+    A model for pictures of unknown scale is suitable only for such pictures; for a raster of known scale the
+    text states the size of objects that it would find.
     """
     if card.gsd_m is not None:
         return _not_meant(card, scene)
@@ -235,14 +242,14 @@ def unmeant(card: Card, scene: Scene) -> str | None:
 
 
 def _not_meant(card: Card, scene: Scene) -> str | None:
-    """Why a model isn't meant for a raster, as the rest of a sentence; None if it is."""
+    """Why a model isn't suitable for a raster, as the rest of a sentence; None if it is."""
     if not set(card.bands) <= set(scene.bands):
         return f"needs {', '.join(card.bands)} (the raster has {listed(scene.bands)})"
     if card.gsd_m is None:
         return "works at any size of pixels, so it is never chosen unasked"
     here = scene.gsd_mean
     if here is None:
-        return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state it with --gsd)"
+        return f"works at {_length(card.gsd_m)} per pixel (the raster doesn't say; state its pixel size)"
     low, high = card.gsd_m / _COARSER_UNSTATED, card.gsd_m * _COARSER_UNSTATED
     if card.gsd_range is not None:
         low, high = (card.gsd_m / card.unit_per_px * bound for bound in card.gsd_range)

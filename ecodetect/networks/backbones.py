@@ -1,10 +1,10 @@
 """Classification networks of torchvision as encoders, by name, with the decoder of a U-Net on top.
 
-A network is taken as the row of its parts up to the global pooling, and its features are tapped before each
-halving. That works for those that are such a row (ResNet, MobileNet, EfficientNet, SqueezeNet, VGG, DenseNet,
+A network is used as a sequence of its parts up to the global pooling, with features taken before each
+halving. This works for sequential networks (ResNet, MobileNet, EfficientNet, SqueezeNet, VGG, DenseNet,
 RegNet, ConvNeXt, …), and is refused in one sentence for others (transformers). Weights are read from
-.safetensors files in torchvision's naming; nothing is unpickled but by torchvision's own download. Those that
-stand here too (`_OWN`) are built without importing torchvision.
+.safetensors files in torchvision's naming; only torchvision's own download unpickles. Networks in `_OWN` are
+built without importing torchvision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VARIABLE = "ECODETECT_WEIGHTS"
 # What the ImageNet weights expect of red, green and blue in 0 to 1: offset and span.
 MEAN = {"red": 0.485, "green": 0.456, "blue": 0.406}
 DEVIATION = {"red": 0.229, "green": 0.224, "blue": 0.225}
-_PROBE_PX = 128  # sides of the images on which strides are found out
+_PROBE_PX = 128  # sides of the images that strides are measured on
 _ENDS = ("avgpool", "classifier", "fc", "head")  # where the features end and the classification begins
 _OWN = {"mobilenet_v2": MobileNetV2}
 # GoogLeNet has classifiers half-way, for training alone.
@@ -39,7 +39,7 @@ _CHANNELS = ("red", "green", "blue")
 
 
 def names() -> list[str]:
-    """The backbones there may be: torchvision's classification networks but for transformers."""
+    """All backbones: torchvision's classification networks, except transformers."""
     from torchvision import models
 
     module = "torchvision.models."
@@ -73,7 +73,7 @@ def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[
     stated = os.environ.get(VARIABLE)
     folders = [*([Path(stated)] if stated else []), cache]
     for folder in folders:
-        # `vgg11` must not find `vgg11_bn`: what follows the name is no name of another backbone.
+        # `vgg11` must not find `vgg11_bn`: name and rest aren't another backbone's name.
         found = [
             path
             for path in sorted(folder.glob(f"{stem}*.safetensors"))
@@ -89,7 +89,8 @@ def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[
         what = "ImageNet weights" if of == "imagenet" else "weights of COCO"
         raise UserError(
             f"No {what} for '{name}': put {stem}.safetensors, in torchvision's naming, into the "
-            f"folder that {VARIABLE} names, or train with --weights none."
+            f"folder that {VARIABLE} names, or train with the weights 'none'.",
+            parameter="weights",
         ) from error
 
 
@@ -126,11 +127,11 @@ def encoder(
 ) -> Encoder:
     """The backbone `name` up to the stride 2**depth.
 
-    is_most : where it has no features as coarse, it ends with the coarsest it has.
-    weights : in torchvision's naming; None: at random.
+    is_most : use its coarsest features if it has none as coarse as that.
+    weights : in torchvision's naming; None: random.
     bands : names of the input. Red, green and blue take the weights learned for them, any other band their
         mean; all are scaled so that the first layer's output keeps its range.
-    Raises UserError for an unknown name, a network that is not a row of parts, or weights of another.
+    Raises UserError for an unknown name, a network that isn't sequential, or weights of another network.
     """
     model = _OWN[name]() if name in _OWN else _of_torchvision(name)
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
@@ -162,7 +163,7 @@ def _of_torchvision(name: str) -> nn.Module:
 def _load(model: nn.Module, weights: Weights, name: str) -> None:
     tensors = {key: torch.as_tensor(value) for key, value in weights.items()}
     wanted = model.state_dict()
-    # The classifier isn't used; one for other classes does no harm.
+    # The classifier isn't used, so it may have other classes.
     features = {key for key in wanted if not key.startswith(("classifier", "fc", "head"))}
     wrong = [key for key in features if key not in tensors or tensors[key].shape != wanted[key].shape]
     wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
@@ -172,14 +173,14 @@ def _load(model: nn.Module, weights: Weights, name: str) -> None:
 
 
 def _of_bands(first: nn.Conv2d, bands: int) -> nn.Conv2d:
-    """The first convolution for so many bands; padded, so that its output lines up with the image."""
+    """The first convolution for this number of bands, with padding, so that its output fits the image."""
     size, stride = first.kernel_size[0], first.stride[0]
     padding = (size - 1) // 2 if first.padding == (0, 0) else int(first.padding[0])
     return nn.Conv2d(bands, first.out_channels, size, stride, padding, bias=first.bias is not None)
 
 
 def _fill(wide: nn.Conv2d, first: nn.Conv2d, bands: Sequence[str]) -> None:
-    """Give it what the one for red, green and blue has learned."""
+    """Copy the weights learned for red, green and blue."""
     mean = first.weight.detach().mean(dim=1)
     columns = [
         first.weight.detach()[:, _CHANNELS.index(band)] if band in _CHANNELS else mean for band in bands
@@ -205,12 +206,12 @@ def _row(model: nn.Module, name: str) -> list[nn.Module]:
             break
         row += list(part) if isinstance(part, nn.Sequential) and not hasattr(part, "out_channels") else [part]
     if not row:
-        raise UserError(f"'{name}' can't be an encoder: it is not a row of layers.")
+        raise UserError(f"'{name}' can't be an encoder: it isn't a sequence of layers.")
     return row
 
 
 def _probed(row: Sequence[nn.Module], in_bands: int, name: str) -> list[tuple[int, int]]:
-    """Stride and channels of what each part of a row gives, found out with an image of nothing."""
+    """Stride and channels of each part's output, measured with an empty image."""
     steps = []
     x = torch.zeros(1, in_bands, _PROBE_PX, _PROBE_PX)
     was_training = [part.training for part in row]
@@ -220,7 +221,7 @@ def _probed(row: Sequence[nn.Module], in_bands: int, name: str) -> list[tuple[in
             with torch.no_grad():
                 x = part(x)
         except (RuntimeError, TypeError) as error:
-            raise UserError(f"'{name}' can't be an encoder: it is not a row of layers.") from error
+            raise UserError(f"'{name}' can't be an encoder: it isn't a sequence of layers.") from error
         stride = _PROBE_PX // x.shape[-1] if x.ndim == 4 else 0
         if stride * (x.shape[-1] if stride else 1) != _PROBE_PX or x.shape[-1] != x.shape[-2]:
             raise UserError(f"'{name}' can't be an encoder: its features don't line up with the image.")

@@ -1,6 +1,6 @@
-"""Which boxes that found no truth are wrong: where annotation is complete, and not where nobody can know.
+"""Which unmatched boxes are false positives: those where annotation is complete.
 
-Ground (H, W) says for each place what a box with its middle there is, if it is no truth.
+Ground (H, W) states for each place how an unmatched box with its middle there counts.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 WRONG = 1.0
-WRONG_INSIDE = 0.5  # unless it reaches ignored ground, where a part of it may be that nobody has marked
+WRONG_INSIDE = 0.5  # unless it reaches ignored ground, which may hide an unmarked part of it
 UNKNOWN = 0.0
-IGNORED = -1.0  # unknown, and so are boxes beside it that reach it
+IGNORED = -1.0  # unknown, like boxes that reach it
 
 
 def is_wrong(boxes: Tensor, ground: Tensor) -> Tensor:
-    """Whether boxes (A, 4) of an image would be wrong if they are no truths; (A,).
+    """Whether unmatched boxes (A, 4) of an image are false positives; (A,).
 
-    ground : (H, W); what lies outside is as at its border.
+    ground : (H, W); padded with its border values.
     """
     height, width = ground.shape
     x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).long().unbind(1)
@@ -26,7 +26,7 @@ def is_wrong(boxes: Tensor, ground: Tensor) -> Tensor:
 
 
 def wrong_at(value: Tensor, boxes: Tensor, ground: Tensor) -> Tensor:
-    """The same where it is known what the ground is under each box, value (A,)."""
+    """The same, given the ground value under each box, (A,)."""
     wrong = value == WRONG
     beside = value == WRONG_INSIDE
     if not bool(beside.any()):
@@ -37,7 +37,7 @@ def wrong_at(value: Tensor, boxes: Tensor, ground: Tensor) -> Tensor:
 def _reaches_ignored(boxes: Tensor, ground: Tensor) -> Tensor:
     """Whether any pixel that a box (A, 4) covers is ignored; (A,)."""
     height, width = ground.shape
-    # Ignored pixels above and left of each corner: four corners tell how many a box has.
+    # Integral image of ignored pixels: four corners give the number in a box.
     before = functional.pad((ground == IGNORED).int().cumsum(0).cumsum(1), (1, 0, 1, 0))
     x0, y0 = boxes[:, 0].floor().long().clamp(0, width), boxes[:, 1].floor().long().clamp(0, height)
     x1, y1 = boxes[:, 2].ceil().long().clamp(0, width), boxes[:, 3].ceil().long().clamp(0, height)

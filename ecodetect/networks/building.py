@@ -15,7 +15,7 @@ from ecodetect.networks.network import Settings, TrainableNetwork, Weights
 def build(
     settings: Settings, bands: Sequence[str], out_maps: int, weights: Weights | None = None
 ) -> TrainableNetwork:
-    """The network that `settings` describe, with weights at random or, of a backbone's encoder, pretrained.
+    """The network that `settings` describe, with random weights, or with a pretrained backbone as encoder.
 
     settings : kind ("unet" or the name of a backbone), width (channels at full resolution), depth (the stride
         is 2**depth), finest (stride of the finest features, 1 or 2), up (output pixels per input pixel along

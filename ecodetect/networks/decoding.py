@@ -1,10 +1,10 @@
-"""The way back from coarse features to a map as fine as the image, with what the encoder saw on the way.
+"""The decoder of a U-Net: from coarse features to a map as fine as the image, with skip connections.
 
 Source: U-Net, Ronneberger, Fischer, Brox 2015 (doi:10.1007/978-3-319-24574-4_28). Unlike there, features
 are enlarged by repeating them after a 1 x 1 convolution (a transposed one leaves checkerboards: Odena et al.
-2016, doi:10.23915/distill.00003), convolutions are padded, and each level of the way back has one, for speed.
-A map finer than the finest features is read off these, several of its pixels from each of theirs (sub-pixel
-convolution: Shi et al. 2016, arXiv:1609.05158).
+2016, doi:10.23915/distill.00003), convolutions have padding, and each decoder level has one, for speed. A map
+finer than the finest features is computed from them by sub-pixel convolution
+( Shi et al. 2016, arXiv:1609.05158).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def convolution(inside: int, outside: int, size: int = 3) -> nn.Sequential:
 
 
 def stem(bands: int, outside: int, stride: int) -> nn.Sequential:
-    """What looks at the image itself: features at each of its pixels, or at every second (`stride` 2)."""
+    """Features of the image itself, at each of its pixels, or at every second (`stride` 2)."""
     if stride == 1:
         return convolution(bands, outside)
     return nn.Sequential(
@@ -37,7 +37,7 @@ def stem(bands: int, outside: int, stride: int) -> nn.Sequential:
 
 
 class Decoder(nn.Module):
-    """Features from fine to coarse become maps.
+    """Turns features, from fine to coarse, into maps.
 
     channels : of the features, each half as fine as those before; 0 where the encoder has none.
     width : channels of the finest level; each coarser one has twice as many.

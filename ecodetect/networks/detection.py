@@ -1,9 +1,9 @@
-"""torchvision's detection networks on our pyramid, with nothing done to images and unknown ground left alone.
+"""torchvision's detection networks on our pyramid, without its preprocessing and with unknown ground.
 
-What torchvision does besides is taken out: images aren't resized, normalised or padded (a card's scaling is
-the only one), and no more than a tile can hold is reported, instead of 100. What it lacks is put in: ground
-where annotation isn't complete gives no loss unless it is matched to a truth, and neither does a batch in
-which nothing can be learned from, instead of a value that is not a number.
+torchvision's own steps are removed: images aren't resized, normalised or padded (a card's scaling is the only
+one), and the limit of 100 boxes is replaced by the number that a tile can hold. Unknown ground is added:
+where annotation isn't complete there is no loss unless a place is matched to a truth, and a batch without
+anything to learn has a loss of 0 instead of NaN.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from ecodetect.networks.background import is_wrong
 from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
 from ecodetect.networks.pyramid import build as build_pyramid
 
-LEAST_SCORE = 0.01  # boxes below aren't given
-SAME_IOU = 0.5  # of two boxes of a class that overlap more the surer stays
-# Boxes that a chip may hold: so many for each object of the smallest size side by side, within these.
+LEAST_SCORE = 0.01  # lower boxes are dropped
+SAME_IOU = 0.5  # of non-maximum suppression per class
+# Limits on the boxes of a chip: this many per object of the smallest size, within bounds.
 _FULL, _LEAST, _MOST = 2.0, 100, 3000
-_LOOKED_AT = 4  # for each of them so many are looked at before those that overlap are taken out
-# What the first of two stages thinks less likely isn't looked at when scanning: a quarter of the proposals,
-# none of which became a box that counts (seals: the same mean average precision to 0.001).
+_LOOKED_AT = 4  # candidates per box before non-maximum suppression
+# In a scan, less likely proposals of the first stage are dropped: a quarter of them, none of which became a
+# box above the threshold (seals: the same mean average precision to 0.001).
 _LEAST_OBJECTNESS = 0.005
-_PROPOSED = 2  # and so many of two stages' proposals stay, of twice as many that are looked at
-_SAMPLED_ANCHORS, _SAMPLED_PROPOSALS = 256, 128  # of an image, whose losses are taken
-_MISSED = -100.0  # logit of what nobody would take for an object: no loss, no gradient
-_NEGATIVES, _LEAST_NEGATIVES = 3, 16  # SSD: for each box with an object, and of each image
+_PROPOSED = 2  # proposals per box that a two-stage network keeps, of twice as many candidates
+_SAMPLED_ANCHORS, _SAMPLED_PROPOSALS = 256, 128  # per image, that have a loss
+_MISSED = -100.0  # logit of certain background: no loss, no gradient
+_NEGATIVES, _LEAST_NEGATIVES = 3, 16  # SSD, hard-negative mining: per box with an object, and least per image
 
 
 class _Watched:
-    """Heads that note whether their answers are finite: torchvision takes a box that isn't for none."""
+    """Heads that record whether their outputs are finite: torchvision silently drops boxes that aren't."""
 
     is_finite = True
 
@@ -57,7 +57,7 @@ class _Watched:
 
 
 class _OneStage(_Watched):
-    """What torchvision's one-stage networks make of their heads' answers."""
+    """The decoding of torchvision's one-stage networks."""
 
     def postprocess_detections(self, head_outputs: Mapping[str, Any], *rest: Any) -> Any:
         levels = [each if isinstance(each, list) else [each] for each in head_outputs.values()]
@@ -74,7 +74,7 @@ class _Fcos(_OneStage, FCOS):  # type: ignore[misc]
 
 
 class _Untouched(nn.Module):
-    """In place of torchvision's `transform`: images and boxes pass as they are."""
+    """Replaces torchvision's `transform`: images and boxes pass unchanged."""
 
     def forward(self, images: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
         height, width = images.shape[-2:]
@@ -88,18 +88,18 @@ class Detection(TrainableNetwork):
     """One of torchvision's detection networks.
 
     model : torchvision's, on a `Pyramid`.
-    limit : says to the model how many boxes it may give.
+    limit : sets the number of boxes that the model may return.
     first_label : the model's number of the first class: 1 where 0 is the background.
-    smallest_px : width of the smallest usual objects.
+    smallest_px : width of the smallest typical objects.
     stride : sides of images are multiples of it.
 
     forward(images (N, B, H, W), targets) while training: losses by name. Targets: boxes (N, M, 5), xmin,
     ymin, xmax, ymax, class, rows of NaN where an image has fewer; background (N, 1, H, W), as
     `networks.background` has it.
     forward(images) otherwise: (N, D, 6), xmin, ymin, xmax, ymax, score, class, by falling score; rows of
-    score 0 where fewer are found; all NaN where a head's answers weren't finite. D depends on the size of the
-    images only. A network that outlines gives a list of that and (N, D, M, M), in [0, 1]: how surely each
-    part of a box belongs to its object.
+    score 0 where fewer are found; all NaN where a head's outputs weren't finite. D depends on the size of the
+    images only. A network with outlines returns a list of that and (N, D, M, M), in [0, 1]: the probability
+    that each part of a box belongs to its object.
     """
 
     takes_targets = True
@@ -140,7 +140,7 @@ class Detection(TrainableNetwork):
         return [rows, torch.stack([functional.pad(m, (0, 0, 0, 0, 0, most - len(m))) for m in masks])]
 
     def most(self, height: int, width: int) -> int:
-        """How many boxes an image of this size may have."""
+        """The largest number of boxes of an image of this size."""
         full = _FULL * height * width / self.smallest_px**2
         return int(min(max(math.ceil(full), _LEAST), _MOST))
 
@@ -172,7 +172,7 @@ def _padded(found: Mapping[str, Tensor], rows: int, first_label: int) -> Tensor:
 def _unknown(
     anchors: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]], owner: Sequence[Tensor]
 ) -> Tensor:
-    """Anchors (N, A) that have no truth, and of which nobody knows whether they should have."""
+    """Anchors (N, A) without a truth on unknown ground."""
     return torch.stack(
         [
             (mine < 0) & ~is_wrong(each, target["background"])
@@ -190,7 +190,7 @@ def _anchors(settings: Settings) -> AnchorGenerator:
 
 
 class _Proposals(_Watched, RegionProposalNetwork):  # type: ignore[misc]
-    """Anchors on unknown ground are neither right nor wrong."""
+    """Anchors on unknown ground have no loss."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
@@ -214,7 +214,7 @@ class _Proposals(_Watched, RegionProposalNetwork):  # type: ignore[misc]
 
 
 class _Heads(_Watched, RoIHeads):  # type: ignore[misc]
-    """Proposals on unknown ground are neither right nor wrong."""
+    """Proposals on unknown ground have no loss."""
 
     def select_training_samples(self, proposals: list[Tensor], targets: Any) -> Any:
         self.grounds = [target["background"] for target in targets]
@@ -242,8 +242,8 @@ class _Heads(_Watched, RoIHeads):  # type: ignore[misc]
 
 
 def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
-    # As many for an area, of a small chip to learn from and of a large tile to scan. With one number for all
-    # sizes, as published, the second stage meets other proposals than it has learned from.
+    # The same number per area in small training chips and large tiles. With a fixed number for all sizes, as
+    # published, the second stage would get other proposals than in training.
     kept = _PROPOSED * most
     for use in ("training", "testing"):
         model.rpn._post_nms_top_n[use] = kept
@@ -253,7 +253,7 @@ def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
 
 
 def mask_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
-    """The same, and a third that draws each outline; see `detectors.mask_rcnn`.
+    """The same, with a third stage that outlines each object; see `detectors.mask_rcnn`.
 
     settings : as of `faster_rcnn`.
     """
@@ -278,7 +278,7 @@ def _pool(settings: Settings, side: int) -> MultiScaleRoIAlign:
 
 
 def faster_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
-    """A first stage that proposes, a second that looks at each proposal; see `detectors.torchvision_boxes`.
+    """Two stages: one proposes regions, the other classifies them; see `detectors.torchvision_boxes`.
 
     settings : of the pyramid, see `pyramid.build`; anchors, their sizes in pixels for each level; ratios of
         height to width; smallest_px.
@@ -324,7 +324,7 @@ def _limit(model: Any, most: int) -> None:
 def _without_unknown(
     targets: Any, outputs: Mapping[str, Tensor], anchors: Any, owner: Any
 ) -> dict[str, Tensor]:
-    """Outputs in which unknown ground is what it should be, so that nothing is learned there."""
+    """Outputs that equal their targets on unknown ground, so that nothing is learned there."""
     unknown = _unknown(anchors, targets, owner)[..., None]
     return {**outputs, "cls_logits": torch.where(unknown, _MISSED, outputs["cls_logits"])}
 
@@ -339,7 +339,7 @@ class _RetinaHead(RetinaNetHead):  # type: ignore[misc]
 class _FcosHead(FCOSHead):  # type: ignore[misc]
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__(channels, 1, classes)
-        # Distances go through a ReLU: those that begin at nothing may never be learned.
+        # Distances go through a ReLU: those that start at 0 may never be learned.
         nn.init.ones_(self.regression_head.bbox_reg.bias)
 
     def compute_loss(self, targets: Any, outputs: Any, anchors: Any, owner: Any) -> Any:
@@ -349,7 +349,7 @@ class _FcosHead(FCOSHead):  # type: ignore[misc]
 
 
 def retinanet(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
-    """Each anchor says whether it is an object, most aren't; see `detectors.torchvision_boxes`.
+    """One stage with anchors and focal loss; see `detectors.torchvision_boxes`.
 
     settings : as of `faster_rcnn`.
     """
@@ -367,7 +367,7 @@ def retinanet(settings: Settings, bands: Sequence[str], classes: int, weights: W
 
 
 def fcos(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
-    """Each place says how far the edges of its object are; see `detectors.torchvision_boxes`.
+    """One stage without anchors: places predict distances to edges; see `detectors.torchvision_boxes`.
 
     settings : as of `faster_rcnn`, without anchors.
     """
@@ -387,7 +387,7 @@ def fcos(settings: Settings, bands: Sequence[str], classes: int, weights: Weight
 
 
 class _Ssd(_OneStage, SSD):  # type: ignore[misc]
-    """With a loss in which unknown ground is no candidate for the worst errors."""
+    """With a loss that leaves unknown ground out of hard-negative mining."""
 
     def compute_loss(
         self, targets: Any, head_outputs: Any, anchors: list[Tensor], matched_idxs: list[Tensor]
@@ -413,7 +413,7 @@ class _Ssd(_OneStage, SSD):  # type: ignore[misc]
 
 
 def ssd(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
-    """Each anchor says what it is, learned from the worst errors; see `detectors.torchvision_boxes`.
+    """One stage with anchors and hard-negative mining; see `detectors.torchvision_boxes`.
 
     settings : as of `faster_rcnn`.
     """
@@ -423,7 +423,7 @@ def ssd(settings: Settings, bands: Sequence[str], classes: int, weights: Weights
     model = _Ssd(
         pyramid,
         anchors,
-        size=(1, 1),  # of torchvision's `transform`, which is taken out
+        size=(1, 1),  # of torchvision's `transform`, which is replaced
         num_classes=classes + 1,
         head=head,
         score_thresh=LEAST_SCORE,

@@ -1,7 +1,7 @@
-"""Which parts of a window speak for an answer, by the gradient of the answer at the last features: Grad-CAM.
+"""Grad-CAM: which parts of a window support an answer, by the gradient of the answer at the last features.
 
-Selvaraju et al. 2017, arXiv:1610.02391. The features are those that the answer is taken from; those of
-`ValidClassifier` are one cell by then, so it is the layer that still has 12 along a side.
+Selvaraju et al. 2017, arXiv:1610.02391. The features are those before the last layer; in `ValidClassifier`
+they have one cell, so a layer with 12 cells along a side is used instead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _VALID_LAYER, _VALID_MARGIN_PX = 3, 8
 def class_activation(
     network: TrainableNetwork, image: NDArray[np.float32], output: int, *, is_whole: bool
 ) -> NDArray[np.float32]:
-    """How much each pixel's features speak for an output, (S, S), 0 to 1; all 0 where none does.
+    """How much each pixel's features support an output, (S, S), 0 to 1; all 0 if none does.
 
     network : of `windows.build_single`, in evaluation mode.
     image : (B, S, S), scaled as the card says.
-    output : number of the logit that is asked about.
+    output : number of the logit.
     is_whole : the answer is the mean over all cells of the map, not the cell in the middle.
     """
     held: list[torch.Tensor] = []
@@ -51,7 +51,7 @@ def class_activation(
 
 
 def _last_features(network: TrainableNetwork) -> tuple[nn.Module, int]:
-    """The layer that is looked at, and how far from the image's edge its cells begin, in pixels."""
+    """The layer, and the distance of its first cells from the image's edge, in pixels."""
     if isinstance(network, Windowed) and isinstance(network.classifier, ValidClassifier):
         return network.classifier.body[_VALID_LAYER], _VALID_MARGIN_PX
     return network.stages()[-1], 0

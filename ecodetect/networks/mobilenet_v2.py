@@ -1,7 +1,7 @@
-"""MobileNetV2 up to its pooling: what our models look with, so that scanning needs no torchvision (5 s).
+"""MobileNetV2 up to its pooling: the encoder of our models, so that scans don't import torchvision (5 s).
 
 Source: Sandler, Howard, Zhu, Zhmoginov, Chen 2018 (arXiv:1801.04381), table 2. Layers are numbered and named
-as torchvision's, so its weights fit, and bundles don't tell which of the two they were trained with.
+as in torchvision, so its weights fit, and bundles are the same for both.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Weights at random, as torchvision draws them.
+    """With random weights, as torchvision draws them.
 
     features : (N, 3, H, W) to (N, 1280, H / 32, W / 32).
     steps : stride and channels of what each of its parts gives.

@@ -1,4 +1,4 @@
-"""A feature pyramid on a backbone: at each stride features that know what the coarsest see.
+"""A feature pyramid on a backbone: features at each stride, with the receptive field of the coarsest.
 
 Source: Lin et al. 2017 (arXiv:1612.03144), with a batch normalisation after each convolution, so that it is
 learned from scratch too. Levels coarser than the backbone has are halved on, as Lin et al. 2017b
@@ -66,7 +66,7 @@ def build(settings: Settings, bands: Sequence[str], weights: Weights | None) -> 
     settings : kind (name of a torchvision backbone), strides of the levels, coarsest (stride down to which
         the backbone is used, if it goes so far), width (channels of each level).
     bands : names, in the order of the input.
-    weights : of the backbone, in torchvision's naming; None: at random.
+    weights : of the backbone, in torchvision's naming; None: random.
     Raises UserError for an unknown backbone.
     """
     depth = int(settings["coarsest"]).bit_length() - 1

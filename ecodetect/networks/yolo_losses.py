@@ -1,4 +1,4 @@
-"""The losses of `networks.yolo`: which places learn which object, and how wrong they are.
+"""The losses of `networks.yolo`, with the assignment of places to objects.
 
 Sources: TOOD (Feng et al. 2021, arXiv:2108.07755) for which places learn which object; Zheng et al. 2020
 (arXiv:1911.08287) for the loss of overlap; generalised focal loss (Li et al. 2020, arXiv:2006.04388) for
@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from ecodetect.networks.background import wrong_at
 from ecodetect.networks.yolo import BINS
 
-# How many places learn an object, and how much their score and overlap count in the choice (TOOD, YOLOv8).
+# Number of places per object, and the exponents of score and overlap in their choice (TOOD, YOLOv8).
 _MANY, _SCORE_POWER, _IOU_POWER = 10, 0.5, 6.0
 _AGAIN = 2  # times that truths without a place choose again
 _BOX_WEIGHT, _EDGE_WEIGHT, _CLASS_WEIGHT = 1.5, 0.3, 0.1  # 7.5 : 1.5 : 0.5, as in YOLOv8
@@ -27,7 +27,7 @@ _BOX_WEIGHT, _EDGE_WEIGHT, _CLASS_WEIGHT = 1.5, 0.3, 0.1  # 7.5 : 1.5 : 0.5, as 
 def losses(
     outputs: Sequence[Tensor], targets: Mapping[str, Tensor], strides: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Losses of a batch; their sum is what training lowers.
+    """Losses of a batch; training minimises their sum.
 
     outputs : of the levels of both heads, those of "one" first.
     targets : boxes (N, M, 5), rows of NaN where an image has fewer; background (N, 1, H, W), as
@@ -47,13 +47,18 @@ def losses(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Places:
-    """Where boxes are looked for: centres (A, 2) in pixels and the stride (A, 1) of each."""
+    """The places of predictions: centres (A, 2) in pixels and the stride (A, 1) of each."""
 
     xy: Tensor
     stride: Tensor
 
 
 def places_of(shapes: Sequence[Sequence[int]], strides: Sequence[int], like: Tensor) -> Places:
+    """The places of all levels, finest first.
+
+    shapes : rows and columns of each level.  strides : pixels of the input between its places.
+    like : a tensor with the type and device of the result.
+    """
     centres, steps = [], []
     for (rows, columns), stride in zip(shapes, strides, strict=True):
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -124,7 +129,7 @@ def _reach_of(truth: Tensor, places: Places, place: Tensor) -> Tensor:
 def assigned(
     score: Tensor, found: Tensor, places: Places, truths: Tensor, most: int
 ) -> tuple[Tensor, Tensor]:
-    """Which truth each place learns, and how sure it should be of which class.
+    """Which truth each place learns, and its target score per class.
 
     score : (N, A, K).  found : (N, A, 4).  truths : (N, M, 5).  most : places an object.
     Returns owner (N, A), -1 for none, and wanted (N, A, K).
@@ -155,7 +160,7 @@ def assigned(
     )
     chosen = _chosen(fit, iou, most)
     for _ in range(_AGAIN if m > 1 else 0):
-        # In a crowd some have lost all they wanted; they take what is free.
+        # In a crowd some truths have lost all their places; they take free ones.
         lost = there & ~chosen.any(-1)
         free = fit * lost[..., None] * ~chosen.any(1, keepdim=True)
         chosen |= _chosen(free, iou, 1)
@@ -171,7 +176,7 @@ def assigned(
 
 
 def _chosen(fit: Tensor, iou: Tensor, most: int) -> Tensor:
-    """The fittest places of each truth (N, M, A), each place for the one that it overlaps most."""
+    """The best places of each truth (N, M, A); each place belongs to the truth that it overlaps most."""
     best = fit.topk(min(most, fit.shape[-1]), dim=-1).indices
     chosen = torch.zeros_like(fit, dtype=torch.bool).scatter_(-1, best, True) & (fit > 0)
     first = torch.where(chosen, iou + 1e-9, 0.0).argmax(1, keepdim=True)  # (N, 1, A)
@@ -190,7 +195,7 @@ def _area_of(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _complete_iou(one: Tensor, two: Tensor) -> Tensor:
-    """IoU less what middles and proportions differ (Zheng et al. 2020, equations 9 to 11)."""
+    """Complete IoU: penalised by centres and aspect ratio (Zheng et al. 2020, equations 9 to 11)."""
     iou = _iou(one, two)
     around = (one[:, 2:].maximum(two[:, 2:]) - one[:, :2].minimum(two[:, :2])).pow(2).sum(1).clamp(min=1e-9)
     apart = ((one[:, :2] + one[:, 2:] - two[:, :2] - two[:, 2:]) / 2).pow(2).sum(1)

@@ -1,7 +1,7 @@
-"""What was found, as pictures to look at: a map over the raster, and a sheet of cut-outs.
+"""Pictures of detections: a map over the raster, and a sheet of cut-outs.
 
-Pictures are drawn from the raster at a size to look at and from a stream of detections, in memory that
-depends on the picture only. They are for people: coordinates come from the files that `formats` writes.
+Pictures are drawn from the raster at display size and from a stream of detections, in memory that depends
+only on the picture. They are for people: coordinates come from the files that `formats` writes.
 
 `map`, `sheet`, `thumbnails` and `explanation` draw; `look` says how values become colours, `background` reads
 the raster, `marks` draws objects, `frame` is what stands around a map, `choice` picks the objects of a sheet,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ecodetect.detections import Detections
 from ecodetect.grid import Floats
 
-_MIDDLE_POOL = 4_000  # a sample of so many knows its median's rank to 0.8 % (one standard error)
+_MIDDLE_POOL = 4_000  # a sample of this size gives the rank of its median to 0.8 % (one standard error)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

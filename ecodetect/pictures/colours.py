@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-# Okabe & Ito (2008), told apart with any colour vision; first those that stand out on soil, plants and black.
-# More classes than colours start over: nobody tells more apart in a map.
+# Okabe & Ito (2008), distinguishable with any colour vision; first those that stand out on soil, plants and
+# black. With more classes than colours they repeat: more can't be distinguished on a map.
 PALETTE: tuple[Colour, ...] = (
     (240, 228, 66),
     (86, 180, 233),

@@ -18,7 +18,7 @@ from ecodetect.grid import Floats, Grid
 from ecodetect.pictures.colours import CASING, PALETTE, Colour, Pixels
 
 _DOT_BELOW_PX = 5.0  # an outline narrower than this in the picture is a blot: it becomes a dot
-HEAD = 20_000  # so many objects are held back to choose width and opacity by their number and size
+HEAD = 20_000  # number of objects that width and opacity are chosen by
 SHIFT = 4  # OpenCV draws with coordinates in 1/16 px
 _CIRCLE = np.stack([np.cos(np.arange(24) * math.pi / 12), np.sin(np.arange(24) * math.pi / 12)], axis=1)
 

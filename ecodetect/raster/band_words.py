@@ -13,7 +13,7 @@ from typing import Literal
 Sensor = Literal["sentinel2", "landsat8", "landsat7"]
 
 _INFRARED = r"(?:infra ?(?:red|rouge|rot|rojo|rosso|rood|vermelho)|infrarrojo|infrarod|infrarotes)"
-# Tried in this order: "short wave infrared" is no near infrared, and "red edge" no red. Without accents.
+# Tried in this order: "short wave infrared" isn't near infrared, and "red edge" isn't red. Without accents.
 _WORDS: tuple[tuple[str, str], ...] = (
     (
         "swir",

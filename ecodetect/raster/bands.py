@@ -233,7 +233,7 @@ def choose(naming: Naming, text: str, source: str) -> list[tuple[str, int]]:
         chosen.append((name, index))
     if all(part.isdecimal() for part in parts) and len(parts) == 3:
         anonymous = all(re.fullmatch(r"(?:band|page)\d+", naming.names[index]) for _, index in chosen)
-        if naming.guessed or anonymous:  # three numbers mean red, green and blue to whoever shows images
+        if naming.guessed or anonymous:  # three numbers mean red, green and blue in image viewers
             chosen = [(name, index) for name, (_, index) in zip(RGB, chosen, strict=True)]
     names = [name for name, _ in chosen]
     if len(set(names)) < len(names):

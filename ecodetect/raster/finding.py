@@ -124,7 +124,7 @@ def _software(file: BinaryIO, head: bytes) -> bytes:
                 file.seek(place)
                 return file.read(min(length, 256))
     except (struct.error, OSError, OverflowError, ValueError):
-        pass  # damaged: that is said when it is opened
+        pass  # damaged, which is reported when it is opened
     return b""
 
 
@@ -160,7 +160,8 @@ def targets(images: Sequence[str], out: str | None, *, suffix: str) -> dict[str,
     for image, path in placed.items():
         if path in seen:
             raise UserError(
-                f"{seen[path]} and {image} would both write {path}; scan them apart, or give -o a file."
+                f"{seen[path]} and {image} would both write {path}; scan them apart, or name an output file.",
+                parameter="out",
             )
         seen[path] = image
     return placed

@@ -139,7 +139,7 @@ class _Walk:
         def enter(address: int) -> None:
             if address in above:
                 raise RasterError(
-                    f"{self.shown} has a group that holds itself, so that reading it has no end; write it "
+                    f"{self.shown} has a group that contains itself, so reading it would never end; write it "
                     "again without that link."
                 )
             if len(above) >= _MOST_DEPTH:

@@ -1,4 +1,4 @@
-"""What an open raster file says of itself: place, bands, numbers, what is no data.
+"""The header of an open raster file: place, bands, types, nodata.
 
 Everything that is read once, when a raster is opened; `raster` reads the pixels.
 """
@@ -76,7 +76,7 @@ def read_header(
     shown : the file, for messages.
     bands : which bands the user wants, or None: all but the mask.
     gsd_m : metres per pixel for a raster that doesn't say. RasterError where it says another number.
-    nodata : the user's value for no data, instead of the file's; NaN: none but NaN is.
+    nodata : the user's nodata value, instead of the file's; NaN: only NaN is nodata.
     is_mask : whether a band (0-based) holds 0 and one other value; None: nothing but 0 was seen.
     pages : of a TIFF on this machine.
     """

@@ -21,7 +21,7 @@ from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError, CPLE_OutOfMemoryError
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 
 from ecodetect.errors import NetworkError, RasterError
 from ecodetect.guarding import databases, guard
@@ -50,14 +50,14 @@ _RELAYED = {
     "GDAL_HTTP_HEADERS": "",
     "GDAL_HTTP_NETRC": "NO",
 }
-# Where a GeoPackage can't be opened, GDAL would write beside it what it says of itself.
+# Without this, GDAL writes metadata beside a GeoPackage that it can't open.
 _OF_DRIVER = {"GPKG": {"GDAL_PAM_ENABLED": "NO"}}
 _READS = 3  # attempts at what GDAL reads of a server, each with its own tries
 # Drivers that may open a file in this process, with the words of `Address.format`.
 _IN_PROCESS = {"GTiff": "TIFF", "PNG": "PNG", "JPEG": "JPEG"}
 _MOST_READ = 10**9  # bytes; no format that is larger is read through when it is opened
 # What rasterio raises for a file that can't be read.
-FAULTS = (RasterioError, CPLE_BaseError, OSError, UnicodeDecodeError)
+FAULTS = (RasterioError, CPLE_BaseError, CRSError, OSError, UnicodeDecodeError)
 
 
 def options(source: Address) -> AbstractContextManager[Any]:
@@ -139,7 +139,7 @@ def _taken_by_ours(source: Address) -> str | None:
                     return driver
             except FAULTS as error:
                 if _is_of_network(error):
-                    return driver  # so that it is said
+                    return driver  # so that it is reported
     return None
 
 
@@ -274,7 +274,7 @@ def _unsaid(*_: object) -> None:
 
 
 def reason_of(error: BaseException, source: Address) -> str:
-    """The innermost message of a chain of errors in one line, without the file's name: it is said already."""
+    """The innermost message of a chain of errors in one line, without the file's name."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(getattr(error, "errmsg", "") or error).split()).rstrip(".")
@@ -286,7 +286,7 @@ def reason_of(error: BaseException, source: Address) -> str:
 
 
 def lacks_memory(error: BaseException | None) -> bool:
-    """Whether GDAL has failed for want of memory."""
+    """Whether GDAL has failed because memory ran out."""
     while error is not None:
         if isinstance(error, CPLE_OutOfMemoryError):
             return True

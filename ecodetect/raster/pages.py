@@ -22,7 +22,7 @@ from ecodetect.raster.tiff_pages import MOST_PAGES, Pages, read_pages
 # Pages of a file that says nothing of them are channels up to this number, else planes or times of one.
 _MOST_CHANNELS = 32
 _MOST_OPEN = 32  # pages held open at once
-# From so many pages on GDAL's own look at all of them is avoided: it takes 17 s of 100,000.
+# From this number of pages, GDAL's own scan of them is avoided: it takes 17 s for 100,000.
 _FEW_PAGES = 64
 
 
@@ -107,9 +107,7 @@ def _notes(pages: Pages, stack: Stack, bands: int, usual: int) -> list[Note]:
         notes.append(Note("first-of-several", text, kind="choice"))
     if pages.others:
         what = "the first is read" if alike < 2 else "those of its size and kind are read"
-        text = (
-            f"it holds {pages.count} pages; {what}, but for themselves as GTIFF_DIR:{pages.others[0]}:FILE."
-        )
+        text = f"it holds {pages.count} pages; {what}; read others as GTIFF_DIR:{pages.others[0]}:FILE."
         notes.append(Note("first-of-several", text, kind="choice"))
     if stack.hidden:
         text = (

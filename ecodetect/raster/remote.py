@@ -1,4 +1,4 @@
-"""Rasters by address: a process of ours stands between GDAL and the server, and says what went wrong there.
+"""Rasters by address: a relay process between GDAL and the server, which reports network errors.
 
 GDAL never speaks to a web server itself: it believes what any of them sends, can't be interrupted, and
 can't tell a broken network from a broken file. It asks `relay` on loopback, which is started with the first
@@ -164,7 +164,7 @@ class _Relay:
             self.process.stdin.flush()
             self._port = int(self.process.stdout.readline())
         except (OSError, ValueError) as error:
-            raise NetworkError("The process that speaks to web servers can't be started.") from error
+            raise NetworkError("The process that connects to web servers can't be started.") from error
         self._path = f"/{secret}/"
         self.address = f"http://127.0.0.1:{self._port}{self._path}"
 
@@ -184,7 +184,7 @@ class _Relay:
                 return found
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise NetworkError(
-                "The process that speaks to web servers has ended; run the same command again."
+                "The process that connects to web servers has ended; run the same command again."
             ) from error
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""What fills a raster from its edge inwards: a value that nobody declared, what compression left beside one.
+"""Fill along a raster's edge: an undeclared nodata value, or a seam of compression beside nodata.
 
 Looked at once for a raster, in few places: eight at its edge; only where these are filled, along nine rows
 and nine columns from the edge to where the filling ends. Nothing here reads files.

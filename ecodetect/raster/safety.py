@@ -228,7 +228,7 @@ def locate(
 def _checked(file: Path, head: bytes, shown: str) -> Address:
     """A file on this machine that is no VRT; raises RasterError if it is cut off, or leads elsewhere."""
     if head.lstrip().startswith(b"<"):
-        raise RasterError(f"{shown} is not a raster but XML; only VRT mosaics are read of that kind.")
+        raise RasterError(f"{shown} is XML, not a raster; of XML files only VRT mosaics are read.")
     likeliest = _likeliest(head)
     drivers = _OTHERS if likeliest is None else (likeliest, *(one for one in _OTHERS if one != likeliest))
     if likeliest == "HDF5" or (likeliest not in _BY_BEGINNING and begins_at(file) is not None):
@@ -354,7 +354,7 @@ def _check_mosaic(
         said = f"{shown}: {name}"
         inside = place.resolve()
         if inside in above or len(above) > vrt_mosaic.MOST_NESTED:
-            raise RasterError(f"{shown} is a VRT made of itself.")
+            raise RasterError(f"{shown} is a VRT that contains itself.")
         entry = place.parent.resolve() / place.name  # links have side files of their own
         if entry in seen:
             opened = _counted(opened + seen[entry], shown)
@@ -403,7 +403,7 @@ def check_files(dataset: Any, file: Path, source: Address) -> None:
     try:
         used = dataset.files
     except UnicodeDecodeError as error:
-        raise RasterError(f"{source.shown} names other files in bytes that are no text (UTF-8).") from error
+        raise RasterError(f"{source.shown} names other files in bytes that aren't UTF-8 text.") from error
     itself = os.path.normpath(file.absolute())
     for name in used:
         place = Path(os.path.normpath(Path(name).absolute()))

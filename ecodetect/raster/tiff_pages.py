@@ -104,7 +104,7 @@ def read_pages(file: Path) -> Pages | None:
         kinds: dict[tuple[tuple[int, int, bytes] | None, ...], tuple[int, ...]] = {}
         while place and len(seen) < MOST_PAGES:
             if place in seen:
-                raise RasterError(f"{file.name} is damaged: its pages lead round in a circle.")
+                raise RasterError(f"{file.name} is damaged: its list of pages is a circle.")
             seen.add(place)
             read = _directory(stream, place, order, is_big)
             if read is None:

@@ -1,10 +1,10 @@
 """A network's graph as a bundle holds it: in ONNX, without weights, which lie beside it under the same names.
 
-The graph is that of the network as it was trained, with batch normalisation apart, so that its tensors are the
-bundle's weights and nothing is stored twice; ONNX Runtime folds the normalisation when it opens the graph. The
-outputs that are wanted are put together in memory, and checked as any file in ONNX is (`onnx_file`,
-`onnx_work`).
-Format: https://onnx.ai/onnx/repo-docs/IR.html, https://protobuf.dev/programming-guides/encoding.
+The graph is that of the network as it was trained, with batch normalisation apart, so that its tensors are
+the bundle's weights and nothing is stored twice; ONNX Runtime folds the normalisation when it opens the
+graph. The outputs that are wanted are put together in memory, and checked as any file in ONNX is
+(`onnx_file`, `onnx_work`). Format: https://onnx.ai/onnx/repo-docs/IR.html, https://protobuf.dev/programming-
+guides/encoding.
 """
 
 from __future__ import annotations

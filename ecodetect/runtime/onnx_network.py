@@ -134,14 +134,14 @@ def open_network(
     fixed = [side for side in inputs[0].shape[2:] if isinstance(side, int)]
     if fixed:
         raise BundleError(
-            f"'{name}' was exported for tiles of {fixed[0]} px only; to scan, export it without --tile."
+            f"'{name}' was exported for tiles of {fixed[0]} px only; to scan, export it without a tile size."
         )
     there = [each.name for each in session.get_outputs()]
     lacking = [each for each in outputs if each not in there]
     if lacking:
         raise BundleError(
             f"'{name}' was exported without the output '{lacking[0]}' (it has {', '.join(there)}):"
-            " export it with the same --set options that you scan with."
+            " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
     network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), side, reach)
@@ -156,8 +156,8 @@ def open_network(
 def expected(graph: Graph, image: Sequence[int], name: str) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's outputs for an image (N, B, H, W).
 
-    Raises BundleError, before a session is made or asked, for a graph that isn't one of ours, or that takes
-    more memory, or time, than a network can need for so many pixels.
+    Raises BundleError, before a session is created, for a graph that `export` didn't write, or that takes
+    more memory or time than a network can need for this number of pixels.
     """
     try:
         return onnx_work.shapes(graph, tuple(image))
@@ -178,19 +178,25 @@ def open_session(
     ]
     place = there[0] if device == "auto" else device
     if place not in there:
-        raise UserError(f"--device {device} isn't available for ONNX; available: {', '.join(there)}.")
+        raise UserError(
+            f"The device {device} isn't available for ONNX; available: {', '.join(there)}.",
+            parameter="device",
+        )
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = threads or 0
-    # Threads that wait must not keep the cores from who reads the next tile.
+    # Waiting threads must leave the cores to the thread that reads the next tile.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(content, settings, providers=[_PROVIDERS[place]])
     except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
         raise BundleError(f"ONNX Runtime can't open '{name}': {_first_line(error)}.") from error
-    if _PROVIDERS[place] not in session.get_providers():  # it goes on without what can't be loaded
+    if _PROVIDERS[place] not in session.get_providers():  # it silently drops providers that can't be loaded
         if device != "auto":
-            raise UserError(f"--device {device} isn't available for ONNX: its libraries can't be loaded.")
+            raise UserError(
+                f"The device {device} isn't available for ONNX: its libraries can't be loaded.",
+                parameter="device",
+            )
         place = "cpu"
     return session, place
 

@@ -1,8 +1,8 @@
-"""What a graph in ONNX makes of an image of some size, and the work that takes, before any runtime sees it.
+"""Computes the output shapes and the work of an ONNX graph for an image size, before a runtime opens it.
 
-Only the operators that the networks of our detectors are exported with are known (`_RULES`), with the
-attributes that they have there. Each says what shape comes of which, so the memory and the sums of a graph
-are known exactly, for any size of image, and a graph that asks for more than a network can need is refused.
+Only the operators in exports of our detectors are known (`_RULES`), with the attributes that they have there.
+Each rule gives output shapes from input shapes, so memory and operations of a graph are known exactly, for
+any size of image. A graph that needs more than a network can need is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Shape = tuple[int, ...]
 # What a network takes per pixel of its input: bytes held at once, bytes in all, and sums. What we ship
 # takes 208, 1,300 and 15,000; DenseNet and ConvNeXt 312, 4,200 and 53,000.
 _MOST_HELD, _MOST_BYTES, _MOST_SUMS = 2_000, 65_536, 5_000_000
-_FLOOR_PX = 4096  # a small image may cost as much as one of so many pixels, for what doesn't depend on it
-_MOST_KNOWN = 4096  # numbers of a tensor that are followed: sizes, not pixels
+_FLOOR_PX = 4096  # a smaller image may cost as much as one with this number of pixels
+_MOST_KNOWN = 4096  # largest tensor whose values are computed: sizes, not pixels
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,8 +45,8 @@ class _Value:
 def shapes(graph: Graph, image: Shape) -> dict[str, Shape]:
     """The shapes of a graph's outputs for an image (N, B, H, W).
 
-    Raises ValueError, in words, for an operator that no network of ours has, for what doesn't fit together,
-    and for a graph that takes more memory, or sums, than a network can need.
+    Raises ValueError, in words, for an unknown operator, for parts that don't fit together, and for a graph
+    that takes more memory or operations than a network can need.
     """
     pixels = max(_FLOOR_PX, image[0] * image[2] * image[3])
     there = {name: _given(values) for name, values in graph.weights.items()}
@@ -67,7 +67,7 @@ def shapes(graph: Graph, image: Shape) -> dict[str, Shape]:
         if len(found) != len(node.outputs):
             raise ValueError(f"the operator {node.kind} has {len(node.outputs)} outputs")
         for name, value in zip(node.outputs, found, strict=True):
-            # An empty tensor would cost nothing however large what follows makes it.
+            # An empty tensor would cost nothing, even if later steps enlarge it.
             if min(value.shape, default=1) < (value.known is None):
                 raise ValueError(f"the operator {node.kind} would make an empty tensor, or less")
             size = math.prod(value.shape) * np.dtype(TYPES[value.kind]).itemsize
@@ -266,7 +266,7 @@ def _resized(node: Node, inputs: Inputs) -> Answer:
     rounded = [
         int(np.float32(side) * np.float32(each)) for side, each in zip(shape[2:], factors[2:], strict=True)
     ]
-    if sides != rounded:  # a runtime may reckon either way
+    if sides != rounded:  # runtimes may round either way
         raise ValueError("a resizing to a size that isn't clear")
     made = (*shape[:2], *sides)
     return [_Value(made)], 4 * math.prod(made)

@@ -1,8 +1,8 @@
 """Where a detector gets its network from, whichever runs it: ONNX Runtime or torch.
 
-On a CPU, ONNX Runtime runs the graphs that a bundle holds: it starts in half a second and is the faster of the
-two. torch, which takes five seconds to start, runs on GPUs, runs bundles without graphs, and runs where ONNX
-Runtime isn't installed. Neither is imported before it is needed.
+On a CPU, ONNX Runtime runs the graphs that a bundle holds: it starts in half a second and is the faster of
+the two. torch, which takes five seconds to start, runs on GPUs, runs bundles without graphs, and runs where
+ONNX Runtime isn't installed. Neither is imported before it is needed.
 """
 
 from __future__ import annotations

@@ -27,21 +27,21 @@ from ecodetect.bundle.file import Bundle, Weights, check_answers, largest_weight
 from ecodetect.errors import BundleError, UserError
 from ecodetect.networks.network import TrainableNetwork
 
-# A network that looks farther than this is taken for one that looks everywhere.
+# A larger receptive field counts as the whole image.
 _FARTHEST_PX = MOST_REACH_PX // 2
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TorchNetwork:
-    """A network that only answers.
+    """A network for inference.
 
     module : folded, in inference mode.
     name : of the model, for messages.
     device : where it runs.
     stride : sides of batches are multiples of it, and so are shifts that change nothing.
-    reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
-    outputs : what it gives, in order: name -> channels, and pixels per pixel of the input along an axis.
-    threads : of the CPU that it takes; None: as torch has it.
+    reach_px : radius of the receptive field in input pixels; None: the whole image.
+    outputs : in order: name -> channels, and pixels per pixel of the input along an axis.
+    threads : number of CPU threads; None: torch's own.
     """
 
     module: nn.Module
@@ -82,7 +82,7 @@ class TorchNetwork:
 
 @contextmanager
 def _on(threads: int | None) -> Iterator[None]:
-    """While it lasts, torch computes with so many threads; the number is the process's, so it is set back."""
+    """A context with this number of torch threads; the process's own number is restored afterwards."""
     before = torch.get_num_threads()
     if threads is None or threads == before:
         yield
@@ -96,9 +96,9 @@ def _on(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def _layers_checked(module: nn.Module, name: str) -> Iterator[None]:
-    """While it lasts, a layer that gives a value that isn't finite raises BundleError.
+    """A context in which a layer raises BundleError for outputs that aren't finite.
 
-    What is too large within a network may come out of it as 0, 6 or 1, by its clamps and gates.
+    Values that overflow inside a network may leave it as 0, 6 or 1, because of its clamps and gates.
     """
 
     def check(_: nn.Module, __: Any, out: Any) -> None:
@@ -162,7 +162,7 @@ def _built(build: Callable[[], TrainableNetwork], bundle: Bundle) -> TrainableNe
 
 
 class _Unfilled(TorchFunctionMode):
-    """While it lasts, networks aren't filled at random, which takes a second, and in vain before `load`.
+    """A context without random initialisation, which takes a second and is useless before `load`.
 
     On the "meta" device it would import torch's compiler, for three seconds more.
     """
@@ -182,7 +182,7 @@ def choose(device: str) -> str:
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there.get(device, False):
         found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise UserError(f"--device {device} isn't available; available: {found}.")
+        raise UserError(f"The device {device} isn't available; available: {found}.", parameter="device")
     return device
 
 
@@ -272,11 +272,10 @@ def reach(module: TrainableNetwork, in_bands: int) -> int | Literal["whole image
 
 
 def reach_px(module: TrainableNetwork, in_bands: int) -> int | None:
-    """How far from a pixel an answer depends on others, in input pixels; None: it depends on the whole image.
+    """Radius of the receptive field in input pixels; None: each output depends on the whole image.
 
-    Found by putting a value that is not a number at one place and looking how far it spreads: whatever the
-    weights are, it spreads just as far as the network could look. At each place within a stride, along x and
-    along y.
+    Measured by placing a NaN in the input: for any weights it spreads over the receptive field. Tested at
+    each place within a stride, along x and along y.
     """
     stride = module.stride
     twin = copy.deepcopy(module).eval()
@@ -294,7 +293,7 @@ def reach_px(module: TrainableNetwork, in_bands: int) -> int | None:
 
 
 class _Spreading(nn.Module):
-    """What a convolution does to values that are no numbers, without its sums."""
+    """The effect of a convolution on NaN, without its sums."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -314,7 +313,7 @@ class _Spreading(nn.Module):
 
 
 def _spread(module: nn.Module, in_bands: int, stride: int, half: int, *, across: bool) -> int:
-    """How far from its place, at most, a value that is not a number changes the answer."""
+    """The largest distance at which a NaN changes the output."""
     x = torch.zeros(stride, in_bands, stride, 2 * half)
     places = np.arange(stride)
     x[places, :, :, half + places] = torch.nan
@@ -332,5 +331,5 @@ def _spread(module: nn.Module, in_bands: int, stride: int, half: int, *, across:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers a network has learned."""
+    """The number of a network's parameters."""
     return sum(values.numel() for values in module.parameters())

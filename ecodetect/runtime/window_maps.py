@@ -1,7 +1,7 @@
 """Maps of a window classifier whose graph answers windows: shifted passes put together, or window by window.
 
-What `networks.windows.Valid` and `Windowed` do in torch, in numpy around a graph: the same pixels go in, so the
-same answers come out.
+What `networks.windows.Valid` and `Windowed` do in torch, in numpy around a graph: the same pixels go in, so
+the same answers come out.
 """
 
 from __future__ import annotations

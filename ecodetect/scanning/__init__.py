@@ -1,1 +1,1 @@
-"""The scan: rasters in, files of detections out, resumable, in bounded memory."""
+"""The scan: from rasters to files of detections, resumable, in bounded memory."""

@@ -1,4 +1,4 @@
-"""Outputs that are there already: whether they answer just this question, and what they say."""
+"""Existing outputs: whether they answer exactly this question, and what they say."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PICTURE_CACHE_BYTES = 64_000_000
 
 
 def is_map_of(path: Path, image: str, asked: Settings) -> bool:
-    """Whether a file is the map of scores that answers just this question."""
+    """Whether a file is the map of scores that answers exactly this question."""
     stated = score_maps.key_in(path) if path.exists() else None
     if stated is None:
         return False
@@ -36,10 +36,10 @@ def is_map_of(path: Path, image: str, asked: Settings) -> bool:
 def known(
     path: Path, images: list[str], asked: Settings, output: Output
 ) -> tuple[Summary, list[tuple[str, UserError]]]:
-    """What an existing output says, if it answers just this question; pictures asked for are drawn from it.
+    """The summary of an existing output that answers exactly this question; pictures are drawn from it.
 
-    Returns also the rasters that can't be opened: they are in no output.
-    Raises UserError where the file is anything else, or isn't as it was written any more.
+    Returns also the rasters that can't be opened: no output has them.
+    Raises UserError where the file is something else, or has been edited.
     """
     try:
         stated = formats.read_metadata(path)
@@ -63,7 +63,7 @@ def known(
         footprints.append(plan.footprint)
         notes += [note.of(raster.name) for note in raster.notes]
     if not keys and failures:
-        raise failures[0][1]  # --overwrite wouldn't help
+        raise failures[0][1]  # replacing the file wouldn't help
     if stated.get("key") != result_key(keys, output.patches, looks):
         raise already_there(path, f"it {_other_answer(stated)}")
     held = formats.held_by(path)
@@ -83,7 +83,7 @@ def known(
 
 
 def _other_answer(stated: Mapping[str, Any]) -> str:
-    """What an existing output is instead of the answer.  stated : its metadata."""
+    """Why an existing output isn't the answer.  stated : its metadata."""
     if "key" not in stated:
         return "doesn't say what it answers"
     version, model = stated.get("ecodetect"), stated.get("model")

@@ -1,4 +1,4 @@
-"""The pictures of a scan: a map and a contact sheet of what its output says."""
+"""The pictures of a scan: a map and a contact sheet of the detections in its output."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ecodetect.scanning.settings import Output, Settings
 def draw(
     raster: Raster, asked: Settings, output: Output, path: Path, classes: Sequence[str], cache_bytes: int
 ) -> None:
-    """Draw the pictures that were asked for.
+    """Draw the requested pictures.
 
-    path : the output. What it says is drawn, not what was found: so the pictures are the same whether it has
-    just been written or was there already.
+    path : the output. Its contents are drawn, so the pictures of a new and of an existing output are the
+        same.
     """
     area = asked.region(raster)
     with raster.env(cache_bytes=cache_bytes):
@@ -41,9 +41,9 @@ def draw(
 def _as_written(path: Path, raster: Raster, classes: Sequence[str]) -> Iterator[Detections]:
     """The detections in a file that a scan of `raster` wrote, in pieces.
 
-    classes : of the detector, in its order. Labels that aren't among them come behind, as they appear.
+    classes : of the detector, in its order. Other labels follow, in order of appearance.
     """
-    # Ours are on the pixels as they are stored, whatever viewers make of the photograph.
+    # Our outputs refer to stored pixels, even if viewers rotate the photograph.
     grid = replace(raster.grid, orientation=1)
     alone = classes[0] if len(classes) == 1 else "object"  # a label image has no classes
     number = {name: at for at, name in enumerate(classes)}
@@ -69,7 +69,7 @@ def _as_written(path: Path, raster: Raster, classes: Sequence[str]) -> Iterator[
 
 
 def _diameters_px(layer: Layer, grid: Grid) -> Floats | None:
-    """Sizes of points in a file of ours, NaN where unknown; None where it has no column of them."""
+    """Sizes of points in an output of ecodetect, NaN where unknown; None where it has no such column."""
     sizes, gsd = layer.columns.get("diameter_px"), grid.gsd_mean
     if gsd is not None and "diameter_m" in layer.columns:
         sizes = np.asarray(layer.columns["diameter_m"], np.float64) / gsd

@@ -29,7 +29,7 @@ from ecodetect.scanning.run import Run
 from ecodetect.scanning.searching import Progress, survivors
 from ecodetect.scanning.settings import Output, Settings
 
-_ONLY_LABELS = (".xml", ".txt", ".tif", ".tiff", ".png")  # formats of one class for each object, or none
+_ONLY_LABELS = (".xml", ".txt", ".tif", ".tiff", ".png")  # formats with one class per object, or none
 DETECTIONS_SUFFIX, CANDIDATES_SUFFIX = ".detections.geojson", ".candidates.geojson"
 _OF_OUTPUT = frozenset(field.name for field in fields(Output))
 
@@ -37,16 +37,19 @@ _OF_OUTPUT = frozenset(field.name for field in fields(Output))
 def scan(
     image: str | os.PathLike[str], *, model: str, out: str | os.PathLike[str] | None = None, **asked: Any
 ) -> Detections:
-    """Search one raster and return what was found, in pixels of the raster's grid.
+    """Scan one raster and return its detections, in pixels of the raster's own grid.
 
     image : path or URL of a raster.
-    model : file of a model, name of one that comes with ecodetect, or name of a detector.
-    out : file to write too; its suffix is the format. None: no detections are written.
-    asked : the fields of `Settings` (how it is searched) and of `Output` (what else is written).
-    All detections are held in memory; for rasters with many millions use `scan_files`.
+    model : file of a model, name of a shipped model, or name of a detector.
+    out : file to write as well; its suffix is the format. None: no detections are written.
+    asked : the fields of `Settings` (how the raster is searched) and of `Output` (what else is written).
+    Returns Detections of N objects, geometry float64 (N, 2) or (N, 4) or polygons (N,), x right, y down, (0,
+    0)
+        the outer corner of the first pixel; N may be 0. All are held in memory; for rasters with many
+        millions of objects use `scan_files`.
 
-    Raises UserError (a raster or setting that can't be used, a file that is there already), Interrupted
-    (Ctrl-C; the next call goes on).
+    Raises UserError (a raster or setting that can't be used, a file that exists already), Interrupted
+    (Ctrl-C; the next call resumes).
     """
     output = Output(**{name: value for name, value in asked.items() if name in _OF_OUTPUT})
     settings = Settings(
@@ -56,7 +59,7 @@ def scan(
     with tempfile.TemporaryDirectory(prefix="ecodetect-") as folder:
         path = Path(folder, "found.gpkg") if out is None else Path(out)
         if out is None and (output.classify or output.patches):
-            raise UserError("Species and patches are written to a file: say with out= which.")
+            raise UserError("Species and patches are written to a file; name it with out=.")
         settings = _checked([raster], [] if out is None else [path], settings, output)
         _check_places([path], output)
         for there in (path, output.map_path):
@@ -83,15 +86,15 @@ def scan_files(
     output: Output | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Summary], list[tuple[str, UserError]]]:
-    """Search rasters and write their detections.
+    """Scan rasters and write their detections.
 
     images : files, folders, glob patterns, URLs.
-    out : file (its suffix is the format) for all of them, or folder for a file each (one that exists, or
-        ends in "/"); None: a GeoJSON beside each image, or in the working folder where that can't be
-        written to.
-    Returns a summary per file written, and the rasters that couldn't be searched with their errors: one bad
+    out : a file for all of them (its suffix is the format), or a folder for a file each (one that exists, or
+        a name that ends in "/"); None: a GeoJSON beside each image, or in the working folder where that
+        folder can't be written to.
+    Returns a `Summary` per written file, and the rasters that couldn't be searched with their errors: one bad
     raster doesn't stop the others.
-    Raises UserError for what concerns all of them, Interrupted for Ctrl-C.
+    Raises UserError for anything that concerns all of them, Interrupted for Ctrl-C (the next call resumes).
     """
     output = output or Output()
     rasters = expand(images)
@@ -102,7 +105,7 @@ def scan_files(
     asked = _checked(rasters, list(groups) if out else [], asked, output)
     for path in groups:
         if out is None or path != Path(out):
-            path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user asked for
+            path.parent.mkdir(parents=True, exist_ok=True)  # a folder that the user named
     _check_places(list(groups), output)
     done: dict[Path, Summary] = {}
     failures: list[tuple[str, UserError]] = []
@@ -128,41 +131,44 @@ def scan_files(
     for path in groups:
         scan_group(path)
     for path in [path for path, summary in done.items() if summary.in_work]:
-        scan_group(path)  # the other process may have stopped, or be done with it
+        scan_group(path)  # the other process may have stopped or finished
     return [done[path] for path in groups if path in done], failures
 
 
 def _checked(rasters: Sequence[str], named: Sequence[Path], asked: Settings, output: Output) -> Settings:
-    """The settings for rasters that are searched together, checked against each other and the output.
+    """The settings for rasters that are scanned together, checked against each other and the output.
 
     named : the files for detections that the user has named.
-    Raises UserError for what can't be done to any of the rasters.
+    Raises UserError for settings that work for none of the rasters.
     """
     if (output.picture or output.sheet) and len(rasters) > 1:
         raise UserError(
-            f"--picture and --sheet draw one raster, but there are {len(rasters)}; scan them one by one."
+            f"A picture or sheet draws one raster, but there are {len(rasters)}; scan them one by one.",
+            parameter="picture" if output.picture else "sheet",
         )
     if output.score_map and len(rasters) > 1:
         raise UserError(
-            f"--score-map is a map of one raster, but there are {len(rasters)}; scan them one by one."
+            f"A map of scores is of one raster, but there are {len(rasters)}; scan them one by one.",
+            parameter="score_map",
         )
     for drawing in filter(None, (output.picture, output.sheet)):
         picture_files.replaceable(drawing, overwrite=output.overwrite)
-    more = {"--score-map": output.score_map, "--picture": output.picture, "--sheet": output.sheet}
-    _check_apart(rasters, [*(("-o", path) for path in named), *((f, Path(p)) for f, p in more.items() if p)])
+    more = {"score_map": output.score_map, "picture": output.picture, "sheet": output.sheet}
+    others = ((name, Path(path)) for name, path in more.items() if path)
+    _check_apart(rasters, [*(("out", path) for path in named), *others])
     for name in asked.models:
-        models.opened(name)  # a model that can't be used is said once, not for each raster
+        models.opened(name)  # an unusable model is reported once, not for each raster
     read_classifiers(output.classify)
     if output.classify and asked.max_memory is not None:
         raise UserError(
-            "--max-memory can't be kept with --classify, whose memory isn't planned; scan first, then give"
-            " the layer to `ecodetect classify`."
+            "Memory can't be limited where a scan classifies too; scan first, then classify the layer.",
+            parameter=("max_memory", "classify"),
         )
     return asked.together(rasters)
 
 
 def _check_places(paths: Sequence[Path], output: Output) -> None:
-    """Raise UserError where an output can't be written, or can't hold what is wanted."""
+    """Raise UserError where an output can't be written, or its format can't hold the results."""
     for path in paths:
         formats.writable(path)
         if output.classify and path.suffix.lower() in _ONLY_LABELS:
@@ -172,24 +178,24 @@ def _check_places(paths: Sequence[Path], output: Output) -> None:
 
 
 def _check_apart(rasters: Sequence[str], outputs: Sequence[tuple[str, Path]]) -> None:
-    """Raise UserError where a file to be written would take the place of a raster, or of another one.
+    """Raise UserError where an output would overwrite a raster or another output.
 
-    outputs : with the names of their options.
+    outputs : with the parameters that name them.
     """
     there = list(map(Path, rasters))
-    for flag, path in outputs:
+    for parameter, path in outputs:
         for other in there:
             if path.absolute() == other.absolute() or (
                 other.exists() and path.exists() and other.samefile(path)
             ):
-                raise UserError(f"{flag} {path} would overwrite {other}; give it another name.")
+                raise UserError(f"{path} would overwrite {other}; give it another name.", parameter=parameter)
         there.append(path)
 
 
 def _scan_group(
     images: list[str], path: Path, asked: Settings, output: Output, progress: Progress | None
 ) -> tuple[Summary | None, list[tuple[str, UserError]]]:
-    """Search rasters whose detections go into one file."""
+    """Scan rasters whose detections go into one file."""
     map_path = output.map_path
     has_map = map_path is not None and is_map_of(map_path, images[0], asked)
     if map_path is not None and map_path.exists() and not (has_map or output.overwrite):
@@ -212,7 +218,7 @@ def _scan_group(
 def _map_alone(
     images: list[str], map_path: Path, asked: Settings, progress: Progress | None, known: Summary
 ) -> tuple[Summary | None, list[tuple[str, UserError]]]:
-    """Search a raster whose detections are there already for its map of scores.
+    """Scan a raster for its map of scores, when its detections exist already.
 
     The journal lies beside the map.  known : of the detections.
     """

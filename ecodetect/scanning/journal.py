@@ -1,8 +1,8 @@
-"""What is done of a scan: a SQLite file beside the output, from which an interrupted scan goes on.
+"""The progress of a scan: a SQLite file beside the output, from which an interrupted scan resumes.
 
 One journal serves one output file. It knows several rasters (one layer may cover many), each by a key of
-content, model and settings. Candidates are stored by unit, one transaction a unit, so that a kill loses
-whole units only; they are read back sorted by place, so that the output doesn't depend on the order of work.
+content, model and settings. Candidates are stored per unit, in one transaction, so that a kill loses only
+whole units. They are read back sorted by place, so that the output doesn't depend on the order of work.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ecodetect.grid import Floats, Grid, Window
 from ecodetect.scanning import journal_file
 from ecodetect.scanning.score_maps import Piece
 
-_BATCH_BYTES = 2_000_000  # of geometry at once: on their way into a file they take some twenty times that
-# `seal`: hash of all that a row stands for, see `_seal_of_raster` and `_seal_of_unit`.
+_BATCH_BYTES = 2_000_000  # of geometry at once: while a file is written they take about twenty times as much
+# `seal`: hash of everything that a row stands for, see `_seal_of_raster` and `_seal_of_unit`.
 _TABLES = """
 CREATE TABLE rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cuts TEXT NOT NULL,
     stamp TEXT NOT NULL, seal BLOB NOT NULL);
@@ -43,16 +43,16 @@ CREATE TABLE candidates (raster INTEGER, unit INTEGER, y REAL, x REAL, label INT
 _STATEMENTS = tuple(" ".join(each.split()) for each in _TABLES.split(";") if each.strip())
 # SQLite quotes what it can't read: a UnicodeError.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeError, zlib.error, shapely.errors.GEOSException)
-_HOLDING = ("candidates", "pieces", "units")  # tables of what belongs to rasters
+_HOLDING = ("candidates", "pieces", "units")  # tables whose rows belong to rasters
 
 
 class Entry(NamedTuple):
     """A raster in a journal.
 
-    number : by which the journal knows it.
-    cuts : those that its units are of.
-    damaged : units that had been done and are to be searched again, as what lies here isn't what was found.
-    is_replaced : the raster's file isn't the one that its units were searched in: all are searched again.
+    number : its number in the journal.
+    cuts : the cuts of its units.
+    damaged : finished units that are searched again, because their rows aren't what was found.
+    is_replaced : the raster's file has changed since its units were searched: all are searched again.
     """
 
     number: int
@@ -64,15 +64,15 @@ class Entry(NamedTuple):
 class Journal:
     """The journal of one output; open it once, close it, `discard` it when the output is written.
 
-    path : where it lies.
-    lost : units of rasters that can't be told any more, for their entry is damaged; they are dropped.
+    path : of the file.
+    lost : number of units whose raster's entry is damaged; they are dropped.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create.
 
-        Raises InUseError when another scan holds it; UserError where the folder can't be written, and where
-        what lies there isn't a journal of ours or is damaged as a whole.
+        Raises InUseError when another scan uses it; UserError where the folder can't be written to, and where
+        the file isn't a journal of ecodetect or is damaged as a whole.
         """
         self.path = path
         self.lost = 0
@@ -111,7 +111,7 @@ class Journal:
         self._db.execute("COMMIT")
 
     def _drop_unknown(self) -> None:
-        """Drop rasters whose entry isn't as it was made, and what belongs to no raster."""
+        """Drop rasters with a changed entry, and rows that belong to no raster."""
         known = [
             each[0]
             for each in self._db.execute("SELECT id, key, cuts, stamp, seal FROM rasters").fetchall()
@@ -119,7 +119,7 @@ class Journal:
         ]
         marks = ",".join("?" * len(known))
         self._db.execute(f"DELETE FROM rasters WHERE id NOT IN ({marks})", known)
-        for table in _HOLDING:  # units last: their number is what counts
+        for table in _HOLDING:  # units last, because they are counted
             self.lost = self._db.execute(
                 f"DELETE FROM {table} WHERE raster IS NULL OR raster NOT IN ({marks})", known
             ).rowcount
@@ -127,11 +127,11 @@ class Journal:
     # -- rasters and units ---------------------------------------------------------------------------------
 
     def raster(self, key: str, cuts: str = "", stamp: str = "") -> Entry:
-        """The entry of the raster with this key; made if it is new.
+        """The entry of the raster with this key; created if it is new.
 
-        cuts : what to enter. For a raster that is known those count that its units were done with.
+        cuts : to enter for a new raster; a known raster keeps the cuts of its finished units.
         stamp : the state of the raster's file. Units that were searched in another state are dropped.
-        What is known is held against its seals: units that aren't as they were found are dropped.
+        Known units are checked against their seals, and dropped if they have changed.
         """
         with _said(self.path):
             there = self._db.execute("SELECT id, cuts, stamp FROM rasters WHERE key = ?", (key,)).fetchone()
@@ -160,12 +160,12 @@ class Journal:
         self._db.execute("COMMIT")
 
     def forget(self, number: int) -> None:
-        """Drop a raster and all that is done of it."""
+        """Drop a raster and all its finished units."""
         with _said(self.path):
             self._begin_anew(number)
 
     def _mended(self, number: int) -> int:
-        """Drop the units of a raster that aren't as they were entered; returns how many."""
+        """Drop the changed units of a raster; returns their number."""
         stated = {
             unit: (too_large, valid, expected, seal)
             for unit, too_large, valid, expected, seal in self._db.execute(
@@ -206,9 +206,9 @@ class Journal:
         stated: dict[int, tuple[Any, ...]],
         pieces: dict[int, list[tuple[Any, ...]]],
     ) -> set[int]:
-        """Which units are as they were entered.
+        """Which units are unchanged since they were entered.
 
-        A unit's candidates were entered together, so they follow each other; one that comes a second time
+        A unit's candidates were entered together, so they are consecutive; a unit that appears a second time
         has rows that aren't its own.
         """
         rows = self._db.execute(
@@ -236,7 +236,7 @@ class Journal:
             return all(key in keys for (key,) in self._db.execute("SELECT key FROM rasters"))
 
     def forget_all_but(self, rasters: list[int]) -> int:
-        """Drop what belongs to other keys: other settings, other rasters. Returns the number of units."""
+        """Drop the units of other keys (other settings or rasters). Returns their number."""
         marks = ",".join("?" * len(rasters))
         with _said(self.path):
             for table in _HOLDING:
@@ -247,7 +247,7 @@ class Journal:
         return int(dropped)
 
     def done(self, raster: int) -> set[int]:
-        """Numbers of the units that are done."""
+        """Numbers of the finished units."""
         with _said(self.path):
             return {n for (n,) in self._db.execute("SELECT number FROM units WHERE raster = ?", (raster,))}
 
@@ -267,7 +267,7 @@ class Journal:
         valid : number of pixels searched in each row of the unit's core.
         too_large : objects wider than the detector's largest object.
         expected : individuals of each class by the detector's density; None or (0,): it has none.
-        pieces : of the map of scores, or nothing.
+        pieces : of the map of scores, if any.
         """
         centres = found.centres()
         diameter = [None] * len(found) if found.diameter is None else found.diameter.tolist()
@@ -356,31 +356,31 @@ class Journal:
                     classes,
                     sizes,
                 )
-            # Pages kept for a query that has ended: what ends the file may need the room.
+            # Frees pages kept for a finished query: writing the file's end may need the room.
             self._db.execute("PRAGMA shrink_memory")
 
     # -- the end -------------------------------------------------------------------------------------------
 
     @property
     def is_blank(self) -> bool:
-        """Whether no unit has been done."""
+        """Whether no unit is finished."""
         with _said(self.path):
             return self._db.execute("SELECT 1 FROM units LIMIT 1").fetchone() is None
 
     def close(self) -> None:
-        """Close, keeping what is done."""
+        """Close, keeping the finished units."""
         self._db.close()
         os.close(self._lock)
 
     def discard(self) -> None:
         """Close and remove: the output is written, or there is nothing to keep."""
         self._db.close()
-        journal_file.remove(self.path)  # before another process can have the lock, and what it writes is lost
+        journal_file.remove(self.path)  # before another process can lock it and lose what it writes
         os.close(self._lock)
 
 
 def _batches(cursor: sqlite3.Cursor, most: int) -> Iterator[list[tuple[Any, ...]]]:
-    """At most so many rows at once, fewer of large geometries (the last column)."""
+    """Rows in batches, smaller ones for large geometries (the last column)."""
     rows: list[tuple[Any, ...]] = []
     size = 0
     for row in cursor:
@@ -410,9 +410,9 @@ def _seal_of_unit(
     candidates: bytes,
     pieces: list[tuple[Any, ...]],
 ) -> bytes:
-    """A checksum of a unit with all that it gave.
+    """A checksum of a unit with all its results.
 
-    raster : key, cuts and stamp of the raster, so that no unit passes for one of another.
+    raster : key, cuts and stamp of the raster, so that no unit passes for a unit of another raster.
     candidates : see `_hash_of_candidates`.
     pieces : of the map of scores, by block: block, window and digest of the pixels.
     """
@@ -429,11 +429,11 @@ def _hash_of_candidates(
 ) -> bytes:
     """A checksum of the candidates of a unit in the order in which they were entered.
 
-    Raises TypeError, ValueError or OverflowError for what no candidate can have.
+    Raises TypeError, ValueError or OverflowError for values that no candidate can have.
     """
     digest = hashlib.blake2b(digest_size=16)
     for column in (y, x, score, diameter):
-        # What a database makes of them: no -0.0, and NaN is nothing.
+        # As a database stores them: without -0.0, and NaN as NULL.
         digest.update((np.array(column, "<f8") + 0.0).tobytes())
     digest.update(np.array(label, "<i8").tobytes())
     blobs = list(blobs)
@@ -443,7 +443,7 @@ def _hash_of_candidates(
 
 
 def _hash_of_rows(rows: Iterable[tuple[Any, ...]]) -> bytes | None:
-    """The same of rows of the table; None where they hold what no candidate can have."""
+    """The same for rows of the table; None where they hold values that no candidate can have."""
     _, y, x, label, score, diameter, blobs = zip(*rows, strict=True)
     try:
         if {*map(type, y), *map(type, x), *map(type, score)} != {float} or {*map(type, label)} != {int}:
@@ -454,7 +454,7 @@ def _hash_of_rows(rows: Iterable[tuple[Any, ...]]) -> bytes | None:
 
 
 class _said:
-    """Turns SQLite's errors, and what else damage leads to, into one sentence."""
+    """Turns SQLite's errors, and other effects of damage, into one sentence."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,7 +1,7 @@
-"""The file of a journal on the disk: whether it is ours, who holds it, its first page, its end.
+"""The file of a journal on the disk: recognising, locking, creating and removing it.
 
-A journal carries a number of ours (SQLite's `application_id`) from its first byte on. Whatever else lies
-under its name, or under the names that SQLite would use beside it, is somebody else's and is left as it is.
+A journal carries our `application_id` of SQLite from its first page on. Any other file with its name, or with
+the names that SQLite would use beside it, belongs to another program and is left as it is.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def journal_path(output: Path) -> Path:
 
 
 def held(path: Path, *, any_schema: bool = False) -> int:
-    """The descriptor of a journal that no other process has, from before it is opened until it is removed.
+    """The descriptor of a locked journal; the lock lasts from before it is opened until it is removed.
 
-    It is made where there is none. SQLite's own lock ends when a journal is closed, so that another process
-    might open what is being removed.
-    any_schema : take also one of another version of ecodetect.
+    The journal is created if there is none. SQLite's own lock ends when a journal is closed, so another
+    process might open a journal that is being removed.
+    any_schema : also accept a journal of another version of ecodetect.
 
-    Raises InUseError, and UserError where the folder can't be written to, where what lies there isn't a
-    journal of ours, or where it is one of another version: nothing has then been changed.
+    Raises InUseError, and UserError where the folder can't be written to, where the file isn't a journal of
+    ecodetect, or is one of another version; nothing has been changed then.
     """
     while True:
         _check_sides(path)
@@ -88,7 +88,7 @@ def _opened(path: Path) -> int:
         return _opened(path)
     except OSError as error:
         raise cannot_write(path) from error
-    # Not after opening: to open a pipe or a device may do something already.
+    # Not after opening: opening a pipe or a device may already have effects.
     if not _is_plain(state):
         raise _foreign(path)
     try:
@@ -100,12 +100,12 @@ def _opened(path: Path) -> int:
 
 
 def _is_plain(state: os.stat_result) -> bool:
-    """Whether it is a file under one name only: what we write can then be nobody else's."""
+    """Whether it is a file with one name only, so that writing to it changes no other file."""
     return stat.S_ISREG(state.st_mode) and state.st_nlink <= 1
 
 
 def _is_locked(descriptor: int, path: Path) -> bool:
-    """Lock it; False where another file has its name by now.  Raises InUseError."""
+    """Lock it; False if another file has its name now.  Raises InUseError."""
     if fcntl is None:
         return True
     try:
@@ -113,7 +113,7 @@ def _is_locked(descriptor: int, path: Path) -> bool:
     except BlockingIOError as error:
         raise in_use(path) from error
     except OSError:
-        return True  # a file system without such locks: SQLite's own has to do
+        return True  # a file system without such locks: SQLite's own must do
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
@@ -121,11 +121,11 @@ def _is_locked(descriptor: int, path: Path) -> bool:
 
 
 def _check_sides(path: Path) -> None:
-    """Raise UserError where SQLite would write into a file of somebody else."""
+    """Raise UserError where SQLite would write into a file of another program."""
     for suffix in _FOREIGN:
         if os.path.lexists(f"{path}{suffix}"):
             raise UserError(
-                f"{path}{suffix} is not ecodetect's: another program has made it, and may have the journal"
+                f"{path}{suffix} isn't ecodetect's: another program made it, and may have the journal"
                 " open; close that program or move the file, then run again."
             )
     try:
@@ -137,12 +137,12 @@ def _check_sides(path: Path) -> None:
 
 
 def _check_head(descriptor: int, path: Path, *, any_schema: bool) -> None:
-    """Begin an empty file as a journal; raise UserError where it is anything but one of ours."""
+    """Start an empty file as a journal; raise UserError for a file that isn't ecodetect's."""
     if not _is_plain(os.fstat(descriptor)):
         raise _foreign(path)
     os.lseek(descriptor, 0, os.SEEK_SET)
     head = os.read(descriptor, 100)
-    if not head:  # just made, or by a process that was killed at once: it holds nothing that could be lost
+    if not head:  # new, or left by a process that was killed at once: it holds nothing that could be lost
         if os.path.lexists(f"{path}{_WAL}"):
             raise _foreign(Path(f"{path}{_WAL}"))
         try:
@@ -157,7 +157,7 @@ def _check_head(descriptor: int, path: Path, *, any_schema: bool) -> None:
     if not any_schema and _number(head, 60) != SCHEMA:
         raise UserError(
             f"{path} is the journal of another version of ecodetect; finish the scan with that one, or remove"
-            " it to begin anew.",
+            " it to start over.",
             parameter="restart",
         )
 
@@ -167,7 +167,7 @@ def _number(head: bytes, at: int) -> int:
 
 
 def first_page() -> bytes:
-    """An empty database in WAL mode that is ours: one page, so that a kill can't leave half of it.
+    """An empty database of ours in WAL mode: one page, so that a kill can't leave half of it.
 
     By https://sqlite.org/fileformat2.html: the header, then an empty leaf of the table of contents.
     """
@@ -187,12 +187,12 @@ def in_use(path: Path) -> InUseError:
 
 
 def cannot_write(path: Path) -> UserError:
-    """The folder takes no journal."""
-    return UserError(f"{path.parent} can't be written to; choose another place with -o.")
+    """No journal can be written to the folder."""
+    return UserError(f"{path.parent} can't be written to; choose another place.", parameter="out")
 
 
 def cannot_grow(path: Path, reason: str) -> UserError:
-    """The disk takes no more of it."""
+    """The journal can't be written, mostly because the disk is full."""
     if "full" in reason or "space" in reason:
         return UserError(
             f"The disk is full ({path}); free some space and run the same command again to go on."
@@ -205,6 +205,7 @@ def cannot_grow(path: Path, reason: str) -> UserError:
 
 def _foreign(path: Path) -> UserError:
     return UserError(
-        f"{path} is not a journal of ecodetect, or is damaged: it is left as it is; move or remove it and run"
-        " again, or choose another output with -o."
+        f"{path} isn't a journal of ecodetect, or is damaged; it is left as it is: move or remove it and run"
+        " again, or choose another output.",
+        parameter="out",
     )

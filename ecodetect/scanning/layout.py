@@ -1,6 +1,6 @@
-"""How a scan is laid out: the cheapest cuts, threads and block cache whose memory stays under a limit.
+"""The layout of a scan: the fastest tiles, threads and block cache whose memory stays under a limit.
 
-Peak memory = what the process has already + the block cache + pixels on their way + what detectors work with.
+Peak memory = memory of the process before + block cache + pixels in queues + working memory of detectors.
 None of these grows with the raster, once it is wider than a stripe.
 """
 
@@ -19,41 +19,41 @@ from ecodetect.scanning.process_memory import resident_bytes
 from ecodetect.scanning.tiling import Cuts, cut_grid
 
 MB = 1_000_000
-# Results on their way, SQLite's cache, threads, what the allocator doesn't give back.
+# Results in queues, SQLite's cache, threads, and memory that the allocator doesn't return.
 _SLACK_BYTES = 60 * MB
-# Libraries that writing loads (pyogrio, Arrow), features on their way into the file. Nothing is read then.
+# Libraries for writing (pyogrio, Arrow), and features that are being written. Nothing is read then.
 _WRITING_BYTES = 140 * MB
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
-# Detectors that run side by side are hardly faster on larger tiles, whose arrays leave the caches, unless
-# halos are wide; and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
+# Parallel detectors are hardly faster on larger tiles, whose arrays exceed the caches, unless halos are wide;
+# and reading and detecting overlap less (1536: 1.2 times the slower of both, 1024: 1.08).
 _AMPLE_TILE_PX, _AMPLE_HALOS = 1024, 4
-_EVEN_CUTS = 12  # of a raster this many tiles wide, at most, tiles are made to fit; of more little is wasted
-UNIT_PX = 2048  # about as large as a unit of several tiles is
-DEFAULT_LIMIT = 480 * MB  # for detectors without a network, when the user states none
-_ROOM_BYTES = 360 * MB  # so much beside what a notebook holds already; the command holds 110 MB
-# A network's libraries take 600 MB before it has seen a pixel. With this on top, tiles can be so large that
-# what is looked at twice is a third of the whole.
+_EVEN_CUTS = 12  # in rasters up to this many tiles wide, tiles are made to fit; wider ones waste little
+UNIT_PX = 2048  # about the size of a unit of several tiles
+DEFAULT_LIMIT = 480 * MB  # for detectors without a network, unless the user sets one
+_ROOM_BYTES = 360 * MB  # on top of what a notebook holds already; the command holds 110 MB
+# A network's libraries take 600 MB before the first pixel. With this on top, tiles are so large that only a
+# third of all pixels is processed twice.
 NETWORK_LIMIT = 1600 * MB
-# A notebook, or the driver of a GPU, may hold more than that before the first tile; tiles get this room then.
+# A notebook, or a GPU driver, may hold more than that before the first tile; then tiles get this room.
 _NETWORK_ROOM_BYTES = 1000 * MB
-# What no scan takes unless --max-memory allows it, however large its objects: the rest may be others'.
+# No scan takes more unless its limit allows it, however large its objects: others may need the rest.
 _MOST_BYTES = 3000 * MB
-# What a tile costs the CPU where the network runs on a GPU: scaling, copying, reading off what was found; and
-# how many are then in work at once.
+# CPU cost of a tile where the network runs on a GPU (scaling, copying, decoding), and the number of tiles
+# that are processed at once then.
 _GPU_COST, _GPU_WORKERS = 10.0, 4
-_GPU_BYTES = (16, 48)  # in memory, for each band of a pixel and beside
-# Layouts whose cost is within this share of the least are as good; the one that takes least memory is chosen.
+_GPU_BYTES = (16, 48)  # in memory, for each band of a pixel and in addition
+# Layouts within this share of the least cost are equally good; the one with the least memory is chosen.
 _AS_GOOD = 0.1
 # Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
 _COPYING = 0.2  # out of the block cache, per pixel of a unit
-_MANY = 4  # units across a raster, from which on it matters how they lie to the blocks of the file
-_PER_UNIT = 150_000  # bookkeeping, a transaction
+_MANY = 4  # from this number of units across a raster, their alignment with the file's blocks matters
+_PER_UNIT = 150_000  # overhead, a transaction
 _PER_TILE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a raster is walked: cuts, threads, block cache, and the peak of memory they lead to (bytes)."""
+    """How a raster is processed: tiles, threads, block cache, and the resulting peak memory (bytes)."""
 
     cuts: Cuts
     workers: int
@@ -63,12 +63,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class PixelCost:
-    """What pixels take in memory.
+    """The memory of pixels.
 
     block_shape : rows and columns of its blocks.
     cached_bytes : of a pixel in the block cache, all its bands.
-    chip_bytes : of a pixel in a chip, the bands that are needed.
-    scale : its pixels per pixel of the grid that is scanned, along one axis (1: not resampled).
+    chip_bytes : of a pixel in a chip, the needed bands.
+    scale : its pixels per pixel of the scanned grid, along one axis (1: not resampled).
     map_bytes : of a pixel of that grid in the map of scores; 0 where none is kept.
     """
 
@@ -83,7 +83,9 @@ def read_size(text: str) -> int:
     """Bytes of `2GB`, `500MB`; raises UserError for anything else."""
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     if found is None:
-        raise UserError(f"--max-memory must be a size such as 500MB or 2GB; got '{text}'.")
+        raise UserError(
+            f"A limit of memory is a size such as 500MB or 2GB; got '{text}'.", parameter="max_memory"
+        )
     return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
 
 
@@ -97,13 +99,14 @@ def lay_out(
     limit: int | None,
     batch: int = 1,
 ) -> Layout:
-    """The cheapest layout that stays under the limit.
+    """The fastest layout that stays under the limit.
 
     tile_px : the user's tile size; None: chosen here.
-    workers : tiles worked on at once as the user wants it, fewer if there is no room; None: chosen here.
-    limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as an aim that may be missed, up to 3 GB.
-    batch : tiles that are detected at once, so that a unit should have as many.
-    Raises UserError when the limit can't be kept, naming the least that works.
+    workers : number of tiles processed at once that the user wants, fewer if memory is short; None: chosen
+        here.
+    limit : bytes; None: `DEFAULT_LIMIT` or `NETWORK_LIMIT` as a target that may be exceeded, up to 3 GB.
+    batch : batch size: tiles detected at once, so a unit should have that many.
+    Raises UserError when the limit is too low, naming the lowest that works.
     """
     held = resident_bytes()
     if needs.on_gpu:
@@ -133,16 +136,18 @@ def lay_out(
         seen = smallest.cuts.halo_px
         raise UserError(
             f"Each tile is to be seen with {seen} px around it, for which memory of {_told(need)} is needed;"
-            f" allow it with --max-memory {_told(need)}, or take a detector of smaller objects."
+            " allow that much, or take a detector of smaller objects.",
+            parameter="max_memory",
         )
     raise UserError(
-        f"--max-memory {limit / MB:.0f}MB is too little for this raster and detector; "
-        f"the least that works is {need}MB."
+        f"{limit / MB:.0f}MB of memory is too little for this raster and detector; the least that works is"
+        f" {need}MB.",
+        parameter="max_memory",
     )
 
 
 def _possible(grid: Grid, needs: Needs, pixel: PixelCost, tile_px: int | None, batch: int) -> Iterator[Cuts]:
-    """All cuts that are compared: tiles and units of different sizes, walked in stripes or not."""
+    """All cuts that are compared: tiles and units of different sizes, in stripes or not."""
     # A tile need not be larger than the raster.
     longest = max(128, 2 ** math.ceil(math.log2(max(grid.width, grid.height))))
     sizes = [size for size in _TILES if size <= longest]
@@ -159,7 +164,7 @@ def _possible(grid: Grid, needs: Needs, pixel: PixelCost, tile_px: int | None, b
                 margin_px=needs.margin_px,
                 stride_px=needs.stride_px,
                 unit_px=unit,
-                is_clipped=needs.is_network,  # beyond the raster there is nothing, and looking costs
+                is_clipped=needs.is_network,  # there is nothing beyond the raster, and a network is slow
             )
             cuts = _on_blocks(cuts, pixel, needs.stride_px)
             ample = math.inf if needs.is_network else max(_AMPLE_TILE_PX, _AMPLE_HALOS * cuts.halo_px)
@@ -172,13 +177,13 @@ def _told(megabytes: int) -> str:
 
 
 def _left_for_the_cpu(needs: Needs) -> Needs:
-    """What a detector needs of memory and CPU whose network runs on a GPU."""
+    """The memory and CPU needs of a detector whose network runs on a GPU."""
     memory = _GPU_BYTES[0] * len(needs.bands) + _GPU_BYTES[1]
     return replace(needs, bytes_per_pixel=min(needs.bytes_per_pixel, memory), cost=min(needs.cost, _GPU_COST))
 
 
 def _evenly(grid: Grid, stride_px: int) -> list[int]:
-    """Sides of tiles that fit a raster without a remainder, or nearly: half a tile costs as much as one."""
+    """Sides of tiles that divide a raster almost evenly: half a tile costs as much as a whole one."""
     found = set()
     for length in (grid.width, grid.height):
         for count in range(math.ceil(length / _TILES[0]), _EVEN_CUTS + 1):
@@ -187,9 +192,9 @@ def _evenly(grid: Grid, stride_px: int) -> list[int]:
 
 
 def _on_blocks(cuts: Cuts, pixel: PixelCost, stride_px: int) -> Cuts:
-    """The cuts moved so that what a unit sees ends, below and on the right, where a block of the file ends.
+    """The cuts shifted so that the window a unit reads ends, below and right, with a block of the file.
 
-    It touches a row and a column of blocks less, and stripes decode half as many blocks twice.
+    Then it touches one row and one column of blocks less, and stripes decode half as many blocks twice.
     """
     rows, columns = pixel.block_shape
     offset = cuts.halo_px % rows
@@ -200,7 +205,7 @@ def _on_blocks(cuts: Cuts, pixel: PixelCost, stride_px: int) -> Cuts:
 
 
 def _striped(cuts: Cuts) -> Iterator[Cuts]:
-    """The same cuts walked in stripes of one unit, two, three, four, six, eight… and all."""
+    """The same cuts in stripes of one unit, two, three, four, six, eight… and all."""
     across = 1
     while across < cuts.columns:
         yield replace(cuts, stripe_px=across * cuts.unit_px)
@@ -211,15 +216,15 @@ def _striped(cuts: Cuts) -> Iterator[Cuts]:
 def _fill(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, held: int, batch: int) -> Layout:
     """The block cache that these cuts need, and the peak."""
     unit_read = cuts.unit_px + 2 * cuts.halo_px
-    # One unit being read, one waiting, one in each worker; a read keeps its pixels and its mask.
+    # One unit being read, one waiting, one in each worker; a read holds its pixels and its mask.
     pixels = unit_read**2 * (pixel.chip_bytes + 1) * (2 + workers)
-    # A detector has its map, what that was made of and its cleaned copy.
+    # A detector holds its map, the values it was made of and its cleaned copy.
     at_once = workers * cuts.batch(batch)
     detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * pixel.map_bytes) * at_once
-    # Memory of units in each worker, waiting, and on the way into the journal with what packing takes.
+    # Units in each worker, waiting, and being written to the journal, including packing.
     maps = cuts.unit_px**2 * pixel.map_bytes * (2 * workers + 3)
     rows, columns = pixel.block_shape
-    # The blocks under a row of units and one unit more: the first must still be there for the next row.
+    # The blocks under a row of units plus one unit: the first must still be cached for the next row.
     touched = _touched_on_blocks if cuts.offset_px else _most_touched
     down = min(touched(unit_read * pixel.scale, rows), math.ceil(cuts.height * pixel.scale / rows))
     across = min(
@@ -233,19 +238,19 @@ def _fill(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, held: int, b
 
 
 def _most_touched(length: float, block: int) -> int:
-    """How many blocks a window of this length may touch."""
+    """The largest number of blocks that a window of this length touches."""
     return math.ceil((math.ceil(length) - 1) / block) + 1
 
 
 def _touched_on_blocks(length: float, block: int) -> int:
-    """How many blocks a window of this length touches that ends with one."""
+    """The number of blocks that a window of this length touches if it ends with a block."""
     return math.ceil(length / block)
 
 
 def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
-    """Seconds per pixel, in units of decoding one on one core.
+    """Time per pixel, relative to decoding a pixel on one core.
 
-    The mean of what it is on idle cores and on cores that others use too, where CPU is what counts.
+    The mean of the wall time on idle cores and of the CPU time, which counts on shared cores.
     """
     columns, total = pixel.block_shape[1], math.ceil(cuts.width * pixel.scale / pixel.block_shape[1])
     decoded = 0
@@ -256,7 +261,7 @@ def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
         decoded += min(math.ceil(right / columns), total) - max(math.floor(left / columns), 0)
     reading = decoded / total + _COPYING * (1 + 2 * cuts.halo_px / cuts.unit_px) ** 2
     searched = (cuts.chip_px / cuts.tile_px) ** 2
-    if needs.is_network:  # counted: a tile that only begins on the raster costs as much
+    if needs.is_network:  # counted, because a tile that only begins on the raster costs as much
         searched = cuts.seen_px / (cuts.width * cuts.height)
     searching = needs.cost * searched
     cores = os.cpu_count() or 1

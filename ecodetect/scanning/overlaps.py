@@ -1,7 +1,7 @@
-"""Ground that several rasters show: how many hectares of it count more than once in one layer.
+"""Overlapping rasters: the hectares of ground that count more than once in one layer.
 
-Rasters count with their outlines, turned ones too, or with what of them is searched. What only touches, or
-overlaps by less than a pixel, doesn't overlap.
+Each raster has its footprint, or the searched part of it; rotated rasters too. Rasters that only touch, or
+overlap by less than a pixel, don't count as overlapping.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ecodetect.grid import Grid, transformed
 from ecodetect.notes import Note
 from ecodetect.region import Region
 
-# Equal-area: parallels and meridians stay straight lines, so rasters in degrees that touch still do.
+# Equal-area: parallels and meridians stay straight, so touching rasters in degrees still touch.
 _EQUAL_AREA = CRS.from_proj4("+proj=cea +datum=WGS84 +units=m +over")
 _BETWEEN = 8  # points along an edge that becomes a curve
-_MOST = 64  # rasters that another is laid on
+_MOST = 64  # rasters that one is compared with
 _SAME = 1e-9  # of the ground: rounding
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Footprint:
-    """What is searched of a raster.
+    """The searched part of a raster.
 
     name : of the raster.
     grid : its own, with a CRS.
-    area : the part that is searched; None: all.
+    area : the searched part; None: all of it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Footprint:
     area: Region | None = None
 
     def shape(self, crs: CRS, *, inset_px: float = 0.0) -> shapely.Geometry:
-        """In coordinates of `crs`; empty where it has no place there.  inset_px : taken off all around."""
+        """In coordinates of `crs`; empty where it has no place there.  inset_px : margin that is cut off."""
         width, height = self.grid.width, self.grid.height
         edge = min(inset_px, width / 4, height / 4)
         outline = shapely.box(edge, edge, width - edge, height - edge)
@@ -64,16 +64,16 @@ class Footprint:
 
 
 def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
-    """A doubt, with the hectares that count more than once; None where rasters overlap nowhere.
+    """A doubt with the hectares that count more than once; None where rasters don't overlap.
 
-    footprints : of the rasters of one layer; those without a CRS lie nowhere in common.
+    footprints : of the rasters of one layer; rasters without a CRS are left out.
     """
     placed = [each for each in footprints if each.grid.crs is not None]
     if len(placed) < 2:
         return None
     crs, factor = _plane(placed)
     inside = np.array([each.shape(crs, inset_px=0.5) for each in placed], dtype=object)
-    # The sum of all less their union, instead of pairs: of n rasters of one place there are n² of these.
+    # The sum of all minus their union, instead of pairs: n rasters of one place have n² pairs.
     if not _twice(inside) > _SAME * float(shapely.area(inside).sum()):
         return None
     whole = np.array([each.shape(crs) for each in placed], dtype=object)
@@ -90,7 +90,7 @@ def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
 
 
 def _plane(placed: Sequence[Footprint]) -> tuple[CRS, float]:
-    """Where footprints are compared, and square metres of ground for a square unit of it."""
+    """The CRS that footprints are compared in, and square metres of ground per square unit."""
     first = placed[0].grid
     crs = first.crs
     assert crs is not None
@@ -111,14 +111,14 @@ def _is_mercator(crs: CRS) -> bool:
 
 
 def _twice(shapes: NDArray[np.object_]) -> float:
-    """What counts too much: the sum of all areas less that of their union."""
+    """The area that counts too often: the sum of all areas minus that of their union."""
     return float(shapely.area(shapes).sum() - shapely.area(shapely.union_all(shapes)))
 
 
 def _in_several(shapes: NDArray[np.object_]) -> float:
-    """The area of each that others share, in all.
+    """The total area of each that others share.
 
-    Where many lie on one place only `_MOST` others are asked: they cover what all cover.
+    Where many lie in one place, only `_MOST` others are compared, which cover the same ground as all.
     """
     tree = shapely.STRtree(shapes)
     shared = 0.0
@@ -131,7 +131,7 @@ def _in_several(shapes: NDArray[np.object_]) -> float:
 
 
 def _pair(shapes: NDArray[np.object_]) -> tuple[int, int]:
-    """Two that overlap."""
+    """Two rasters that overlap."""
     tree = shapely.STRtree(shapes)
     for one, shape in enumerate(shapes):
         for two in tree.query(shape, predicate="intersects").tolist():

@@ -1,7 +1,7 @@
-"""Candidate patches: for each object a detector proposes, its contour and a square around it to look at.
+"""Candidate patches: the contour of each proposed object, and a square around it.
 
-What a classifier is shown, or a person: the proposals of R-CNN (Girshick et al. 2014, arXiv:1311.2524), here
-from any detector, usually `threshold`.
+For a classifier or a person: the proposals of R-CNN (Girshick et al. 2014, arXiv:1311.2524), here from any
+detector, usually `threshold`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ecodetect.sizes import Length
 class PatchSize:
     """Squares around candidates.
 
-    side : of every square; None: the longer side of the candidate's box and a fifth more.
+    side : of every square; None: 1.2 times the longer side of the candidate's box.
     """
 
     side: Length | None = None

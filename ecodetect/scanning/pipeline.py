@@ -1,7 +1,7 @@
-"""The way of the pixels of one raster: units are read, detected and entered into the journal, side by side.
+"""The pipeline of one raster: units are read, searched and entered into the journal in parallel.
 
-One thread reads (handles of GDAL aren't thread safe, and one reader decodes each block once), `workers`
-threads detect, the caller's thread writes the journal. Queues are bounded, so memory is.
+One thread reads (GDAL handles aren't thread safe, and a single reader decodes each block once), `workers`
+threads detect, the caller's thread writes the journal. Queues are bounded, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from ecodetect.scanning.process_memory import freed_is_kept
 from ecodetect.scanning.question import ScanPlan
 from ecodetect.scanning.tiling import Tile, Unit, in_cells
 
-_PATIENCE_S = 0.1  # how often a waiting thread looks whether it should stop
+_PATIENCE_S = 0.1  # how often a waiting thread checks whether it should stop
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class UnitResult:
-    """What a unit gave.
+    """The results of a unit.
 
     valid_rows : pixels searched per row of its core.
     too_large : objects left out.
     expected : individuals of each class by the detector's density, (K,); (0,) where it has none.
     scores : float32 (K, h, w), the map of scores on the cells of the core, NaN where nothing was searched;
-        None where it isn't kept.
+        None if it isn't kept.
     """
 
     unit: Unit
@@ -53,28 +53,28 @@ class UnitResult:
 
 
 def worth_cutting(plan: ScanPlan, raster: Raster, number: int) -> bool:
-    """Whether anything may lie in a unit: told sooner than by `worth_reading`, of many that are empty."""
+    """Whether a unit may hold anything: a faster test than `worth_reading`, for many empty units."""
     return not raster.is_empty(_native(plan, plan.cuts.square(number).grown(plan.cuts.halo_px)))
 
 
 def worth_reading(plan: ScanPlan, raster: Raster, unit: Unit) -> bool:
     """Whether an object can be centred in a unit: it meets the area of interest and the extent of the data.
 
-    The box of an object, and so its centre, lies inside the extent of all the data that the unit would see.
+    The box of an object, and so its centre, lies inside the extent of the data that the unit reads.
     """
     if plan.area is not None and not plan.area.meets(unit.core):
         return False
     read = _native(plan, unit.read)
     if raster.is_empty(read):
         return False
-    # Resampled pixels are valid from half their area on: objects reach over the edge of the data by a half.
+    # Resampled pixels are valid from half their area: objects reach half a pixel over the edge of the data.
     margin = _margin(plan.detector) + (0 if plan.grid == plan.native else 1)
     core = _native(plan, unit.core.grown(math.ceil(margin)))
     return bool(core.clipped(raster.extent(read)).area)
 
 
 def _native(plan: ScanPlan, window: Window) -> Window:
-    """What a window of the scanned grid covers of the raster, or a little more."""
+    """The part of the raster that a window of the scanned grid covers, or a little more."""
     if plan.grid == plan.native:
         return window
     a, _, c, _, e, f = plan.native.pixels_from(plan.grid)
@@ -84,10 +84,10 @@ def _native(plan: ScanPlan, window: Window) -> Window:
 
 
 def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[UnitResult], None]) -> None:
-    """Do the units with these numbers; `done` is called in this thread for each, in order of completion.
+    """Process the units with these numbers; `done` is called in this thread for each, as it completes.
 
-    Raises what a thread raised; units already passed to `done` stay done. KeyboardInterrupt stops the threads
-    after their present unit and is raised again.
+    Raises what a thread raised; units already passed to `done` stay finished. KeyboardInterrupt stops the
+    threads after their current unit and is raised again.
     """
     stop, workers = threading.Event(), plan.layout.workers
     chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=1)
@@ -128,7 +128,7 @@ def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[
             for result in _arriving(results, workers):
                 done(result)
         except BaseException:
-            raster.give_up()  # or the reader waits for a server, and we for the reader
+            raster.give_up()  # otherwise we wait for the reader, and it for a server
             raise
         finally:
             stop.set()
@@ -139,7 +139,7 @@ def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[
 
 
 def _arriving(results: Queue[UnitResult | BaseException | None], workers: int) -> Iterator[UnitResult]:
-    """What the detecting threads give, until all have ended; raises what one of them raised."""
+    """The results of the detecting threads, until all have ended; raises what one of them raised."""
     finished = 0
     while finished < workers:
         # A timeout lets Ctrl-C through on systems where a blocking get() doesn't.
@@ -157,7 +157,7 @@ def _arriving(results: Queue[UnitResult | BaseException | None], workers: int) -
 
 @contextmanager
 def _without_spinning() -> Iterator[None]:
-    """OpenCV without threads of its own, which wait for each other by spinning: ours have the cores."""
+    """OpenCV without its own threads, which spin while they wait: our threads use all cores."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -186,10 +186,10 @@ def _get(queue: Queue[Any], stop: threading.Event) -> Any:
 
 
 def read_unit(plan: ScanPlan, raster: Raster, unit: Unit) -> Chip:
-    """The pixels of a unit with its halo, one read.
+    """The pixels of a unit with its halo, in one read.
 
-    In an area of interest no more is read than its objects depend on, which over a network is what costs; the
-    rest of the chip isn't valid.
+    With an area of interest, only the pixels that its objects depend on are read, because reading over the
+    web is slow; the rest of the chip isn't valid.
     """
     bands, window = plan.detector.needs.bands, unit.read
     if plan.area is not None:
@@ -202,7 +202,7 @@ def read_unit(plan: ScanPlan, raster: Raster, unit: Unit) -> Chip:
 
 
 def detect_unit(plan: ScanPlan, unit: Unit, chip: Chip) -> UnitResult:
-    """Detect the tiles of a unit and keep what its cores own."""
+    """Search the tiles of a unit and keep the detections that its cores own."""
     needs = plan.detector.needs
     margin = _margin(plan.detector)
     empty = Detections.empty(plan.grid, plan.detector.kind, plan.detector.classes)
@@ -227,11 +227,12 @@ def detect_unit(plan: ScanPlan, unit: Unit, chip: Chip) -> UnitResult:
             found = local.shifted(tile.read.x, tile.read.y, plan.grid)
             found = found[_owned(tile.core, found, margin)]
             if plan.area is not None:
-                # Before settling: what else is found outside depends on how the area lies to the tiles.
+                # Before settling, because detections outside depend on the position of the area relative to
+                # the tiles.
                 found = found[plan.area.contains(found.centres())]
             bounds = found.bounds()
             sides = bounds[:, 2:] - bounds[:, :2]
-            # 1e-6 px: the sides of a box around a point come out of a rounded difference.
+            # 1e-6 px: the sides of a box around a point are rounded differences.
             fits = (sides <= needs.largest_px + 1e-6).all(axis=1)
             too_large += int(np.count_nonzero(~fits))
             kept.append(found[fits & (found.score >= np.array(plan.score)[found.label])])
@@ -262,9 +263,9 @@ def _enter(
     tile: Tile,
     chip: Chip,
 ) -> None:
-    """Put what a tile's chip gave into the map of its unit: the cells of its core that have been searched.
+    """Copy the searched cells of a tile's core into the map of its unit.
 
-    A cell has been searched if one of its pixels has: that of a detection always.
+    A cell is searched if one of its pixels is; the cell of a detection always is.
     """
     step = plan.detector.needs.map_px or 1
     core = in_cells(tile.core, step)
@@ -281,13 +282,13 @@ def _enter(
 
 
 def _within(window: Window, other: Window) -> tuple[slice, slice]:
-    """Rows and columns of a window in an array of another one that holds it."""
+    """Rows and columns of a window in the array of a larger window."""
     y, x = window.y - other.y, window.x - other.x
     return slice(y, y + window.height), slice(x, x + window.width)
 
 
 def _margin(detector: Detector) -> float:
-    """How far beyond a core candidates are kept, in pixels; none are where ownership alone settles them."""
+    """Margin around a core in which candidates are kept, in pixels; 0 where ownership settles them."""
     return detector.needs.margin_px if detector.needs.settling is not None else 0.0
 
 
@@ -301,7 +302,7 @@ def _owned(core: Window, found: Detections, margin: float) -> NDArray[np.bool_]:
 
 
 def _batches(tiles: Sequence[Tile], most: int) -> Iterator[Sequence[Tile]]:
-    """So many tiles at once, in order, that see as much: at the edge of the raster they see less."""
+    """Batches of consecutive tiles with the same size; at the edge of the raster tiles are smaller."""
     for _, alike in groupby(tiles, key=lambda tile: (tile.read.width, tile.read.height)):
         part = list(alike)
         for start in range(0, len(part), most):
@@ -309,9 +310,9 @@ def _batches(tiles: Sequence[Tile], most: int) -> Iterator[Sequence[Tile]]:
 
 
 def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
-    """Whether an object can be centred in a tile: its core meets the extent of the valid pixels it sees.
+    """Whether an object can be centred in a tile: its core meets the extent of the valid pixels it reads.
 
-    Not whether the core has any: the centre of an object's box may lie off the data.
+    The core need not have valid pixels: the centre of an object's box may lie off the data.
     """
     if chip.valid is None:
         return True

@@ -1,4 +1,4 @@
-"""What a scan would do, without doing it: the model that fits a raster, and the plan for each raster."""
+"""What a scan would do, without scanning: the model that fits a raster, and the plan for each raster."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ecodetect.scanning.settings import Output, Settings
 
 
 def fitting_model(images: Sequence[str | os.PathLike[str]], options: RasterOptions) -> tuple[str, Note]:
-    """The one model that comes with ecodetect and fits the first raster, and a note why.
+    """The only shipped model that fits the first raster, and a note with the reason.
 
-    Raises UserError, naming what there is, where none fits, or several do.
+    Raises UserError, naming the models, where none fits, or several do.
     """
     first = expand(images)[0]
     with options.opened(first) as raster:
@@ -31,8 +31,7 @@ def fitting_model(images: Sequence[str | os.PathLike[str]], options: RasterOptio
         if name is None:
             there = ", ".join(sorted({*models.known(), *detectors.unlearned()}))
             raise UserError(
-                f"Say with -m what to search {raster.name} with. {why} There are: {there} (for example: "
-                "-m threshold)."
+                f"Name the model to search {raster.name} with. {why} There are: {there}.", parameter="model"
             )
         text = f"it is searched with '{name}': it has {why}"
         return name, Note("model-chosen", text, about=raster.name, kind="choice")
@@ -44,7 +43,7 @@ def plan_files(
     out: str | None = None,
     output: Output | None = None,
 ) -> tuple[list[str], tuple[Note, ...]]:
-    """What `scan_files` would do, a line per raster, and what is to be known beforehand.
+    """What `scan_files` would do, one line per raster, and its notes.
 
     Nothing is searched or written.
     Raises UserError for the first raster or setting that can't be used.

@@ -1,4 +1,4 @@
-"""The memory of this process: what it holds, what it keeps for the next tile, what it gives back."""
+"""The memory of this process: what it holds, keeps for the next tile, and returns to the system."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now."""
+    """The current memory of this process in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 @contextmanager
 def freed_is_kept() -> Iterator[None]:
-    """While it lasts, what a tile has freed is kept for the next one; then it is given back (glibc only).
+    """A context that keeps memory freed by a tile for the next one, and returns it at the end (glibc only).
 
-    Else arrays of some MB go back to the system each time and come anew page by page: a third of the CPU of
-    `threshold`. Larger ones do so here too, since keeping them too would raise the peak.
+    Otherwise arrays of a few MB go back to the system each time and are mapped again page by page: a third of
+    the CPU time of `threshold`. Larger arrays still do, because keeping them would raise the peak.
     """
     libc = _glibc()
     if libc is None:
@@ -40,9 +40,9 @@ def freed_is_kept() -> Iterator[None]:
 
 @contextmanager
 def one_heap() -> Iterator[None]:
-    """While it lasts, new threads share one heap (glibc only).
+    """A context in which new threads share one heap (glibc only).
 
-    With several heaps glibc keeps the end of each, 40 MB that the writing of the file lacked.
+    With several heaps glibc keeps the end of each: 40 MB, which writing the file needs.
     """
     libc = _glibc()
     if libc is None:
@@ -56,7 +56,7 @@ def one_heap() -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Give what has been freed back to the system (glibc only)."""
+    """Return freed memory to the system (glibc only)."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

@@ -30,31 +30,31 @@ from ecodetect.scanning.settings import Settings
 from ecodetect.scanning.tiling import Cuts
 from ecodetect.version import __version__
 
-_MOST_RESIZED = 16.0  # between objects as stated and as learned: beyond it a unit was meant otherwise
+_MOST_RESIZED = 16.0  # ratio of stated and learned object sizes: beyond it the unit was probably wrong
 # A row of samples from a file of strips needs 512 whole rows: 20,000 px of RGB fit.
 _SURVEY_CACHE_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class ScanPlan:
-    """What is asked of one raster, and how it is searched. It outlives the open file.
+    """The question about one raster, and the plan to answer it. It outlives the open file.
 
-    detector : as `question` makes it; with what it takes from the whole raster once it is prepared.
+    detector : as `question` builds it; once prepared, with the values measured on the whole raster.
     native : the raster's own grid.
-    grid : the grid that is scanned: the raster's own, or a resampling.
+    grid : the scanned grid: the raster's own, or a resampled one.
     area : area of interest in pixels of `grid`, or None.
     score : lowest score kept, one per class of the detector.
-    key : hash of all that determines the answer.
+    key : hash of everything that determines the result.
     image : path or URL of the raster.  source : its name.
     fingerprint : of its content.  state : of its files when it was opened.
     reading : how its stored numbers become the pixels that the detector sees; JSON-able.
-    unit : of its values, where a model is to see them.
-    laid_out : how it is walked; None: nobody has asked yet (see `prepare`).
-    batch : chips given to the detector at once, at most.
+    unit : of its values, if a model uses them.
+    laid_out : its layout; None until `prepare`.
+    batch : batch size: the largest number of chips given to the detector at once.
     is_mapped : whether the map of scores is kept, of a detector that has one.
-    classifiers : what determines the species that classifiers give on it.
+    classifiers : everything that determines the species from classifiers on it.
     number : of the raster in the journal.
-    notes : what is to be said of the raster and this plan.
+    notes : on the raster and this plan.
     """
 
     detector: Detector
@@ -78,22 +78,22 @@ class ScanPlan:
 
     @property
     def layout(self) -> Layout:
-        """How a raster that is prepared is walked."""
+        """The layout of a prepared raster."""
         assert self.laid_out is not None
         return self.laid_out
 
     @property
     def cuts(self) -> Cuts:
-        """The cuts of a raster that is prepared."""
+        """The cuts of a prepared raster."""
         return self.layout.cuts
 
     @property
     def footprint(self) -> Footprint:
-        """The ground that is searched."""
+        """The searched ground."""
         return Footprint(self.source, self.native, self.area)
 
     def with_cuts(self, cuts: Cuts) -> ScanPlan:
-        """The same raster cut otherwise."""
+        """The same raster with other cuts."""
         return replace(self, laid_out=replace(self.layout, cuts=cuts))
 
 
@@ -155,20 +155,20 @@ def question(raster: Raster, asked: Settings) -> ScanPlan:
 
 
 def journal_key(key: str, asked: Settings, *, is_mapped: bool = False) -> str:
-    """The key of a raster in a journal: that of the question, and what its units are cut by."""
+    """The key of a raster in a journal: the question's key, and the cuts of its units."""
     stated = (key, asked.tile_px, asked.batch, asked.max_memory, is_mapped)
     return hashlib.sha256(repr(stated).encode()).hexdigest()[:32]
 
 
 def prepare(raster: Raster, asked: Settings, *, is_mapped: bool = False) -> ScanPlan:
-    """Everything that is decided before the first unit is read: what a survey finds, and the cuts.
+    """Everything that is decided before the first unit is read: results of a survey, and the cuts.
 
-    is_mapped : whether the map of scores is to be kept.
+    is_mapped : whether to keep the map of scores.
     Raises UserError when raster and settings don't fit together.
     """
     plan = question(raster, asked)
     if is_mapped and plan.detector.needs.map_px is None:
-        raise UserError(_mapless(plan.detector))
+        raise _mapless(plan.detector)
     notes = [*raster.notes, *_said_of_values(raster, plan.unit, asked), *_said_of_gsd(raster, plan.detector)]
     detector = _surveyed(plan, raster)
     needs = detector.needs  # a survey may find out how large the objects are, and which bands show them
@@ -187,7 +187,7 @@ def prepare(raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Scan
 
 
 def _surveyed(plan: ScanPlan, raster: Raster) -> Detector:
-    """The detector with what it takes from the whole raster, or from its area of interest."""
+    """The detector with the values measured on the whole raster, or on its area of interest."""
     detector = plan.detector
     if not detector.needs.survey:
         return detector
@@ -197,7 +197,7 @@ def _surveyed(plan: ScanPlan, raster: Raster) -> Detector:
 
 
 def _pixel_cost(plan: ScanPlan, raster: Raster) -> PixelCost:
-    """What the raster's pixels take in memory on their way."""
+    """The memory that the raster's pixels take during a scan."""
     needs = plan.detector.needs
     per_native = plan.grid.pixels_from(plan.native)[0] if plan.grid != plan.native else 1.0
     return PixelCost(
@@ -210,7 +210,7 @@ def _pixel_cost(plan: ScanPlan, raster: Raster) -> PixelCost:
 
 
 def _said_of_gsd(raster: Raster, detector: Detector) -> list[Note]:
-    """A doubt where pixels are far coarser than those that a model works at."""
+    """A doubt where pixels are far coarser than the model's GSD."""
     native, gsd_m = raster.grid.gsd, detector.needs.gsd_m
     if gsd_m is None or native is None or max(native) <= 2 * gsd_m:
         return []
@@ -222,18 +222,19 @@ def _said_of_gsd(raster: Raster, detector: Detector) -> list[Note]:
 
 
 def _cards(asked: Settings) -> list[Card]:
-    """Cards of the models that are asked; detectors without one have none."""
+    """Cards of the models; detectors without a model have none."""
     found = [models.opened(name) for name in asked.models]
     return [each.card for each in found if each is not None]
 
 
 def _unit(raster: Raster, asked: Settings) -> Choice | None:
-    """The unit of a raster's values where a model is to see them."""
+    """The unit of a raster's values, if a model uses them."""
     cards = _cards(asked)
     if not cards:
         if asked.values is not None:
             raise UserError(
-                f"{asked.model} takes what is dark and bright from the raster; leave out --values."
+                f"{asked.model} takes what is black and white from the raster itself; don't state it.",
+                parameter="values",
             )
         return None
     bands = tuple(dict.fromkeys(band for card in cards for band in card.bands))
@@ -247,7 +248,7 @@ def _unit(raster: Raster, asked: Settings) -> Choice | None:
 
 
 def _said_of_values(raster: Raster, unit: Choice | None, asked: Settings) -> list[Note]:
-    """What is to be said of a raster's values before models see them."""
+    """Notes on a raster's values before models see them."""
     notes: list[Note] = []
     for card in _cards(asked):
         bands = stand_ins(card.bands, raster.bands)
@@ -258,7 +259,7 @@ def _said_of_values(raster: Raster, unit: Choice | None, asked: Settings) -> lis
 
 
 def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
-    """The grid that the detector works on: of its GSD, or on which objects are as large as it knows them."""
+    """The grid that the detector works on: at its GSD, or where objects have the size it has learned."""
     needs = detector.needs
     if asked.diameter is None:
         if needs.gsd_m is not None:
@@ -266,29 +267,35 @@ def _read_at(raster: Raster, detector: Detector, asked: Settings) -> Grid:
         return working_grid(raster.grid, None, needs.own_px)
     if needs.gsd_m is not None:
         raise UserError(
-            f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out --diameter."
+            f"{detector.name} reads every raster at {needs.gsd_m:g} m per pixel; leave out the diameter.",
+            parameter="diameter",
         )
     if needs.typical_px is None:
-        raise UserError(f"{detector.name} has learned no size of objects; leave out --diameter.")
-    factor = asked.diameter.pixels(raster.grid.gsd, name="--diameter") / needs.typical_px
+        raise UserError(
+            f"{detector.name} has learned no size of objects; leave out the diameter.", parameter="diameter"
+        )
+    factor = asked.diameter.pixels(raster.grid.gsd, name="The diameter") / needs.typical_px
     if not 1 / _MOST_RESIZED < factor < _MOST_RESIZED:
         raise UserError(
-            f"--diameter {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
-            f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less."
+            f"A diameter of {asked.diameter} is too far from the {needs.typical_px:.3g} px that"
+            f" {detector.name} has learned: at most {_MOST_RESIZED:g} times more or less.",
+            parameter="diameter",
         )
     return working_grid(raster.grid, None, factor)
 
 
-def _mapless(detector: Detector) -> str:
-    """That there is no map of scores, and whose there is."""
+def _mapless(detector: Detector) -> UserError:
+    """The error that there is no map of scores, naming the models that have one."""
     if isinstance(detector, ensemble.Ensemble):
-        return (
-            "Several models, and one with --flips, give fused boxes and no map of scores; leave out"
-            f" --score-map, or scan with {detector.members[0].name} as it is."
+        return UserError(
+            "Several models, and one with flips, give fused boxes and no map of scores; leave out the map, or"
+            f" scan with {detector.members[0].name} as it is.",
+            parameter="score_map",
         )
-    return (
-        f"{detector.name} reads its detections off no map of scores; leave out --score-map, or take a model"
-        f" of {' or '.join(detectors.with_score_map())}."
+    return UserError(
+        f"{detector.name} reads its detections off no map of scores; leave out the map, or take a model of"
+        f" {' or '.join(detectors.with_score_map())}.",
+        parameter="score_map",
     )
 
 

@@ -1,4 +1,4 @@
-"""From journals to one file: the layer of what was found, its metadata, and a summary for people."""
+"""From journals to one file: the layer of detections, its metadata, and a summary for people."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SIZES = {True: ("area_m2", "diameter_m"), False: ("area_px", "diameter_px")}  # 
 
 @dataclass(frozen=True, slots=True)
 class RasterSummary:
-    """What a scan gave of one raster; as in `Summary`."""
+    """The result of a scan for one raster; fields as in `Summary`."""
 
     source: str
     counts: Mapping[str, int]
@@ -52,21 +52,21 @@ class RasterSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a scan gave, for one output file.
+    """The result of a scan, for one output file.
 
     counts : detections per class, in the order of classes.
-    area_ha : ground searched (valid pixels inside the area of interest); None where pixels have no known
-        size.
+    area_ha : searched ground in hectares (valid pixels inside the area of interest); None where the size of
+        pixels is unknown.
     megapixels : pixels searched, in millions.
-    rasters : the same of each raster.
-    too_large : objects wider than the detector's largest, left out; None where the file doesn't say.
+    rasters : the same for each raster.
+    too_large : objects wider than the detector's largest object, left out; None where the file doesn't say.
     dropped : detections that the format can't hold (no place on the Earth), left out; None as before.
-    expected : individuals per class by the sum of the detector's density, which also counts those too close
-        to each other to be told apart; None where it has no density.
-    score_map : file of the map of scores that was written too; None if not asked.
-    species : answers of the classifier that looked at the detections, and how many; None where none did.
-    verified : share of detections found again on a shifted lattice, and of how many; None if not asked.
-    in_work : another process is at work on it, so it was skipped.
+    expected : individuals per class by the sum of the detector's density, which also counts individuals too
+        close to each other to be separated; None where it has no density.
+    score_map : file of the map of scores; None if not requested.
+    species : class names of the classifier -> number of detections; None without a classifier.
+    verified : share of detections found again on a shifted lattice, and their number; None if not requested.
+    in_work : another process is working on it, so it was skipped.
     runtime : what ran the networks, with its version, and where; None where none ran.
     """
 
@@ -97,7 +97,7 @@ class Summary:
     @classmethod
     def skipped(cls, path: Path, images: Sequence[str], model: str) -> Summary:
         """The summary of an output that another process is working on."""
-        note = Note("in-work", "another scan is at work on it, so it is skipped here.", about=path.name)
+        note = Note("in-work", "another scan is working on it, so it is skipped.", about=path.name)
         sources = tuple(PurePath(image).name for image in images)
         return cls(path, sources, model, {}, None, 0.0, notes=(note,), in_work=True)
 
@@ -110,10 +110,11 @@ class Summary:
         classes: Sequence[str],
         answers: Sequence[str],
     ) -> Summary:
-        """The summary of a file that was there already as the answer to just this question.
+        """The summary of an existing file that answers exactly this question.
 
-        stated : its metadata.  tally : what is in it.  classes : of the detector.  answers : that a
-        classifier may give, for a scan with one.
+        stated : its metadata.  tally : its contents.  classes : of the detector.  answers : class names of
+            the
+        classifier, for a scan with one.
         """
         rasters, expected = [], []
         for each in stated["rasters"]:
@@ -152,12 +153,12 @@ def write_results(
     *,
     keep_any: bool = False,
 ) -> Summary:
-    """Write what survives of all rasters into one file.
+    """Write the surviving detections of all rasters into one file.
 
-    plans : of the rasters that were searched.
+    plans : of the searched rasters.
     patches : None, or how each detection becomes a candidate with a square around it.
-    classifier : None, or what gives each detection a species.
-    keep_any : keep a file that lies there by now, under another name.
+    classifier : None, or the classifier that gives each detection a species.
+    keep_any : keep an existing file under another name.
     Raises UserError when the file can't be written; the journal stays.
     """
     first = plans[0]
@@ -183,7 +184,7 @@ def write_results(
                         species.update(answers.first().tolist())
                         layer = replace(layer, columns={**layer.columns, **answers.columns(top)})
                     yield layer
-        give_back()  # FlatGeobuf now makes its index, of all features in memory
+        give_back()  # FlatGeobuf now builds its index, with all features in memory
 
     geometry, columns = _columns(detector.kind, top, is_metric=is_metric, has_patches=patches is not None)
     with closing(batches()) as layers:
@@ -228,9 +229,9 @@ def _runtime(detector: Detector) -> str | None:
 def _columns(
     kind: GeometryType, top: int, *, is_metric: bool, has_patches: bool
 ) -> tuple[str, dict[str, str]]:
-    """The type of the geometries in a file of detections, and its columns with their types.
+    """The geometry type of a file of detections, and its columns with their types.
 
-    top : answers of a classifier for each; 0 for none.
+    top : number of classes from a classifier per detection; 0 for none.
     """
     area, diameter = SIZES[is_metric]
     columns = {"id": "str", "label": "str", "score": "float"}
@@ -250,9 +251,9 @@ def write_scores(
     *,
     replace: bool,
 ) -> None:
-    """Write the map of scores of a raster that was searched with it.
+    """Write the map of scores of a searched raster.
 
-    replace : what lies there by now.
+    replace : overwrite an existing file.
     Raises UserError when the file can't be written; the journal stays.
     """
     map_px = plan.detector.needs.map_px
@@ -267,7 +268,7 @@ def write_scores(
 def _looking(
     plan: ScanPlan, asked: Settings, classifier: ClassifierEnsemble | None
 ) -> Iterator[Callable[[Floats], Answers] | None]:
-    """What a classifier says of places on a raster, (N, 2) in its own pixels; None without one."""
+    """A function that classifies places on a raster, (N, 2) in its own pixels; None without a classifier."""
     if classifier is None:
         yield None
         return
@@ -276,7 +277,7 @@ def _looking(
         seeing = classifier.seeing(raster, asked.values, asked.companions)
 
         def answered(xy: Floats) -> Answers:
-            # Not for as long as the raster is open: between two batches the layer is written.
+            # The raster isn't kept open for longer: the layer is written between two batches.
             with raster.env(cache_bytes=plan.layout.cache_bytes, threads=os.cpu_count() or 1):
                 return seeing.at(xy)
 
@@ -295,7 +296,7 @@ def _expected(plan: ScanPlan, journal: Journal) -> dict[str, float]:
     found = journal.expected(plan.number)
     if not len(found):
         return {}
-    # A tenth: sums of cores differ in their last digits with how a raster is cut.
+    # To a tenth: the last digits of sums over cores depend on the tiling.
     return {name: round(float(each), 1) for name, each in zip(plan.detector.classes, found, strict=True)}
 
 
@@ -342,34 +343,34 @@ def _metadata(
 
 
 def _crs(native: Grid) -> dict[str, str]:
-    """The CRS of the raster, whatever that of the file is: in it boxes lie straight."""
+    """The CRS of the raster, which may differ from the file's: boxes are upright in it."""
     name = None if native.crs is None else authority_of(native.crs)
     return {} if name is None else {"crs": name}
 
 
 def _trained(plan: ScanPlan) -> dict[str, Any]:
-    """Where on this raster the model was trained, in cells of about 1 km: `evaluate` warns of them."""
+    """Where on this raster the model was trained, in cells of about 1 km, for a warning of `evaluate`."""
     detector = plan.detector
     cells = cells_on(detector.card.trained_on, plan.native) if isinstance(detector, LearnedDetector) else ()
     return {"trained_here": [list(cell) for cell in cells]} if cells else {}
 
 
 def _hash(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Which file of weights it was, for a model."""
+    """The hash of the weights, for a model."""
     return {"model_hash": settings["model_hash"]} if "model_hash" in settings else {}
 
 
 def classifier_facts(bundles: Sequence[Bundle], raster: Raster) -> list[str]:
-    """What determines the species that classifiers give on a raster: who they are, and the pixels seen."""
+    """Everything that determines the species on a raster: the classifiers, and the pixels they see."""
     return [
         f"{each.hash} {raster.reading(stand_ins(each.card.bands, raster.bands) or ())}" for each in bundles
     ]
 
 
 def result_key(keys: Sequence[str], patches: PatchSize | None, classifiers: Sequence[str] = ()) -> str:
-    """Hash of all that determines an output: the keys of its rasters, in their order, and its shape.
+    """Hash of everything that determines an output: the keys of its rasters, in order, and its geometry.
 
-    classifiers : of each raster, what gives species; see `classifier_facts`.
+    classifiers : of each raster, see `classifier_facts`.
     """
     return hashlib.sha256(" ".join([*keys, repr(patches), *classifiers]).encode()).hexdigest()[:32]
 
@@ -382,7 +383,8 @@ def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
             if grid.crs is not None and not grid.has_lonlat:
                 raise UserError(
                     f"{name} can't become {title}: its CRS, {describe_crs(grid.crs)}, has no longitude and "
-                    f"latitude on the Earth; write {path.stem}.gpkg with -o."
+                    f"latitude on the Earth; write {path.stem}.gpkg.",
+                    parameter="out",
                 )
     if formats.needs_crs(path):
         for name, grid in grids.items():
@@ -399,5 +401,6 @@ def check_frames(grids: Mapping[str, Grid], path: Path) -> None:
     if len(frames) > 1 and not formats.needs_lonlat(path):
         raise UserError(
             f"{path} can't hold rasters of different CRSs ({', '.join(sorted(frames))}); "
-            f"write {'.csv' if without else '.geojson'}, or one file each with -o FOLDER/."
+            f"write {'.csv' if without else '.geojson'}, or one file each into a folder.",
+            parameter="out",
         )

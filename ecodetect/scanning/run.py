@@ -1,4 +1,4 @@
-"""The search of the rasters of one output, with its journal, and all that is written of it."""
+"""The scan of the rasters of one output, with its journal and everything that is written."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from ecodetect.scanning.verification import verify
 class Run:
     """A context, so that the journal is closed whatever happens.
 
-    plans : of the rasters that were searched.
-    failures : those that couldn't be.
-    journal : of what was found.
-    is_outrun : nothing was searched, for another process has written the output meanwhile.
+    plans : of the searched rasters.
+    failures : of the others.
+    journal : of the results.
+    is_outrun : nothing was searched, because another process has written the output in between.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Run:
         self._resumed = self._is_written = False
         self._shares: list[tuple[float, int]] = []
         if output.restart and journal.exists():
-            lock = journal_file.held(journal, any_schema=True)  # what isn't ours stays
+            lock = journal_file.held(journal, any_schema=True)  # other programs' files stay
             journal_file.remove(journal)
             os.close(lock)
 
@@ -87,7 +87,7 @@ class Run:
             self.journal.close()
         self._process.close()
         if isinstance(error, KeyboardInterrupt) and self._out is not None:
-            kept = f"what is done is kept in {self._path}: " if self._path.exists() else ""
+            kept = f"finished work is kept in {self._path}: " if self._path.exists() else ""
             raise Interrupted(f"Stopped; {kept}run the same command again to go on.") from error
 
     def _check_frames(self) -> None:
@@ -117,13 +117,11 @@ class Run:
             raise
         except UserError as error:
             if not self.journal.is_blank and len(self._images) == 1:
-                error = type(error)(
-                    f"{str(error).rstrip('.')}; what was done before is kept in {self._path}."
-                )
+                error = type(error)(f"{str(error).rstrip('.')}; finished work is kept in {self._path}.")
             self.failures.append((image, error))
 
     def _check_unchanged(self, raster: Raster, number: int) -> None:
-        """Raise RasterError, and forget what was found, where the raster was written to meanwhile."""
+        """Raise RasterError, and drop the results, where the raster was written to during the scan."""
         try:
             raster.check_unchanged(raster.state)
         except NetworkError:
@@ -133,9 +131,9 @@ class Run:
             raise
 
     def finish(self, path: Path, *, replaces_map: bool = False) -> Summary:
-        """Write all that is wanted: the map of scores, the layer, the pictures of it.
+        """Write all requested outputs: the map of scores, the layer, its pictures.
 
-        path : of the layer.  replaces_map : whatever map lies there by now is replaced.
+        path : of the layer.  replaces_map : overwrite an existing map.
         """
         self.write_map(replaces=replaces_map)
         summary = self._write_layer(path)
@@ -152,9 +150,9 @@ class Run:
         return time.monotonic() - self._started
 
     def write_map(self, *, replaces: bool, is_all: bool = False) -> None:
-        """Write the map of scores of the one raster, where it is wanted.
+        """Write the map of scores of the only raster, if requested.
 
-        replaces : what lies there by now.  is_all : nothing else is to be written: the journal has served.
+        replaces : overwrite an existing file.  is_all : nothing else is written, so the journal can go.
         """
         path = self._output.map_path
         if path is not None:
@@ -163,10 +161,10 @@ class Run:
             self._is_written = is_all
 
     def _write_layer(self, path: Path) -> Summary:
-        """Write what survives of all rasters; the journal has then served."""
+        """Write the surviving detections of all rasters, then remove the journal."""
         classify = self._output.classify
         classifier = open_classifier(classify, device=self._asked.device) if classify else None
-        # A file that has come there meanwhile is kept, under another name.
+        # A file that has appeared there in between is kept under another name.
         summary = write_results(
             self.plans,
             self.journal,
@@ -182,22 +180,22 @@ class Run:
         return replace(summary, resumed=self._resumed, verified=self._found_again(), notes=notes)
 
     def _found_again(self) -> tuple[float, int] | None:
-        """The share of all rasters, and of how many detections; None where none was asked for."""
+        """The share over all rasters, and the number of detections; None if not requested."""
         if not self._shares:
             return None
         n = sum(count for _, count in self._shares)
         return (sum(part * count for part, count in self._shares) / n if n else 1.0), n
 
     def _lost(self) -> list[Note]:
-        """What is to be said of parts in the journal that can't be told any more whose they are."""
+        """A note on parts of the journal whose raster is unknown, because its entry is damaged."""
         if not self.journal.lost:
             return []
-        text = f"{self.journal.lost:,} parts of what had been done are damaged and are searched again."
+        text = f"{self.journal.lost:,} finished parts are damaged and are searched again."
         return [Note("journal-damaged", text, about=self._path.name)]
 
 
 def prepared(raster: Raster, asked: Settings, output: Output) -> ScanPlan:
-    """What `prepare` decides, with what is to be said of the classifiers that will look."""
+    """The prepared plan, with notes from the classifiers."""
     bundles = read_classifiers(output.classify)
     check_fits(bundles, raster)
     plan = prepare(raster, asked, is_mapped=output.score_map is not None)

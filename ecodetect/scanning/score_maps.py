@@ -1,8 +1,7 @@
-"""The file of a map of scores: what a detector reads its detections off, as a tiled GeoTIFF of any size.
+"""The file of a map of scores, which a detector's detections come from: a tiled GeoTIFF of any size.
 
-Units of a scan give their cells cut along the blocks of that file (`cut`), in any order; `write` puts the
-pieces together, block after block, so that no more than a block is in memory. Cells where nothing was
-searched are NaN.
+Units of a scan deliver their cells cut along the blocks of that file (`cut`), in any order. `write` joins the
+pieces, block after block, so that only one block is in memory. Cells where nothing was searched are NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _MARK = "ecodetect"
 # Bits at the end of a number that are rounded away: 15 remain, 0.00003 of the value. A network's last bits
 # are noise, which takes a third of a compressed file (measured on maps of `trees` and `shrubs`).
 _NOISE_BITS = 9
-_LEVEL = 1  # of compression: 6 is half as fast for 2 to 3 % of the size
+_LEVEL = 1  # of compression: level 6 is half as fast and saves 2 to 3 % of the size
 _CACHE_BYTES = 32_000_000  # GDAL's, while the file is written
 
 
@@ -50,7 +49,7 @@ class Piece:
 
 
 def cut(window: Window, scores: NDArray[np.float32]) -> Iterator[Piece]:
-    """The pieces of an array (K, h, w) that lies at `window` (cells); none of blocks in which all is NaN."""
+    """The pieces of an array (K, h, w) that lies at `window` (cells); blocks with only NaN are left out."""
     for row in range(window.y // BLOCK, math.ceil(window.bottom / BLOCK)):
         for column in range(window.x // BLOCK, math.ceil(window.right / BLOCK)):
             part = _block(row, column).clipped(window)
@@ -69,7 +68,7 @@ def _within(window: Window, other: Window) -> tuple[slice, slice]:
 
 
 def _packed(values: NDArray[np.float32]) -> bytes:
-    """Rounded, and compressed with first bytes, second bytes … together: they are alike."""
+    """Rounded, and compressed by byte planes (first bytes, second bytes …), which compress better."""
     plain = np.ascontiguousarray(values, "<f4").view("<u4")
     half = np.uint32(1 << (_NOISE_BITS - 1))
     rounded = np.where(np.isnan(values), plain, (plain + half) & ~np.uint32((1 << _NOISE_BITS) - 1))
@@ -94,12 +93,12 @@ def writable(path: str | os.PathLike[str]) -> None:
         raise UserError(f"{target} can't be written: there is no folder {target.parent}; make it first.")
     if not os.access(target.parent, os.W_OK):
         raise UserError(f"{target} can't be written: {target.parent} is read-only; choose another folder.")
-    if os.path.lexists(target) and not target.is_file():  # to open a pipe is to wait
-        raise UserError(f"{target} is not a file that could be replaced; choose another name.")
+    if os.path.lexists(target) and not target.is_file():  # opening a pipe would wait
+        raise UserError(f"{target} isn't a file that can be replaced; choose another name.")
 
 
 def key_in(path: Path) -> str | None:
-    """The key that an existing map carries; None where it isn't one of ours."""
+    """The key that an existing map carries; None where ecodetect didn't write it."""
     try:
         with rasterio.Env(), quiet(), rasterio.open(path, driver="GTiff", sharing=False) as file:
             metadata = json.loads(file.tags().get(_MARK, "{}"))
@@ -119,19 +118,20 @@ def write(
     *,
     replace: bool = True,
 ) -> None:
-    """Write a map beside its place and move it there: a band for each class, with its name, and overviews.
+    """Write a map to a temporary file and move it to its place: a named band per class, and overviews.
 
-    pieces : sorted by block.  grid : of the cells.  metadata : JSON-able; its `key` says what is answered.
-    replace : what lies there; else that is an error.
+    pieces : sorted by block.  grid : of the cells.  metadata : JSON-able; its `key` identifies the question.
+    replace : overwrite an existing file, which is an error otherwise.
     The bytes depend on these only. Raises UserError where the file can't be written; what was there stays.
     """
     total = grid.width * grid.height / 1e6
     try:
-        # One thread: which of several ends first would order the blocks.
+        # One thread: with several, the order of blocks would depend on timing.
         with staged(path) as folder, rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="1"), quiet():
             stage = folder / path.name
             with rasterio.open(stage, "w", **_profile(grid, len(classes))) as file:
-                # At once, so that they come first in the file: by its mark a scan of a folder knows our own.
+                # First, so that it comes first in the file: a scan of a folder recognises our maps by this
+                # mark.
                 file.update_tags(TIFFTAG_SOFTWARE=_MARK, **{_MARK: json.dumps(metadata, ensure_ascii=True)})
                 for band, name in enumerate(classes, 1):
                     file.set_band_description(band, name)
@@ -190,7 +190,7 @@ def _overview_factors(grid: Grid) -> list[int]:
 
 
 def _add_overviews(path: Path, factors: list[int]) -> None:
-    """Means of 2 x 2 cells and so on, so that a viewer need not read everything to show it from afar."""
+    """Write overviews (means of 2 x 2 cells and so on), so that a viewer needn't read everything."""
     options = {
         "GDAL_TIFF_OVR_BLOCKSIZE": str(BLOCK),
         "PREDICTOR_OVERVIEW": "3",
@@ -202,7 +202,7 @@ def _add_overviews(path: Path, factors: list[int]) -> None:
 
 
 def check_whole(path: Path, factors: list[int]) -> None:
-    """Raise OSError where the end is missing: GDAL doesn't say when its last bytes didn't fit."""
+    """Raise OSError where the end is missing: GDAL doesn't report it when its last bytes don't fit."""
     size = path.stat().st_size
     with rasterio.open(path) as file:
         for band in file.indexes:

@@ -1,6 +1,6 @@
-"""The search of one raster: the units that are done, and the detections that survive.
+"""The search of one raster: unfinished units are searched, and surviving detections are read.
 
-What is asked is in `question`; `run` calls these for one raster or many and writes the file.
+`question` makes the plan; `run` calls these functions for one raster or many and writes the file.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Progress = Callable[[str, float, float], None]  # raster name, megapixels done, 
 
 
 def entered(plan: ScanPlan, journal: Journal, asked: Settings) -> ScanPlan:
-    """The plan with the raster's number in the journal, and with the cuts of the units that are done already.
+    """The plan with the raster's number in the journal, and with the cuts of its finished units.
 
-    How cuts are chosen depends on what memory and cores there are; units of other cuts can't be mixed.
-    What is to be said of what lay in the journal is among its notes.
+    The choice of cuts depends on memory and cores, and units of different cuts can't be mixed. Notes on the
+    journal's contents are added.
     """
     cuts = plan.cuts
     entry = journal.raster(
@@ -41,11 +41,11 @@ def entered(plan: ScanPlan, journal: Journal, asked: Settings) -> ScanPlan:
     )
     notes = plan.notes
     if entry.is_replaced:
-        text = "its file has been changed since the scan was stopped, so it is searched from the beginning."
+        text = "its file has changed since the scan was stopped, so it is searched from the beginning."
         notes = (*notes, Note("raster-replaced", text, about=plan.source))
     if entry.damaged:
         units = "one part" if entry.damaged == 1 else f"{entry.damaged:,} parts"
-        text = f"{units} of what had been done was damaged in the journal and is searched again."
+        text = f"{units} of finished work was damaged in the journal and is searched again."
         notes = (*notes, Note("journal-damaged", text, about=plan.source))
     tile, halo, per_unit, offset = json.loads(entry.cuts)
     known = replace(cuts, tile_px=tile, halo_px=halo, tiles_per_unit=per_unit, offset_px=offset)
@@ -53,7 +53,7 @@ def entered(plan: ScanPlan, journal: Journal, asked: Settings) -> ScanPlan:
 
 
 def search(plan: ScanPlan, raster: Raster, journal: Journal, progress: Progress | None) -> bool:
-    """Do the units that aren't done; returns whether some had been done before."""
+    """Search the unfinished units; returns whether some had been finished before."""
     cuts = plan.cuts
     done = journal.done(plan.number)
     todo = [n for n in cuts.walk() if n not in done and worth_cutting(plan, raster, n)]
@@ -90,7 +90,7 @@ def survivors(plan: ScanPlan, journal: Journal) -> Iterator[Detections]:
 
 
 def survivors_as_scanned(plan: ScanPlan, journal: Journal) -> Iterator[Detections]:
-    """The same in pixels of the grid that is scanned."""
+    """The same in pixels of the scanned grid."""
     detector = plan.detector
     stream = journal.candidates(plan.number, plan.grid, detector.kind, detector.classes)
     if detector.needs.settling is not None:
@@ -99,7 +99,7 @@ def survivors_as_scanned(plan: ScanPlan, journal: Journal) -> Iterator[Detection
 
 
 def settled(plan: ScanPlan, stream: Iterator[Detections]) -> Iterator[Detections]:
-    """Candidates that survive, sorted from top to bottom; for a detector that says how."""
+    """Candidates that survive settling, sorted from top to bottom."""
     needs = plan.detector.needs
     assert needs.settling is not None
     criterion, limit = needs.settling.criterion, needs.settling.limit
@@ -131,7 +131,7 @@ def identities(fingerprint: str) -> Callable[[Floats], list[str]]:
         nonlocal row
         names = []
         for x, y in np.floor(centres * 8).astype(np.int64).tolist():
-            if y != row:  # sorted by y: names of earlier rows can't come again
+            if y != row:  # sorted by y: names of earlier rows can't appear again
                 row = y
                 seen.clear()
             plain = f"{fingerprint[:8]}-{x:x}-{y:x}"
@@ -145,7 +145,7 @@ def identities(fingerprint: str) -> Callable[[Floats], list[str]]:
 def searched(plan: ScanPlan, journal: Journal) -> tuple[int, float | None, int]:
     """Pixels searched, their ground in hectares (None if unknown), and objects left out as too large.
 
-    Summed by pixel rows, so that it doesn't depend on the tiles.
+    Summed by pixel rows, so that the sums don't depend on the tiles.
     """
     grid = plan.grid
     rows = np.zeros(grid.height, np.int64)

@@ -1,4 +1,4 @@
-"""What a user asks of a scan: `Settings` say how rasters are searched, `Output` what is written and drawn."""
+"""The user's settings of a scan: `Settings` for the search, `Output` for what is written and drawn."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ecodetect.sizes import Length
 class Settings(RasterOptions):
     """What a user asks of a scan, beside how rasters are opened.
 
-    model : file of a model, name of one that comes with ecodetect, or name of a detector.
-    others : more models that answer together with it (boxes only).
-    flips : whether each tile is looked at flipped too (boxes only).
+    model : file of a model, name of a shipped model, or name of a detector.
+    others : more models for an ensemble (boxes only).
+    flips : test-time augmentation: also search each tile flipped (boxes only).
     options : their options, `name=value` texts.
     aoi : vector file with polygons to search, in any CRS.  aoi_layer : its layer.
-    diameter : of usual objects, for a model without a GSD: the raster is read so that they are as large as
-        those it has learned.
-    values : what counts as black and white in the rasters; None: told by their values.
-    companions : rasters that are searched together, so that those of one folder share a unit.
+    diameter : of typical objects, for a model without a GSD: the raster is resampled so that they have the
+        size of the objects it has learned.
+    values : the values that count as black and white in the rasters; None: inferred from their values.
+    companions : rasters that are scanned together; those of one folder share a unit.
     score : lowest score kept, for all classes or by class name.
     device : where a network runs: auto, cpu, cuda or mps.
     tile_px, batch, workers, max_memory : None: chosen for detector, machine and raster. max_memory in bytes.
@@ -52,39 +52,41 @@ class Settings(RasterOptions):
     max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--tile", self.tile_px, 16),
-            ("--batch", self.batch, 1),
-            ("--workers", self.workers, 1),
+        for what, parameter, value, least in (
+            ("The width of a tile in px", "tile", self.tile_px, 16),
+            ("The batch size", "batch", self.batch, 1),
+            ("The number of workers", "workers", self.workers, 1),
         ):
             if value is not None and value < least:
-                raise UserError(f"{name} must be at least {least}; got {value}.")
+                raise UserError(f"{what} must be at least {least}; got {value}.", parameter=parameter)
         if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
-            raise UserError(f"--gsd must be a positive number of metres per pixel; got {self.gsd_m:g}.")
+            raise UserError(
+                f"The pixel size must be a positive number of metres; got {self.gsd_m:g}.", parameter="gsd"
+            )
         if self.diameter is not None and not self.diameter.value > 0:
-            raise UserError(f"--diameter must be above 0; got {self.diameter}.")
+            raise UserError(f"The diameter must be above 0; got {self.diameter}.", parameter="diameter")
         scores = self.score.values() if isinstance(self.score, Mapping) else [self.score]
         for score in scores:
             if score is not None and not 0 <= score <= 1:
-                raise UserError(f"--score must lie between 0 and 1; got {score:g}.")
+                raise UserError(f"A score must lie between 0 and 1; got {score:g}.", parameter="score")
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All models that answer together."""
+        """All models of the ensemble."""
         return (self.model, *self.others)
 
     def together(self, images: Sequence[str]) -> Settings:
-        """These settings for rasters that share a unit where they lie in one folder."""
+        """These settings for rasters that share a unit if they lie in one folder."""
         return self if self.companions else replace(self, companions=Companions(images, self.opened))
 
     def region(self, raster: Raster) -> Region | None:
-        """The area of interest in pixels of a raster's own grid; None where all of it is searched."""
+        """The area of interest in pixels of a raster's own grid; None: the whole raster."""
         if self.aoi is None:
             return None
         return read_area(self.aoi, raster.grid, layer=self.aoi_layer, image=raster.name)
 
     def described(self) -> dict[str, Any]:
-        """What goes into the output's metadata: stated settings that change the answer."""
+        """The settings in the output's metadata: those that are set and change the result."""
         stated = {
             "options": dict(self.options),
             "bands": self.bands,
@@ -100,12 +102,12 @@ class Settings(RasterOptions):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is wanted of a scan beside the detections.
+    """What a scan writes besides the detections.
 
-    overwrite : replace an existing file.  restart : forget what an interrupted scan has done.
+    overwrite : replace an existing file.  restart : discard the work of an interrupted scan.
     picture, sheet : files for a map of the detections and for a contact sheet of cut-outs; one raster only.
     verified : search a few percent of the ground again on shifted tiles.
-    score_map : GeoTIFF for the map of scores that detections are read off; one raster only.
+    score_map : GeoTIFF for the map of scores that detections come from; one raster only.
     patches : write each detection with a square around it, as candidates.
     classify : classifiers that give each detection a species before it is written.
     """
@@ -121,5 +123,5 @@ class Output:
 
     @property
     def map_path(self) -> Path | None:
-        """Where the map of scores goes; None: there is none."""
+        """The file for the map of scores; None: there is none."""
         return None if self.score_map is None else Path(self.score_map)

@@ -1,7 +1,7 @@
-"""How a raster is cut: half-open cores that partition it, each read with a halo, walked in vertical stripes.
+"""The tiling of a raster: half-open cores that partition it, each read with a halo, in vertical stripes.
 
-An object belongs to the core in which its centre lies, so it is reported once wherever the cuts are. A unit
-is a fixed block of tiles: what is read at once, done at once and redone at once.
+An object belongs to the core that contains its centre, so it is reported once for any tiling. A unit is a
+fixed block of tiles that is read, searched and repeated as a whole.
 Source of the idea: the responsibility rule of StarDist (Weigert et al., WACV 2020; `big.py`), here by the
 centre of the bounding box instead of by the box.
 """
@@ -18,7 +18,7 @@ from ecodetect.grid import Grid, Window
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One chip's worth of raster: `core` is answered for, `read` is seen."""
+    """The ground of one chip: it reports objects in `core` and reads the pixels of `read`."""
 
     core: Window
     read: Window
@@ -44,10 +44,10 @@ class Cuts:
     tiles_per_unit : units are squares of this many tiles a side.
     stripe_px : units are walked in vertical stripes about this wide, so that the blocks under one row of a
         stripe fit the block cache.
-    offset_px : shifts the lattice up and left, by less than a tile (`--verify` looks at the same ground
-        through other tiles).
-    beyond_px : so far beyond the grid chips reach, at most, rounded up so that they begin and end where those
-        inside do, in steps of `stride_px`; None: as far as their halo does, so that all have one size.
+    offset_px : shifts the lattice up and left, by less than a tile (verification: the same ground with
+        other tiles).
+    beyond_px : how far chips may reach beyond the grid, rounded up to the lattice of `stride_px`; None: as
+        far as their halo, so that all have the same size.
     """
 
     width: int
@@ -105,7 +105,7 @@ class Cuts:
         return Unit(number, core, Window(left, top, right - left, bottom - top), tuple(tiles))
 
     def _seen(self, window: Window) -> Window:
-        """The part of what a tile would see that isn't far beyond the grid."""
+        """The window that a tile reads, without ground far beyond the grid."""
         if self.beyond_px is None:
             return window
         x0, x1 = self._ends(window.x, window.right, self.width)
@@ -130,7 +130,7 @@ class Cuts:
         return sides[0] * sides[1]
 
     def batch(self, most: int) -> int:
-        """How many tiles are looked at together, if at most so many: a unit's, evenly shared out."""
+        """The batch size, at most this number: a unit's tiles in equal batches."""
         tiles = self.tiles_per_unit**2
         return math.ceil(tiles / math.ceil(tiles / most))
 
@@ -144,7 +144,7 @@ class Cuts:
 
 
 def in_cells(window: Window, cell_px: int) -> Window:
-    """A window that begins on a cell, in cells: also those that it only begins."""
+    """A window that begins on a cell, in cells, including partial ones."""
     width, height = math.ceil(window.width / cell_px), math.ceil(window.height / cell_px)
     return Window(window.x // cell_px, window.y // cell_px, width, height)
 
@@ -165,13 +165,14 @@ def cut_grid(
     tile_px : wished side of a core; rounded up to a multiple of `stride_px`.
     largest_px, reach_px, margin_px, stride_px : see `detectors.protocol.Needs`.
     unit_px : wished side of a unit; at least one tile.
-    is_clipped : whether chips reach no farther beyond the grid than a filter sees.
+    is_clipped : whether chips reach no farther beyond the grid than the receptive field.
     Raises UserError for a tile size below 16 px.
     """
     if tile_px < 16:
-        raise UserError(f"A tile must be at least 16 px wide; got --tile {tile_px}.")
+        raise UserError(f"A tile must be at least 16 px wide; got {tile_px}.", parameter="tile")
     tile = math.ceil(tile_px / stride_px) * stride_px
-    # Half the largest object, what a filter sees beyond it, the margin of ownership, and a pixel of rounding.
+    # Half the largest object, the receptive field beyond it, the margin of ownership, and a pixel for
+    # rounding.
     halo = math.ceil((largest_px / 2 + reach_px + margin_px + 1) / stride_px) * stride_px
     per_unit = max(1, unit_px // tile)
     beyond = math.ceil(reach_px + margin_px + 1) if is_clipped else None

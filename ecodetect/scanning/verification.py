@@ -1,4 +1,4 @@
-"""`--verify`: a few percent of a raster searched again on other tiles, which should find the same."""
+"""Verification: searches a few percent of a raster again with other tiles, which should find the same."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def _shifted(plan: ScanPlan) -> ScanPlan:
 
 
 def _again(plan: ScanPlan, raster: Raster) -> tuple[list[Window], list[Detections]]:
-    """What a few units find, and the part of each in which nothing that settles a candidate is missing."""
+    """The detections of a few units, and the part of each where no neighbour for settling is missing."""
     needs = plan.detector.needs
     numbers = [n for n in plan.cuts.walk() if worth_reading(plan, raster, plan.cuts.unit(n))]
     numbers = numbers[:: max(1, round(1 / _VERIFIED_SHARE))] if len(numbers) > 2 else numbers[-1:]
-    # Near the edge of what is looked at again the neighbours that settle a candidate are missing.
+    # Near the edge of the ground that is searched again, neighbours for settling are missing.
     rim = 0 if needs.settling is None else int(np.ceil(needs.largest_px))
     cores: list[Window] = []
     again: list[Detections] = []
@@ -70,5 +70,5 @@ def _again(plan: ScanPlan, raster: Raster) -> tuple[list[Window], list[Detection
 
 
 def _place(xy: Floats) -> tuple[int, int]:
-    """A centre to a tenth of a pixel: what counts as found again."""
+    """A centre to a tenth of a pixel; equal centres count as found again."""
     return round(float(xy[0]) * 10), round(float(xy[1]) * 10)

@@ -1,7 +1,7 @@
-"""Fine-tuning from a bundle: its network for other bands, another ground size of a pixel, other classes.
+"""Transfer learning from a bundle: adapts its network to other bands, pixel sizes and classes.
 
-The first layer is mapped by the names of the bands; the last layer stays where the classes do. The GSD is
-chosen in `beginning`.
+The first layer is mapped by band names; the last layer is kept for classes that are the same. `beginning`
+chooses the GSD.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ecodetect.notes import Note
 
 
 def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[Note]:
-    """Fill a network for `card` with what fits of a bundle; notes of what doesn't."""
+    """Load all weights of a bundle that fit into a network for `card`; returns notes on the others."""
     own = network.state_dict()
     first = next(name for name, each in own.items() if each.ndim == 4)
     new = []
@@ -28,9 +28,9 @@ def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[Note]:
             new.append(name)
             continue
         there = torch.from_numpy(np.array(start.weights[name])).to(value.dtype)
-        if not bool(there.isfinite().all()):  # numbers of 64 bits that 32 can't hold
-            raise BundleError(f"The weights of '{start.card.name}' hold what is no finite number.")
-        looks = name == first or name.startswith("detail.0.")  # at the image itself
+        if not bool(there.isfinite().all()):  # 64-bit numbers that 32 bits can't hold
+            raise BundleError(f"The weights of '{start.card.name}' hold a value that isn't finite.")
+        looks = name == first or name.startswith("detail.0.")  # the first layer
         if looks and there.ndim == 4 and there.shape[1] == len(start.card.bands):
             there = _by_band(there, start.card.bands, card.bands)
         if there.shape != value.shape:
@@ -53,9 +53,9 @@ def adapted(network: nn.Module, start: Bundle, card: Card) -> Iterator[Note]:
 
 
 def _by_band(weight: Tensor, there: Sequence[str], here: Sequence[str]) -> Tensor:
-    """The first convolution (out, bands, h, w) for other bands; a new one begins as the mean of all.
+    """The first convolution (out, bands, h, w) for other bands; a new band starts with the mean of all.
 
-    The sum over bands keeps its range: scaled values of all bands are about as large.
+    The sum over bands keeps its range, because scaled values of all bands are of similar size.
     """
     mean = weight.mean(dim=1)
     columns = [weight[:, there.index(name)] if name in there else mean for name in here]

@@ -1,8 +1,8 @@
-"""Augmentation: the same sample turned, nearer, in another light, so that a network learns what matters.
+"""Augmentation: random rotation, scale and light of a sample, so that a network generalises.
 
-Each kind has a name and a strength (`Augmentations`). What moves pixels is composed into one map from the
-result to the sample and resampled once, for image, masks and objects together; what changes their values
-follows. Any number of bands; all chance comes from the `Generator` that is passed in.
+Each kind has a name and a strength (`Augmentations`). Geometric kinds are composed into one map from the
+result to the sample and resampled once, for image, masks and objects together; photometric kinds follow. It
+works for any number of bands; all randomness comes from the `Generator` argument.
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ Image = NDArray[np.float32]
 _LUMA = np.array([0.299, 0.587, 0.114])  # red, green, blue in grey (ITU-R BT.601)
 _RGB = ("red", "green", "blue")
 _ELASTIC_STEP = 6  # bumps of an elastic field along the side of a sample
-_STEPS = 12  # of the inversion of an elastic field: each gains a digit or more
+_STEPS = 12  # iterations that invert an elastic field: each gains a digit or more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentations:
-    """What may happen to a sample, and how strongly; 0 or False switches a kind off.
+    """The augmentations and their strengths; 0 or False switches a kind off.
 
-    The defaults are for pictures taken from above: no direction is special, light and season differ, size is
-    known to the GSD. An individual seen from above keeps its shape, so `elastic` is off: it is for tissue and
+    The defaults are for pictures from above: no direction is special, light and season vary, and the GSD
+    fixes sizes. An individual seen from above keeps its shape, so `elastic` is off: it is for tissue and
     cells. Random chips are shifted already, so `translation` is off too; `mosaic` is on for boxes.
 
     turns : flips and quarter turns, exact.
-    rotation : at most so many degrees, either way.
-    scale : at most so much larger or smaller (0.2: from 1/1.2 to 1.2 times).
-    translation : at most so much of the side, along both axes.
-    centring : what stands out from the border is brought to the middle, by its centre of gravity; for patches
-        cut by hand.
-    elastic : bends, of at most so many pixels.
-    brightness : added to all bands, at most so much of their range.
-    gain : each band by its own factor, at most so much from 1: light, haze, season, another sensor.
-    contrast : about each band's mean, at most so much from 1.
-    gamma : exponent, at most so much above 1 or below.
-    saturation : of red, green, blue, at most so much from 1.
-    hue : of red, green, blue, at most so many degrees.
+    rotation : maximum angle in degrees, either way.
+    scale : maximum change of scale (0.2: from 1/1.2 to 1.2 times).
+    translation : maximum shift as a share of the side, along both axes.
+    centring : moves the foreground to the middle, by its centre of gravity; for patches cut by hand.
+    elastic : maximum elastic deformation in pixels.
+    brightness : maximum offset of all bands, as a share of their range.
+    gain : maximum deviation of each band's own factor from 1: light, haze, season, another sensor.
+    contrast : maximum deviation from 1 of the factor around each band's mean.
+    gamma : maximum deviation of the exponent from 1.
+    saturation : of red, green, blue, maximum deviation of the factor from 1.
+    hue : of red, green, blue, maximum angle in degrees.
     greyscale : share of samples whose red, green and blue become grey.
-    noise : of a standard deviation of at most so much of the range.
-    blur : of a standard deviation of at most so many pixels, in half of the samples.
+    noise : maximum standard deviation, as a share of the range.
+    blur : maximum standard deviation in pixels, in half of the samples.
     band_dropout : share of samples that lose one band (of four or more).
-    mosaic : share of samples put together from parts of four; see `mosaic`.
+    mosaic : share of samples composed of parts of four; see `mosaic`.
     """
 
     turns: bool = True
@@ -85,9 +84,9 @@ class Augmentations:
 
     @property
     def widening(self) -> float:
-        """How much wider than the result a sample should be read so that hardly a corner is left empty."""
+        """Factor by which a sample is read wider than the result, so that corners are rarely empty."""
         angle = math.radians(min(self.rotation, 45.0))
-        # Half of the strongest: few samples get more, and their corners are masked.
+        # Half of the maximum: few samples get more, and their corners are masked.
         return (math.cos(angle / 2) + math.sin(angle / 2)) * (1 + self.scale / 2) + self.translation
 
 
@@ -99,7 +98,7 @@ NONE = Augmentations(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Light:
-    """What black and white are in a scaled image: changes of light are measured in their distance.
+    """The values of black and white in a scaled image; photometric changes are relative to their distance.
 
     bands : names.
     black, white : float32 (B,), in the image's own scale.
@@ -118,9 +117,9 @@ class Light:
             return cls(tuple(bands), np.zeros(len(bands), np.float32), np.ones(len(bands), np.float32))
         black, white = np.percentile(pixels, (1, 99), axis=1).astype(np.float32)
         colours = [index for index, name in enumerate(bands) if name in _RGB]
-        if colours:  # one range for all three, or a green wood would become grey
+        if colours:  # one range for all three, otherwise a green wood would become grey
             black[colours], white[colours] = black[colours].min(), white[colours].max()
-        # A band without contrast has no range of its own to be measured in.
+        # A band without contrast has no range of its own.
         return cls(tuple(bands), black, np.where(white > black, white, black + 1).astype(np.float32))
 
 
@@ -138,22 +137,22 @@ def augment(
     Parameters
     ----------
     sample : Sample
-        Read wider than wanted (`kinds.widening`), so that a turned one has corners.
+        Read wider than the result (`kinds.widening`), so that a rotated one has corners.
     rng : numpy.random.Generator
-        All chance; the same state gives the same result.
+        The only source of randomness; the same state gives the same result.
     kinds : Augmentations
-        What may happen.
+        The kinds and their strengths.
     light : Light
         Statistics of the training images.
     fill : float
-        What the image holds where it isn't valid.
+        Value of the image where it isn't valid.
     size : int, optional
-        Side of the result in pixels, cut about the middle; that of the sample if not given.
+        Side of the result in pixels, cut around the middle; default: the side of the sample.
 
     Returns
     -------
     Sample
-        Valid where all pixels that went into one were; known alike; ignored where one was.
+        Valid where all source pixels were valid, known likewise; ignored where one was ignored.
     """
     moved = _moved(sample, rng, kinds, fill, size)
     image = _recoloured(moved, rng, kinds, light)
@@ -161,12 +160,12 @@ def augment(
     return replace(moved, image=image)
 
 
-# -- what moves pixels -------------------------------------------------------------------------------------
+# -- geometry ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Map:
-    """From the result's pixels to the sample's: linear · p + shift, and what bends it.
+    """From the result's pixels to the sample's: linear · p + shift, and an elastic part.
 
     bend : float32 (H, W, 2), added to it at each of the result's pixel centres; None: nothing.
     """
@@ -176,7 +175,7 @@ class _Map:
     bend: Image | None
 
     def forward(self, xy: Floats) -> Floats:
-        """Where places of the sample come to lie in the result, (N, 2) -> (N, 2)."""
+        """Positions in the result of places in the sample, (N, 2) -> (N, 2)."""
         inverse = np.linalg.inv(self.linear)
         found: Floats = (xy - self.shift) @ inverse.T
         if self.bend is not None and len(xy):
@@ -242,7 +241,7 @@ def _drawn_map(
 
 
 def _off_centre(sample: Sample) -> Floats:
-    """How far from the middle the gravity of what differs from the border lies, in whole pixels, (2,)."""
+    """Offset of the foreground's centre of gravity from the middle, in whole pixels, (2,)."""
     image, (height, width) = sample.image, sample.valid.shape
     rim = np.ones((height, width), np.bool_)
     rim[1:-1, 1:-1] = False
@@ -297,13 +296,13 @@ def _resampled(plane: Image, way: _Map, rows: int, columns: int, border: float) 
 
 def _moved_objects(objects: Objects, way: _Map) -> Objects:
     turn = np.linalg.inv(way.linear)
-    # The box about an ellipse of these axes; exact for quarter turns, where axes change places.
+    # The box around an ellipse with these axes; exact for quarter turns, where axes swap.
     size = np.sqrt(np.nan_to_num(objects.size) ** 2 @ (turn**2).T)
     size[np.isnan(objects.size).any(axis=1)] = np.nan
     middle = way.forward(np.nan_to_num((objects.box[:, :2] + objects.box[:, 2:]) / 2))
     box = np.concatenate([middle - size / 2, middle + size / 2], axis=1)
     shape = objects.shape
-    if shape is not None:  # the box of what was turned
+    if shape is not None:  # the box of the rotated outline
         shape = np.asarray(shapely.transform(shape, way.forward), dtype=object)
         box = np.where(np.isnan(box), np.nan, shapely.bounds(shape).reshape(-1, 4))
     factor = math.sqrt(abs(np.linalg.det(turn)))
@@ -313,7 +312,7 @@ def _moved_objects(objects: Objects, way: _Map) -> Objects:
 # -- four in one -------------------------------------------------------------------------------------------
 
 _SEAM = (0.3, 0.7)  # where the parts of a mosaic meet, as a share of its side
-_VISIBLE = 0.7  # an individual of which less is left by a seam isn't learned
+_VISIBLE = 0.7  # an individual with less than this share left at a seam isn't learned
 
 
 def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
@@ -321,8 +320,8 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
 
     Source: Bochkovskiy et al. 2020 (arXiv:2004.10934).
     samples : four of the same size, augmented already.
-    Individuals that a seam cuts but that are mostly left keep the part of their box that is seen; the
-    ground of others is ignored.
+    Individuals that a seam cuts but mostly keeps have their box clipped; the ground of the others is
+    ignored.
     """
     height, width = samples[0].valid.shape
     seam = np.rint(rng.uniform(*_SEAM, 2) * (width, height)).astype(int)
@@ -350,7 +349,7 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
 
 
 def _seen(objects: Objects, low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[Objects, Objects]:
-    """Individuals that are mostly seen through a window, their boxes cut by it, and those cut off."""
+    """Individuals mostly inside a window, with clipped boxes, and those that are cut off."""
     inside = ((objects.xy >= low) & (objects.xy < high)).all(axis=1)
     cut = np.hstack([np.maximum(objects.box[:, :2], low), np.minimum(objects.box[:, 2:], high)])
     area = np.prod(np.maximum(cut[:, 2:] - cut[:, :2], 0), axis=1)
@@ -376,11 +375,11 @@ def _together(parts: Sequence[Objects]) -> Objects:
     )
 
 
-# -- what changes values -----------------------------------------------------------------------------------
+# -- photometry --------------------------------------------------------------------------------------------
 
 
 def _recoloured(sample: Sample, rng: np.random.Generator, kinds: Augmentations, light: Light) -> Image:
-    """The image in another light; what it holds where it isn't valid means nothing."""
+    """The image in another light; its values are undefined where it isn't valid."""
     black, span = light.black[:, None, None], (light.white - light.black)[:, None, None]
     image: Image = (sample.image - black) / span
     count = len(image)

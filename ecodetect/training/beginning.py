@@ -1,6 +1,6 @@
-"""What a training begins with: rasters, the kind of detector, what it goes on from, how rasters are seen.
+"""The start of a training: rasters, the kind of detector, the starting bundle, the input specification.
 
-`train` goes on from here (`case`); `check` says what there is and stops. Nothing here needs torch.
+`train` continues in `case`; `check` reports this much and stops. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _LOOKED_AT = 32  # rasters whose values are compared with a model's
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Beginning:
-    """What is to be trained, and on which rasters.
+    """What to train, and on which rasters.
 
-    kind : of detector.  start : the bundle that it goes on from, if any.
+    kind : of detector.  start : the bundle that is fine-tuned, if any.
     wished : the kind's `training` options; None where there is nothing to set.
     backbone : name of a torchvision network as encoder.
     is_patches : whether the ground is pictures in folders by class.
-    is_asked : whether the user named what it goes on from.
+    is_asked : whether the user named the starting model.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class Beginning:
     is_asked: bool
 
     def contract(self, gsd: float | None = None) -> tuple[Contract, Sequence[Note]]:
-        """How rasters are seen, and what to say of it.
+        """How the model sees rasters, and notes about it.
 
         gsd : metres per pixel; chosen from the objects' sizes if not given.
         """
@@ -72,7 +72,7 @@ class Beginning:
         else:
             made, chosen = contract_for(self.start.card, sources, gsd, typical_px=typical)
             said = merged(_said_of_values(self.start.card, sources))
-            # If nobody asked for this start, other values are no doubt: they are learned again.
+            # If the start was chosen automatically, other values aren't a doubt: they are learned again.
             notes = (*(note for note in said if self.is_asked or note.kind != "doubt"), *chosen)
         window = kind.window(self.wished)
         if window is not None and kind.window_px is not None:
@@ -80,11 +80,11 @@ class Beginning:
         return made, notes
 
     def dataset(self, made: Contract) -> Dataset:
-        """All rasters, seen so."""
+        """All rasters, seen this way."""
         return Dataset(self.gathered.sources, made, is_shaped=self.kind.needs_shapes)
 
     def card_options(self, sizes: Floats, whole: Dataset) -> dict[str, Any]:
-        """What the detector chooses for these objects, for the card.
+        """The card options that the detector chooses for these objects.
 
         sizes : of all objects, in pixels that the network sees.
         Raises UserError where the detector can't learn from them.
@@ -92,7 +92,7 @@ class Beginning:
         spaces = np.concatenate([spacing(whole.objects(number).xy) for number in whole.used])
         network: Mapping[str, Any] = {}
         if self.start is not None and isinstance(self.kind, NetworkKind):
-            # How fine its map must be depends on these objects, not on those it has learned.
+            # The resolution of its map depends on these objects, not on those it has learned.
             own = self.start.card.options.get("network", {})
             network = {key: own[key] for key in self.kind.kept if key in own}
         elif self.backbone is not None:
@@ -107,9 +107,9 @@ def begin(
     how: TrainingSettings,
     say: Callable[[Note], None],
 ) -> Beginning:
-    """Gather, and choose the detector and what it goes on from; see `recipe.train`.
+    """Gather the data, and choose the detector and the starting model; see `recipe.train`.
 
-    Raises UserError in one sentence, when something can't be read, brought together or trained.
+    Raises UserError, in one sentence, when data can't be read, matched or trained on.
     """
     model = None if how.model is None else os.fspath(how.model)
     backbone, weights = how.backbone, how.weights
@@ -117,7 +117,7 @@ def begin(
     start = models.opened(model) if model is not None else None  # None: the name of a detector
     if isinstance(start, OnnxModel):
         raise UserError(
-            f"{model} was exported, so it can't be trained; say the .safetensors file it is from."
+            f"{model} was exported, so it can't be trained; name the .safetensors file it is from."
         )
     _check_network(start, backbone, weights)
     is_patches = are_classes(paths)
@@ -130,32 +130,38 @@ def begin(
         known = nearest(gathered.sources)
         start = models.opened(known) if known is not None else None
         if known is not None:
-            text = f"Training begins with what '{known}' has learned; -m heatmap begins with nothing."
-            say(Note("training-start", text, kind="choice"))
+            text = (
+                f"Training starts from '{known}' (transfer learning); to start from scratch, train 'heatmap'."
+            )
+            say(Note("training-start", text, kind="choice", parameter="model"))
     assert not isinstance(start, OnnxModel)
     kind = _learned(start.card.detector if start is not None else model or "heatmap")
     if is_patches and kind.patch_px is None:
         raise UserError(
-            f"{paths[0]} holds pictures in folders by class, which {kind.name} can't learn from; train -m"
-            " sliding_window."
+            f"{paths[0]} holds pictures in folders by class, which {kind.name} can't learn from; train"
+            " sliding_window.",
+            parameter="model",
         )
     wished = _wished(kind, how.settings)
     return Beginning(kind, start, wished, backbone, gathered, is_patches, is_asked)
 
 
 def _check_network(start: Bundle | None, backbone: str | None, weights: str | None) -> None:
-    """Raise UserError where a network and weights are asked for that don't go together."""
+    """Raise UserError for a network and weights that don't fit each other."""
     if start is not None and (backbone is not None or weights is not None):
-        raise UserError("A bundle brings its own network and weights: leave out --backbone and --weights.")
+        raise UserError(
+            "A model brings its own network and weights: leave out the backbone and its weights.",
+            parameter=("backbone", "weights"),
+        )
     if start is None and backbone is None and weights not in (None, "none"):
-        raise UserError("--weights are those of a --backbone; name it too.")
+        raise UserError("Weights are those of a backbone; name it too.", parameter="backbone")
 
 
 def nearest(sources: Sequence[AnnotatedRaster]) -> str | None:
-    """The model that comes with ecodetect from which to learn the objects of these rasters; None: none.
+    """The shipped model to start from for these rasters; None: there is none.
 
-    One that sees pixels of a known size if theirs is known, else one that doesn't; then the one that sees
-    most of their bands; then the one whose pixels are nearest in size.
+    One with a GSD if theirs is known, else one without; then the one that uses most of their bands; then the
+    one with the nearest GSD.
     """
     sides = gsds(sources)
     found = []
@@ -170,7 +176,7 @@ def nearest(sources: Sequence[AnnotatedRaster]) -> str | None:
 
 
 def _said_of_values(card: Card, sources: Sequence[AnnotatedRaster]) -> Iterator[Note]:
-    """What there is to say of the values of the first rasters, beside those that a model has learned."""
+    """Notes that compare the values of the first rasters with those that a model has learned."""
     for source in sources[:_LOOKED_AT]:
         bands = stand_ins(card.bands, source.bands)
         if bands is not None:
@@ -185,10 +191,10 @@ def contract_for(
     *,
     typical_px: float = TYPICAL_PX,
 ) -> tuple[Contract, tuple[Note, ...]]:
-    """How a model that starts from a bundle should see rasters, and notes of what was chosen.
+    """How a model that starts from a bundle sees rasters, and notes on the choices.
 
     gsd : metres per pixel; chosen from the objects' sizes if not given.
-    typical_px : width that usual objects shall have where the size of pixels is unknown.
+    typical_px : wanted width of typical objects where the size of pixels is unknown.
     """
     own = gsds(sources)
     notes: list[Note] = []
@@ -201,7 +207,8 @@ def contract_for(
         if len(sizes) and typical:
             native = float(np.median(own))
             wanted = float(np.median(sizes)) / float(typical)
-            # Finer than the raster there is nothing to see; half again as large an object is still known.
+            # A finer GSD than the raster's shows nothing new; objects half again as large are still
+            # recognised.
             gsd = native if wanted < 1.3 * native else float(f"{wanted:.2g}")
         elif card.unit == "m" and card.gsd is not None:
             gsd = card.gsd
@@ -211,7 +218,7 @@ def contract_for(
     onto = unit_of(card.learned) if card.scaling.mode == "fixed" and _have_units(sources) else None
     found, more = contract(sources, gsd=gsd, typical_px=typical_px, onto=onto)
     if set(found.bands) != set(card.bands):
-        text = f"'{card.name}' has learned {', '.join(card.bands)}; here it sees {', '.join(found.bands)}."
+        text = f"'{card.name}' has learned {', '.join(card.bands)}; here it gets {', '.join(found.bands)}."
         notes.append(Note("adapted-bands", text, kind="choice"))
     return found, (*notes, *more)
 
@@ -219,7 +226,7 @@ def contract_for(
 def _seen_through(
     window: Length, window_px: int, made: Contract, sources: Sequence[AnnotatedRaster]
 ) -> Contract:
-    """The contract with pixels so large that a network's window is as wide as stated."""
+    """The contract with the pixel size at which a network's window is as wide as stated."""
     if made.unit == "px":
         return replace(made, gsd=window.pixels(None, name="window") / window_px)
     per_px = float(np.median(gsds(sources)))
@@ -228,17 +235,19 @@ def _seen_through(
 
 
 def check_classes(training: Statistics, validation: Statistics, split_by: str) -> Note | None:
-    """A note of classes that only validation has; raises UserError where the user has said how to split."""
+    """A note on classes that only validation has; raises UserError where the user chose the split."""
     unseen = classes_unseen(training, validation)
     if not unseen:
         return None
     if split_by in ("auto", "blocks", "files", "none"):
         return Note("class-unlearned", f"{unseen}, so nothing learns it.", kind="doubt")
-    raise UserError(f"{unseen}; split otherwise than by {split_by}, or leave it out with --ignore.")
+    raise UserError(
+        f"{unseen}; split otherwise than by {split_by}, or ignore it.", parameter=("split", "ignore")
+    )
 
 
 def classes_unseen(training: Statistics, validation: Statistics) -> str:
-    """Which classes are only in validation, in words; empty: none."""
+    """The classes that are only in validation, in words; empty: none."""
     counts = {
         name: count
         for name, count in validation.per_class.items()
@@ -255,22 +264,22 @@ def _learned(kind: str) -> Kind:
 
 
 def _wished(kind: Kind, settings: Mapping[str, str]) -> Any:
-    """What a user wants of a detector's training; None for one that has nothing to set."""
+    """A user's options for a detector's training; None for a detector without options."""
     if kind.training is not None:
         return read_options(kind.training, settings, kind.name)
     if settings:
         said = ", ".join(sorted(settings))
-        raise UserError(f"Training {kind.name} has nothing to set with --set; got {said}.")
+        raise UserError(f"Training {kind.name} has no options; got {said}.", parameter="set")
     return None
 
 
 def rounded(value: float) -> float:
-    """To four digits, as cards say lengths."""
+    """To four digits, as cards state lengths."""
     return float(f"{value:.4g}")
 
 
 def _have_units(sources: Sequence[AnnotatedRaster]) -> bool:
-    """Whether the values of all rasters are of known units, and the size of their pixels is known."""
+    """Whether the units of all rasters' values and the size of their pixels are known."""
     return all(
         source.unit is not None and source.unit.unit is not None and source.grid.gsd is not None
         for source in sources

@@ -1,4 +1,4 @@
-"""What is to be trained, on which ground and how seen: all that is settled before a network is built."""
+"""A training case: model, ground and input specification, fixed before a network is built."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from ecodetect.training.drawing import Pieces
 from ecodetect.training.settings import TrainingSettings
 from ecodetect.version import __version__
 
-_PLENTY_PX = 32.0  # reach of a target and a network beside an object of unknown size
+_PLENTY_PX = 32.0  # context of a target and a network around an object of unknown size
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Case:
-    """What is to be trained, and on which ground.
+    """What to train, and on which ground.
 
-    kind : of detector.  start : the bundle that it goes on from, if any.
+    kind : of detector.  start : the bundle that is fine-tuned, if any.
     made : how rasters are seen.  statistics : of the training ground.
-    card : as far as it is known before training.
+    card : as known before training.
     is_patches : whether the ground is pictures in folders by class.
     """
 
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def is_taught(self) -> bool:
-        """Whether a learner decides, so that no network is trained."""
+        """Whether a classical learner is trained instead of a network."""
         return self.kind.head(self.card) != "network"
 
     @property
@@ -82,7 +82,7 @@ def begin(
     how: TrainingSettings,
     say: Callable[[Note], None],
 ) -> Case:
-    """Gather, choose the detector and how rasters are seen, split; see `train`.
+    """Gather the data, choose the detector and the input specification, and split; see `train`.
 
     name : of the new bundle.
     """
@@ -106,7 +106,7 @@ def begin(
 
 
 def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: str) -> Card:
-    """The card as far as it is known before training."""
+    """The card as known before training."""
     objects = [whole.objects(number) for number in whole.used]
     sizes = np.concatenate([np.sqrt(np.prod(each.size, axis=1)) for each in objects])
     options = begun.card_options(sizes, whole)
@@ -146,8 +146,8 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
 
 
 def check_card(card: Card) -> None:
-    """Raise UserError, before hours of training, for a card that nobody could open afterwards."""
+    """Raise UserError, before hours of training, for a card that couldn't be opened afterwards."""
     try:
         detectors.check_card(Card.from_json(card.to_json(), source=card.name))
     except BundleError as error:
-        raise UserError(f"There can be no model of these annotations and settings: {error}") from error
+        raise UserError(f"No model can be made from these annotations and settings: {error}") from error

@@ -1,8 +1,8 @@
-"""Where training stands, as one file: an interrupted training goes on to the very weights it would have had.
+"""Checkpoints: a resumed training ends with exactly the weights of an uninterrupted one.
 
 A checkpoint is a `.safetensors` file: network, average, optimizer and random state as tensors, the rest
-(step, history, hard negatives) as JSON in its header. It is written beside its place and renamed; reading one
-runs no code.
+(step, history, hard negatives) as JSON in its header. It is written to a temporary file and renamed; reading
+it runs no code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecodetect.errors import UserError
 from ecodetect.whole_file import write_whole
 
 KEY = "ecodetect.checkpoint"
-LAST, BEST = "last.safetensors", "best.safetensors"  # to go on from, and a bundle to scan with
+LAST, BEST = "last.safetensors", "best.safetensors"  # to resume from, and a bundle to scan with
 
 
 class CheckpointError(UserError):
@@ -34,7 +34,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Checkpoint:
-    """What is needed to go on.
+    """What is needed to resume.
 
     tensors : name -> tensor, names as in `network/…`, `average/…`, `optimizer/…`, `random/…`.
     facts : JSON-able: `key` (what is trained on what, see `read`), step, history, hard negatives.
@@ -44,7 +44,7 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors under `name/`, without that."""
+        """The tensors under `name/`, without this prefix."""
         return {
             key.removeprefix(f"{name}/"): value
             for key, value in self.tensors.items()
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write it whole or not at all, also when the machine stops meanwhile."""
+    """Write it whole or not at all, even if the machine stops in between."""
     target = Path(path)
     tensors = {name: each.detach().cpu().contiguous() for name, each in checkpoint.tensors.items()}
     text = json.dumps(checkpoint.facts, sort_keys=True, allow_nan=True)
@@ -65,9 +65,9 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
 
 
 def read(path: str | os.PathLike[str], *, key: str) -> Checkpoint:
-    """A checkpoint of the training that `key` stands for.
+    """A checkpoint of the training with this key.
 
-    Raises CheckpointError for a file that is none, is damaged, or belongs to another training.
+    Raises CheckpointError for a file that isn't a checkpoint, is damaged, or belongs to another training.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -78,7 +78,9 @@ def read(path: str | os.PathLike[str], *, key: str) -> Checkpoint:
             f"{path} can't be read ({error}); remove it to train from the beginning."
         ) from error
     if not isinstance(facts, dict):
-        raise CheckpointError(f"{path} is no checkpoint of a training.")
+        raise CheckpointError(
+            f"{path} isn't a checkpoint of a training; remove it to train from the beginning."
+        )
     if facts.get("key") != key:
         raise CheckpointError(
             f"{path} belongs to a training with other data or settings; train with the same, or remove it to"
@@ -88,12 +90,12 @@ def read(path: str | os.PathLike[str], *, key: str) -> Checkpoint:
 
 
 def is_over(folder: Path, out: Path) -> bool:
-    """Whether a training was killed while its folder was removed, so that `out` is whole already."""
+    """Whether a training was killed while its folder was removed, so that `out` is complete."""
     return out.is_file() and (folder / LAST).is_file() and not (folder / BEST).exists()
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoints in the folder of a training, and it, unless it holds something else too."""
+    """Remove the checkpoints of a training, and their folder unless it holds something else."""
     for name in (BEST, LAST):  # the last without the best: see `is_over`
         (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / f".{name}.part", ignore_errors=True)
@@ -123,7 +125,7 @@ def restore(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put the state of `state_of` back; `average` is filled in place."""
+    """Restore the state of `state_of`; `average` is filled in place."""
     network.load_state_dict(checkpoint.part("network"))
     for name, value in checkpoint.part("average").items():
         average[name].copy_(value)

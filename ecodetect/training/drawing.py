@@ -1,8 +1,8 @@
-"""Which ground a step of training looks at: random chips, most of them with something on them.
+"""Sampling of training chips: random chips, most of them with objects.
 
-`Drawn` brings a data set and its split to the loop: half of the chips lie about an individual (one of a rare
-class, or in a raster with few, comes more often), the others anywhere on known ground; validation ground is
-cut once, each piece with some surroundings that aren't judged.
+`Drawn` gives the loop a data set and its split. Half of the chips lie around an individual (rare classes, and
+rasters with few individuals, are oversampled), the others anywhere on known ground. Validation ground is cut
+once, each piece with a margin that isn't judged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Drawn:
 
     def __init__(self, training: Dataset, validation: Dataset | None, size: int) -> None:
         self._training, self._size = training, size
-        # Data sets are for one thread; reading is a small part of what the loop's threads do.
+        # Data sets work in one thread only; reading is a small part of what the loop's threads do.
         self._lock = threading.Lock()
         self._places = training.places(size)
         where, labels = [], []
@@ -41,8 +41,8 @@ class Drawn:
             labels.append(objects.label)
         self._objects = where
         label = np.concatenate([np.empty(0, np.int64), *labels])
-        # Between each individual and each class alike: as the root of a class's number. So for rasters: one
-        # picture with a thousand isn't a thousand pictures.
+        # A compromise between equal weight per individual and per class: the square root of a class's number.
+        # The same for rasters: one picture with a thousand isn't a thousand pictures.
         there = np.array([source for source, _, _ in where], np.int64)
         weight = 1 / np.sqrt(_numbers(label) * _numbers(there))
         self._sum = np.cumsum(weight)
@@ -58,7 +58,7 @@ class Drawn:
         if self._objects and rng.random() < _ABOUT_OBJECTS:
             row = int(np.searchsorted(self._sum, rng.random() * self._sum[-1], side="right"))
             source, x, y = self._objects[min(row, len(self._objects) - 1)]
-            # Anywhere in the middle half: the rest may be cut off or turned out of sight.
+            # Anywhere in the middle half: augmentation may cut off the rest.
             left, top = np.floor(np.array([x, y]) - size * rng.uniform(0.25, 0.75, 2)).astype(int)
         else:
             place = self._places[int(rng.integers(len(self._places)))]
@@ -72,8 +72,8 @@ class Drawn:
     def _inside(self, source: int, left: int, top: int) -> Window:
         """The window moved into the raster, or a quarter over its edge.
 
-        Scanning shows a network what lies beyond the edge as fill, so it must have seen that: an individual
-        cut by a raster's edge is annotated by what is left of it, one cut by a chip's is not.
+        In a scan, ground beyond the raster's edge is padding, so the network must learn it: an individual cut
+        by a raster's edge is annotated by its visible part, an individual cut by a chip's edge isn't.
         """
         grid, size = self._training.grids[source], self._size
         over = size // 4
@@ -85,7 +85,7 @@ class Drawn:
 
 
 def _numbers(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each member the size of its group."""
+    """The size of each member's group."""
     return np.bincount(group)[group] if len(group) else group
 
 
@@ -103,7 +103,7 @@ class Pieces(Sequence[Sample]):
         return len(self.places)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        """A piece with its surroundings, in which nothing is judged."""
+        """A piece with its margin, where nothing is judged."""
         assert self._ground is not None
         place = self.places[index]
         grid = self._ground.grids[place.source]

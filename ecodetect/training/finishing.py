@@ -1,4 +1,4 @@
-"""From what was learned to the bundle that is written: what was measured, and on which ground."""
+"""The final bundle of a training: its figures, and the ground they were measured on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
+from ecodetect.annotations.places import places
 from ecodetect.annotations.sample import Sample
-from ecodetect.annotations.splits import places
 from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.learned import Answer, Kind, NetworkKind
 from ecodetect.networks.network import TrainableNetwork
@@ -28,11 +28,11 @@ from ecodetect.training.without_network import Chosen
 
 Answers = Callable[[Bundle, Sequence[Sample]], Iterator[Answer]]
 
-_LOOKED_AT = 24  # samples, for one on which cuts can be compared: it should hold individuals
+_LOOKED_AT = 24  # samples that are searched for one with individuals, to compare tilings on
 
 
 def finished(fitted: Fitted | Chosen, case: Case, criterion: str) -> Bundle:
-    """The bundle with all that is known now."""
+    """The bundle with everything known after training."""
     card, statistics, sides, start = fitted.bundle.card, case.statistics, case.sides, case.start
     used = [source for number, source in enumerate(case.gathered.sources) if number in sides.training]
     entry = {
@@ -74,7 +74,7 @@ def finished(fitted: Fitted | Chosen, case: Case, criterion: str) -> Bundle:
 def rejudged(
     fitted: Fitted, answers: Answers, training: Sequence[Sample], validation: Sequence[Sample]
 ) -> Fitted:
-    """Rates and thresholds of what a scan finds, where that isn't what is read off the network's output."""
+    """Rates and thresholds of what a scan finds, where `decode` alone doesn't give it."""
     done = fitted.bundle
     classes = len(done.card.classes)
 
@@ -103,7 +103,7 @@ def completed(
     training: Sequence[Sample],
     validation: Sequence[Sample],
 ) -> Bundle:
-    """The bundle with what the detector itself reads off annotated ground, if it does, and its locality."""
+    """The bundle with the detector's own measurements on annotated ground, if any, and its locality."""
     if kind.calibrated is not None:
         done = Bundle(kind.calibrated(done, training, validation), done.weights)
     if kind.measured is not None:
@@ -122,9 +122,9 @@ def _fullest(samples: Iterable[Sample]) -> Sample | None:
 
 
 def _measured(done: Bundle, kind: Kind, network: TrainableNetwork | None, sample: Sample | None) -> Bundle:
-    """The bundle with what tests of locality say, on a sample of the ground.
+    """The bundle with the results of locality tests on a sample of the ground.
 
-    network : None: without one, what is found may depend on all of an image.
+    network : None: without one, detections may depend on the whole image.
     """
     card = replace(done.card, reach_px="whole image")
     if network is not None:

@@ -1,10 +1,10 @@
-"""The one training loop, for all detectors: plain PyTorch, and everything about it is a function of the seed.
+"""The training loop of all detectors: plain PyTorch, and deterministic for a seed.
 
-A detector gives network, targets, losses and decoding (its `NetworkKind`), the data give random chips and
-validation ground (`Data`), a `Schedule` says how much of what (`planning` makes one from the data). What a
-step sees depends on the seed and the step only, never on workers or interruptions, so resuming from the last
-checkpoint leads to the same weights. Kept is an average of the weights over the last steps, at its best
-validation.
+A detector provides network, targets, losses and decoding (its `NetworkKind`); the data provide random chips
+and validation ground (`Data`); a `Schedule` holds the hyperparameters (`planning` derives them from the
+data). The chips of a step depend only on the seed and the step, not on workers or interruptions, so resuming
+from the last checkpoint gives the same weights. The result is a moving average of the weights, from the epoch
+with the best validation (early stopping).
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from ecodetect.training.planning import Schedule
 from ecodetect.training.processes import Processes
 from ecodetect.training.selection import Counted, RankedMatches
 
-LOOKED_AT = 64  # training chips that are judged for comparison with validation
-LIGHT_FROM = 24  # training chips from which black and white are taken
-_LEAST_RATE = 0.01  # of the highest, at the end of the cosine
-_CLIP = 5.0  # norm of the gradient; usual ones are below 1
-_FALSE_SHARE = 0.25  # of the chips looked at, at most so many are kept as hard
-_HARD_SHARE = 0.2  # of the chips trained on are hard ones, once there are any
-_MINED_AT = (0.4, 0.7)  # of the training: by then false detections are few and mean something
+LOOKED_AT = 64  # training chips that are judged, to compare with validation
+LIGHT_FROM = 24  # training chips that black and white are measured on
+_LEAST_RATE = 0.01  # of the highest learning rate, at the end of the cosine
+_CLIP = 5.0  # largest norm of the gradient; typical norms are below 1
+_FALSE_SHARE = 0.25  # at most this share of the searched chips become hard negatives
+_HARD_SHARE = 0.2  # share of hard negatives among training chips, once there are any
+_MINED_AT = (0.4, 0.7)  # of the training: by then false positives are few and informative
 
 
 class TrainingError(UserError):
-    """Training can't go on; the message says what is kept."""
+    """Training can't continue; the message says what is kept."""
 
 
 class Data(Protocol):
-    """What training needs of the data."""
+    """What training needs from the data."""
 
     def chip(self, rng: np.random.Generator) -> Sample:
         """A random chip of training ground, a function of the generator's state; called from threads."""
@@ -71,7 +71,7 @@ class Data(Protocol):
 class Epoch:
     """One line of the history: training loss and validation F1 at the end of an epoch (NaN: no truth).
 
-    drawn : precision on validation, by which epochs are compared; see `selection.drawn_precision`.
+    drawn : average precision on validation, which compares epochs; see `selection.drawn_precision`.
     """
 
     step: int
@@ -84,10 +84,10 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What there is to say after a step.
+    """The progress after a step.
 
-    loss : of late.  best, f1 : of validation, the best and the last; NaN before there is one.
-    per_second : chips.  seconds_left : if it doesn't stop early.  waited : share of the time without data.
+    loss : recent mean.  best, f1 : on validation, the best and the last; NaN before the first.
+    per_second : chips.  seconds_left : without early stopping.  waited : share of time waiting for data.
     """
 
     step: int
@@ -102,14 +102,14 @@ class Progress:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Fitted:
-    """What training gave.
+    """The result of training.
 
     bundle : the best network with its thresholds.
     validation, training : rates at the threshold "f1"; the latter on chips that it was trained on.
     ap : on validation.
-    counted : how good counts are on validation; None where the threshold isn't chosen there.
+    counted : errors of counts on validation; None where the threshold isn't chosen there.
     history : epoch by epoch.
-    stopped : whether validation had stopped improving.
+    stopped : whether early stopping ended it.
     waited : share of the time spent waiting for data.
     """
 
@@ -143,28 +143,28 @@ def fit(
     kind : NetworkKind
         Of the detector.
     network : TrainableNetwork
-        With the weights to begin with.
+        With its initial weights.
     card : Card
-        What the network is to be: its options, bands, classes, fill value.
+        Options, bands, classes and fill value of the network.
     data : Data
         The data.
     plan : Plan
-        How much of what.
+        The hyperparameters.
     folder : Path
-        For checkpoints: `last.safetensors`, to go on from, and `best.safetensors`, a bundle to scan with.
+        For checkpoints: `last.safetensors`, to resume from, and `best.safetensors`, a bundle to scan with.
     processes : Processes, optional
-        This one among those that train together, and its device; alone on the CPU if not given.
+        The processes that train together, and this one's device; default: alone on the CPU.
     resume : bool
-        Go on from the last checkpoint, if there is one.
+        Resume from the last checkpoint, if there is one.
     key : str
-        What stands for the data: a checkpoint of other data isn't gone on from.
+        A fingerprint of the data: a checkpoint of other data isn't resumed.
     progress : callable, optional
         Called after each step.
 
     Raises
     ------
     TrainingError
-        When the loss isn't a number any more; what was best until then is kept in `folder`.
+        When the loss is no longer finite; the best network until then is kept in `folder`.
     """
     processes = processes or Processes()
     if processes.count > plan.batch:
@@ -177,7 +177,7 @@ def fit(
 
 @contextlib.contextmanager
 def _deterministic(device: str, seed: int) -> Iterator[None]:
-    """The same sums in the same order, on the CPU; torch's settings are put back."""
+    """Deterministic arithmetic on the CPU; torch's settings are restored afterwards."""
     was = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(device == "cpu")
     torch.manual_seed(seed)
@@ -206,7 +206,7 @@ class _Training:
         self.network: TrainableNetwork = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(self.network, plan.frozen)
         self.together = processes.joined(self.network)
-        # One that chooses by the truth what it learns from (proposals) gives losses instead of outputs.
+        # A network that selects what it learns from by the truth (proposals) returns losses, not outputs.
         self.takes_targets = network.takes_targets
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(network, plan), lr=plan.rate)
@@ -219,7 +219,7 @@ class _Training:
         self.light = Light.of((self._chip((3, index)) for index in range(LIGHT_FROM)), card.bands)
         self.began, self.waited, self.worked = time.monotonic(), 0.0, 0
 
-    # -- the way through -----------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------------------
 
     def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> Fitted:
         plan = self.plan
@@ -279,13 +279,13 @@ class _Training:
                     raise TrainingError(self._about_loss())
                 if progress is not None:
                     progress(self._progress(losses))
-        # Means and variances of normalisation are each process's own where it doesn't synchronise them.
+        # Each process has its own means and variances of normalisation where they aren't synchronised.
         self.processes.spread(self.average.values())
         return float(np.mean(losses))
 
     def _train(self, images: Tensor, targets: Mapping[str, Tensor]) -> float:
         """One step; the loss, before it is taken."""
-        # Networks that draw (proposals to learn from, layers to leave out) draw the same when resumed.
+        # Networks with randomness (sampled proposals, dropout) draw the same numbers when resumed.
         torch.manual_seed(1_000_003 * self.plan.seed + self.step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._factor_at(self.step)
@@ -293,7 +293,7 @@ class _Training:
             outputs = self.together(images, targets) if self.takes_targets else self.together(images)
         losses = self.kind.losses(_float(outputs), targets, self.card)
         loss = torch.stack(list(losses.values())).sum()
-        value = self.processes.mean(float(loss.detach()))  # of all, so that all stop at the same
+        value = self.processes.mean(float(loss.detach()))  # of all processes, so that all stop together
         if not math.isfinite(value):
             return value
         self.optimizer.zero_grad(set_to_none=True)
@@ -307,7 +307,7 @@ class _Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the average towards the weights: over about the last 2 % of the steps."""
+        """Update the moving average of weights: over about the last 2 % of the steps."""
         share = max(1 / max(10.0, 0.02 * self.plan.steps), 1 / (2 + self.step))
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
@@ -319,7 +319,7 @@ class _Training:
         return self.plan.rate * self._factor_at(step)
 
     def _factor_at(self, step: int) -> float:
-        """The share of the highest learning rate: a linear warm-up over 5 % of the steps, then a cosine."""
+        """The factor on the learning rate: a linear warm-up over 5 % of the steps, then a cosine."""
         warm = max(1.0, min(0.05 * self.plan.steps, 500))
         if step < warm:
             return (step + 1) / (warm + 1)
@@ -329,11 +329,11 @@ class _Training:
     # -- data ----------------------------------------------------------------------------------------------
 
     def _chip(self, place: Sequence[int]) -> Sample:
-        """A random chip; the same for the same place in the sequence of chance."""
+        """A random chip, a function of its place in the random sequence."""
         return self.data.chip(np.random.default_rng([self.plan.seed, *place]))
 
     def _prepared(self, step: int, item: int) -> tuple[NDArray[np.float32], Arrays]:
-        """What one chip of a step contributes."""
+        """One chip of a step, with its targets."""
         rng = np.random.default_rng([self.plan.seed, 1, step, item])
         share = self.plan.augmentations.mosaic
         if share and rng.random() < share:
@@ -352,7 +352,7 @@ class _Training:
         return augment(sample, rng, kinds, self.light, fill=self.card.fill, size=size)
 
     def _rimmed(self, sample: Sample) -> Sample:
-        """A sample in whose rim nothing counts."""
+        """A sample whose rim doesn't count."""
         height, width = sample.ignored.shape
         rim = self.plan.rim_px
         ignored = np.ones_like(sample.ignored)
@@ -389,7 +389,7 @@ class _Training:
                     future.cancel()
 
     def _mine(self, thresholds: Sequence[float]) -> None:
-        """Find chips on which the network sees what isn't there, and remember by what chance they came."""
+        """Hard-negative mining: find chips with false positives, and remember their random numbers."""
         number = len(self.history)
         count = max(self.plan.batch, round(0.3 * self.plan.every * self.plan.batch))
         places = [(number, index) for index in range(count)]
@@ -424,7 +424,7 @@ class _Training:
 
     @torch.inference_mode()
     def _found(self, network: TrainableNetwork, sample: Sample) -> Answer:
-        """What the network finds on a sample of any size."""
+        """The network's detections on a sample of any size."""
         _, height, width = sample.image.shape
         image = padded_to_stride(sample.image, network.stride, self.card.fill)
         tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
@@ -464,7 +464,7 @@ class _Training:
             ) from error
 
     def _finished(self, stopped: bool) -> Fitted:
-        self.processes.wait()  # for the file to be there
+        self.processes.wait()  # until the file exists
         best = bundle.read(self._made(self.folder))
         weights = {name: torch.from_numpy(np.array(each)) for name, each in best.weights.items()}
         for name, value in self.average.items():
@@ -488,11 +488,11 @@ class _Training:
         )
 
     def _weighed(self) -> tuple[RankedMatches, RankedMatches, dict[str, tuple[float, ...]]]:
-        """The network on validation ground, on what it was trained on, and its thresholds.
+        """Judge the network on validation and training ground, and choose its thresholds.
 
-        Among the ways to read a network's answer, where its detector knows several, the one with the highest
-        mean average precision becomes the card's: it says more of how many are found than F1 at one
-        threshold. Thresholds of the others are kept under their names.
+        Where its detector can decode outputs in several ways, the card gets the way with the highest mean
+        average precision, which covers all thresholds, unlike F1. Thresholds of the other ways are kept under
+        their names.
         """
         known = self.kind.alternatives(self.card)
         ways: dict[str, tuple[float, RankedMatches, RankedMatches, dict[str, tuple[float, ...]]]] = {}
@@ -503,8 +503,8 @@ class _Training:
                 mine = self.processes.share(range(LOOKED_AT))
                 parts = [self._judge(network, self._plain(self._chip((4, index)))) for index in mine]
                 seen = selection.pooled(self.processes.gathered(parts), len(card.classes))
-            # Few individuals say little about a threshold: those that were trained on take part, or are all
-            # there is. The card says how many were for validation.
+            # Few individuals say little about a threshold, so training individuals are included, or are the
+            # only ones. The card states the number for validation.
             few = judged.n_truths.sum() < selection.FEW
             told = selection.pooled([judged, seen], len(card.classes)) if few else judged
             thresholds = self.kind.thresholds(card) or selection.choose(told, otherwise=0.5)
@@ -533,11 +533,11 @@ class _Training:
     def _about_loss(self) -> str:
         best = self.folder / checkpoint.BEST
         kept = f"the best network until then is {best}" if self.history else "nothing was learned until then"
-        return f"The loss wasn't a number any more in step {self.step}, so training stopped; {kept}."
+        return f"The loss was no longer finite in step {self.step}, so training stopped; {kept}."
 
 
 def epoch_of(step: float, every: int) -> int:
-    """The epoch, from 1, in which a step lies."""
+    """The epoch of a step, from 1."""
     return max(1, math.ceil(step / every))
 
 
@@ -545,7 +545,7 @@ def epoch_of(step: float, every: int) -> int:
 
 
 def _groups(network: TrainableNetwork, plan: Schedule) -> list[dict[str, Any]]:
-    """Parameters by learning rate and decay: pretrained ones are slower, shifts and norms don't decay."""
+    """Parameter groups: pretrained ones have a lower learning rate, biases and norms no weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     encoder = network.backbone()
     pretrained = {id(each) for each in encoder.parameters()} if encoder is not None else set()
@@ -562,7 +562,7 @@ def _groups(network: TrainableNetwork, plan: Schedule) -> list[dict[str, Any]]:
 
 
 def _freeze(network: TrainableNetwork, count: int) -> None:
-    """Keep the first stages as they are, with the statistics of their normalisation."""
+    """Freeze the first stages, including the statistics of their normalisation."""
     for stage in network.stages()[:count]:
         stage.eval()
         for each in stage.parameters():
@@ -571,7 +571,7 @@ def _freeze(network: TrainableNetwork, count: int) -> None:
 
 @contextlib.contextmanager
 def _borrowed(network: TrainableNetwork, weights: Mapping[str, Tensor]) -> Iterator[TrainableNetwork]:
-    """The network with other weights, to look with; its own come back."""
+    """A context in which the network evaluates with other weights; its own are restored."""
     own = {name: value.detach().clone() for name, value in network.state_dict().items()}
     network.load_state_dict(dict(weights))
     network.eval()
@@ -583,9 +583,9 @@ def _borrowed(network: TrainableNetwork, weights: Mapping[str, Tensor]) -> Itera
 
 
 def _mixed(device: torch.device, network: TrainableNetwork) -> contextlib.AbstractContextManager[Any]:
-    """16-bit floats where they help: on a GPU that has bfloat16, which needs no scaling of the loss.
+    """Mixed precision where it helps: on a GPU with bfloat16, which needs no scaling of the loss.
 
-    Not for a network that works out places itself: 300.5 px is 300 or 302 in bfloat16.
+    Not for a network that computes positions: 300.5 px is 300 or 302 in bfloat16.
     """
     if device.type == "cuda" and torch.cuda.is_bf16_supported() and not network.works_out_places:
         return torch.autocast("cuda", torch.bfloat16)
@@ -593,7 +593,7 @@ def _mixed(device: torch.device, network: TrainableNetwork) -> contextlib.Abstra
 
 
 def stacked(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Arrays of a batch in one; those with fewer rows (of boxes) than others end with rows of NaN."""
+    """Stack the arrays of a batch; arrays with fewer rows (of boxes) are padded with rows of NaN."""
     rows = max(len(each) for each in arrays)
     if all(len(each) == rows for each in arrays):
         return np.stack(arrays)

@@ -1,4 +1,4 @@
-"""How much of what to train with, for data like these."""
+"""Chooses the hyperparameters of a training from the data."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from ecodetect.annotations.dataset import Statistics
 from ecodetect.bundle.card import Card
 from ecodetect.training.augmentation import Augmentations
 
-PASSES = 40  # over the ground; a standstill ends it sooner
-PATCH_PASSES = 16  # over pictures by class, for a network that knows pictures already
+PASSES = 40  # over the ground; early stopping may end it sooner
+PATCH_PASSES = 16  # over pictures by class, for a pretrained network
 LEAST_STEPS, MOST_STEPS = 300, 12_000
-STEP_PX = 150_000  # pixels in a step: of a fixed number of passes, more and smaller steps learn more
+STEP_PX = 150_000  # pixels in a step: with a fixed number of passes, more and smaller steps learn more
 LEAST_SIDE_PX = 160  # of a chip
-EPOCHS = 24  # so many validations: a curve to look at, at a few percent of the time
-# Highest rates of AdamW at this batch: a network from scratch, one with a pretrained encoder, a bundle.
+EPOCHS = 24  # number of validations: a readable curve, for a few percent of the time
+# Highest learning rates of AdamW at this batch size: from scratch, with a pretrained encoder, from a bundle.
 RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
-SLOWER = 0.3  # pretrained layers, against those that begin at random
+SLOWER = 0.3  # factor on the learning rate of pretrained layers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """How much of what.
+    """The hyperparameters of a training.
 
-    size_px : side of the chips that the network is trained on.
-    batch : chips in a step.
-    steps : in all, unless validation stops improving.
+    size_px : side of the training chips.
+    batch : batch size: chips per step.
+    steps : in all, unless early stopping ends training.
     every : steps from one validation to the next: an epoch.
-    rim_px : along a chip's border, where individuals are cut and nothing is learned.
-    rate : highest learning rate (AdamW), reached after the warm-up, falling to 1 % of it as a cosine.
-    slower : factor on the rate of pretrained layers (those of `network.backbone()`).
-    frozen : stages of the encoder that aren't changed, from the first.
+    rim_px : width of a chip's border, where individuals are cut and nothing is learned.
+    rate : highest learning rate (AdamW), reached after the warm-up; a cosine lowers it to 1 %.
+    slower : factor on the learning rate of pretrained layers (those of `network.backbone()`).
+    frozen : number of frozen stages of the encoder, from the first.
     decay : weight decay.
-    within_px : how far from its truth a detection of validation may lie.
-    patience : epochs without a better validation after which training stops.
+    within_px : largest distance of a validation detection from its truth.
+    patience : early stopping: epochs without a better validation after which training stops.
     seed : random seed.
     workers : threads that prepare chips; the result doesn't depend on it.
-    augmentations : what happens to chips.
-    mines : whether chips with false detections come back more often.
+    augmentations : of chips.
+    mines : hard-negative mining: chips with false positives are drawn more often.
     """
 
     size_px: int
@@ -61,7 +61,7 @@ class Schedule:
 
 
 def weights_are_learned(backbone: str | None, weights: str | None) -> bool:
-    """Whether an encoder begins with weights that were learned elsewhere."""
+    """Whether an encoder starts with pretrained weights."""
     return backbone is not None and weights != "none"
 
 
@@ -73,13 +73,13 @@ def plan_for(
     epochs: int | None = None,
     side: int | None = None,
 ) -> Schedule:
-    """How much of what, for data like these.
+    """The hyperparameters for these data.
 
-    side : of the chips, where the network asks for one: a window, of which it answers the middle.
+    side : of the chips, where the network requires one: a window whose middle it classifies.
 
-    Chips show some eight individuals side by side; a step has about as many pixels whatever their size; the
-    ground is passed `PASSES` times, in no fewer steps than a few individuals need and no more than a night
-    has.
+    A chip is about eight individuals wide; a step has about the same number of pixels for any chip size;
+    there are `PASSES` passes over the ground, in no fewer steps than a few individuals need and no more than
+    a night allows.
     """
     size, spaces = statistics.size_px, statistics.spacing_px
     typical = size[1] if size is not None else spaces[2] if spaces is not None else 24.0
@@ -93,7 +93,7 @@ def plan_for(
     steps = float(np.clip(passes * ground / (batch * side**2), LEAST_STEPS, MOST_STEPS))
     every = math.ceil(steps / EPOCHS)
     widest = size[2] if size is not None else typical
-    # A position counts as found within an object's radius; of points half the way to the neighbour.
+    # A position counts as found within an object's radius; for points, half the distance to the neighbour.
     within = size[1] / 2 if size is not None else spaces[2] / 2 if spaces is not None else 12.0
     return Schedule(
         size_px=side,

@@ -1,8 +1,8 @@
-"""Several processes that train one network together, each with a GPU of its own; or one, alone.
+"""Distributed training: several processes train one network, each with its own GPU; or one alone.
 
-`torchrun --nproc-per-node 4 -m ecodetect_cli train …` starts four. Each works on its share of a step's chips
-and gradients are averaged (torch's DistributedDataParallel; Li et al. 2020, doi:10.14778/3415478.3415530),
-each judges its share of validation, and the first one writes.
+`torchrun --nproc-per-node 4 -m ecodetect_cli train …` starts four. Each processes its share of a batch, and
+gradients are averaged (torch's DistributedDataParallel; Li et al. 2020, doi:10.14778/3415478.3415530). Each
+judges its share of validation, and the first one writes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Processes:
     """This process among those that train together.
 
-    rank : its number.  count : of all of them.  device : where it works, as torch names it.
+    rank : its number.  count : of all processes.  device : its device, as torch names it.
     """
 
     rank: int = 0
@@ -37,11 +37,11 @@ class Processes:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Which of the items are this process's."""
+        """This process's share of the items."""
         return items[self.rank :: self.count]
 
     def gathered(self, mine: Sequence[T]) -> list[T]:
-        """What all processes made of their shares, in the order of the items; every process gets it."""
+        """The results of all processes, in the order of the items; every process gets them."""
         if self.count == 1:
             return list(mine)
         parts: list[list[T]] = [[] for _ in range(self.count)]
@@ -50,7 +50,7 @@ class Processes:
         return [part[place] for place in range(longest) for part in parts if place < len(part)]
 
     def mean(self, value: float) -> float:
-        """Over the values of all processes."""
+        """The mean over the values of all processes."""
         if self.count == 1:
             return value
         total = torch.tensor([value], dtype=torch.float64, device=self.device)
@@ -72,7 +72,7 @@ class Processes:
                 distributed.broadcast(each, 0)
 
     def wait(self) -> None:
-        """For all processes to come to the same point."""
+        """Wait until all processes reach this point."""
         if self.count > 1:
             distributed.barrier()
 

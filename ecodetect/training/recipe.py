@@ -1,8 +1,8 @@
-"""From files and a few wishes to a bundle: what a user doesn't say is derived from the data.
+"""From files and a few settings to a bundle; unset settings are derived from the data.
 
-`train` settles the case (`case`), builds a network or takes one from a bundle, makes a plan (`planning`) and
-runs the loop (`loop`), or teaches a learner without one (`without_network`); then it writes bundle
-(`finishing`) and curves.
+`train` prepares the case (`case`), builds a network or takes one from a bundle, plans (`planning`) and runs
+the loop (`loop`), or trains a learner without a network (`without_network`). Then it writes the bundle
+(`finishing`) and the training curves.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from ecodetect.wording import counted
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
-    path : of the bundle.  curves : of the picture.
-    fitted : rates and history.  verdict : what figures of training and validation mean together.
-    notes : all that was said, for the user.
-    Without a network there are no curves and no history: None.
+    path : file of the bundle.  curves : file of the picture.
+    fitted : rates and history.  verdict : what training and validation figures mean together.
+    notes : all notes for the user.
+    Without a network, curves and fitted are None.
     """
 
     path: Path
@@ -80,19 +80,28 @@ def train(
 
     Parameters
     ----------
-    paths : one folder, or images and annotations in turn; see `sources.gather`.
+    paths : sequence of str or path-like
+        One folder, or images and annotations in turn; see `annotations.sources.gather`. Annotations are in
+        world coordinates of their CRS, or in pixels of their image (x right, y down).
     out : str or path-like
-        The bundle, `*.safetensors`. Beside it the curves, and until it is done a folder `*.training`.
+        The bundle, `*.safetensors`. The curves lie beside it, and during training a folder `*.training`.
     asked : AnnotationOptions, optional
-        What else is said about the data.
+        How to read the annotations.
     say, progress : callable, optional
-        For notes while it runs, and after each step.
+        Called with each note, and after each step.
     settings : the fields of `TrainingSettings`.
+
+    Returns
+    -------
+    Trained
+        The same settings, data and seed give the same bytes on the CPU.
 
     Raises
     ------
     UserError
-        In one sentence, when something can't be read, brought together or trained.
+        In one sentence, when data can't be read, matched or trained on, or the bundle can't be written.
+    Interrupted
+        After Ctrl-C; `resume=True` continues the training.
     """
     how = TrainingSettings(**settings)
     target, folder = _places(out, how)
@@ -140,7 +149,7 @@ def train(
 
 
 def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, Path]:
-    """Where the bundle goes, and the folder of what is unfinished.
+    """The path of the bundle, and the folder for unfinished training.
 
     Raises UserError where the bundle or its curves can't be written, or a training lies there unasked.
     """
@@ -151,10 +160,10 @@ def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, P
     target = _writable(out, overwrite=how.overwrite or is_resumed)
     replaceable(target.with_name(f"{target.stem}.curves.png"), overwrite=how.overwrite)
     if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # of a run that was killed before it began, or at its very end
+        folder.rmdir()  # left by a run that was killed at its beginning or end
     if os.path.lexists(folder) and not how.resume:
         raise UserError(
-            f"{folder} holds a training that wasn't finished; go on with --resume, or remove the folder."
+            f"{folder} holds an unfinished training; remove the folder, or resume it.", parameter="resume"
         )
     return target, folder
 
@@ -162,7 +171,7 @@ def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, P
 def _finished(
     fitted: Fitted, case: Case, kind: NetworkKind, network: TrainableNetwork, plan: Schedule
 ) -> tuple[Fitted, Bundle]:
-    """What was fitted, judged as the detector answers, and the bundle of it."""
+    """The fitted network, judged by what a scan finds, and its bundle."""
     grounds = case.grounds
     if kind.answers is not None:
         fitted = rejudged(fitted, kind.answers, *grounds)
@@ -173,19 +182,19 @@ def _finished(
 
 
 def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> tuple[Bundle, str]:
-    """The bundle of a learner taught on the case's ground, and the verdict."""
+    """The bundle of a learner trained on the case's ground, and the verdict."""
     kind, card, weights_of = case.kind, case.card, {}
     given: dict[str, Any] = {
-        "--freeze": how.freeze,
-        "--epochs": how.epochs,
-        "--within": how.within,
-        "--resume": how.resume,
+        "freeze": how.freeze,
+        "epochs": how.epochs,
+        "within": how.within,
+        "resume": how.resume,
     }
     if isinstance(kind, NetworkKind):
         found = starting_network(kind, case, how, say).state_dict()
         weights_of = {name: each.numpy() for name, each in found.items()}
     else:
-        given = {**given, "--backbone": how.backbone, "--weights": how.weights}
+        given = {**given, "backbone": how.backbone, "weights": how.weights}
     assert kind.taught is not None, "a card's head is a learner only where the kind teaches one"
     taught = kind.taught(card, weights_of)
     _check_taught(kind.name, case.start, given)
@@ -200,17 +209,19 @@ def _taught(case: Case, how: TrainingSettings, say: Callable[[Note], None]) -> t
 
 
 def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: TrainingSettings) -> Schedule:
-    """The plan for the case, with what a user has stated."""
+    """The plan for the case, with the user's settings."""
     stages = len(network.stages())
     frozen = stages if how.freeze == "all" else how.freeze
     if frozen > stages:
-        raise UserError(f"--freeze is {how.freeze}, but the encoder has {stages} stages.")
+        raise UserError(
+            f"The encoder has {stages} stages, so {how.freeze} can't be frozen.", parameter="freeze"
+        )
     from_weights = weights_are_learned(how.backbone, how.weights)
     side = kind.chip_px(case.card)
     plan = plan_for(case.statistics, case.card, case.start is not None, from_weights, how.epochs, side)
     if how.within is not None:
         own_px = 1.0 if case.made.unit == "m" else case.made.unit_per_px
-        plan = replace(plan, within_px=how.within.pixels(_square(case.made), name="--within") / own_px)
+        plan = replace(plan, within_px=how.within.pixels(_square(case.made), name="The distance") / own_px)
     return replace(
         plan,
         seed=how.seed,
@@ -221,7 +232,7 @@ def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: Trai
 
 
 def _drawn(case: Case, plan: Schedule) -> Drawn | DrawnPatches:
-    """What chips are drawn from."""
+    """The data that chips are drawn from."""
     read_px = math.ceil(plan.size_px * plan.augmentations.widening)
     if case.is_patches:
         return DrawnPatches(case.training, case.validation, plan.size_px, read_px)
@@ -230,15 +241,15 @@ def _drawn(case: Case, plan: Schedule) -> Drawn | DrawnPatches:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Say after Ctrl-C how to go on; a folder with nothing to go on from is removed."""
+    """Say after Ctrl-C how to resume; a folder without a checkpoint is removed."""
     try:
         yield
     except KeyboardInterrupt as error:
         if (folder / checkpoint.LAST).is_file():
-            kept = f"what is learned so far is kept in {folder}"
-            raise Interrupted(f"Stopped; {kept}: run the same command with --resume to go on.") from error
+            kept = f"training so far is kept in {folder}"
+            raise Interrupted(f"Stopped; {kept}: resume it to continue.", parameter="resume") from error
         checkpoint.remove(folder)
-        raise Interrupted("Stopped before anything was learned; the same command begins anew.") from error
+        raise Interrupted("Stopped before anything was learned; the same command starts over.") from error
 
 
 def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -247,7 +258,7 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise UserError(f"{target} must end in .safetensors, the format of models.")
     if not target.parent.is_dir():
         raise UserError(f"{target} can't be written: there is no folder {target.parent}.")
-    if not os.access(target.parent, os.W_OK):  # or it would be said after the training
+    if not os.access(target.parent, os.W_OK):  # otherwise it would fail after the training
         raise UserError(f"{target} can't be written: its folder is read-only; choose another one.")
     if target.exists() and not overwrite:
         raise already_there(target)
@@ -255,28 +266,32 @@ def _writable(out: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 
 def _check_taught(kind: str, start: Bundle | None, given: Mapping[str, Any]) -> None:
-    """Raise UserError for what only a network that is trained can be told."""
+    """Raise UserError for settings that only training a network can use."""
     if start is not None:
-        raise UserError(f"'{start.card.name}' can't be trained further; train a new one with -m {kind}.")
-    for flag, value in given.items():
+        raise UserError(
+            f"'{start.card.name}' can't be trained further; train a new {kind}.", parameter="model"
+        )
+    for name, value in given.items():
         if value:
-            raise UserError(f"{kind} trains no network here, so {flag} means nothing; leave it out.")
+            raise UserError(
+                f"{kind} trains no network here, so '{name}' has no effect; leave it out.", parameter=name
+            )
 
 
 def _device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here; use --device cpu.")
+        raise UserError("There is no CUDA device here; use the CPU.", parameter="device")
     if asked == "mps" and not torch.backends.mps.is_available():
-        raise UserError("There is no MPS device here; use --device cpu.")
+        raise UserError("There is no MPS device here; use the CPU.", parameter="device")
     return asked
 
 
 def starting_network(
     kind: NetworkKind, case: Case, how: TrainingSettings, say: Callable[[Note], None]
 ) -> TrainableNetwork:
-    """The network that training begins with."""
+    """The network that training starts with."""
     card, start, backbone, weights = case.card, case.start, how.backbone, how.weights
     if start is not None:
         network = kind.network(card, None)
@@ -307,12 +322,12 @@ def _described(
 
 
 def _square(made: Contract) -> tuple[float, float] | None:
-    """Metres per pixel that the network sees, along x and y."""
+    """Metres per pixel of the network's input, along x and y."""
     return None if made.unit == "px" or made.gsd is None else (made.gsd, made.gsd)
 
 
 def _fingerprint(sources: Sequence[AnnotatedRaster]) -> str:
-    """What stands for the data: another layer or raster size gives another."""
+    """A fingerprint of the data: another layer or raster size gives another one."""
     digest = hashlib.sha256()
     for source in sources:
         marked = source.annotations

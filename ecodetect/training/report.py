@@ -1,4 +1,4 @@
-"""What a training has to say at its end: curves as a picture, and one line that reads them."""
+"""The report of a training: curves as a picture, and one line that interprets them."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ _LOSS, _F1, _INK, _LINE = (0, 114, 178), (213, 94, 0), (40, 40, 40), (225, 225, 
 
 
 def verdict(fitted: Fitted, method: str) -> str:
-    """What F1 on training and validation ground mean together, and what to do."""
+    """What F1 on training and validation ground means, and what to do."""
     seen, unseen, n = fitted.training.f1, fitted.validation.f1, fitted.validation.n_truths
     if not n or math.isnan(unseen):
         return (
-            f"F1 {seen:.2f} on ground it was trained on; nothing was left to validate with, so nobody knows"
-            " how good it is elsewhere: annotate another place and compare with `ecodetect evaluate`."
+            f"F1 {seen:.2f} on ground it was trained on; nothing was left for validation, so its"
+            " quality elsewhere is unknown: annotate another place and compare with `ecodetect evaluate`."
         )
     figures = f"F1 {unseen:.2f} on validation (n = {n:,}, {method}), {seen:.2f} on ground it was trained on: "
     if seen < _LOW:
         told = (
-            "it hasn't learned even what it was shown; look at the annotations with `ecodetect check`, at the"
-            " GSD and at the radius, or train longer (--epochs)."
+            "it underfits: it hasn't even learned its training ground; check the annotations with"
+            " `ecodetect check`, the GSD and the radius, or train longer."
         )
     elif seen - unseen > _GAP:
         told = (
-            "it knows by heart what it was shown; more annotations from more places help most, then starting"
-            " from a bundle (-m) or a pretrained encoder (--backbone)."
+            "it overfits; more annotations from more places help most, then transfer learning from a model"
+            " or a pretrained encoder."
         )
     elif fitted.history and not fitted.stopped and _still_rises(fitted.history):
-        told = "it was still getting better when training ended; train longer (--epochs)."
+        told = "it was still getting better when training ended; train longer."
     else:
-        told = "both agree, so it should do as well on ground that looks the same."
+        told = "both agree, so expect the same on ground that looks similar."
     if n < FEW:
-        told = told.rstrip(".") + f"; n = {n} is little to measure with, so this is rough."
+        told = told.rstrip(".") + f"; n = {n} is small, so this is rough."
     return f"{figures}{told} {fitted.counted or ''}".rstrip()
 
 
@@ -55,7 +55,7 @@ def _still_rises(history: Sequence[Epoch]) -> bool:
 
 
 def draw_curves(history: Sequence[Epoch], path: str | os.PathLike[str], *, title: str) -> None:
-    """Loss (logarithmic) and validation F1 over steps, with a ring at the epoch that is kept, as PNG."""
+    """Draw loss (logarithmic) and validation F1 over steps, with a ring at the chosen epoch, as PNG."""
     sheet = Image.new("RGB", (_WIDTH, _HEIGHT), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
     small, large = ImageFont.load_default(13), ImageFont.load_default(17)

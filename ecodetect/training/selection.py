@@ -96,7 +96,7 @@ class Counted:
         """As a sentence."""
         low, high, places = self.interval.low, self.interval.high, self.interval.n
         within = "" if math.isnan(low) else f" (95 %: {low:+.0%} to {high:+.0%}, n = {places} places)"
-        return f"Counts there with --set threshold=count are off by {self.off:+.0%}{within}."
+        return f"Counts there with the option threshold=count are off by {self.off:+.0%}{within}."
 
 
 def parts_of(samples: int) -> int:

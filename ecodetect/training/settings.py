@@ -1,4 +1,4 @@
-"""How a detector is trained, as a user says it; what isn't said is derived from the data."""
+"""The user's settings of a training; unset ones are derived from the data."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSettings:
-    """What a user asks of a training, beside the data.
+    """The settings of a training, apart from the data.
 
-    model : kind of detector, or a bundle (file or name) to start from. None: a heat map that begins with what
-        the nearest of the models that come with ecodetect has learned; see `beginning.nearest`.
+    model : kind of detector, or a bundle (file or name) to fine-tune. None: a heat map that starts from the
+        nearest shipped model (transfer learning); see `beginning.nearest`.
     backbone : name of a torchvision network as encoder.
     weights : "imagenet", "coco", "none", or a file of the backbone's weights.
     freeze : stages of the encoder that keep their weights, from the first; or "all".
     split_by : "auto", "blocks", "files", "none", or a column; see `splits.split`.
     gsd : metres per pixel at which the model works; None: chosen from the objects' sizes.
     epochs : None: chosen from the data, with early stopping.
-    within : how far from its truth a detection of validation may lie; None: the radius of individuals, or
-        half the way to their neighbours.
+    within : largest distance of a validation detection from its truth; None: the radius of individuals, or
+        half the distance to their neighbours.
     seed : random seed: the same seed gives the same bytes on the CPU.
     device : "auto", "cpu", "cuda" or "mps".
     workers : threads that prepare chips; None: up to four.
-    resume : go on with an interrupted training.
+    resume : continue an interrupted training.
     overwrite : replace an existing bundle.
-    augmentations : other than the detector's own.
+    augmentations : instead of the detector's defaults.
     settings : of the detector's training, as name -> text; see its `Kind.training`.
-    command : what the card gives as the command.
+    command : the command to state on the card.
     """
 
     model: str | os.PathLike[str] | None = None

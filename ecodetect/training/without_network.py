@@ -1,9 +1,9 @@
-"""Training of a detector that has no network: examples are gathered once, learners compared, one is kept.
+"""Training without a network: examples are gathered once, learners are compared, the best one is kept.
 
-The detector looks at an image and makes rows of numbers of it (`learned.Classical`); here learners are fitted
-to them. Which one is kept, and with which thresholds, validation says as for any other detector. Learners
-overfit what they were shown, so what is said of training ground is cross-validated: ground is cut into
-blocks, and each block is answered by a learner that hasn't seen it.
+The detector turns an image into rows of features (`learned.Classical`); learners are fitted to them here.
+Validation chooses the learner and its thresholds, as for any other detector. Learners overfit, so figures for
+training ground are cross-validated: ground is cut into blocks, and a learner that hasn't seen a block
+classifies it.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from ecodetect.training import selection
 from ecodetect.training.selection import Counted, RankedMatches
 
 _FOLDS = 4  # of training ground
-_BLOCK = 4.0  # side of a block of ground, in usual objects
+_BLOCK = 4.0  # side of a block of ground, in typical objects
 _Compared = tuple[float, learners.Algorithm, ClassicalClassifier, Card, RankedMatches, RankedMatches]
-_MOST = 6000  # examples learned from, of all classes; a support vector machine takes their square
-MOST_PIECES = 150  # of ground, on each side: bounds memory at some 600 MB
+_MOST = 6000  # examples of all classes; the time of a support vector machine grows with their square
+MOST_PIECES = 150  # of ground, on each side: bounds memory at about 600 MB
 
 _SAID = {"knn": "nearest neighbours", "forest": "a random forest", "svm": "a support vector machine"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Chosen:
-    """What training gave.
+    """The result of training.
 
     bundle : with its thresholds.  kind : of the learner.
     validation : rates at the threshold "f1".  ap : there.
-    counted : how good counts are there; None where the threshold isn't chosen there.
-    crossed : rates on training ground, each block answered by a learner that hasn't seen it.
+    counted : errors of counts there; None where the threshold isn't chosen there.
+    crossed : cross-validated rates on training ground.
     """
 
     bundle: Bundle
@@ -59,8 +59,8 @@ class Chosen:
 class _Piece:
     """A piece of ground.
 
-    sample : without its image.  look : what the detector made of the image.
-    label : (n,), of the rows.  fold : (n,), in which each is left out.
+    sample : without its image.  look : the detector's features of the image.
+    label : (n,), of the rows.  fold : (n,), the fold that leaves each out.
     """
 
     sample: Sample
@@ -84,9 +84,9 @@ def learn(
 
     The card's head names one kind of learner, or "best": all are compared.
 
-    taught : how images become rows of features, and rows objects.
-    most_pieces : of ground, on each side, that are looked at; None: all.
-    Raises UserError where there is nothing to tell apart, or scikit-learn isn't installed.
+    taught : turns images into rows of features, and rows into objects.
+    most_pieces : of ground, on each side, that are used; None: all.
+    Raises UserError where there is nothing to distinguish, or scikit-learn isn't installed.
     """
     head = kind_of.head(card)
     kinds = [kind for kind in learners.ALGORITHMS if head in ("best", kind)]
@@ -117,7 +117,7 @@ def learn(
     fixed = kind_of.thresholds(card)
     thresholds = fixed or selection.choose(_told(judged, crossed, background), otherwise=0.5)
     each = ", ".join(f"{_SAID[one]} {score:.3f}" for one, score in reached.items())
-    say(Note("learner-chosen", f"Average precision by which the learner is chosen: {each}."))
+    say(Note("learner-chosen", f"The learner with the highest average precision is chosen: {each}."))
     versions = {**card.versions, **({"scikit-learn": version("scikit-learn")} if kind != "knn" else {})}
     made = taught.bundled(replace(card, thresholds=thresholds, versions=versions), learner)
     cut = thresholds["f1"]
@@ -126,16 +126,16 @@ def learn(
 
 
 def verdict(chosen: Chosen, method: str) -> str:
-    """What figures of training and validation mean together."""
+    """What training and validation figures mean together."""
     n = chosen.validation.n_truths
     crossed = f"{chosen.crossed.f1:.2f} cross-validated on training ground (n = {chosen.crossed.n_truths:,})"
     learner = _SAID[chosen.kind]
     if not n:
         return (
-            f"F1 {crossed}, by {learner}; nothing was left to validate with, so nobody knows how good it is"
-            " elsewhere: annotate another place and compare with `ecodetect evaluate`."
+            f"F1 {crossed}, by {learner}; nothing was left for validation, so its quality elsewhere is"
+            " unknown: annotate another place and compare with `ecodetect evaluate`."
         )
-    few = f"; n = {n} is little to measure with, so this is rough" if n < selection.FEW else ""
+    few = f"; n = {n} is small, so this is rough" if n < selection.FEW else ""
     figures = f"F1 {chosen.validation.f1:.2f} on validation (n = {n:,}, {method})"
     return f"{figures}, {crossed}, by {learner}{few}. {chosen.counted or ''}".rstrip()
 
@@ -149,14 +149,14 @@ def _pieces(
     rng: np.random.Generator,
     say: Callable[[Note], None],
 ) -> list[_Piece]:
-    """All pieces of a side, or of more than `most` some, drawn by chance.
+    """All pieces of a side, or `most` random ones.
 
     side : of a block of ground, in pixels.
     """
     chosen = np.arange(len(cut))
     if most is not None and len(cut) > most:
         chosen = np.sort(rng.choice(len(cut), most, replace=False))
-        text = f"Of {len(cut):,} pieces of ground {most} are looked at, drawn by chance."
+        text = f"{most} random pieces of ground are used, of {len(cut):,}."
         say(Note("pieces-drawn", text, kind="choice"))
     found = []
     for number in chosen.tolist():
@@ -164,7 +164,7 @@ def _pieces(
         look = taught.features_of(sample.image, sample.valid, card)
         label, xy = taught.examples(sample, look, card)
         column, row = np.floor(xy / side).astype(np.int64).T
-        # Blocks of a piece are dealt out in turn, from another fold on in each piece.
+        # Blocks of a piece are assigned to folds in turn, starting with another fold in each piece.
         block = column * 7919 + row
         _, place = np.unique(block, return_inverse=True)
         deal = rng.permutation(int(place.max(initial=0)) + 1)
@@ -176,7 +176,7 @@ def _pieces(
 def _examples(
     pieces: Sequence[_Piece], rng: np.random.Generator, classes: int
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Features, labels and folds of rows whose class is known; of each class at most its share of `_MOST`."""
+    """Features, labels and folds of rows with a known class; each class has at most its share of `_MOST`."""
     label = np.concatenate([np.empty(0, np.int64), *(piece.label for piece in pieces)])
     fold = np.concatenate([np.empty(0, np.int64), *(piece.fold for piece in pieces)])
     taken = []
@@ -208,7 +208,7 @@ def _without(
 def _crossed(
     piece: _Piece, parts: Sequence[ClassicalClassifier | None], whole: ClassicalClassifier
 ) -> NDArray[np.float64]:
-    """Each row of a piece answered by the learner that hasn't seen its block."""
+    """The class probabilities of each row of a piece, by the learner that hasn't seen its block."""
     out = np.zeros((len(piece.label), int(whole.settings["classes"])))
     for one, learner in enumerate(parts):
         mine = piece.fold == one
@@ -219,7 +219,7 @@ def _crossed(
 def _judged(
     taught: Classical, pieces: Sequence[_Piece], answers: Sequence[NDArray[np.float64]], card: Card
 ) -> RankedMatches:
-    """What is found on pieces, against what is there; boxes against boxes, as for outlines of networks."""
+    """Detections on pieces compared with the truth, by boxes, as for outlines of networks."""
     classes = len(card.classes)
     parts, cut = [], selection.parts_of(len(pieces))
     for piece, answer in zip(pieces, answers, strict=True):
@@ -231,6 +231,6 @@ def _judged(
 
 
 def _told(judged: RankedMatches, crossed: RankedMatches, classes: int) -> RankedMatches:
-    """What choices are made by: few individuals say little, so those of training ground take part then."""
+    """The figures that choices are based on; with few individuals, those of training ground are included."""
     few = judged.n_truths.sum() < selection.FEW
     return selection.pooled([judged, crossed], classes) if few else judged

@@ -1,1 +1,1 @@
-"""Rasters by address: a process of ours between GDAL and the servers."""
+"""Rasters by address: a relay process between GDAL and the servers."""

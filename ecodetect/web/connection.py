@@ -1,6 +1,6 @@
-"""One connection to a web server: it ends in bounded time, and not inside a private network unasked.
+"""One connection to a web server, with time limits, and to private networks only if the user names one.
 
-What is asked on it is in `upstream`.
+`upstream` sends the requests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOK_S = 0.05  # how often late connections are looked for
 
 @dataclass(frozen=True)
 class Limits:
-    """How long servers are waited for.
+    """Time limits for servers.
 
     connect_s : for a connection.
     patience_s : in each such time at least `least_bytes` or the whole answer must come.
@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass(eq=False)
 class Fault(Exception):
-    """Why a file can't be had.
+    """Why a file can't be read.
 
     kind : "address" (the server has no such file, or doesn't give it), "network" (it doesn't answer, or not
         as it should), "changed" (it isn't the file it was).
@@ -111,7 +111,7 @@ class Line:
         else:
             self._http = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
         self._proxy = proxy
-        # What http.client calls to connect: ours goes to an address that has been looked at.
+        # http.client connects by this function; ours uses an address that has been checked.
         self._http._create_connection = self._connected  # type: ignore[attr-defined]
 
     def begin(self) -> None:
@@ -131,7 +131,7 @@ class Line:
         self._came += count
 
     def cut(self) -> None:
-        """End what waits for it in another thread."""
+        """End the wait of another thread."""
         self.is_cut = True
         if self._held is not None:
             with contextlib.suppress(OSError):
@@ -169,7 +169,7 @@ class Line:
         raise last or OSError("no address")
 
     def _connect(self, made: socket.socket, where: Any) -> None:
-        """Connect a socket, as long as nobody cuts it."""
+        """Connect a socket, unless it is cut in between."""
         made.setblocking(False)
         code = made.connect_ex(where)
         until = time.monotonic() + self._limits.connect_s
@@ -211,7 +211,7 @@ class Place:
 
     @classmethod
     def of(cls, address: str) -> Place:
-        """Raises Fault for what is no address of a web server."""
+        """Raises Fault unless it is the address of a web server."""
         try:
             parts = urlsplit(address)
             host, port = parts.hostname, parts.port
@@ -238,7 +238,7 @@ def _percent(char: str) -> str:
 
 
 def _is_alike(place: Place, origin: Place) -> bool:
-    """Whether an address is the server that the user named, or its own better protected door."""
+    """Whether an address is the server that the user named, or the same server over https."""
     if place.host != origin.host:
         return False
     is_upgrade = (origin.scheme, origin.port, place.scheme, place.port) == ("http", 80, "https", 443)
@@ -283,7 +283,7 @@ watch = _Watch()
 
 
 def from_netrc(place: Place) -> dict[str, str]:
-    """Name and password that the user keeps for a server."""
+    """Name and password for a server, from the user's netrc file."""
     try:
         found = netrc.netrc(os.environ.get("NETRC")).authenticators(place.host)
     except (OSError, netrc.NetrcParseError, UnicodeError):

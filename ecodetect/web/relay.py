@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on stderr."""
 
     def _file(self) -> tuple[str, str] | None:
-        """Number of a file and what is asked about it; None, with an answer, for anybody but our parent."""
+        """Number of a file and the request about it; None, with a refusal, for anyone except our parent."""
         _, secret, *more = self.path.split("/", 3)
         if secret != self.server.secret or len(more) != 2:
             self._say(404)
@@ -151,7 +151,7 @@ def main() -> None:
     given = json.loads(sys.stdin.readline())
     trust(given["certificates"])
     with contextlib.suppress(OSError):
-        os.chdir(Path(sys.executable).anchor or "/")  # not a folder that somebody wants to remove
+        os.chdir(Path(sys.executable).anchor or "/")  # not a folder that a user may want to remove
     server = _Server(given["secret"])
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(f"{server.server_port}\n")

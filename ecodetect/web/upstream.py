@@ -1,9 +1,8 @@
-"""Parts of files by address, of servers that are slow, break off, change their mind or lie.
+"""Parts of files by address, from servers that may be slow, break off, change files or send wrong bytes.
 
-An `Upstream` is one file. It asks with limits of time, again after a while where that helps, and only for
-what is wanted. Each answer is held against the first one (entity tag, date, length) and against the range
-that was asked for, so that no two states of a file are mixed, and nothing else is taken for its bytes. What
-goes wrong for good is a `Fault`.
+An `Upstream` is one file. It requests only the needed bytes, with time limits and retries. Each response is
+checked against the first one (entity tag, date, length) and against the requested range, so that versions of
+a file are never mixed and other bytes are never used. A permanent failure is a `Fault`.
 
 Nothing but the standard library: `relay`, whose process this runs in, is to start at once.
 """
@@ -26,12 +25,12 @@ from urllib.parse import urljoin
 
 from ecodetect.web.connection import Fault, Limits, Line, Place, from_netrc, watch
 
-HEAD_BYTES = 16384  # what GDAL reads first, and what tells the format
+HEAD_BYTES = 16384  # what GDAL reads first, and what identifies the format
 _MOST_AT_ONCE = 8  # connections to servers
 _MOST_REDIRECTS = 5
 MOST_WHOLE = 2**28  # bytes of a file whose server gives it only as a whole
 _PIECE = 65536
-_WORTH = 65536  # bytes after which a try counts as a success, so that those to come are counted again
+_WORTH = 65536  # bytes after which a try counts as a success, which resets the number of tries
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # a server that may answer later
 
 
@@ -40,14 +39,14 @@ _RANGE = re.compile(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a server says of a file: by this it is known again."""
+    """What a server states about a file, to recognise the same version."""
 
     length: int
     etag: str | None
     modified: str | None
 
     def difference(self, other: Facts) -> str | None:
-        """What differs, of what both say; None: nothing."""
+        """The difference in what both state; None: there is none."""
         if self.etag and other.etag and self.etag != other.etag:
             return f"its ETag was {self.etag[:40]} and is {other.etag[:40]}"
         if self.modified and other.modified and self.modified != other.modified:
@@ -85,7 +84,7 @@ class Upstream:
         self._limits = limits
         self._origin = Place.of(address)
         self._headers = {**from_netrc(self._origin), **headers, **self._origin.authorisation}
-        self._at = self._origin  # where redirects have led
+        self._at = self._origin  # the address after redirects
         self.facts: Facts | None = None
         self.fault: Fault | None = None
         self.head = b""
@@ -140,7 +139,7 @@ class Upstream:
             raise
 
     def give_up(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waiting."""
         self.fault = self.fault or Fault("network", "it was stopped")
         self._stopped.set()
         with self._lock:
@@ -237,11 +236,11 @@ class Upstream:
         if isinstance(error, http.client.RemoteDisconnected | ConnectionError | ssl.SSLEOFError):
             return _Again("the connection was dropped")
         if isinstance(error, http.client.HTTPException):
-            return _Again("the server's answer is no HTTP")
+            return _Again("the server's answer isn't HTTP")
         return _Again(f"the connection failed ({_reason(error)})")
 
     def _asked(self, first: int, last: int) -> tuple[Line, http.client.HTTPResponse]:
-        """A connection and the answer on it, after what redirects there are."""
+        """A connection and the response on it, after redirects."""
         headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity", "User-Agent": "ecodetect"}
         place, is_known = self._at, self._at is not self._origin
         for _ in range(_MOST_REDIRECTS + 1):
@@ -258,7 +257,7 @@ class Upstream:
                 continue
             self._at = place
             return line, response
-        raise Fault("address", f"the server sends on and on, more than {_MOST_REDIRECTS} times")
+        raise Fault("address", f"the server redirects more than {_MOST_REDIRECTS} times")
 
     def _drop(self, line: Line) -> None:
         with self._lock:
@@ -442,7 +441,7 @@ def _redirected(place: Place, target: str) -> Place:
         address = urljoin(f"{place.scheme}://{place.netloc}{place.target}", target)
         found = Place.of(address)
     except (Fault, ValueError):
-        raise Fault("address", "the server sends on to something that is no web address") from None
+        raise Fault("address", "the server sends on to something that isn't a web address") from None
     if place.scheme == "https" and found.scheme == "http":
-        raise Fault("address", "the server sends on from https to http, where anybody can change what comes")
+        raise Fault("address", "the server sends on from https to http, where anyone can change the bytes")
     return found

@@ -262,7 +262,7 @@ def seal(path: Path, digest: str) -> None:
 def _parsed(path: Path, encoding: str) -> tuple[dict[str, Any], _Features]:
     """The top members except the features, and the features."""
     features = _Features(path)
-    # What Windows-1252 doesn't define is no reason to refuse a file: it is in a text, not in a number.
+    # Bytes undefined in Windows-1252 don't matter: they are in a text, not in a number.
     errors = "replace" if encoding == "cp1252" else "strict"
     with path.open(encoding=encoding, errors=errors, newline="") as file:
         stream = JsonStream(file, path.name)

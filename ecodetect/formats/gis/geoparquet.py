@@ -103,7 +103,7 @@ def parts(where: str) -> Iterator[bytes]:
 
 
 def _texts(file: Any) -> dict[str, str]:
-    """What a file says of itself, by key."""
+    """The metadata of a file, by key."""
     stated = (file.metadata.metadata or {}).items()
     return {key.decode(): value.decode(errors="replace") for key, value in stated}
 

@@ -214,7 +214,7 @@ def _layer_name(
     choice = ", ".join(f"{name} ({count} features)" for name, count in counts.items())
     if wanted is not None:
         raise LayerError(f"{path} has no layer with geometries called '{wanted}'; it has {choice}.")
-    # Routes and tracks of a GPS file are no individuals, and its empty layers are always there.
+    # Routes and tracks of a GPS file aren't individuals, and it always has empty layers.
     filled = [name for name, count in counts.items() if count and "LineString" not in found[name]]
     if len(filled) == 1:
         return filled[0]

@@ -37,7 +37,7 @@ def source_of(path: str | os.PathLike[str], layer: str | None = None) -> tuple[P
         if key in ("layername", "layerid") and value:
             wanted = value if key == "layername" else BY_NUMBER + value
             if found not in (None, wanted):
-                raise LayerError(f"{source}: the layer is said twice, '{found}' and '{value}'; say it once.")
+                raise LayerError(f"{source}: the layer is named twice, '{found}' and '{value}'; name one.")
             if key == "layerid" and not value.isdecimal():
                 raise LayerError(f"{source}: |layerid= takes the number of a layer, from 0; got '{value}'.")
             found = wanted

@@ -17,7 +17,7 @@ from ecodetect.formats.labels.xml_writing import holdable
 # Okabe and Ito's colours, which the colour-blind tell apart, without black: pictures are full of it.
 LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
 _SCORE_COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis, low to high
-_MOST_CLASSES = 50  # a legend longer than this helps nobody
+_MOST_CLASSES = 50  # a longer legend is useless
 _OURS = "<!-- written by ecodetect; a style saved by QGIS takes its place and is kept -->"
 _NO_SCORE = -1.0  # stands for a missing score, which no range of scores holds
 

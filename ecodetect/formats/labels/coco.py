@@ -112,7 +112,7 @@ def read(
 
 
 def _doubt_results(collector: Collector, parts: _Parts) -> None:
-    """Note what a list of results leaves open: names of its images, classes that nobody explains."""
+    """Note what a list of results lacks: names of its images, unexplained classes."""
     if not parts.has_names:
         text = "it is a list of COCO results, which numbers its images and classes without naming them."
         collector.note("results-unnamed", text, "doubt")

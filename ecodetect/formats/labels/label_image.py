@@ -211,7 +211,9 @@ def write(path: Path, stream: Stream) -> Written:
         if batch.grid is None or grid is None:
             break
         if batch.grid != grid:
-            raise LayerError("A label image shows one image; write one file for each (-o FOLDER/).")
+            raise LayerError(
+                "A label image shows one image; write one file for each, into a folder.", parameter="out"
+            )
         if labels is None:
             labels = _blank(grid)
         numbered = zip(batch.geometry, range(features + 1, features + 1 + len(batch)), strict=True)

@@ -1,6 +1,6 @@
 """VGG Image Annotator (VIA 1 and 2): its projects and annotations (JSON, CSV), in pixels; read only.
 
-Polylines are no areas: left out and said.
+Polylines aren't areas; they are left out with a note.
 """
 
 from __future__ import annotations

@@ -151,7 +151,9 @@ def write(path: Path, stream: Stream) -> Written:
                     "VOC is in pixels of an image of known size; name the raster.", parameter="image"
                 )
             if batch.grid != grid:
-                raise LayerError("VOC holds one image per file; write one file for each (-o FOLDER/).")
+                raise LayerError(
+                    "VOC holds one image per file; write one file for each, into a folder.", parameter="out"
+                )
             if not body_started:
                 file.write(_opening(_source(batch, stream), grid))
                 body_started = True

@@ -290,7 +290,9 @@ def _write_both(
                 "YOLO files hold shares of the image's size; name the raster.", parameter="image"
             )
         if batch.grid != (grid or batch.grid):
-            raise LayerError("A YOLO file holds one image; write one file for each (-o FOLDER/).")
+            raise LayerError(
+                "A YOLO file holds one image; write one file for each, into a folder.", parameter="out"
+            )
         grid = batch.grid
         has_area = np.isin(shapely.get_type_id(batch.geometry), (3, 6)) & ~shapely.is_empty(batch.geometry)
         dropped += int(np.count_nonzero(~has_area))

@@ -99,7 +99,7 @@ def read_degrees(text: str, axis: Literal["longitude", "latitude"], *, is_east: 
         raise Unusable(f"a {other} ({letter}) in the column of {axis}s: they may be exchanged")
     parts = [number(part.replace(",", "."), axis) for part in (degrees, minutes, seconds) if part]
     if any(part != int(part) for part in parts[:-1]) or any(part >= 60 for part in parts[1:]):
-        raise Unusable(f"'{text[:20]}' is no degrees, minutes and seconds")
+        raise Unusable(f"'{text[:20]}' isn't degrees, minutes and seconds")
     value = math.fsum(part / 60**power for power, part in enumerate(parts))
     is_negative = sign == "-" or letter in tuple("SW") or (letter == "O" and not is_east)
     return -value if is_negative else value
