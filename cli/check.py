@@ -61,7 +61,7 @@ def check(paths: tuple[str, ...], picture: str | None, as_json: bool, **given: A
 
 
 def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts for people: a word and what is to be said about it."""
+    """The facts for people: a heading and its text."""
     rasters, marked, sizes = facts["rasters"], facts["annotations"], facts["sizes"]
     yield "rasters", _rasters(rasters)
     for kind in rasters["bands"][:3]:

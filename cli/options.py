@@ -261,7 +261,7 @@ def radius_of(text: str | None) -> Length | Literal["contour"] | None:
 def tell(notes: Iterable[Note], *, shown: bool = True) -> None:
     """Print notes on stderr, and remember those of doubt for --strict.
 
-    shown : False where they are told otherwise, or nothing is to be said.
+    shown : False where they are reported differently, or not at all.
     """
     told = list(notes)
     meta = click.get_current_context().find_root().meta

@@ -108,7 +108,7 @@ def _put(text: str, *, to_stderr: bool = False) -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """While it lasts, only `say` writes to the terminal.
+    """A context in which only `say` writes to the terminal.
 
     What libraries print in C goes nowhere, and so does what Python says of errors that nobody can catch.
     """
@@ -117,7 +117,7 @@ def alone() -> Iterator[None]:
     try:
         held = [(stream, stream.fileno()) for stream in (sys.stdout, sys.stderr)]
     except (OSError, ValueError, AttributeError):
-        yield  # a stream of somebody else's
+        yield  # a stream of another program
         return
     ours: list[TextIO] = []
     before = sys.stdout, sys.stderr

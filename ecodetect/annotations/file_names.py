@@ -58,6 +58,7 @@ def _is_by_product(path: Path) -> bool:
 
 
 def name_key(name: str) -> str:
+    """A key that is the same for spellings of a name that differ in case or in the encoding of accents."""
     # macOS stores umlauts decomposed, other systems composed.
     return unicodedata.normalize("NFC", name).casefold()
 
@@ -71,6 +72,7 @@ def own_stem(path: Path) -> str:
 
 
 def without_mark(stem: str) -> str:
+    """A stem without the mark that tells a label file from its image."""
     return without_end(stem, MARKS)
 
 

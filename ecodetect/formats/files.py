@@ -255,7 +255,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def held_by(path: str | os.PathLike[str]) -> Held:
-    """What a file holds, and whether somebody has edited it; its features are gone through one by one.
+    """What a file holds, and whether it has been edited; reads its features one by one.
 
     Raises LayerError where the file can't be read.
     """
@@ -325,7 +325,7 @@ def _one_sentence(source: Path) -> Iterator[None]:
     except (MemoryError, RecursionError) as error:
         raise LayerError(f"{source} is too large or too deeply nested to be read.") from error
     except (UnicodeError, SystemError, shapely.errors.GEOSException) as error:
-        # What pyarrow and GEOS say of bytes that are no text, no length or no ring.
+        # Errors of pyarrow and GEOS for bytes that aren't text, a length or a ring.
         raise LayerError(f"{source} is damaged: it holds a text or a shape that can't be read.") from error
 
 
@@ -403,7 +403,7 @@ def write(
     """Write a stream of features whole or not at all; the suffix names the format.
 
     overwrite : replace an existing file. It stays as it is until the new one is complete, and it is kept
-        under another name, which `notes` says, where somebody has edited it since it was written.
+        under another name, which `notes` says, if it has been edited since it was written.
     keep_unknown : keep it also where it doesn't say what was written.
     keep_any : keep it whatever it is.
     Raises LayerError in one sentence: unknown suffix, file exists, a frame it can't hold, disk full.

@@ -163,7 +163,7 @@ def _fits(one: str, other: str) -> bool:
 
 
 def _likeness(one: str, other: str) -> tuple[int, int]:
-    """How alike base names are (4 equal, 3 but for case, 2 and 1 so without suffix, 0 not); equal folders."""
+    """Similarity of base names (4 equal, 3 except case, 2 and 1 without suffix, 0 none); equal folders."""
     # macOS stores umlauts decomposed, the others composed.
     a, b = (base_name(unicodedata.normalize("NFC", name)) for name in (one, other))
     if not a or not b:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TextIO
 from ecodetect.errors import LayerError
 
 _BLOCK = 1 << 20  # characters read at a time
-_MOST_VALUE = 1 << 28  # characters of a single value; more is no feature, or a fault in front of all the rest
+_MOST_VALUE = 1 << 28  # characters of a single value; more isn't a feature, or follows from an error before
 _SPACE = re.compile(r"[ \t\r\n\x1e]*")  # with the record separator of RFC 8142
 
 

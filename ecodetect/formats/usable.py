@@ -97,7 +97,7 @@ def _not_finite(geometry: Geometries) -> NDArray[np.bool_]:
 
 
 def _is_flat(geometry: Geometries, rounding: float) -> NDArray[np.bool_]:
-    """Which polygons are lines but for the rounding of their coordinates: no area, or thin in both senses.
+    """Which polygons are lines, apart from rounding of coordinates: no area, or thin in both senses.
 
     A corridor is thin for its length, a cell is small for its unit; neither is both.
     """

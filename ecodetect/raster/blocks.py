@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ecodetect.errors import RasterError
 from ecodetect.grid import Window
 
-# Reading the index costs about 1 µs per block; beyond this many nothing is said about them.
+# Reading the index costs about 1 µs per block; beyond this number they aren't checked.
 _MOST = 4_000_000
 _FARTHEST = 2**63 - 1  # a damaged file may say more, which is beyond its end too
 

@@ -38,7 +38,7 @@ class Header:
 
     bands : names chosen -> index (0-based) into the file's bands, or into the palette's colours.
     alpha : index (0-based) of the band that is a mask, or None.
-    nodata : the value of each file band that is no data, in the dtype of the file; None: none has one.
+    nodata : the nodata value of each file band, in the dtype of the file; None: no band has one.
     has_mask : whether the file has a mask of its own, inside or beside it.
     palette : uint8 (256 or 65536, C): brightness or red, green, blue, and opacity last; None: no palette.
     dtype : numpy name of the pixels read.

@@ -46,7 +46,7 @@ class Stack:
     channels : which of the pages (0-based, of `Pages.alike`) are the bands: those of the first plane at the
         first time.
     names : of each channel, or None.
-    planes, times : how many of each there are; 1 where nothing is said.
+    planes, times : how many of each there are; 1 if not stated.
     gsd_m : width and height of a pixel in metres, or None.
     says : who says all that, for messages; "" where nobody does.
     hidden : pages that ImageJ has behind the first one without a directory, so that nobody else finds them.

@@ -1,11 +1,10 @@
-"""A model in ONNX: the card in its metadata, and what is looked at before a runtime may open it.
+"""A model in ONNX: the card in its metadata, and the checks before a runtime may open it.
 
 Read without the packages `onnx` and `protobuf` (https://onnx.ai/onnx/repo-docs/IR.html,
-https://protobuf.dev/programming-guides/encoding). A file that somebody made by hand may be read by a runtime
-in another way than here: fields that stand twice, that are longer than they need be, that nobody knows. So
-only what `ecodetect export` writes is taken: the fields of `_MESSAGES`, each of its type, in the shortest
-form, and once unless it is a list. There are no graphs inside graphs, no functions, no types but tensors, and
-nothing that names another file.
+https://protobuf.dev/programming-guides/encoding). A runtime may read a handmade file differently than we do:
+repeated fields, numbers longer than necessary, unknown fields. So only files as `ecodetect export` writes
+them are accepted: the fields of `_MESSAGES`, each of its type, in the shortest form, and once unless it is a
+list. There are no nested graphs, no functions, no types except tensors, and nothing that names another file.
 """
 
 from __future__ import annotations
@@ -161,7 +160,7 @@ def read(path: str | os.PathLike[str]) -> OnnxModel:
     """A model in ONNX that `ecodetect export` has written.
 
     Raises BundleError, in one sentence, for a file that is missing, damaged, something else, without our
-    card, whose weights lie in other files (they could be any file of this machine), or are no finite numbers.
+    card, whose weights lie in other files (they could be any file of this machine), or aren't finite.
     """
     try:
         if not Path(path).is_file():

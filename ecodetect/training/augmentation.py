@@ -203,7 +203,7 @@ def _moved(
     planes = [_resampled(band, way, rows, columns, fill) for band in sample.image]
     lacking = [_resampled(each, way, rows, columns, 1.0) for each in lack]
     ignored = _resampled(sample.ignored.astype(np.float32), way, rows, columns, 0.0)
-    # A rounding of 1e-3 of a pixel's share is no pixel.
+    # A share of 1e-3 of a pixel is rounding.
     valid, known = lacking[0] < 1e-3, lacking[1] < 1e-3
     beside = None
     if sample.beside is not None:

@@ -49,7 +49,7 @@ def _pieces(polygon: Any) -> list[Any]:
     for turn in range(int(np.floor((west + 180) / 360)), int(np.floor((east + 180) / 360)) + 1):
         world = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
         inside = shapely.transform(shapely.intersection(whole, world), _turned(turn))
-        # A ring along the antimeridian leaves lines there, which are no part of the object.
+        # A ring along the antimeridian leaves lines there, which aren't part of the object.
         pieces.extend(part for part in shapely.get_parts(inside) if part.geom_type == "Polygon")
     # A ring around a pole is one area again where its ends meet.
     return list(shapely.get_parts(shapely.union_all(pieces)))

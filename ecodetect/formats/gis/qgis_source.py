@@ -24,7 +24,7 @@ def source_of(path: str | os.PathLike[str], layer: str | None = None) -> tuple[P
     """
     text = os.fspath(path)
     if _ADDRESS.search(text) and not Path(text).exists():
-        shown = re.sub(r":/(?!/)", "://", text, count=1)  # as it was before somebody made a path of it
+        shown = re.sub(r":/(?!/)", "://", text, count=1)  # as it was before it became a path
         raise LayerError(f"{shown} is an address: only rasters are read from one; download it.")
     if "|" not in text or Path(text).exists():
         return Path(text), layer

@@ -77,7 +77,7 @@ def _beside(path: Path, suffix: str) -> Path | None:
 
 
 def _encoding(path: Path) -> str | None:
-    """The encoding where nothing says it: UTF-8 if it can be, else Latin-1; None: what is said counts."""
+    """The encoding if the file doesn't state it: UTF-8 if possible, else Latin-1; None: as stated."""
     table = _beside(path, ".dbf")
     if table is None or _beside(path, ".cpg") is not None:
         return None

@@ -1,7 +1,7 @@
 """CVAT for images 1.1 (XML): boxes, polygons, ellipses, points and masks in pixels; read only.
 
-Polylines, cuboids and skeletons are no areas and no places of one object: left out and said. Tracks of
-`CVAT for video` are read where they show a single frame.
+Polylines, cuboids and skeletons are neither areas nor places of one object: they are left out with a note.
+Tracks of `CVAT for video` are read where they show a single frame.
 """
 
 from __future__ import annotations

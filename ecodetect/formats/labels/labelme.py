@@ -1,6 +1,6 @@
 """LabelMe JSON (also of AnyLabeling and X-AnyLabeling): the shapes of one image in pixels; read only.
 
-The picture that such a file may carry (`imageData`) isn't looked at. Lines are no areas and no places of one
+A picture in such a file (`imageData`) isn't read. Lines are neither areas nor places of one
 object: left out and said.
 """
 

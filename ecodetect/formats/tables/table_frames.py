@@ -20,7 +20,7 @@ from ecodetect.grid import WGS84, Floats, Grid, describe_crs, transformed
 
 _MOST_PIXELS = 1_000_000  # along a side: ten times the largest mosaics, less than most northings
 Frame = Literal["pixel", "share", "map", "lonlat"]  # share: of the image's width and height
-Places = Mapping[PlaceKind, Sequence[Any]]  # of rows: numbers, a shape, None (blank), or why it is no place
+Places = Mapping[PlaceKind, Sequence[Any]]  # of rows: numbers, a shape, None (blank), or why it isn't a place
 
 
 @dataclass(frozen=True, slots=True)
