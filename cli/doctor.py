@@ -159,16 +159,13 @@ PACKAGES: dict[str, Callable[[], str]] = {
 
 
 def _onnx_runtime() -> str:
-    import onnxruntime
-
+    from ecodetect.runtime.onnx_network import devices
     from ecodetect.runtime.opening import DISTRIBUTIONS
 
+    there = ", ".join(devices())  # imports it, so a broken one shows
     wheels = [f"{name} {version}" for name in DISTRIBUTIONS["onnxruntime"] if (version := _installed(name))]
     warning = " (more than one: uninstall all, install one)" if len(wheels) > 1 else ""
-    providers = onnxruntime.get_available_providers()
-    here = (each.removesuffix("ExecutionProvider") for each in providers)
-    places = ", ".join(each for each in here if each != "Azure")  # which would ask a server
-    return f"{onnxruntime.__version__} from {', '.join(wheels) or 'another source'}{warning}, for {places}"
+    return f"{', '.join(wheels) or 'from another source'}{warning}, for {there}"
 
 
 def _torch() -> str:
@@ -179,7 +176,7 @@ def _torch() -> str:
         "import torch\n"
         "names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]\n"
         "names += ['mps'] if torch.backends.mps.is_available() else []\n"
-        "print(', '.join(['CPU', *names]))"
+        "print(', '.join(['cpu', *names]))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", question], capture_output=True, text=True, encoding="utf-8", timeout=120

@@ -43,10 +43,9 @@ from ecodetect.bundle.scaling import padded_to_stride
 from ecodetect.detectors.learned import Answer, NetworkKind
 from ecodetect.runtime import torch_network
 from ecodetect.training import checkpoint, loop, selection
-from ecodetect.training.planning import Schedule
 from ecodetect.training.case import begin
 from ecodetect.training.drawing import Drawn, Pieces
-from ecodetect.training.planning import plan_for, weights_are_learned
+from ecodetect.training.planning import Schedule, plan_for, weights_are_learned
 from ecodetect.training.recipe import starting_network
 from ecodetect.training.selection import RankedMatches
 from ecodetect.training.settings import TrainingSettings

@@ -66,7 +66,7 @@ class Explanation:
     image : (S, S, 3), the shown part of the network's input.
     fall : (S, S), fall of the first answer's score when a pixel is covered, averaged over the squares that
         cover it; below 0 the score rises.
-    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None without torch, which computes the gradients.
+    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None without torch, which it needs.
     examples : the most similar pictures, the most similar first.
     options : how rasters were opened.
     notes : about the raster's values, and what is left out.

@@ -165,6 +165,14 @@ def expected(graph: Graph, image: Sequence[int], name: str) -> dict[str, tuple[i
         raise BundleError(f"The network of '{name}' isn't one that ecodetect exports: {error}.") from error
 
 
+def devices() -> list[str]:
+    """Devices that the installed ONNX Runtime is built for, the fastest first."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    return [device for device, provider in _PROVIDERS.items() if provider in providers]
+
+
 def open_session(
     content: bytes, name: str, *, device: str = "auto", threads: int | None = None
 ) -> tuple[Any, str]:
@@ -173,9 +181,7 @@ def open_session(
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_FATAL)
-    there = [
-        place for place, provider in _PROVIDERS.items() if provider in onnxruntime.get_available_providers()
-    ]
+    there = devices()
     place = there[0] if device == "auto" else device
     if place not in there:
         raise UserError(
