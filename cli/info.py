@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -44,7 +45,7 @@ def info(file: str, layer: str | None, as_json: bool, **raster: Any) -> int:
         say_json(facts)
         return 0
     say(f"{facts['file']}")
-    for name, text in [*lines(facts), *(("note", sentence(note.of(""))) for note in notes)]:
+    for name, text in [*lines(facts), *(("note", sentence(replace(note, about=""))) for note in notes)]:
         say(f"  {name:<11} {text}")
     return 0
 

@@ -31,7 +31,7 @@ def fitting_model(images: Sequence[str | os.PathLike[str]], options: RasterOptio
         if name is None:
             there = ", ".join(sorted({*models.known(), *detectors.unlearned()}))
             raise UserError(
-                f"Name the model to search {raster.name} with. {why} There are: {there}.", parameter="model"
+                f"{why} Name the model to search {raster.name} with, one of {there}.", parameter="model"
             )
         text = f"it is searched with '{name}': it has {why}"
         return name, Note("model-chosen", text, about=raster.name, kind="choice")
