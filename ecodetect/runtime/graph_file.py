@@ -55,7 +55,9 @@ def with_weights(content: bytes, weights: Weights, outputs: Sequence[str], shown
         whole = _whole_graph(content, weights, outputs)
         return whole, graph_in(whole)
     except (ValueError, IndexError, OverflowError, UnicodeError) as error:
-        raise BundleError(f"The graph of '{shown}' is damaged ({error or 'it ends too early'}).") from error
+        raise BundleError(
+            f"The graph of '{shown}' is damaged ({str(error) or 'it ends too early'})."
+        ) from error
 
 
 def _whole_graph(content: bytes, weights: Weights, outputs: Sequence[str]) -> bytes:
