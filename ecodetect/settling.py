@@ -20,6 +20,7 @@ Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at about 100 MB
 PAIRS_HELD = 10_000_000  # and that of the pairs found at about 300 MB
+_ROUNDED = 1e-6  # a share of a box by which rounding may move its edges
 _CELLS_EACH = 16  # largest mean number of cells per box
 
 
@@ -167,14 +168,17 @@ def _ranks(bounds: Floats, score: Floats) -> Indices:
 
 
 def _search(bounds: Floats, criterion: str, limit: float) -> Floats:
-    """Boxes (N, 4) that meet wherever two candidates are neighbours."""
+    """Boxes (N, 4) around the centres that meet wherever two candidates are neighbours, and are small."""
     if criterion == "iou":
-        return bounds
-    if criterion == "distance":
-        # Squares of side `limit` around the centres.
-        centres, half = _centres(bounds), limit / 2
-        return np.hstack([centres - half, centres + half])
-    raise ValueError(f"criterion must be iou or distance, got {criterion}")
+        # Along each axis the IoU is no less: two sides a and b whose middles are d apart have at most
+        # ((a + b) / 2 - d) / ((a + b) / 2 + d). Where that is above the limit, sides shrunk so far meet.
+        half = (bounds[:, 2:] - bounds[:, :2]) * ((1 - limit) / (1 + limit) + _ROUNDED) / 2
+    elif criterion == "distance":
+        half = np.full((len(bounds), 1), limit / 2)
+    else:
+        raise ValueError(f"criterion must be iou or distance, got {criterion}")
+    centres = _centres(bounds)
+    return np.hstack([centres - half, centres + half])
 
 
 def _neighbours(
@@ -229,6 +233,7 @@ class _Cells:
         # Typical boxes touch four cells; the largest at most (16 + 1)² of them.
         cell = max(float(np.median(sides)) * 1.5, float(sides.max()) / 16, 1e-9)
         origin = bounds[:, :2].min(axis=0)
+        cell = max(cell, float((bounds[:, 2:] - origin).max()) / 2**30)  # 32 bits count them
         while True:
             first = np.floor((bounds[:, :2] - origin) / cell).astype(np.int32)
             last = np.floor((bounds[:, 2:] - origin) / cell).astype(np.int32)

@@ -174,6 +174,10 @@ def floats(name: str, *values: float) -> Any:
     return onnx.numpy_helper.from_array(np.array(values, np.float32), name)
 
 
+def blank(name: str, *sides: int) -> Any:
+    return onnx.numpy_helper.from_array(np.zeros(sides, np.float32), name)
+
+
 LOOP = onnx.helper.make_graph([], "g", [], [])
 WORK: dict[str, tuple[Callable[[Any], None], str]] = {
     "a loop": (before_the_end(node("Loop", "image", "wide", body=LOOP)), "has a field 6"),
@@ -270,6 +274,56 @@ WORK: dict[str, tuple[Callable[[Any], None], str]] = {
             weights=[numbers("n", *[0] * 8), floats("r", 0), numbers("k", 3, 2, 1, 0)],
         ), "rim",
     ),
+    "squares of an image, as a layer": (
+        before_the_end(
+            node("Reshape", "image m", "one"), node("Reshape", "image k", "two"),
+            node("Gemm", "one two", "wide", alpha=1.0),
+            weights=[numbers("m", -1, 1), numbers("k", 1, -1)],
+        ), "more than",
+    ),
+    "a layer of other channels": (
+        before_the_end(
+            node("Flatten", "image", "one", axis=1), node("Gemm", "one r", "wide", transB=1),
+            weights=[blank("r", 2, 3)],
+        ), "layer of other channels",
+    ),
+    "a layer of images": (
+        before_the_end(node("Gemm", "image r", "wide"), weights=[blank("r", 2, 3)]), "isn't one of rows"
+    ),
+    "flattening what isn't there": (before_the_end(node("Flatten", "image", "wide", axis=9)), "an axis"),
+    "a mean over everything": (before_the_end(node("ReduceMean", "image", "wide")), "mean over axes"),
+    "a mean over what isn't there": (
+        before_the_end(node("ReduceMean", "image", "wide", axes=[7])), "an axis"
+    ),
+    "a normalisation of other channels": (
+        before_the_end(
+            node("InstanceNormalization", "image r r", "wide", epsilon=1e-5), weights=[blank("r", 3)]
+        ), "normalisation of other channels",
+    ),
+    "enlarging by windows": (
+        before_the_end(
+            *[node("ConvTranspose", f"{one} r", two, kernel_shape=[32, 32], strides=[32, 32])
+              for one, two in (("image", "one"), ("one", "wide"))],
+            weights=[blank("r", 4, 4, 32, 32)],
+        ), "more than",
+    ),
+    "enlarging by windows that overlap": (
+        before_the_end(
+            node("ConvTranspose", "image r", "wide", kernel_shape=[2, 2]), weights=[blank("r", 4, 4, 2, 2)]
+        ), "side by side",
+    ),
+    "enlarging far apart": (
+        before_the_end(
+            node("ConvTranspose", "image r", "wide", strides=[2, 2], dilations=[999, 999]),
+            weights=[blank("r", 4, 4, 2, 2)],
+        ), "side by side",
+    ),
+    "enlarging to a size of its own": (
+        before_the_end(
+            node("ConvTranspose", "image r", "wide", strides=[2, 2], output_shape=[10**6, 10**6]),
+            weights=[blank("r", 4, 4, 2, 2)],
+        ), "attribute output_shape",
+    ),
     "operators of another version": (
         lambda model: setattr(model.opset_import[0], "version", 18), "of version 17",
     ),
@@ -300,6 +354,35 @@ def test_shapes_are_what_the_runtime_says(exported: Path) -> None:
         (answer,) = session.run(None, {"image": np.zeros(shape, np.float32)})
         assert onnx_work.shapes(found.graph, shape) == {"maps": answer.shape}
     assert found.parameters == sum(each.size for each in found.graph.weights.values())
+
+
+LAYERS: dict[str, tuple[Any, Any]] = {
+    "a mean": (node("ReduceMean", "image", "wide", axes=[2, 3], keepdims=0), []),
+    "a mean that keeps its axes": (node("ReduceMean", "image", "wide", axes=[-1]), []),
+    "rows": (node("Flatten", "image", "wide", axis=2), []),
+    "a normalisation": (node("InstanceNormalization", "image r r", "wide"), [blank("r", 4)]),
+    "enlarging": (node("ConvTranspose", "image r b", "wide", strides=[3, 2]),
+                  [blank("r", 4, 5, 3, 2), blank("b", 5)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_what_a_layer_makes_is_what_the_runtime_makes(exported: Path, tmp_path: Path, name: str) -> None:
+    import onnxruntime
+
+    made, weights = LAYERS[name]
+
+    def change(model: Any) -> None:
+        before_the_end(made, weights=weights)(model)
+        model.graph.output.append(onnx.helper.make_tensor_value_info("wide", 1, None))
+
+    path = tmp_path / "a.onnx"
+    path.write_bytes(_with(exported.read_bytes(), change))
+    found = onnx_file.read(path)
+    session = onnxruntime.InferenceSession(found.content, providers=["CPUExecutionProvider"])
+    for shape in ((1, 4, 8, 12), (2, 4, 16, 20)):
+        (answer,) = session.run(["wide"], {"image": np.zeros(shape, np.float32)})
+        assert onnx_work.shapes(found.graph, shape)["wide"] == answer.shape
 
 
 @pytest.mark.parametrize("ceil_mode", [0, 1])

@@ -28,13 +28,15 @@ from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Scene, scaling_of
 from ecodetect.errors import BundleError
 from ecodetect.grid import Floats
+from ecodetect.networks import box_limits
+from ecodetect.runtime.onnx_file import OnnxModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ecodetect.annotations.sample import Sample
     from ecodetect.networks.network import TrainableNetwork, Weights
-    from ecodetect.runtime.torch_network import TorchNetwork
+    from ecodetect.runtime.opening import Network
 
 BACKBONE = "mobilenet_v2"  # runs on a laptop
 # Time per pixel with the default backbone, where decoding a pixel is 1.
@@ -49,6 +51,9 @@ _RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
 _LIGHT = ("mobilenet", "squeezenet", "shufflenet", "mnasnet")
 _WIDTH_LIGHT, _WIDTH = 64, 256
 _WITHOUT_ANCHORS = {"fcos"}
+# Memory that a score takes: of 32 bits, in the map it is answered in, put together with others, compared.
+_BYTES_OF_A_SCORE = 20
+_TILE_PX = 512  # side of a tile that is planned for where memory is scarce
 _log = logging.getLogger(__name__)
 
 
@@ -230,6 +235,7 @@ def build(
     opened, cost = _opened(bundle, device, threads), _COST[card.detector]
     needs = boxes.box_needs(card, scene, options.threshold, opened, stated.typical_px, cost=cost)
     own = 12 * len(card.bands) + (180 if _is_light(stated.network.kind) else 300)
+    own = max(own, math.ceil(_BYTES_OF_A_SCORE * _scores_per_pixel(card)))
     geometry: GeometryType = "box" if outlined is None else "polygon"
     return LearnedDetector(
         card=card,
@@ -242,12 +248,37 @@ def build(
     )
 
 
-@lru_cache(maxsize=4)
-def _opened(bundle: Bundle, device: str, threads: int | None) -> TorchNetwork:
-    """The network of a bundle; cached, because a detector is built for each raster."""
-    from ecodetect.runtime.torch_network import open_network
+def _scores_per_pixel(card: Card) -> float:
+    """Scores that the heads give per pixel: for each class, of each anchor, or of each proposal."""
+    shape, classes = options_of(card).network, len(card.classes) + 1
+    if card.detector in ("faster_rcnn", "mask_rcnn"):  # with a box for each score
+        proposals = box_limits.PROPOSED * box_limits.most_boxes(_TILE_PX, _TILE_PX, shape.smallest_px)
+        return 5 * classes * proposals / _TILE_PX**2
+    anchors = len(shape.anchors[0]) * len(shape.ratios) if shape.anchors else 1
+    return anchors * classes * sum(1 / stride**2 for stride in shape.strides)
 
-    return open_network(bundle, lambda: network(bundle.card), device=device, threads=threads)
+
+@lru_cache(maxsize=4)
+def _opened(bundle: Bundle, device: str, threads: int | None) -> Network:
+    """The network of a bundle; cached, because a detector is built for each raster."""
+    from ecodetect.runtime import opening
+
+    card = bundle.card
+    if isinstance(bundle, OnnxModel):
+        raise BundleError(
+            f"The model '{card.name}' is in ONNX, which {card.detector} can't scan with; give the"
+            " .safetensors file it is from."
+        )
+
+    def around(bundle: Bundle) -> Network:
+        from ecodetect.runtime import box_stages
+
+        shape = asdict(options_of(card).network)
+        return box_stages.open_network(bundle, shape, device=device, threads=threads)
+
+    return opening.open_network(
+        bundle, lambda: network(card), {}, device=device, threads=threads, around=around
+    )
 
 
 def measure_agreement(bundle: Bundle, image: Image | None = None) -> dict[str, float]:

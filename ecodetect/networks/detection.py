@@ -30,18 +30,22 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from ecodetect.networks.backbones import Encoder
 from ecodetect.networks.background import is_wrong
+from ecodetect.networks.box_limits import (
+    LEAST,
+    LEAST_OBJECTNESS,
+    LEAST_SCORE,
+    LOOKED_AT,
+    POOLED,
+    POOLED_MASK,
+    POOLED_STRIDES,
+    PROPOSED,
+    SAME_IOU,
+    SAME_PROPOSAL,
+    most_boxes,
+)
 from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
 from ecodetect.networks.pyramid import build as build_pyramid
 
-LEAST_SCORE = 0.01  # lower boxes are dropped
-SAME_IOU = 0.5  # of non-maximum suppression per class
-# Limits on the boxes of a chip: this many per object of the smallest size, within bounds.
-_FULL, _LEAST, _MOST = 2.0, 100, 3000
-_LOOKED_AT = 4  # candidates per box before non-maximum suppression
-# In a scan, less likely proposals of the first stage are dropped: a quarter of them, none of which became a
-# box above the threshold (seals: the same mean average precision to 0.001).
-_LEAST_OBJECTNESS = 0.005
-_PROPOSED = 2  # proposals per box that a two-stage network keeps, of twice as many candidates
 _SAMPLED_ANCHORS, _SAMPLED_PROPOSALS = 256, 128  # per image, that have a loss
 _MISSED = -100.0  # logit of certain background: no loss, no gradient
 _NEGATIVES, _LEAST_NEGATIVES = 3, 16  # SSD, hard-negative mining: per box with an object, and least per image
@@ -89,6 +93,7 @@ class Detection(TrainableNetwork):
 
     model : torchvision's, on a `Pyramid`.
     limit : sets the number of boxes that the model may return.
+    parts : what of the model is stored as graphs; `runtime.box_stages` does the rest.
     first_label : the model's number of the first class: 1 where 0 is the background.
     smallest_px : width of the smallest typical objects.
     stride : sides of images are multiples of it.
@@ -107,16 +112,23 @@ class Detection(TrainableNetwork):
     sees_all = True
 
     def __init__(
-        self, model: Any, limit: Callable[[Any, int], None], *, first_label: int, smallest_px: float
+        self,
+        model: Any,
+        limit: Callable[[Any, int], None],
+        parts: Callable[[Any], Mapping[str, Part]],
+        *,
+        first_label: int,
+        smallest_px: float,
     ) -> None:
         super().__init__()
         model.transform = _Untouched()
         self.model = model
         self.limit, self.first_label, self.smallest_px = limit, first_label, smallest_px
         self.stride = int(model.backbone.stride)
+        self._parts = parts
 
     def parts(self) -> Mapping[str, Part]:
-        return {}
+        return self._parts(self.model)
 
     def backbone(self) -> Encoder:
         found: Encoder = self.model.backbone.encoder
@@ -126,7 +138,7 @@ class Detection(TrainableNetwork):
         return list(self.backbone().stages)
 
     def forward(self, images: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
-        most = self.most(*images.shape[-2:])
+        most = most_boxes(images.shape[-2], images.shape[-1], self.smallest_px)
         self.limit(self.model, most)
         if targets is not None and self.training:
             return self.model(images, _listed(targets, self.first_label))
@@ -138,11 +150,6 @@ class Detection(TrainableNetwork):
             return rows
         masks = [each["masks"][:most, 0].float() for each in found]
         return [rows, torch.stack([functional.pad(m, (0, 0, 0, 0, 0, most - len(m))) for m in masks])]
-
-    def most(self, height: int, width: int) -> int:
-        """The largest number of boxes of an image of this size."""
-        full = _FULL * height * width / self.smallest_px**2
-        return int(min(max(math.ceil(full), _LEAST), _MOST))
 
 
 def _listed(targets: Mapping[str, Tensor], first_label: int) -> list[dict[str, Tensor]]:
@@ -244,11 +251,11 @@ class _Heads(_Watched, RoIHeads):  # type: ignore[misc]
 def _limit_proposals(model: GeneralizedRCNN, most: int) -> None:
     # The same number per area in small training chips and large tiles. With a fixed number for all sizes, as
     # published, the second stage would get other proposals than in training.
-    kept = _PROPOSED * most
+    kept = PROPOSED * most
     for use in ("training", "testing"):
         model.rpn._post_nms_top_n[use] = kept
         model.rpn._pre_nms_top_n[use] = 2 * kept
-    model.rpn.score_thresh = 0.0 if model.training else _LEAST_OBJECTNESS
+    model.rpn.score_thresh = 0.0 if model.training else LEAST_OBJECTNESS
     model.roi_heads.detections_per_img = most
 
 
@@ -259,7 +266,7 @@ def mask_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights: W
     """
     made = faster_rcnn(settings, bands, classes, weights)
     heads, width = made.model.roi_heads, made.model.backbone.out_channels
-    heads.mask_roi_pool = _pool(settings, 14)
+    heads.mask_roi_pool = _pool(settings, POOLED_MASK)
     heads.mask_head = MaskRCNNHeads(width, (width,) * 4, 1)
     heads.mask_predictor = MaskRCNNPredictor(width, width, classes + 1)
     return made
@@ -272,7 +279,7 @@ def _pool(settings: Settings, side: int) -> MultiScaleRoIAlign:
         [str(level) for level in range(len(settings["strides"]))],
         output_size=side,
         sampling_ratio=2,
-        canonical_scale=8 * first,
+        canonical_scale=POOLED_STRIDES * first,
         canonical_level=first.bit_length(),
     )
 
@@ -295,11 +302,11 @@ def faster_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights:
         positive_fraction=0.5,
         pre_nms_top_n={"training": 0, "testing": 0},  # by the size of the image: `_limit_proposals`
         post_nms_top_n={"training": 0, "testing": 0},
-        nms_thresh=0.7,
+        nms_thresh=SAME_PROPOSAL,
     )
     heads = _Heads(
-        _pool(settings, 7),
-        TwoMLPHead(width * 7**2, 4 * width),
+        _pool(settings, POOLED),
+        TwoMLPHead(width * POOLED**2, 4 * width),
         FastRCNNPredictor(4 * width, classes + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
@@ -308,17 +315,60 @@ def faster_rcnn(settings: Settings, bands: Sequence[str], classes: int, weights:
         bbox_reg_weights=None,
         score_thresh=LEAST_SCORE,
         nms_thresh=SAME_IOU,
-        detections_per_img=_LEAST,
+        detections_per_img=LEAST,
     )
     model = GeneralizedRCNN(pyramid, proposals, heads, _Untouched())
-    return Detection(model, _limit_proposals, first_label=1, smallest_px=float(settings["smallest_px"]))
+    return Detection(
+        model, _limit_proposals, _two_stages, first_label=1, smallest_px=float(settings["smallest_px"])
+    )
+
+
+def _two_stages(model: GeneralizedRCNN) -> Mapping[str, Part]:
+    """The pyramid with what its levels propose, and what is said of the features under boxes."""
+    heads, width = model.roi_heads, model.backbone.out_channels
+
+    def proposed(images: Tensor) -> list[Tensor]:
+        levels = list(model.backbone(images).values())
+        return [*levels, *(each for maps in model.rpn.head(levels) for each in maps)]
+
+    count = range(len(model.rpn.anchor_generator.sizes))
+    names = tuple(f"{what}_{level}" for what in ("level", "objectness", "deltas") for level in count)
+    parts = {
+        "image": Part(proposed, names),
+        "boxes": Part(
+            lambda pooled: heads.box_predictor(heads.box_head(pooled)), ("logits", "deltas"),
+            channels=width, side=POOLED, is_fixed=True,
+        ),
+    }  # fmt: skip
+    if heads.has_mask():
+        parts["masks"] = Part(
+            lambda pooled: heads.mask_predictor(heads.mask_head(pooled)), ("masks",),
+            channels=width, side=POOLED_MASK, is_fixed=True,
+        )  # fmt: skip
+    return parts
 
 
 # -- one stage ----
 
 
 def _limit(model: Any, most: int) -> None:
-    model.detections_per_img, model.topk_candidates = most, _LOOKED_AT * most
+    model.detections_per_img, model.topk_candidates = most, LOOKED_AT * most
+
+
+def _one_stage(
+    heads: Callable[[Any, int, Tensor], Sequence[Tensor]], names: Sequence[str], model: Any
+) -> Mapping[str, Part]:
+    """What the heads make of each level, as maps: not yet put together, which would copy them.
+
+    heads : the model's head, a level and its features to maps (N, C, H, W) of these names.
+    """
+
+    def forward(images: Tensor) -> list[Tensor]:
+        levels = model.backbone(images).values()
+        return [each for level, features in enumerate(levels) for each in heads(model.head, level, features)]
+
+    count = len(model.anchor_generator.sizes)
+    return {"image": Part(forward, tuple(f"{name}_{level}" for level in range(count) for name in names))}
 
 
 def _without_unknown(
@@ -348,6 +398,11 @@ class _FcosHead(FCOSHead):  # type: ignore[misc]
         )
 
 
+def _retina_maps(head: RetinaNetHead, level: int, features: Tensor) -> Sequence[Tensor]:
+    kinds, edges = head.classification_head, head.regression_head
+    return kinds.cls_logits(kinds.conv(features)), edges.bbox_reg(edges.conv(features))
+
+
 def retinanet(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
     """One stage with anchors and focal loss; see `detectors.torchvision_boxes`.
 
@@ -363,7 +418,14 @@ def retinanet(settings: Settings, bands: Sequence[str], classes: int, weights: W
     model = _RetinaNet(
         pyramid, classes, anchor_generator=anchors, head=head, score_thresh=LEAST_SCORE, nms_thresh=SAME_IOU
     )
-    return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
+    parts = partial(_one_stage, _retina_maps, ("scores", "boxes"))
+    return Detection(model, _limit, parts, first_label=0, smallest_px=float(settings["smallest_px"]))
+
+
+def _fcos_maps(head: FCOSHead, level: int, features: Tensor) -> Sequence[Tensor]:
+    kinds, edges = head.classification_head, head.regression_head
+    seen = edges.conv(features)
+    return kinds.cls_logits(kinds.conv(features)), edges.bbox_reg(seen).relu(), edges.bbox_ctrness(seen)
 
 
 def fcos(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
@@ -383,7 +445,8 @@ def fcos(settings: Settings, bands: Sequence[str], classes: int, weights: Weight
         score_thresh=LEAST_SCORE,
         nms_thresh=SAME_IOU,
     )
-    return Detection(model, _limit, first_label=0, smallest_px=float(settings["smallest_px"]))
+    parts = partial(_one_stage, _fcos_maps, ("scores", "boxes", "centreness"))
+    return Detection(model, _limit, parts, first_label=0, smallest_px=float(settings["smallest_px"]))
 
 
 class _Ssd(_OneStage, SSD):  # type: ignore[misc]
@@ -412,6 +475,11 @@ class _Ssd(_OneStage, SSD):  # type: ignore[misc]
         return {"bbox_regression": off / total, "classification": error[is_object | worst].sum() / total}
 
 
+def _ssd_maps(head: SSDHead, level: int, features: Tensor) -> Sequence[Tensor]:
+    kinds, edges = head.classification_head.module_list, head.regression_head.module_list
+    return kinds[level](features), edges[level](features)
+
+
 def ssd(settings: Settings, bands: Sequence[str], classes: int, weights: Weights | None) -> Detection:
     """One stage with anchors and hard-negative mining; see `detectors.torchvision_boxes`.
 
@@ -429,7 +497,8 @@ def ssd(settings: Settings, bands: Sequence[str], classes: int, weights: Weights
         score_thresh=LEAST_SCORE,
         nms_thresh=SAME_IOU,
     )
-    return Detection(model, _limit, first_label=1, smallest_px=float(settings["smallest_px"]))
+    parts = partial(_one_stage, _ssd_maps, ("scores", "boxes"))
+    return Detection(model, _limit, parts, first_label=1, smallest_px=float(settings["smallest_px"]))
 
 
 Builds = Callable[[Settings, Sequence[str], int, Weights | None], Detection]

@@ -136,11 +136,12 @@ def _with_inputs(node: memoryview, names: Mapping[bytes, bytes]) -> bytes:
 # -- writing messages --------------------------------------------------------------------------------------
 
 
-def roi_align(scale: float, side: int) -> bytes:
+def roi_align(side: int) -> bytes:
     """A model that takes features under boxes, as torchvision's `roi_align` with two samples a cell does.
 
-    scale : cells of the features per pixel of the image.  side : of what is taken, in cells.
-    Inputs: features (1, C, h, w), boxes (n, 4) in pixels, zeros (n,). Output: (n, C, side, side).
+    side : of what is taken, in cells.
+    Inputs: features (1, C, h, w), boxes (n, 4) in cells of the features, image (n,), all 0.
+    Output: pooled (n, C, side, side).
     """
     attributes: Iterable[tuple[str, bytes]] = (
         ("mode", _field(4, b"avg") + _whole(20, 3)),
@@ -148,7 +149,6 @@ def roi_align(scale: float, side: int) -> bytes:
         ("output_height", _whole(3, side) + _whole(20, 2)),
         ("output_width", _whole(3, side) + _whole(20, 2)),
         ("sampling_ratio", _whole(3, 2) + _whole(20, 2)),
-        ("spatial_scale", b"\x15" + np.float32(scale).tobytes() + _whole(20, 1)),
     )
     names = ("features", "boxes", "image")
     node = (

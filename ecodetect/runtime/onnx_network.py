@@ -29,6 +29,7 @@ class Session:
     outputs : names of those that are asked for, in order.
     device : where it runs.
     graph : what it runs.
+    values : numbers that it answers per pixel, where these are so many that they count.
     """
 
     session: Any
@@ -36,6 +37,7 @@ class Session:
     outputs: tuple[str, ...]
     device: str
     graph: Graph
+    values: int = 0
     _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -44,7 +46,7 @@ class Session:
         Raises BundleError where the graph can't take such a batch, or gives values that aren't finite.
         """
         if batch.shape not in self._known:
-            expected(self.graph, batch.shape, self.name)
+            self.shapes(batch.shape)
             self._known.add(batch.shape)
         image = {self.graph.image: np.ascontiguousarray(batch)}
         try:
@@ -53,6 +55,10 @@ class Session:
             raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
         check_answers(found, self.name)
         return found
+
+    def shapes(self, batch: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for a batch (N, C, H, W); raises as `expected` does."""
+        return expected(self.graph, batch, self.name, values=self.values)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -85,20 +91,27 @@ class OnnxNetwork:
 
 
 def open_part(
-    bundle: Bundle, part: str, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
+    bundle: Bundle,
+    part: str,
+    outputs: Sequence[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    values: int = 0,
 ) -> Session:
     """One of the graphs that a bundle holds, ready to run.
 
     part : its name.  outputs : those that are wanted.
     device : "auto": a GPU if there is one that ONNX Runtime can use.
     threads : of the CPU; None: one for each core.
+    values : see `Session`.
     Raises UserError for a device that isn't available, BundleError for a graph that isn't the card's.
     """
     name = bundle.card.name
     content, graph = graph_file.with_weights(bundle.graphs[part], bundle.weights, outputs, name)
     check_weights(graph.weights, name)
     session, place = open_session(content, name, device=device, threads=threads)
-    return Session(session, name, tuple(outputs), place, graph)
+    return Session(session, name, tuple(outputs), place, graph, values)
 
 
 def open_network(
@@ -153,14 +166,15 @@ def open_network(
     return network
 
 
-def expected(graph: Graph, image: Sequence[int], name: str) -> dict[str, tuple[int, ...]]:
+def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's outputs for an image (N, B, H, W).
 
+    values : see `Session`.
     Raises BundleError, before a session is created, for a graph that `export` didn't write, or that takes
     more memory or time than a network can need for this number of pixels.
     """
     try:
-        return onnx_work.shapes(graph, tuple(image))
+        return onnx_work.shapes(graph, tuple(image), values=values)
     except (ValueError, IndexError, OverflowError, MemoryError) as error:
         raise BundleError(f"The network of '{name}' isn't one that ecodetect exports: {error}.") from error
 

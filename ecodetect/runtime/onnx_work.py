@@ -22,6 +22,8 @@ Shape = tuple[int, ...]
 # What a network takes per pixel of its input: bytes held at once, bytes in all, and sums. What we ship
 # takes 208, 1,300 and 15,000; DenseNet and ConvNeXt 312, 4,200 and 53,000.
 _MOST_HELD, _MOST_BYTES, _MOST_SUMS = 2_000, 65_536, 5_000_000
+# And for each number that it answers: what one of 32 bits takes, twice, and a convolution of 3 x 3.
+_OF_A_VALUE = (4, 8, 9 * 1024)
 _FLOOR_PX = 4096  # a smaller image may cost as much as one with this number of pixels
 _MOST_KNOWN = 4096  # largest tensor whose values are computed: sizes, not pixels
 
@@ -42,13 +44,19 @@ class _Value:
         return [int(each) for each in self.known.ravel()]
 
 
-def shapes(graph: Graph, image: Shape) -> dict[str, Shape]:
+def shapes(graph: Graph, image: Shape, *, values: int = 0) -> dict[str, Shape]:
     """The shapes of a graph's outputs for an image (N, B, H, W).
+
+    values : numbers that the outputs have per pixel; with thousands of classes they take most.
 
     Raises ValueError, in words, for an unknown operator, for parts that don't fit together, and for a graph
     that takes more memory or operations than a network can need.
     """
     pixels = max(_FLOOR_PX, image[0] * image[2] * image[3])
+    most_held, most_bytes, most_sums = (
+        (most + values * each) * pixels
+        for most, each in zip((_MOST_HELD, _MOST_BYTES, _MOST_SUMS), _OF_A_VALUE, strict=True)
+    )
     there = {name: _given(values) for name, values in graph.weights.items()}
     there[graph.image] = _Value(image)
     taken = sums = held = 0
@@ -75,8 +83,7 @@ def shapes(graph: Graph, image: Shape) -> dict[str, Shape]:
             gone[end] = gone.get(end, 0) + size
             there[name] = value
         sums += cost
-        most = _MOST_HELD * pixels, _MOST_BYTES * pixels, _MOST_SUMS * pixels
-        if held > most[0] or taken > most[1] or sums > most[2]:
+        if held > most_held or taken > most_bytes or sums > most_sums:
             raise ValueError("its graph takes more than any network for images needs")
         held -= gone.pop(place, 0)
     missing = [name for name in graph.outputs if name not in there]
@@ -190,6 +197,18 @@ def _conv(node: Node, inputs: Inputs) -> Answer:
     return [_Value(made)], math.prod(made) * math.prod(weight[1:])
 
 
+def _widened(node: Node, inputs: Inputs) -> Answer:
+    """A transposed convolution whose windows lie side by side: each place becomes as many as a window has."""
+    shape, weight = _image(inputs), _at(inputs, 1).shape
+    if len(weight) != 4 or weight[0] != shape[1] or not 1 <= min(weight[2:]) <= max(weight[2:]) <= 64:
+        raise ValueError("a convolution of other channels")
+    usual = {"kernel_shape": weight[2:], "strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1), "group": 1}
+    if {**usual, **node.attributes} != {**usual, "strides": weight[2:]}:
+        raise ValueError("windows that don't lie side by side")
+    made = (shape[0], weight[1], shape[2] * weight[2], shape[3] * weight[3])
+    return [_Value(made)], math.prod(made) * weight[0]
+
+
 def _pool(node: Node, inputs: Inputs) -> Answer:
     shape, size = _image(inputs), node.attributes.get("kernel_shape", ())
     made = (*shape[:2], *_windows(node, shape, size))
@@ -199,6 +218,44 @@ def _pool(node: Node, inputs: Inputs) -> Answer:
 def _mean_of_all(node: Node, inputs: Inputs) -> Answer:
     shape = _image(inputs)
     return [_Value((*shape[:2], 1, 1))], math.prod(shape)
+
+
+def _mean_of_axes(node: Node, inputs: Inputs) -> Answer:
+    value, axes = _at(inputs, 0), node.attributes.get("axes", ())
+    gone = {_axis(each, len(value.shape)) for each in axes}
+    if len(inputs) > 1 or not gone:
+        raise ValueError("a mean over axes that aren't stated")
+    kept = [1 if axis in gone else side for axis, side in enumerate(value.shape)]
+    if not node.attributes.get("keepdims", 1):
+        kept = [side for axis, side in enumerate(value.shape) if axis not in gone]
+    return [_Value(tuple(kept))], math.prod(value.shape)
+
+
+def _normalised(node: Node, inputs: Inputs) -> Answer:
+    """Channels (N, C, …) brought to a mean and a spread of their own, (C,) each."""
+    shape = _at(inputs, 0).shape
+    if len(shape) < 3 or any(_at(inputs, place).shape != shape[1:2] for place in (1, 2)):
+        raise ValueError("a normalisation of other channels")
+    return [_Value(shape)], 4 * math.prod(shape)
+
+
+def _layer(node: Node, inputs: Inputs) -> Answer:
+    """A fully connected layer: rows (n, C) by weights (K, C), or (C, K), plus (K,)."""
+    rows, weight = _at(inputs, 0).shape, _at(inputs, 1).shape
+    if len(rows) != 2 or len(weight) != 2:
+        raise ValueError("a layer that isn't one of rows")
+    inside, outside = weight[::-1] if node.attributes.get("transB", 0) else weight
+    if rows[1] != inside or (len(inputs) > 2 and _at(inputs, 2).shape != (outside,)):
+        raise ValueError("a layer of other channels")
+    return [_Value((rows[0], outside))], rows[0] * inside * outside
+
+
+def _flattened(node: Node, inputs: Inputs) -> Answer:
+    value, axis = _at(inputs, 0), node.attributes.get("axis", 1)
+    if not 0 <= axis <= len(value.shape):
+        raise ValueError("an axis that doesn't exist")
+    made = (math.prod(value.shape[:axis]), math.prod(value.shape[axis:]))
+    return [_Value(made, value.kind)], math.prod(made)
 
 
 def _product(node: Node, inputs: Inputs) -> Answer:
@@ -386,7 +443,7 @@ def _few(known: NDArray[Any] | None) -> NDArray[Any] | None:
 _Rule = Callable[[Node, Inputs], Answer]
 # Type of an attribute, where it isn't a whole number.
 _TYPED: Mapping[str, type] = {
-    **dict.fromkeys(("kernel_shape", "pads", "strides", "dilations", "perm"), tuple),
+    **dict.fromkeys(("kernel_shape", "pads", "strides", "dilations", "perm", "axes"), tuple),
     **dict.fromkeys(("alpha", "beta", "epsilon", "momentum", "cubic_coeff_a"), float),
     **dict.fromkeys(("mode", "coordinate_transformation_mode", "nearest_mode"), str),
     "value": np.ndarray,
@@ -408,10 +465,15 @@ def _rules() -> dict[str, tuple[_Rule, frozenset[str]]]:
         "LayerNormalization": (_as_it_is, ("axis", "epsilon", "stash_type")),
         **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "PRelu"), (_together, ())),
         "Conv": (_conv, (*_OF_WINDOWS, "group")),
+        "ConvTranspose": (_widened, (*_OF_WINDOWS, "group")),
         "MaxPool": (_pool, (*_OF_WINDOWS, "ceil_mode")),
         "AveragePool": (_pool, (*_OF_WINDOWS, "ceil_mode", "count_include_pad")),
         "GlobalAveragePool": (_mean_of_all, ()),
+        "ReduceMean": (_mean_of_axes, ("axes", "keepdims")),
+        "InstanceNormalization": (_normalised, ("epsilon",)),
         "MatMul": (_product, ()),
+        "Gemm": (_layer, ("alpha", "beta", "transB")),
+        "Flatten": (_flattened, ("axis",)),
         "Concat": (_joined, ("axis",)),
         "Split": (_split, ("axis",)),
         "Slice": (_slice, ()),
