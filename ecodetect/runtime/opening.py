@@ -41,7 +41,7 @@ _PLACES = {"cpu": "the CPU", "cuda": "CUDA", "mps": "MPS"}
 _TRACES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", r"C:\Windows\System32\nvcuda.dll")
 
 # What to do about a bundle without graphs where torch isn't installed.
-_GRAPHS = ", or give it a graph where torch is (ecodetect export OLD.safetensors -o NEW.safetensors)"
+_GRAPHS = ", or give it a graph where torch is, by ecodetect export"
 
 
 class Network(Protocol):
