@@ -82,26 +82,9 @@ def convert(
         In one sentence, when something can't be read, placed or written; `target` is then unchanged.
     """
     formats.writable(target)
-    name = ""
     suffix = Path(target).suffix.lower()
     if image is None:
-        found = formats.read(source, layer=layer)
-        if suffix in PIXEL_FORMATS:
-            found, separated = parts.separated(found, Path(source).name)
-            found = replace(found, notes=(*found.notes, *separated))
-        grid = found.grid
-        if found.metadata.get("frame") == "share":
-            raise LayerError(
-                f"{Path(source).name} holds shares of the image's size; name the image.", parameter="image"
-            )
-        is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
-        if not is_pixel and suffix in PIXEL_FORMATS:
-            raise LayerError(
-                f"{Path(target).name} is in pixels of a raster; name the raster.", parameter="image"
-            )
-        if grid is None and found.metadata.get("frame") == "pixel" and suffix not in PIXEL_FORMATS:
-            grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
-            found = replace(found, grid=grid, metadata={}, are_parts=None)
+        found, name = _without_raster(source, Path(target), layer), ""
     else:
         with open_raster(image, gsd_m=gsd_m, allow_vrt=allow_vrt) as raster:
             grid, name = raster.grid, raster.name
@@ -121,6 +104,27 @@ def convert(
         facts.setdefault("ecodetect", __version__)  # so readers know that features in pieces are one each
     written = formats.write(target, stream_of(replace(found, metadata=facts)), overwrite=overwrite)
     return Converted(written.path, written.features, (*found.notes, *written.notes))
+
+
+def _without_raster(source: str | os.PathLike[str], target: Path, layer: str | None) -> Layer:
+    """The features of a file in a frame that the target can hold, or LayerError where it needs a raster."""
+    suffix = target.suffix.lower()
+    found = formats.read(source, layer=layer)
+    if suffix in PIXEL_FORMATS:
+        found, separated = parts.separated(found, Path(source).name)
+        found = replace(found, notes=(*found.notes, *separated))
+    grid = found.grid
+    if found.metadata.get("frame") == "share":
+        raise LayerError(
+            f"{Path(source).name} holds shares of the image's size; name the image.", parameter="image"
+        )
+    is_pixel = grid is not None or found.metadata.get("frame") == "pixel"
+    if not is_pixel and suffix in PIXEL_FORMATS:
+        raise LayerError(f"{target.name} is in pixels of a raster; name the raster.", parameter="image")
+    if grid is None and found.metadata.get("frame") == "pixel" and suffix not in PIXEL_FORMATS:
+        grid = _around(found.geometry)  # so that the output says that its coordinates are pixels
+        found = replace(found, grid=grid, metadata={}, are_parts=None)
+    return found
 
 
 def _has_pieces(layer: Layer) -> bool:

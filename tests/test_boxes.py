@@ -26,7 +26,7 @@ from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.grid import Window  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
 from ecodetect.testing import chip_of, scene_of  # noqa: E402
-from ecodetect.training import loop, selection  # noqa: E402
+from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
 from ecodetect.training.loop import fit  # noqa: E402
 from ecodetect.training.planning import Schedule  # noqa: E402
@@ -283,7 +283,12 @@ def _trained(name: str, folder: Path, *, steps: int, kind: NetworkKind | None = 
         mines=False,
     )
     return fit(
-        kind or kind_of(name), kind_of(name).network(card, None), card, _Rendered(), plan, folder=folder
+        kind or kind_of(name),
+        kind_of(name).network(card, None),
+        card,
+        _Rendered(),
+        plan,
+        checkpoint.Folder(folder),
     )
 
 

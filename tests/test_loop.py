@@ -90,9 +90,8 @@ def run(
         CARD,
         data or Spots(),
         plan,
-        folder=folder,
+        checkpoint.Folder(folder, resume=resume),
         processes=processes,
-        resume=resume,
         progress=progress,
     )
 
@@ -280,7 +279,7 @@ def test_frozen_stages_stay(tmp_path: Path) -> None:
     torch.manual_seed(7)
     network = heatmap.network(CARD)
     before = {name: each.clone() for name, each in network.state_dict().items()}
-    fitted = fit(heatmap.KIND, network, CARD, Spots(), replace(PLAN, frozen=1), folder=tmp_path)
+    fitted = fit(heatmap.KIND, network, CARD, Spots(), replace(PLAN, frozen=1), checkpoint.Folder(tmp_path))
     for name, each in fitted.bundle.weights.items():
         is_same = np.array_equal(each, before[name].numpy())
         assert is_same == name.startswith("levels.0."), name

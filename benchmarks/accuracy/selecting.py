@@ -106,9 +106,8 @@ def train(
     epoch_ends = _EpochEnds(folder, kind, judged, plan)
     # Without ground to validate with, each epoch's network is the best so far, and its bundle is written.
     data = Drawn(case.training, None, math.ceil(plan.size_px * plan.augmentations.widening))
-    loop.fit(
-        kind, network, case.card, data, plan, folder=folder, resume=True, key=folder.name, progress=epoch_ends
-    )
+    kept = checkpoint.Folder(folder, folder.name, resume=True)
+    loop.fit(kind, network, case.card, data, plan, kept, progress=epoch_ends)
     epoch_ends.keep(plan.steps)
 
 

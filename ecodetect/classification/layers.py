@@ -14,13 +14,14 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.annotations.laying import labels_of, placed
-from ecodetect.classification.answering import Answers
+from ecodetect.classification.answering import Answers, ClassifierEnsemble
 from ecodetect.classification.settings import ClassifyingSettings
 from ecodetect.converting import PIXEL_FORMATS, stream_of
+from ecodetect.cores import core_count
 from ecodetect.errors import LayerError, already_there
 from ecodetect.formats import files as formats
 from ecodetect.grid import Floats
-from ecodetect.layer import Layer
+from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note, merged
 from ecodetect.version import __version__
 
@@ -98,49 +99,84 @@ def classify(
         In one sentence, when something can't be read, doesn't fit together or can't be written.
     """
     target = Path(out)
+    _check_target(target, overwrite=overwrite)
+    asked = ClassifyingSettings(**settings)
+    classifier = asked.classifier(models)
+    seen = _seen(classifier, detections, layer, image, asked)
+    stream, notes = _stream(seen, target, classifier, Path(detections).name, classifier.top(asked.top))
+    written = formats.write(target, stream, overwrite=overwrite)
+    unknown = int(np.count_nonzero(~seen.answers.known))
+    if unknown:
+        text = f"no species for {unknown} of {len(seen.found)} objects: it has no data there."
+        notes.append(Note("nothing-to-see", text, about=seen.raster["source"], kind="doubt"))
+    counts = Counter(seen.answers.first().tolist())
+    return Classified(
+        path=written.path,
+        counts={each: counts[each] for each in seen.answers.names if counts[each]},
+        unknown=unknown,
+        models=tuple(member.card.name for member in classifier.members),
+        notes=merged([*seen.notes, *notes, *written.notes]),
+    )
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise UserError, before work starts, where a layer with species can't be written."""
     formats.writable(target)
-    suffix = target.suffix.lower()
-    if suffix in _NO_LABELS:
+    if target.suffix.lower() in _NO_LABELS:
         raise LayerError(f"{target} has no place for a species: a label image only numbers its objects.")
     if target.exists() and not overwrite:
         raise already_there(target)
-    asked = ClassifyingSettings(**settings)
-    classifier = asked.classifier(models)
-    count = classifier.top(asked.top)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Seen:
+    """Objects of a layer with what the classifier says of them.
+
+    found : the layer as it was read.  placed : the same in pixels of the raster.
+    raster : its name and fingerprint.
+    """
+
+    found: Layer
+    placed: Layer
+    answers: Answers
+    raster: Mapping[str, str]
+    notes: tuple[Note, ...]
+
+
+def _seen(
+    classifier: ClassifierEnsemble,
+    detections: str | os.PathLike[str],
+    layer: str | None,
+    image: str | os.PathLike[str],
+    asked: ClassifyingSettings,
+) -> _Seen:
+    """The objects of a layer on a raster, classified."""
     with asked.opened(image) as raster:
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
-        with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
+        with raster.env(cache_bytes=_CACHE_BYTES, threads=core_count()):
             seeing = classifier.seeing(raster, asked.values)
             answers = seeing.at(centres(geometry))
-        seen = {"source": raster.name, "fingerprint": raster.fingerprint}
-        notes = [*raster.notes, *seeing.notes, *found.notes]
-    columns = {**found.columns, **answers.columns(count)}
+        facts = {"source": raster.name, "fingerprint": raster.fingerprint}
+        notes = (*raster.notes, *seeing.notes, *found.notes)
+    return _Seen(found, Layer(geometry, grid=raster.grid), answers, facts, notes)
+
+
+def _stream(
+    seen: _Seen, target: Path, classifier: ClassifierEnsemble, name: str, top: int
+) -> tuple[Stream, list[Note]]:
+    """What goes into the file, and notes on it.  name : of the layer's file.  top : answers per object."""
+    notes = []
+    found, answers, suffix = seen.found, seen.answers, target.suffix.lower()
+    columns = {**found.columns, **answers.columns(top)}
     if suffix in _ONLY_LABELS:
-        columns["label"] = _as_labels(answers, labels_of(found, Path(detections).name))
+        columns["label"] = _as_labels(answers, labels_of(found, name))
         text = "it holds one class for each object, so species replace the labels."
         notes.append(Note("labels-replaced", text, about=target.name))
-    facts = _facts(found, suffix, seen, {**classifier.described(), "answers": list(answers.names)})
-    if found.crs is not None and suffix not in PIXEL_FORMATS:
-        made = replace(found, columns=columns, metadata=facts)
-    else:
-        made = Layer(geometry, columns, grid=raster.grid, metadata=facts)
-    stream = stream_of(made)
-    if suffix in _ONLY_LABELS:
-        stream = replace(stream, classes=answers.names)
-    written = formats.write(target, stream, overwrite=overwrite)
-    unknown = int(np.count_nonzero(~answers.known))
-    if unknown:
-        text = f"no species for {unknown} of {len(found)} objects: it has no data there."
-        notes.append(Note("nothing-to-see", text, about=seen["source"], kind="doubt"))
-    counts = Counter(answers.first().tolist())
-    return Classified(
-        path=written.path,
-        counts={each: counts[each] for each in answers.names if counts[each]},
-        unknown=unknown,
-        models=tuple(member.card.name for member in classifier.members),
-        notes=merged([*notes, *written.notes]),
-    )
+    facts = _facts(found, suffix, seen.raster, {**classifier.described(), "answers": list(answers.names)})
+    on_map = found.crs is not None and suffix not in PIXEL_FORMATS
+    stream = stream_of(replace(found if on_map else seen.placed, columns=columns, metadata=facts))
+    return replace(stream, classes=answers.names) if suffix in _ONLY_LABELS else stream, notes
 
 
 def _facts(

@@ -219,38 +219,59 @@ def _laid(
     """The pairs, each in pixels of its grid."""
     ignored = [opened_shapes(path, parameter="ignore") for path in asked.ignore]
     area = None if asked.area is None else opened_shapes(asked.area, asked.area_layer, parameter="area")
+    laying = _Laying(found, there, asked, ignored, area, several=len(matches) > 1)
     pairs: list[Pair] = []
     files: list[tuple[str, str]] = []
     said: list[Note] = []
-    several = len(matches) > 1
     for match in matches:
+        pair, names, notes = laying.pair(match)
+        if area is None or pair.plots:
+            pairs.append(pair)
+            files.append(names)
+        said += [*notes, *pair.detections.notes, *pair.truths.notes]
+    rasters = [match.image for match in matches if match.image is not None]
+    said += [note for side in (found, there) for note in side.notes(rasters)]
+    pairs, more = _agreed(pairs, files, asked)
+    said += more
+    if not pairs:
+        raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
+    trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
+    return Pairs(
+        tuple(pairs), unjudged, unsearched, _stated(found, "score"), str(found.metadata.get("model", "")),
+        tuple(trained), merged(said),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Laying:
+    """The files that are laid upon each other.
+
+    found, there : detections and annotations.  ignored, area : of shapes.  several : there are many images.
+    """
+
+    found: AnnotationFiles
+    there: AnnotationFiles
+    asked: PairingOptions
+    ignored: Sequence[AnnotationFile]
+    area: AnnotationFile | None
+    several: bool
+
+    def pair(self, match: _Match) -> tuple[Pair, tuple[str, str], list[Note]]:
+        """One image in pixels of its grid; the names of both files, and what their readers note."""
+        asked, area, several = self.asked, self.area, self.several
         grid = None
         if match.image is not None:
             with asked.opened(match.image) as raster:
                 grid = raster.grid
         (own, own_file), (true, true_file) = (
-            _of(found, match.found, grid, is_one=not several, is_empty=several),
-            _of(there, match.there, grid, is_one=not several, is_empty=match.is_unmarked),
+            _of(self.found, match.found, grid, is_one=not several, is_empty=several),
+            _of(self.there, match.there, grid, is_one=not several, is_empty=match.is_unmarked),
         )
-        has_pixels = True
         # Readers give this note for every file without a raster.
-        said += [note for note in (*own.notes, *true.notes) if note.code not in WITHOUT_RASTER]
-        if grid is None:
-            grid, has_pixels, own, true = common_plane(own, true, found.path, there.path, _raster_crs(found))
-        gsd_m = asked.gsd_m
-        if gsd_m is not None and match.image is None and grid.crs is not None:
-            raise UserError(
-                f"{found.path.name} lies in {describe_crs(grid.crs)}, which has metres of its own; leave out"
-                " the pixel size.",
-                parameter="gsd",
-            )
-        if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
-            gsd_m = float(stated)  # as stated to the scan
-        if gsd_m is not None and grid.crs is None and grid.gsd is None:
-            grid = grid.with_gsd(gsd_m)
-            own, true = (side if side.grid is None else laid_on(side, grid) for side in (own, true))
+        notes = [note for note in (*own.notes, *true.notes) if note.code not in WITHOUT_RASTER]
+        grid, has_pixels, own, true = self._scaled(match, grid, own, true)
         column = asked.class_column if len(true) else None
-        doubtful = [_features(each, match, grid, several)[0] for each in ignored]
+        doubtful = [_features(each, match, grid, several)[0] for each in self.ignored]
         edge = None if asked.edge is None else _edge(asked.edge, match, grid)
         if edge is not None:
             doubtful.append(np.array([edge], dtype=object))
@@ -269,21 +290,28 @@ def _laid(
             # A size stated to the scan holds for its raster too.
             replace(asked, gsd_m=None if grid.stated_gsd is None else grid.stated_gsd[0]),
         )
-        if area is None or pair.plots:
-            pairs.append(pair)
-            files.append((own_file, true_file))
-        said += [*pair.detections.notes, *pair.truths.notes]
-    rasters = [match.image for match in matches if match.image is not None]
-    said += [note for side in (found, there) for note in side.notes(rasters)]
-    pairs, more = _agreed(pairs, files, asked)
-    said += more
-    if not pairs:
-        raise UserError(f"The area {asked.area} meets none of the images; does it belong to them?")
-    trained = [cell for each in found.rasters for cell in each.get("trained_here") or ()]
-    return Pairs(
-        tuple(pairs), unjudged, unsearched, _stated(found, "score"), str(found.metadata.get("model", "")),
-        tuple(trained), merged(said),
-    )  # fmt: skip
+        return pair, (own_file, true_file), notes
+
+    def _scaled(
+        self, match: _Match, grid: Grid | None, own: Layer, true: Layer
+    ) -> tuple[Grid, bool, Layer, Layer]:
+        """The grid, where there is no raster's a common plane; whether it has pixels; both layers on it."""
+        found, gsd_m, has_pixels = self.found, self.asked.gsd_m, True
+        if grid is None:
+            plane = common_plane(own, true, found.path, self.there.path, _raster_crs(found))
+            grid, has_pixels, own, true = plane
+        if gsd_m is not None and match.image is None and grid.crs is not None:
+            raise UserError(
+                f"{found.path.name} lies in {describe_crs(grid.crs)}, which has metres of its own; leave out"
+                " the pixel size.",
+                parameter="gsd",
+            )
+        if gsd_m is None and isinstance(stated := _stated(found, "gsd_m"), int | float) and stated > 0:
+            gsd_m = float(stated)  # as stated to the scan
+        if gsd_m is not None and grid.crs is None and grid.gsd is None:
+            grid = grid.with_gsd(gsd_m)
+            own, true = (side if side.grid is None else laid_on(side, grid) for side in (own, true))
+        return grid, has_pixels, own, true
 
 
 def _agreed(

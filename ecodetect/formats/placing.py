@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,28 +40,38 @@ def upended(geometry: Geometries) -> Geometries:
     return turned
 
 
+@dataclass(frozen=True, slots=True)
+class StatedFrame:
+    """What a file says about its coordinates.
+
+    crs : what the file says, or what its format lays down (`is_assumed`); None where it says nothing.
+    frame : what a file of ours says where there is no CRS: `pixel_up`, `pixel` or `affine`.
+    """
+
+    crs: CRS | None
+    frame: str | None = None
+    is_assumed: bool = False
+
+
 def placed(
     geometry: Geometries,
     columns: Mapping[str, NDArray[Any]],
+    states: StatedFrame,
     *,
     name: str,
-    crs: CRS | None,
     grid: Grid | None,
-    frame: str | None = None,
-    is_assumed: bool = False,
     notes: Sequence[Note] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> Layer:
     """The usable features of a file as a Layer, in the frame that its coordinates are in.
 
     name : of the file, for messages.
-    crs : what the file says, or what its format lays down (`is_assumed`); None where it says nothing.
     grid : of the raster that the features belong to. Decides where the file says nothing, or what can't be.
-    frame : what a file of ours says where there is no CRS: `pixel_up`, `pixel` or `affine`.
     Raises LayerError for an assumed CRS that the coordinates contradict and that the raster doesn't resolve.
     """
-    is_upwards = frame == PIXEL_UP
-    frame = "pixel" if is_upwards else frame
+    crs, is_assumed = states.crs, states.is_assumed
+    is_upwards = states.frame == PIXEL_UP
+    frame = "pixel" if is_upwards else states.frame
     is_planar = frame in ("pixel", "affine")
     stated = None if is_planar else crs
     in_degrees = stated is not None and stated.is_geographic

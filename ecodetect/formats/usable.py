@@ -61,13 +61,10 @@ def usable(
         found[position] = _of_collection(found[position])
     kinds = shapely.get_type_id(found)
     leave_out(~np.isin(kinds, (*_POINTS, *_POLYGONS)), "1 line or curve was", "{} lines or curves were")
-    are_parts = several(
-        found, in_degrees=in_degrees
-    )  # an outline that crosses itself has several, but is one
+    # An outline that crosses itself has several, but is one.
+    are_parts = several(found, in_degrees=in_degrees)
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
-    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
-    tangled = np.zeros(len(found), np.bool_)
-    tangled[[row for row in crossing if is_tangled(found[row])]] = True
+    tangled = _are_tangled(found, is_polygon)
     more = f"more than {MOST_CROSSINGS} times"
     leave_out(
         tangled,
@@ -76,8 +73,7 @@ def usable(
     )
     is_polygon = is_polygon[~tangled]
     crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
-    if len(crossing):
-        found[crossing] = [_repaired(shape) for shape in found[crossing]]
+    found[crossing] = [_repaired(shape) for shape in found[crossing]]
     flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
     repaired = len(crossing) - int(np.count_nonzero(flat[crossing]))
     if repaired:
@@ -87,6 +83,14 @@ def usable(
     are_parts &= shapely.get_num_geometries(found) > 1
     found, rows, are_parts = _single_points(found, rows, are_parts, notes)
     return found, rows, are_parts, notes
+
+
+def _are_tangled(found: Geometries, is_polygon: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which polygons cross themselves too often to be repaired, (N,)."""
+    tangled = np.zeros(len(found), np.bool_)
+    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
+    tangled[[row for row in crossing if is_tangled(found[row])]] = True
+    return tangled
 
 
 def _not_finite(geometry: Geometries) -> NDArray[np.bool_]:

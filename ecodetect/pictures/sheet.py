@@ -123,19 +123,9 @@ def draw_panels(
     writable(path)
     cuts = [cut for panel in panels for cut in panel.cuts]
     scale = _common_scale([ground * sizes_of(cut.one.moved_to(square(cut.grid))) for cut in cuts])
-    drawn: dict[int, tuple[Pixels, float]] = {}
-    described: list[str] = []
-    for image in dict.fromkeys(cut.image for cut in cuts):
-        with opened(image) as raster:
-            look = Stretch.of(raster, None)
-            described += [look.described] if look.described else []
-            mine = [cut for cut in cuts if cut.image == image]
-            # From top to bottom: pictures that can't be entered in the middle (PNG) are then decoded once.
-            for cut in sorted(mine, key=lambda cut: float(cut.one.centres()[0, 1])):
-                drawn[id(cut)] = _cutout(raster, look, cut, scale)
+    drawn, described = _cutouts(cuts, opened, scale)
     columns = max(6, min(_COLUMNS, max((len(panel.cuts) for panel in panels), default=1)))
-    has_below = any(cut.below for cut in cuts)
-    across, down = CUTOUT_PX + 10, CUTOUT_PX + (46 if has_below else 30)
+    across, down = CUTOUT_PX + 10, CUTOUT_PX + (46 if any(cut.below for cut in cuts) else 30)
     width = columns * across - 10 + 2 * MARGIN
     top = MARGIN + 44 + (26 if keys else 0)
     height = MARGIN + top + sum(46 + math.ceil(len(panel.cuts) / columns) * down for panel in panels)
@@ -173,6 +163,23 @@ def draw_panels(
                 write(left + 1, above + CUTOUT_PX + 22, fitted(cut.below, font_of(13), CUTOUT_PX), 13)
         y += math.ceil(len(panel.cuts) / columns) * down
     save(sheet, path)
+
+
+def _cutouts(
+    cuts: Sequence[Cut], opened: Callable[[str], AbstractContextManager[Raster]], scale: float
+) -> tuple[dict[int, tuple[Pixels, float]], list[str]]:
+    """The drawn cut-outs by their `id`, each with its reduction; and how the rasters' values are shown."""
+    drawn: dict[int, tuple[Pixels, float]] = {}
+    described: list[str] = []
+    for image in dict.fromkeys(cut.image for cut in cuts):
+        with opened(image) as raster:
+            look = Stretch.of(raster, None)
+            described += [look.described] if look.described else []
+            mine = [cut for cut in cuts if cut.image == image]
+            # From top to bottom: pictures that can't be entered in the middle (PNG) are then decoded once.
+            for cut in sorted(mine, key=lambda cut: float(cut.one.centres()[0, 1])):
+                drawn[id(cut)] = _cutout(raster, look, cut, scale)
+    return drawn, described
 
 
 def _cutout(raster: Raster, look: Stretch, cut: Cut, scale: float) -> tuple[Pixels, float]:

@@ -42,7 +42,7 @@ from ecodetect.runtime.anchors import (
     with_anchors,
 )
 from ecodetect.runtime.graph_file import roi_align
-from ecodetect.runtime.onnx_network import Session, open_part, open_session
+from ecodetect.runtime.onnx_network import LEAST_STRIDES, Session, open_part, open_session
 from ecodetect.settling import settle
 
 _SMALLEST_PROPOSAL, _SMALLEST_BOX = 1e-3, 1e-2  # sides in pixels; as in torchvision
@@ -305,7 +305,7 @@ def _opened(
 
     outputs : of an image, channels and stride of each; of pooled features (C, S, S), the shape of each.
     """
-    name, side = bundle.card.name, bundle.card.stride or 1
+    name, side = bundle.card.name, LEAST_STRIDES * (bundle.card.stride or 1)
     example = (len(bundle.card.bands), side, side) if pooled is None else pooled
     wanted = {
         each: (1, *shape) if pooled is not None else (1, shape[0], side // shape[1], side // shape[1])

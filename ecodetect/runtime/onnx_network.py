@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, check_answers, check_weights
+from ecodetect.cores import core_count
 from ecodetect.errors import BundleError, UserError
 from ecodetect.extras import check_installed
 from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
 _WIDE_PX = 2048  # about as wide as the widest tile
+LEAST_STRIDES = 4  # sides of the images that a network is checked with
+_LOOKED_AT_PX = 64  # side of what each layer is checked with, where its size isn't fixed
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -110,6 +113,7 @@ def open_part(
     name = bundle.card.name
     content, graph = graph_file.with_weights(bundle.graphs[part], bundle.weights, outputs, name)
     check_weights(graph.weights, name)
+    check_layers(bundle, part, outputs, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
     return Session(session, name, tuple(outputs), place, graph, values)
 
@@ -130,16 +134,18 @@ def open_network(
     """
     name, card = model.card.name, model.card
     if isinstance(model, OnnxModel):
-        side, content, graph = model.stride, model.content, model.graph
+        stride, content, graph = model.stride, model.content, model.graph
     else:
-        side = card.stride or 1
+        stride = card.stride or 1
         content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
         check_weights(graph.weights, name)
+        check_layers(model, "image", list(outputs))
+    side = LEAST_STRIDES * stride
     made = expected(graph, (1, len(card.bands), side, side), name)
     for each, (channels, finer) in outputs.items():
         if made.get(each) not in (None, (1, channels, round(side * finer), round(side * finer))):
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
-    expected(graph, (1, len(card.bands), _WIDE_PX // side * side, _WIDE_PX // side * side), name)
+    expected(graph, (1, len(card.bands), _WIDE_PX // stride * stride, _WIDE_PX // stride * stride), name)
     session, place = open_session(content, name, device=device, threads=threads)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
@@ -157,13 +163,34 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), side, reach)
+    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph), stride, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))
         if np.shape(answer) != wanted or answer.dtype != np.float32:
             raise BundleError(f"The network of '{name}' isn't the one of its card ('{each}' has other maps).")
     return network
+
+
+def check_layers(bundle: Bundle, part: str, outputs: Sequence[str], *, values: int = 0) -> None:
+    """Raise BundleError where a layer of a bundle's graph gives a value that isn't finite, on noise.
+
+    What is too large within a network may come out of it as 0, 6 or 1, by its clamps and gates.
+    values : see `Session`.
+    """
+    name = bundle.card.name
+    content, graph = graph_file.with_weights(
+        bundle.graphs[part], bundle.weights, outputs, name, has_layers=True
+    )
+    stride = bundle.card.stride or 1
+    side = max(-(-_LOOKED_AT_PX // stride), LEAST_STRIDES) * stride
+    sides = [side if each is None else each for each in graph.shape[1:]]
+    if len(sides) != 3 or not all(1 <= each <= _WIDE_PX for each in sides):
+        raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
+    expected(graph, (1, *sides), name, values=values)
+    session, _ = open_session(content, name, device="cpu", threads=1, is_optimized=False)
+    noise = np.random.default_rng(0).normal(0.5, 0.5, (1, *sides)).astype(np.float32)
+    Session(session, name, graph.outputs, "cpu", graph, values).run(noise)
 
 
 def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) -> dict[str, tuple[int, ...]]:
@@ -188,9 +215,12 @@ def devices() -> list[str]:
 
 
 def open_session(
-    content: bytes, name: str, *, device: str = "auto", threads: int | None = None
+    content: bytes, name: str, *, device: str = "auto", threads: int | None = None, is_optimized: bool = True
 ) -> tuple[Any, str]:
-    """A session of ONNX Runtime for a file's content, and the device that it runs on."""
+    """A session of ONNX Runtime for a file's content, and the device that it runs on.
+
+    is_optimized : whether steps may be put together, which takes time and changes the last digits.
+    """
     check_installed(f"The model '{name}'", "onnxruntime")
     import onnxruntime
 
@@ -204,7 +234,9 @@ def open_session(
         )
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
-    settings.intra_op_num_threads = threads or 0
+    if not is_optimized:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = threads or core_count()
     # Waiting threads must leave the cores to the thread that reads the next tile.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

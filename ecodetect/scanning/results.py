@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, column_kinds
+from ecodetect.cores import core_count
 from ecodetect.detections import GeometryType
 from ecodetect.detectors.ensemble import Ensemble
 from ecodetect.detectors.learned_detector import LearnedDetector
@@ -198,8 +198,23 @@ def write_results(
             metadata=_metadata(plans, asked, patches, facts, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
+    found = _summed(plans, facts, by_raster, expected, written)
+    if classifier is None:
+        return found
+    return replace(found, species={name: species[name] for name in classifier.names if species[name]})
+
+
+def _summed(
+    plans: Sequence[ScanPlan],
+    facts: Sequence[tuple[int, float | None, int]],
+    by_raster: Sequence[Counter[str]],
+    expected: Sequence[Mapping[str, float]],
+    written: formats.Written,
+) -> Summary:
+    """The summary of all rasters in one file.  facts : of each, as `searched` gives them."""
+    detector = plans[0].detector
     return Summary(
-        path=path,
+        path=written.path,
         sources=tuple(plan.source for plan in plans),
         model=detector.name,
         counts={name: sum(each[name] for each in by_raster) for name in detector.classes},
@@ -212,7 +227,6 @@ def write_results(
         too_large=sum(left_out for _, _, left_out in facts),
         dropped=written.dropped,
         expected=_sum_of(expected),
-        species=None if classifier is None else {n: species[n] for n in classifier.names if species[n]},
         notes=merged([*(note for plan in plans for note in plan.notes), *written.notes]),
         runtime=_runtime(detector),
     )
@@ -278,7 +292,7 @@ def _looking(
 
         def answered(xy: Floats) -> Answers:
             # The raster isn't kept open for longer: the layer is written between two batches.
-            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=os.cpu_count() or 1):
+            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=core_count()):
                 return seeing.at(xy)
 
         yield answered

@@ -52,6 +52,19 @@ class Checkpoint:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where a training keeps its checkpoints, `last.safetensors` and `best.safetensors`.
+
+    key : a fingerprint of the data: a checkpoint of other data isn't resumed.
+    resume : go on from the last checkpoint, if there is one.
+    """
+
+    path: Path
+    key: str = ""
+    resume: bool = False
+
+
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write it whole or not at all, even if the machine stops in between."""
     target = Path(path)

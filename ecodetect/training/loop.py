@@ -129,11 +129,9 @@ def fit(
     card: Card,
     data: Data,
     plan: Schedule,
+    folder: checkpoint.Folder,
     *,
-    folder: Path,
     processes: Processes | None = None,
-    resume: bool = False,
-    key: str = "",
     progress: Callable[[Progress], None] | None = None,
 ) -> Fitted:
     """Train a network.
@@ -150,14 +148,10 @@ def fit(
         The data.
     plan : Plan
         The hyperparameters.
-    folder : Path
-        For checkpoints: `last.safetensors`, to resume from, and `best.safetensors`, a bundle to scan with.
+    folder : checkpoint.Folder
+        For checkpoints, and whether to resume from one.
     processes : Processes, optional
         The processes that train together, and this one's device; default: alone on the CPU.
-    resume : bool
-        Resume from the last checkpoint, if there is one.
-    key : str
-        A fingerprint of the data: a checkpoint of other data isn't resumed.
     progress : callable, optional
         Called after each step.
 
@@ -172,7 +166,7 @@ def fit(
             f"A step has {plan.batch} chips, too few for {processes.count} processes; start fewer."
         )
     with _deterministic(processes.device, plan.seed):
-        return _Training(kind, network, card, data, plan, folder, processes, key).run(resume, progress)
+        return _Training(kind, network, card, data, plan, folder, processes).run(progress)
 
 
 @contextlib.contextmanager
@@ -197,12 +191,12 @@ class _Training:
         card: Card,
         data: Data,
         plan: Schedule,
-        folder: Path,
+        folder: checkpoint.Folder,
         processes: Processes,
-        key: str,
     ) -> None:
         self.kind, self.card, self.data, self.plan = kind, card, data, plan
-        self.folder, self.processes, self.device = folder, processes, torch.device(processes.device)
+        self.folder, self.is_resumed = folder.path, folder.resume
+        self.processes, self.device = processes, torch.device(processes.device)
         self.network: TrainableNetwork = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(self.network, plan.frozen)
         self.together = processes.joined(self.network)
@@ -214,17 +208,17 @@ class _Training:
         self.step = 0
         self.history: list[Epoch] = []
         self.hard: list[tuple[int, int]] = []
-        facts = {"card": card.to_json(), "plan": {**asdict(plan), "workers": 0}, "data": key}
+        facts = {"card": card.to_json(), "plan": {**asdict(plan), "workers": 0}, "data": folder.key}
         self.key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.light = Light.of((self._chip((3, index)) for index in range(LIGHT_FROM)), card.bands)
         self.began, self.waited, self.worked = time.monotonic(), 0.0, 0
 
     # -- the loop ------------------------------------------------------------------------------------------
 
-    def run(self, resume: bool, progress: Callable[[Progress], None] | None) -> Fitted:
+    def run(self, progress: Callable[[Progress], None] | None) -> Fitted:
         plan = self.plan
         last = self.folder / checkpoint.LAST
-        if resume and last.is_file():
+        if self.is_resumed and last.is_file():
             self._restore(last)
         self.began = time.monotonic()
         stopped = self._is_stale()

@@ -27,6 +27,7 @@ from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.splits import Split
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
+from ecodetect.cores import core_count
 from ecodetect.detectors.learned import NetworkKind
 from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.networks.network import TrainableNetwork
@@ -44,7 +45,7 @@ from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
 from ecodetect.training.loop import Fitted, Progress, fit
 from ecodetect.training.planning import Schedule, plan_for, weights_are_learned
-from ecodetect.training.processes import joined
+from ecodetect.training.processes import Processes, joined
 from ecodetect.training.settings import TrainingSettings
 from ecodetect.wording import counted
 
@@ -118,34 +119,36 @@ def train(
         done, verdict = _taught(case, how, tell)
         bundle.write(target, done, replace=how.overwrite)
         return Trained(target, None, done, None, verdict, tuple(notes))
+    processes = joined(_device(how.device))
+    with _resumable(folder):
+        fitted, done = _fitted(case, how, folder, processes, tell, progress)
+        case.close()
+        if processes.leads:
+            report.draw_curves(fitted.history, curves, title=target.stem)
+            bundle.write(target, done, replace=how.overwrite)
+            checkpoint.remove(folder)
+    return Trained(target, curves, done, fitted, report.verdict(fitted, case.sides.method), tuple(notes))
+
+
+def _fitted(
+    case: Case,
+    how: TrainingSettings,
+    folder: Path,
+    processes: Processes,
+    tell: Callable[[Note], None],
+    progress: Callable[[Progress], None] | None,
+) -> tuple[Fitted, Bundle]:
+    """The trained network, and its bundle with all that was measured."""
     kind = case.kind
     assert isinstance(kind, NetworkKind), "a kind without a network teaches a learner"
     check_card(case.card)
     network = starting_network(kind, case, how, tell)
     plan = _planned(case, kind, network, how)
     tell(Note("training-plan", _described(case.statistics, case.sides, network, plan, case.made)))
-    processes = joined(_device(how.device))
-    with _resumable(folder):
-        fitted = fit(
-            kind,
-            network,
-            case.card,
-            _drawn(case, plan),
-            plan,
-            folder=folder,
-            processes=processes,
-            resume=how.resume,
-            key=_fingerprint(case.gathered.sources),
-            progress=progress,
-        )
-        fitted, done = _finished(fitted, case, kind, network, plan)
-        case.close()
-        if processes.leads:
-            report.draw_curves(fitted.history, curves, title=target.stem)
-            bundle.write(target, done, replace=how.overwrite)
-            checkpoint.remove(folder)
-    verdict = report.verdict(fitted, case.sides.method)
-    return Trained(target, curves, done, fitted, verdict, tuple(notes))
+    kept = checkpoint.Folder(folder, _fingerprint(case.gathered.sources), how.resume)
+    data = _drawn(case, plan)
+    fitted = fit(kind, network, case.card, data, plan, kept, processes=processes, progress=progress)
+    return _finished(fitted, case, kind, network, plan)
 
 
 def _places(out: str | os.PathLike[str], how: TrainingSettings) -> tuple[Path, Path]:
@@ -226,7 +229,7 @@ def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: Trai
         plan,
         seed=how.seed,
         frozen=frozen,
-        workers=how.workers or min(4, os.cpu_count() or 1),
+        workers=how.workers or min(4, core_count()),
         augmentations=how.augmentations or Augmentations(**kind.augmentations),
     )
 

@@ -29,7 +29,7 @@ from ecodetect.formats.collecting import OF_IMAGE, pixels_note
 from ecodetect.formats.content import Content, seal_in_place
 from ecodetect.formats.gis.on_earth import on_earth, place_of
 from ecodetect.formats.json_stream import JsonStream
-from ecodetect.formats.placing import frame_of, placed, upended
+from ecodetect.formats.placing import StatedFrame, frame_of, placed, upended
 from ecodetect.formats.protocol import Written
 from ecodetect.grid import WGS84, Grid
 from ecodetect.guarding.crs_files import read_crs
@@ -171,11 +171,9 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return placed(
         geometry,
         columns,
+        StatedFrame(crs, frame if isinstance(frame, str) else None, is_assumed),
         name=path.name,
-        crs=crs,
         grid=grid,
-        frame=frame if isinstance(frame, str) else None,
-        is_assumed=is_assumed,
         notes=notes,
         metadata=facts,
     )
@@ -202,7 +200,7 @@ def _in_pieces(found: Iterator[Any], path: Path, frame: str | None, grid: Grid) 
         for feature in part:
             features.add(feature)
         geometry, columns = features.finished()
-        yield placed(geometry, columns, name=path.name, crs=WGS84, grid=grid, frame=frame, is_assumed=True)
+        yield placed(geometry, columns, StatedFrame(WGS84, frame, is_assumed=True), name=path.name, grid=grid)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

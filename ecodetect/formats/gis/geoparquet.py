@@ -21,7 +21,7 @@ from ecodetect.formats.gis.arrow_columns import columns_of, geometries_of
 from ecodetect.formats.gis.arrow_parts import received, received_in_pieces, sent
 from ecodetect.formats.gis.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.gis.ogr import distinct
-from ecodetect.formats.placing import placed
+from ecodetect.formats.placing import StatedFrame, placed
 from ecodetect.formats.protocol import Written, reason
 from ecodetect.grid import WGS84, Grid
 from ecodetect.guarding.crs_files import read_crs
@@ -76,10 +76,9 @@ def _placed(texts: dict[str, str], table: Any, path: Path, grid: Grid | None) ->
     return placed(
         geometries_of(table[name]),
         columns_of(table, without=(name,)),
+        StatedFrame(crs, texts.get(metadata.FRAME_KEY)),
         name=path.name,
-        crs=crs,
         grid=grid,
-        frame=texts.get(metadata.FRAME_KEY),
         metadata=metadata.from_json(texts.get(metadata.KEY, "")),
     )
 

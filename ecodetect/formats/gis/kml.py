@@ -26,7 +26,7 @@ from ecodetect.formats.gis.on_earth import on_earth
 from ecodetect.formats.gis.qgis_source import BY_NUMBER
 from ecodetect.formats.gis.qgis_style import LABEL_COLOURS
 from ecodetect.formats.labels.xml_writing import escaped
-from ecodetect.formats.placing import frame_of, placed
+from ecodetect.formats.placing import StatedFrame, frame_of, placed
 from ecodetect.formats.protocol import Written, reason
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import WGS84, Grid
@@ -229,7 +229,13 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     columns = {name: _typed([row.get(name, "") for row in rows], kinds.get(name, "str")) for name in names}
     facts = metadata.from_json(_stated(root, metadata.KEY))
     return placed(
-        geometry, columns, name=path.name, crs=WGS84, grid=grid, is_assumed=True, notes=notes, metadata=facts
+        geometry,
+        columns,
+        StatedFrame(WGS84, is_assumed=True),
+        name=path.name,
+        grid=grid,
+        notes=notes,
+        metadata=facts,
     )
 
 

@@ -26,7 +26,7 @@ from ecodetect.formats.gis.arrow_columns import columns_of, geometries_of
 from ecodetect.formats.gis.arrow_parts import received, received_in_pieces, sent
 from ecodetect.formats.gis.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.gis.qgis_source import BY_NUMBER
-from ecodetect.formats.placing import placed
+from ecodetect.formats.placing import StatedFrame, placed
 from ecodetect.formats.protocol import Written, reason
 from ecodetect.formats.xml_reading import read_xml
 from ecodetect.grid import Grid
@@ -133,10 +133,9 @@ def _placed(
     return placed(
         geometries_of(table[wkb]),
         columns_of(table, without=(wkb,)),
+        StatedFrame(_crs(facts["crs"], str(path)), stated.get(metadata.OGR_FRAME_KEY)),
         name=path.name,
-        crs=_crs(facts["crs"], str(path)),
         grid=grid,
-        frame=stated.get(metadata.OGR_FRAME_KEY),
         notes=notes,
         metadata=metadata.from_json(stated.get(metadata.KEY)),
     )
