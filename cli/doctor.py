@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ from .terminal import say
 
 # The environment variables by which another installation (a GIS, conda, PostGIS) gets in the way of ours.
 INTERFERING = ("GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_DATA", "PROJ_LIB", "PYTHONPATH", "PYTHONHOME")
-OPTIONAL = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime")
+OPTIONAL = ("torchvision", "scikit-learn", "onnx")  # torch is among what runs networks
 # They all unpack into the folder cv2/: of two of them, the files of one lie over those of the other.
 OPENCV = (
     "opencv-python",
@@ -57,6 +58,9 @@ def doctor(ctx: click.Context) -> None:
         say(f"  {name:<14} {_attempt(probe)[1]}")
     for name in OPTIONAL:
         say(f"  {name:<14} {_installed(name) or 'not installed'}")
+    say("", "What runs networks")
+    for name, probe in RUNTIMES.items():
+        say(f"  {name:<14} {_attempt(probe)[1]}")
     say("", "Machine")
     for name, probe in MACHINE.items():
         say(f"  {name:<14} {_attempt(probe)[1]}")
@@ -147,8 +151,56 @@ PACKAGES: dict[str, Callable[[], str]] = {
     "opencv": _opencv,
     "scikit-image": partial(_import, "skimage", "scikit-image"),
     "pyarrow": partial(_import, "pyarrow", "pyarrow"),
+    "safetensors": partial(_import, "safetensors", "safetensors"),
     "psutil": partial(_import, "psutil", "psutil"),
     "click": partial(_import, "click", "click"),
+}
+
+
+# What runs networks
+
+
+def _onnx_runtime() -> str:
+    from ecodetect.runtime.onnx_network import devices
+    from ecodetect.runtime.opening import DISTRIBUTIONS
+
+    there = ", ".join(devices())  # imports it, so a broken one shows
+    wheels = [f"{name} {version}" for name in DISTRIBUTIONS["onnxruntime"] if (version := _installed(name))]
+    warning = " (more than one: uninstall all, install one)" if len(wheels) > 1 else ""
+    return f"{', '.join(wheels) or 'from another source'}{warning}, for {there}"
+
+
+def _torch() -> str:
+    """Its version and devices; asked in a process of its own, since importing it takes seconds."""
+    if find_spec("torch") is None:
+        return 'not installed; to train, or for most GPUs: pip install "ecodetect[train]"'
+    question = (
+        "import torch\n"
+        "names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]\n"
+        "names += ['mps'] if torch.backends.mps.is_available() else []\n"
+        "print(', '.join(['cpu', *names]))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", question], capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+    if answer.returncode:
+        raise RuntimeError(answer.stderr.strip().splitlines()[-1])
+    return f"{_installed('torch')}, for {answer.stdout.strip()}"
+
+
+def _scan() -> str:
+    from ecodetect.models.choosing import opened
+    from ecodetect.runtime.opening import usual_runtime
+
+    model = opened("trees")
+    assert model is not None
+    return usual_runtime(model)
+
+
+RUNTIMES: dict[str, Callable[[], str]] = {
+    "onnxruntime": _onnx_runtime,
+    "torch": _torch,
+    "a scan": _scan,
 }
 
 
@@ -175,29 +227,10 @@ def _temporary_space() -> str:
     return f"{shutil.disk_usage(tempfile.gettempdir()).free / GIB:.1f} GiB free"
 
 
-def _devices() -> str:
-    """What a network could run on; torch is asked in a process of its own: importing it takes seconds."""
-    if _installed("torch") is None:
-        return "cpu (no torch: networks can't run)"
-    question = (
-        "import torch\n"
-        "names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]\n"
-        "names += ['mps'] if torch.backends.mps.is_available() else []\n"
-        "print(', '.join(['cpu', *names]))"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", question], capture_output=True, text=True, encoding="utf-8", timeout=120
-    )
-    if answer.returncode:
-        raise RuntimeError(answer.stderr.strip().splitlines()[-1])
-    return answer.stdout.strip()
-
-
 MACHINE: dict[str, Callable[[], str]] = {
     "cores": _cores,
     "memory": _memory,
     "temporary": _temporary_space,
-    "devices": _devices,
 }
 
 

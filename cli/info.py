@@ -223,6 +223,8 @@ def _model(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, value
     if card["versions"]:
         yield "", _flat(card["versions"])
+    if facts["runtime"] is not None:
+        yield "runs in", facts["runtime"]
     yield "hash", f"{facts['hash']}, {facts['megabytes']:.2f} MB"
 
 

@@ -257,6 +257,8 @@ def _lines(summary: Summary) -> list[str]:
     again = ", resumed" if summary.resumed else ""
     took = f"{summary.seconds:.1f} s" if summary.seconds < 90 else duration(summary.seconds)
     lines.append(f"searched {ground} in {took}{rate}{again}")
+    if summary.runtime is not None:
+        lines.append(f"network run by {summary.runtime}")
     if summary.too_large:
         lines.append(f"left out {summary.too_large:,} wider than the largest object of {summary.model}")
     if summary.dropped:
@@ -281,7 +283,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "rasters": [dataclasses.asdict(each) for each in summary.rasters],
         "too_large": summary.too_large, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
-        "resumed": summary.resumed, "verified": share, "notes": summary.notes,
+        "resumed": summary.resumed, "runtime": summary.runtime, "verified": share, "notes": summary.notes,
         "score_map": None if summary.score_map is None else str(summary.score_map),
     }  # fmt: skip
 

@@ -7,12 +7,13 @@ from importlib.util import find_spec
 
 from ecodetect.errors import PackageError
 
+# Large libraries, whose own parts fail to load on some machines. None: it comes with ecodetect itself.
 _EXTRA_OF = {
-    "torch": "learn",
-    "torchvision": "learn",
-    "sklearn": "learn",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
+    "torch": "train",
+    "torchvision": "train",
+    "sklearn": "train",
+    "onnx": "train",
+    "onnxruntime": None,
 }
 _CALLED = {"sklearn": "scikit-learn"}  # where pip knows a package by another name than Python
 
@@ -45,7 +46,7 @@ def import_failure(error: ImportError) -> PackageError | None:
 
 
 def _sentence(who: str, lacking: list[str], otherwise: str = "") -> str:
-    extras = sorted({_EXTRA_OF[name] for name in lacking if name in _EXTRA_OF})
+    extras = sorted(filter(None, {_EXTRA_OF.get(name) for name in lacking}))
     wanted = f'"ecodetect[{",".join(extras)}]"' if extras else "ecodetect"  # quotes for every shell
     listed = " and ".join(_CALLED.get(name, name) for name in lacking)
     verb = "isn't" if len(lacking) == 1 else "aren't"

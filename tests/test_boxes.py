@@ -28,7 +28,8 @@ from ecodetect.runtime import torch_network  # noqa: E402
 from ecodetect.testing import chip_of, scene_of  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
 from ecodetect.training.augmentation import NONE  # noqa: E402
-from ecodetect.training.loop import Schedule, fit  # noqa: E402
+from ecodetect.training.loop import fit  # noqa: E402
+from ecodetect.training.planning import Schedule  # noqa: E402
 
 each = pytest.mark.parametrize("name", learned.BOXES)
 FLOORED = ("ctrness", "edge")  # losses whose least value isn't 0

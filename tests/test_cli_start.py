@@ -244,7 +244,7 @@ def test_doctor_shows_what_is_broken(ecodetect: Run, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(doctor.PACKAGES, "opencv", broken)
     monkeypatch.setitem(doctor.SELF_TEST, "find a contour (OpenCV)", broken)
-    monkeypatch.setitem(doctor.MACHINE, "devices", lambda: "cpu")
+    monkeypatch.setitem(doctor.RUNTIMES, "torch", lambda: "2.14.1")
     monkeypatch.setenv("PROJ_LIB", os.sep + "elsewhere")
     outcome = ecodetect("doctor")
     assert outcome.code == 1

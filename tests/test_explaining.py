@@ -81,6 +81,7 @@ def test_heat_lies_where_the_answer_comes_from(tmp_path: Path) -> None:
     picture = with_a_light(tmp_path / "light.png", 36, 14)
     done = explain(picture, model)
     assert done.scores[0][0] == "bright"
+    assert done.activation is not None
     assert done.fall.shape == done.activation.shape == (64, 64)
     away = np.ones((64, 64), np.bool_)
     away[4:36, 26:58] = False  # the light and as far around as squares that cover it, and cells, reach
@@ -116,6 +117,7 @@ def test_all_classifiers_can_be_explained(ecodetect: Run, tmp_path: Path, way: s
     done = explain(raster, model, at=(80, 70))
     assert sum(score for _, score in done.scores) == pytest.approx(1, abs=1e-4)
     assert len(done.scores) == (2 if patches else 3)
+    assert done.activation is not None
     assert done.image.shape[:2] == done.fall.shape == done.activation.shape
 
 

@@ -7,20 +7,30 @@ import sys
 from pathlib import Path
 
 import click
+import learned
 import pytest
 from command_line import Run
 from ecodetect_cli import main as main_module
 
+from ecodetect.bundle import file as bundle
 from ecodetect.errors import PackageError
 from ecodetect.extras import check_installed, import_failure
 
-LEARN = 'pip install "ecodetect[learn]"'
+TRAIN = 'pip install "ecodetect[train]"'
 
 
 @pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("torch", "torchvision", "sklearn", "onnx", "onnxruntime"):
+    for name in ("torch", "torchvision", "sklearn", "onnx"):
         monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without a graph."""
+    model = tmp_path_factory.mktemp("models") / "old.safetensors"
+    bundle.write(model, learned.bundle(learned.card()))
+    return model
 
 
 @pytest.fixture
@@ -28,23 +38,23 @@ def scene(corners: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(corners / "dryland.tif", tmp_path))
 
 
-@pytest.mark.usefixtures("no_torch")
-@pytest.mark.parametrize("flags", [["-m", "shrubs"], ["-m", "shrubs", "--dry-run"], ["--picture", "map.png"]])
-def test_a_scan_with_a_model_says_what_to_install(ecodetect: Run, scene: Path, flags: list[str]) -> None:
-    done = ecodetect("scan", scene, *flags)
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--picture", "map.png"]])
+def test_a_scan_with_a_model_without_a_graph_says_what_to_install(
+    ecodetect: Run, scene: Path, old: Path, no_torch: None, flags: list[str]
+) -> None:
+    done = ecodetect("scan", scene, "-m", old, "--bands", "red,green,blue,nir=1", *flags)
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if line.startswith("error")]
-    assert "'shrubs' needs torch, which isn't installed" in line
-    assert LEARN in line
-    assert "threshold" in line  # what to do without
+    assert "has no graph for ONNX Runtime, so it needs torch, which isn't installed" in line
+    assert TRAIN in line
+    assert "ecodetect export" in line  # what to do without
     assert list(scene.parent.iterdir()) == [scene]
 
 
-@pytest.mark.usefixtures("no_torch")
-def test_it_is_said_once_for_many_rasters(ecodetect: Run, scene: Path) -> None:
+def test_it_is_said_once_for_many_rasters(ecodetect: Run, scene: Path, old: Path, no_torch: None) -> None:
     shutil.copy(scene, scene.with_name("other.tif"))
-    done = ecodetect("scan", scene.parent, "-m", "shrubs")
-    assert (done.code, done.err.count("torch")) == (2, 1)
+    done = ecodetect("scan", scene.parent, "-m", old, "--bands", "red,green,blue,nir=1")
+    assert (done.code, done.err.count("needs torch")) == (2, 1)
 
 
 @pytest.mark.usefixtures("no_torch")
@@ -60,18 +70,11 @@ def test_other_commands_say_it_too(ecodetect: Run, corners: Path, tmp_path: Path
         assert "pip install" in done.err
 
 
-@pytest.mark.usefixtures("no_torch")
-def test_what_needs_no_network_works_without(ecodetect: Run, corners: Path) -> None:
-    pair = (corners / "dryland.tif", corners / "dryland_shrubs.geojson")
-    for words in (("check", *pair, "-m", "shrubs"), ("info", "shrubs"), ("info", pair[0]), ("models",)):
-        assert ecodetect(*words).code == 0
-
-
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ModuleNotFoundError("No module named 'torch'", name="torch"), LEARN),
-        (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), LEARN),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), TRAIN),
+        (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), TRAIN),
         (ModuleNotFoundError("No module named 'rasterio'", name="rasterio"), "pip install ecodetect."),
     ],
 )
@@ -91,10 +94,11 @@ def test_an_import_that_fails_anywhere_is_such_a_sentence(
     assert "internal" not in done.err
 
 
-def test_a_package_that_is_there_but_broken_is_to_be_installed_anew() -> None:
-    failed = import_failure(ImportError("libc10.so: cannot open", name="torch._C"))
+@pytest.mark.parametrize("name", ["torch._C", "onnxruntime.capi.onnxruntime_pybind11_state"])
+def test_a_package_that_is_there_but_broken_is_to_be_installed_anew(name: str) -> None:
+    failed = import_failure(ImportError("libc10.so: cannot open", name=name))
     assert failed is not None
-    assert "torch is installed, but can't be loaded (libc10.so: cannot open)" in str(failed)
+    assert f"{name.split('.')[0]} is installed, but can't be loaded (libc10.so: cannot open)" in str(failed)
 
 
 @pytest.mark.parametrize("name", ["ecodetect.nowhere", "json.nowhere", None])
@@ -105,5 +109,11 @@ def test_a_fault_of_ours_stays_one(name: str | None) -> None:
 def test_several_packages_are_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnx", "torch"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(PackageError, match=r'^It needs torch and onnx, .* "ecodetect\[learn,onnx\]"\.$'):
+    with pytest.raises(PackageError, match=r'^It needs torch and onnx, .* "ecodetect\[train\]"\.$'):
         check_installed("It", "torch", "onnx")
+
+
+def test_what_comes_with_ecodetect_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(PackageError, match=r"^It needs onnxruntime, .*: pip install ecodetect\.$"):
+        check_installed("It", "onnxruntime")

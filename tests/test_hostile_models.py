@@ -131,7 +131,8 @@ def test_whatever_a_card_says_it_is_described_or_refused_in_a_sentence() -> None
 
     def told(facts: dict[str, Any]) -> None:
         card = dataclasses.asdict(read(facts))
-        list(lines({"kind": "model", "card": card, "parameters": 1, "hash": "x", "megabytes": 1.0}))
+        known = {"parameters": 1, "hash": "x", "megabytes": 1.0, "runtime": None}
+        list(lines({"kind": "model", "card": card, **known}))
         json.dumps(card, ensure_ascii=False).encode()
 
     facts = facts_of(whole().card)

@@ -24,7 +24,8 @@ from ecodetect.detectors import heatmap  # noqa: E402
 from ecodetect.detectors.learned import Answer, NetworkKind  # noqa: E402
 from ecodetect.metrics import average_precision  # noqa: E402
 from ecodetect.training import checkpoint, loop, selection  # noqa: E402
-from ecodetect.training.loop import Fitted, Progress, Schedule, TrainingError, fit  # noqa: E402
+from ecodetect.training.loop import Fitted, Progress, TrainingError, fit  # noqa: E402
+from ecodetect.training.planning import Schedule  # noqa: E402
 from ecodetect.training.processes import Processes  # noqa: E402
 from ecodetect.training.selection import RankedMatches  # noqa: E402
 

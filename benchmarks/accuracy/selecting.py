@@ -45,7 +45,7 @@ from ecodetect.runtime import torch_network
 from ecodetect.training import checkpoint, loop, selection
 from ecodetect.training.case import begin
 from ecodetect.training.drawing import Drawn, Pieces
-from ecodetect.training.planning import plan_for, weights_are_learned
+from ecodetect.training.planning import Schedule, plan_for, weights_are_learned
 from ecodetect.training.recipe import starting_network
 from ecodetect.training.selection import RankedMatches
 from ecodetect.training.settings import TrainingSettings
@@ -114,7 +114,7 @@ def train(
 class _EpochEnds:
     """What the network of each epoch's end finds on judged ground; says how far it is, every half minute."""
 
-    def __init__(self, folder: Path, kind: NetworkKind, judged: Pieces, plan: loop.Schedule) -> None:
+    def __init__(self, folder: Path, kind: NetworkKind, judged: Pieces, plan: Schedule) -> None:
         self.folder, self.kind, self.judged, self.plan = folder, kind, judged, plan
         self.last = time.monotonic()
 
@@ -140,7 +140,7 @@ class _EpochEnds:
         part.replace(target)
 
 
-def _facts(found: Answer, sample: Sample, plan: loop.Schedule) -> dict[str, np.ndarray]:
+def _facts(found: Answer, sample: Sample, plan: Schedule) -> dict[str, np.ndarray]:
     """What was found on a piece of ground and what is there, where they count."""
     # Scores that all differ, in the same order, tell which detections `judge` kept.
     unlike = np.empty(len(found.score))

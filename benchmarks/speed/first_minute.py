@@ -46,7 +46,7 @@ def main() -> None:
         step("python -m venv", [sys.executable, "-m", "venv", "venv"])
         step("pip install .", [str(scripts / "python"), "-m", "pip", "install", "-q", "."])
         program = str(scripts / "ecodetect")
-        scan = ["scan", "sample_data/dryland.tif", "-m", "threshold", "--picture", "map.png"]
+        scan = ["scan", "sample_data/dryland.tif", "--picture", "map.png"]
         step("first scan with a map", [program, *scan])
         step("second scan with a map", [program, *scan, "--overwrite", "--restart"])
         print(table(["step", "s"], steps))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,10 @@ class Explanation:
     image : (S, S, 3), the shown part of the network's input.
     fall : (S, S), fall of the first answer's score when a pixel is covered, averaged over the squares that
         cover it; below 0 the score rises.
-    activation : (S, S), Grad-CAM of the first answer, 0 to 1.
+    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None without torch, which it needs.
     examples : the most similar pictures, the most similar first.
     options : how rasters were opened.
-    notes : about the raster's values.
+    notes : about the raster's values, and what is left out.
     """
 
     place: str
@@ -76,7 +77,7 @@ class Explanation:
     scores: tuple[tuple[str, float], ...]
     image: Pixels
     fall: NDArray[np.float32]
-    activation: NDArray[np.float32]
+    activation: NDArray[np.float32] | None
     examples: tuple[Example, ...]
     options: RasterOptions
     notes: tuple[Note, ...] = ()
@@ -89,8 +90,9 @@ class Explanation:
             Heat(
                 self.fall, "Covered, the score falls by", f"rises {-low:.2g}", f"falls {max(0.0, high):.2g}"
             ),
-            Heat(self.activation, f"Features that speak for {answer}", None, "most"),
         ]
+        if self.activation is not None:
+            heats.append(Heat(self.activation, f"Features that speak for {answer}", None, "most"))
         shown = [
             Thumbnail(
                 each.path, (each.label or each.path.name, f"similarity {each.similarity:.3f}", each.path.name)
@@ -158,10 +160,21 @@ def explain(
             ((_, seen, there),) = Sight.of(member, raster, values).windows(raster, xy)
             place = f"{raster.name}, x {xy[0, 0]:.1f}, y {xy[0, 1]:.1f} px"
         choice, found = seen_unit(member.card, raster, stated=values)
-        notes = tuple(remarks(raster.name, member.card, choice, found))
+        notes = (*remarks(raster.name, member.card, choice, found), *_left_out())
     if not there[0]:
         raise UserError(f"{place} shows nothing to explain: no pixel around it holds data.")
     return replace(_explained(member, seen[0], place, Path(image), examples, asked), notes=notes)
+
+
+def _left_out() -> list[Note]:
+    """What is to be said where torch, which gives the gradients, isn't installed."""
+    if find_spec("torch") is not None:
+        return []
+    text = (
+        "the features that speak for the answer (Grad-CAM) are left out, because they need torch, which isn't"
+        ' installed: pip install "ecodetect[train]".'
+    )
+    return [Note("no-grad-cam", text)]
 
 
 def _check_picture(raster: Raster, member: Member) -> None:
@@ -217,14 +230,17 @@ def _explained(
     fall = np.zeros(seen.shape[1:], np.float32)
     rows = slice(shown.y, shown.bottom), slice(shown.x, shown.right)
     fall[rows] = _falls(member, seen, answer, shown)
-    spoken = window_networks.activation(member.bundle, seen, _output(member, answer))
+    spoken = None
+    if find_spec("torch") is not None:
+        spoken = window_networks.activation(member.bundle, seen, _output(member, answer))
+        spoken = spoken[: seen.shape[1], : seen.shape[2]][rows]
     return Explanation(
         place=place,
         model=member.card.name,
         scores=tuple((member.answers[k], float(likely[k])) for k in order.tolist()),
         image=_pictured(member, seen)[rows],
         fall=fall[rows],
-        activation=spoken[: seen.shape[1], : seen.shape[2]][rows],
+        activation=spoken,
         examples=() if examples is None else tuple(_similar(member, seen, Path(examples), own, asked)),
         options=asked,
     )

@@ -18,7 +18,7 @@ from ecodetect.detectors.learned import Answer, Image, Outputs
 from ecodetect.detectors.protocol import Needs, Scene, bands_of
 
 if TYPE_CHECKING:
-    from ecodetect.runtime.opening import Network
+    from ecodetect.runtime.opening import Network, Runtime
 
 Map = NDArray[np.float32]  # (K, h, w)
 Maps = NDArray[np.float32]  # (N, K, h, w)
@@ -27,9 +27,12 @@ Maps = NDArray[np.float32]  # (N, K, h, w)
 class Look(Protocol):
     """Finds objects on images.
 
-    device : where its network runs; None: it has none.
+    runtime, device : what runs its network, and where; None: it has none.
     settings : what it has measured on the raster; JSON-able.
     """
+
+    @property
+    def runtime(self) -> Runtime | None: ...
 
     @property
     def device(self) -> str | None: ...
@@ -87,12 +90,12 @@ class LearnedDetector:
 
     @property
     def settings(self) -> dict[str, Any]:
-        device = self.look.device
+        runtime, device = self.look.runtime, self.look.device
         return {
             "model_hash": self.hash,
             "threshold": self.threshold,
             **self.own_settings,
-            **({} if device is None else {"device": device}),
+            **({} if device is None else {"runtime": runtime, "device": device}),
             "bands": self.own_needs.bands,
             **self.look.settings,
             **as_read(self.card.scaling, self.scaling),
@@ -146,6 +149,10 @@ class NetworkLook:
     map_px: int = 1
 
     settings: Mapping[str, Any] = field(default_factory=dict, init=False)
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.network.runtime
 
     @property
     def device(self) -> str:

@@ -353,6 +353,7 @@ class Segments:
     card: Card
     learner: ClassicalClassifier
 
+    runtime: None = field(default=None, init=False)
     device: None = field(default=None, init=False)
     settings: Mapping[str, Any] = field(default_factory=dict, init=False)
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecodetect.annotations.sample import Sample
-    from ecodetect.runtime.opening import Network
+    from ecodetect.runtime.opening import Network, Runtime
 
 # The network's input in 8 bits: 0 is 128, and four of its units fill the scale.
 _MIDDLE, _PER_UNIT = 128.0, 32.0
@@ -187,6 +187,10 @@ class Proposing:
     card: Card
     classifier: Network
     proposer: Detector
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.classifier.runtime
 
     @property
     def device(self) -> str:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ecodetect.annotations.sample import Sample
-    from ecodetect.runtime.opening import Network
+    from ecodetect.runtime.opening import Network, Runtime
 
 TYPICAL_PX = 32.0  # a typical object is half as wide as the window: its surroundings are as informative
 PATCH_PX = 96.0  # width of pictures in folders by class, if they have as many pixels
@@ -475,6 +475,10 @@ class _Sizes:
 
     of: Network
     levels: int
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.of.runtime
 
     @property
     def device(self) -> str:

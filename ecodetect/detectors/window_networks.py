@@ -25,7 +25,7 @@ from ecodetect.errors import BundleError, UserError
 
 if TYPE_CHECKING:
     from ecodetect.networks.network import TrainableNetwork, Weights
-    from ecodetect.runtime.opening import Network
+    from ecodetect.runtime.opening import Network, Runtime
 
 TAUGHT = "learner."  # prefix of a learner's arrays in a bundle
 _LEAST_LIKELY = 1e-6
@@ -187,6 +187,10 @@ class _Taught:
     of: Network
     learner: ClassicalClassifier
     outputs: int
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.of.runtime
 
     @property
     def device(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ecodetect.cores import core_count
 from ecodetect.detectors import table as detectors
+from ecodetect.detectors.learned import NetworkKind
 from ecodetect.detectors.protocol import scene_of
 from ecodetect.errors import GridError, LayerError, UserError
 from ecodetect.formats import files as formats
@@ -26,6 +27,7 @@ from ecodetect.models import choosing as models
 from ecodetect.raster.options import RasterOptions
 from ecodetect.raster.reading import Raster
 from ecodetect.runtime.onnx_file import OnnxModel
+from ecodetect.runtime.opening import usual_runtime
 
 SAMPLES = 64  # cells of 512 x 512 px: a second for a large raster
 _CACHE_BYTES = 128 * 2**20
@@ -199,8 +201,9 @@ def _detectors(raster: Raster) -> dict[str, dict[str, Any]]:
 
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a model's card, with the size and the hash of its file."""
+    """The contents of a model's card, size and hash of its file, and what runs its network."""
     found = models.read(Path(path))
+    has_network = isinstance(detectors.learned(found.card.detector), NetworkKind)
     return {
         "kind": "model",
         "file": Path(path).name,
@@ -209,6 +212,7 @@ def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
         else sum(values.size for values in found.weights.values()),
         "megabytes": Path(path).stat().st_size / 1e6,
         "hash": found.hash,
+        "runtime": usual_runtime(found) if has_network else None,
         "card": dataclasses.asdict(found.card),
         "notes": [],
     }

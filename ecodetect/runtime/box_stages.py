@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,10 @@ class OneStage:
     smallest_px: float
 
     @property
+    def runtime(self) -> Literal["onnxruntime"]:
+        return "onnxruntime"
+
+    @property
     def device(self) -> str:
         return self.session.device
 
@@ -128,6 +132,10 @@ class TwoStages:
     masks: tuple[Pool, Session] | None
     stride: int
     smallest_px: float
+
+    @property
+    def runtime(self) -> Literal["onnxruntime"]:
+        return "onnxruntime"
 
     @property
     def device(self) -> str:

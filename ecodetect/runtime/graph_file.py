@@ -62,7 +62,9 @@ def with_weights(
         whole = _whole_graph(content, weights, outputs, has_layers)
         return whole, graph_in(whole)
     except (ValueError, IndexError, OverflowError, UnicodeError) as error:
-        raise BundleError(f"The graph of '{shown}' is damaged ({error or 'it ends too early'}).") from error
+        raise BundleError(
+            f"The graph of '{shown}' is damaged ({str(error) or 'it ends too early'})."
+        ) from error
 
 
 def _whole_graph(content: bytes, weights: Weights, outputs: Sequence[str], has_layers: bool) -> bytes:

@@ -281,7 +281,7 @@ def _message(message: memoryview, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {name: [] for name, _, is_list in known.values() if is_list}
     for number, wire, value in fields(message):
         if kind == "tensor" and number in _EXTERNAL:
-            raise _External
+            raise _External("it keeps weights in other files")
         if number not in known:
             raise ValueError(f"a {kind} has a field {number}")
         name, what, is_list = known[number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,10 @@ class OnnxNetwork:
     session: Session
     stride: int
     reach_px: int | None
+
+    @property
+    def runtime(self) -> Literal["onnxruntime"]:
+        return "onnxruntime"
 
     @property
     def device(self) -> str:
@@ -205,6 +209,14 @@ def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) 
         raise BundleError(f"The network of '{name}' isn't one that ecodetect exports: {error}.") from error
 
 
+def devices() -> list[str]:
+    """Devices that the installed ONNX Runtime is built for, the fastest first."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    return [device for device, provider in _PROVIDERS.items() if provider in providers]
+
+
 def open_session(
     content: bytes, name: str, *, device: str = "auto", threads: int | None = None, is_optimized: bool = True
 ) -> tuple[Any, str]:
@@ -216,9 +228,7 @@ def open_session(
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_FATAL)
-    there = [
-        place for place, provider in _PROVIDERS.items() if provider in onnxruntime.get_available_providers()
-    ]
+    there = devices()
     place = there[0] if device == "auto" else device
     if place not in there:
         raise UserError(

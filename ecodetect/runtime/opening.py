@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle
-from ecodetect.errors import BundleError
 from ecodetect.extras import check_installed
 from ecodetect.runtime.onnx_file import OnnxModel
 
@@ -27,18 +27,34 @@ if TYPE_CHECKING:
 # Name of an output -> its channels, and its pixels per pixel of the input along an axis (1/8: a stride of 8).
 Outputs = Mapping[str, tuple[int, float]]
 
+Runtime = Literal["onnxruntime", "torch"]  # as they are imported
+
+# What pip may have installed them from. They unpack into one folder, so there should be one only.
+DISTRIBUTIONS: Mapping[Runtime, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
+    "torch": ("torch",),
+}
+_CALLED = {"onnxruntime": "ONNX Runtime", "torch": "torch"}
+_PLACES = {"cpu": "the CPU", "cuda": "CUDA", "mps": "MPS"}
+
 # Where a driver for GPUs leaves a trace; asking torch would import it.
 _TRACES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", r"C:\Windows\System32\nvcuda.dll")
+
+# What to do about a bundle without graphs where torch isn't installed.
+_GRAPHS = ", or give it a graph where torch is, by ecodetect export"
 
 
 class Network(Protocol):
     """A network that only answers.
 
-    device : where it runs.
+    runtime, device : what runs it, and where.
     stride : sides of batches are multiples of it, and so are shifts that change nothing.
     reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
     is_local : whether the answer at a place doesn't depend on how large the image around it is.
     """
+
+    @property
+    def runtime(self) -> Runtime: ...
 
     @property
     def device(self) -> str: ...
@@ -93,12 +109,10 @@ def open_in_torch(
     threads: int | None = None,
 ) -> Network:
     """The network of a bundle, run by torch; arguments and errors as of `open_network`."""
-    if not bundle.graphs and find_spec("torch") is None:
-        raise BundleError(
-            f"The model '{bundle.card.name}' has no graph for ONNX Runtime, so it needs torch: install"
-            " 'ecodetect[train]', or `export` it to .safetensors where torch is installed."
-        )
-    check_installed(f"The model '{bundle.card.name}'", "torch")
+    who = f"The model '{bundle.card.name}'"
+    if not bundle.graphs:
+        check_installed(f"{who} has no graph for ONNX Runtime, so it", "torch", otherwise=_GRAPHS)
+    check_installed(who, "torch")
     from ecodetect.runtime import torch_network
 
     return torch_network.open_network(bundle, build, outputs=outputs, device=device, threads=threads)
@@ -127,3 +141,34 @@ def _has_gpu() -> bool:
     from ecodetect.runtime import torch_network
 
     return torch_network.choose("auto") != "cpu"
+
+
+def in_words(runtime: Runtime, device: str | None = None) -> str:
+    """What runs a network, with its version, and where: `ONNX Runtime 1.32.0 on the CPU`."""
+    versions = (installed(name) for name in DISTRIBUTIONS[runtime])
+    version = next(filter(None, versions), "").partition("+")[0]  # torch's says for which GPUs it is
+    place = "" if device is None else f" on {_PLACES.get(device, device)}"
+    return f"{_CALLED[runtime]} {version}".rstrip() + place
+
+
+def installed(distribution: str) -> str | None:
+    """The installed version, without importing it."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def usual_runtime(bundle: Bundle) -> str:
+    """What runs the network of a bundle where nobody names a device, in words; imports neither runtime."""
+    takes_torch = not isinstance(bundle, OnnxModel)
+    needed: Runtime = "torch" if takes_torch and not runs_graphs(bundle, "cpu") else "onnxruntime"
+    if find_spec(needed) is None:
+        return f"{_CALLED[needed]}, which isn't installed"
+    if needed == "torch":
+        return in_words("torch")
+    if not may_have_gpu():
+        return in_words("onnxruntime", "cpu")
+    if takes_torch and find_spec("torch") is not None:
+        return f"{in_words('onnxruntime', 'cpu')}, or {in_words('torch')} on a GPU that it can use"
+    return in_words("onnxruntime")

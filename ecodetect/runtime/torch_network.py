@@ -55,6 +55,10 @@ class TorchNetwork:
     _seen: set[str] = field(default_factory=set, repr=False)  # its name, when its layers have been checked
 
     @property
+    def runtime(self) -> Literal["torch"]:
+        return "torch"
+
+    @property
     def is_local(self) -> bool:
         """Whether the answer at a place doesn't depend on how large the image around it is."""
         return self.reach_px is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -30,6 +31,10 @@ class ShiftedPasses:
 
     session: Session
     step: int
+
+    @property
+    def runtime(self) -> Literal["onnxruntime"]:
+        return "onnxruntime"
 
     @property
     def device(self) -> str:
@@ -86,6 +91,10 @@ class EachWindow:
     session: Session
     window: int
     step: int
+
+    @property
+    def runtime(self) -> Literal["onnxruntime"]:
+        return "onnxruntime"
 
     @property
     def device(self) -> str:

@@ -15,7 +15,9 @@ from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, column_kinds
 from ecodetect.cores import core_count
 from ecodetect.detections import GeometryType
+from ecodetect.detectors.ensemble import Ensemble
 from ecodetect.detectors.learned_detector import LearnedDetector
+from ecodetect.detectors.protocol import Detector
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
 from ecodetect.formats.content import Tally
@@ -24,6 +26,7 @@ from ecodetect.layer import Layer, Stream
 from ecodetect.notes import Note, merged
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.reading import Raster
+from ecodetect.runtime.opening import in_words
 from ecodetect.scanning import score_maps
 from ecodetect.scanning.journal import Journal
 from ecodetect.scanning.patches import PatchSize
@@ -64,6 +67,7 @@ class Summary:
     species : class names of the classifier -> number of detections; None without a classifier.
     verified : share of detections found again on a shifted lattice, and their number; None if not requested.
     in_work : another process is working on it, so it was skipped.
+    runtime : what ran the networks, with its version, and where; None where none ran.
     """
 
     path: Path
@@ -84,6 +88,7 @@ class Summary:
     species: Mapping[str, int] | None = None
     notes: tuple[Note, ...] = ()
     in_work: bool = False
+    runtime: str | None = None
 
     @property
     def total(self) -> int:
@@ -223,7 +228,16 @@ def _summed(
         dropped=written.dropped,
         expected=_sum_of(expected),
         notes=merged([*(note for plan in plans for note in plan.notes), *written.notes]),
+        runtime=_runtime(detector),
     )
+
+
+def _runtime(detector: Detector) -> str | None:
+    """What ran the networks of a detector, and where; None where it has none."""
+    members = detector.members if isinstance(detector, Ensemble) else (detector,)
+    looks = [each.look for each in members if isinstance(each, LearnedDetector)]
+    ran = [in_words(look.runtime, look.device) for look in looks if look.runtime is not None]
+    return " and ".join(dict.fromkeys(ran)) or None
 
 
 def _columns(

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,7 +36,8 @@ from ecodetect.errors import UserError
 from ecodetect.metrics import Rates
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.training import checkpoint, selection
-from ecodetect.training.augmentation import NONE, Augmentations, Light, augment, mosaic
+from ecodetect.training.augmentation import NONE, Light, augment, mosaic
+from ecodetect.training.planning import Schedule
 from ecodetect.training.processes import Processes
 from ecodetect.training.selection import Counted, RankedMatches
 
@@ -64,44 +65,6 @@ class Data(Protocol):
     def validation(self) -> Sequence[Sample]:
         """Validation ground, cut into samples."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """The hyperparameters of a training.
-
-    size_px : side of the training chips.
-    batch : batch size: chips per step.
-    steps : in all, unless early stopping ends training.
-    every : steps from one validation to the next: an epoch.
-    rim_px : width of a chip's border, where individuals are cut and nothing is learned.
-    rate : highest learning rate (AdamW), reached after the warm-up; a cosine lowers it to 1 %.
-    slower : factor on the learning rate of pretrained layers (those of `network.backbone()`).
-    frozen : number of frozen stages of the encoder, from the first.
-    decay : weight decay.
-    within_px : largest distance of a validation detection from its truth.
-    patience : early stopping: epochs without a better validation after which training stops.
-    seed : random seed.
-    workers : threads that prepare chips; the result doesn't depend on it.
-    augmentations : of chips.
-    mines : hard-negative mining: chips with false positives are drawn more often.
-    """
-
-    size_px: int
-    batch: int
-    steps: int
-    every: int
-    rate: float
-    within_px: float
-    rim_px: int = 0
-    slower: float = 1.0
-    frozen: int = 0
-    decay: float = 0.01
-    patience: int = 1000
-    seed: int = 0
-    workers: int = 2
-    augmentations: Augmentations = field(default_factory=Augmentations)
-    mines: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ecodetect.annotations.dataset import Statistics
 from ecodetect.bundle.card import Card
-from ecodetect.training.loop import Schedule
+from ecodetect.training.augmentation import Augmentations
 
 PASSES = 40  # over the ground; early stopping may end it sooner
 PATCH_PASSES = 16  # over pictures by class, for a pretrained network
@@ -19,6 +20,44 @@ EPOCHS = 24  # number of validations: a readable curve, for a few percent of the
 # Highest learning rates of AdamW at this batch size: from scratch, with a pretrained encoder, from a bundle.
 RATE_SCRATCH, RATE_BACKBONE, RATE_BUNDLE = 2e-3, 2e-3, 1e-3
 SLOWER = 0.3  # factor on the learning rate of pretrained layers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """The hyperparameters of a training.
+
+    size_px : side of the training chips.
+    batch : batch size: chips per step.
+    steps : in all, unless early stopping ends training.
+    every : steps from one validation to the next: an epoch.
+    rim_px : width of a chip's border, where individuals are cut and nothing is learned.
+    rate : highest learning rate (AdamW), reached after the warm-up; a cosine lowers it to 1 %.
+    slower : factor on the learning rate of pretrained layers (those of `network.backbone()`).
+    frozen : number of frozen stages of the encoder, from the first.
+    decay : weight decay.
+    within_px : largest distance of a validation detection from its truth.
+    patience : early stopping: epochs without a better validation after which training stops.
+    seed : random seed.
+    workers : threads that prepare chips; the result doesn't depend on it.
+    augmentations : of chips.
+    mines : hard-negative mining: chips with false positives are drawn more often.
+    """
+
+    size_px: int
+    batch: int
+    steps: int
+    every: int
+    rate: float
+    within_px: float
+    rim_px: int = 0
+    slower: float = 1.0
+    frozen: int = 0
+    decay: float = 0.01
+    patience: int = 1000
+    seed: int = 0
+    workers: int = 2
+    augmentations: Augmentations = field(default_factory=Augmentations)
+    mines: bool = True
 
 
 def weights_are_learned(backbone: str | None, weights: str | None) -> bool:

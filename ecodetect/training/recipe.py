@@ -43,8 +43,8 @@ from ecodetect.training.augmentation import Augmentations
 from ecodetect.training.case import Case, begin, check_card
 from ecodetect.training.drawing import Drawn
 from ecodetect.training.finishing import completed, finished, rejudged
-from ecodetect.training.loop import Fitted, Progress, Schedule, fit
-from ecodetect.training.planning import plan_for, weights_are_learned
+from ecodetect.training.loop import Fitted, Progress, fit
+from ecodetect.training.planning import Schedule, plan_for, weights_are_learned
 from ecodetect.training.processes import Processes, joined
 from ecodetect.training.settings import TrainingSettings
 from ecodetect.wording import counted
