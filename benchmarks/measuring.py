@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ecodetect.cores import core_count
+
 HERE = Path(__file__).parent
 # Where `-m idle` comes from; a PYTHONPATH that leads to another tree stays.
 PLUGIN = {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE / "plugin")]))}
@@ -95,4 +97,4 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def machine() -> str:
     """The machine in words, for the page of figures."""
     version = platform.python_version()
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {version}"
+    return f"{core_count()} cores, {platform.system()} {platform.machine()}, Python {version}"

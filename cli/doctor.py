@@ -20,6 +20,8 @@ from pathlib import Path
 
 import click
 
+from ecodetect.cores import core_count
+
 from .terminal import say
 
 # The environment variables by which another installation (a GIS, conda, PostGIS) gets in the way of ours.
@@ -154,10 +156,7 @@ PACKAGES: dict[str, Callable[[], str]] = {
 
 
 def _cores() -> str:
-    cores = os.cpu_count() or 1
-    if sys.platform != "linux":
-        return str(cores)
-    usable = len(os.sched_getaffinity(0))  # a batch system or a container may lend us fewer
+    usable, cores = core_count(), os.cpu_count() or 1  # a batch system or a container may lend us fewer
     return f"{cores}" if usable == cores else f"{cores}, {usable} of them usable"
 
 

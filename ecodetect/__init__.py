@@ -43,6 +43,7 @@ layer            a vector layer in memory or on its way
 metrics          precision, recall, F1, AP and their kin, as pure functions
 settling         non-maximum suppression across tiles: one survivor for each object
 
+cores            how many CPU cores this process was given
 extras           optional packages, and what to say where one is missing
 grid             windows and grids; the only step between pixel and map coordinates
 guarding         a child process with limits on time and memory, for files that could hang or crash a library

@@ -64,7 +64,7 @@ def test_what_a_process_holds_already_changes_no_cuts(needs: Needs, monkeypatch:
 
 
 def test_a_gpu_need_not_wait_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(layout, "core_count", lambda: 16)
     on_cpu, on_gpu = (laid(20_000, needs=needs) for needs in (NETWORK, ON_GPU))
     assert on_cpu.cuts.tile_px >= 512
     assert on_gpu.cuts.tile_px >= 512

@@ -13,15 +13,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.measuring import HERE, PLUGIN, Cost, best, cost_of, machine, make_command, scan_command, table
+from ecodetect.cores import core_count
 
-CORES = os.cpu_count() or 1
+CORES = core_count()
 SMALL_PX = 512  # the raster whose scan is nothing but start-up
 SPARSE_PX, SPARSE_SHARE = 200_000, 0.01
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
@@ -18,6 +17,7 @@ from ecodetect.bundle.values import (
     measured,
     of_type,
 )
+from ecodetect.cores import core_count
 from ecodetect.errors import UserError
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.reading import Raster
@@ -37,7 +37,7 @@ def survey(raster: Raster, bands: Sequence[str], most: int | None = None) -> Mea
     most : cells at most; None: 64, and more where those hold nothing.
     """
     names, distinct = tuple(bands), tuple(dict.fromkeys(bands))
-    with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
+    with raster.env(cache_bytes=_CACHE_BYTES, threads=core_count()):
         for cells in _CELLS if most is None else (most,):
             samples = (chip.picked(names) for chip in raster.samples(raster.grid, distinct, most=cells))
             found = measured(

@@ -17,6 +17,7 @@ from ecodetect.annotations.laying import labels_of, placed
 from ecodetect.classification.answering import Answers, ClassifierEnsemble
 from ecodetect.classification.settings import ClassifyingSettings
 from ecodetect.converting import PIXEL_FORMATS, stream_of
+from ecodetect.cores import core_count
 from ecodetect.errors import LayerError, already_there
 from ecodetect.formats import files as formats
 from ecodetect.grid import Floats
@@ -153,7 +154,7 @@ def _seen(
     with asked.opened(image) as raster:
         found = formats.read(detections, layer=layer, grid=raster.grid, image=os.fspath(image))
         geometry, _, _ = placed(found, raster.grid, name=Path(detections).name)
-        with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
+        with raster.env(cache_bytes=_CACHE_BYTES, threads=core_count()):
             seeing = classifier.seeing(raster, asked.values)
             answers = seeing.at(centres(geometry))
         facts = {"source": raster.name, "fingerprint": raster.fingerprint}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ecodetect.cores import core_count
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.protocol import scene_of
 from ecodetect.errors import GridError, LayerError, UserError
@@ -84,7 +85,7 @@ def describe_raster(raster: Raster) -> dict[str, Any]:
     """
     grid, header = raster.grid, raster.header
     gsd = grid.gsd
-    with raster.env(cache_bytes=_CACHE_BYTES, threads=os.cpu_count() or 1):
+    with raster.env(cache_bytes=_CACHE_BYTES, threads=core_count()):
         sampled = _sampled(raster)
         fingerprint = raster.fingerprint
     ground = None if gsd is None else [grid.width * gsd[0], grid.height * gsd[1]]

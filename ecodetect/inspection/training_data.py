@@ -23,6 +23,7 @@ from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.sources import Gathered
 from ecodetect.annotations.splits import Split, split
 from ecodetect.bundle.card import Card
+from ecodetect.cores import core_count
 from ecodetect.detections import Detections
 from ecodetect.errors import UserError
 from ecodetect.grid import Floats
@@ -242,7 +243,7 @@ def _cost(data: Dataset, found: Split | None) -> dict[str, Any]:
     side = data if found is None else data.limited(found.training)
     mpx = len(side.places(CHIP_PX)) * PASSES * CHIP_PX**2 / 1e6
     least, most = LEAST_STEPS * STEP_PX / 1e6, MOST_STEPS * STEP_PX / 1e6
-    cores = os.cpu_count() or 1
+    cores = core_count()
     return {
         "seconds": min(max(mpx, least), most) * _SECONDS_PER_MPX / cores,
         "cores": cores,

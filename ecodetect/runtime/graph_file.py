@@ -20,7 +20,11 @@ from ecodetect.errors import BundleError
 from ecodetect.runtime.onnx_file import FLOAT, INT64, TYPES, Graph, fields, graph_in
 
 _GRAPH, _NODE, _WEIGHT, _OUTPUT = 7, 1, 5, 12  # numbers of fields: of a model, and of a graph
-_NODE_INPUT, _NODE_OUTPUT, _NAME = 1, 2, 1
+_NODE_INPUT, _NODE_OUTPUT, _NODE_KIND, _NAME = 1, 2, 4, 1
+_LAYERS = {  # operators whose answers may grow
+    *(b"Add", b"BatchNormalization", b"Conv", b"ConvTranspose"),
+    *(b"Gemm", b"InstanceNormalization", b"MatMul", b"Mul"),
+}
 
 
 def bare(content: bytes, names: Mapping[str, str]) -> bytes:
@@ -43,22 +47,25 @@ def bare(content: bytes, names: Mapping[str, str]) -> bytes:
     return _with_graph(content, bytes(graph))
 
 
-def with_weights(content: bytes, weights: Weights, outputs: Sequence[str], shown: str) -> tuple[bytes, Graph]:
+def with_weights(
+    content: bytes, weights: Weights, outputs: Sequence[str], shown: str, *, has_layers: bool = False
+) -> tuple[bytes, Graph]:
     """A file in ONNX of a stored graph, with the weights it asks for, and what it says.
 
     content : as `bare` gives it.
     outputs : those wanted; what only others need is left out.
     shown : the bundle, for messages.
+    has_layers : whether what each layer gives is an output too.
     Raises BundleError where the graph isn't one that training stores, or a weight is missing.
     """
     try:
-        whole = _whole_graph(content, weights, outputs)
+        whole = _whole_graph(content, weights, outputs, has_layers)
         return whole, graph_in(whole)
     except (ValueError, IndexError, OverflowError, UnicodeError) as error:
         raise BundleError(f"The graph of '{shown}' is damaged ({error or 'it ends too early'}).") from error
 
 
-def _whole_graph(content: bytes, weights: Weights, outputs: Sequence[str]) -> bytes:
+def _whole_graph(content: bytes, weights: Weights, outputs: Sequence[str], has_layers: bool) -> bytes:
     parts = list(fields(_graph(content)))
     if any(number == _WEIGHT for number, _, _ in parts):
         raise ValueError("it has weights of its own")
@@ -78,6 +85,10 @@ def _whole_graph(content: bytes, weights: Weights, outputs: Sequence[str]) -> by
         raise ValueError(f"it has no output {missing[0]}")
     for name in outputs:
         graph += _field(_OUTPUT, there[name.encode()])
+    layers = [_ends(value)[1][0] for value in reversed(kept) if has_layers and _kind(value) in _LAYERS]
+    for each in layers:
+        if each not in there:
+            graph += _field(_OUTPUT, _field(1, each) + _field(2, _field(1, _whole(1, FLOAT))))
     for number, wire, value in parts:
         if number not in (_NODE, _OUTPUT):
             graph += _field(number, value) if wire == 2 else _whole(number, value)
@@ -114,6 +125,11 @@ def _ends(node: memoryview) -> tuple[list[bytes], list[bytes]]:
         if number in (_NODE_INPUT, _NODE_OUTPUT) and wire == 2 and len(value):
             ends[number - 1].append(bytes(value))
     return ends
+
+
+def _kind(node: memoryview) -> bytes:
+    """The operator of a node."""
+    return next((bytes(each) for number, _, each in fields(node) if number == _NODE_KIND), b"")
 
 
 def _name(value: memoryview) -> bytes:

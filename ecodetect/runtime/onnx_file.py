@@ -116,11 +116,13 @@ class Graph:
     """A network.
 
     image : name of its only input.  outputs : names.
+    shape : of the input, None where it may be of any length.
     weights : name -> array.
     nodes : in the order in which they can be done.
     """
 
     image: str
+    shape: tuple[int | None, ...]
     outputs: tuple[str, ...]
     weights: Mapping[str, NDArray[Any]]
     nodes: tuple[Node, ...]
@@ -237,7 +239,9 @@ def _graph(model: Mapping[str, Any]) -> Graph:
     made += [name for node in nodes for name in node.outputs if name]
     if "" in made[: 1 + len(graph["weight"])] or len(set(made)) != len(made):
         raise ValueError("a tensor appears twice, or has no name")
-    return Graph(image, tuple(each.get("name", "") for each in graph["output"]), weights, nodes)
+    shape = graph["input"][0].get("type", {}).get("tensor", {}).get("shape", {}).get("dim", [])
+    sides = tuple(each.get("value") for each in shape)
+    return Graph(image, sides, tuple(each.get("name", "") for each in graph["output"]), weights, nodes)
 
 
 def _node(message: Mapping[str, Any]) -> Node:

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.file import Bundle, check_answers, check_weights
+from ecodetect.cores import core_count
 from ecodetect.errors import BundleError, UserError
 from ecodetect.extras import check_installed
 from ecodetect.runtime import graph_file, onnx_work
 from ecodetect.runtime.onnx_file import Graph, OnnxModel
 
-FEW = 4  # strides of a small image: convolutions that aren't padded need more than one
+FEW = 4  # strides that the smallest image is wide: convolutions without padding need more than one
 _WIDE_PX = 2048  # about as wide as the widest tile
+_LOOKED_AT_PX = 64  # side of what each layer is checked with, where its size isn't fixed
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -108,6 +110,7 @@ def open_part(
     name = bundle.card.name
     content, graph = graph_file.with_weights(bundle.graphs[part], bundle.weights, outputs, name)
     check_weights(graph.weights, name)
+    check_layers(bundle, part, outputs, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
     return Session(session, name, tuple(outputs), place, graph, values)
 
@@ -134,6 +137,8 @@ def open_network(
         content, graph = graph_file.with_weights(model.graphs["image"], model.weights, list(outputs), name)
         check_weights(graph.weights, name)
     values = math.ceil(sum(channels * finer**2 for channels, finer in outputs.values()))
+    if not isinstance(model, OnnxModel):
+        check_layers(model, "image", list(outputs), values=values)
     side, wide = FEW * stride, _WIDE_PX // stride * stride
     made = expected(graph, (1, len(card.bands), side, side), name, values=values)
     for each, (channels, finer) in outputs.items():
@@ -166,6 +171,27 @@ def open_network(
     return network
 
 
+def check_layers(bundle: Bundle, part: str, outputs: Sequence[str], *, values: int = 0) -> None:
+    """Raise BundleError where a layer of a bundle's graph gives a value that isn't finite, on noise.
+
+    What is too large within a network may come out of it as 0, 6 or 1, by its clamps and gates.
+    values : see `Session`.
+    """
+    name = bundle.card.name
+    content, graph = graph_file.with_weights(
+        bundle.graphs[part], bundle.weights, outputs, name, has_layers=True
+    )
+    stride = bundle.card.stride or 1
+    side = max(-(-_LOOKED_AT_PX // stride), FEW) * stride
+    sides = [side if each is None else each for each in graph.shape[1:]]
+    if len(sides) != 3 or not all(1 <= each <= _WIDE_PX for each in sides):
+        raise BundleError(f"The network of '{name}' takes no image, so it isn't the one of its card.")
+    expected(graph, (1, *sides), name, values=values)
+    session, _ = open_session(content, name, device="cpu", threads=1, is_optimized=False)
+    noise = np.random.default_rng(0).normal(0.5, 0.5, (1, *sides)).astype(np.float32)
+    Session(session, name, graph.outputs, "cpu", graph, values).run(noise)
+
+
 def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's outputs for an image (N, B, H, W).
 
@@ -180,9 +206,12 @@ def expected(graph: Graph, image: Sequence[int], name: str, *, values: int = 0) 
 
 
 def open_session(
-    content: bytes, name: str, *, device: str = "auto", threads: int | None = None
+    content: bytes, name: str, *, device: str = "auto", threads: int | None = None, is_optimized: bool = True
 ) -> tuple[Any, str]:
-    """A session of ONNX Runtime for a file's content, and the device that it runs on."""
+    """A session of ONNX Runtime for a file's content, and the device that it runs on.
+
+    is_optimized : whether steps may be put together, which takes time and changes the last digits.
+    """
     check_installed(f"The model '{name}'", "onnxruntime")
     import onnxruntime
 
@@ -198,7 +227,9 @@ def open_session(
         )
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL
-    settings.intra_op_num_threads = threads or 0
+    if not is_optimized:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = threads or core_count()
     # Waiting threads must leave the cores to the thread that reads the next tile.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -96,7 +96,7 @@ def open_in_torch(
     if not bundle.graphs and find_spec("torch") is None:
         raise BundleError(
             f"The model '{bundle.card.name}' has no graph for ONNX Runtime, so it needs torch: install"
-            " 'ecodetect[train]', or give it a graph where torch is installed (ecodetect export OLD -o NEW)."
+            " 'ecodetect[train]', or `export` it to .safetensors where torch is installed."
         )
     check_installed(f"The model '{bundle.card.name}'", "torch")
     from ecodetect.runtime import torch_network

@@ -7,11 +7,11 @@ None of these grows with the raster, once it is wider than a stripe.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ecodetect.cores import core_count
 from ecodetect.detectors.protocol import Needs
 from ecodetect.errors import UserError
 from ecodetect.grid import Grid
@@ -111,7 +111,7 @@ def lay_out(
     held = resident_bytes()
     if needs.on_gpu:
         needs = _left_for_the_cpu(needs)
-    cores = os.cpu_count() or 1
+    cores = core_count()
     most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
     found = [
         (_cost(cuts, needs, pixel, threads), _fill(cuts, needs, pixel, threads, held, batch))
@@ -264,7 +264,7 @@ def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
     if needs.is_network:  # counted, because a tile that only begins on the raster costs as much
         searched = cuts.seen_px / (cuts.width * cuts.height)
     searching = needs.cost * searched
-    cores = os.cpu_count() or 1
+    cores = core_count()
     overhead = _PER_UNIT / cuts.unit_px**2 + _PER_TILE / cuts.tile_px**2
     used = (reading + searching + overhead) / cores
     return (used + max(used, searching / (cores if needs.is_threaded else workers))) / 2

@@ -7,7 +7,6 @@ threads detect, the caller's thread writes the journal. Queues are bounded, so m
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.chip import Chip
+from ecodetect.cores import core_count
 from ecodetect.detections import Detections
 from ecodetect.detectors.protocol import Detector
 from ecodetect.grid import Floats, Window
@@ -96,7 +96,7 @@ def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[
 
     def read() -> None:
         try:
-            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=os.cpu_count() or 1):
+            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=core_count()):
                 for number in numbers:
                     unit = plan.cuts.unit(number)
                     if stop.is_set() or not _put(chips, (unit, read_unit(plan, raster, unit)), stop):

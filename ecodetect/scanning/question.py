@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from ecodetect.notes import Note
 from ecodetect.raster.bands import stand_ins
 from ecodetect.raster.reading import Raster
 from ecodetect.region import Region
+from ecodetect.runtime.onnx_file import OnnxModel
 from ecodetect.scanning.layout import Layout, PixelCost, lay_out
 from ecodetect.scanning.overlaps import Footprint
 from ecodetect.scanning.settings import Settings
@@ -169,7 +172,12 @@ def prepare(raster: Raster, asked: Settings, *, is_mapped: bool = False) -> Scan
     plan = question(raster, asked)
     if is_mapped and plan.detector.needs.map_px is None:
         raise _mapless(plan.detector)
-    notes = [*raster.notes, *_said_of_values(raster, plan.unit, asked), *_said_of_gsd(raster, plan.detector)]
+    notes = [
+        *raster.notes,
+        *_said_of_values(raster, plan.unit, asked),
+        *_said_of_gsd(raster, plan.detector),
+        *_said_of_runtimes(plan.detector, asked),
+    ]
     detector = _surveyed(plan, raster)
     needs = detector.needs  # a survey may find out how large the objects are, and which bands show them
     reading = raster.reading(needs.bands)
@@ -207,6 +215,19 @@ def _pixel_cost(plan: ScanPlan, raster: Raster) -> PixelCost:
         scale=1 / abs(per_native),
         map_bytes=4 * len(plan.detector.classes) / (needs.map_px or 1) ** 2 if plan.is_mapped else 0.0,
     )
+
+
+def _said_of_runtimes(detector: Detector, asked: Settings) -> list[Note]:
+    """A note on each model that torch runs on the CPU because it has no graph."""
+    if not detector.needs.is_threaded or find_spec("onnxruntime") is None:
+        return []
+    text = "it has no graph for ONNX Runtime, so torch runs it, which is slower; `export` gives it one."
+    found = {name: models.opened(name) for name in asked.models}
+    return [
+        Note("no-graph", text, about=Path(str(name)).name)
+        for name, model in found.items()
+        if model is not None and not isinstance(model, OnnxModel) and not model.graphs
+    ]
 
 
 def _said_of_gsd(raster: Raster, detector: Detector) -> list[Note]:

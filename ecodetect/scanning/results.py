@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, column_kinds
+from ecodetect.cores import core_count
 from ecodetect.detections import GeometryType
 from ecodetect.detectors.learned_detector import LearnedDetector
 from ecodetect.errors import UserError
@@ -278,7 +278,7 @@ def _looking(
 
         def answered(xy: Floats) -> Answers:
             # The raster isn't kept open for longer: the layer is written between two batches.
-            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=os.cpu_count() or 1):
+            with raster.env(cache_bytes=plan.layout.cache_bytes, threads=core_count()):
                 return seeing.at(xy)
 
         yield answered

@@ -27,6 +27,7 @@ from ecodetect.annotations.options import AnnotationOptions
 from ecodetect.annotations.splits import Split
 from ecodetect.bundle import file as bundle
 from ecodetect.bundle.file import Bundle
+from ecodetect.cores import core_count
 from ecodetect.detectors.learned import NetworkKind
 from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.networks.network import TrainableNetwork
@@ -228,7 +229,7 @@ def _planned(case: Case, kind: NetworkKind, network: TrainableNetwork, how: Trai
         plan,
         seed=how.seed,
         frozen=frozen,
-        workers=how.workers or min(4, os.cpu_count() or 1),
+        workers=how.workers or min(4, core_count()),
         augmentations=how.augmentations or Augmentations(**kind.augmentations),
     )
 

@@ -1,0 +1,213 @@
+"""A bundle's graphs: what ONNX Runtime answers is what torch answers, and a graph from elsewhere is data."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import learned
+import numpy as np
+import pytest
+from command_line import Run
+
+from ecodetect.bundle import file as bundle
+from ecodetect.bundle.card import Card, StoredGraph
+from ecodetect.bundle.file import Bundle
+from ecodetect.detectors.table import network_kind
+from ecodetect.detectors.window_networks import open_classifier, open_single
+from ecodetect.errors import BundleError
+from ecodetect.runtime import opening
+
+torch = pytest.importorskip("torch")
+
+from ecodetect.runtime import tracing  # noqa: E402 - it needs torch
+
+KINDS = ("heatmap", "yolo", "sliding_window")
+
+
+def graphed(card: Card) -> Bundle:
+    kind = network_kind(card.detector)
+    return tracing.with_graphs(learned.bundle(card), lambda: kind.network(card, None))[0]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest) -> Bundle:
+    return graphed(learned.card(request.param))
+
+
+def without_graphs(made: Bundle) -> Bundle:
+    """The same model as it was before bundles had graphs: torch runs it."""
+    return Bundle(replace(made.card, graphs={}), made.weights)
+
+
+def answers_alike(one: Any, two: Any, side: int, count: int = 2) -> None:
+    batch = np.random.default_rng(1).normal(0.5, 0.3, (count, 4, side, side)).astype(np.float32)
+    assert type(one).__module__ != type(two).__module__  # two runtimes
+    assert one.stride == two.stride
+    for found, wanted in zip(one.run(batch), two.run(batch), strict=True):
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("step", [2, 4, 8, 16])
+def test_windows_that_share_features_answer_as_in_torch(step: int) -> None:
+    made = graphed(learned.card("sliding_window", options={"network": {**learned.VALID, "step": step}}))
+    one, two = (open_classifier(each, "cpu", 1) for each in (made, without_graphs(made)))
+    assert (one.reach_px, one.is_local) == (two.reach_px, two.is_local)
+    answers_alike(one, two, 96)
+
+
+def test_windows_given_one_by_one_answer_as_in_torch() -> None:
+    network = {**learned.VALID, "evaluation": "windows", "step": 16}
+    made = graphed(learned.card("sliding_window", options={"network": network}))
+    one, two = (open_classifier(each, "cpu", 1) for each in (made, without_graphs(made)))
+    assert (one.reach_px, one.is_local) == (two.reach_px, two.is_local)
+    answers_alike(one, two, 96)
+    (one, side), (two, _) = (open_single(each, "cpu", 1) for each in (made, without_graphs(made)))
+    answers_alike(one, two, side, count=3)
+
+
+@pytest.mark.parametrize("evaluation", ["dense", "windows"])
+def test_a_backbone_answers_as_in_torch(evaluation: str) -> None:
+    network = {"kind": "squeezenet1_1", "evaluation": evaluation, "window": 32, "step": 16}
+    card, kind = learned.card("sliding_window", options={"network": network}), network_kind("sliding_window")
+    torch.manual_seed(0)
+    weights = {name: each.numpy() for name, each in kind.network(card, None).state_dict().items()}
+    made, _ = tracing.with_graphs(Bundle(card, weights), lambda: kind.network(card, None))
+    answers_alike(*(open_classifier(each, "cpu", 1) for each in (made, without_graphs(made))), 96)
+    for has_head in (True, False):
+        (one, side), (two, _) = (
+            open_single(each, "cpu", 1, has_head=has_head) for each in (made, without_graphs(made))
+        )
+        answers_alike(one, two, side)
+
+
+def test_a_bundle_with_graphs_comes_back_as_it_was_written(made: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    bundle.write(path, made)
+    back = bundle.read(path)
+    assert back.card.to_json() == made.card.to_json()
+    assert back.hash == made.hash
+    assert back.graphs == made.graphs
+    assert set(back.weights) == set(made.weights)
+
+
+def test_the_same_network_gives_the_same_graph() -> None:
+    card = learned.card("heatmap")
+    assert graphed(card).graphs == graphed(card).graphs
+
+
+def test_a_scan_with_a_graph_imports_no_torch(made: Bundle, tmp_path: Path) -> None:
+    bundle.write(tmp_path / "model.safetensors", made)
+    learned_pixels = learned.discs(made.card, side=128).image * 120
+    np.save(tmp_path / "pixels.npy", learned_pixels)
+    code = f"""
+import sys
+import numpy as np
+import rasterio
+pixels = np.load({str(tmp_path / "pixels.npy")!r}).clip(0, 255).astype(np.uint8)
+options = dict(driver="GTiff", width=128, height=128, count=4, dtype="uint8")
+with rasterio.open({str(tmp_path / "a.tif")!r}, "w", **options) as file:
+    file.write(pixels)
+    file.descriptions = ("red", "green", "blue", "nir")
+from ecodetect_cli.main import main
+code = main(["scan", {str(tmp_path / "a.tif")!r}, "-m", {str(tmp_path / "model.safetensors")!r}, "-q"])
+assert not {{"torch", "torchvision"}} & set(sys.modules), "torch was imported"
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def tampered(made: Bundle, content: bytes) -> Bundle:
+    """The bundle with another graph, of which its card knows."""
+    (name,) = made.graphs
+    outputs = made.card.graphs[name].outputs
+    card = replace(made.card, graphs={name: StoredGraph.of(content, outputs)})
+    return Bundle(card, made.weights, graphs={name: content})
+
+
+def opened(made: Bundle) -> opening.Network:
+    outputs = {"maps": (1, 1.0)}
+    return opening.open_network(
+        made, lambda: pytest.fail("torch was asked"), outputs, device="cpu", threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def heatmap() -> Bundle:
+    return graphed(learned.card("heatmap"))
+
+
+def test_a_graph_that_its_card_does_not_know_is_refused(
+    heatmap: Bundle, tmp_path: Path, ecodetect: Run
+) -> None:
+    path = tmp_path / "one.safetensors"
+    bundle.write(path, replace(heatmap, graphs={"image": heatmap.graphs["image"] + b"\x00"}))
+    with pytest.raises(BundleError, match="its graphs aren't those of its card"):
+        bundle.read(path)
+    assert ecodetect("info", path).code == 2
+
+
+@pytest.mark.parametrize("what", ["empty", "cut short", "text", "a weight of its own", "a weight in a file"])
+def test_a_graph_that_is_none_of_ours_is_one_sentence(heatmap: Bundle, what: str) -> None:
+    content = heatmap.graphs["image"]
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(content)
+    tensor = model.graph.initializer.add(name="x", data_type=1, dims=[1], raw_data=b"\0\0\0\0")
+    own = model.SerializeToString()
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    spoilt = {
+        "empty": b"",
+        "cut short": content[: len(content) // 2],
+        "text": b"no graph",
+        "a weight of its own": own,
+        "a weight in a file": model.SerializeToString(),
+    }[what]
+    with pytest.raises(BundleError, match="damaged"):
+        opened(tampered(heatmap, spoilt))
+
+
+def test_a_graph_with_an_operator_of_others_is_refused(heatmap: Bundle) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(heatmap.graphs["image"])
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "NonZero"
+    with pytest.raises(BundleError, match="not one of a network that ecodetect exports"):
+        opened(tampered(heatmap, model.SerializeToString()))
+
+
+def test_a_graph_with_other_maps_than_its_card_is_refused(heatmap: Bundle) -> None:
+    assert opened(heatmap).run(np.zeros((1, 4, 64, 64), np.float32))[0].shape == (1, 1, 64, 64)
+    with pytest.raises(BundleError, match="other maps"):
+        opening.open_network(
+            heatmap, lambda: pytest.fail("torch was asked"), {"maps": (2, 1.0)}, device="cpu"
+        )
+
+
+def test_a_weight_that_a_graph_lacks_is_a_sentence(heatmap: Bundle) -> None:
+    weights = dict(heatmap.weights)
+    weights.pop("decoder.head.weight")
+    with pytest.raises(BundleError, match="before it is made"):
+        opened(replace(heatmap, weights=weights))
+
+
+def test_what_overflows_within_a_network_is_refused(heatmap: Bundle) -> None:
+    """What is too large may come out as 0 or 1, by clamps and gates: nothing would be found, in silence."""
+    weights = dict(heatmap.weights)
+    for name, values in weights.items():
+        if values.ndim == 4 and not name.startswith("decoder.head"):
+            weights[name] = np.full_like(values, 1e12)
+    with pytest.raises(BundleError, match="isn't finite"):
+        opened(replace(heatmap, weights=weights))
+
+
+def test_the_hash_of_a_card_is_that_of_its_graph(heatmap: Bundle) -> None:
+    content = heatmap.graphs["image"]
+    assert heatmap.card.graphs["image"].sha256 == hashlib.sha256(content).hexdigest()
+    assert len(content) < 100_000
