@@ -27,8 +27,8 @@ from ecodetect.detectors import torchvision_boxes  # noqa: E402
 from ecodetect.detectors.protocol import Scene  # noqa: E402
 from ecodetect.detectors.table import network_kind  # noqa: E402
 from ecodetect.errors import BundleError  # noqa: E402
-from ecodetect.runtime import box_stages, graph_file, torch_network, tracing  # noqa: E402
-from ecodetect.runtime.onnx_network import open_session  # noqa: E402
+from ecodetect.runtime import box_stages, torch_network, tracing  # noqa: E402
+from ecodetect.runtime.pooling import open_pool  # noqa: E402
 
 CLASSES = ("bull", "cow", "pup")
 KINDS = ("faster_rcnn", "fcos", "retinanet", "ssd", pytest.param("mask_rcnn", marks=pytest.mark.slow))
@@ -145,10 +145,10 @@ def test_features_under_boxes_are_those_of_torchvision(strides: tuple[int, ...])
     )  # fmt: skip
     given = {str(k): torch.from_numpy(each[None]) for k, each in enumerate(features)}
     wanted = torchs(given, [torch.from_numpy(boxes)], [(height, width)]).numpy()
-    session, _ = open_session(graph_file.roi_align(7), "a")
+    pool = open_pool("a", strides, 7, 10**5, device="cpu")
     seen = []
-    for some, pooled in box_stages.Pool(session, strides, at_once=64).portions(features, boxes):
-        assert len(some) <= 64
+    for some, pooled in pool.portions(features, boxes):
+        assert len(some) <= pool.at_once == 40
         assert np.abs(pooled - wanted[some]).max() < 1e-5
         seen += some.tolist()
     assert sorted(seen) == list(range(len(boxes)))

@@ -8,7 +8,7 @@ each run. Only what counts is reckoned: of millions of scores, those above the l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,6 @@ from ecodetect.networks.box_limits import (
     LOOKED_AT,
     POOLED,
     POOLED_MASK,
-    POOLED_STRIDES,
     PROPOSED,
     SAME_IOU,
     SAME_PROPOSAL,
@@ -41,14 +40,12 @@ from ecodetect.runtime.anchors import (
     shifted,
     with_anchors,
 )
-from ecodetect.runtime.graph_file import roi_align
-from ecodetect.runtime.onnx_network import FEW, Session, open_part, open_session
+from ecodetect.runtime.onnx_network import FEW, Session, open_part
+from ecodetect.runtime.pooling import Pool, open_pool
 from ecodetect.settling import settle
 
 _SMALLEST_PROPOSAL, _SMALLEST_BOX = 1e-3, 1e-2  # sides in pixels; as in torchvision
-_PORTION_BYTES = 16_000_000  # of pooled features, or of what is said of them, at once
 _CLOSE = 1e-3  # logits so far below a limit are looked at exactly
-_FINER = np.float32(1e-6)  # as torchvision has it, where a box is between two levels
 
 
 class Found(NamedTuple):
@@ -195,46 +192,6 @@ class TwoStages:
         return every.some(_is_wide(every.box, _SMALLEST_BOX))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Pool:
-    """Takes features under boxes, from the level that suits their size.
-
-    session : of ONNX Runtime, for `roi_align`.
-    strides : of the levels.
-    at_once : boxes of a portion.
-    """
-
-    session: Any
-    strides: Sequence[int]
-    at_once: int
-
-    def portions(self, features: Sequence[Values], boxes: Values) -> Iterator[tuple[Places, Values]]:
-        """Numbers of some boxes (m,), and what lies under them (m, C, side, side).
-
-        features : (C, h, w) of each level.  boxes : (n, 4) in pixels.
-        """
-        levels = self.levels_of(boxes)
-        for number, stride in enumerate(self.strides):
-            mine = np.flatnonzero(levels == number)
-            for start in range(0, len(mine), self.at_once):
-                some = mine[start : start + self.at_once]
-                given = {
-                    "features": features[number][None],
-                    "boxes": boxes[some] / np.float32(stride),
-                    "image": np.zeros(len(some), np.int64),
-                }
-                yield some, self.session.run(None, given)[0]
-
-    def levels_of(self, boxes: Values) -> Places:
-        """The level under each box (n,): twice as wide, one coarser."""
-        size = boxes[:, 2:] - boxes[:, :2]
-        first = int(self.strides[0])
-        with np.errstate(divide="ignore"):
-            finer = np.log2(np.sqrt(size[:, 0] * size[:, 1]) / np.float32(POOLED_STRIDES * first))
-        coarse = np.floor(np.float32(first.bit_length()) + finer + _FINER) - (first.bit_length() - 1)
-        return np.asarray(np.clip(coarse, 0, len(self.strides) - 1), np.int64)
-
-
 def open_network(
     bundle: Bundle, settings: Mapping[str, Any], *, device: str = "auto", threads: int | None = None
 ) -> OneStage | TwoStages:
@@ -273,7 +230,7 @@ def open_network(
         for number, each in enumerate(strides)
     }
     said = classes + 1
-    pooled = partial(_pool, bundle, strides, device=device, threads=threads)
+    pooled = partial(open_pool, card.name, strides, device=device, threads=threads)
     masks = None
     if card.detector == "mask_rcnn":
         sides = (said, 2 * POOLED_MASK, 2 * POOLED_MASK)
@@ -318,14 +275,6 @@ def _opened(
     if session.shapes((1, *example)) != wanted:
         raise BundleError(f"The graph '{part}' of '{name}' isn't the one of its card (it has other maps).")
     return session
-
-
-def _pool(
-    bundle: Bundle, strides: Sequence[int], side: int, numbers: int, *, device: str, threads: int | None
-) -> Pool:
-    """numbers : that are held for each box."""
-    session, _ = open_session(roi_align(side), bundle.card.name, device=device, threads=threads)
-    return Pool(session, strides, max(1, _PORTION_BYTES // (4 * numbers)))
 
 
 # -- what maps say -----------------------------------------------------------------------------------------
