@@ -109,7 +109,7 @@ def export(
             f"A tile's width must be a multiple of {network.stride} px, the network's stride; got {tile_px}.",
             parameter="tile",
         )
-    card = found.card
+    card = replace(found.card, graphs={})  # they are a bundle's
     if card.reach_px is None:  # measured once, by torch
         card = replace(card, reach_px="whole image" if network.reach_px is None else network.reach_px)
     facts = {
@@ -166,9 +166,10 @@ def _opened(bundle: Bundle, options: Mapping[str, str]) -> tuple[Detector, Torch
     """The detector of a bundle, and the network of its scans, on the CPU."""
     from ecodetect.runtime.torch_network import TorchNetwork
 
-    card = bundle.card
+    card = replace(bundle.card, graphs={})  # torch's network is what is written down
     scene = Scene(card.bands, None, "float32", None)
-    detector = detectors.build(card.detector, scene, options, bundle=bundle, device="cpu")
+    in_torch = Bundle(card, bundle.weights)
+    detector = detectors.build(card.detector, scene, options, bundle=in_torch, device="cpu")
     look = detector.look if isinstance(detector, LearnedDetector) else None
     network = look.network if isinstance(look, NetworkLook) else None
     shape = card.options.get("network", {})

@@ -20,7 +20,7 @@ from ecodetect.bundle.file import Bundle
 from ecodetect.detectors.table import network_kind
 from ecodetect.detectors.window_networks import open_classifier, open_single
 from ecodetect.errors import BundleError
-from ecodetect.runtime import opening
+from ecodetect.runtime import onnx_file, opening
 
 torch = pytest.importorskip("torch")
 
@@ -121,6 +121,16 @@ sys.exit(code)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_bundle_with_graphs_can_be_exported_to_onnx(
+    heatmap: Bundle, tmp_path: Path, ecodetect: Run
+) -> None:
+    pytest.importorskip("onnx")
+    bundle.write(tmp_path / "model.safetensors", heatmap)
+    done = ecodetect("export", tmp_path / "model.safetensors", "-o", tmp_path / "model.onnx")
+    assert done.code == 0, done.err
+    assert onnx_file.read(tmp_path / "model.onnx").card.graphs == {}
 
 
 def tampered(made: Bundle, content: bytes) -> Bundle:
