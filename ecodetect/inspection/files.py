@@ -44,7 +44,7 @@ def describe(
     layer: str | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
-    """Facts about a raster, a file of features or a model; `kind` names which, `notes` are `Note`s.
+    """Facts about a raster, a file of features or a model; `kind` names which, `notes` are objects of `Note`.
 
     path : a file, or the name of a shipped model.
     bands, gsd_m, nodata, allow_vrt : as in `open_raster`.

@@ -43,10 +43,10 @@ def scan(
     model : file of a model, name of a shipped model, or name of a detector.
     out : file to write as well; its suffix is the format. None: no detections are written.
     asked : the fields of `Settings` (how the raster is searched) and of `Output` (what else is written).
-    Returns Detections of N objects, geometry float64 (N, 2) or (N, 4) or polygons (N,), x right, y down, (0,
-    0)
-        the outer corner of the first pixel; N may be 0. All are held in memory; for rasters with many
-        millions of objects use `scan_files`.
+
+    Returns Detections of N objects, which may be none: geometry float64 (N, 2) or (N, 4), or polygons (N,); x
+    right, y down, (0, 0) the outer corner of the first pixel. All are held in memory; for rasters with many
+    millions of objects use `scan_files`.
 
     Raises UserError (a raster or setting that can't be used, a file that exists already), Interrupted
     (Ctrl-C; the next call resumes).
