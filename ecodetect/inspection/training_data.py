@@ -60,7 +60,8 @@ def check(
     Returns
     -------
     dict
-        `problems` are the errors that training would raise; empty if it would start. `notes` are objects of `Note`.
+        `problems` are the errors that training would raise; empty if it would start. `notes` are objects of
+        `Note`.
 
     Raises
     ------
