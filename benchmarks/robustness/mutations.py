@@ -89,7 +89,7 @@ _TOO_SPOILT: tuple[type[Exception], ...] = (
     OverflowError,
     struct.error,
 )
-_TOO_SPOILT += (sqlite3.Error, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_TOO_SPOILT += (EOFError, sqlite3.Error, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 def spoilt(data: bytes, chance: random.Random, donors: Sequence[bytes] = ()) -> bytes:
