@@ -96,6 +96,8 @@ def export(
     path = Path(target)
     _check_place(path, overwrite)
     if path.suffix.lower() == ".safetensors":
+        if tile_px is not None or options:
+            raise UserError(f"{path.name} holds the whole network: leave out the tile's width and options.")
         return _with_graphs(model, path, overwrite)
     _check_packages()
     found = models.opened(model)

@@ -221,3 +221,20 @@ def test_the_hash_of_a_card_is_that_of_its_graph(heatmap: Bundle) -> None:
     content = heatmap.graphs["image"]
     assert heatmap.card.graphs["image"].sha256 == hashlib.sha256(content).hexdigest()
     assert len(content) < 100_000
+
+
+def test_a_graph_for_windows_with_other_classes_than_its_card_is_refused() -> None:
+    made = graphed(learned.card("sliding_window"))
+    other = replace(made, card=replace(made.card, classes=("a", "b")))
+    with pytest.raises(BundleError, match="other scores"):
+        open_classifier(other, "cpu", 1)
+
+
+def test_a_bundle_takes_no_tile_and_no_options_when_it_gets_its_graph(
+    heatmap: Bundle, tmp_path: Path, ecodetect: Run
+) -> None:
+    bundle.write(tmp_path / "old.safetensors", without_graphs(heatmap))
+    words = ("export", tmp_path / "old.safetensors", "-o", tmp_path / "new.safetensors")
+    assert "holds the whole network" in ecodetect(*words, "--tile", 512).err
+    assert ecodetect(*words).code == 0
+    assert bundle.read(tmp_path / "new.safetensors").graphs == heatmap.graphs

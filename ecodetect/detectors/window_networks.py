@@ -153,6 +153,10 @@ def _around(
 
     wanted = (output or _wanted(bundle.card),)
     session = onnx_network.open_part(bundle, "windows", wanted, device=device, threads=threads)
+    card = bundle.card
+    made = session.shapes((1, len(card.bands), shape.window, shape.window))
+    if wanted == ("scores",) and made["scores"][1] != outputs_of(card):
+        raise BundleError(f"The network of '{card.name}' isn't the one of its card (it has other scores).")
     if shape.kind == "valid" and shape.evaluation == "dense":
         return window_maps.ShiftedPasses(session, shape.step)
     return window_maps.EachWindow(session, shape.window, shape.step)

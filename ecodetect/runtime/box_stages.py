@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ from ecodetect.runtime.anchors import (
     shifted,
     with_anchors,
 )
-from ecodetect.runtime.onnx_network import FEW, Session, open_part
+from ecodetect.runtime.onnx_network import FEW, Running, Session, open_part
 from ecodetect.runtime.pooling import Pool, open_pool
 from ecodetect.settling import settle
 
@@ -68,7 +68,7 @@ class Maps(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class OneStage:
+class OneStage(Running):
     """A network that answers boxes at once; see `opening.Network`.
 
     session : of the graph "image".
@@ -81,14 +81,6 @@ class OneStage:
     seen: Callable[[Sequence[Maps], Sequence[Level], int], Found]
     stride: int
     smallest_px: float
-
-    @property
-    def runtime(self) -> Literal["onnxruntime"]:
-        return "onnxruntime"
-
-    @property
-    def device(self) -> str:
-        return self.session.device
 
     @property
     def reach_px(self) -> int | None:
@@ -114,29 +106,21 @@ class OneStage:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class TwoStages:
+class TwoStages(Running):
     """A network that proposes boxes and looks at each again; see `opening.Network`.
 
-    image : what is proposed: a session of the graph "image".
+    session : of the graph "image", what is proposed.
     pool, second : features under boxes, and what is said of them.
     masks : the same two for the outlines, where there are some.
     """
 
-    image: Session
+    session: Session
     levels: Sequence[Level]
     pool: Pool
     second: Session
     masks: tuple[Pool, Session] | None
     stride: int
     smallest_px: float
-
-    @property
-    def runtime(self) -> Literal["onnxruntime"]:
-        return "onnxruntime"
-
-    @property
-    def device(self) -> str:
-        return self.image.device
 
     @property
     def reach_px(self) -> int | None:
@@ -152,7 +136,7 @@ class TwoStages:
         most = most_boxes(height, width, self.smallest_px)
         count = len(self.levels)
         answers, drawn = [], []
-        for each in zip(*self.image.run(batch), strict=True):
+        for each in zip(*self.session.run(batch), strict=True):
             features, said = each[:count], zip(each[count : 2 * count], each[2 * count :], strict=True)
             proposals = self._proposals(list(said), height, width, PROPOSED * most)
             found = _best(self._looked_at(features, proposals, height, width), SAME_IOU, most)

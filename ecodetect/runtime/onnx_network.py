@@ -65,13 +65,11 @@ class Session:
         return expected(self.graph, batch, self.name, values=self.values)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class OnnxNetwork:
-    """A network that only answers; see `opening.Network`."""
+class Running:
+    """What every network says of itself whose graph `session` runs; see `opening.Network`."""
 
+    __slots__ = ()
     session: Session
-    stride: int
-    reach_px: int | None
 
     @property
     def runtime(self) -> Literal["onnxruntime"]:
@@ -80,6 +78,15 @@ class OnnxNetwork:
     @property
     def device(self) -> str:
         return self.session.device
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OnnxNetwork(Running):
+    """A network that is simply the graph "image"."""
+
+    session: Session
+    stride: int
+    reach_px: int | None
 
     @property
     def is_local(self) -> bool:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ecodetect.runtime.onnx_network import Session
+from ecodetect.runtime.onnx_network import Running, Session
 
 Maps = NDArray[np.float32]  # (N, K, h, w)
 
@@ -23,7 +22,7 @@ _AT_ONCE = 64  # windows that are given together
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ShiftedPasses:
+class ShiftedPasses(Running):
     """A classifier of windows of 64 px that gives a cell every 8 px, as a network with another step.
 
     step : from cell to cell, in pixels: 2, 4, 8 or 16.
@@ -31,14 +30,6 @@ class ShiftedPasses:
 
     session: Session
     step: int
-
-    @property
-    def runtime(self) -> Literal["onnxruntime"]:
-        return "onnxruntime"
-
-    @property
-    def device(self) -> str:
-        return self.session.device
 
     @property
     def stride(self) -> int:
@@ -82,7 +73,7 @@ class ShiftedPasses:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class EachWindow:
+class EachWindow(Running):
     """A classifier that sees each window alone.
 
     window, step : in pixels; the step is the stride too.
@@ -91,14 +82,6 @@ class EachWindow:
     session: Session
     window: int
     step: int
-
-    @property
-    def runtime(self) -> Literal["onnxruntime"]:
-        return "onnxruntime"
-
-    @property
-    def device(self) -> str:
-        return self.session.device
 
     @property
     def stride(self) -> int:
