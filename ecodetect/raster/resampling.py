@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,25 +90,58 @@ def resample(
     """
     # float32 holds 8-bit means to 1e-5 and is twice as fast.
     kind = np.float32 if pixels.dtype.itemsize == 1 else np.float64
-    mask: NDArray[Any] = np.ones((1, 1), kind) if valid is None else valid.astype(kind)
-    weight = _weighted(mask, rows.value, columns.value, kind)
-    same = rows.cover is rows.value and columns.cover is columns.value
-    cover = weight if same else _weighted(mask, rows.cover, columns.cover, kind)
-    out_valid = cover >= 0.5 - 1e-5  # a half that rounding made a little less
+    weight = _weights(valid, rows.value, columns.value, kind)
+    if valid is None and _is_inside(rows, columns):
+        out_valid = None
+    else:
+        same = rows.cover is rows.value and columns.cover is columns.value
+        shares = weight if same else _weights(valid, rows.cover, columns.cover, kind)
+        out_valid = shares >= 0.5 - 1e-5  # a half that rounding made a little less
     weight[weight == 0] = 1
     out: NDArray[Any] = np.empty((len(pixels), *weight.shape), pixels.dtype)
     for band, made in zip(pixels, out, strict=True):
         values = band if valid is None else np.where(valid, band, band.dtype.type(0))
-        means = _weighted(values, rows.value, columns.value, kind) / weight
-        made[...] = np.rint(means) if band.dtype.kind in "iu" else means
-    if out_valid.all():
+        means = _weighted(values, rows.value, columns.value, kind)
+        means /= weight
+        made[...] = np.rint(means, out=means) if band.dtype.kind in "iu" else means
+    if out_valid is None or out_valid.all():
         return out, None
     out[:, ~out_valid] = 0
     return out, out_valid
 
 
+def _is_inside(rows: Axis, columns: Axis) -> bool:
+    """Whether more than half of each target pixel lies in the source, which holds but at its edge."""
+    return all(axis.cover.weight.sum(axis=1).min(initial=1) > 0.8 for axis in (rows, columns))
+
+
+def _weights(valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
+    """How much of each target pixel comes from valid source pixels, (h, w); None: all are valid.
+
+    The sums have the order of `_weighted`, so that a window with a mask gives what one without does.
+    """
+    if valid is not None:
+        return _weighted(valid, rows, columns, kind)
+    if rows.grows:
+        return _along_rows(
+            np.broadcast_to(_sums(columns, kind), (_extent(rows), len(columns.index))), rows, kind
+        )
+    return _along_columns(
+        np.broadcast_to(_sums(rows, kind)[:, None], (len(rows.index), _extent(columns))), columns, kind
+    )
+
+
+def _sums(taps: Taps, kind: type) -> NDArray[Any]:
+    """The sum of each pixel's weights, one after the other."""
+    return _along_rows(np.ones((_extent(taps), 1), kind), taps, kind)[:, 0]
+
+
+def _extent(taps: Taps) -> int:
+    return int(taps.index.max(where=taps.weight != 0, initial=-1)) + 1
+
+
 def _weighted(values: NDArray[Any], rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
-    """Σ weight · value over both axes of (H, W), one tap after the other; an axis of length 1 counts for any.
+    """Σ weight · value over both axes of (H, W), one tap after the other.
 
     Rows that become fewer come first, rows that become more last: the work in between is small, and which
     it is doesn't depend on the window.
@@ -117,18 +152,14 @@ def _weighted(values: NDArray[Any], rows: Taps, columns: Taps, kind: type) -> ND
 
 
 def _along_rows(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
-    out: NDArray[Any] = np.zeros((len(taps.index), values.shape[1]), kind)
-    part = np.empty_like(out)
-    for index, weight in zip(taps.index.T, taps.weight.T.astype(kind), strict=True):
-        np.multiply(np.take(values, index, axis=0, mode="clip"), weight[:, None], out=part)
-        out += part
-    return out
+    """A sparse matrix holds the taps: SciPy adds weight · row for each in one pass, in their order."""
+    used = taps.weight != 0
+    ends = np.concatenate([[0], np.cumsum(np.count_nonzero(used, axis=1))])
+    parts = taps.weight[used].astype(kind), taps.index[used], ends
+    made: NDArray[Any] = csr_array(parts, shape=(len(used), len(values))) @ values.astype(kind, "C")
+    return made
 
 
 def _along_columns(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
-    out: NDArray[Any] = np.zeros((values.shape[0], len(taps.index)), kind)
-    part = np.empty_like(out)
-    for index, weight in zip(taps.index.T, taps.weight.T.astype(kind), strict=True):
-        np.multiply(np.take(values, index, axis=1, mode="clip"), weight, out=part)
-        out += part
-    return out
+    turned = np.ascontiguousarray(cv2.transpose(np.ascontiguousarray(values)))
+    return cv2.transpose(_along_rows(turned, taps, kind))
