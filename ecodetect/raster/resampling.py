@@ -7,6 +7,7 @@ bit. Both axes are separate, and the outer corner of the grids is the same. Noth
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+
+_STRIP_VALUES = 2**18  # of target pixels that are added up at once: they stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,20 +93,25 @@ def resample(
     """
     # float32 holds 8-bit means to 1e-5 and is twice as fast.
     kind = np.float32 if pixels.dtype.itemsize == 1 else np.float64
-    weight = _weights(valid, rows.value, columns.value, kind)
+    size = pixels.shape[1], pixels.shape[2]
+    value = _Sums.of(rows.value, columns.value, size, kind)
+    weight = value.weights(valid, size[0])
     if valid is None and _is_inside(rows, columns):
         out_valid = None
     else:
         same = rows.cover is rows.value and columns.cover is columns.value
-        shares = weight if same else _weights(valid, rows.cover, columns.cover, kind)
+        shares = weight if same else _Sums.of(rows.cover, columns.cover, size, kind).weights(valid, size[0])
         out_valid = shares >= 0.5 - 1e-5  # a half that rounding made a little less
     weight[weight == 0] = 1
     out: NDArray[Any] = np.empty((len(pixels), *weight.shape), pixels.dtype)
     for band, made in zip(pixels, out, strict=True):
         values = band if valid is None else np.where(valid, band, band.dtype.type(0))
-        means = _weighted(values, rows.value, columns.value, kind)
-        means /= weight
-        made[...] = np.rint(means, out=means) if band.dtype.kind in "iu" else means
+        for strip, sums in value.strips(values):
+            if pixels.dtype == np.uint8:  # in one pass, rounded as by rint
+                cv2.divide(sums, weight[strip], made[strip], dtype=cv2.CV_8U)
+            else:
+                sums /= weight[strip]
+                made[strip] = np.rint(sums, out=sums) if band.dtype.kind in "iu" else sums
     if out_valid is None or out_valid.all():
         return out, None
     out[:, ~out_valid] = 0
@@ -115,51 +123,64 @@ def _is_inside(rows: Axis, columns: Axis) -> bool:
     return all(axis.cover.weight.sum(axis=1).min(initial=1) > 0.8 for axis in (rows, columns))
 
 
-def _weights(valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
-    """How much of each target pixel comes from valid source pixels, (h, w); None: all are valid.
-
-    The sums have the order of `_weighted`, so that a window with a mask gives what one without does.
-    """
-    if valid is not None:
-        return _weighted(valid, rows, columns, kind)
-    if rows.grows:
-        return _along_rows(
-            np.broadcast_to(_sums(columns, kind), (_extent(rows), len(columns.index))), rows, kind
-        )
-    return _along_columns(
-        np.broadcast_to(_sums(rows, kind)[:, None], (len(rows.index), _extent(columns))), columns, kind
-    )
-
-
-def _sums(taps: Taps, kind: type) -> NDArray[Any]:
-    """The sum of each pixel's weights, one after the other."""
-    return _along_rows(np.ones((_extent(taps), 1), kind), taps, kind)[:, 0]
-
-
-def _extent(taps: Taps) -> int:
-    return int(taps.index.max(where=taps.weight != 0, initial=-1)) + 1
-
-
-def _weighted(values: NDArray[Any], rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
-    """Σ weight · value over both axes of (H, W), one tap after the other.
+@dataclass(frozen=True, eq=False, slots=True)
+class _Sums:
+    """Σ weight · value over both axes of (H, W), one tap after the other, as products with sparse matrices.
 
     Rows that become fewer come first, rows that become more last: the work in between is small, and which
     it is doesn't depend on the window.
+
+    down : of strips of target rows, (h', H) each.
+    across : (w, W).
+    kind : of the numbers added.
     """
-    if rows.grows:
-        return _along_rows(_along_columns(values, columns, kind), rows, kind)
-    return _along_columns(_along_rows(values, rows, kind), columns, kind)
+
+    down: Sequence[tuple[slice, csr_array]]
+    across: csr_array
+    kind: type
+    rows_grow: bool
+
+    @classmethod
+    def of(cls, rows: Taps, columns: Taps, size: tuple[int, int], kind: type) -> _Sums:
+        """size : height and width of the source."""
+        down, across = _matrix(rows, size[0], kind), _matrix(columns, size[1], kind)
+        step = max(1, _STRIP_VALUES // max(1, len(columns.index)))
+        strips = [slice(first, first + step) for first in range(0, len(rows.index), step)]
+        return cls([(strip, down[strip]) for strip in strips], across, kind, rows.grows)
+
+    def strips(self, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The sums of each strip of target rows, (h', w), from values (H, W)."""
+        if self.rows_grow:
+            yield from self._along_rows(self._along_columns(values))
+        else:
+            for strip, sums in self._along_rows(values):
+                yield strip, self._along_columns(sums)
+
+    def weights(self, valid: NDArray[np.bool_] | None, height: int) -> NDArray[Any]:
+        """How much of each target pixel comes from valid source pixels, (h, w); None: all are valid.
+
+        The order of the sums is that of values, so that a window with a mask gives what one without does.
+        """
+        width = self.across.shape[1]
+        if valid is None and self.rows_grow:  # all rows are alike
+            row = (self.across @ np.ones((width, 1), self.kind)).T
+            parts = self._along_rows(np.broadcast_to(row, (height, row.shape[1])))
+        else:
+            parts = self.strips(np.ones((height, width), np.bool_) if valid is None else valid)
+        return np.concatenate([sums for _, sums in parts])
+
+    def _along_rows(self, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        values = values.astype(self.kind, "C", copy=False)
+        for strip, matrix in self.down:
+            yield strip, matrix @ values
+
+    def _along_columns(self, values: NDArray[Any]) -> NDArray[Any]:
+        turned: NDArray[Any] = np.asarray(cv2.transpose(np.ascontiguousarray(values)), self.kind)
+        return np.asarray(cv2.transpose(self.across @ turned))
 
 
-def _along_rows(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
-    """A sparse matrix holds the taps: SciPy adds weight · row for each in one pass, in their order."""
+def _matrix(taps: Taps, size: int, kind: type) -> csr_array:
+    """The taps as a sparse matrix: SciPy adds weight · row for each in one pass, in their order."""
     used = taps.weight != 0
     ends = np.concatenate([[0], np.cumsum(np.count_nonzero(used, axis=1))])
-    parts = taps.weight[used].astype(kind), taps.index[used], ends
-    made: NDArray[Any] = csr_array(parts, shape=(len(used), len(values))) @ values.astype(kind, "C")
-    return made
-
-
-def _along_columns(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
-    turned = np.ascontiguousarray(cv2.transpose(np.ascontiguousarray(values)))
-    return cv2.transpose(_along_rows(turned, taps, kind))
+    return csr_array((taps.weight[used].astype(kind), taps.index[used], ends), shape=(len(used), size))

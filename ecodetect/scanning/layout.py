@@ -114,7 +114,7 @@ def lay_out(
     cores = core_count()
     most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
     found = [
-        (_cost(cuts, needs, pixel, threads), _fill(cuts, needs, pixel, threads, held, batch))
+        (_cost(cuts, needs, pixel, threads, cores), _fill(cuts, needs, pixel, threads, held, batch))
         for cuts in _possible(grid, needs, pixel, tile_px, batch)
         for threads in range(most_workers, 0, -1)
     ]
@@ -247,7 +247,7 @@ def _touched_on_blocks(length: float, block: int) -> int:
     return math.ceil(length / block)
 
 
-def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
+def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, cores: int) -> float:
     """Time per pixel, relative to decoding a pixel on one core.
 
     The mean of the wall time on idle cores and of the CPU time, which counts on shared cores.
@@ -264,7 +264,6 @@ def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
     if needs.is_network:  # counted, because a tile that only begins on the raster costs as much
         searched = cuts.seen_px / (cuts.width * cuts.height)
     searching = needs.cost * searched
-    cores = core_count()
     overhead = _PER_UNIT / cuts.unit_px**2 + _PER_TILE / cuts.tile_px**2
     used = (reading + searching + overhead) / cores
     return (used + max(used, searching / (cores if needs.is_threaded else workers))) / 2
