@@ -130,12 +130,12 @@ class _Sums:
     Rows that become fewer come first, rows that become more last: the work in between is small, and which
     it is doesn't depend on the window.
 
-    down : of strips of target rows, (h', H) each.
+    down : of strips of target rows, (h', H') each, and the source rows that they need.
     across : (w, W).
     kind : of the numbers added.
     """
 
-    down: Sequence[tuple[slice, csr_array]]
+    down: Sequence[tuple[slice, slice, csr_array]]
     across: csr_array
     kind: type
     rows_grow: bool
@@ -144,9 +144,19 @@ class _Sums:
     def of(cls, rows: Taps, columns: Taps, size: tuple[int, int], kind: type) -> _Sums:
         """size : height and width of the source."""
         down, across = _matrix(rows, size[0], kind), _matrix(columns, size[1], kind)
-        step = max(1, _STRIP_VALUES // max(1, len(columns.index)))
-        strips = [slice(first, first + step) for first in range(0, len(rows.index), step)]
-        return cls([(strip, down[strip]) for strip in strips], across, kind, rows.grows)
+        step = max(
+            1,
+            _STRIP_VALUES
+            * len(rows.index)
+            // max(1, size[0] * size[1], rows.index.shape[0] * len(columns.index)),
+        )
+        strips = []
+        for first in range(0, len(rows.index), step):
+            strip = slice(first, first + step)
+            part = down[strip]
+            needed = slice(int(part.indices.min(initial=size[0])), int(part.indices.max(initial=-1)) + 1)
+            strips.append((strip, needed, part[:, needed]))
+        return cls(strips, across, kind, rows.grows)
 
     def strips(self, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
         """The sums of each strip of target rows, (h', w), from values (H, W)."""
@@ -162,17 +172,20 @@ class _Sums:
         The order of the sums is that of values, so that a window with a mask gives what one without does.
         """
         width = self.across.shape[1]
-        if valid is None and self.rows_grow:  # all rows are alike
+        parts: Iterator[tuple[slice, NDArray[Any]]]
+        if valid is not None:
+            parts = self.strips(valid)
+        elif self.rows_grow:  # all rows are alike
             row = (self.across @ np.ones((width, 1), self.kind)).T
             parts = self._along_rows(np.broadcast_to(row, (height, row.shape[1])))
-        else:
-            parts = self.strips(np.ones((height, width), np.bool_) if valid is None else valid)
+        else:  # all columns are
+            each = self._along_rows(np.ones((height, 1), self.kind))
+            parts = ((strip, self._along_columns(np.repeat(column, width, axis=1))) for strip, column in each)
         return np.concatenate([sums for _, sums in parts])
 
     def _along_rows(self, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
-        values = values.astype(self.kind, "C", copy=False)
-        for strip, matrix in self.down:
-            yield strip, matrix @ values
+        for strip, needed, matrix in self.down:
+            yield strip, matrix @ values[needed].astype(self.kind, "C", copy=False)
 
     def _along_columns(self, values: NDArray[Any]) -> NDArray[Any]:
         turned: NDArray[Any] = np.asarray(cv2.transpose(np.ascontiguousarray(values)), self.kind)
