@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-_STRIP_VALUES = 2**18  # of target pixels that are added up at once: they stay in a core's cache
+_STRIP_VALUES = 2**18  # read or made at once: they stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -144,12 +144,8 @@ class _Sums:
     def of(cls, rows: Taps, columns: Taps, size: tuple[int, int], kind: type) -> _Sums:
         """size : height and width of the source."""
         down, across = _matrix(rows, size[0], kind), _matrix(columns, size[1], kind)
-        step = max(
-            1,
-            _STRIP_VALUES
-            * len(rows.index)
-            // max(1, size[0] * size[1], rows.index.shape[0] * len(columns.index)),
-        )
+        widest = max(size[0] * size[1], len(rows.index) * len(columns.index))  # source or target
+        step = max(1, _STRIP_VALUES * len(rows.index) // max(1, widest))
         strips = []
         for first in range(0, len(rows.index), step):
             strip = slice(first, first + step)
