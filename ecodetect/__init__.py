@@ -40,6 +40,7 @@ detections       points, boxes or outlines in the pixels of one grid
 matching         which detection is which individual, one to one
 
 assignment       the solver under `matching`
+cells            square cells of the ground, in which counts and plots are kept apart
 chip             the pixels that a detector sees, with mask, bands and place
 layer            a vector layer in memory or on its way
 metrics          precision, recall, F1, AP and their kin, as pure functions
