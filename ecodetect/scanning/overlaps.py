@@ -96,10 +96,10 @@ def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
     one, two = pairs[0].tolist()
     return Note(
         "rasters-overlap",
-        f"it overlaps {footprints[two].name}: {_said(_in_several(whole) * hectares)} of"
-        f" {_said(float(shapely.area(whole).sum()) * hectares)} ha lie in several of these {len(placed)}"
-        " rasters. Each individual there counts once, in the raster whose centre is nearest; to count for each"
-        " raster, write one file each into a folder.",
+        f"it overlaps {footprints[two].name}: {_said(_twice(whole) * hectares)} ha of ground are shown again"
+        f" ({_said(_in_several(whole) * hectares)} of {_said(float(shapely.area(whole).sum()) * hectares)} ha"
+        f" lie in several of these {len(placed)} rasters). Each individual there counts once, in the raster"
+        " whose centre is nearest; to count for each raster, write one file each.",
         about=footprints[one].name,
         kind="choice",
         parameter="alignment",

@@ -24,7 +24,11 @@ from ecodetect.scanning.searched_ground import Mask, per_row
 from ecodetect.scanning.searching import survivors_as_scanned
 from ecodetect.scanning.shared_ground import NEAR, OWN, SharedGround
 
-_CANDIDATES = 8  # of each other raster, that may be the same individual
+_CANDIDATES = 16  # of each other raster, that may be the same individual
+_LIKE = (
+    1 / 8
+)  # of the alignment: how much a detector's places of an individual differ, as a standard deviation
+_SAMPLE = 1000  # steps that are compared
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -172,6 +176,22 @@ def _pairs(
         nth = [*range(1, min(_CANDIDATES, tree.n) + 1)]
         distance, which = tree.query(places[mine], k=nth, distance_upper_bound=alignment_m)
         a, column = np.nonzero(np.isfinite(distance))
-        found.append((mine[a], rows[other][which[a, column]], distance[a, column]))
+        one, two = mine[a], rows[other][which[a, column]]
+        steps = places[two] - places[one]
+        found.append((one, two, np.hypot(*(steps - _shift(steps, alignment_m)).T)))
     one, two, length = (np.concatenate(each) for each in zip(*found, strict=True))
     return one, two, length
+
+
+def _shift(steps: Floats, alignment_m: float) -> Floats:
+    """By how much one raster is off another, (2,): where the steps between detections of both lie densest.
+
+    steps : (M, 2), from each to those of the other raster near it; right ones are alike, others differ.
+    """
+    if not len(steps):
+        return np.zeros(2)
+    some = steps[np.lexsort(steps.T)][:: max(1, len(steps) // _SAMPLE)]
+    apart = ((some[:, None] - some[None]) ** 2).sum(axis=2)
+    near = np.exp(-apart / (2 * (alignment_m * _LIKE) ** 2))
+    weight = near[np.argmax(near.sum(axis=1))]
+    return np.asarray(weight @ some / weight.sum())
