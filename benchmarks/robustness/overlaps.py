@@ -25,7 +25,7 @@ from ecodetect.scanning.settings import Output, Settings
 from ..measuring import table
 
 # Left, top, width, height as shares of the scene: two to five pieces.
-LAYOUTS = {
+LAYOUTS: dict[str, list[tuple[float, float, float, float]]] = {
     "2 side by side": [(0, 0, 0.65, 1), (0.35, 0, 0.65, 1)],
     "3 strips": [(0, 0, 1, 0.45), (0, 0.28, 1, 0.45), (0, 0.55, 1, 0.45)],
     "4 quarters": [(x, y, 0.6, 0.6) for y in (0, 0.4) for x in (0, 0.4)],
