@@ -305,11 +305,6 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
     from ecodetect.runtime import torch_network
 
     card = bundle.card
-    if options_of(card).learner is not None:
-        raise UserError(
-            f"'{card.name}' classifies with a learner on a backbone's features, which can't be traced back to"
-            " pixels; explain a model whose network classifies."
-        )
     module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
     torch_network.load(module, bundle.weights, name=card.name)
     stride = module.stride

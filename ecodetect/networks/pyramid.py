@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ecodetect.networks.backbones import Encoder, encoder
-from ecodetect.networks.network import Settings, Weights
+from ecodetect.networks.backbones import encoder
+from ecodetect.networks.network import Encoder, Settings, Weights
 
 
 def _convolution(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequential:
