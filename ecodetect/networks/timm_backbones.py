@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ecodetect.errors import UserError
 from ecodetect.extras import TIMM, check_installed
@@ -168,11 +169,40 @@ def _make_plain(network: nn.Module) -> None:
                 parent.add_module(key, nn.Sequential(_beyond(layer, value), layer))
 
 
-def _beyond(layer: Any, value: float) -> nn.Module:
+def _beyond(layer: Any, value: float) -> _Padding:
     """What SAME padding adds to sides that are multiples of the layer's stride; the odd pixel at the end."""
     apart = getattr(layer, "dilation", (1, 1))
     down, across = (
         max((size - 1) * each + 1 - step, 0)
         for size, step, each in zip(layer.kernel_size, layer.stride, apart, strict=True)
     )
-    return nn.ConstantPad2d((across // 2, across - across // 2, down // 2, down - down // 2), value)
+    return _Padding((across // 2, across - across // 2, down // 2, down - down // 2), value)
+
+
+class _Padding(nn.Module):
+    """Adds `value` at the left, right, top and bottom."""
+
+    def __init__(self, sides: tuple[int, int, int, int], value: float) -> None:
+        super().__init__()
+        self.sides, self.value = sides, value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.onnx.is_in_onnx_export():
+            found: torch.Tensor = _Padded.apply(x, self.sides, self.value)
+            return found
+        return functional.pad(x, self.sides, value=self.value)
+
+
+class _Padded(torch.autograd.Function):
+    """Padding as one operator in ONNX; torch writes twenty, which work out constants."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, sides: tuple[int, int, int, int], value: float) -> torch.Tensor:
+        return functional.pad(x, sides, value=value)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, sides: tuple[int, int, int, int], value: float) -> Any:
+        left, right, top, bottom = sides
+        places = torch.tensor([0, 0, top, left, 0, 0, bottom, right])
+        constants = (g.op("Constant", value_t=each) for each in (places, torch.tensor(value)))
+        return g.op("Pad", x, *constants, mode_s="constant")
