@@ -23,7 +23,7 @@ RGB = ("red", "green", "blue")
 # One process in which the extra `train` isn't installed runs all, for each would take seconds to begin.
 WITHOUT = """
 import contextlib, io, json, sys
-absent = ("torch", "torchvision", "sklearn", "onnx")
+absent = ("torch", "torchvision", "sklearn", "onnx", "timm")
 sys.modules.update(dict.fromkeys(absent))
 from ecodetect_cli.main import main
 found = []
