@@ -264,10 +264,10 @@ def build(
 ) -> Yolo:
     """The network that `settings` describe.
 
-    settings : kind ("nano", "small", "medium", or the name of a torchvision backbone), strides of the levels;
+    settings : kind ("nano", "small", "medium", or the name of a backbone), strides of the levels;
         size (of neck and heads) for a backbone.
     bands : names, in the order of the input.
-    weights : of the backbone, in torchvision's naming.
+    weights : of the backbone.
     Raises UserError for an unknown kind.
     """
     kind, strides = str(settings["kind"]), [int(stride) for stride in settings["strides"]]
