@@ -75,13 +75,17 @@ class Frame:
         x, y = self.column[cell] * self.side, self.row[cell] * self.side
         return shapely.box(x, y, x + self.side, y + self.side)
 
-    def outline(self, cell: int) -> shapely.Geometry:
-        """The searched ground of a cell."""
-        box = self.box(cell)
+    def outlines(self, cells: Ints) -> list[shapely.Geometry]:
+        """The searched ground of some cells."""
+        boxes = [self.box(cell) for cell in cells.tolist()]
         if self.side is None:
-            return clipped(box, [self.rasters[int(self.site[cell])]], self.plane)
-        found = clipped(box, self.rasters, self.plane, self.polygons)
-        return box if found.is_empty else found  # ground of which a detection knows more than the mask
+            found = []
+            for cell, box in zip(cells.tolist(), boxes, strict=True):
+                found += clipped([box], [self.rasters[int(self.site[cell])]], self.plane)
+        else:
+            found = clipped(boxes, self.rasters, self.plane, self.polygons)
+        # A detection may lie on ground that the mask leaves out.
+        return [box if shape.is_empty else shape for box, shape in zip(boxes, found, strict=True)]
 
     def centres(self) -> Floats:
         """The middle of each cell in the plane, (N, 2)."""
