@@ -118,7 +118,7 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
         found = detect_unit(plan, unit, read_unit(plan, raster, unit))
         assert found.scores is not None
         pieces = score_maps.cut(in_cells(unit.core, STEP), found.scores)
-        journal.add(number, unit.number, found.candidates, found.valid_rows, 0, pieces=pieces)
+        journal.add(number, unit.number, found.candidates, found.searched, 0, pieces=pieces)
     there, out = grid.reduced(STEP), folder / "map.tif"
     score_maps.write(out, journal.pieces(number), there, detector.classes, {})
     journal.discard()
