@@ -274,11 +274,31 @@ def test_a_picture_without_a_place_has_cells_of_pixels(ground: Path) -> None:
 
 def test_with_images_as_cells_each_raster_is_one(tmp_path: Path) -> None:
     for number in range(30):
-        write_scene(tmp_path / f"s{number:02}.tif", seed=number, side=60, spots=number % 4)
+        path = write_scene(tmp_path / f"s{number:02}.tif", seed=number, side=60, spots=number % 4)
+        with rasterio.open(path, "r+") as file:
+            file.transform = rasterio.transform.from_origin(500_000 + 10 * number, 4_100_000, 0.1, 0.1)
     asked = ecodetect.Settings(model="threshold")
     ecodetect.scan_files(sorted(tmp_path.glob("s*.tif")), asked, str(tmp_path / "all.gpkg"))
     done = ecodetect.plots(tmp_path / "all.gpkg", n=10, size="image")
     assert (done.cells, done.size) == (30, "one image")
+
+
+def test_ground_under_two_rasters_is_there_once(ground: Path) -> None:
+    with rasterio.open(ground / "scene.tif") as file:
+        pixels, profile = file.read(), file.profile
+    for name, left in (("a", 0), ("b", 60)):
+        part = pixels[:, :, left : left + 200]
+        place = rasterio.transform.from_origin(500_000 + left / 10, 4_100_000, 0.1, 0.1)
+        with rasterio.open(ground / f"{name}.tif", "w", **{**profile, "width": 200, "transform": place}) as f:
+            f.write(part)
+    asked = ecodetect.Settings(model="threshold", options={"min_area": "10px"})
+    ecodetect.scan_files([ground / "a.tif", ground / "b.tif"], asked, str(ground / "two.gpkg"))
+    done = ecodetect.plots(ground / "two.gpkg", n=20, size="2m")
+    assert done.cells == CELLS
+    assert done.hectares == pytest.approx(0.0676, rel=2e-3)
+    assert sum(each.detections for each in done.strata) == len(formats.read(ground / "two.gpkg"))
+    with pytest.raises(ecodetect.UserError, match="rasters overlap"):
+        ecodetect.plots(ground / "two.gpkg", ground / "x.gpkg", n=20, size="image")
 
 
 # -- estimating --------------------------------------------------------------------------------------------

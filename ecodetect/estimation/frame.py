@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import UserError
-from ecodetect.estimation.ground import Searched, Tally, clipped, tallied, to_plane
+from ecodetect.estimation.ground import Searched, Tally, clipped, share_ground, tallied, to_plane
 from ecodetect.estimation.plane import Plane
 from ecodetect.estimation.scan_layer import ScanLayer, check_area
 from ecodetect.grid import Floats
@@ -166,11 +166,11 @@ def _of_rasters(scan: ScanLayer, side: float) -> tuple[Ints, Ints, Ints, Floats]
     number = 0
     for raster in scan.rasters:
         tally = tallied(raster, scan.plane, side)
-        check_area(scan, raster, float(tally.area.sum()))
         parts.append(tally)
         number += len(tally.area)
         if number > MOST_CELLS:
             raise _too_many(scan.plane, side)
+    check_area(scan, [float(tally.area.sum()) for tally in parts])
     column, row = (np.concatenate(each) for each in zip(*((t.column, t.row) for t in parts), strict=True))
     area = np.concatenate([tally.area for tally in parts])
     site = np.repeat(np.arange(len(parts)), [len(tally.area) for tally in parts])
@@ -226,7 +226,12 @@ def _of_images(scan: ScanLayer) -> Frame:
     for each in rasters:
         tally = tallied(each, Plane(None, None), float(max(each.grid.width, each.grid.height)))
         areas.append(float(tally.area.sum()))
-        check_area(scan, each, areas[-1])
+    if share_ground(rasters, scan.plane):
+        raise UserError(
+            "The rasters overlap, so an individual may lie in several of them: take cells of a length.",
+            parameter="size",
+        )
+    check_area(scan, areas)
     number = {each.name: site for site, each in enumerate(rasters)}
     if len(number) < len(rasters):
         raise UserError("Several rasters have one name, so their detections can't be told apart.")

@@ -20,6 +20,7 @@ from ecodetect.region import Region
 Ints = NDArray[np.int64]
 _STRIP_PX = 1 << 22  # pixels looked at together
 _BLOCK_PX = 512  # side of what is laid on another plane by one affine step
+_RIM = 1e-3  # of the ground, from which on rasters overlap
 _OUTLINE_PX = 2048  # longest side of the mask that an outline is drawn around
 
 
@@ -216,6 +217,18 @@ def _footprint(searched: Searched, plane: Plane) -> shapely.Geometry:
     grid = searched.grid
     outline = shapely.segmentize(shapely.box(0, 0, grid.width, grid.height), max(grid.width, grid.height) / 8)
     return shapely.make_valid(shapely.transform(outline, lambda xy: to_plane(xy, grid, plane)))
+
+
+def share_ground(rasters: Sequence[Searched], plane: Plane) -> bool:
+    """Whether rasters overlap by more than the rim of a pixel."""
+    if plane.crs is None or len(rasters) < 2:
+        return False
+    shapes = np.array([_footprint(each, plane) for each in rasters], object)
+    one, other = shapely.STRtree(shapes).query(shapes, "overlaps")
+    same, twin = shapely.STRtree(shapes).query(shapes, "contains")
+    pairs = {(a, b) for a, b in zip([*one, *same], [*other, *twin], strict=True) if a != b}
+    shared = sum(float(shapely.intersection(shapes[a], shapes[b]).area) for a, b in pairs)
+    return shared > _RIM * float(shapely.area(shapes).sum())
 
 
 def _within(box: shapely.Geometry, searched: Searched, raster: Raster, plane: Plane) -> shapely.Geometry:

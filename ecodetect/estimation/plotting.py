@@ -313,7 +313,7 @@ def _record(
         occupied[""] = int((every[here] > 0).sum())
         least, most = int(every[here].min()), int(every[here].max())
         strata.append(RecordedStratum(name, int(here.sum()), least, most, found, occupied))
-    hectares = float(frame.area.sum()) / 10_000 if frame.has_metres else None
+    hectares = _hectares(scan, frame)
     made = Record(
         scan={"file": scan.facts.file, "key": scan.facts.key, "model": scan.facts.model},
         settings=scan.facts.settings,
@@ -339,6 +339,15 @@ def _record(
         plots=tuple(_recorded(scan, frame, draw, range(len(draw.plots)), blind=blind)),
     )
     return replace(made, trained=_trained(scan, frame, draw))
+
+
+def _hectares(scan: ScanLayer, frame: Frame) -> float | None:
+    """The searched ground: what the scan says, which counts ground under two rasters once, or as measured."""
+    stated = [scan.facts.hectares.get(each.name) for each in scan.rasters]
+    known = [each for each in stated if each is not None]
+    if scan.rasters and len(known) == len(stated) and all(each.area is None for each in scan.rasters):
+        return sum(known)
+    return float(frame.area.sum()) / 10_000 if frame.has_metres else None
 
 
 def _recorded(
