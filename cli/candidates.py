@@ -28,6 +28,7 @@ from .scan import ProgressBar, report
 @options.settings
 @options.device
 @options.max_memory
+@options.alignment
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="Print neither progress nor summary.")
 @options.timeout
@@ -40,6 +41,7 @@ def candidates(
     settings: tuple[str, ...],
     device: str,
     max_memory: str | None,
+    alignment: str,
     overwrite: bool,
     quiet: bool,
     **raster: Any,
@@ -68,8 +70,7 @@ def candidates(
         **options.opened_as(raster),
     )
     patches = PatchSize(None if side is None else Length.parse(side, name="--side"))
+    output = Output(overwrite=overwrite, patches=patches, alignment=options.alignment_of(alignment))
     with ProgressBar(hidden=quiet) as bar:
-        summaries, failures = scan_files(
-            images, asked, out, Output(overwrite=overwrite, patches=patches), bar.show
-        )
+        summaries, failures = scan_files(images, asked, out, output, bar.show)
     return report(summaries, failures, quiet=quiet)

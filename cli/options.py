@@ -64,6 +64,14 @@ device = click.option(
     show_default=True,
     help="Run the network on this device; auto takes a GPU if there is one.",
 )
+alignment = click.option(
+    "--alignment",
+    default="2m",
+    show_default=True,
+    metavar="LENGTH",
+    help="Where rasters of one layer overlap, take detections of two of them within this distance for one"
+    " individual.",
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 allow_vrt = click.option(
     "--allow-vrt",
@@ -245,6 +253,13 @@ def unit_of(text: str | None) -> ValueUnit | None:
     from ecodetect.bundle.values import ValueUnit
 
     return None if text is None else ValueUnit.parse(text)
+
+
+def alignment_of(text: str) -> Length:
+    """What --alignment says; raises UserError for no length."""
+    from ecodetect.sizes import Length
+
+    return Length.parse(text, name="--alignment")
 
 
 def radius_of(text: str | None) -> Length | Literal["contour"] | None:

@@ -96,6 +96,7 @@ _MICROGRAPH_HA = 1e-8  # a square centimetre: smaller ones are told in square mi
     help="Work on at most this many tiles at once; a network on the CPU takes one.  [default: automatic]",
 )
 @options.max_memory
+@options.alignment
 @click.option("--restart", is_flag=True, help="Start over instead of resuming an interrupted scan.")
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
@@ -121,6 +122,7 @@ def scan(
     tile: int | None,
     workers: int | None,
     max_memory: str | None,
+    alignment: str,
     restart: bool,
     overwrite: bool,
     dry_run: bool,
@@ -164,7 +166,16 @@ def scan(
         values=options.unit_of(raster["values"]),
         **options.opened_as(raster),
     )
-    output = Output(overwrite, restart, picture, sheet, verify, score_map=score_map, classify=classify)
+    output = Output(
+        overwrite,
+        restart,
+        picture,
+        sheet,
+        verify,
+        score_map=score_map,
+        classify=classify,
+        alignment=options.alignment_of(alignment),
+    )
     if dry_run:
         lines, notes = plan_files(images, asked, out, output)
         options.tell(notes)
@@ -261,6 +272,8 @@ def _lines(summary: Summary) -> list[str]:
         lines.append(f"network run by {summary.runtime}")
     if summary.too_large:
         lines.append(f"left out {summary.too_large:,} wider than the largest object of {summary.model}")
+    if summary.elsewhere:
+        lines.append(f"left out {summary.elsewhere:,} seen in several rasters")
     if summary.dropped:
         lines.append(f"left out {summary.dropped:,} that the file can't hold")
     if summary.verified is not None:
@@ -281,7 +294,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "counts": dict(summary.counts), "area_ha": summary.area_ha,
         "megapixels": summary.megapixels,
         "rasters": [dataclasses.asdict(each) for each in summary.rasters],
-        "too_large": summary.too_large, "dropped": summary.dropped,
+        "too_large": summary.too_large, "elsewhere": summary.elsewhere, "dropped": summary.dropped,
         "expected": summary.expected, "species": summary.species, "seconds": round(summary.seconds, 3),
         "resumed": summary.resumed, "runtime": summary.runtime, "verified": share, "notes": summary.notes,
         "score_map": None if summary.score_map is None else str(summary.score_map),

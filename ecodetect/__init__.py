@@ -10,6 +10,8 @@ testing          for tests of detectors, yours too: small ground and models, and
 scanning         rasters to layers: tiles, memory estimate, journal, results, score maps, candidate patches
 inspection       facts about a raster, layer or model (`info`), and what training would see (`check`)
 
+estimation       numbers for a paper: plots to check on a scan's ground, and estimates with intervals
+
 classification   a class for each object of a layer or each picture of a folder; accuracy tables; explanations
 evaluation       detections against field annotations: matches, rates, errors to look at
 training         from annotated rasters to a model: targets, loop, fine-tuning, operating thresholds
@@ -38,6 +40,7 @@ detections       points, boxes or outlines in the pixels of one grid
 matching         which detection is which individual, one to one
 
 assignment       the solver under `matching`
+cells            square cells of the ground, in which counts and plots are kept apart
 chip             the pixels that a detector sees, with mask, bands and place
 layer            a vector layer in memory or on its way
 metrics          precision, recall, F1, AP and their kin, as pure functions
@@ -81,10 +84,13 @@ _PUBLIC = {
     "classify": "ecodetect.classification.layers",
     "convert": "ecodetect.converting",
     "describe": "ecodetect.inspection.files",
+    "estimate": "ecodetect.estimation.estimating",
     "evaluate": "ecodetect.evaluation.evaluating",
     "explain": "ecodetect.classification.explaining",
     "export": "ecodetect.exporting",
+    "more_plots": "ecodetect.estimation.plotting",
     "open_raster": "ecodetect.raster.reading",
+    "plots": "ecodetect.estimation.plotting",
     "scan": "ecodetect.scanning.files",
     "scan_files": "ecodetect.scanning.files",
     "train": "ecodetect.training.recipe",
@@ -106,10 +112,13 @@ __all__ = [
     "classify",
     "convert",
     "describe",
+    "estimate",
     "evaluate",
     "explain",
     "export",
+    "more_plots",
     "open_raster",
+    "plots",
     "scan",
     "scan_files",
     "train",
@@ -122,6 +131,8 @@ if TYPE_CHECKING:
     from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
+    from ecodetect.estimation.estimating import estimate
+    from ecodetect.estimation.plotting import more_plots, plots
     from ecodetect.evaluation.evaluating import evaluate
     from ecodetect.exporting import export
     from ecodetect.grid import Grid, Window

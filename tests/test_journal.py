@@ -18,6 +18,7 @@ from ecodetect.grid import Grid, Window
 from ecodetect.scanning import journal_file
 from ecodetect.scanning.journal import Entry, Journal
 from ecodetect.scanning.score_maps import Piece
+from ecodetect.scanning.searched_ground import packed, per_row, unpacked
 
 GRID = Grid(100, 100)
 OURS = journal_file.APPLICATION
@@ -38,13 +39,17 @@ def detections(kind, xy):
 def test_candidates_come_back_sorted_by_place_whatever_the_order_of_units(tmp_path, kind):
     journal = Journal(tmp_path / "a.journal")
     raster = journal.raster("key").number
-    rows = np.full(10, 5)
-    journal.add(raster, 1, detections(kind, [(5, 50), (3, 2)]), rows, 1)
-    journal.add(raster, 0, detections(kind, [(2, 2), (7, 30)]), rows, 0)
+    core = Window(0, 0, 10, 10)
+    half = packed(np.tile(np.arange(10) < 5, (10, 1)))
+    journal.add(raster, 1, detections(kind, [(5, 50), (3, 2)]), half, 1)
+    journal.add(raster, 0, detections(kind, [(2, 2), (7, 30)]), b"", 0)
     (found,) = journal.candidates(raster, GRID, kind, ("tree",))
     assert found.centres().tolist() == [[2, 2], [3, 2], [7, 30], [5, 50]]
     assert found.bounds()[0].tolist() == detections(kind, [(2, 2)]).bounds()[0].tolist()
-    assert [(n, large, valid.sum()) for n, large, valid in journal.units(raster)] == [(0, 0, 50), (1, 1, 50)]
+    units = [
+        (n, large, per_row(unpacked(blob, core), core).sum()) for n, large, blob in journal.units(raster)
+    ]
+    assert units == [(0, 0, 100), (1, 1, 50)]
     journal.close()
 
 
@@ -52,8 +57,8 @@ def test_what_is_done_survives_closing_and_other_keys_are_forgotten(tmp_path):
     path = tmp_path / "a.journal"
     journal = Journal(path)
     old, new = journal.raster("old").number, journal.raster("new", "cuts").number
-    journal.add(old, 0, detections("point", [(1, 1)]), np.ones(3), 0)
-    journal.add(new, 7, detections("point", [(2, 2)]), np.ones(3), 0)
+    journal.add(old, 0, detections("point", [(1, 1)]), b"", 0)
+    journal.add(new, 7, detections("point", [(2, 2)]), b"", 0)
     journal.close()
     journal = Journal(path)
     assert journal.raster("new", "others") == Entry(new, "cuts")
@@ -195,7 +200,7 @@ CHANGES = {
     "UPDATE candidates SET unit = 7 WHERE unit = 1": {1},
     "UPDATE candidates SET raster = 3 - raster": {0, 1},
     "UPDATE units SET too_large = 5 WHERE number = 1": {1},
-    "UPDATE units SET valid = x'00' WHERE number = 1": {1},
+    "UPDATE units SET searched = x'07' WHERE number = 1": {1},
     "UPDATE units SET expected = NULL WHERE number = 1": {1},
     "UPDATE units SET number = 7 WHERE number = 1": {1, 7},
     "UPDATE units SET seal = NULL WHERE number = 1": {1},
@@ -218,7 +223,7 @@ def test_a_unit_that_is_not_as_it_was_entered_is_dropped(change, tmp_path):
             found = detections(
                 "point", [(5 + 10 * unit, raster), (7 + unit, 3)] if unit == 0 else [(5, 1 + raster), (7, 3)]
             )
-            journal.add(raster, unit, found, np.full(3, unit), 0, np.ones(2), [piece])
+            journal.add(raster, unit, found, bytes([unit]), 0, np.ones(2), [piece])
     journal.close()
     database = sqlite3.connect(path)
     database.execute(change)
@@ -237,9 +242,7 @@ def test_a_unit_that_is_not_as_it_was_entered_is_dropped(change, tmp_path):
 @pytest.mark.parametrize("column", ["key", "cuts", "stamp"])
 def test_a_raster_whose_entry_is_damaged_is_searched_again(column, tmp_path):
     journal = Journal(tmp_path / "j")
-    journal.add(
-        journal.raster("key", "cuts", "state").number, 0, detections("point", [(1, 1)]), np.ones(3), 0
-    )
+    journal.add(journal.raster("key", "cuts", "state").number, 0, detections("point", [(1, 1)]), b"", 0)
     journal.close()
     database = sqlite3.connect(tmp_path / "j")
     database.execute(f"UPDATE rasters SET {column} = 'kez'")
@@ -254,7 +257,7 @@ def test_a_raster_whose_entry_is_damaged_is_searched_again(column, tmp_path):
 def test_units_of_another_state_of_the_raster_are_dropped(tmp_path):
     journal = Journal(tmp_path / "j")
     number = journal.raster("key", "cuts", "monday").number
-    journal.add(number, 0, detections("point", [(1, 1)]), np.ones(3), 0)
+    journal.add(number, 0, detections("point", [(1, 1)]), b"", 0)
     entry = journal.raster("key", "others", "tuesday")
     assert (entry.cuts, entry.is_replaced) == ("others", True)
     assert journal.done(entry.number) == set()

@@ -33,20 +33,20 @@ def note_of(*grids: Grid) -> Note | None:
 
 def hectares(note: Note | None) -> float:
     assert note is not None
-    assert (note.code, note.kind) == ("rasters-overlap", "doubt")
-    found = re.search(r"([\d.,e-]+) ha of ground count twice", note.text)
+    assert (note.code, note.kind) == ("rasters-overlap", "choice")
+    found = re.search(r"([\d.,e-]+) ha of ground are shown again", note.text)
     assert found is not None
     return float(found[1].replace(",", ""))
 
 
-def test_the_ground_that_counts_twice() -> None:
+def test_the_ground_that_is_shown_again() -> None:
     note = note_of(at(0, 0), at(60, 0))
     assert hectares(note) == pytest.approx(0.4, rel=0.01)
     assert note is not None
     assert note.about == "0.tif"
     assert "overlaps 1.tif" in note.text
     assert hectares(note_of(at(0, 0), at(0, 0))) == pytest.approx(1.0, rel=0.01)
-    # What lies under three counts twice too often.
+    # What lies under three is shown again twice.
     assert hectares(note_of(at(0, 0), at(0, 0), at(0, 0), at(500, 0))) == pytest.approx(2.0, rel=0.01)
 
 

@@ -264,7 +264,7 @@ def test_rasters_of_a_layer_that_overlap_are_told(tmp_path: Path, ecodetect: Run
     scan = ("scan", one, two, "-m", "threshold")
     for more in (("--dry-run",), (), ()):  # before, after, and when it is done already
         said = ecodetect(*scan, "-o", tmp_path / "all.gpkg", *more).err
-        assert re.search(r"note: a.tif: it overlaps b.tif: 0.12 ha of ground count twice", said)
+        assert re.search(r"note: a.tif: it overlaps b.tif: 0.12 ha of ground are shown again", said)
     apart = ecodetect(*scan, "-o", f"{tmp_path}/", "--dry-run")
     assert "overlaps" not in apart.err
     scene(two, at=60.0)  # they touch

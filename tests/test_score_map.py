@@ -110,7 +110,7 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
     cuts = dataclasses.replace(cuts, offset_px=8 * offset if 8 * offset < tile else 0)
     plan = ScanPlan(
         detector=detector, native=grid, grid=grid, area=area, score=(0.0, 0.0), batch=2, is_mapped=True,
-        laid_out=layout.Layout(cuts, workers=1, cache_bytes=0, peak_bytes=0),
+        laid_out=layout.Layout(cuts, workers=1, threads=1, cache_bytes=0, peak_bytes=0),
     )  # fmt: skip
     journal = Journal(folder / "journal")
     number = journal.raster("key").number
@@ -118,7 +118,7 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
         found = detect_unit(plan, unit, read_unit(plan, raster, unit))
         assert found.scores is not None
         pieces = score_maps.cut(in_cells(unit.core, STEP), found.scores)
-        journal.add(number, unit.number, found.candidates, found.valid_rows, 0, pieces=pieces)
+        journal.add(number, unit.number, found.candidates, found.searched, 0, pieces=pieces)
     there, out = grid.reduced(STEP), folder / "map.tif"
     score_maps.write(out, journal.pieces(number), there, detector.classes, {})
     journal.discard()

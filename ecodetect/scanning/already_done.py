@@ -30,7 +30,8 @@ def is_map_of(path: Path, image: str, asked: Settings) -> bool:
     if stated is None:
         return False
     with asked.opened(image) as raster:
-        return stated == result_key([question(raster, asked).key], None)
+        plan = question(raster, asked)
+        return stated == result_key([plan.key], Output(), [], [plan.footprint])
 
 
 def known(
@@ -64,7 +65,7 @@ def known(
         notes += [note.of(raster.name) for note in raster.notes]
     if not keys and failures:
         raise failures[0][1]  # replacing the file wouldn't help
-    if stated.get("key") != result_key(keys, output.patches, looks):
+    if stated.get("key") != result_key(keys, output, looks, footprints):
         raise already_there(path, f"it {_other_answer(stated)}")
     held = formats.held_by(path)
     if not held.is_as_written:

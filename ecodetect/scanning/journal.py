@@ -32,8 +32,8 @@ _BATCH_BYTES = 2_000_000  # of geometry at once: while a file is written they ta
 _TABLES = """
 CREATE TABLE rasters (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, cuts TEXT NOT NULL,
     stamp TEXT NOT NULL, seal BLOB NOT NULL);
-CREATE TABLE units (raster INTEGER, number INTEGER, too_large INTEGER, valid BLOB, expected BLOB, seal BLOB,
-    PRIMARY KEY (raster, number)) WITHOUT ROWID;
+CREATE TABLE units (raster INTEGER, number INTEGER, too_large INTEGER, searched BLOB, expected BLOB,
+    seal BLOB, PRIMARY KEY (raster, number)) WITHOUT ROWID;
 CREATE TABLE pieces (raster INTEGER, block_row INTEGER, block_column INTEGER, unit INTEGER,
     x INTEGER, y INTEGER, width INTEGER, height INTEGER, packed BLOB,
     PRIMARY KEY (raster, block_row, block_column, unit));
@@ -167,9 +167,9 @@ class Journal:
     def _mended(self, number: int) -> int:
         """Drop the changed units of a raster; returns their number."""
         stated = {
-            unit: (too_large, valid, expected, seal)
-            for unit, too_large, valid, expected, seal in self._db.execute(
-                "SELECT number, too_large, valid, expected, seal FROM units WHERE raster = ?", (number,)
+            unit: (too_large, searched, expected, seal)
+            for unit, too_large, searched, expected, seal in self._db.execute(
+                "SELECT number, too_large, searched, expected, seal FROM units WHERE raster = ?", (number,)
             )
         }
         if not stated:
@@ -222,11 +222,11 @@ class Journal:
             seals[unit] = None if unit in seals else candidates
         without = _hash_of_candidates([], [], [], [], [], [])
         raster, sound = self._facts[number], set()
-        for unit, (too_large, valid, expected, seal) in stated.items():
+        for unit, (too_large, searched, expected, seal) in stated.items():
             candidates = seals.get(unit, without)
             if candidates is not None:
                 mapped = pieces.get(unit, [])
-                if seal == _seal_of_unit(raster, unit, too_large, valid, expected, candidates, mapped):
+                if seal == _seal_of_unit(raster, unit, too_large, searched, expected, candidates, mapped):
                     sound.add(unit)
         return sound
 
@@ -256,7 +256,7 @@ class Journal:
         raster: int,
         number: int,
         found: Detections,
-        valid: NDArray[np.int64],
+        searched: bytes,
         too_large: int,
         expected: Floats | None = None,
         pieces: Iterable[Piece] = (),
@@ -264,7 +264,7 @@ class Journal:
         """Enter a finished unit with its candidates, whole or not at all.
 
         found : candidates in pixels of the scanned grid.
-        valid : number of pixels searched in each row of the unit's core.
+        searched : which pixels of the unit's core were searched, as `searched_ground.packed` has it.
         too_large : objects wider than the detector's largest object.
         expected : individuals of each class by the detector's density; None or (0,): it has none.
         pieces : of the map of scores, if any.
@@ -280,15 +280,14 @@ class Journal:
         rows = zip(
             [raster] * len(found), [number] * len(found), y, x, label, score, diameter, blobs, strict=True
         )
-        packed = zlib.compress(valid.astype("<i8").tobytes(), 1)
         by_density = b"" if expected is None else expected.astype("<f8").tobytes()
         mapped = sorted((*piece.block, *astuple(piece.window), piece.packed) for piece in pieces)
         seal = _seal_of_unit(
-            self._facts[raster], number, too_large, packed, by_density,
+            self._facts[raster], number, too_large, searched, by_density,
             _hash_of_candidates(y, x, label, score, diameter, blobs),
             [(*rest, _digest(data)) for *rest, data in mapped],
         )  # fmt: skip
-        unit = (raster, number, too_large, packed, by_density, seal)
+        unit = (raster, number, too_large, searched, by_density, seal)
         parts = [(raster, *rest[:2], number, *rest[2:]) for rest in mapped]
         with _said(self.path):
             self._db.execute("BEGIN")
@@ -302,19 +301,29 @@ class Journal:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def units(self, raster: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Number, too-large objects and searched pixels per row of each unit that is done, by number."""
-        query = "SELECT number, too_large, valid FROM units WHERE raster = ? ORDER BY number"
+    def units(self, raster: int) -> Iterator[tuple[int, int, bytes]]:
+        """Number, too-large objects and searched pixels (packed) of each unit that is done, by number."""
+        query = "SELECT number, too_large, searched FROM units WHERE raster = ? ORDER BY number"
         with _said(self.path):
-            for number, too_large, packed in self._db.execute(query, (raster,)):
-                yield number, too_large, np.frombuffer(zlib.decompress(packed), "<i8")
+            yield from self._db.execute(query, (raster,))
 
-    def expected(self, raster: int) -> Floats:
-        """Individuals of each class by the detector's density, on all units done; (0,): it has none."""
-        query = "SELECT expected FROM units WHERE raster = ? ORDER BY number"
+    def searched(self, raster: int, number: int) -> bytes:
+        """The searched pixels (packed) of a unit that is done."""
+        query = "SELECT searched FROM units WHERE raster = ? AND number = ?"
         with _said(self.path):
-            each = [np.frombuffer(blob, "<f8") for (blob,) in self._db.execute(query, (raster,)) if blob]
-        return np.sum(each, axis=0) if each else np.empty(0)
+            (found,) = self._db.execute(query, (raster, number)).fetchone()
+        return bytes(found)
+
+    def expected(self, raster: int) -> Iterator[tuple[int, Floats]]:
+        """Number of each unit that is done, and individuals of each class on it by the detector's density.
+
+        Nothing for a detector that has none.
+        """
+        query = "SELECT number, expected FROM units WHERE raster = ? ORDER BY number"
+        with _said(self.path):
+            for number, blob in self._db.execute(query, (raster,)):
+                if blob:
+                    yield number, np.frombuffer(blob, "<f8")
 
     def pieces(self, raster: int) -> Generator[Piece, None, None]:
         """All pieces of the map of scores, block after block from top to bottom, then left to right."""
@@ -405,7 +414,7 @@ def _seal_of_unit(
     raster: tuple[str, str, str],
     number: Any,
     too_large: Any,
-    valid: Any,
+    searched: Any,
     expected: Any,
     candidates: bytes,
     pieces: list[tuple[Any, ...]],
@@ -416,7 +425,9 @@ def _seal_of_unit(
     candidates : see `_hash_of_candidates`.
     pieces : of the map of scores, by block: block, window and digest of the pixels.
     """
-    return _digest(repr((raster, number, too_large, _digest(valid), _digest(expected), candidates, pieces)))
+    return _digest(
+        repr((raster, number, too_large, _digest(searched), _digest(expected), candidates, pieces))
+    )
 
 
 def _hash_of_candidates(

@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows, where a file in use can't be removed
     fcntl = None  # type: ignore[assignment]
 
-SCHEMA = 5
+SCHEMA = 6
 APPLICATION = 0x65636F4A  # "ecoJ"
 _MAGIC = b"SQLite format 3\0"
 _PAGE = 4096

@@ -1,4 +1,4 @@
-"""Overlapping rasters: the hectares of ground that count more than once in one layer.
+"""Overlapping rasters: which rasters of one layer show the same ground, and how many hectares of it.
 
 Each raster has its footprint, or the searched part of it; rotated rasters too. Rasters that only touch, or
 overlap by less than a pixel, don't count as overlapping.
@@ -63,30 +63,51 @@ class Footprint:
         return shapely.make_valid(moved)
 
 
-def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
-    """A doubt with the hectares that count more than once; None where rasters don't overlap.
+def overlapping(footprints: Sequence[Footprint]) -> NDArray[np.int64]:
+    """Pairs of rasters that show the same ground, the lower number first, sorted: (P, 2).
 
-    footprints : of the rasters of one layer; rasters without a CRS are left out.
+    footprints : of the rasters of one layer; rasters without a CRS, or without a place on the ground, are
+        left out.
     """
-    placed = [each for each in footprints if each.grid.crs is not None]
+    placed = [number for number, each in enumerate(footprints) if _has_place(each.grid)]
     if len(placed) < 2:
-        return None
-    crs, factor = _plane(placed)
-    inside = np.array([each.shape(crs, inset_px=0.5) for each in placed], dtype=object)
-    # The sum of all minus their union, instead of pairs: n rasters of one place have n² pairs.
+        return np.empty((0, 2), np.int64)
+    crs, _ = _plane([footprints[number] for number in placed])
+    inside = np.array([footprints[number].shape(crs, inset_px=0.5) for number in placed], dtype=object)
+    # The sum of all minus their union first: mostly there are none.
     if not _twice(inside) > _SAME * float(shapely.area(inside).sum()):
+        return np.empty((0, 2), np.int64)
+    one, two = shapely.STRtree(inside).query(inside, predicate="intersects")
+    one, two = one[one < two], two[one < two]
+    share = shapely.area(shapely.intersection(inside[one], inside[two])) > 0
+    pairs: NDArray[np.int64] = np.array(placed, np.int64)[np.stack([one[share], two[share]], axis=1)]
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
+    """What is said of ground that several rasters of a layer show; None where there is none."""
+    pairs = overlapping(footprints)
+    if not len(pairs):
         return None
+    placed = [each for each in footprints if _has_place(each.grid)]
+    crs, factor = _plane(placed)
     whole = np.array([each.shape(crs) for each in placed], dtype=object)
     hectares = factor / 10_000
-    one, two = _pair(inside)
+    one, two = pairs[0].tolist()
     return Note(
         "rasters-overlap",
-        f"it overlaps {placed[two].name}: {_said(_twice(whole) * hectares)} ha of ground count twice"
+        f"it overlaps {footprints[two].name}: {_said(_twice(whole) * hectares)} ha of ground are shown again"
         f" ({_said(_in_several(whole) * hectares)} of {_said(float(shapely.area(whole).sum()) * hectares)} ha"
-        f" lie in several of these {len(placed)} rasters), and so do the individuals there.",
-        about=placed[one].name,
-        kind="doubt",
+        f" lie in several of these {len(placed)} rasters). Each individual there counts once, in the raster"
+        " whose centre is nearest; to count for each raster, write one file each.",
+        about=footprints[one].name,
+        kind="choice",
+        parameter="alignment",
     )
+
+
+def _has_place(grid: Grid) -> bool:
+    return grid.crs is not None and grid.gsd is not None
 
 
 def _plane(placed: Sequence[Footprint]) -> tuple[CRS, float]:
@@ -128,16 +149,6 @@ def _in_several(shapes: NDArray[np.object_]) -> float:
         if len(others):
             shared += float(shapely.area(shapely.intersection(shape, shapely.union_all(shapes[others]))))
     return shared
-
-
-def _pair(shapes: NDArray[np.object_]) -> tuple[int, int]:
-    """Two rasters that overlap."""
-    tree = shapely.STRtree(shapes)
-    for one, shape in enumerate(shapes):
-        for two in tree.query(shape, predicate="intersects").tolist():
-            if two != one and shapely.area(shapely.intersection(shape, shapes[two])) > 0:
-                return min(one, two), max(one, two)
-    raise AssertionError("none overlap")
 
 
 def _said(hectares: float) -> str:

@@ -1,7 +1,7 @@
 """The pipeline of one raster: units are read, searched and entered into the journal in parallel.
 
-One thread reads (GDAL handles aren't thread safe, and a single reader decodes each block once), `workers`
-threads detect, the caller's thread writes the journal. Queues are bounded, so memory is bounded.
+One thread reads (GDAL handles aren't thread safe, and a single reader decodes each block once), others
+detect, the caller's thread writes the journal. Queues are bounded, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ecodetect.raster.pixels import padded
 from ecodetect.raster.reading import Raster
 from ecodetect.scanning.process_memory import freed_is_kept
 from ecodetect.scanning.question import ScanPlan
+from ecodetect.scanning.searched_ground import packed
 from ecodetect.scanning.tiling import Tile, Unit, in_cells
 
 _PATIENCE_S = 0.1  # how often a waiting thread checks whether it should stop
@@ -37,7 +38,7 @@ _PATIENCE_S = 0.1  # how often a waiting thread checks whether it should stop
 class UnitResult:
     """The results of a unit.
 
-    valid_rows : pixels searched per row of its core.
+    searched : the pixels of its core that were searched, as `searched_ground.packed` has it.
     too_large : objects left out.
     expected : individuals of each class by the detector's density, (K,); (0,) where it has none.
     scores : float32 (K, h, w), the map of scores on the cells of the core, NaN where nothing was searched;
@@ -46,7 +47,7 @@ class UnitResult:
 
     unit: Unit
     candidates: Detections
-    valid_rows: NDArray[np.int64]
+    searched: bytes
     too_large: int
     expected: Floats
     scores: NDArray[np.float32] | None = None
@@ -89,7 +90,7 @@ def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[
     Raises what a thread raised; units already passed to `done` stay finished. KeyboardInterrupt stops the
     threads after their current unit and is raised again.
     """
-    stop, workers = threading.Event(), plan.layout.workers
+    stop, workers = threading.Event(), plan.layout.threads
     chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=1)
     results: Queue[UnitResult | BaseException | None] = Queue(maxsize=workers + 1)
     unread: list[BaseException] = []
@@ -237,7 +238,7 @@ def detect_unit(plan: ScanPlan, unit: Unit, chip: Chip) -> UnitResult:
             too_large += int(np.count_nonzero(~fits))
             kept.append(found[fits & (found.score >= np.array(plan.score)[found.label])])
     candidates = Detections.concatenate(kept) if kept else empty
-    return UnitResult(unit, candidates, _searched_rows(plan, unit, chip), too_large, expected, scores)
+    return UnitResult(unit, candidates, packed(_searched(plan, unit.core, chip)), too_large, expected, scores)
 
 
 def _summed(plan: ScanPlan, tile: Tile, chip: Chip, density: NDArray[np.float32]) -> Floats:
@@ -317,16 +318,6 @@ def _worth_searching(chip: Chip, tile: Tile, margin: int) -> bool:
     if chip.valid is None:
         return True
     return bool(tile.core.grown(margin).clipped(chip.crop(tile.read).extent).area)
-
-
-def _searched_rows(plan: ScanPlan, unit: Unit, chip: Chip) -> NDArray[np.int64]:
-    """Valid pixels inside the area of interest, per row of the unit's core."""
-    core = unit.core
-    mask = _searched(plan, core, chip)
-    if mask is None:
-        return np.full(core.height, core.width, np.int64)
-    counted: NDArray[np.int64] = np.count_nonzero(mask, axis=1).astype(np.int64)
-    return counted
 
 
 def _searched(plan: ScanPlan, core: Window, chip: Chip) -> NDArray[np.bool_] | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from ecodetect.bundle.file import Bundle
 from ecodetect.bundle.footprint import cells_on
 from ecodetect.classification.answering import Answers, ClassifierEnsemble, column_kinds
@@ -29,11 +31,12 @@ from ecodetect.raster.reading import Raster
 from ecodetect.runtime.opening import in_words
 from ecodetect.scanning import score_maps
 from ecodetect.scanning.journal import Journal
-from ecodetect.scanning.patches import PatchSize
+from ecodetect.scanning.overlaps import Footprint, overlapping
 from ecodetect.scanning.process_memory import give_back
 from ecodetect.scanning.question import ScanPlan
+from ecodetect.scanning.seams import Counted, counted
 from ecodetect.scanning.searching import Progress, identities, searched, survivors
-from ecodetect.scanning.settings import Settings
+from ecodetect.scanning.settings import Output, Settings
 from ecodetect.version import __version__
 
 GEOMETRY = {"point": "Point", "box": "Polygon", "polygon": "Polygon"}
@@ -60,6 +63,8 @@ class Summary:
     megapixels : pixels searched, in millions.
     rasters : the same for each raster.
     too_large : objects wider than the detector's largest object, left out; None where the file doesn't say.
+    elsewhere : detections left out because another raster has the ground they lie on, or shows the same
+        individual; None as before.
     dropped : detections that the format can't hold (no place on the Earth), left out; None as before.
     expected : individuals per class by the sum of the detector's density, which also counts individuals too
         close to each other to be separated; None where it has no density.
@@ -78,6 +83,7 @@ class Summary:
     megapixels: float
     rasters: tuple[RasterSummary, ...] = ()
     too_large: int | None = 0
+    elsewhere: int | None = 0
     dropped: int | None = 0
     expected: Mapping[str, float] | None = None
     seconds: float = 0.0
@@ -136,6 +142,7 @@ class Summary:
             megapixels=sum(one.megapixels for one in rasters),
             rasters=tuple(rasters),
             too_large=None,
+            elsewhere=None,
             dropped=None,
             expected=_sum_of(expected),
             species={n: tally.species[n] for n in answers if tally.species[n]} if answers else None,
@@ -148,33 +155,33 @@ def write_results(
     journal: Journal,
     path: Path,
     asked: Settings,
-    patches: PatchSize | None,
+    output: Output,
     classifier: ClassifierEnsemble | None = None,
     *,
     keep_any: bool = False,
 ) -> Summary:
     """Write the surviving detections of all rasters into one file.
 
-    plans : of the searched rasters.
-    patches : None, or how each detection becomes a candidate with a square around it.
+    plans : of the searched rasters. Ground that several of them show counts for one of them.
     classifier : None, or the classifier that gives each detection a species.
     keep_any : keep an existing file under another name.
     Raises UserError when the file can't be written; the journal stays.
     """
     first = plans[0]
-    detector = first.detector
-    facts = [searched(plan, journal) for plan in plans]
+    detector, patches = first.detector, output.patches
+    counts_for = counted(plans, journal, output.alignment_m)
+    facts = [searched(plan, journal, part.rows) for plan, part in zip(plans, counts_for, strict=True)]
     by_raster: list[Counter[str]] = [Counter(dict.fromkeys(detector.classes, 0)) for _ in plans]
-    expected = [_expected(plan, journal) for plan in plans]
+    expected = [_expected(plan, journal, part) for plan, part in zip(plans, counts_for, strict=True)]
     is_metric = any(plan.native.gsd is not None for plan in plans)
     species: Counter[str] = Counter()
     top = 0 if classifier is None else classifier.top(None)
 
     def batches() -> Generator[Layer, None, None]:
-        for plan, counts in zip(plans, by_raster, strict=True):
+        for plan, part, counts in zip(plans, counts_for, by_raster, strict=True):
             name = identities(plan.fingerprint)
             with _looking(plan, asked, classifier) as answered:
-                for found in survivors(plan, journal):
+                for found in part.of(survivors(plan, journal)):
                     counts.update(found.labels.tolist())
                     layer = found.to_layer(source=plan.source, ids=name(found.centres()), is_metric=is_metric)
                     if patches is not None:
@@ -195,10 +202,11 @@ def write_results(
             grid=first.native if len(plans) == 1 else None,
             crs=first.native.crs,
             classes=detector.classes,
-            metadata=_metadata(plans, asked, patches, facts, expected, classifier),
+            metadata=_metadata(plans, asked, output, facts, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
-    found = _summed(plans, facts, by_raster, expected, written)
+    elsewhere = sum(each.left_out for each in counts_for)
+    found = replace(_summed(plans, facts, by_raster, expected, written), elsewhere=elsewhere)
     if classifier is None:
         return found
     return replace(found, species={name: species[name] for name in classifier.names if species[name]})
@@ -272,7 +280,7 @@ def write_scores(
     """
     map_px = plan.detector.needs.map_px
     assert map_px is not None
-    metadata = _metadata([plan], asked, None, [searched(plan, journal)], [{}], None)
+    metadata = _metadata([plan], asked, Output(), [searched(plan, journal)], [{}], None)
     grid = plan.grid.reduced(map_px)
     with closing(journal.pieces(plan.number)) as pieces:
         score_maps.write(path, pieces, grid, plan.detector.classes, metadata, progress, replace=replace)
@@ -305,13 +313,17 @@ def _total(hectares: Sequence[float | None]) -> float | None:
     return float(f"{sum(known):.8g}") if len(known) == len(hectares) else None
 
 
-def _expected(plan: ScanPlan, journal: Journal) -> dict[str, float]:
-    """Individuals per class by the detector's density; nothing where it has none."""
-    found = journal.expected(plan.number)
-    if not len(found):
+def _expected(plan: ScanPlan, journal: Journal, part: Counted) -> dict[str, float]:
+    """Individuals per class by the detector's density; nothing where it has none.
+
+    part : what of the raster counts; of a unit that counts in part, the density counts in proportion.
+    """
+    found = [each * part.shares.get(number, 1.0) for number, each in journal.expected(plan.number)]
+    if not found:
         return {}
     # To a tenth: the last digits of sums over cores depend on the tiling.
-    return {name: round(float(each), 1) for name, each in zip(plan.detector.classes, found, strict=True)}
+    total = np.sum(found, axis=0).tolist()
+    return {name: round(each, 1) for name, each in zip(plan.detector.classes, total, strict=True)}
 
 
 def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
@@ -325,7 +337,7 @@ def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
 def _metadata(
     plans: Sequence[ScanPlan],
     asked: Settings,
-    patches: PatchSize | None,
+    output: Output,
     facts: Sequence[tuple[int, float | None, int]],
     expected: Sequence[Mapping[str, float]],
     classifier: ClassifierEnsemble | None,
@@ -337,7 +349,7 @@ def _metadata(
         "model": plans[0].detector.name,
         **_hash(plans[0].detector.settings),
         "settings": asked.described(),
-        "key": result_key([plan.key for plan in plans], patches, looks),
+        "key": result_key([plan.key for plan in plans], output, looks, [plan.footprint for plan in plans]),
         **({} if classifier is None else {"classified": classifier.described()}),
         "rasters": [
             {
@@ -381,12 +393,18 @@ def classifier_facts(bundles: Sequence[Bundle], raster: Raster) -> list[str]:
     ]
 
 
-def result_key(keys: Sequence[str], patches: PatchSize | None, classifiers: Sequence[str] = ()) -> str:
+def result_key(
+    keys: Sequence[str], output: Output, classifiers: Sequence[str], footprints: Sequence[Footprint]
+) -> str:
     """Hash of everything that determines an output: the keys of its rasters, in order, and its geometry.
 
     classifiers : of each raster, see `classifier_facts`.
+    footprints : of the rasters. Only where they overlap, it matters how well they are aligned.
     """
-    return hashlib.sha256(" ".join([*keys, repr(patches), *classifiers]).encode()).hexdigest()[:32]
+    facts = [*keys, repr(output.patches), *classifiers]
+    if len(overlapping(footprints)):
+        facts.append(f"alignment {output.alignment_m:g}")
+    return hashlib.sha256(" ".join(facts).encode()).hexdigest()[:32]
 
 
 def check_frames(grids: Mapping[str, Grid], path: Path) -> None:

@@ -170,7 +170,7 @@ class Run:
             self.journal,
             path,
             self._asked,
-            self._output.patches,
+            self._output,
             classifier,
             keep_any=self._is_new,
         )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecodetect.detections import Detections
 from ecodetect.grid import Floats
@@ -20,6 +21,7 @@ from ecodetect.scanning.journal import Journal
 from ecodetect.scanning.pipeline import UnitResult, run, worth_cutting, worth_reading
 from ecodetect.scanning.question import ScanPlan, journal_key
 from ecodetect.scanning.score_maps import cut
+from ecodetect.scanning.searched_ground import per_row, unpacked
 from ecodetect.scanning.settings import Settings
 from ecodetect.scanning.tiling import in_cells
 from ecodetect.settling import Settler
@@ -68,7 +70,7 @@ def search(plan: ScanPlan, raster: Raster, journal: Journal, progress: Progress 
             plan.number,
             found.unit.number,
             found.candidates,
-            found.valid_rows,
+            found.searched,
             found.too_large,
             found.expected,
             [] if found.scores is None else cut(in_cells(found.unit.core, step), found.scores),
@@ -142,17 +144,21 @@ def identities(fingerprint: str) -> Callable[[Floats], list[str]]:
     return name
 
 
-def searched(plan: ScanPlan, journal: Journal) -> tuple[int, float | None, int]:
+def searched(
+    plan: ScanPlan, journal: Journal, own: Mapping[int, NDArray[np.int64]] | None = None
+) -> tuple[int, float | None, int]:
     """Pixels searched, their ground in hectares (None if unknown), and objects left out as too large.
 
+    own : of a raster that shares ground with others, the pixels per row of each unit's core that count for
+        this one.
     Summed by pixel rows, so that the sums don't depend on the tiles.
     """
     grid = plan.grid
     rows = np.zeros(grid.height, np.int64)
     too_large = 0
-    for number, left_out, valid in journal.units(plan.number):
+    for number, left_out, blob in journal.units(plan.number):
         core = plan.cuts.unit(number).core
-        rows[core.y : core.bottom] += valid
+        rows[core.y : core.bottom] += per_row(unpacked(blob, core), core) if own is None else own[number]
         too_large += left_out
     used = np.flatnonzero(rows)
     if grid.gsd is None:

@@ -110,6 +110,8 @@ class Output:
     score_map : GeoTIFF for the map of scores that detections come from; one raster only.
     patches : write each detection with a square around it, as candidates.
     classify : classifiers that give each detection a species before it is written.
+    alignment : how far apart rasters of one layer may show the same place, in metres: within it, detections
+        of two of them are one individual.
     """
 
     overwrite: bool = False
@@ -120,6 +122,18 @@ class Output:
     patches: PatchSize | None = None
     score_map: str | None = None
     classify: tuple[str, ...] = ()
+    alignment: Length = Length(2.0, "m")
+
+    def __post_init__(self) -> None:
+        if self.alignment.unit != "m":
+            raise UserError(
+                f"Rasters are aligned within a length in metres, such as 2m; got {self.alignment}.",
+                parameter="alignment",
+            )
+
+    @property
+    def alignment_m(self) -> float:
+        return self.alignment.value
 
     @property
     def map_path(self) -> Path | None:
