@@ -72,8 +72,8 @@ def main() -> None:
 
 def _raster(given: argparse.Namespace, size: int) -> Path:
     if given.picture:
-        path = given.folder / f"{given.picture.stem}_{size}.tif"
-        return path if path.exists() else continued(given.picture, size, given.folder)
+        made: Path = given.folder / f"{given.picture.stem}_{size}.tif"
+        return made if made.exists() else continued(given.picture, size, given.folder)
     path: Path = given.folder / f"deflate-{size}.tif"
     cost_of(make_command(path, size))
     return path
