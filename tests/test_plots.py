@@ -421,6 +421,66 @@ def test_a_second_person_widens_the_interval(ground: Path, plots: Path) -> None:
     assert both.high / both.value > alone.high / alone.value
 
 
+def test_a_second_person_may_mark_in_a_copy_of_the_file(ground: Path, plots: Path) -> None:
+    copy = Path(shutil.copy(plots, ground / "ben.plots.gpkg"))
+    check_all(plots)
+    sql(copy, "DELETE FROM individuals WHERE plot IN (1, 2)", "UPDATE individuals SET verdict = 'right'")
+    found = ecodetect.estimate(plots, second=copy)
+    assert found.observers is not None
+    assert found.observers.seen.value == 1  # all that the second one marked, the first one has too
+
+
+@pytest.fixture
+def two_classes(ground: Path) -> Path:
+    """Plots of a scan of two classes."""
+    sql(
+        ground / "found.gpkg",
+        "UPDATE detections SET label = CASE WHEN fid % 3 = 0 THEN 'palm' ELSE 'tree' END",
+    )
+    done = ecodetect.plots(ground / "found.gpkg", n=20, size="2m")
+    assert done.path is not None
+    assert set(done.detections) == {"palm", "tree"}
+    check_all(done.path)
+    return done.path
+
+
+def test_classes_add_up(two_classes: Path) -> None:
+    found = ecodetect.estimate(two_classes)
+    totals = [each.abundance.total for each in found.classes if each.abundance is not None]
+    assert found.together.abundance is not None
+    assert sum(totals) == pytest.approx(found.together.abundance.total)
+    assert found.together.name == "all"
+
+
+def test_a_wrong_class_is_one_false_and_one_missed_but_right_of_all(two_classes: Path) -> None:
+    ids = sql(two_classes, "SELECT id FROM individuals WHERE plot IS NOT NULL AND label = 'palm' ORDER BY id")
+    sql(two_classes, f"UPDATE individuals SET label = 'tree', verdict = 'right' WHERE id = '{ids[0][0]}'")
+    found = ecodetect.estimate(two_classes)
+    by_name = {each.name: each for each in found.every}
+    palm, tree = (np.sum([row.counts[name] for row in found.plots], axis=0) for name in ("palm", "tree"))
+    assert (palm[2], palm[3]) == (0, 1)
+    assert (tree[2], tree[3]) == (1, 0)
+    together = by_name["all"].precision
+    assert together is not None
+    assert together.interval.value == 1
+
+
+def test_classes_of_another_program_are_found_by_their_column(ground: Path, two_classes: Path) -> None:
+    marked = truth(ground / "found.gpkg").rename(columns={"label": "species"})
+    marked[["species", "geometry"]].to_file(ground / "marked.gpkg")
+    found = ecodetect.estimate(two_classes, checked=ground / "marked.gpkg")
+    for each in found.every:
+        assert each.individuals is not None
+        assert each.individuals.value == each.detections
+
+
+def test_another_programs_detections_need_their_raster(ecodetect: Run, ground: Path) -> None:
+    truth(ground / "found.gpkg")[["geometry"]].to_file(ground / "theirs.gpkg")
+    refused(ecodetect, ground, "doesn't say which ground was searched", "plots", ground / "theirs.gpkg")
+    done = ecodetect("plots", ground / "theirs.gpkg", "--image", ground / "scene.tif", "--size", "1m")
+    assert done.code == 0, done.err
+
+
 def test_hidden_individuals_are_added_by_a_share_from_elsewhere(plots: Path) -> None:
     check_all(plots)
     plain = ecodetect.estimate(plots).together.individuals
