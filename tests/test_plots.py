@@ -138,6 +138,30 @@ def test_reordered_detections_give_the_same_plots(ground: Path) -> None:
     assert draws[0] == draws[1]
 
 
+def test_as_many_plots_as_cells_are_a_census(ground: Path) -> None:
+    done = ecodetect.plots(ground / "found.gpkg", n=500, size="4m")
+    assert done.path is not None
+    assert done.plots == done.cells < 60
+    check_all(done.path)
+    number = ecodetect.estimate(done.path).together.individuals
+    assert number is not None
+    assert number.low == number.value == number.high
+
+
+def test_ground_on_which_nothing_was_found_can_be_surveyed(ecodetect: Run, ground: Path) -> None:
+    sql(ground / "found.gpkg", "DELETE FROM detections")
+    refused(ecodetect, ground, "name the class to count (--class)", "plots", ground / "found.gpkg", "-n", 10)
+    done = ecodetect("plots", ground / "found.gpkg", "-n", 10, "--size", "2m", "--class", "seal")
+    assert done.code == 0, done.err
+    path = ground / "found.plots.gpkg"
+    check_all(path)
+    middle = pyogrio.read_dataframe(path, layer="plots").geometry[0].centroid
+    add(path, [(middle.x, middle.y)], label="seal")
+    done = ecodetect("estimate", path)
+    assert done.code == 0, done.err
+    assert f"seal: {CELLS / 10:.0f} individuals" in done.out
+
+
 def test_more_plots_go_on_with_the_draw_and_touch_nothing_checked(ground: Path, plots: Path) -> None:
     sql(plots, "UPDATE plots SET state = 'done', note = 'mine' WHERE plot < 6")
     before = sql(plots, "SELECT plot, cell, state, note, geom FROM plots ORDER BY plot")
@@ -153,6 +177,23 @@ def test_more_plots_go_on_with_the_draw_and_touch_nothing_checked(ground: Path, 
     assert len(there) == len(set(there))
     record = read_plots(plots).record
     assert record.rounds == (20, 30)
+
+
+def test_fields_that_somebody_added_or_removed_are_no_hindrance(plots: Path) -> None:
+    sql(plots, "ALTER TABLE plots ADD COLUMN weather TEXT", "ALTER TABLE plots DROP COLUMN note")
+    sql(plots, "UPDATE plots SET weather = 'fair'")
+    ecodetect.more_plots(plots, 5)
+    assert sql(plots, "SELECT count(*), sum(weather = 'fair') FROM plots") == [(25, 20)]
+    check_all(plots)
+    assert len(ecodetect.estimate(plots).used) == 25
+
+
+def test_a_view_in_the_place_of_the_draw_isnt_read(ecodetect: Run, ground: Path, plots: Path) -> None:
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS id, i AS json FROM n"
+    )
+    sql(plots, "DROP TABLE ecodetect_draw", f"CREATE VIEW ecodetect_draw AS {endless}")
+    refused(ecodetect, ground, "has no table ecodetect_draw", "estimate", plots)
 
 
 def test_plots_added_to_blind_ones_are_blind(ground: Path) -> None:
@@ -250,6 +291,7 @@ def test_a_raster_in_degrees_gets_cells_of_metres_in_its_utm_zone(ground: Path) 
     outlines = pyogrio.read_dataframe(done.path, layer="plots")
     assert outlines.crs.to_epsg() == 32630
     assert outlines.area.max() == pytest.approx(4, rel=1e-6)
+    assert done.hectares == pytest.approx(0.0676 * np.cos(np.radians(37)), rel=0.01)
 
 
 def test_a_picture_without_a_place_has_cells_of_pixels(ground: Path) -> None:

@@ -175,9 +175,8 @@ def _by(
             f"{file.path} was drawn for {record.scan['file']}, and there is no {path}; put it there."
         )
     stated = formats.read_metadata(path)
-    check_same(
-        record, facts_of(path, stated, None if "key" in stated else formats.read(path)), about=str(file.path)
-    )
+    layer = None if "key" in stated else formats.read(path, grid=record.plane.grid)
+    check_same(record, facts_of(path, stated, layer), about=str(file.path))
     if by is None:
         return None
     if marked.counts:

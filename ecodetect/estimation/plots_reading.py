@@ -66,7 +66,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     file = Path(path)
     if not file.is_file():
         raise LayerError(f"{file} doesn't exist.")
-    text = geopackage_layers.read_table(file, DRAW) if file.suffix.lower() == ".gpkg" else None
+    is_package = file.suffix.lower() == ".gpkg"
+    text = geopackage_layers.read_table(file, DRAW) if is_package else None
     if text is None:
         raise UserError(f"{file} has no table {DRAW}, so it isn't a file of plots, or lost its draw.")
     return from_json(text, str(file))

@@ -16,7 +16,7 @@ from ecodetect.estimation.drawing import drawn
 from ecodetect.estimation.expecting import Expected, expected
 from ecodetect.estimation.frame import Frame, frame_of, side_of
 from ecodetect.estimation.named_polygons import read_polygons
-from ecodetect.estimation.plots_reading import read_record
+from ecodetect.estimation.plots_reading import read_plots
 from ecodetect.estimation.record import Record
 from ecodetect.estimation.recording import check_same, plots_of, record_of, with_outlines
 from ecodetect.estimation.scan_layer import ScanLayer, read_scan
@@ -163,7 +163,7 @@ def more_plots(
     The scan, and its rasters or its area, must lie where they lay. Raises UserError where they have changed.
     """
     file = Path(path)
-    record = read_record(file)
+    record = read_plots(file).record
     if more < 1:
         raise UserError(f"The number of plots to add must be at least 1; got {more}.", parameter="more")
     plots_file.check_closed(file)
