@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,14 @@ def graphed(card: Card) -> Bundle:
     return tracing.with_graphs(learned.bundle(card), lambda: kind.network(card, None))[0]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@cache
+def of_kind(kind: str) -> Bundle:
+    return graphed(learned.card(kind))
+
+
+@pytest.fixture(params=KINDS)
 def made(request: pytest.FixtureRequest) -> Bundle:
-    return graphed(learned.card(request.param))
+    return of_kind(request.param)
 
 
 def without_graphs(made: Bundle) -> Bundle:
@@ -71,13 +78,17 @@ def test_windows_given_one_by_one_answer_as_in_torch() -> None:
     answers_alike(one, two, side, count=3)
 
 
-@pytest.mark.parametrize("evaluation", ["dense", "windows"])
-def test_a_backbone_answers_as_in_torch(evaluation: str) -> None:
+def of_squeezenet(evaluation: str) -> Bundle:
     network = {"kind": "squeezenet1_1", "evaluation": evaluation, "window": 32, "step": 16}
     card, kind = learned.card("sliding_window", options={"network": network}), network_kind("sliding_window")
     torch.manual_seed(0)
     weights = {name: each.numpy() for name, each in kind.network(card, None).state_dict().items()}
-    made, _ = tracing.with_graphs(Bundle(card, weights), lambda: kind.network(card, None))
+    return tracing.with_graphs(Bundle(card, weights), lambda: kind.network(card, None))[0]
+
+
+@pytest.mark.parametrize("evaluation", ["dense", "windows"])
+def test_a_backbone_answers_as_in_torch(evaluation: str) -> None:
+    made = of_squeezenet(evaluation)
     answers_alike(*(open_classifier(each, "cpu", 1) for each in (made, without_graphs(made))), 96)
     for has_head in (True, False):
         (one, side), (two, _) = (
@@ -101,26 +112,45 @@ def test_the_same_network_gives_the_same_graph() -> None:
     assert graphed(card).graphs == graphed(card).graphs
 
 
-def test_a_scan_with_a_graph_imports_no_torch(made: Bundle, tmp_path: Path) -> None:
-    bundle.write(tmp_path / "model.safetensors", made)
-    learned_pixels = learned.discs(made.card, side=128).image * 120
-    np.save(tmp_path / "pixels.npy", learned_pixels)
-    code = f"""
-import sys
+# One process scans with all kinds, for each would take seconds to begin.
+SCANS = """
+import contextlib, io, json, sys
 import numpy as np
 import rasterio
-pixels = np.load({str(tmp_path / "pixels.npy")!r}).clip(0, 255).astype(np.uint8)
-options = dict(driver="GTiff", width=128, height=128, count=4, dtype="uint8")
-with rasterio.open({str(tmp_path / "a.tif")!r}, "w", **options) as file:
-    file.write(pixels)
-    file.descriptions = ("red", "green", "blue", "nir")
 from ecodetect_cli.main import main
-code = main(["scan", {str(tmp_path / "a.tif")!r}, "-m", {str(tmp_path / "model.safetensors")!r}, "-q"])
-assert not {{"torch", "torchvision"}} & set(sys.modules), "torch was imported"
-sys.exit(code)
+found = {}
+for kind in sys.argv[1:]:
+    pixels = np.load(f"{kind}.npy").clip(0, 255).astype(np.uint8)
+    options = dict(driver="GTiff", width=128, height=128, count=4, dtype="uint8")
+    with rasterio.open(f"{kind}.tif", "w", **options) as file:
+        file.write(pixels)
+        file.descriptions = ("red", "green", "blue", "nir")
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = main(["scan", f"{kind}.tif", "-m", f"{kind}.safetensors", "-q"])
+    found[kind] = code, sorted({"torch", "torchvision"} & set(sys.modules))
+print(json.dumps(found))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Of each kind the exit code of a scan, and which modules of torch were imported by then."""
+    folder = tmp_path_factory.mktemp("scanned")
+    for kind in KINDS:
+        made = of_kind(kind)
+        bundle.write(folder / f"{kind}.safetensors", made)
+        np.save(folder / f"{kind}.npy", learned.discs(made.card, side=128).image * 120)
+    done = subprocess.run(
+        [sys.executable, "-c", SCANS, *KINDS], capture_output=True, text=True, encoding="utf-8", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
+    found: dict[str, list[Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scan_with_a_graph_imports_no_torch(kind: str, scanned: dict[str, list[Any]]) -> None:
+    assert scanned[kind] == [0, []]
 
 
 def test_a_bundle_with_graphs_can_be_exported_to_onnx(
@@ -150,7 +180,7 @@ def opened(made: Bundle) -> opening.Network:
 
 @pytest.fixture(scope="module")
 def heatmap() -> Bundle:
-    return graphed(learned.card("heatmap"))
+    return of_kind("heatmap")
 
 
 def test_a_graph_that_its_card_does_not_know_is_refused(
@@ -238,3 +268,29 @@ def test_a_bundle_takes_no_tile_and_no_options_when_it_gets_its_graph(
     assert "holds the whole network" in ecodetect(*words, "--tile", 512).err
     assert ecodetect(*words).code == 0
     assert bundle.read(tmp_path / "new.safetensors").graphs == heatmap.graphs
+
+
+def test_features_beyond_those_of_any_network_are_refused() -> None:
+    """The limit of memory for a network grows with what its card says that it answers."""
+    made = graphed(learned.card("heatmap"))
+    (stored,) = made.card.graphs.values()
+    for features, is_read in ((8192, True), (8193, False), (10**6, False)):
+        graph = replace(stored, outputs={**stored.outputs, "features": features})
+        text = replace(made.card, graphs={"image": graph}).to_json()
+        if is_read:
+            assert Card.from_json(text, source="x").graphs["image"].outputs["features"] == features
+        else:
+            with pytest.raises(BundleError, match="graphs can't be"):
+                Card.from_json(text, source="x")
+
+
+def test_scores_are_as_many_as_classes_whatever_the_card_says_of_its_graph() -> None:
+    made = of_squeezenet("dense")
+    (stored,) = made.card.graphs.values()
+    lying = replace(stored, outputs={**stored.outputs, "scores": 10**6})
+    batch = np.random.default_rng(1).normal(0.5, 0.3, (1, 4, 64, 64)).astype(np.float32)
+    answers = [
+        open_classifier(replace(made, card=replace(made.card, graphs={"image": each})), "cpu", 1).run(batch)
+        for each in (stored, lying)
+    ]
+    np.testing.assert_array_equal(*(found for (found,) in answers))
