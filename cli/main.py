@@ -45,6 +45,12 @@ COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the or
     "check": ("ecodetect_cli.check", "check", "Preview the data that training would use."),
     "train": ("ecodetect_cli.train", "train", "Train a detector from annotations on rasters."),
     "evaluate": ("ecodetect_cli.evaluate", "evaluate", "Compare detections with annotations."),
+    "plots": ("ecodetect_cli.plots", "plots", "Draw plots on a scan's ground, to be checked."),
+    "estimate": (
+        "ecodetect_cli.estimate",
+        "estimate",
+        "Estimate a number of individuals from checked plots.",
+    ),
     "classify": ("ecodetect_cli.classify", "classify", "Classify the objects of a layer, or images."),
     "explain": ("ecodetect_cli.explain", "explain", "Draw what a classifier's answer depends on."),
     "convert": ("ecodetect_cli.convert", "convert", "Convert a layer or annotations to another format."),

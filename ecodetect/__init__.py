@@ -84,10 +84,13 @@ _PUBLIC = {
     "classify": "ecodetect.classification.layers",
     "convert": "ecodetect.converting",
     "describe": "ecodetect.inspection.files",
+    "estimate": "ecodetect.estimation.estimating",
     "evaluate": "ecodetect.evaluation.evaluating",
     "explain": "ecodetect.classification.explaining",
     "export": "ecodetect.exporting",
+    "more_plots": "ecodetect.estimation.plotting",
     "open_raster": "ecodetect.raster.reading",
+    "plots": "ecodetect.estimation.plotting",
     "scan": "ecodetect.scanning.files",
     "scan_files": "ecodetect.scanning.files",
     "train": "ecodetect.training.recipe",
@@ -109,10 +112,13 @@ __all__ = [
     "classify",
     "convert",
     "describe",
+    "estimate",
     "evaluate",
     "explain",
     "export",
+    "more_plots",
     "open_raster",
+    "plots",
     "scan",
     "scan_files",
     "train",
@@ -125,6 +131,8 @@ if TYPE_CHECKING:
     from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
+    from ecodetect.estimation.estimating import estimate
+    from ecodetect.estimation.plotting import more_plots, plots
     from ecodetect.evaluation.evaluating import evaluate
     from ecodetect.exporting import export
     from ecodetect.grid import Grid, Window

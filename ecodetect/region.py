@@ -13,6 +13,7 @@ from ecodetect.errors import GridError, UserError
 from ecodetect.formats import files as formats
 from ecodetect.formats.parts import united
 from ecodetect.grid import Floats, Grid, Window
+from ecodetect.layer import Layer
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,24 +85,40 @@ def read_area(path: str, grid: Grid, *, layer: str | None = None, image: str | N
     Raises UserError when the file has no polygon, or none that meets the raster (saying where both lie).
     """
     found = formats.read(path, layer=layer, grid=grid, image=image)
-    shapes = united(found.in_pixels(grid))
-    polygons = shapes[np.isin(shapely.get_type_id(shapes), (3, 6))]
-    if not len(polygons):
+    whole = _polygons(found, grid)
+    if whole.is_empty:
         raise UserError(f"{path} has no polygon, so it can't be an area of interest; draw its outline.")
-    whole = shapely.union_all(shapely.make_valid(polygons))
     raster = _box(grid.window)
     if not np.isfinite(whole.bounds).all() or not whole.intersects(raster):
         raise UserError(
             f"The area of interest {path} lies at {_where(whole, grid)}, "
             f"off the raster at {_where(raster, grid)}."
         )
-    inside = whole.intersection(raster)
-    inside = shapely.MultiPolygon(
-        [p for p in shapely.get_parts(inside) if p.geom_type == "Polygon" and p.area > 0]
-    )
+    inside = _inside(whole, grid)
     if inside.is_empty:
         raise UserError(f"The area of interest {path} only touches the raster's edge; does it belong to it?")
     return Region(inside, grid)
+
+
+def area_on(found: Layer, grid: Grid) -> Region | None:
+    """The polygons of a layer as an area of one of several rasters; None where none meets it."""
+    inside = _inside(_polygons(found, grid), grid)
+    return None if inside.is_empty else Region(inside, grid)
+
+
+def _polygons(found: Layer, grid: Grid) -> shapely.Geometry:
+    """The polygons of a layer together, in pixels of a raster."""
+    shapes = united(found.in_pixels(grid))
+    polygons = shapes[np.isin(shapely.get_type_id(shapes), (3, 6))]
+    return shapely.union_all(shapely.make_valid(polygons))
+
+
+def _inside(whole: shapely.Geometry, grid: Grid) -> shapely.Geometry:
+    """The part of an area on a raster."""
+    inside = whole.intersection(_box(grid.window))
+    return shapely.MultiPolygon(
+        [p for p in shapely.get_parts(inside) if p.geom_type == "Polygon" and p.area > 0]
+    )
 
 
 def _where(shape: shapely.Geometry, grid: Grid) -> str:

@@ -12,14 +12,14 @@ from ecodetect.estimation.design import Design
 from ecodetect.grid import Floats
 
 
-def errors_spread(design: Design, plots: Plots) -> Floats:
+def errors_spread(design: Design, plots: Plots, wrong: Floats) -> Floats:
     """Standard deviation of the error of a plot in each stratum, (H,).
 
     Never 0: the next error may be round the corner.
+    wrong : what is expanded from the plots, (n,).
     """
     seen = design.sums(plots.missed + plots.false)
-    wrong = design.variances(plots.individuals - plots.detections)
-    return np.sqrt(np.maximum(wrong, (seen + 1) / (design.plots + 1)))
+    return np.sqrt(np.maximum(design.variances(wrong), (seen + 1) / (design.plots + 1)))
 
 
 def with_more(design: Design, spread: Floats, more: int) -> Floats:
@@ -33,9 +33,10 @@ def with_more(design: Design, spread: Floats, more: int) -> Floats:
     return number
 
 
-def half_width(design: Design, plots: Plots, more: int) -> float:
+def half_width(design: Design, plots: Plots, more: int, *, uses_detections: bool = True) -> float:
     """The half-width to expect with so many plots more."""
-    number = with_more(design, errors_spread(design, plots), more)
+    wrong = plots.individuals - plots.detections if uses_detections else plots.individuals
+    number = with_more(design, errors_spread(design, plots, wrong), more)
     then = replace(design, stratum=np.repeat(np.arange(len(number)), number.astype(np.int64)))
     grown = number / design.plots
     clumped = dispersions(design, plots)
@@ -45,8 +46,7 @@ def half_width(design: Design, plots: Plots, more: int) -> float:
     if rest.any():
         seen = float((design.sums(plots.detections) * grown)[rest].sum())
         weight = limits.weight_of_one(then, plots.detected, seen, rest)
-        wrong = design.variances(plots.individuals - plots.detections)
         clumping = clumped.missed, clumped.false
-        above, below = limits.of_rest(then, wrong, weight, seen, clumping, rest)
+        above, below = limits.of_rest(then, design.variances(wrong), weight, seen, clumping, rest)
         up, down = float(np.hypot(up, above)), float(np.hypot(down, below))
     return (up + down) / 2

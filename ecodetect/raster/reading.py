@@ -635,6 +635,14 @@ class Raster:
 
     # -- what is there -------------------------------------------------------------------------------------
 
+    @property
+    def may_lack_data(self) -> bool:
+        """Whether any pixel may be no data, by what the file says, without decoding it."""
+        header = self._header
+        says_where = header.alpha is not None or header.nodata is not None or header.has_mask
+        is_special = header.palette is not None or np.dtype(self.dtype).kind == "f"
+        return says_where or is_special or self._blocks.has_gaps
+
     def is_empty(self, window: Window) -> bool:
         """Whether nothing was ever written in a window (native pixels), without decoding it.
 

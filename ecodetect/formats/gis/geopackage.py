@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyproj import CRS
+
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.content import Content
@@ -37,7 +39,7 @@ def write(path: Path, stream: Stream) -> Written:
         driver="GPKG",
         geometry_type=stream.geometry_type,
         texts=metadata.to_texts(stream.metadata, arrow.frame, frame_key=metadata.OGR_FRAME_KEY),
-        options={"VERSION": _VERSION, **({"SRID": _UNDEFINED_PLANE} if arrow.crs is None else {})},
+        options=options_of(arrow.crs),
     )
     try:
         with contextlib.closing(sqlite3.connect(path)) as database, database:
@@ -48,7 +50,7 @@ def write(path: Path, stream: Stream) -> Written:
             if len(arrow.types) > 1:
                 _declare_mixed(database)
             if stream.geometry_type != "Unknown":
-                _add_style(database, style(stream.geometry_type, tuple(names), stream.classes))
+                add_style(database, ogr.LAYER, style(stream.geometry_type, tuple(names), stream.classes))
             if (said := qgis_metadata.described(stream.metadata, stream.classes)) is not None:
                 _add_description(database, said)
     except sqlite3.Error as error:
@@ -67,26 +69,45 @@ def _declare_mixed(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA writable_schema = OFF")
 
 
-def _add_style(database: sqlite3.Connection, qml: str) -> None:
-    """The table in which QGIS looks for a layer's style, laid out as QGIS makes it."""
+def options_of(crs: CRS | None) -> dict[str, str]:
+    """GDAL's options for a new file whose layers are in `crs`."""
+    return {"VERSION": _VERSION, **({"SRID": _UNDEFINED_PLANE} if crs is None else {})}
+
+
+def add_style(database: sqlite3.Connection, layer: str, qml: str) -> None:
+    """Put a style into the table in which QGIS looks for it, laid out as QGIS makes it."""
+    made = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'layer_styles'").fetchone()
+    if made == (0,):
+        database.execute(
+            """CREATE TABLE "layer_styles" ("id" INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+            "f_table_catalog" TEXT(256), "f_table_schema" TEXT(256), "f_table_name" TEXT(256),
+            "f_geometry_column" TEXT(256), "styleName" TEXT(30), "styleQML" TEXT, "styleSLD" TEXT,
+            "useAsDefault" BOOLEAN, "description" TEXT, "owner" TEXT(30), "ui" TEXT(30),
+            "update_time" DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
+        )
+        register_table(database, "layer_styles", rows=0)
     database.execute(
-        """CREATE TABLE "layer_styles" ("id" INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-        "f_table_catalog" TEXT(256), "f_table_schema" TEXT(256), "f_table_name" TEXT(256),
-        "f_geometry_column" TEXT(256), "styleName" TEXT(30), "styleQML" TEXT, "styleSLD" TEXT,
-        "useAsDefault" BOOLEAN, "description" TEXT, "owner" TEXT(30), "ui" TEXT(30),
-        "update_time" DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,"
+        " styleName, styleQML, styleSLD, useAsDefault, description, owner, ui, update_time)"
+        " VALUES ('', '', ?, 'geom', ?, ?, '', 1, '', '', NULL, ?)",
+        (layer, layer, qml, ogr.DATE),
     )
     database.execute(
-        "INSERT INTO layer_styles VALUES (1, '', '', ?, 'geom', ?, ?, '', 1, '', '', NULL, ?)",
-        (ogr.LAYER, ogr.LAYER, qml, ogr.DATE),
+        "UPDATE gpkg_ogr_contents SET feature_count = feature_count + 1 WHERE table_name = 'layer_styles'"
     )
-    # A table that isn't registered makes the file invalid; as `attributes` it is none of the layers on a map.
+
+
+def register_table(database: sqlite3.Connection, name: str, *, rows: int) -> None:
+    """Register a table without geometry.
+
+    One that isn't registered makes the file invalid; as `attributes` it is none of the layers on a map.
+    """
     database.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier, last_change)"
-        " VALUES ('layer_styles', 'attributes', 'layer_styles', ?)",
-        (ogr.DATE,),
+        " VALUES (?, 'attributes', ?, ?)",
+        (name, name, ogr.DATE),
     )
-    database.execute("INSERT INTO gpkg_ogr_contents VALUES ('layer_styles', 1)")
+    database.execute("INSERT INTO gpkg_ogr_contents VALUES (?, ?)", (name, rows))
 
 
 def _add_description(database: sqlite3.Connection, text: str) -> None:
@@ -118,23 +139,24 @@ def parts(path: str, layer: str | None, encoding: str | None) -> Iterator[bytes]
     """As `ogr.parts`, of a file that is checked first."""
     views = _check(Path(path))
     # To list a view, GDAL begins to read it.
-    yield from ogr.parts(path, layer, encoding, _listed(Path(path)) if views else None, views)
+    yield from ogr.parts(path, layer, encoding, listed(Path(path)) if views else None, views)
 
 
-def _listed(path: Path) -> list[tuple[str, str | None]]:
+def listed(path: Path) -> list[tuple[str, str | None]]:
     """The layers that a file says it has, and their types."""
     asked = (
         "SELECT table_name, CASE data_type WHEN 'features' THEN geometry_type_name END FROM gpkg_contents"
         " LEFT JOIN gpkg_geometry_columns USING (table_name)"
     )
     try:
-        with contextlib.closing(_opened(path)) as found:
+        with contextlib.closing(opened(path)) as found:
             return [(str(name), kind) for name, kind in found.execute(asked)]
     except sqlite3.Error as error:
         raise LayerError(f"{path} can't be read as a GeoPackage: {error}.") from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def opened(path: Path) -> sqlite3.Connection:
+    """A file that nothing else is at work on, to be read only."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
@@ -151,7 +173,7 @@ _VIEW = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?VIEW\b", re.IGNORECASE)
 def _check(path: Path) -> tuple[str, ...]:
     """The names of a file's views. Raises LayerError for a broken file, or one that reaches beyond itself."""
     try:
-        with contextlib.closing(_opened(path)) as found:
+        with contextlib.closing(opened(path)) as found:
             rows = found.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     except (sqlite3.Error, UnicodeError) as error:
         raise LayerError(f"{path} can't be read as a GeoPackage: {error}.") from error

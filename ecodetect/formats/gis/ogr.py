@@ -287,15 +287,20 @@ def write_layer(
     geometry_type: str,
     texts: Mapping[str, str],
     options: Mapping[str, str],
+    layer: str = LAYER,
+    append: bool = False,
 ) -> Written:
-    """Write a stream as the layer `detections` with a driver of GDAL.
+    """Write a stream as a layer with a driver of GDAL; a file that is there keeps its other layers.
 
     geometry_type : "Point", "Polygon" or "Unknown".
     texts : the layer's metadata.
     options : creation options of the driver.
+    append : add to the features of the layer.
     Raises OSError with GDAL's message where it fails, or what the source of the stream raised.
     """
     before = {name: pyogrio.get_gdal_config_option(name) for name in _SETTINGS}
+    one = None if layer == LAYER else layer  # a shapefile's own layer has the file's name
+    there = _count(path, one) if append else 0
     pyogrio.set_gdal_config_options(_SETTINGS)
     try:
         with warnings.catch_warnings():
@@ -303,15 +308,16 @@ def write_layer(
             pyogrio.write_arrow(
                 stream.reader(),
                 path,
-                layer=LAYER,
+                layer=layer,
                 driver=driver,
                 geometry_name=GEOMETRY,
                 geometry_type=geometry_type,
                 crs=None if stream.crs is None else stream.crs.to_wkt(),
                 layer_metadata=dict(texts) or None,
+                append=append,
                 **options,
             )
-            arrived = pyogrio.read_info(path, force_feature_count=True)["features"]
+            arrived = _count(path, one) - there
     except (RuntimeError, ValueError) as error:
         if stream.failure is not None:
             raise stream.failure from None
@@ -324,6 +330,10 @@ def write_layer(
         lost = OSError(f"I/O error: only {arrived} of {stream.features} features arrived in the file")
         raise failure(lost, path, stream.bytes)
     return Written(path, stream.features)
+
+
+def _count(path: Path, layer: str | None) -> int:
+    return int(pyogrio.read_info(path, layer=layer, force_feature_count=True)["features"])
 
 
 def failure(error: Exception, path: Path, passed: int) -> OSError:

@@ -23,7 +23,7 @@ _NO_SCORE = -1.0  # stands for a missing score, which no range of scores holds
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """How one kind of feature is drawn: its colour, the marker of a point, the line of an outline."""
 
     colour: str
@@ -31,13 +31,22 @@ class _Look:
     line: str = "solid"
 
 
-_BY_HAND = _Look("#ffffff", "star")
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A value that features are told apart by: what the legend calls it, and how they are drawn."""
+
+    value: str
+    title: str
+    look: Look
+
+
+_BY_HAND = Look("#ffffff", "star")
 # Told apart by shape too: who sees no colours sees a cross for what is wrong, a triangle for what is missing.
 _ERRORS = {
-    "true": _Look("#56b4e9"),
-    "false": _Look("#d55e00", "cross2", "dot"),
-    "missed": _Look("#f0e442", "triangle", "dash"),
-    "unjudged": _Look("#bbbbbb", "square", "dash dot"),
+    "true": Look("#56b4e9"),
+    "false": Look("#d55e00", "cross2", "dot"),
+    "missed": Look("#f0e442", "triangle", "dash"),
+    "unjudged": Look("#bbbbbb", "square", "dash dot"),
 }
 
 
@@ -49,12 +58,8 @@ def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) ->
     is_point = geometry_type == "Point"
     root = Element("qgis", version="3.22.0", styleCategories="Symbology")
     if "label" in columns and 1 < len(classes) <= _MOST_CLASSES:
-        renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr="label", enableorderby="0")
-        categories = SubElement(renderer, "categories")
-        for number, name in enumerate([*classes, ""]):  # the empty value takes all others, and those without
-            category = {"value": name, "label": name or "other", "type": "string"}
-            SubElement(categories, "category", {"render": "true", "symbol": str(number), **category})
-        looks = [*_looks(classes), _BY_HAND]
+        named = [Category(name, name, look) for name, look in zip(classes, _looks(classes), strict=True)]
+        add_categories(root, "label", [*named, Category("", "other", _BY_HAND)], is_point=is_point)
     elif "score" in columns:
         value = f'coalesce("score", {_NO_SCORE:g})'
         renderer = SubElement(
@@ -66,13 +71,22 @@ def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) ->
         for number, (low, high, label) in enumerate([*texts, (_NO_SCORE, _NO_SCORE, "no score")]):
             limits = {"lower": f"{low:.15f}", "upper": f"{high:.15f}", "label": label}
             SubElement(ranges, "range", {"render": "true", "symbol": str(number), **limits})
-        looks = [*map(_Look, _SCORE_COLOURS), _BY_HAND]
+        _add_symbols(renderer, [*map(Look, _SCORE_COLOURS), _BY_HAND], is_point=is_point)
     else:
         renderer = SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0")
-        looks = [_Look(LABEL_COLOURS[0])]
-    _add_symbols(renderer, looks, is_point=is_point)
+        _add_symbols(renderer, [Look(LABEL_COLOURS[0])], is_point=is_point)
     SubElement(root, "layerGeometryType").text = "0" if is_point else "2"
     return holdable(tostring(root, encoding="unicode"))
+
+
+def add_categories(root: Element, value: str, categories: Sequence[Category], *, is_point: bool) -> None:
+    """Tell features apart by a field or an expression; the empty value takes all others."""
+    renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr=value, enableorderby="0")
+    listed = SubElement(renderer, "categories")
+    for number, each in enumerate(categories):
+        facts = {"value": each.value, "label": each.title, "type": "string"}
+        SubElement(listed, "category", {"render": "true", "symbol": str(number), **facts})
+    _add_symbols(renderer, [each.look for each in categories], is_point=is_point)
 
 
 def write_beside(path: Path, qml: str) -> None:
@@ -86,13 +100,13 @@ def is_ours(path: Path) -> bool:
         return file.read(len(_OURS)) == _OURS.encode()
 
 
-def _looks(classes: Sequence[str]) -> list[_Look]:
+def _looks(classes: Sequence[str]) -> list[Look]:
     if set(classes) <= set(_ERRORS):
         return [_ERRORS[name] for name in classes]
-    return [_Look(LABEL_COLOURS[number % len(LABEL_COLOURS)]) for number in range(len(classes))]
+    return [Look(LABEL_COLOURS[number % len(LABEL_COLOURS)]) for number in range(len(classes))]
 
 
-def _add_symbols(renderer: Element, looks: Iterable[_Look], *, is_point: bool) -> None:
+def _add_symbols(renderer: Element, looks: Iterable[Look], *, is_point: bool) -> None:
     symbols = SubElement(renderer, "symbols")
     for number, look in enumerate(looks):
         symbol = SubElement(
