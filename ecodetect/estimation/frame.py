@@ -162,7 +162,7 @@ def _of_rasters(scan: ScanLayer, side: float) -> tuple[Ints, Ints, Ints, Floats]
     number = 0
     for raster in scan.rasters:
         tally = tallied(raster, scan.plane, side)
-        check_area(scan, raster, float(tally.area.sum()))
+        check_area(scan.facts, raster, float(tally.area.sum()))
         parts.append(tally)
         number += len(tally.area)
         if number > MOST_CELLS:
@@ -222,7 +222,7 @@ def _of_images(scan: ScanLayer) -> Frame:
     for each in rasters:
         tally = tallied(each, Plane(None, None), float(max(each.grid.width, each.grid.height)))
         areas.append(float(tally.area.sum()))
-        check_area(scan, each, areas[-1])
+        check_area(scan.facts, each, areas[-1])
     number = {each.name: site for site, each in enumerate(rasters)}
     if len(number) < len(rasters):
         raise UserError("Several rasters have one name, so their detections can't be told apart.")

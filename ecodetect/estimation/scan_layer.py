@@ -111,7 +111,7 @@ def read_scan(
     """
     file = Path(path)
     stated = formats.read_metadata(file)
-    rasters = _rasters(file, stated, images, area, allow_vrt=allow_vrt)
+    rasters = searched_rasters(file, stated, images, area, allow_vrt=allow_vrt)
     grid = rasters[0].grid if len(rasters) == 1 else None
     layer = formats.read(file, grid=grid, image=rasters[0].name if grid is not None else None)
     facts = facts_of(file, stated, layer)
@@ -122,7 +122,7 @@ def read_scan(
     else:
         plane = plane_at(centres(layer.in_world()), layer.frame_crs)
         xy = plane.places(layer, about=file.name)
-        polygons = _only_area(area, plane)
+        polygons = outlined(area, plane)
     labels = _texts(layer, "label", "")
     known = _classes(facts, labels, classes)
     scores = np.asarray(layer.columns.get("score", np.full(len(layer), np.nan)), np.float64)
@@ -160,7 +160,11 @@ def facts_of(file: Path, stated: Mapping[str, Any], layer: Layer | None = None) 
         if isinstance(each, Mapping):
             settings |= {str(name): str(value) for name, value in each.items()}
     trained = {tuple(cell) for raster in rasters for cell in raster.get("trained_here", ())}
-    hectares = {str(each["source"]): (each.get("searched") or {}).get("area_ha") for each in rasters}
+    hectares = {}
+    for each in rasters:
+        searched = each.get("searched") or {}
+        # Of rasters that overlap, ground counts for one of them only.
+        hectares[str(each["source"])] = searched.get("with_shared_ha", searched.get("area_ha"))
     return ScanFacts(
         file.name,
         key,
@@ -172,7 +176,7 @@ def facts_of(file: Path, stated: Mapping[str, Any], layer: Layer | None = None) 
     )
 
 
-def _rasters(
+def searched_rasters(
     file: Path,
     stated: Mapping[str, Any],
     images: Sequence[str | os.PathLike[str]],
@@ -246,7 +250,7 @@ def _within_area(rasters: Sequence[Searched], area: str | os.PathLike[str] | Non
     return inside
 
 
-def _only_area(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geometry:
+def outlined(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geometry:
     """The polygons of a file in a plane, together."""
     assert area is not None
     layer = formats.read(area)
@@ -258,9 +262,9 @@ def _only_area(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geo
     return whole
 
 
-def check_area(scan: ScanLayer, raster: Searched, square_metres: float) -> None:
+def check_area(facts: ScanFacts, raster: Searched, square_metres: float) -> None:
     """Raise UserError where more ground is there than was searched: the scan had an area of interest."""
-    stated = scan.facts.hectares.get(raster.name)
+    stated = facts.hectares.get(raster.name)
     if stated is None or raster.grid.gsd is None:
         return
     rounding = 2 / raster.grid.width + 2 / raster.grid.height

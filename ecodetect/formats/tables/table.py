@@ -423,7 +423,7 @@ def _float(text: str) -> float:
 PIECE = 50_000  # rows
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """What `write` wrote of one raster, in pieces: places, labels and numbers."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
@@ -433,8 +433,9 @@ def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
         while part := list(islice(rows, PIECE)):
             place = [tuple(float(row[at[name]]) for name in corners) for row in part]
             columns = {name: _typed([row[at[name]].strip() for row in part], True) for name in numbers}
-            if "label" in at:
-                columns["label"] = _texts([from_cell(row[at["label"]].strip()) for row in part])
+            for name in ("label", "source"):
+                if name in at:
+                    columns[name] = _texts([from_cell(row[at[name]].strip()) for row in part])
             yield Layer(_geometry(place, is_box=len(corners) == 4), columns, grid=grid)
 
 
