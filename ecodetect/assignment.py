@@ -1,13 +1,15 @@
-"""Large sparse assignment problems: a maximum matching with the least sum of costs.
+"""Sparse assignment problems: a maximum matching with the least sum of costs.
 
-The decomposition of Dulmage and Mendelsohn (1958, doi:10.4153/CJM-1958-052-0) finds the pairs that can be in
-a maximum matching. Even where individuals are so dense that all pairs are connected, the rest falls into
-small groups in which all of one side are matched, so no search covers the whole ground for a missing partner.
-Groups are solved by shortest augmenting paths (Jonker and Volgenant 1987, doi:10.1007/BF02278710).
+Groups of connected pairs are solved one by one. The decomposition of Dulmage and Mendelsohn (1958,
+doi:10.4153/CJM-1958-052-0) finds the pairs that can be in a maximum matching. Even where individuals are so
+dense that all pairs are connected, the rest falls into small groups in which all of one side are matched, so
+no search covers the whole ground for a missing partner. Those are solved by shortest augmenting paths (Jonker
+and Volgenant 1987, doi:10.1007/BF02278710).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 
 import numpy as np
@@ -21,7 +23,7 @@ from ecodetect.grid import Floats
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-DENSE_CELLS = 40_000  # cost tables up to this size are solved as dense tables
+DENSE_CELLS = 40_000  # in larger tables of costs nearly all is empty: they are solved without one
 _NOBODY = -1
 
 
@@ -30,30 +32,80 @@ def least(row: Rows, column: Rows, cost: Floats) -> Rows:
 
     row, column : int64 (P,), both members of each pair, numbered from 0; no pair twice.
     cost : float64 (P,), not negative.
-    Returns numbers of pairs, in no order.
+    Returns numbers of pairs, in no order. The answer doesn't depend on the order of pairs, but the time does:
+    where pairs that lie together in space follow each other, each step finds its memory in the cache.
     """
-    allowed = np.flatnonzero(_are_in_a_largest(row, column, cost))
-    n = int(row.max()) + 1
-    of_group = _groups(row[allowed], column[allowed], n, n + int(column.max()) + 1)
-    order = np.lexsort((cost[allowed], of_group))
-    pairs, of_group = allowed[order], of_group[order]
-    picked = [np.empty(0, np.int64)]
-    for each in np.split(pairs, np.flatnonzero(np.diff(of_group)) + 1):
-        if len(each) == 1:
-            picked.append(each)
-            continue
-        one, other = (np.unique(side[each], return_inverse=True)[1] for side in (row, column))
-        if one.max() > other.max():  # rows are the side that is matched completely
-            one, other = other, one
-        is_small = (int(one.max()) + 1) * (int(other.max()) + 1) <= DENSE_CELLS
-        picked.append(each[(_by_table if is_small else _by_paths)(one, other, cost[each])])
+    return _picked(row, column, cost, _of_large_group)
+
+
+def _picked(row: Rows, column: Rows, cost: Floats, large: Callable[[Rows, Rows, Floats], Rows]) -> Rows:
+    """Which pairs to pick, group by group.
+
+    large : picks from a group that is too large for a table, whose members are numbered in the same order.
+    """
+    if not len(row):
+        return np.empty(0, np.int64)
+    (one, names), (other, other_names) = _by_appearance(row), _by_appearance(column)
+    nodes = len(names) + len(other_names)
+    links = coo_array((np.ones(len(row), np.int8), (one, len(names) + other)), (nodes, nodes))
+    group = np.asarray(connected_components(links, directed=False)[1], np.int64)
+    of_row, of_column, of_pair = group[: len(names)], group[len(names) :], group[one]
+    order = np.argsort(of_pair, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(of_pair))])
+    n, m = np.bincount(of_row), np.bincount(of_column)
+    # Where one object is in all pairs, the nearest is picked.
+    is_star = (n == 1) | (m == 1)
+    stars = order[is_star[of_pair[order]]]
+    stars = stars[np.lexsort((column[stars], row[stars], cost[stars], of_pair[stars]))]
+    picked = [stars[np.diff(of_pair[stars], prepend=-1) != 0]]
+    one, other = _numbers_within(names, of_row)[one], _numbers_within(other_names, of_column)[other]
+    for each in np.flatnonzero(~is_star).tolist():
+        pairs = order[starts[each] : starts[each + 1]]
+        solve = _by_table if n[each] * m[each] <= DENSE_CELLS else large
+        picked.append(pairs[solve(one[pairs], other[pairs], cost[pairs])])
     return np.concatenate(picked)
 
 
-def _groups(row: Rows, column: Rows, n: int, nodes: int) -> Rows:
-    """Number of the connected group of each pair."""
-    links = coo_array((np.ones(len(row), np.int8), (row, n + column)), (nodes, nodes))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)[row]
+def _by_appearance(names: Rows) -> tuple[Rows, Rows]:
+    """Numbers (P,) of objects in the order in which they first come, and the name of each, (N,)."""
+    found = names[_are_first(names)]
+    number = np.zeros(int(names.max()) + 1, np.int64)
+    number[found] = np.arange(len(found))
+    return number[names], found
+
+
+def _are_first(names: Rows) -> Flags:
+    """Which of these come for the first time, (P,)."""
+    first = np.zeros(int(names.max()) + 1, np.int64)
+    first[names[::-1]] = np.arange(len(names))[::-1]
+    return np.asarray(first[names] == np.arange(len(names)))
+
+
+def _numbers_within(names: Rows, group: Rows) -> Rows:
+    """Numbers of objects within their groups, in the order of their names, (N,)."""
+    order = np.argsort(group * (names.max() + 1) + names)
+    starts = np.cumsum(np.bincount(group)) - np.bincount(group)
+    number = np.empty(len(names), np.int64)
+    number[order] = np.arange(len(names)) - starts[group[order]]
+    return number
+
+
+def _by_table(row: Rows, column: Rows, cost: Floats) -> Rows:
+    """Which pairs of one group to pick, with a table of all costs."""
+    n, m = int(row.max()) + 1, int(column.max()) + 1
+    far = min(n, m) + 1.0  # one pair more is worth more than all nearness
+    table, number = np.full((n, m), far), np.full((n, m), _NOBODY)
+    table[row, column], number[row, column] = cost, np.arange(len(row))
+    picked: Rows = number[linear_sum_assignment(table)]
+    real: Rows = picked[picked != _NOBODY]
+    return real
+
+
+def _of_large_group(row: Rows, column: Rows, cost: Floats) -> Rows:
+    """Which pairs of one large group to pick."""
+    one, other = _by_appearance(row)[0], _by_appearance(column)[0]
+    allowed = np.flatnonzero(_are_in_a_largest(one, other, cost))
+    return allowed[_picked(row[allowed], column[allowed], cost[allowed], _by_paths)]
 
 
 # -- which pairs can be in a largest set -------------------------------------------------------------------
@@ -135,16 +187,16 @@ def _largest(row: Rows, column: Rows, cost: Floats, by_row: _Neighbours) -> tupl
 
 def _take_nearest(row: Rows, column: Rows, cost: Floats, mate: Rows, mate_of_column: Rows) -> None:
     """Pair mutual nearest neighbours, and repeat among the rest."""
-    order = np.lexsort((column, row, cost))
-    row, column = row[order], column[order]
     while len(row):
-        rank = np.arange(len(row))
-        first, first_of_column = np.empty(len(mate), np.int64), np.empty(len(mate_of_column), np.int64)
-        first[row[::-1]], first_of_column[column[::-1]] = rank[::-1], rank[::-1]
-        both = (first[row] == rank) & (first_of_column[column] == rank)
+        nearest, nearest_of_column = (np.full(len(side), np.inf) for side in (mate, mate_of_column))
+        np.minimum.at(nearest, row, cost)
+        np.minimum.at(nearest_of_column, column, cost)
+        both = np.flatnonzero((nearest[row] == cost) & (nearest_of_column[column] == cost))
+        one, other = row[both], column[both]
+        both = both[_are_first(one) & _are_first(other)]  # of equally near ones
         mate[row[both]], mate_of_column[column[both]] = column[both], row[both]
         left = (mate[row] == _NOBODY) & (mate_of_column[column] == _NOBODY)
-        row, column = row[left], column[left]
+        row, column, cost = row[left], column[left], cost[left]
 
 
 def _reached(alone: Rows, neighbours: _Neighbours, mate_of_other: Rows) -> tuple[Flags, Flags]:
@@ -166,29 +218,18 @@ def _reached(alone: Rows, neighbours: _Neighbours, mate_of_other: Rows) -> tuple
 # -- one group, all of whose rows are matched --------------------------------------------------------------
 
 
-def _by_table(row: Rows, column: Rows, cost: Floats) -> Rows:
-    """Which pairs to pick, with a table of all costs."""
-    n, m = int(row.max()) + 1, int(column.max()) + 1
-    table, number = np.full((n, m), n + 1.0), np.full((n, m), _NOBODY)
-    table[row, column], number[row, column] = cost, np.arange(len(row))
-    picked: Rows = number[linear_sum_assignment(table)]
-    real: Rows = picked[picked != _NOBODY]
-    return real
-
-
 def _by_paths(row: Rows, column: Rows, cost: Floats) -> Rows:
-    """Which pairs to pick, by augmenting paths, which are short where columns are left.
-
-    Pairs are sorted by cost.
-    """
-    order = np.argsort(row, kind="stable")
-    column, cost = column[order], cost[order]
+    """Which pairs to pick, by augmenting paths, which are short where columns are left."""
+    if row.max() > column.max():  # rows are the side that is matched completely
+        row, column = column, row
+    order = np.lexsort((column, cost, row))
+    row, column = row[order], column[order]
     n, m = int(row.max()) + 1, int(column.max()) + 1
-    starts = np.searchsorted(row[order], np.arange(n + 1)).tolist()
+    starts = np.searchsorted(row, np.arange(n + 1)).tolist()
     price = [0.0] * m
     mate = np.full(m, _NOBODY)  # number of the pair, as ordered here, that each column is in
     mate[column[starts[:-1]]] = starts[:-1]  # the nearest of each row; the last row has it
-    owner = row[order].tolist()
+    owner, columns, costs = row.tolist(), column.tolist(), cost[order].tolist()
     held = [_NOBODY] * n  # the column that each row has
     for j in np.flatnonzero(mate != _NOBODY).tolist():
         held[owner[mate[j]]] = j
@@ -199,11 +240,9 @@ def _by_paths(row: Rows, column: Rows, cost: Floats) -> Rows:
         heap: list[tuple[float, int]] = []
         at, base = start, 0.0
         while True:
-            span = slice(starts[at], starts[at + 1])
-            for k, (j, c) in enumerate(
-                zip(column[span].tolist(), cost[span].tolist(), strict=True), starts[at]
-            ):
-                length = base + c - price[j]
+            for k in range(starts[at], starts[at + 1]):
+                j = columns[k]
+                length = base + costs[k] - price[j]
                 if j not in passed and (j not in reached or length < reached[j][0]):
                     reached[j] = length, k
                     heappush(heap, (length, j))
@@ -213,7 +252,7 @@ def _by_paths(row: Rows, column: Rows, cost: Floats) -> Rows:
             if pair[j] == _NOBODY:
                 break
             passed[j] = nearest
-            at, base = owner[pair[j]], nearest - (float(cost[pair[j]]) - price[j])
+            at, base = owner[pair[j]], nearest - (costs[pair[j]] - price[j])
         for there, length in passed.items():
             price[there] += length - nearest
         at = _NOBODY

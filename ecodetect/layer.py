@@ -24,6 +24,7 @@ Columns = Mapping[str, NDArray[Any]]
 # Columns of our own layers that hold numbers, also where all are empty, which formats without types can't
 # say.
 NUMBERS = frozenset({"score", "area_m2", "diameter_m", "area_px", "diameter_px", "value"})
+_SHAPES_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -147,6 +148,11 @@ class Stream:
         return iter(self.batches)
 
 
+def pieces(count: int) -> Iterator[slice]:
+    """Rows to work on together: all coordinates of a million outlines at once take 0.5 GB."""
+    return (slice(start, start + _SHAPES_AT_ONCE) for start in range(0, count, _SHAPES_AT_ONCE))
+
+
 def geometry_type(geometries: Geometries) -> str:
     """What a Stream of these declares; "Polygon" for none at all."""
     kinds = set(np.unique(shapely.get_type_id(geometries)).tolist())
@@ -161,6 +167,13 @@ def _moved(geometries: Geometries, step: Any) -> Geometries:
 
     A shape with a corner that has no place there is empty; a point is NaN.
     """
+    out: Geometries = np.empty(len(geometries), dtype=object)
+    for rows in pieces(len(geometries)):
+        out[rows] = _moved_together(geometries[rows], step)
+    return out
+
+
+def _moved_together(geometries: Geometries, step: Any) -> Geometries:
     xy, owner = shapely.get_coordinates(geometries, return_index=True)
     moved = np.asarray(step(xy), np.float64)
     lost = np.unique(owner[~(np.isfinite(moved[:, 0]) & np.isfinite(moved[:, 1]))])

@@ -15,9 +15,6 @@ from itertools import pairwise
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from ecodetect import assignment
@@ -34,7 +31,6 @@ MOST_MEETING = 50_000_000  # shapes that overlap are measured at some 200,000 a 
 PAIRS_AT_ONCE = 50_000_000  # that a batch may find at the most
 SHAPES_AT_ONCE = 200_000
 COUNTED_AT_ONCE = 10_000
-DENSE_CELLS = 40_000  # in larger tables of costs nearly all is empty: they are solved without one
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -42,7 +38,7 @@ class Candidates:
     """Pairs that a criterion allows.
 
     criterion : its name with the limit, such as "distance ≤ 3 m".
-    detection, truth : int64 (P,), rows of each pair.
+    detection, truth : int64 (P,), rows of each pair; pairs that lie together follow each other.
     value : float64 (P,), what was compared: a distance, an IoU; by `by_inside` the distance of the centres.
     cost : float64 (P,) in [0, 1], less is nearer.
     n_detections, n_truths : numbers of rows on both sides.
@@ -59,8 +55,8 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.detection)
 
-    def __getitem__(self, rows: Flags) -> Candidates:
-        """Those of a boolean mask."""
+    def __getitem__(self, rows: Flags | Rows) -> Candidates:
+        """Those of a boolean mask or an index array."""
         return Candidates(
             self.criterion,
             self.detection[rows],
@@ -134,30 +130,38 @@ def by_distance(
         # Pixels may be narrower than high: search as far as the shorter step asks for, then measure.
         reach = reach / np.linalg.svd(metres_per_pixel, compute_uv=False)[:, -1]
     reach = np.broadcast_to(reach, limits.shape)
-    here, there = _neighbours_together(detections, reach), _neighbours_together(truths, reach)
-    tree, near_truths, reach = cKDTree(detections[here]), truths[there], reach[there]
+    size = np.frexp(reach)[1]  # what is looked for together reaches almost as far
+    here, there = _neighbours_together(detections), _neighbours_together(truths)
+    there = there[np.argsort(size[there], kind="stable")]
+    detections, truths, limits, reach = detections[here], truths[there], limits[there], reach[there]
+    ground = None if metres_per_pixel is None else metres_per_pixel[there]
+    tree = cKDTree(detections)
     parts: list[tuple[Rows, Rows, Floats]] = []
-    for rows in _sparing(tree, near_truths, reach, criterion):
-        found = tree.query_ball_point(near_truths[rows], reach[rows])
-        truth = np.repeat(there[rows], [len(each) for each in found])
-        detection = here[np.concatenate([np.asarray(each, np.int64) for each in found])]
+    for rows in _sparing(tree, truths, reach, size[there], criterion):
+        some = cKDTree(truths[rows])
+        found = tree.sparse_distance_matrix(some, reach[rows].max(), output_type="ndarray")
+        detection, truth = found["i"], found["j"] + rows.start
         step = detections[detection] - truths[truth]
-        if metres_per_pixel is not None:
-            step = np.einsum("nij,nj->ni", metres_per_pixel[truth], step)
+        if ground is not None:
+            step = np.einsum("nij,nj->ni", ground[truth], step)
         distance = np.hypot(step[:, 0], step[:, 1])
         near = distance <= limits[truth] * (1 + _ROUNDING)
         parts.append((detection[near], truth[near], distance[near]))
     detection, truth, distance = (np.concatenate(side) for side in zip(*parts, strict=True))
+    detection, truth = here[detection], there[truth]
     return _candidates(criterion, detection, truth, distance, _scaled(distance), detections, truths)
 
 
-def _neighbours_together(places: Floats, reach: Floats) -> Rows:
-    """The order, (N,), in which positions near each other follow each other: strip by strip as high as reach.
+def _neighbours_together(places: Floats) -> Rows:
+    """The order, (N,), in which positions near each other follow each other: in √N strips of as many.
 
     Of 10⁶ in any order each look at a neighbour is one at another place of the memory, twice as slow.
     """
-    strip = np.floor(places[:, 1] / max(float(reach.max()), 1e-9))
-    return np.lexsort((places[:, 0], strip))
+    order = np.argsort(places[:, 0])
+    y = places[order, 1]
+    edges = np.sort(y)[:: int(np.ceil(len(y) ** 0.5))]
+    # Numbers of strips fit into 16 bits, which are sorted without comparing.
+    return order[np.argsort(np.searchsorted(edges, y).astype(np.uint16), kind="stable")]
 
 
 def by_iou(detections: Geometries, truths: Geometries, limit: float, *, name: str = "IoU") -> Candidates:
@@ -215,9 +219,8 @@ def _candidates(
     detections: ArrayLike,
     truths: ArrayLike,
 ) -> Candidates:
-    order = np.lexsort((truth, detection))
     n, m = len(np.asarray(detections)), len(np.asarray(truths))
-    return Candidates(criterion, detection[order], truth[order], value[order], cost[order], n, m)
+    return Candidates(criterion, detection, truth, value, cost, n, m)
 
 
 def _scaled(distance: Floats) -> Floats:
@@ -260,8 +263,10 @@ def _meeting(
             yield one[part].astype(np.int64) + start, other[part].astype(np.int64)
 
 
-def _sparing(tree: cKDTree, truths: Floats, reach: Floats, criterion: str) -> Iterator[slice]:
-    """Rows of truths to look at together, so few that all that lie within reach can be held.
+def _sparing(
+    tree: cKDTree, truths: Floats, reach: Floats, size: NDArray[np.int32], criterion: str
+) -> Iterator[slice]:
+    """Rows of truths of one size to look at together, so few that all that lie within reach can be held.
 
     Raises UserError for more pairs than can be compared.
     """
@@ -271,7 +276,7 @@ def _sparing(tree: cKDTree, truths: Floats, reach: Floats, criterion: str) -> It
         counts = tree.query_ball_point(truths[rows], reach[rows], return_length=True)
         number += int(counts.sum())
         _check_number(number, criterion)
-        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // SHAPES_AT_ONCE)) + 1
+        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // SHAPES_AT_ONCE) | np.diff(size[rows])) + 1
         ends = [*(start + cuts).tolist(), rows.stop]
         yield from (slice(*each) for each in pairwise([start, *ends]))
 
@@ -356,44 +361,11 @@ def centred_in(truths: Geometries, ignored: Geometries) -> Flags:
 def assign(candidates: Candidates) -> Matching:
     """A maximum matching: the largest one-to-one set of pairs, with the least sum of costs.
 
-    Each group of connected candidates is solved separately, so that 10⁵ detections against 10⁵
-    truths take seconds. The answer doesn't depend on scores or on the order of pairs.
+    10⁵ detections against 10⁵ truths take seconds. The answer doesn't depend on scores or on the order of
+    pairs.
     """
     c = candidates
-    chosen = np.zeros(len(c), np.bool_)
-    if len(c):
-        nodes = c.n_detections + c.n_truths
-        links = coo_array((np.ones(len(c), np.int8), (c.detection, c.n_detections + c.truth)), (nodes, nodes))
-        _, group = connected_components(links, directed=False)
-        order = np.lexsort((c.truth, c.detection, c.cost, group[c.detection]))
-        for pairs in _groups(order, group[c.detection]):
-            chosen[pairs[_least(c.detection[pairs], c.truth[pairs], c.cost[pairs])]] = True
-    return _matching(c, np.flatnonzero(chosen))
-
-
-def _groups(order: Rows, group: NDArray[np.int32]) -> Iterator[Rows]:
-    """The pairs of each group, in the given order."""
-    starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
-    return iter(np.split(order, starts[1:]))
-
-
-def _least(detection: Rows, truth: Rows, cost: Floats) -> Rows:
-    """Which pairs of one group, sorted by cost, to pick."""
-    if len(detection) == 1 or (detection == detection[0]).all() or (truth == truth[0]).all():
-        return np.zeros(1, np.int64)  # one object is in all pairs, so the nearest pair is picked
-    _, row = np.unique(detection, return_inverse=True)
-    _, column = np.unique(truth, return_inverse=True)
-    n, m = int(row.max()) + 1, int(column.max()) + 1
-    far = min(n, m) + 1.0  # one pair more is worth more than all nearness
-    if n * m > DENSE_CELLS:
-        return assignment.least(row, column, cost)
-    table = np.full((n, m), far)
-    table[row, column] = cost
-    number = np.full((n, m), -1, np.int64)
-    number[row, column] = np.arange(len(row))
-    picked: Rows = number[linear_sum_assignment(table)]
-    picked = picked[picked >= 0]
-    return picked
+    return _matching(c, assignment.least(c.detection, c.truth, c.cost))
 
 
 def ranked(candidates: Candidates, score: Floats) -> Matching:
@@ -413,7 +385,7 @@ def ranked(candidates: Candidates, score: Floats) -> Matching:
         if not has_truth[detection] and not is_taken[truth]:
             has_truth[detection] = is_taken[truth] = True
             picked.append(pair)
-    return _matching(c, np.sort(np.array(picked, np.int64)))
+    return _matching(c, np.array(picked, np.int64))
 
 
 def counting(has_truth: Flags, outside: Flags, absorbed: Flags) -> Flags:
@@ -427,6 +399,7 @@ def counting(has_truth: Flags, outside: Flags, absorbed: Flags) -> Flags:
 
 
 def _matching(c: Candidates, pairs: Rows) -> Matching:
+    pairs = pairs[np.argsort(c.detection[pairs])]
     return Matching(
         c.criterion, c.detection[pairs], c.truth[pairs], c.value[pairs], c.n_detections, c.n_truths
     )

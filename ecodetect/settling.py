@@ -18,7 +18,7 @@ from ecodetect.grid import Floats
 
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-PAIRS_AT_ONCE = 500_000  # bounds the memory of the pair search at about 100 MB
+PAIRS_AT_ONCE = 65_536  # what is known of so many stays in a core's cache
 PAIRS_HELD = 10_000_000  # and that of the pairs found at about 300 MB
 _ROUNDED = 1e-6  # a share of a box by which rounding may move its edges
 _CELLS_EACH = 16  # largest mean number of cells per box
@@ -225,7 +225,7 @@ class _Cells:
 
     def __init__(self, bounds: Floats, *, split: int | None = None) -> None:
         """split : find only pairs of one of the first `split` boxes with one of the others."""
-        self._bounds, self._offset = bounds, 0 if split is None else split
+        self._offset = 0 if split is None else split
         self.number = 0
         if len(bounds) < 2:
             return
@@ -262,7 +262,8 @@ class _Cells:
             counts[owner >= split] = 0
         self._entry = np.flatnonzero(counts)
         self._partner, self._counts = partner[self._entry], counts[self._entry]
-        self._key, self._owner, self._first, self._columns = key, owner, first, columns
+        self._key, self._owner, self._columns = key, owner, columns
+        self._first, self._sides = np.ascontiguousarray(first.T), np.ascontiguousarray(bounds.T)
         self.number = int(self._counts.sum())
 
     def meeting(self) -> Iterator[tuple[Indices, Indices]]:
@@ -278,10 +279,11 @@ class _Cells:
             begin = end
             i = np.repeat(part, n)
             j = np.arange(len(i)) + np.repeat(partner - np.cumsum(n) + n, n)
-            one, other = self._owner[i], self._owner[j]
-            corner = np.maximum(self._first[one], self._first[other])
-            mine = corner[:, 1].astype(np.int64) * self._columns + corner[:, 0] == self._key[i]
-            one, other = one[mine], other[mine]
-            a, b = self._bounds[one], self._bounds[other]
-            meet = ((a[:, :2] <= b[:, 2:]) & (b[:, :2] <= a[:, 2:])).all(axis=1)
-            yield one[meet], other[meet] - self._offset
+            one, other, key = self._owner[i], self._owner[j], self._key[i]
+            for low, high in ((0, 2), (1, 3)):  # one axis after the other: few pairs are left for the second
+                starts, ends = self._sides[low], self._sides[high]
+                meet = (starts[one] <= ends[other]) & (starts[other] <= ends[one])
+                one, other, key = one[meet], other[meet], key[meet]
+            column, row = (np.maximum(first[one], first[other]) for first in self._first)
+            mine = row.astype(np.int64) * self._columns + column == key
+            yield one[mine], other[mine] - self._offset

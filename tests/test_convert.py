@@ -12,6 +12,7 @@ import shapely
 from command_line import Run
 from pyproj import CRS
 
+from ecodetect.annotations.laying import read_annotations
 from ecodetect.converting import convert
 from ecodetect.errors import UserError
 from ecodetect.formats import files as formats
@@ -62,6 +63,27 @@ def test_pixels_to_every_format_and_back(tmp_path: Path, plot: Path, boxes: Path
     assert np.abs(shapely.bounds(layer.geometry[order]) - wanted).max() < 1e-6
     assert layer.columns["label"][order].tolist() == ["Tree", "Snag"]
     assert layer.columns["source"].tolist() == ["plot.tif", "plot.tif"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_foreign_class_called_as_nothing_stays_a_class_in_a_table(tmp_path: Path, suffix: str) -> None:
+    names = ["NA", "null", "None", "nan", "n/a", "#N/A", "'NA", "oak"]
+    coco = {
+        "images": [{"id": 1, "file_name": "plot.tif", "width": 100, "height": 30}],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": number, "bbox": [9 * number, 2, 3, 4]}
+            for number in range(1, len(names) + 1)
+        ],
+    }
+    (tmp_path / "foreign.json").write_text(json.dumps(coco), encoding="utf-8")
+    target = tmp_path / f"out{suffix}"
+    convert(tmp_path / "foreign.json", target)
+    read = read_annotations(target, Grid(100, 30), image="plot.tif")
+    assert read.label[np.argsort(read.xy[:, 0])].tolist() == names
+    with target.open("a", encoding="utf-8") as file:  # by hand, in a spreadsheet that knows no class for it
+        file.write(target.read_text(encoding="utf-8").splitlines()[1].replace("'NA", "NA") + "\n")
+    assert sorted(read_annotations(target, Grid(100, 30), image="plot.tif").label) == sorted([*names, ""])
 
 
 def test_an_independent_reader_sees_them_on_the_map(tmp_path: Path, plot: Path, boxes: Path) -> None:

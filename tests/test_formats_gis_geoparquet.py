@@ -35,6 +35,6 @@ def test_parquet_of_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [b"\x01\x07\0\0\0\x01\0\0\0", b"\0\0\0\0\x07\0\0\0\x01"])
 def test_collections_within_collections_end(kind: bytes) -> None:
     point = shapely.to_wkb(shapely.Point(1, 2))
-    found = geometries_of(pa.array([kind * 1_000_000 + point, kind * 3 + point], pa.binary()))
+    found = geometries_of(pa.chunked_array([[kind * 1_000_000 + point, kind * 3 + point]], pa.binary()))
     assert found[0] is None
     assert shapely.get_coordinates(found[1]).tolist() == [[1, 2]]

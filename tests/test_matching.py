@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_groups_with_and_without_a_table_equal_one_large_table(
     there = rng.uniform(0, 60, (200, 2))
     found = there[:170] + rng.normal(0, 3, (170, 2))
     candidates = distance(found, there, 6.0)
-    monkeypatch.setattr(matching, "DENSE_CELLS", cells)
+    monkeypatch.setattr(assignment, "DENSE_CELLS", cells)
     best = matching.assign(candidates)
     assert_one_to_one(best, candidates)
     table = np.full((170, 200), 1e4)
@@ -235,6 +236,25 @@ def test_a_large_group_is_matched_as_a_table_of_it(seed: int, has_ties: bool, ce
     assert cost[picked].sum() == pytest.approx(table[rows, columns][real].sum())
 
 
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([0, 40, 10**12]))
+def test_the_order_of_pairs_changes_nothing_where_many_are_equally_near(
+    seed: int, has_ties: bool, cells: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    found, there = rng.uniform(0, 6, (30, 2)), rng.uniform(0, 6, (25, 2))
+    if has_ties:
+        found, there = found.round(), there.round()
+    pairs = distance(found, there, rng.uniform(0.5, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignment, "DENSE_CELLS", cells)
+        picked = []
+        for order in (np.lexsort((pairs.truth, pairs.detection)), rng.permutation(len(pairs))):
+            best = matching.assign(pairs[order])
+            picked.append([*best.detection.tolist(), *best.truth.tolist()])
+    assert picked[0] == picked[1]
+
+
 def test_too_many_pairs_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "MOST_PAIRS", 99)
     monkeypatch.setattr(matching, "MOST_MEETING", 99)
@@ -257,11 +277,11 @@ def test_pairs_are_the_same_however_many_are_looked_for_at_once(
 ) -> None:
     some, others = (shapely.buffer(shapely.points(xy), 1.5) for xy in (found, there))
 
-    def every() -> list[list[list[float]]]:
+    def every() -> list[list[Any]]:
         pairs = [
             distance(found, there, 2.0), matching.by_iou(some, others, 0.1), matching.by_inside(some, others)
         ]  # fmt: skip
-        return [[each.detection.tolist(), each.truth.tolist(), each.value.tolist()] for each in pairs] + [
+        return [sorted(zip(each.detection, each.truth, each.value, strict=True)) for each in pairs] + [
             [matching.near(found, others, 1.0).tolist(), matching.covered(some, others, 0.5).tolist()]
         ]
 

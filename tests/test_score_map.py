@@ -110,7 +110,7 @@ def test_the_map_of_any_cuts_is_that_of_the_whole(
     cuts = dataclasses.replace(cuts, offset_px=8 * offset if 8 * offset < tile else 0)
     plan = ScanPlan(
         detector=detector, native=grid, grid=grid, area=area, score=(0.0, 0.0), batch=2, is_mapped=True,
-        laid_out=layout.Layout(cuts, workers=1, cache_bytes=0, peak_bytes=0),
+        laid_out=layout.Layout(cuts, workers=1, threads=1, cache_bytes=0, peak_bytes=0),
     )  # fmt: skip
     journal = Journal(folder / "journal")
     number = journal.raster("key").number

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecodetect.formats.tables.spreadsheet import as_cell, from_cell
+from ecodetect.formats.tables.spreadsheet import as_cell, as_class_cell, from_cell, from_class_cell
 
 SIGNS = "=+-@＝＋－＠"
 texts = st.text(alphabet=st.sampled_from([*SIGNS, *"'\" \t\r\n;,|a1", "\ufeff", "\u200b"]), max_size=12)
@@ -18,6 +20,22 @@ texts = st.text(alphabet=st.sampled_from([*SIGNS, *"'\" \t\r\n;,|a1", "\ufeff", 
 @given(texts)
 def test_each_text_comes_back(text: str) -> None:
     assert from_cell(as_cell(text)) == text
+
+
+WORDS = ["NA", "na", "N/A", "#N/A", "#NA", "<NA>", "nan", "NaN", "null", "NULL", "<null>", "None", "1.#IND"]
+WORDS += ["#N/A N/A", "-nan", "-NaN", "-1.#QNAN", "1.#QNAN", "n/a"]
+
+
+@given(st.sampled_from(["", "'", "''", " "]), st.sampled_from([*WORDS, "oak", "=1", "", "NAN A"]))
+def test_each_class_comes_back(before: str, word: str) -> None:
+    assert from_class_cell(as_class_cell(before + word)) == before + word
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_pandas_reads_no_class_as_missing(word: str) -> None:
+    text = f"label\n{as_class_cell(word)}\n"
+    assert pandas.read_csv(io.StringIO(text)).label.tolist() == [f"'{word}"]
+    assert pandas.read_csv(io.StringIO(f"label\n{word}\n")).label.isna().all() or word in ("na", "<null>")
 
 
 @given(texts)

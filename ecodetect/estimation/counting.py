@@ -33,7 +33,7 @@ _WORLD = 1e12  # side of a cell that holds a whole raster
 _OVERLAP = 1e-6  # of the ground of all polygons: rounding
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class CountRow:
     """Individuals of one class from one source in one polygon or cell.
 
@@ -199,7 +199,7 @@ def _ground(
         stated = {}  # of another program, or of none: said where it is read
     named = [each for each in stated.get("rasters") or () if isinstance(each, Mapping) and "source" in each]
     are_beside = bool(named) and all((path.parent / str(each["source"])).is_file() for each in named)
-    if not (images or area is not None or are_beside):
+    if not (images or are_beside) and (area is None or not named):
         return (), stated
     return searched_rasters(path, stated, images, area, allow_vrt=allow_vrt), stated
 
@@ -207,9 +207,9 @@ def _ground(
 def _check_ground(rasters: Sequence[Searched], stated: Mapping[str, Any], plane: Plane, path: Path) -> None:
     """Raise UserError where more ground is there than was searched: the scan had an area of interest."""
     facts = facts_of(path, stated)
-    for each in rasters:
-        if each.name in facts.hectares:
-            check_area(facts, each, float(tallied(each, plane, _WORLD).area.sum()))
+    if rasters and facts.hectares:
+        areas = [float(tallied(each, plane, _WORLD).area.sum()) for each in rasters]
+        check_area(facts, rasters, plane, areas)
 
 
 def _side(length: Length, plane: Plane, rasters: int) -> float:

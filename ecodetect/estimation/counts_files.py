@@ -61,7 +61,8 @@ def write_layer(counts: Counts, path: Path, *, overwrite: bool) -> tuple[Note, .
     """Write polygons or cells with their counts, shaded by density.
 
     Columns: `polygon` or `cell`, `individuals`, `per_ha`, `diameter_m`, `area_ha`, `searched` (a share); with
-    several classes the three of individuals for each of them as well. Without metres `per_mpx`, `diameter_px`, `area_mpx`.
+    several classes the three of individuals for each of them as well. Without metres `per_mpx`,
+    `diameter_px`, `area_mpx`.
     """
     columns: dict[str, NDArray[Any]] = {_title(counts): np.array(counts.names, object)}
     ha, m = ("ha", "m") if counts.has_metres else ("mpx", "px")
@@ -106,9 +107,9 @@ def write_layer(counts: Counts, path: Path, *, overwrite: bool) -> tuple[Note, .
 def write_table(counts: Counts, path: Path, *, overwrite: bool) -> None:
     """Write a row for each polygon or cell, class and source.
 
-    Columns: `polygon` or `cell`, `label`, `source` (where there are several), `individuals`, `per_ha`, `diameter_m`,
-    `area_ha`, `searched`. Each polygon or cell has a row for each class, also without individuals; densities
-    are per ground searched by all sources, so that rows add up.
+    Columns: `polygon` or `cell`, `label`, `source` (where there are several), `individuals`, `per_ha`,
+    `diameter_m`, `area_ha`, `searched`. Each polygon or cell has a row for each class, also without any;
+    densities are per ground searched by all sources, so that rows add up.
     """
     ha, m = ("ha", "m") if counts.has_metres else ("mpx", "px")
     sources = sorted({row.source for row in counts.rows}) or [""]

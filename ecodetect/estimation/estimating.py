@@ -73,7 +73,7 @@ def estimate(
     file = read_plots(plots)
     marked, use, off_ground = _marked(file, checked, not_done)
     if not len(use.used):
-        raise UserError(f"{file.path}: no plot is done yet; set the state of those that are checked.")
+        raise UserError(f"{file.path}: no plot is done yet: set the state of those that are checked.")
     seen = None if second is None else observers.observed(marked, _second(file, second), level)
     widened = [] if seen is None else [seen.seen]
     if visible is not None:

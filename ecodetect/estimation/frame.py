@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import UserError
-from ecodetect.estimation.ground import Searched, Tally, clipped, tallied, to_plane
+from ecodetect.estimation.ground import Searched, Tally, clipped, share_ground, tallied, to_plane
 from ecodetect.estimation.plane import Plane
 from ecodetect.estimation.scan_layer import ScanLayer, check_area
 from ecodetect.grid import Floats
@@ -75,13 +75,17 @@ class Frame:
         x, y = self.column[cell] * self.side, self.row[cell] * self.side
         return shapely.box(x, y, x + self.side, y + self.side)
 
-    def outline(self, cell: int) -> shapely.Geometry:
-        """The searched ground of a cell."""
-        box = self.box(cell)
+    def outlines(self, cells: Ints) -> list[shapely.Geometry]:
+        """The searched ground of some cells."""
+        boxes = [self.box(cell) for cell in cells.tolist()]
         if self.side is None:
-            return clipped(box, [self.rasters[int(self.site[cell])]], self.plane)
-        found = clipped(box, self.rasters, self.plane, self.polygons)
-        return box if found.is_empty else found  # ground of which a detection knows more than the mask
+            found = []
+            for cell, box in zip(cells.tolist(), boxes, strict=True):
+                found += clipped([box], [self.rasters[int(self.site[cell])]], self.plane)
+        else:
+            found = clipped(boxes, self.rasters, self.plane, self.polygons)
+        # A detection may lie on ground that the mask leaves out.
+        return [box if shape.is_empty else shape for box, shape in zip(boxes, found, strict=True)]
 
     def centres(self) -> Floats:
         """The middle of each cell in the plane, (N, 2)."""
@@ -162,11 +166,11 @@ def _of_rasters(scan: ScanLayer, side: float) -> tuple[Ints, Ints, Ints, Floats]
     number = 0
     for raster in scan.rasters:
         tally = tallied(raster, scan.plane, side)
-        check_area(scan.facts, raster, float(tally.area.sum()))
         parts.append(tally)
         number += len(tally.area)
         if number > MOST_CELLS:
             raise _too_many(scan.plane, side)
+    check_area(scan.facts, scan.rasters, scan.plane, [float(tally.area.sum()) for tally in parts])
     column, row = (np.concatenate(each) for each in zip(*((t.column, t.row) for t in parts), strict=True))
     area = np.concatenate([tally.area for tally in parts])
     site = np.repeat(np.arange(len(parts)), [len(tally.area) for tally in parts])
@@ -222,7 +226,12 @@ def _of_images(scan: ScanLayer) -> Frame:
     for each in rasters:
         tally = tallied(each, Plane(None, None), float(max(each.grid.width, each.grid.height)))
         areas.append(float(tally.area.sum()))
-        check_area(scan.facts, each, areas[-1])
+    if share_ground(rasters, scan.plane):
+        raise UserError(
+            "The rasters overlap, so an individual may lie in several of them: take cells of a length.",
+            parameter="size",
+        )
+    check_area(scan.facts, scan.rasters, scan.plane, areas)
     number = {each.name: site for site, each in enumerate(rasters)}
     if len(number) < len(rasters):
         raise UserError("Several rasters have one name, so their detections can't be told apart.")

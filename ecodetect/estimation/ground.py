@@ -20,6 +20,7 @@ from ecodetect.region import Region
 Ints = NDArray[np.int64]
 _STRIP_PX = 1 << 22  # pixels looked at together
 _BLOCK_PX = 512  # side of what is laid on another plane by one affine step
+_RIM = 1e-3  # of the ground, from which on rasters overlap
 _OUTLINE_PX = 2048  # longest side of the mask that an outline is drawn around
 
 
@@ -182,30 +183,59 @@ def _binned(
 
 
 def clipped(
-    box: shapely.Geometry, searched: Sequence[Searched], plane: Plane, area: shapely.Geometry | None = None
-) -> shapely.Geometry:
-    """The searched ground within a shape of the plane, as one polygon or several.
+    boxes: Sequence[shapely.Geometry],
+    searched: Sequence[Searched],
+    plane: Plane,
+    area: shapely.Geometry | None = None,
+) -> list[shapely.Geometry]:
+    """The searched ground within shapes of the plane, each as one polygon or several.
 
-    searched : rasters that may meet it; none: only `area` says what was searched.
+    searched : rasters that may meet them; none: only `area` says what was searched.
     area : polygons in the plane outside which nothing was searched.
     """
-    if area is not None:
-        box = shapely.intersection(box, area)
-    parts = [box] if not searched else [_within(box, each, plane) for each in searched]
-    found = shapely.union_all([part for part in parts if not shapely.is_empty(part)])
-    polygons = [
-        part for part in shapely.get_parts(found).tolist() if part.geom_type == "Polygon" and part.area
-    ]
-    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+    parts: list[list[shapely.Geometry]] = [[] for _ in boxes]
+    for each in searched:
+        footprint = _footprint(each, plane)
+        there = [number for number, box in enumerate(boxes) if footprint.intersects(box)]
+        if there:
+            with each.options.opened(each.image) as raster:
+                for number in there:
+                    parts[number].append(_within(boxes[number], each, raster, plane))
+    if not searched:
+        parts = [[shapely.intersection(box, area)] for box in boxes]
+    return [_polygons(shapely.union_all(found)) for found in parts]
 
 
-def _within(box: shapely.Geometry, searched: Searched, plane: Plane) -> shapely.Geometry:
+def _polygons(shape: shapely.Geometry) -> shapely.Geometry:
+    """The areas of a shape, without the points and lines in which others touch it."""
+    found = [part for part in shapely.get_parts(shape).tolist() if part.geom_type == "Polygon" and part.area]
+    return found[0] if len(found) == 1 else shapely.MultiPolygon(found)
+
+
+def _footprint(searched: Searched, plane: Plane) -> shapely.Geometry:
+    """The outline of a raster in the plane."""
+    grid = searched.grid
+    outline = shapely.segmentize(shapely.box(0, 0, grid.width, grid.height), max(grid.width, grid.height) / 8)
+    return shapely.make_valid(shapely.transform(outline, lambda xy: to_plane(xy, grid, plane)))
+
+
+def share_ground(rasters: Sequence[Searched], plane: Plane) -> bool:
+    """Whether rasters overlap by more than the rim of a pixel."""
+    if plane.crs is None or len(rasters) < 2:
+        return False
+    shapes = np.array([_footprint(each, plane) for each in rasters], object)
+    one, other = shapely.STRtree(shapes).query(shapes, "overlaps")
+    same, twin = shapely.STRtree(shapes).query(shapes, "contains")
+    pairs = {(a, b) for a, b in zip([*one, *same], [*other, *twin], strict=True) if a != b}
+    shared = sum(float(shapely.intersection(shapes[a], shapes[b]).area) for a, b in pairs)
+    return shared > _RIM * float(shapely.area(shapes).sum())
+
+
+def _within(box: shapely.Geometry, searched: Searched, raster: Raster, plane: Plane) -> shapely.Geometry:
     """The searched ground of one raster within a shape of the plane."""
     grid = searched.grid
-    around = shapely.get_coordinates(
-        shapely.segmentize(shapely.envelope(box), math.sqrt(box.area) / 8 or 1.0)
-    )
-    pixels = to_pixels(around, grid, plane)
+    step = math.sqrt(box.area) / 8
+    pixels = to_pixels(shapely.get_coordinates(shapely.segmentize(shapely.envelope(box), step)), grid, plane)
     if not np.isfinite(pixels).all():
         return shapely.Polygon()
     low, high = np.floor(pixels.min(axis=0)).astype(int) - 1, np.ceil(pixels.max(axis=0)).astype(int) + 1
@@ -218,8 +248,7 @@ def _within(box: shapely.Geometry, searched: Searched, plane: Plane) -> shapely.
         window.x // factor, window.y // factor,
         -(-window.right // factor) - window.x // factor, -(-window.bottom // factor) - window.y // factor,
     ).clipped(coarse.window)  # fmt: skip
-    with searched.options.opened(searched.image) as raster:
-        valid = searched.valid(raster, reduced, None if factor == 1 else coarse)
+    valid = searched.valid(raster, reduced, None if factor == 1 else coarse)
     if valid is None or valid.all():
         shape = shapely.box(window.x, window.y, window.right, window.bottom)
     else:

@@ -141,7 +141,7 @@ def plots(
     beside = [None if each is None else os.path.relpath(each, path.parent) for each in (strata_by, area)]
     record = _record(found, frame, draw, number, seed, blind, within, *beside)
     if not dry_run:
-        layers = _layers(found, record, [frame.outline(cell) for cell in draw.plots.tolist()], 0)
+        layers = _layers(found, record, frame.outlines(draw.plots), 0)
         record = _with_outlines(record, layers[0].layer.geometry)
         plots_file.write(path, layers, record, overwrite=overwrite)
     widths = (
@@ -192,7 +192,7 @@ def more_plots(
         *_recorded(found, frame, draw, range(before, len(cells)), blind=record.blind),
     ]
     new = replace(record, plots=tuple(plots_now), rounds=(*record.rounds, len(plots_now)))
-    outlines = [frame.outline(cell) for cell in draw.plots[before:].tolist()]
+    outlines = frame.outlines(draw.plots)
     layers = _layers(found, new, outlines, before)
     new = _with_outlines(new, layers[0].layer.geometry, before)
     plots_file.extend(file, layers, new)
@@ -303,7 +303,6 @@ def _record(
     """The draw as the file keeps it, without outlines.  strata_by, area : as seen from its folder."""
     plane, grid = scan.plane, scan.plane.grid
     limit = None if within is None else plane.units(within, name="The distance")
-    number = len(draw.plots) if blind is None else blind
     inside = {name: frame.counts(scan.labels == name) for name in scan.classes}
     every = frame.counts(np.ones(len(scan), np.bool_))
     strata = []
@@ -314,7 +313,7 @@ def _record(
         occupied[""] = int((every[here] > 0).sum())
         least, most = int(every[here].min()), int(every[here].max())
         strata.append(RecordedStratum(name, int(here.sum()), least, most, found, occupied))
-    hectares = float(frame.area.sum()) / 10_000 if frame.has_metres else None
+    hectares = _hectares(scan, frame)
     made = Record(
         scan={"file": scan.facts.file, "key": scan.facts.key, "model": scan.facts.model},
         settings=scan.facts.settings,
@@ -331,18 +330,29 @@ def _record(
         hectares=None if hectares is None else float(f"{hectares:.8g}"),
         within=limit,
         margin=scan.largest or (0.0 if limit is None else limit),
-        blind=number,
+        blind=blind,
         strata_by=strata_by,
         area_file=area,
         apart_km=_apart_km(scan),
         trained=0,
         strata=tuple(strata),
-        plots=tuple(_recorded(scan, frame, draw, range(len(draw.plots)), blind=number)),
+        plots=tuple(_recorded(scan, frame, draw, range(len(draw.plots)), blind=blind)),
     )
     return replace(made, trained=_trained(scan, frame, draw))
 
 
-def _recorded(scan: ScanLayer, frame: Frame, draw: Draw, numbers: range, *, blind: int) -> list[RecordedPlot]:
+def _hectares(scan: ScanLayer, frame: Frame) -> float | None:
+    """The searched ground: what the scan says, which counts ground under two rasters once, or as measured."""
+    stated = [scan.facts.hectares.get(each.name) for each in scan.rasters]
+    known = [each for each in stated if each is not None]
+    if scan.rasters and len(known) == len(stated) and all(each.area is None for each in scan.rasters):
+        return sum(known)
+    return float(frame.area.sum()) / 10_000 if frame.has_metres else None
+
+
+def _recorded(
+    scan: ScanLayer, frame: Frame, draw: Draw, numbers: range, *, blind: int | None
+) -> list[RecordedPlot]:
     """Some of the plots, by their index."""
     cells = draw.plots[numbers.start : numbers.stop]
     wanted = np.flatnonzero(np.isin(frame.cell_of, cells))
@@ -357,7 +367,7 @@ def _recorded(scan: ScanLayer, frame: Frame, draw: Draw, numbers: range, *, blin
             number + 1,
             frame.name(cell),
             draw.names[int(draw.stratum[cell])],
-            number < blind,
+            blind is None or number < blind,
             (0.0, 0.0, 0.0, 0.0),
             0.0,
             tuple(sorted(by_cell.get(cell, []))),
@@ -381,24 +391,13 @@ def _layers(
 ) -> list[EditedLayer]:
     """The layers of the plots from `start` on.
 
-    Detections that an earlier plot shows aren't shown again.
+    outlines : of all plots. Detections that an earlier plot shows aren't shown again.
     """
-    plane, new = record.plane, record.plots[start:]
+    plane = record.plane
     shapes = np.array(list(outlines), object)
-    seen = {each[0] for plot in record.plots[:start] for each in plot.detections}
-    shown: dict[int, int | None] = {}
-    row_of = {name: row for row, name in enumerate(scan.ids.tolist())}
-    tree = shapely.STRtree(shapely.points(scan.xy))
-    for plot, shape in zip(new, shapes, strict=True):
-        if plot.is_blind:
-            continue
-        for each in plot.detections:
-            shown[row_of[each[0]]] = plot.number
-        if record.margin:
-            for row in tree.query(shape, "dwithin", record.margin).tolist():
-                shown.setdefault(row, None)
-    blind = {each[0] for plot in record.plots if plot.is_blind for each in plot.detections}
-    rows = [row for row in sorted(shown) if scan.ids[row] not in seen and scan.ids[row] not in blind]
+    before = _shown(scan, record, shapes[:start])
+    shown = {row: plot for row, plot in _shown(scan, record, shapes).items() if row not in before}
+    rows = sorted(shown)
     individuals = plots_file.individuals_layer(
         plane,
         scan.xy[rows],
@@ -408,7 +407,26 @@ def _layers(
         [shown[row] for row in rows],
         record.classes,
     )
-    return [plots_file.plots_layer(plane, shapes, new), individuals]
+    return [plots_file.plots_layer(plane, shapes[start:], record.plots[start:]), individuals]
+
+
+def _shown(scan: ScanLayer, record: Record, shapes: Geometries) -> dict[int, int | None]:
+    """Rows of the detections that plots show, in them and around, with the number of the plot; None: around.
+
+    shapes : of the first plots. What lies in a blind plot isn't shown.
+    """
+    shown: dict[int, int | None] = {}
+    row_of = {name: row for row, name in enumerate(scan.ids.tolist())}
+    tree = shapely.STRtree(shapely.points(scan.xy))
+    for plot, shape in zip(record.plots, shapes, strict=False):
+        if plot.is_blind:
+            continue
+        if record.margin:
+            for row in tree.query(shape, "dwithin", record.margin).tolist():
+                shown.setdefault(row, None)
+        shown |= {row_of[each[0]]: plot.number for each in plot.detections}
+    blind = {row_of[each[0]] for plot in record.plots if plot.is_blind for each in plot.detections}
+    return {row: plot for row, plot in shown.items() if row not in blind}
 
 
 def _apart_km(scan: ScanLayer) -> float:

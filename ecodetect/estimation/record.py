@@ -72,6 +72,7 @@ class Record:
     hectares : searched ground; None where it is unknown.
     within : in units of the plane, how far a marked individual may lie from its detection; None: not matched.
     margin : of the detections shown around plots.
+    blind : how many plots, from the first, show no detection; None: all.
     strata_by : file of the polygons with strata of their own.
     apart_km : the distance of the farthest rasters.
     trained : plots within about 1 km of where the model was trained.
@@ -92,7 +93,7 @@ class Record:
     hectares: float | None
     within: float | None
     margin: float
-    blind: int
+    blind: int | None
     strata_by: str | None
     area_file: str | None
     apart_km: float
@@ -180,7 +181,7 @@ def _as(kind: Any, found: Any) -> Any:
 
 def _check(made: Record) -> None:
     """Raise an error of Python's for values that arithmetic would trip over."""
-    numbers = [made.seed, made.first, made.blind, made.trained, *made.rounds]
+    numbers = [made.seed, made.first, made.blind or 0, made.trained, *made.rounds]
     numbers += [value for each in made.strata for value in (each.cells, each.least, each.most)]
     numbers += [
         value for each in made.strata for value in (*each.detections.values(), *each.occupied.values())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecodetect.bundle.footprint import known_there
 from ecodetect.errors import LayerError, UserError
-from ecodetect.estimation.ground import Searched
+from ecodetect.estimation.ground import Searched, share_ground
 from ecodetect.estimation.named_polygons import in_plane
 from ecodetect.estimation.plane import Plane, plane_at, plane_of
 from ecodetect.formats import files as formats
@@ -160,11 +160,7 @@ def facts_of(file: Path, stated: Mapping[str, Any], layer: Layer | None = None) 
         if isinstance(each, Mapping):
             settings |= {str(name): str(value) for name, value in each.items()}
     trained = {tuple(cell) for raster in rasters for cell in raster.get("trained_here", ())}
-    hectares = {}
-    for each in rasters:
-        searched = each.get("searched") or {}
-        # Of rasters that overlap, ground counts for one of them only.
-        hectares[str(each["source"])] = searched.get("with_shared_ha", searched.get("area_ha"))
+    hectares = {str(each["source"]): (each.get("searched") or {}).get("area_ha") for each in rasters}
     return ScanFacts(
         file.name,
         key,
@@ -262,18 +258,29 @@ def outlined(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geome
     return whole
 
 
-def check_area(facts: ScanFacts, raster: Searched, square_metres: float) -> None:
-    """Raise UserError where more ground is there than was searched: the scan had an area of interest."""
-    stated = facts.hectares.get(raster.name)
-    if stated is None or raster.grid.gsd is None:
+def check_area(
+    facts: ScanFacts, rasters: Sequence[Searched], plane: Plane, square_metres: Sequence[float]
+) -> None:
+    """Raise UserError where more ground is there than was searched: the scan had an area of interest.
+
+    square_metres : of each raster. Of rasters that share ground, the scan counts it for one of them.
+    """
+    stated = [facts.hectares.get(each.name) for each in rasters]
+    known = [hectares for hectares in stated if hectares is not None]
+    there = sum(square_metres) / 10_000
+    if len(known) < len(stated) or any(each.grid.gsd is None for each in rasters):
         return
-    rounding = 2 / raster.grid.width + 2 / raster.grid.height
-    if square_metres / 10_000 > stated * (1 + _SAME_AREA + rounding):
+    rounding = max(2 / each.grid.width + 2 / each.grid.height for each in rasters)
+    if there > sum(known) * (1 + _SAME_AREA + rounding) and not share_ground(rasters, plane):
         raise UserError(
-            f"Only {stated:.4g} of {square_metres / 10_000:.4g} ha of {raster.name} were searched; give the"
+            f"Only {sum(known):.4g} of {there:.4g} ha of {_named(rasters)} were searched; give the"
             " outline of what was.",
             parameter="area",
         )
+
+
+def _named(rasters: Sequence[Searched]) -> str:
+    return rasters[0].name if len(rasters) == 1 else f"{len(rasters)} rasters"
 
 
 def _classes(facts: ScanFacts, labels: Texts, wanted: Sequence[str]) -> tuple[str, ...]:

@@ -275,15 +275,20 @@ class _Laying:
         edge = None if asked.edge is None else _edge(asked.edge, match, grid)
         if edge is not None:
             doubtful.append(np.array([edge], dtype=object))
+        # Each world's shapes go before the next are made: three layers at once, not four.
+        detections = on_raster(replace(own, notes=()), grid, name=own_file)
+        del own
+        truths = on_raster(
+            replace(true, notes=()), grid, name=true_file, class_column=column, radius=asked.radius
+        )
+        del true
         pair = Pair(
             match.name,
             match.image,
             grid,
             has_pixels,
-            on_raster(replace(own, notes=()), grid, name=own_file),
-            on_raster(
-                replace(true, notes=()), grid, name=true_file, class_column=column, radius=asked.radius
-            ),
+            detections,
+            truths,
             np.concatenate([np.empty(0, object), *doubtful]),
             None if area is None else Plots.of(*_features(area, match, grid, several), area.path),
             edge,

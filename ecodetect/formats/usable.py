@@ -15,11 +15,12 @@ from shapely import GeometryType
 
 from ecodetect.formats.parts import several
 from ecodetect.formats.tangled import MOST_CROSSINGS, is_tangled
-from ecodetect.layer import Geometries
+from ecodetect.layer import Geometries, pieces
 from ecodetect.notes import Note
 
 _POINTS = (GeometryType.POINT, GeometryType.MULTIPOINT)
 _POLYGONS = (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)
+_OF_PARTS = (GeometryType.MULTIPOINT, GeometryType.MULTIPOLYGON)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # broken files have coordinates near the end of float64
@@ -38,7 +39,7 @@ def usable(
     notes: list[Note] = []
     rows = np.arange(len(geometry))
     are_parts = np.zeros(len(geometry), np.bool_)
-    found = shapely.force_2d(geometry)
+    found = _without_heights(geometry)
 
     def leave_out(bad: NDArray[np.bool_], one: str, many: str) -> None:
         nonlocal found, rows, are_parts
@@ -64,7 +65,8 @@ def usable(
     # An outline that crosses itself has several, but is one.
     are_parts = several(found, in_degrees=in_degrees)
     is_polygon = np.isin(shapely.get_type_id(found), _POLYGONS)
-    tangled = _are_tangled(found, is_polygon)
+    is_crossing = is_polygon & ~_is_valid(found)
+    tangled = _are_tangled(found, is_crossing)
     more = f"more than {MOST_CROSSINGS} times"
     leave_out(
         tangled,
@@ -72,7 +74,7 @@ def usable(
         f"{{}} polygons that cross themselves {more} were",
     )
     is_polygon = is_polygon[~tangled]
-    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
+    crossing = np.flatnonzero(is_crossing[~tangled])
     found[crossing] = [_repaired(shape) for shape in found[crossing]]
     flat = is_polygon & _is_flat(found, 1e-7 if in_degrees else 0.01)
     repaired = len(crossing) - int(np.count_nonzero(flat[crossing]))
@@ -85,18 +87,26 @@ def usable(
     return found, rows, are_parts, notes
 
 
-def _are_tangled(found: Geometries, is_polygon: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which polygons cross themselves too often to be repaired, (N,)."""
+def _without_heights(geometry: Geometries) -> Geometries:
+    """Geometries without heights. Those without any aren't copied: a million outlines take 0.6 GB."""
+    found = geometry.copy()
+    high = shapely.get_coordinate_dimension(geometry) > 2
+    found[high] = shapely.force_2d(geometry[high])
+    return found
+
+
+def _are_tangled(found: Geometries, is_crossing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the polygons that cross themselves do so too often to be repaired, (N,)."""
     tangled = np.zeros(len(found), np.bool_)
-    crossing = np.flatnonzero(is_polygon & ~_is_valid(found))
-    tangled[[row for row in crossing if is_tangled(found[row])]] = True
+    tangled[[row for row in np.flatnonzero(is_crossing) if is_tangled(found[row])]] = True
     return tangled
 
 
 def _not_finite(geometry: Geometries) -> NDArray[np.bool_]:
-    xy, owner = shapely.get_coordinates(geometry, return_index=True)
     bad = np.zeros(len(geometry), bool)
-    bad[owner[~np.isfinite(xy).all(axis=1)]] = True
+    for rows in pieces(len(geometry)):
+        xy, owner = shapely.get_coordinates(geometry[rows], return_index=True)
+        bad[rows][owner[~np.isfinite(xy).all(axis=1)]] = True
     return bad
 
 
@@ -121,10 +131,12 @@ def _of_collection(collection: Any) -> Any:
 
 def _is_valid(geometry: Geometries) -> NDArray[np.bool_]:
     """Which shapes have valid polygons only, whether these overlap or not."""
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    bad = np.zeros(len(geometry), np.bool_)
-    bad[owner[~shapely.is_valid(parts)]] = True
-    return ~bad
+    valid = np.asarray(shapely.is_valid(geometry))
+    left = np.flatnonzero(~valid & np.isin(shapely.get_type_id(geometry), _OF_PARTS))
+    parts, owner = shapely.get_parts(geometry[left], return_index=True)
+    valid[left] = True
+    valid[left[owner[~shapely.is_valid(parts)]]] = False
+    return valid
 
 
 def _repaired(shape: Any) -> Any:

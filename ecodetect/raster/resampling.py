@@ -7,11 +7,16 @@ bit. Both axes are separate, and the outer corner of the grids is the same. Noth
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+_STRIP_VALUES = 2**18  # read or made at once: they stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,47 +93,103 @@ def resample(
     """
     # float32 holds 8-bit means to 1e-5 and is twice as fast.
     kind = np.float32 if pixels.dtype.itemsize == 1 else np.float64
-    mask: NDArray[Any] = np.ones((1, 1), kind) if valid is None else valid.astype(kind)
-    weight = _weighted(mask, rows.value, columns.value, kind)
-    same = rows.cover is rows.value and columns.cover is columns.value
-    cover = weight if same else _weighted(mask, rows.cover, columns.cover, kind)
-    out_valid = cover >= 0.5 - 1e-5  # a half that rounding made a little less
+    size = pixels.shape[1], pixels.shape[2]
+    value = _Sums.of(rows.value, columns.value, size, kind)
+    weight = value.weights(valid, size[0])
+    if valid is None and _is_inside(rows, columns):
+        out_valid = None
+    else:
+        same = rows.cover is rows.value and columns.cover is columns.value
+        shares = weight if same else _Sums.of(rows.cover, columns.cover, size, kind).weights(valid, size[0])
+        out_valid = shares >= 0.5 - 1e-5  # a half that rounding made a little less
     weight[weight == 0] = 1
     out: NDArray[Any] = np.empty((len(pixels), *weight.shape), pixels.dtype)
     for band, made in zip(pixels, out, strict=True):
         values = band if valid is None else np.where(valid, band, band.dtype.type(0))
-        means = _weighted(values, rows.value, columns.value, kind) / weight
-        made[...] = np.rint(means) if band.dtype.kind in "iu" else means
-    if out_valid.all():
+        for strip, sums in value.strips(values):
+            if pixels.dtype == np.uint8:  # in one pass, rounded as by rint
+                cv2.divide(sums, weight[strip], made[strip], dtype=cv2.CV_8U)
+            else:
+                sums /= weight[strip]
+                made[strip] = np.rint(sums, out=sums) if band.dtype.kind in "iu" else sums
+    if out_valid is None or out_valid.all():
         return out, None
     out[:, ~out_valid] = 0
     return out, out_valid
 
 
-def _weighted(values: NDArray[Any], rows: Taps, columns: Taps, kind: type) -> NDArray[Any]:
-    """Σ weight · value over both axes of (H, W), one tap after the other; an axis of length 1 counts for any.
+def _is_inside(rows: Axis, columns: Axis) -> bool:
+    """Whether more than half of each target pixel lies in the source, which holds but at its edge."""
+    return all(axis.cover.weight.sum(axis=1).min(initial=1) > 0.8 for axis in (rows, columns))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Sums:
+    """Σ weight · value over both axes of (H, W), one tap after the other, as products with sparse matrices.
 
     Rows that become fewer come first, rows that become more last: the work in between is small, and which
     it is doesn't depend on the window.
+
+    down : of strips of target rows, (h', H') each, and the source rows that they need.
+    across : (w, W).
+    kind : of the numbers added.
     """
-    if rows.grows:
-        return _along_rows(_along_columns(values, columns, kind), rows, kind)
-    return _along_columns(_along_rows(values, rows, kind), columns, kind)
+
+    down: Sequence[tuple[slice, slice, csr_array]]
+    across: csr_array
+    kind: type
+    rows_grow: bool
+
+    @classmethod
+    def of(cls, rows: Taps, columns: Taps, size: tuple[int, int], kind: type) -> _Sums:
+        """size : height and width of the source."""
+        down, across = _matrix(rows, size[0], kind), _matrix(columns, size[1], kind)
+        widest = max(size[0] * size[1], len(rows.index) * len(columns.index))  # source or target
+        step = max(1, _STRIP_VALUES * len(rows.index) // max(1, widest))
+        strips = []
+        for first in range(0, len(rows.index), step):
+            strip = slice(first, first + step)
+            part = down[strip]
+            needed = slice(int(part.indices.min(initial=size[0])), int(part.indices.max(initial=-1)) + 1)
+            strips.append((strip, needed, part[:, needed]))
+        return cls(strips, across, kind, rows.grows)
+
+    def strips(self, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The sums of each strip of target rows, (h', w), from values (H, W)."""
+        if self.rows_grow:
+            yield from self._along_rows(self._along_columns(values))
+        else:
+            for strip, sums in self._along_rows(values):
+                yield strip, self._along_columns(sums)
+
+    def weights(self, valid: NDArray[np.bool_] | None, height: int) -> NDArray[Any]:
+        """How much of each target pixel comes from valid source pixels, (h, w); None: all are valid.
+
+        The order of the sums is that of values, so that a window with a mask gives what one without does.
+        """
+        width = self.across.shape[1]
+        parts: Iterator[tuple[slice, NDArray[Any]]]
+        if valid is not None:
+            parts = self.strips(valid)
+        elif self.rows_grow:  # all rows are alike
+            row = (self.across @ np.ones((width, 1), self.kind)).T
+            parts = self._along_rows(np.broadcast_to(row, (height, row.shape[1])))
+        else:  # all columns are
+            each = self._along_rows(np.ones((height, 1), self.kind))
+            parts = ((strip, self._along_columns(np.repeat(column, width, axis=1))) for strip, column in each)
+        return np.concatenate([sums for _, sums in parts])
+
+    def _along_rows(self, values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        for strip, needed, matrix in self.down:
+            yield strip, matrix @ values[needed].astype(self.kind, "C", copy=False)
+
+    def _along_columns(self, values: NDArray[Any]) -> NDArray[Any]:
+        turned: NDArray[Any] = np.asarray(cv2.transpose(np.ascontiguousarray(values)), self.kind)
+        return np.asarray(cv2.transpose(self.across @ turned))
 
 
-def _along_rows(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
-    out: NDArray[Any] = np.zeros((len(taps.index), values.shape[1]), kind)
-    part = np.empty_like(out)
-    for index, weight in zip(taps.index.T, taps.weight.T.astype(kind), strict=True):
-        np.multiply(np.take(values, index, axis=0, mode="clip"), weight[:, None], out=part)
-        out += part
-    return out
-
-
-def _along_columns(values: NDArray[Any], taps: Taps, kind: type) -> NDArray[Any]:
-    out: NDArray[Any] = np.zeros((values.shape[0], len(taps.index)), kind)
-    part = np.empty_like(out)
-    for index, weight in zip(taps.index.T, taps.weight.T.astype(kind), strict=True):
-        np.multiply(np.take(values, index, axis=1, mode="clip"), weight, out=part)
-        out += part
-    return out
+def _matrix(taps: Taps, size: int, kind: type) -> csr_array:
+    """The taps as a sparse matrix: SciPy adds weight · row for each in one pass, in their order."""
+    used = taps.weight != 0
+    ends = np.concatenate([[0], np.cumsum(np.count_nonzero(used, axis=1))])
+    return csr_array((taps.weight[used].astype(kind), taps.index[used], ends), shape=(len(used), size))

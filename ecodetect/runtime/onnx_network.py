@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +35,7 @@ class Session:
     device : where it runs.
     graph : what it runs.
     values : numbers that it answers per pixel, where these are so many that they count.
+    least_px : sides of the smallest image that it takes.
     """
 
     session: Any
@@ -42,22 +44,44 @@ class Session:
     device: str
     graph: Graph
     values: int = 0
+    least_px: int = 0
     _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The outputs asked for, in order, each (N, …), of a batch (N, C, H, W).
 
+        One thread at a time: each run takes all cores, and the memory of a run is that of the network.
         Raises BundleError where the graph can't take such a batch, or gives values that aren't finite.
         """
-        if batch.shape not in self._known:
-            self.shapes(batch.shape)
-            self._known.add(batch.shape)
+        with self._turn:
+            if batch.shape not in self._known:
+                self.shapes(batch.shape)
+                self._give_back(batch)
+                self._known.add(batch.shape)
+            found = self._answers(batch)
+        check_answers(found, self.name)
+        return found
+
+    def _give_back(self, batch: NDArray[np.float32]) -> None:
+        """Return the memory that other sizes of images have left: that of a new one often doesn't fit in.
+
+        Only a run can do so; that of a tiny image takes a millisecond.
+        """
+        if self._known and all(batch.shape[2:] != each[2:] for each in self._known):
+            self._answers(batch[:1, :, : self.least_px, : self.least_px], is_last=True)
+
+    def _answers(self, batch: NDArray[np.float32], *, is_last: bool = False) -> list[NDArray[np.float32]]:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        if is_last and self.device == "cpu":
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         image = {self.graph.image: np.ascontiguousarray(batch)}
         try:
-            found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image)
+            found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), image, options)
         except Exception as error:  # ONNX Runtime has a dozen kinds, without a common root
             raise UserError(f"ONNX Runtime can't run '{self.name}': {_first_line(error)}.") from error
-        check_answers(found, self.name)
         return found
 
     def shapes(self, batch: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -123,7 +147,8 @@ def open_part(
     check_weights(graph.weights, name)
     check_layers(bundle, part, outputs, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
-    return Session(session, name, tuple(outputs), place, graph, values)
+    least_px = FEW * (bundle.card.stride or 1)
+    return Session(session, name, tuple(outputs), place, graph, values, least_px)
 
 
 def open_network(
@@ -173,7 +198,7 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph, values), stride, reach)
+    network = OnnxNetwork(Session(session, name, tuple(outputs), place, graph, values, side), stride, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
         wanted = (1, channels, round(side * finer), round(side * finer))

@@ -42,6 +42,7 @@ _MOST_BYTES = 3000 * MB
 # that are processed at once then.
 _GPU_COST, _GPU_WORKERS = 10.0, 4
 _GPU_BYTES = (16, 48)  # in memory, for each band of a pixel and in addition
+_BESIDE_BYTES = (4, 24)  # the same for a tile beside the one that the network sees: its input or its answers
 # Layouts within this share of the least cost are equally good; the one with the least memory is chosen.
 _AS_GOOD = 0.1
 # Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
@@ -53,10 +54,16 @@ _PER_TILE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a raster is processed: tiles, threads, block cache, and the resulting peak memory (bytes)."""
+    """How a raster is processed: tiles, threads, block cache, and the resulting peak memory (bytes).
+
+    workers : tiles that are searched at once.
+    threads : that detect. Where a network takes all cores for a tile, one more makes the next tile ready and
+        reads the answers to the last.
+    """
 
     cuts: Cuts
     workers: int
+    threads: int
     cache_bytes: int
     peak_bytes: int
 
@@ -114,7 +121,7 @@ def lay_out(
     cores = core_count()
     most_workers = workers or (min(cores, _GPU_WORKERS) if needs.on_gpu else cores)
     found = [
-        (_cost(cuts, needs, pixel, threads), _fill(cuts, needs, pixel, threads, held, batch))
+        (_cost(cuts, needs, pixel, threads, cores), _fill(cuts, needs, pixel, threads, held, batch))
         for cuts in _possible(grid, needs, pixel, tile_px, batch)
         for threads in range(most_workers, 0, -1)
     ]
@@ -216,13 +223,17 @@ def _striped(cuts: Cuts) -> Iterator[Cuts]:
 def _fill(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, held: int, batch: int) -> Layout:
     """The block cache that these cuts need, and the peak."""
     unit_read = cuts.unit_px + 2 * cuts.halo_px
-    # One unit being read, one waiting, one in each worker; a read holds its pixels and its mask.
-    pixels = unit_read**2 * (pixel.chip_bytes + 1) * (2 + workers)
+    threads = workers + needs.is_threaded
+    # One unit being read, one waiting, one in each thread; a read holds its pixels and its mask.
+    pixels = unit_read**2 * (pixel.chip_bytes + 1) * (2 + threads)
     # A detector holds its map, the values it was made of and its cleaned copy.
     at_once = workers * cuts.batch(batch)
     detecting = cuts.chip_px**2 * (needs.bytes_per_pixel + 3 * pixel.map_bytes) * at_once
-    # Units in each worker, waiting, and being written to the journal, including packing.
-    maps = cuts.unit_px**2 * pixel.map_bytes * (2 * workers + 3)
+    if needs.is_threaded:
+        beside = _BESIDE_BYTES[0] * len(needs.bands) + _BESIDE_BYTES[1]
+        detecting += cuts.chip_px**2 * (beside + 3 * pixel.map_bytes) * cuts.batch(batch)
+    # Units in each thread, waiting, and being written to the journal, including packing.
+    maps = cuts.unit_px**2 * pixel.map_bytes * (2 * threads + 3)
     rows, columns = pixel.block_shape
     # The blocks under a row of units plus one unit: the first must still be cached for the next row.
     touched = _touched_on_blocks if cuts.offset_px else _most_touched
@@ -234,7 +245,7 @@ def _fill(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, held: int, b
     )
     cache = int(down * rows * across * columns * pixel.cached_bytes * 1.1)
     peak = held + max(_SLACK_BYTES + cache + pixels + detecting + maps, _WRITING_BYTES)
-    return Layout(cuts, workers, cache, int(peak))
+    return Layout(cuts, workers, threads, cache, int(peak))
 
 
 def _most_touched(length: float, block: int) -> int:
@@ -247,7 +258,7 @@ def _touched_on_blocks(length: float, block: int) -> int:
     return math.ceil(length / block)
 
 
-def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
+def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int, cores: int) -> float:
     """Time per pixel, relative to decoding a pixel on one core.
 
     The mean of the wall time on idle cores and of the CPU time, which counts on shared cores.
@@ -264,7 +275,6 @@ def _cost(cuts: Cuts, needs: Needs, pixel: PixelCost, workers: int) -> float:
     if needs.is_network:  # counted, because a tile that only begins on the raster costs as much
         searched = cuts.seen_px / (cuts.width * cuts.height)
     searching = needs.cost * searched
-    cores = core_count()
     overhead = _PER_UNIT / cuts.unit_px**2 + _PER_TILE / cuts.tile_px**2
     used = (reading + searching + overhead) / cores
     return (used + max(used, searching / (cores if needs.is_threaded else workers))) / 2

@@ -1,7 +1,7 @@
 """The pipeline of one raster: units are read, searched and entered into the journal in parallel.
 
-One thread reads (GDAL handles aren't thread safe, and a single reader decodes each block once), `workers`
-threads detect, the caller's thread writes the journal. Queues are bounded, so memory is bounded.
+One thread reads (GDAL handles aren't thread safe, and a single reader decodes each block once), others
+detect, the caller's thread writes the journal. Queues are bounded, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(plan: ScanPlan, raster: Raster, numbers: Iterable[int], done: Callable[[
     Raises what a thread raised; units already passed to `done` stay finished. KeyboardInterrupt stops the
     threads after their current unit and is raised again.
     """
-    stop, workers = threading.Event(), plan.layout.workers
+    stop, workers = threading.Event(), plan.layout.threads
     chips: Queue[tuple[Unit, Chip] | None] = Queue(maxsize=1)
     results: Queue[UnitResult | BaseException | None] = Queue(maxsize=workers + 1)
     unread: list[BaseException] = []

@@ -171,7 +171,6 @@ def write_results(
     detector, patches = first.detector, output.patches
     counts_for = counted(plans, journal, output.alignment_m)
     facts = [searched(plan, journal, part.rows) for plan, part in zip(plans, counts_for, strict=True)]
-    shares = [_with_shared(plan, journal, part) for plan, part in zip(plans, counts_for, strict=True)]
     by_raster: list[Counter[str]] = [Counter(dict.fromkeys(detector.classes, 0)) for _ in plans]
     expected = [_expected(plan, journal, part) for plan, part in zip(plans, counts_for, strict=True)]
     is_metric = any(plan.native.gsd is not None for plan in plans)
@@ -203,7 +202,7 @@ def write_results(
             grid=first.native if len(plans) == 1 else None,
             crs=first.native.crs,
             classes=detector.classes,
-            metadata=_metadata(plans, asked, output, facts, expected, classifier, shares),
+            metadata=_metadata(plans, asked, output, facts, expected, classifier),
         )
         written = formats.write(path, stream, overwrite=True, keep_unknown=True, keep_any=keep_any)
     elsewhere = sum(each.left_out for each in counts_for)
@@ -281,7 +280,7 @@ def write_scores(
     """
     map_px = plan.detector.needs.map_px
     assert map_px is not None
-    metadata = _metadata([plan], asked, Output(), [searched(plan, journal)], [{}], None, [{}])
+    metadata = _metadata([plan], asked, Output(), [searched(plan, journal)], [{}], None)
     grid = plan.grid.reduced(map_px)
     with closing(journal.pieces(plan.number)) as pieces:
         score_maps.write(path, pieces, grid, plan.detector.classes, metadata, progress, replace=replace)
@@ -327,12 +326,6 @@ def _expected(plan: ScanPlan, journal: Journal, part: Counted) -> dict[str, floa
     return {name: round(each, 1) for name, each in zip(plan.detector.classes, total, strict=True)}
 
 
-def _with_shared(plan: ScanPlan, journal: Journal, part: Counted) -> dict[str, float]:
-    """The hectares searched in a raster, also where they count for another; nothing where all count."""
-    area_ha = None if part.rows is None else searched(plan, journal)[1]
-    return {} if area_ha is None else {"with_shared_ha": area_ha}
-
-
 def _sum_of(expected: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
     """The sum over all rasters; None where the detector has no density."""
     total: Counter[str] = Counter()
@@ -348,9 +341,8 @@ def _metadata(
     facts: Sequence[tuple[int, float | None, int]],
     expected: Sequence[Mapping[str, float]],
     classifier: ClassifierEnsemble | None,
-    shares: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
-    """facts : of each raster, as `searched` gives them.  shares : of each, what is said of shared ground."""
+    """facts : of each raster, as `searched` gives them."""
     looks = [] if classifier is None else [each for plan in plans for each in plan.classifiers]
     return {
         "ecodetect": __version__,
@@ -365,14 +357,12 @@ def _metadata(
                 "fingerprint": plan.fingerprint,
                 **_crs(plan.native),
                 **plan.reading,
-                "searched": {"area_ha": area_ha, "pixels": pixels, **shared},
+                "searched": {"area_ha": area_ha, "pixels": pixels},
                 "settings": dict(plan.detector.settings),
                 **_trained(plan),
                 **({"expected": dict(by_density)} if by_density else {}),
             }
-            for plan, by_density, (pixels, area_ha, _), shared in zip(
-                plans, expected, facts, shares, strict=True
-            )
+            for plan, by_density, (pixels, area_ha, _) in zip(plans, expected, facts, strict=True)
         ],
         "area_ha": _total([area_ha for _, area_ha, _ in facts]),
     }

@@ -26,11 +26,26 @@ _MOST_COLLECTIONS = 64
 _HEAD_BYTES = 1 << 16  # deep ones begin with the beginnings of all
 
 
-def geometries_of(wkb: Any) -> Geometries:
-    """shapely geometries of a column of WKB, curves made straight.
+Features = tuple[Geometries, dict[str, NDArray[Any]]]
 
-    None where there is none or none that can be read.
+
+def features_of(table: Any, geometry: str) -> Features:
+    """Geometries and other columns of a pyarrow Table.  geometry : name of the column of WKB.
+
+    Geometries are None where there is none or none that can be read, and their curves are made straight.
+    Columns are str, float64, int64 or bool; what has no such form (binary data) stays out. Missing numbers
+    are NaN, so that whole numbers with gaps are float64; missing texts are empty.
     """
+    return geometries_of(table[geometry]), _columns_of(table, without=geometry)
+
+
+def geometries_of(wkb: Any) -> Geometries:
+    """shapely geometries of a column of WKB (a ChunkedArray), as `features_of` has them."""
+    # Chunk by chunk: all of it as Python's bytes would be one copy more.
+    return np.concatenate([np.empty(0, object), *map(_shapes, wkb.chunks)])
+
+
+def _shapes(wkb: Any) -> Geometries:
     values = np.empty(len(wkb), dtype=object)
     values[:] = wkb.to_pylist()
     for row, value in enumerate(values):
@@ -51,14 +66,10 @@ def _straight(wkb: bytes) -> Any:
         return None
 
 
-def columns_of(table: Any, without: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Columns as str, float64, int64 or bool; what has no such form (binary data) stays out.
-
-    Missing numbers are NaN, so that whole numbers with gaps are float64; missing texts are empty.
-    """
-    found = {}
+def _columns_of(table: Any, without: str) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
-        if name not in without and name not in found:
+        if name != without and name not in found:
             values = _values(column)
             if values is not None:
                 found[name] = values

@@ -17,7 +17,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.content import Content, seal_in_place
-from ecodetect.formats.gis.arrow_columns import columns_of, geometries_of
+from ecodetect.formats.gis.arrow_columns import Features, features_of
 from ecodetect.formats.gis.arrow_parts import received, received_in_pieces, sent
 from ecodetect.formats.gis.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.gis.ogr import distinct
@@ -62,20 +62,24 @@ def _geo(arrow: ArrowStream) -> dict[str, Any]:
 def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None) -> Layer:
     """Read the primary geometry column and the others."""
     texts, table = received(_CHILD, str(path), path=path, size=path.stat().st_size)
-    return _placed(texts, table, path, grid)
+    name, crs = _described(path, texts)
+    features = features_of(table, name)
+    del table  # with all geometries once more
+    return _placed(texts, features, crs, path, grid)
 
 
 def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """What `write` wrote, in pieces."""
     for texts, table in received_in_pieces(_CHILD, str(path), path=path, size=path.stat().st_size):
-        yield _placed(texts, table, path, grid)
+        name, crs = _described(path, texts)
+        yield _placed(texts, features_of(table, name), crs, path, grid)
 
 
-def _placed(texts: dict[str, str], table: Any, path: Path, grid: Grid | None) -> Layer:
-    name, crs = _described(path, texts)
+def _placed(
+    texts: dict[str, str], features: Features, crs: CRS | None, path: Path, grid: Grid | None
+) -> Layer:
     return placed(
-        geometries_of(table[name]),
-        columns_of(table, without=(name,)),
+        *features,
         StatedFrame(crs, texts.get(metadata.FRAME_KEY)),
         name=path.name,
         grid=grid,

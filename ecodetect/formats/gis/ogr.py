@@ -22,7 +22,7 @@ from pyproj.exceptions import CRSError
 from ecodetect.errors import LayerError
 from ecodetect.formats import metadata
 from ecodetect.formats.content import Content
-from ecodetect.formats.gis.arrow_columns import columns_of, geometries_of
+from ecodetect.formats.gis.arrow_columns import Features, features_of
 from ecodetect.formats.gis.arrow_parts import received, received_in_pieces, sent
 from ecodetect.formats.gis.arrow_stream import BATCH_ROWS, GEOMETRY, ArrowStream
 from ecodetect.formats.gis.qgis_source import BY_NUMBER
@@ -113,7 +113,9 @@ def read_layer(
     if size > _MOST_BYTES:
         raise LayerError(f"{path} has {size / 1e9:.1f} GB; features are read up to 4 GB, so cut it.")
     facts, table = received(child, str(path), layer, encoding, path=path, size=size)
-    return _placed(facts, table, path, grid, notes)
+    features = features_of(table, facts["geometry"])
+    del table  # with all geometries once more
+    return _placed(facts, features, path, grid, notes)
 
 
 def read_pieces(
@@ -126,17 +128,15 @@ def read_pieces(
     """The only layer of a file that `write_layer` wrote, in pieces.  The others as in `read_layer`."""
     size = path.stat().st_size
     for facts, table in received_in_pieces(child, str(path), None, encoding, path=path, size=size):
-        yield _placed(facts, table, path, grid, ())
+        yield _placed(facts, features_of(table, facts["geometry"]), path, grid, ())
 
 
 def _placed(
-    facts: Mapping[str, Any], table: Any, path: Path, grid: Grid | None, notes: tuple[Note, ...]
+    facts: Mapping[str, Any], features: Features, path: Path, grid: Grid | None, notes: tuple[Note, ...]
 ) -> Layer:
-    wkb = facts["geometry"]
     stated = facts["layer_metadata"]
     return placed(
-        geometries_of(table[wkb]),
-        columns_of(table, without=(wkb,)),
+        *features,
         StatedFrame(_crs(facts["crs"], str(path)), stated.get(metadata.OGR_FRAME_KEY)),
         name=path.name,
         grid=grid,

@@ -1,7 +1,8 @@
-"""Texts in tables that spreadsheets open, and take for formulas: written as text, and read back as they were.
+"""Texts in tables that other programs take for something else: written as text, and read back as they were.
 
 A spreadsheet works out a cell that begins with `=`, `+`, `-` or `@`, whatever is behind it; a comma in one
-country and a semicolon in another begin a new cell. An apostrophe before it says that it is text.
+country and a semicolon in another begin a new cell. pandas and R read `NA` or `null` as nothing. An
+apostrophe before it says that it is text.
 """
 
 from __future__ import annotations
@@ -31,3 +32,24 @@ def from_cell(cell: str) -> str:
     """What `as_cell` was given."""
     inside = cell[1:] if _MARKED.match(cell) else cell
     return _MARKED_INSIDE.sub(r"\1\2", inside)
+
+
+# What pandas, R or QGIS read as nothing; those with a sign are written as `as_cell` does.
+_NOTHING = r"(?:<?na>?|n/a|#na|#n/a(?: n/a)?|<?null>?|none|nan|1\.#(?:ind|qnan))"
+is_nothing = re.compile(rf"\s*{_NOTHING}\s*", re.IGNORECASE).fullmatch
+_MAY_BE_NOTHING = re.compile(rf"'*\s*{_NOTHING}\s*", re.IGNORECASE).fullmatch
+
+
+def as_class_cell(name: str) -> str:
+    """The name of a class as `as_cell` writes it; one that is called `NA` gets an apostrophe too."""
+    return f"'{name}" if _MAY_BE_NOTHING(name) else as_cell(name)
+
+
+def from_class_cell(cell: str) -> str:
+    """What `as_class_cell` was given."""
+    return cell[1:] if is_named_nothing(cell) else from_cell(cell)
+
+
+def is_named_nothing(cell: str) -> bool:
+    """Whether a cell says that a class is called `NA`, not that there is none."""
+    return cell.startswith("'") and _MAY_BE_NOTHING(cell) is not None

@@ -12,7 +12,7 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,14 @@ from ecodetect.formats.gis.curves import from_wkt
 from ecodetect.formats.image_matching import base_name, left_out, meant, meant_or_refused
 from ecodetect.formats.parts import several
 from ecodetect.formats.protocol import Written
-from ecodetect.formats.tables.spreadsheet import as_cell, from_cell
+from ecodetect.formats.tables.spreadsheet import (
+    as_cell,
+    as_class_cell,
+    from_cell,
+    from_class_cell,
+    is_named_nothing,
+    is_nothing,
+)
 from ecodetect.formats.tables.table_columns import PlaceKind, Roles, counts_of, dialect, roles_of, sizes_among
 from ecodetect.formats.tables.table_frames import Option, chosen, to_pixels
 from ecodetect.formats.tables.table_numbers import (
@@ -292,15 +299,17 @@ def _layer(table: _Table, rows: Sequence[int], option: Option, grid: Grid | None
     if image is None and table.images is not None:  # also those of rows that say "no object"
         metadata["images"] = tuple(name for name in dict.fromkeys(table.images) if name)
     are_parts = several(geometry, in_degrees=option.frame == "lonlat") if option.kind == "shape" else None
+    crs = None
     if grid is None and option.frame == "lonlat":
-        return Layer(geometry, columns, crs=WGS84, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
-    if grid is None:
+        crs = WGS84
+    elif grid is None:
         notes.append(pixels_note(path))
         metadata["frame"] = "pixel"
-        return Layer(geometry, columns, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
-    if option.frame != "pixel":
+    elif option.frame != "pixel":
         geometry = shapely.transform(geometry, to_pixels(option.frame, grid))
-    return Layer(geometry, columns, grid=grid, notes=tuple(notes), metadata=metadata, are_parts=are_parts)
+    return Layer(
+        geometry, columns, grid, crs, tuple(notes), metadata, are_parts, states_classes=_states_classes(table)
+    )
 
 
 def _usable(table: _Table, rows: Sequence[int], option: Option) -> tuple[list[int], list[Note]]:
@@ -384,9 +393,21 @@ def _columns(table: _Table, rows: Sequence[int], image: str | None) -> dict[str,
         columns["source"] = _texts(list(named))
     for name, values in table.columns.items():
         cells = [values[row] for row in rows]
-        typed = _texts(cells) if name == "label" else _typed(cells, name in NUMBERS)
+        if name == "label":
+            columns[name] = _labels(cells, are_stated=_states_classes(table))
+            continue
+        typed = _typed(cells, name in NUMBERS)
         columns[name] = typed if typed.dtype != object else _texts([from_cell(cell) for cell in cells])
     return columns
+
+
+def _states_classes(table: _Table) -> bool:
+    """Whether a table distinguishes a class called `NA` from none, as we write it."""
+    return any(map(is_named_nothing, table.columns.get("label", ())))
+
+
+def _labels(cells: Sequence[str], *, are_stated: bool) -> NDArray[np.object_]:
+    return _texts(["" if are_stated and is_nothing(cell) else from_class_cell(cell) for cell in cells])
 
 
 def _texts(values: Sequence[str]) -> NDArray[np.object_]:
@@ -433,9 +454,10 @@ def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
         while part := list(islice(rows, PIECE)):
             place = [tuple(float(row[at[name]]) for name in corners) for row in part]
             columns = {name: _typed([row[at[name]].strip() for row in part], True) for name in numbers}
-            for name in ("label", "source"):
-                if name in at:
-                    columns[name] = _texts([from_cell(row[at[name]].strip()) for row in part])
+            if "label" in at:
+                columns["label"] = _texts([from_class_cell(row[at["label"]].strip()) for row in part])
+            if "source" in at:
+                columns["source"] = _texts([from_cell(row[at["source"]].strip()) for row in part])
             yield Layer(_geometry(place, is_box=len(corners) == 4), columns, grid=grid)
 
 
@@ -504,6 +526,8 @@ def _rows(
     """The cells of each feature, in the order of `_header`."""
     place = bounds[:, :2] if is_points else bounds
     cells: dict[str, list[str]] = {name: _cells(batch.columns[name]) for name in names}
+    if "label" in cells:
+        cells["label"] = _cells(batch.columns["label"], as_class_cell)
     cells["source"] = _cells(batch.columns["source"]) if "source" in batch.columns else [""] * len(batch)
     shown = ("x", "y") if is_points else ("xmin", "ymin", "xmax", "ymax")
     for name, values in zip(shown, place.T, strict=True):
@@ -520,9 +544,9 @@ def _rows(
     )
 
 
-def _cells(values: NDArray[Any]) -> list[str]:
+def _cells(values: NDArray[Any], as_text: Callable[[str], str] = as_cell) -> list[str]:
     """Values as texts that read back as the same; blank where missing."""
     return [
-        as_cell(value) if isinstance(value, str) else "" if value is None or value != value else str(value)
+        as_text(value) if isinstance(value, str) else "" if value is None or value != value else str(value)
         for value in np.asarray(values).tolist()
     ]
