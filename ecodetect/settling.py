@@ -10,6 +10,7 @@ is sorted from top to bottom.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ PAIRS_AT_ONCE = 65_536  # what is known of so many stays in a core's cache
 PAIRS_HELD = 10_000_000  # and that of the pairs found at about 300 MB
 _ROUNDED = 1e-6  # a share of a box by which rounding may move its edges
 _CELLS_EACH = 16  # largest mean number of cells per box
+PAIRS_EACH = 64  # with more in the mean, sizes are told apart
 
 
 def settle(bounds: Floats, score: Floats, *, criterion: str, limit: float) -> Flags:
@@ -103,7 +105,7 @@ def _decide(
 
     complete : which may be kept, as all their neighbours are there.
     """
-    search = _search(bounds, criterion, limit)
+    search, sizes = _search(bounds, criterion, limit), _sizes(bounds, criterion, limit)
     rank = _ranks(bounds, score)
     complete = complete.copy()
     rest = np.arange(len(state))
@@ -111,7 +113,7 @@ def _decide(
         rest = rest[state[rest] != _GONE]
         if not (complete[rest] & (state[rest] == _OPEN)).any():
             return
-        best, cells = _best(rest, rank, search)
+        best, cells = _best(rest, rank, search, sizes)
         pairs = [np.empty((2, 0), np.int32)]
         for one, other in _neighbours(cells, best, best, bounds, criterion, limit):
             swap = rank[best[one]] > rank[best[other]]
@@ -125,22 +127,23 @@ def _decide(
         # What the best leave of the others: those with a kept neighbour go, an open one holds them up.
         best = best[decided != _GONE]
         rest = rest[rank[rest] > rank[best].max()]
-        cells = _Cells(search[np.concatenate([best, rest])], split=len(best))
+        both = np.concatenate([best, rest])
+        cells = _cells(search[both], sizes[both], split=len(best))
         for one, other in _neighbours(cells, best, rest, bounds, criterion, limit):
             is_kept = state[best[one]] == _KEPT
             state[rest[other[is_kept]]] = _GONE
             complete[rest[other[~is_kept]]] = False
 
 
-def _best(rest: Indices, rank: Indices, search: Floats) -> tuple[Indices, _Cells]:
+def _best(rest: Indices, rank: Indices, search: Floats, sizes: Indices) -> tuple[Indices, _Cells | _Sizes]:
     """The best of the rest, as many as have pairs that can be held; ascending. And their cells."""
-    best, cells = rest, _Cells(search[rest])
+    best, cells = rest, _cells(search[rest], sizes[rest])
     if cells.number > PAIRS_HELD:
         order = rest[np.argsort(rank[rest])]
         while cells.number > PAIRS_HELD:
             share = 0.9 * (PAIRS_HELD / cells.number) ** 0.5
             best = np.sort(order[: max(1, int(share * len(best)))])
-            cells = _Cells(search[best])
+            cells = _cells(search[best], sizes[best])
     return best, cells
 
 
@@ -181,8 +184,19 @@ def _search(bounds: Floats, criterion: str, limit: float) -> Floats:
     return np.hstack([centres - half, centres + half])
 
 
+def _sizes(bounds: Floats, criterion: str, limit: float) -> Indices:
+    """Numbers (N,) of sizes: neighbours are of the same one or of one and the next."""
+    if criterion == "distance":
+        return np.zeros(len(bounds), np.int64)
+    # The IoU is at most the smaller area as a share of the larger.
+    area = (bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1])
+    step = max(-np.log2(max(limit, 1e-9)), 1.0) + _ROUNDED
+    numbers: Indices = np.floor(np.log2(np.maximum(area, 1e-300)) / step).astype(np.int64)
+    return numbers
+
+
 def _neighbours(
-    cells: _Cells, some: Indices, others: Indices, bounds: Floats, criterion: str, limit: float
+    cells: _Cells | _Sizes, some: Indices, others: Indices, bounds: Floats, criterion: str, limit: float
 ) -> Iterator[tuple[Indices, Indices]]:
     """Pairs of neighbours, as places in `some` and in `others`, in batches."""
     for one, other in cells.meeting():
@@ -225,7 +239,7 @@ class _Cells:
 
     def __init__(self, bounds: Floats, *, split: int | None = None) -> None:
         """split : find only pairs of one of the first `split` boxes with one of the others."""
-        self._offset = 0 if split is None else split
+        self.offset = 0 if split is None else split
         self.number = 0
         if len(bounds) < 2:
             return
@@ -286,4 +300,43 @@ class _Cells:
                 one, other, key = one[meet], other[meet], key[meet]
             column, row = (np.maximum(first[one], first[other]) for first in self._first)
             mine = row.astype(np.int64) * self._columns + column == key
-            yield one[mine], other[mine] - self._offset
+            yield one[mine], other[mine] - self.offset
+
+
+def _cells(bounds: Floats, sizes: Indices, *, split: int | None = None) -> _Cells | _Sizes:
+    """What finds the pairs of boxes that meet and can be neighbours.  sizes : as `_sizes` gives them."""
+    cells = _Cells(bounds, split=split)
+    if cells.number <= PAIRS_EACH * len(bounds) or sizes.min() == sizes.max():
+        return cells
+    return _Sizes(bounds, sizes, split=split)
+
+
+class _Sizes:
+    """Cells for each size and the next: a small box among large ones is compared with small ones only."""
+
+    def __init__(self, bounds: Floats, sizes: Indices, *, split: int | None = None) -> None:
+        order = np.argsort(sizes, kind="stable")  # so that those of a split stay in front
+        cuts = np.flatnonzero(np.diff(sizes[order])) + 1
+        groups = np.split(order, cuts)
+        self._offset = 0 if split is None else split
+        self._parts: list[tuple[Indices, _Cells]] = []
+        for rows in groups:
+            self._add(bounds, rows, None if split is None else int(np.searchsorted(rows, split)))
+        for small, large in pairwise(groups):
+            if sizes[large[0]] == sizes[small[0]] + 1:
+                for some, others in ((small, large), (large, small)):
+                    if split is not None:
+                        some, others = some[some < split], others[others >= split]
+                    self._add(bounds, np.concatenate([some, others]), len(some))
+                    if split is None:
+                        break
+        self.number = sum(cells.number for _, cells in self._parts)
+
+    def _add(self, bounds: Floats, rows: Indices, split: int | None) -> None:
+        self._parts.append((rows, _Cells(bounds[rows], split=split)))
+
+    def meeting(self) -> Iterator[tuple[Indices, Indices]]:
+        """As `_Cells.meeting`."""
+        for rows, cells in self._parts:
+            for one, other in cells.meeting():
+                yield rows[one], rows[other + cells.offset] - self._offset

@@ -52,6 +52,35 @@ def test_settle_is_greedy_suppression(crowd):
     assert (settle(bounds, score, criterion=criterion, limit=limit) == expected).all()
 
 
+@given(crowds(), st.integers(1, 40), st.integers(1, 300), st.floats(0.2, 4))
+def test_telling_sizes_apart_changes_nothing(crowd, step, held, spread):
+    bounds, score, criterion, limit, rng = crowd
+    centre = (bounds[:, :2] + bounds[:, 2:]) / 2
+    half = (bounds[:, 2:] - centre) * np.exp(rng.normal(0, spread, (len(bounds), 1)))
+    bounds = np.hstack([centre - half, centre + half])
+    expected = greedy(bounds, score, criterion, limit)
+    with patch.object(settling, "PAIRS_EACH", 0), patch.object(settling, "PAIRS_HELD", held):
+        assert (settle(bounds, score, criterion=criterion, limit=limit) == expected).all()
+
+
+def test_boxes_of_all_sizes_in_one_place_are_compared_with_their_like():
+    rng = np.random.default_rng(0)
+    side, centre = np.exp(rng.uniform(0, np.log(1000), (20_000, 1))), rng.uniform(0, 1000, (20_000, 2))
+    bounds, score = np.hstack([centre - side / 2, centre + side / 2]), rng.random(20_000)
+    looked = 0
+    overlap = settling.overlap
+
+    def counted(one, other):
+        nonlocal looked
+        looked += len(one)
+        return overlap(one, other)
+
+    with patch.object(settling, "overlap", counted):
+        kept = settle(bounds, score, criterion="iou", limit=0.5)
+    assert looked < 60 * len(bounds)
+    assert kept.sum() > len(bounds) / 2
+
+
 @given(crowds())
 def test_the_order_of_candidates_does_not_matter(crowd):
     bounds, score, criterion, limit, rng = crowd
