@@ -27,7 +27,7 @@ from .terminal import say
 
 # The environment variables by which another installation (a GIS, conda, PostGIS) gets in the way of ours.
 INTERFERING = ("GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_DATA", "PROJ_LIB", "PYTHONPATH", "PYTHONHOME")
-OPTIONAL = ("torchvision", "scikit-learn", "onnx")  # torch is among what runs networks
+OPTIONAL = ("torchvision", "timm", "scikit-learn", "onnx")  # torch is among what runs networks
 # They all unpack into the folder cv2/: of two of them, the files of one lie over those of the other.
 OPENCV = (
     "opencv-python",

@@ -184,7 +184,7 @@ beginning = together(
     click.option(
         "--backbone",
         metavar="NAME",
-        help="Use this torchvision network as encoder (resnet18, mobilenet_v2, …).",
+        help="Use this network as encoder: torchvision's (resnet18, mobilenet_v2, …), or timm/NAME.",
     ),
     click.option(
         "--weights",

@@ -152,7 +152,8 @@ def _command() -> str:
         ):
             for each in value if isinstance(value, tuple) else (value,):
                 text = str(each)
-                words += [max(parameter.opts, key=len), PurePath(text).name if "/" in text else text]
+                is_path = "/" in text and parameter.name != "backbone"
+                words += [max(parameter.opts, key=len), PurePath(text).name if is_path else text]
     return shlex.join(words)
 
 

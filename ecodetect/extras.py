@@ -12,9 +12,11 @@ _EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "sklearn": "train",
+    "timm": "train",
     "onnx": "train",
     "onnxruntime": None,
 }
+TIMM = "timm/"  # begins the names of networks of timm
 _CALLED = {"sklearn": "scikit-learn"}  # where pip knows a package by another name than Python
 
 

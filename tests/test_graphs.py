@@ -78,13 +78,17 @@ def test_windows_given_one_by_one_answer_as_in_torch() -> None:
     answers_alike(one, two, side, count=3)
 
 
-@pytest.mark.parametrize("evaluation", ["dense", "windows"])
-def test_a_backbone_answers_as_in_torch(evaluation: str) -> None:
+def of_squeezenet(evaluation: str) -> Bundle:
     network = {"kind": "squeezenet1_1", "evaluation": evaluation, "window": 32, "step": 16}
     card, kind = learned.card("sliding_window", options={"network": network}), network_kind("sliding_window")
     torch.manual_seed(0)
     weights = {name: each.numpy() for name, each in kind.network(card, None).state_dict().items()}
-    made, _ = tracing.with_graphs(Bundle(card, weights), lambda: kind.network(card, None))
+    return tracing.with_graphs(Bundle(card, weights), lambda: kind.network(card, None))[0]
+
+
+@pytest.mark.parametrize("evaluation", ["dense", "windows"])
+def test_a_backbone_answers_as_in_torch(evaluation: str) -> None:
+    made = of_squeezenet(evaluation)
     answers_alike(*(open_classifier(each, "cpu", 1) for each in (made, without_graphs(made))), 96)
     for has_head in (True, False):
         (one, side), (two, _) = (
@@ -264,3 +268,29 @@ def test_a_bundle_takes_no_tile_and_no_options_when_it_gets_its_graph(
     assert "holds the whole network" in ecodetect(*words, "--tile", 512).err
     assert ecodetect(*words).code == 0
     assert bundle.read(tmp_path / "new.safetensors").graphs == heatmap.graphs
+
+
+def test_features_beyond_those_of_any_network_are_refused() -> None:
+    """The limit of memory for a network grows with what its card says that it answers."""
+    made = graphed(learned.card("heatmap"))
+    (stored,) = made.card.graphs.values()
+    for features, is_read in ((8192, True), (8193, False), (10**6, False)):
+        graph = replace(stored, outputs={**stored.outputs, "features": features})
+        text = replace(made.card, graphs={"image": graph}).to_json()
+        if is_read:
+            assert Card.from_json(text, source="x").graphs["image"].outputs["features"] == features
+        else:
+            with pytest.raises(BundleError, match="graphs can't be"):
+                Card.from_json(text, source="x")
+
+
+def test_scores_are_as_many_as_classes_whatever_the_card_says_of_its_graph() -> None:
+    made = of_squeezenet("dense")
+    (stored,) = made.card.graphs.values()
+    lying = replace(stored, outputs={**stored.outputs, "scores": 10**6})
+    batch = np.random.default_rng(1).normal(0.5, 0.3, (1, 4, 64, 64)).astype(np.float32)
+    answers = [
+        open_classifier(replace(made, card=replace(made.card, graphs={"image": each})), "cpu", 1).run(batch)
+        for each in (stored, lying)
+    ]
+    np.testing.assert_array_equal(*(found for (found,) in answers))

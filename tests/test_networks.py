@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from ecodetect.errors import UserError  # noqa: E402
 from ecodetect.networks import backbones  # noqa: E402
 from ecodetect.networks import building as networks  # noqa: E402
+from ecodetect.networks import weights as learned_weights  # noqa: E402
 from ecodetect.networks.unet import UNet  # noqa: E402
 from ecodetect.runtime import torch_network  # noqa: E402
 
@@ -105,7 +106,7 @@ def test_more_bands_take_the_weights_of_colours_and_their_mean() -> None:
 
 
 def test_pretrained_weights_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(backbones.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(learned_weights.VARIABLE, str(tmp_path))
     safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, tmp_path / "vgg11_bn_x.safetensors")
     safetensors.numpy.save_file({"b": np.ones(2, np.float32)}, tmp_path / "vgg11_x.safetensors")
     assert list(backbones.pretrained("vgg11")) == ["b"]
@@ -118,7 +119,7 @@ def test_the_backbone_of_a_detector_of_coco_is_one(tmp_path: Path, monkeypatch: 
     """Its weights lie deeper in the file, and a MobileNet's without the name of its features."""
     from torchvision import models
 
-    monkeypatch.setenv(backbones.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(learned_weights.VARIABLE, str(tmp_path))
     torch.manual_seed(0)
     whole = models.mobilenet_v3_large()
     held = {"rpn.head.cls_logits.bias": np.zeros(3, np.float32)}
@@ -144,7 +145,7 @@ def test_a_pickled_file_isnt_opened(tmp_path: Path) -> None:
     pickled = tmp_path / "resnet18.pth"
     pickled.write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
     with pytest.raises(UserError, match=r"resnet18\.pth is a pickled file, which may hold a program"):
-        backbones.from_file(pickled)
+        learned_weights.from_file(pickled)
 
 
 def test_what_cannot_be_an_encoder_is_one_sentence() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import learned
+import numpy as np
 import pytest
+from command_line import Run
 from PIL import Image
 from training_sets import noise, write_raster
 
@@ -21,7 +23,7 @@ RGB = ("red", "green", "blue")
 # One process in which the extra `train` isn't installed runs all, for each would take seconds to begin.
 WITHOUT = """
 import contextlib, io, json, sys
-absent = ("torch", "torchvision", "sklearn", "onnx")
+absent = ("torch", "torchvision", "sklearn", "onnx", "timm")
 sys.modules.update(dict.fromkeys(absent))
 from ecodetect_cli.main import main
 found = []
@@ -51,6 +53,32 @@ def classifier() -> Card:
     return learned.card(
         "sliding_window", name="kinds", bands=RGB, classes=("dark", "bright"), options=options
     )
+
+
+def support_vectors(path: Path) -> Path:
+    """A support vector machine that tells dark from bright by the features of a backbone at random."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    from ecodetect.detectors import learners
+    from ecodetect.detectors.table import network_kind
+    from ecodetect.runtime import tracing
+
+    network = {"kind": "squeezenet1_1", "evaluation": "windows", "window": 32, "step": 32}
+    options = {"network": network, "patches": True, "typical_px": 32.0, "head": "svm"}
+    card = learned.card("sliding_window", name="svm", bands=RGB, classes=("dark", "bright"), options=options)
+    kind = network_kind("sliding_window")
+    torch.manual_seed(0)
+    weights = {name: each.numpy() for name, each in kind.network(card, None).state_dict().items()}
+    assert kind.taught is not None
+    taught, rows = kind.taught(card, weights), []
+    for level in np.linspace(0, 2, 20):
+        picture = np.full((3, 32, 32), level, np.float32)
+        rows.append(taught.features_of(picture, np.ones((32, 32), np.bool_), card).features)
+    label = np.repeat([0, 1], 10)
+    learner = learners.fit("svm", np.concatenate(rows), label, len(card.classes) + 1, 0)
+    made, _ = tracing.with_graphs(taught.bundled(card, learner), lambda: kind.network(card, None))
+    bundle.write(path, made)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +139,20 @@ def test_what_training_leaves_behind_is_used_without_torch(folder: Path) -> None
     assert 'pip install "ecodetect[train]"' in found[3][2]
     assert "runs in     ONNX Runtime" in found[7][1]
     assert "torch          not installed" in found[10][1]
+
+
+def test_what_a_learner_says_by_deep_features_is_explained_without_torch(
+    folder: Path, ecodetect: Run
+) -> None:
+    """No gradient leads through a learner, so the picture is the same where torch is installed."""
+    support_vectors(folder / "svm.safetensors")
+    why = ("explain", "by_class/dark/0.png", "-m", "svm.safetensors", "--examples", "by_class", "-o")
+    ((code, shown, said),) = run(folder, (*why, "without.png"))
+    assert (code, "dark" in shown) == (0, True)
+    assert "because a learner decides" in said
+    there = [folder / word if (folder / word).exists() else word for word in why]
+    assert ecodetect(*there, folder / "with.png").code == 0
+    assert (folder / "without.png").read_bytes() == (folder / "with.png").read_bytes()
 
 
 def test_what_needs_torch_says_so_in_one_sentence(folder: Path) -> None:

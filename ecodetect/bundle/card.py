@@ -19,6 +19,8 @@ from ecodetect.errors import BundleError
 SCHEMA = 2  # 1 had no graphs
 GRAPHS = ("image", "windows", "boxes", "masks")
 _LARGEST_STRIDE, _MOST_OUTPUTS = 1024, 64
+# The widest network of torchvision gives 7,392 features; other outputs may have some for each class.
+_MOST_FEATURES, _MOST_CHANNELS = 8192, 10**6
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of pixel values that a card states
 
 # Limits on what a card may say. Values beyond them mean damage, and would cost unlimited time or memory.
@@ -326,7 +328,10 @@ def _is_graph(graph: StoredGraph) -> bool:
         and len(graph.sha256) == 64
         and _is_table(graph.outputs, _is_name)
         and len(graph.outputs) <= _MOST_OUTPUTS
-        and all(_is_count(channels, 10**6) for channels in graph.outputs.values())
+        and all(
+            _is_count(channels, _MOST_FEATURES if name == "features" else _MOST_CHANNELS)
+            for name, channels in graph.outputs.items()
+        )
     )
 
 

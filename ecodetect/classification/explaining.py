@@ -27,6 +27,7 @@ from ecodetect.classification.folders import beside, images_of
 from ecodetect.detectors import window_networks
 from ecodetect.detectors.window_networks import options_of
 from ecodetect.errors import UserError, already_there
+from ecodetect.extras import TIMM
 from ecodetect.grid import Floats, Window, describe_crs, transformed
 from ecodetect.notes import Note
 from ecodetect.pictures import files as picture_files
@@ -66,7 +67,7 @@ class Explanation:
     image : (S, S, 3), the shown part of the network's input.
     fall : (S, S), fall of the first answer's score when a pixel is covered, averaged over the squares that
         cover it; below 0 the score rises.
-    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None without torch, which it needs.
+    activation : (S, S), Grad-CAM of the first answer, 0 to 1; None where there are no gradients.
     examples : the most similar pictures, the most similar first.
     options : how rasters were opened.
     notes : about the raster's values, and what is left out.
@@ -160,21 +161,26 @@ def explain(
             ((_, seen, there),) = Sight.of(member, raster, values).windows(raster, xy)
             place = f"{raster.name}, x {xy[0, 0]:.1f}, y {xy[0, 1]:.1f} px"
         choice, found = seen_unit(member.card, raster, stated=values)
-        notes = (*remarks(raster.name, member.card, choice, found), *_left_out())
+        notes = (*remarks(raster.name, member.card, choice, found), *_left_out(member))
     if not there[0]:
         raise UserError(f"{place} shows nothing to explain: no pixel around it holds data.")
     return replace(_explained(member, seen[0], place, Path(image), examples, asked), notes=notes)
 
 
-def _left_out() -> list[Note]:
-    """What is to be said where torch, which gives the gradients, isn't installed."""
-    if find_spec("torch") is not None:
+def _left_out(member: Member) -> list[Note]:
+    """What is to be said where there are no gradients: without torch, or where a learner decides."""
+    shape = options_of(member.card)
+    needed = ("torch", "timm") if shape.network.kind.startswith(TIMM) else ("torch",)
+    missing = [name for name in needed if find_spec(name) is None]
+    if shape.learner is not None:
+        why = "a learner decides, through which no gradient leads back to pixels"
+    elif missing:
+        why = f'they need {missing[0]}, which isn\'t installed: pip install "ecodetect[train]"'
+    else:
         return []
-    text = (
-        "the features that speak for the answer (Grad-CAM) are left out, because they need torch, which isn't"
-        ' installed: pip install "ecodetect[train]".'
-    )
-    return [Note("no-grad-cam", text)]
+    return [
+        Note("no-grad-cam", f"the features that speak for the answer (Grad-CAM) are left out, because {why}.")
+    ]
 
 
 def _check_picture(raster: Raster, member: Member) -> None:
@@ -231,7 +237,7 @@ def _explained(
     rows = slice(shown.y, shown.bottom), slice(shown.x, shown.right)
     fall[rows] = _falls(member, seen, answer, shown)
     spoken = None
-    if find_spec("torch") is not None:
+    if not _left_out(member):
         spoken = window_networks.activation(member.bundle, seen, _output(member, answer))
         spoken = spoken[: seen.shape[1], : seen.shape[2]][rows]
     return Explanation(

@@ -27,6 +27,7 @@ from ecodetect.detectors.learned import NO_WISHES, Answer, Arrays, Image, Networ
 from ecodetect.detectors.learned_detector import LearnedDetector, NetworkLook
 from ecodetect.detectors.protocol import Scene, scaling_of
 from ecodetect.errors import BundleError
+from ecodetect.extras import TIMM
 from ecodetect.grid import Floats
 from ecodetect.networks import box_limits
 from ecodetect.runtime.onnx_file import OnnxModel
@@ -48,7 +49,7 @@ _LARGE_PX = 48.0  # larger objects need the features at stride 32; for smaller o
 _STEP = 1.5  # ratio of neighbouring anchor sizes: any object between two has an IoU of 0.67 with one
 _RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
 # Channels of the pyramid: for mobile backbones, and for others, as published.
-_LIGHT = ("mobilenet", "squeezenet", "shufflenet", "mnasnet")
+_LIGHT = ("efficientnet_lite", "mnasnet", "mobilenet", "shufflenet", "squeezenet")
 _WIDTH_LIGHT, _WIDTH = 64, 256
 _WITHOUT_ANCHORS = {"fcos"}
 # Memory that a score takes: of 32 bits, in the map it is answered in, put together with others, compared.
@@ -147,7 +148,7 @@ def card_options(
 
 def _is_light(kind: str) -> bool:
     """Whether a backbone is a mobile one, with few channels."""
-    return kind.startswith(_LIGHT)
+    return kind.removeprefix(TIMM).removeprefix("tf_").startswith(_LIGHT)
 
 
 def _strides(small: float, large: float) -> list[int]:

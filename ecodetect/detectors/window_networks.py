@@ -121,11 +121,10 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
     shape = options_of(card).network
     own = bundle if options_of(card).learner is None else replace(bundle, weights=_of_network(bundle))
     wanted = _wanted(card)
-    channels = card.graphs["image"].outputs.get(wanted, 0) if "image" in card.graphs else outputs_of(card)
     opened = open_network(
         own,
         lambda: network(card),
-        {wanted: (channels, 1 / shape.step)},
+        {wanted: (_channels(card, wanted), 1 / shape.step)},
         device=device,
         threads=threads,
         around=None if _is_map(shape) else partial(_around, shape=shape, device=device, threads=threads),
@@ -133,6 +132,13 @@ def open_classifier(bundle: Bundle, device: str, threads: int | None) -> Network
     if opened.stride != shape.step and (shape.kind != "valid" or opened.stride % shape.step):
         raise BundleError(f"The card of '{card.name}' is damaged (its network's step is {opened.stride} px).")
     return _with_learner(bundle, opened)
+
+
+def _channels(card: Card, output: str) -> int:
+    """Channels of an output of the network for images; of features a card says how many, within bounds."""
+    if output == "scores" or "image" not in card.graphs:
+        return outputs_of(card)
+    return card.graphs["image"].outputs.get(output, 0)
 
 
 def _wanted(card: Card) -> str:
@@ -262,12 +268,11 @@ def open_single(
 
         return build_single(asdict(shape), card.bands, outputs)
 
-    channels = card.graphs["image"].outputs.get(wanted, 0) if "image" in card.graphs else outputs
     each = partial(_around, shape=alone, device=device, threads=threads, output=wanted)
     opened = open_network(
         single,
         build,
-        {wanted: (channels, 1 / shape.step)},
+        {wanted: (_channels(card, wanted), 1 / shape.step)},
         device=device,
         threads=threads,
         around=None if is_dense else each,
@@ -305,11 +310,6 @@ def activation(bundle: Bundle, image: NDArray[np.float32], output: int) -> NDArr
     from ecodetect.runtime import torch_network
 
     card = bundle.card
-    if options_of(card).learner is not None:
-        raise UserError(
-            f"'{card.name}' classifies with a learner on a backbone's features, which can't be traced back to"
-            " pixels; explain a model whose network classifies."
-        )
     module = build_single(asdict(options_of(card).network), card.bands, outputs_of(card))
     torch_network.load(module, bundle.weights, name=card.name)
     stride = module.stride

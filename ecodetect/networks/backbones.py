@@ -1,32 +1,27 @@
-"""Classification networks of torchvision as encoders, by name, with the decoder of a U-Net on top.
+"""Classification networks as encoders, by name, with the decoder of a U-Net on top.
 
-A network is used as a sequence of its parts up to the global pooling, with features taken before each
-halving. This works for sequential networks (ResNet, MobileNet, EfficientNet, SqueezeNet, VGG, DenseNet,
-RegNet, ConvNeXt, …), and is refused in one sentence for others (transformers). Weights are read from
-.safetensors files in torchvision's naming; only torchvision's own download unpickles. Networks in `_OWN` are
-built without importing torchvision.
+A network of torchvision is used as a sequence of its parts up to the global pooling, with features taken
+before each halving. This works for sequential networks (ResNet, MobileNet, EfficientNet, SqueezeNet, VGG,
+DenseNet, RegNet, ConvNeXt, …), and is refused in one sentence for others (transformers). Networks in `_OWN`
+are built without importing torchvision. Those of timm, whose names begin with "timm/", are in
+`timm_backbones`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from ecodetect.bundle.file import read_weights
 from ecodetect.errors import UserError
+from ecodetect.extras import TIMM
 from ecodetect.networks.decoding import Decoder, convolution
 from ecodetect.networks.mobilenet_v2 import MobileNetV2
-from ecodetect.networks.network import TrainableNetwork, Weights
+from ecodetect.networks.network import Encoder, TrainableNetwork, Weights
+from ecodetect.networks.weights import VARIABLE, for_bands, from_file, load, of_backbone, stored
 
-VARIABLE = "ECODETECT_WEIGHTS"
-# What the ImageNet weights expect of red, green and blue in 0 to 1: offset and span.
-MEAN = {"red": 0.485, "green": 0.456, "blue": 0.406}
-DEVIATION = {"red": 0.229, "green": 0.224, "blue": 0.225}
 _PROBE_PX = 128  # sides of the images that strides are measured on
 _ENDS = ("avgpool", "classifier", "fc", "head")  # where the features end and the classification begins
 _OWN = {"mobilenet_v2": MobileNetV2}
@@ -34,8 +29,6 @@ _OWN = {"mobilenet_v2": MobileNetV2}
 _BUILT_WITH: Mapping[str, Mapping[str, Any]] = {"googlenet": {"aux_logits": False, "init_weights": False}}
 # torchvision's detectors of COCO's objects on these backbones, and what it calls a backbone inside.
 _COCO = {"resnet50": "fasterrcnn_resnet50_fpn", "mobilenet_v3_large": "fasterrcnn_mobilenet_v3_large_fpn"}
-_BODY = "backbone.body."
-_CHANNELS = ("red", "green", "blue")
 
 
 def names() -> list[str]:
@@ -52,39 +45,43 @@ def names() -> list[str]:
 
 
 def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[str, Any]:
-    """Weights of a backbone, in torchvision's naming.
+    """Weights of a backbone, in torchvision's naming, or, of a network of timm, in timm's.
 
     of : "imagenet": a classifier's; "coco": the backbone's in torchvision's detector of COCO's objects.
     Looked for as NAME*.safetensors in the folder $ECODETECT_WEIGHTS, then in torch's cache
     (`hub/checkpoints`), NAME being the backbone's or the detector's; else torchvision downloads its own.
+    Weights of timm's networks are never downloaded.
     Raises UserError where there are none.
     """
+    if of == "coco" and name not in _COCO:
+        known = " and ".join(sorted(_COCO))
+        raise UserError(f"torchvision has weights of COCO for {known}, not for '{name}'; take imagenet.")
+    if name.startswith(TIMM):
+        from ecodetect.networks import timm_backbones
+
+        timm_backbones.check_known(name)
+        stem = name.removeprefix(TIMM)
+        found = stored(stem, timm_backbones.names())
+        if found is None:
+            raise UserError(
+                f"No ImageNet weights for '{name}': put {stem}.safetensors, in timm's naming (its own are the"
+                f" model.safetensors at https://huggingface.co/timm), into the folder that {VARIABLE} names,"
+                " or train with the weights 'none'.",
+                parameter="weights",
+            )
+        return from_file(found)
     from torchvision import models
 
+    stem, others = name, names()
     if of == "coco":
-        if name not in _COCO:
-            known = " and ".join(sorted(_COCO))
-            raise UserError(f"torchvision has weights of COCO for {known}, not for '{name}'; take imagenet.")
         stem, others = _COCO[name], models.list_models(module=models.detection)
-    else:
-        stem, others = name, names()
-
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    stated = os.environ.get(VARIABLE)
-    folders = [*([Path(stated)] if stated else []), cache]
-    for folder in folders:
-        # `vgg11` must not find `vgg11_bn`: name and rest aren't another backbone's name.
-        found = [
-            path
-            for path in sorted(folder.glob(f"{stem}*.safetensors"))
-            if max((other for other in others if path.stem.startswith(other)), key=len, default="") == stem
-        ]
-        if found:
-            return from_file(found[0])
+    found = stored(stem, others)
+    if found is not None:
+        return from_file(found)
     try:
         chosen = models.get_model_weights(stem)["DEFAULT"]
         weights = chosen.get_state_dict(progress=False, check_hash=True)
-        return _of_backbone({key: value.numpy() for key, value in weights.items()})
+        return of_backbone({key: value.numpy() for key, value in weights.items()})
     except (OSError, RuntimeError, ValueError) as error:
         what = "ImageNet weights" if of == "imagenet" else "weights of COCO"
         raise UserError(
@@ -92,29 +89,6 @@ def pretrained(name: str, of: Literal["imagenet", "coco"] = "imagenet") -> dict[
             f"folder that {VARIABLE} names, or train with the weights 'none'.",
             parameter="weights",
         ) from error
-
-
-def from_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Weights of a backbone from a file, a classifier's or those of one of torchvision's detectors.
-
-    Raises BundleError for what is not a .safetensors file; anything pickled is refused, for it may hold a
-    program.
-    """
-    if Path(path).suffix.lower() in (".pth", ".pt", ".ckpt", ".pkl", ".bin"):
-        raise UserError(
-            f"{path} is a pickled file, which may hold a program and so isn't opened; save its weights as"
-            " .safetensors (safetensors.torch.save_file) where you trust it."
-        )
-    return _of_backbone(read_weights(path))
-
-
-def _of_backbone(weights: Weights) -> dict[str, Any]:
-    """The backbone's weights out of a detector's, under the names that they have in a classifier."""
-    if not any(key.startswith(_BODY) for key in weights):
-        return dict(weights)
-    body = {key.removeprefix(_BODY): each for key, each in weights.items() if key.startswith(_BODY)}
-    # torchvision takes a MobileNet's features out of the network, and so their name.
-    return {f"features.{key}" if key[0].isdigit() else key: each for key, each in body.items()}
 
 
 def encoder(
@@ -128,23 +102,28 @@ def encoder(
     """The backbone `name` up to the stride 2**depth.
 
     is_most : use its coarsest features if it has none as coarse as that.
-    weights : in torchvision's naming; None: random.
+    name : torchvision's, or, after "timm/", timm's.
+    weights : in torchvision's naming, or timm's; None: random.
     bands : names of the input. Red, green and blue take the weights learned for them, any other band their
         mean; all are scaled so that the first layer's output keeps its range.
     Raises UserError for an unknown name, a network that isn't sequential, or weights of another network.
     """
+    if name.startswith(TIMM):
+        from ecodetect.networks import timm_backbones
+
+        return timm_backbones.encoder(name, weights, bands, depth=depth, is_most=is_most)
     model = _OWN[name]() if name in _OWN else _of_torchvision(name)
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
     wide = _of_bands(first, len(bands))
     if weights is not None:
-        _load(model, weights, name)
+        load(model, weights, name)
         _fill(wide, first, bands)
     _replace(model, first, wide)
     row = _row(model, name)
     steps = model.steps if isinstance(model, MobileNetV2) else _probed(row, len(bands), name)
     if is_most:
         depth = min(depth, max(stride for stride, _ in steps).bit_length() - 1)
-    return Encoder(name, row, steps, depth)
+    return Row(name, row, steps, depth)
 
 
 def _of_torchvision(name: str) -> nn.Module:
@@ -160,18 +139,6 @@ def _of_torchvision(name: str) -> nn.Module:
     return model
 
 
-def _load(model: nn.Module, weights: Weights, name: str) -> None:
-    tensors = {key: torch.as_tensor(value) for key, value in weights.items()}
-    wanted = model.state_dict()
-    # The classifier isn't used, so it may have other classes.
-    features = {key for key in wanted if not key.startswith(("classifier", "fc", "head"))}
-    wrong = [key for key in features if key not in tensors or tensors[key].shape != wanted[key].shape]
-    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
-    if wrong:
-        raise UserError(f"These aren't weights of {name}: '{min(wrong)}' is missing or of another shape.")
-    model.load_state_dict({key: tensors[key] for key in features if key in tensors}, strict=False)
-
-
 def _of_bands(first: nn.Conv2d, bands: int) -> nn.Conv2d:
     """The first convolution for this number of bands, with padding, so that its output fits the image."""
     size, stride = first.kernel_size[0], first.stride[0]
@@ -181,12 +148,8 @@ def _of_bands(first: nn.Conv2d, bands: int) -> nn.Conv2d:
 
 def _fill(wide: nn.Conv2d, first: nn.Conv2d, bands: Sequence[str]) -> None:
     """Copy the weights learned for red, green and blue."""
-    mean = first.weight.detach().mean(dim=1)
-    columns = [
-        first.weight.detach()[:, _CHANNELS.index(band)] if band in _CHANNELS else mean for band in bands
-    ]
     with torch.no_grad():
-        wide.weight.copy_(torch.stack(columns, dim=1) * (3 / len(bands)))
+        wide.weight.copy_(for_bands(first.weight.detach(), bands))
         if first.bias is not None and wide.bias is not None:
             wide.bias.copy_(first.bias)
 
@@ -231,7 +194,7 @@ def _probed(row: Sequence[nn.Module], in_bands: int, name: str) -> list[tuple[in
     return steps
 
 
-class Encoder(nn.Module):
+class Row(Encoder):
     """A backbone cut into stages, each ending where the next halves the image.
 
     row, steps : its parts, with stride and channels of what each gives.
@@ -259,12 +222,14 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(nn.Sequential(*parts) for parts in stages.values())
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """What each stage gives, from fine to coarse."""
         found = []
         for stage in self.stages:
             x = stage(x)
             found.append(x)
         return found
+
+    def in_stages(self) -> list[nn.Module]:
+        return list(self.stages)
 
 
 class EncoderDecoder(TrainableNetwork):
@@ -297,7 +262,7 @@ class EncoderDecoder(TrainableNetwork):
         return self.encoder
 
     def stages(self) -> Sequence[nn.Module]:
-        return list(self.encoder.stages)
+        return self.encoder.in_stages()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = self.encoder.features(x)

@@ -1,6 +1,6 @@
 """Networks: torch modules only, built from the plain settings that a card holds.
 
-`unet` is small and learned from scratch; `backbones` are torchvision's classification networks as encoders;
+`unet` is small and learned from scratch; `backbones` are classification networks of others as encoders;
 `decoding` is the half that both share, from coarse features back to a map.
 """
 
@@ -21,7 +21,7 @@ def build(
         is 2**depth), finest (stride of the finest features, 1 or 2), up (output pixels per input pixel along
         an axis).
     bands : names, in the order of the input.
-    weights : of the backbone, in torchvision's naming; see `backbones.pretrained`.
+    weights : of the backbone; see `backbones.pretrained`.
     The module takes (N, B, H, W) with sides that are multiples of the stride and gives one tensor
     (N, out_maps, H·up, W·up).
     Raises UserError for an unknown kind.

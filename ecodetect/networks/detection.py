@@ -28,7 +28,6 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from ecodetect.networks.backbones import Encoder
 from ecodetect.networks.background import is_wrong
 from ecodetect.networks.box_limits import (
     LEAST,
@@ -43,7 +42,7 @@ from ecodetect.networks.box_limits import (
     SAME_PROPOSAL,
     most_boxes,
 )
-from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
+from ecodetect.networks.network import Encoder, Part, Settings, TrainableNetwork, Weights
 from ecodetect.networks.pyramid import build as build_pyramid
 
 _SAMPLED_ANCHORS, _SAMPLED_PROPOSALS = 256, 128  # per image, that have a loss
@@ -135,7 +134,7 @@ class Detection(TrainableNetwork):
         return found
 
     def stages(self) -> Sequence[nn.Module]:
-        return list(self.backbone().stages)
+        return self.backbone().in_stages()
 
     def forward(self, images: Tensor, targets: Mapping[str, Tensor] | None = None) -> Any:
         most = most_boxes(images.shape[-2], images.shape[-1], self.smallest_px)

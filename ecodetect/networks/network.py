@@ -30,6 +30,24 @@ class Part:
     is_fixed: bool = False
 
 
+class Encoder(nn.Module):
+    """The part of a network that turns an image into features, at several strides.
+
+    strides, channels : of the features that it gives; strides are powers of 2, ascending.
+    """
+
+    strides: Sequence[int]
+    channels: Sequence[int]
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What it gives at each stride, (N, channels, H / stride, W / stride), from fine to coarse."""
+        raise NotImplementedError
+
+    def in_stages(self) -> list[nn.Module]:
+        """Its parts, from stride to stride."""
+        raise NotImplementedError
+
+
 class TrainableNetwork(nn.Module):
     """A torch module (N, B, H, W) -> tensor, or several, with what else is to be known of it.
 
@@ -50,7 +68,7 @@ class TrainableNetwork(nn.Module):
         """What runs without torch: name -> part. What lies between them is computed in numpy."""
         return {"image": Part(self, ("maps",))}
 
-    def backbone(self) -> nn.Module | None:
+    def backbone(self) -> Encoder | None:
         """The encoder, which may have learned elsewhere: it is then trained more slowly."""
         return None
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ecodetect.networks.backbones import Encoder, encoder
-from ecodetect.networks.network import Settings, Weights
+from ecodetect.networks.backbones import encoder
+from ecodetect.networks.network import Encoder, Settings, Weights
 
 
 def _convolution(inside: int, outside: int, size: int, stride: int = 1) -> nn.Sequential:
@@ -63,10 +63,10 @@ class Pyramid(nn.Module):
 def build(settings: Settings, bands: Sequence[str], weights: Weights | None) -> Pyramid:
     """The pyramid that `settings` describe.
 
-    settings : kind (name of a torchvision backbone), strides of the levels, coarsest (stride down to which
+    settings : kind (name of a backbone), strides of the levels, coarsest (stride down to which
         the backbone is used, if it goes so far), width (channels of each level).
     bands : names, in the order of the input.
-    weights : of the backbone, in torchvision's naming; None: random.
+    weights : of the backbone; None: random.
     Raises UserError for an unknown backbone.
     """
     depth = int(settings["coarsest"]).bit_length() - 1

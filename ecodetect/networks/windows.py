@@ -15,17 +15,13 @@ cell for each window; the middle of cell (i, j) is the middle of its window. Bey
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ecodetect.errors import UserError
-from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
-
-if TYPE_CHECKING:
-    from ecodetect.networks.backbones import Encoder
+from ecodetect.networks.network import Encoder, Part, Settings, TrainableNetwork, Weights
 
 VALID_PX, VALID_STRIDE = 64, 8  # of `Valid`: its window and the step between its cells
 VALID_STEPS = (2, 4, 8, 16)  # that its map may have: shifted passes, all cells, or every second
@@ -189,7 +185,7 @@ class Dense(TrainableNetwork):
         return self.encoder
 
     def stages(self) -> Sequence[nn.Module]:
-        return list(self.encoder.stages)
+        return self.encoder.in_stages()
 
     def parts(self) -> Mapping[str, Part]:
         return {"image": Part(self.both, _BOTH)}
@@ -257,7 +253,7 @@ class Windowed(TrainableNetwork):
 
     def stages(self) -> Sequence[nn.Module]:
         encoder = self.backbone()
-        return () if encoder is None else list(encoder.stages)
+        return () if encoder is None else encoder.in_stages()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         before = (self.window - self.step) // 2

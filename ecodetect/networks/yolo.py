@@ -17,9 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ecodetect.networks.backbones import Encoder
 from ecodetect.networks.backbones import encoder as of_torchvision
-from ecodetect.networks.network import Part, Settings, TrainableNetwork, Weights
+from ecodetect.networks.network import Encoder, Part, Settings, TrainableNetwork, Weights
 
 BINS = 16  # of the distance from a place to each edge of a box, in strides
 # Share of the channels and of the blocks of the largest network of this kind.
@@ -89,11 +88,11 @@ class Surroundings(nn.Module):
         return out
 
 
-class Backbone(nn.Module):
+class Backbone(Encoder):
     """Learned from scratch, down to the stride of the last level.
 
     size : "nano", "small", "medium".
-    strides, channels, stages : as those of `backbones.Encoder`.
+    stages : applied one after the other, each ending at the next stride.
     """
 
     def __init__(self, size: str, bands: int, last: int) -> None:
@@ -113,12 +112,14 @@ class Backbone(nn.Module):
             inside = outside
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """What each stage gives, from fine to coarse."""
         found = []
         for stage in self.stages:
             x = stage(x)
             found.append(x)
         return found
+
+    def in_stages(self) -> list[nn.Module]:
+        return list(self.stages)
 
 
 def _width(stride: int, share: float) -> int:
@@ -201,7 +202,7 @@ def _begin(branch: nn.Module, value: float) -> None:
 class Yolo(TrainableNetwork):
     """Backbone, neck and two heads.
 
-    encoder : gives features of several strides; see `backbones.Encoder`.
+    encoder : gives features of several strides; see `network.Encoder`.
     strides : of the levels on which objects are looked for, ascending.
     size : of neck and heads.
     widest : the stride whose width no level of neck and heads exceeds.
@@ -211,7 +212,7 @@ class Yolo(TrainableNetwork):
 
     def __init__(
         self,
-        encoder: Encoder | Backbone,
+        encoder: Encoder,
         classes: int,
         *,
         strides: Sequence[int],
@@ -234,11 +235,11 @@ class Yolo(TrainableNetwork):
         names = tuple(f"{answer}_{stride}" for answer in self.answers for stride in self.strides)
         return {"image": Part(self, names)}
 
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> Encoder:
         return self.encoder
 
     def stages(self) -> Sequence[nn.Module]:
-        return list(self.encoder.stages)
+        return self.encoder.in_stages()
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         found = self.encoder.features(x)
@@ -263,10 +264,10 @@ def build(
 ) -> Yolo:
     """The network that `settings` describe.
 
-    settings : kind ("nano", "small", "medium", or the name of a torchvision backbone), strides of the levels;
+    settings : kind ("nano", "small", "medium", or the name of a backbone), strides of the levels;
         size (of neck and heads) for a backbone.
     bands : names, in the order of the input.
-    weights : of the backbone, in torchvision's naming.
+    weights : of the backbone.
     Raises UserError for an unknown kind.
     """
     kind, strides = str(settings["kind"]), [int(stride) for stride in settings["strides"]]

@@ -29,6 +29,7 @@ from ecodetect.networks.network import TrainableNetwork
 
 # A larger receptive field counts as the whole image.
 _FARTHEST_PX = MOST_REACH_PX // 2
+_MOST_SHIFTED = 1e-4  # of the largest answer, that a shift may change
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -272,10 +273,10 @@ def reach(module: TrainableNetwork, in_bands: int) -> int | Literal["whole image
 
 
 def reach_px(module: TrainableNetwork, in_bands: int) -> int | None:
-    """Radius of the receptive field in input pixels; None: each output depends on the whole image.
+    """Radius of the receptive field in input pixels; None: answers depend on the whole image, or their place.
 
     Measured by placing a NaN in the input: for any weights it spreads over the receptive field. Tested at
-    each place within a stride, along x and along y.
+    each place within a stride, along x and along y; then by shifting an image.
     """
     stride = module.stride
     twin = copy.deepcopy(module).eval()
@@ -287,7 +288,7 @@ def reach_px(module: TrainableNetwork, in_bands: int) -> int | None:
     while half <= 2 * _FARTHEST_PX:
         farthest = max(_spread(twin, in_bands, stride, half, across=across) for across in (True, False))
         if farthest < half - stride:
-            return farthest
+            return None if _depends_on_place(module, in_bands, farthest) else farthest
         half *= 2
     return None
 
@@ -328,6 +329,26 @@ def _spread(module: nn.Module, in_bands: int, stride: int, half: int, *, across:
         ends = np.maximum(np.abs(place / up - centre), np.abs((place + 1) / up - centre))
         farthest = max(farthest, float(ends.max(initial=0.0)))
     return math.ceil(farthest)
+
+
+def _depends_on_place(module: TrainableNetwork, in_bands: int, reach: int) -> bool:
+    """Whether shifting an image by a stride changes the answers, as with attention within fixed windows."""
+    twin, stride = copy.deepcopy(module).eval(), module.stride
+    width = 2 * stride * -(-reach // stride) + 8 * stride
+    x = torch.rand(1, in_bands, stride, width + stride, generator=torch.Generator().manual_seed(0))
+    for across in (True, False):
+        with torch.inference_mode():
+            views = (x[..., :width], x[..., stride:])
+            one, two = (twin(view if across else view.mT.contiguous()) for view in views)
+        pairs = [(one, two)] if isinstance(one, torch.Tensor) else zip(one, two, strict=True)
+        for here, there in pairs:
+            here, there = (here, there) if across else (here.mT, there.mT)
+            up = here.shape[-1] / width
+            rim, shift = math.ceil(reach * up) + 1, round(stride * up)
+            off = (here[..., rim + shift : -rim] - there[..., rim : -rim - shift]).abs().max()
+            if not float(off) <= _MOST_SHIFTED * max(float(here.abs().max()), 1e-6):
+                return True
+    return False
 
 
 def parameters(module: nn.Module) -> int:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ecodetect.bundle.card import SCHEMA, StoredGraph
+from ecodetect.bundle.card import SCHEMA, Card, StoredGraph
 from ecodetect.bundle.file import Bundle
 from ecodetect.errors import UserError
 from ecodetect.networks.network import Part, TrainableNetwork
@@ -61,6 +61,18 @@ def with_graphs(bundle: Bundle, build: Callable[[], TrainableNetwork]) -> tuple[
             f" {off:.2g} of the largest value, and {MOST_OFF:g} is allowed."
         )
     return made, off
+
+
+def check(network: TrainableNetwork, build: Callable[[], TrainableNetwork], card: Card) -> None:
+    """Raise UserError, before hours of training, for a network whose graph can't be stored.
+
+    build : as of `with_graphs`.  card : of the network.
+    """
+    weights = {name: values.numpy().copy() for name, values in network.state_dict().items()}
+    try:
+        with_graphs(Bundle(replace(card, reach_px="whole image"), weights), build)
+    except UserError as error:
+        raise UserError(f"This backbone can't be trained: {error}", parameter="backbone") from error
 
 
 def _traced(network: TrainableNetwork, part: Part, bands: int) -> bytes:

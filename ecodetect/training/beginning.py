@@ -44,7 +44,7 @@ class Beginning:
 
     kind : of detector.  start : the bundle that is fine-tuned, if any.
     wished : the kind's `training` options; None where there is nothing to set.
-    backbone : name of a torchvision network as encoder.
+    backbone : name of a network as encoder, torchvision's, or, after "timm/", timm's.
     is_patches : whether the ground is pictures in folders by class.
     is_asked : whether the user named the starting model.
     """

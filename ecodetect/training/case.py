@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from ecodetect.bundle.file import Bundle
 from ecodetect.detectors import table as detectors
 from ecodetect.detectors.learned import Kind, NetworkKind
 from ecodetect.errors import BundleError, UserError
+from ecodetect.extras import TIMM
 from ecodetect.notes import Note
 from ecodetect.training.beginning import Beginning, check_classes, rounded
 from ecodetect.training.beginning import begin as begin_with
@@ -110,6 +112,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
     objects = [whole.objects(number) for number in whole.used]
     sizes = np.concatenate([np.sqrt(np.prod(each.size, axis=1)) for each in objects])
     options = begun.card_options(sizes, whole)
+    is_of_timm = str(options.get("network", {}).get("kind", "")).startswith(TIMM)
     scale = made.unit_per_px
     known = sizes[np.isfinite(sizes)]
     widest = 2 * float(known.max()) if len(known) else _PLENTY_PX
@@ -141,6 +144,7 @@ def _card(name: str, begun: Beginning, made: Contract, whole: Dataset, command: 
             "numpy": np.__version__,
             "python": ".".join(map(str, sys.version_info[:3])),
             "torch": str(torch.__version__),
+            **({"timm": version("timm")} if is_of_timm else {}),
         },
     )
 

@@ -33,6 +33,7 @@ from ecodetect.errors import Interrupted, UserError, already_there
 from ecodetect.networks.network import TrainableNetwork
 from ecodetect.notes import Note
 from ecodetect.pictures.files import replaceable
+from ecodetect.runtime import tracing
 from ecodetect.training import (
     checkpoint,
     report,
@@ -143,6 +144,8 @@ def _fitted(
     assert isinstance(kind, NetworkKind), "a kind without a network teaches a learner"
     check_card(case.card)
     network = starting_network(kind, case, how, tell)
+    if how.backbone is not None:
+        tracing.check(network, lambda: kind.network(case.card, None), case.card)
     plan = _planned(case, kind, network, how)
     tell(Note("training-plan", _described(case.statistics, case.sides, network, plan, case.made)))
     kept = checkpoint.Folder(folder, _fingerprint(case.gathered.sources), how.resume)
@@ -304,12 +307,13 @@ def starting_network(
     if backbone is None or weights == "none":
         return kind.network(card, None)
     from ecodetect.networks import backbones
+    from ecodetect.networks.weights import from_file
 
     if weights in (None, "imagenet"):
         return kind.network(card, backbones.pretrained(backbone))
     if weights == "coco":
         return kind.network(card, backbones.pretrained(backbone, "coco"))
-    return kind.network(card, backbones.from_file(str(weights)))
+    return kind.network(card, from_file(str(weights)))
 
 
 def _described(

@@ -19,7 +19,7 @@ class TrainingSettings:
 
     model : kind of detector, or a bundle (file or name) to fine-tune. None: a heat map that starts from the
         nearest shipped model (transfer learning); see `beginning.nearest`.
-    backbone : name of a torchvision network as encoder.
+    backbone : name of a network as encoder, torchvision's, or, after "timm/", timm's.
     weights : "imagenet", "coco", "none", or a file of the backbone's weights.
     freeze : stages of the encoder that keep their weights, from the first; or "all".
     split_by : "auto", "blocks", "files", "none", or a column; see `splits.split`.
