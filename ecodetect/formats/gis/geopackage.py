@@ -50,7 +50,8 @@ def write(path: Path, stream: Stream) -> Written:
             if len(arrow.types) > 1:
                 _declare_mixed(database)
             if stream.geometry_type != "Unknown":
-                add_style(database, ogr.LAYER, style(stream.geometry_type, tuple(names), stream.classes))
+                look = style(stream.geometry_type, tuple(names), stream.classes, stream.steps)
+                add_style(database, ogr.LAYER, look)
             if (said := qgis_metadata.described(stream.metadata, stream.classes)) is not None:
                 _add_description(database, said)
     except sqlite3.Error as error:
@@ -129,7 +130,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return ogr.read_layer(path, layer=layer, grid=grid, child="ecodetect.formats.gis.geopackage:parts")
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """The layer `detections` in pieces."""
     ogr.check_beginning(path, databases.MAGIC)
     return ogr.read_pieces(path, grid=grid, child="ecodetect.formats.gis.geopackage:parts")

@@ -119,7 +119,11 @@ def read_layer(
 
 
 def read_pieces(
-    path: Path, *, grid: Grid, child: str = "ecodetect.formats.gis.ogr:parts", encoding: str | None = None
+    path: Path,
+    *,
+    grid: Grid | None,
+    child: str = "ecodetect.formats.gis.ogr:parts",
+    encoding: str | None = None,
 ) -> Iterator[Layer]:
     """The only layer of a file that `write_layer` wrote, in pieces.  The others as in `read_layer`."""
     size = path.stat().st_size
