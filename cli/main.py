@@ -51,6 +51,7 @@ COMMANDS = {  # name: (module, attribute, line in `ecodetect --help`), in the or
         "estimate",
         "Estimate a number of individuals from checked plots.",
     ),
+    "count": ("ecodetect_cli.count", "count", "Count individuals by polygon or in a grid."),
     "classify": ("ecodetect_cli.classify", "classify", "Classify the objects of a layer, or images."),
     "explain": ("ecodetect_cli.explain", "explain", "Draw what a classifier's answer depends on."),
     "convert": ("ecodetect_cli.convert", "convert", "Convert a layer or annotations to another format."),

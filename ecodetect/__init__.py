@@ -40,7 +40,6 @@ detections       points, boxes or outlines in the pixels of one grid
 matching         which detection is which individual, one to one
 
 assignment       the solver under `matching`
-cells            square cells of the ground, in which counts and plots are kept apart
 chip             the pixels that a detector sees, with mask, bands and place
 layer            a vector layer in memory or on its way
 metrics          precision, recall, F1, AP and their kin, as pure functions
@@ -83,6 +82,7 @@ _PUBLIC = {
     "check": "ecodetect.inspection.training_data",
     "classify": "ecodetect.classification.layers",
     "convert": "ecodetect.converting",
+    "count": "ecodetect.estimation.counting",
     "describe": "ecodetect.inspection.files",
     "estimate": "ecodetect.estimation.estimating",
     "evaluate": "ecodetect.evaluation.evaluating",
@@ -111,6 +111,7 @@ __all__ = [
     "check",
     "classify",
     "convert",
+    "count",
     "describe",
     "estimate",
     "evaluate",
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from ecodetect.converting import convert
     from ecodetect.detections import Detections
     from ecodetect.errors import EcodetectError, UserError
+    from ecodetect.estimation.counting import count
     from ecodetect.estimation.estimating import estimate
     from ecodetect.estimation.plotting import more_plots, plots
     from ecodetect.evaluation.evaluating import evaluate

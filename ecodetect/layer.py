@@ -109,6 +109,14 @@ class Layer:
         return _moved(self.geometry, step)
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How a map shades polygons by a number: the column with it, and the limits of its shades, rising."""
+
+    column: str
+    limits: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Stream:
     """A layer whose features come in batches, in their final order, each a Layer with the same columns.
@@ -120,6 +128,7 @@ class Stream:
         layer `grid` is None here and each batch has its own.
     classes : class names in card order; formats with class numbers use it. Empty: taken from the labels.
     metadata : JSON-able; goes into the format's own place for metadata.
+    steps : of a layer whose polygons are shaded by a number.
     """
 
     batches: Iterable[Layer]
@@ -129,6 +138,7 @@ class Stream:
     crs: CRS | None = None
     classes: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    steps: Steps | None = None
 
     @property
     def frame_crs(self) -> CRS | None:

@@ -43,6 +43,7 @@ LEARNED = {
 }
 FOREIGN = {
     "rasterio": {
+        "estimation.counts_files",  # a raster of density, no reading
         "formats.labels.label_image",
         "formats.labels.masks",  # pixels to polygons, no reading
         "raster.header",

@@ -170,7 +170,7 @@ def _of_rasters(scan: ScanLayer, side: float) -> tuple[Ints, Ints, Ints, Floats]
         number += len(tally.area)
         if number > MOST_CELLS:
             raise _too_many(scan.plane, side)
-    check_area(scan, [float(tally.area.sum()) for tally in parts])
+    check_area(scan.facts, scan.rasters, scan.plane, [float(tally.area.sum()) for tally in parts])
     column, row = (np.concatenate(each) for each in zip(*((t.column, t.row) for t in parts), strict=True))
     area = np.concatenate([tally.area for tally in parts])
     site = np.repeat(np.arange(len(parts)), [len(tally.area) for tally in parts])
@@ -231,7 +231,7 @@ def _of_images(scan: ScanLayer) -> Frame:
             "The rasters overlap, so an individual may lie in several of them: take cells of a length.",
             parameter="size",
         )
-    check_area(scan, areas)
+    check_area(scan.facts, scan.rasters, scan.plane, areas)
     number = {each.name: site for site, each in enumerate(rasters)}
     if len(number) < len(rasters):
         raise UserError("Several rasters have one name, so their detections can't be told apart.")

@@ -19,6 +19,7 @@ from ecodetect.estimation.ground import Searched, share_ground
 from ecodetect.estimation.named_polygons import in_plane
 from ecodetect.estimation.plane import Plane, plane_at, plane_of
 from ecodetect.formats import files as formats
+from ecodetect.formats.column_roles import class_column, classes_in
 from ecodetect.formats.image_matching import base_name
 from ecodetect.formats.parts import united
 from ecodetect.grid import Floats
@@ -111,7 +112,7 @@ def read_scan(
     """
     file = Path(path)
     stated = formats.read_metadata(file)
-    rasters = _rasters(file, stated, images, area, allow_vrt=allow_vrt)
+    rasters = searched_rasters(file, stated, images, area, allow_vrt=allow_vrt)
     grid = rasters[0].grid if len(rasters) == 1 else None
     layer = formats.read(file, grid=grid, image=rasters[0].name if grid is not None else None)
     facts = facts_of(file, stated, layer)
@@ -122,8 +123,8 @@ def read_scan(
     else:
         plane = plane_at(centres(layer.in_world()), layer.frame_crs)
         xy = plane.places(layer, about=file.name)
-        polygons = _only_area(area, plane)
-    labels = _texts(layer, "label", "")
+        polygons = outlined(area, plane)
+    labels = _labels(layer)
     known = _classes(facts, labels, classes)
     scores = np.asarray(layer.columns.get("score", np.full(len(layer), np.nan)), np.float64)
     ids = _texts(layer, "id", "")
@@ -172,7 +173,7 @@ def facts_of(file: Path, stated: Mapping[str, Any], layer: Layer | None = None) 
     )
 
 
-def _rasters(
+def searched_rasters(
     file: Path,
     stated: Mapping[str, Any],
     images: Sequence[str | os.PathLike[str]],
@@ -246,7 +247,7 @@ def _within_area(rasters: Sequence[Searched], area: str | os.PathLike[str] | Non
     return inside
 
 
-def _only_area(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geometry:
+def outlined(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geometry:
     """The polygons of a file in a plane, together."""
     assert area is not None
     layer = formats.read(area)
@@ -258,20 +259,22 @@ def _only_area(area: str | os.PathLike[str] | None, plane: Plane) -> shapely.Geo
     return whole
 
 
-def check_area(scan: ScanLayer, square_metres: Sequence[float]) -> None:
+def check_area(
+    facts: ScanFacts, rasters: Sequence[Searched], plane: Plane, square_metres: Sequence[float]
+) -> None:
     """Raise UserError where more ground is there than was searched: the scan had an area of interest.
 
     square_metres : of each raster. Of rasters that share ground, the scan counts it for one of them.
     """
-    stated = [scan.facts.hectares.get(each.name) for each in scan.rasters]
+    stated = [facts.hectares.get(each.name) for each in rasters]
     known = [hectares for hectares in stated if hectares is not None]
     there = sum(square_metres) / 10_000
-    if len(known) < len(stated) or any(each.grid.gsd is None for each in scan.rasters):
+    if len(known) < len(stated) or any(each.grid.gsd is None for each in rasters):
         return
-    rounding = max(2 / each.grid.width + 2 / each.grid.height for each in scan.rasters)
-    if there > sum(known) * (1 + _SAME_AREA + rounding) and not share_ground(scan.rasters, scan.plane):
+    rounding = max(2 / each.grid.width + 2 / each.grid.height for each in rasters)
+    if there > sum(known) * (1 + _SAME_AREA + rounding) and not share_ground(rasters, plane):
         raise UserError(
-            f"Only {sum(known):.4g} of {there:.4g} ha of {_named(scan.rasters)} were searched; give the"
+            f"Only {sum(known):.4g} of {there:.4g} ha of {_named(rasters)} were searched; give the"
             " outline of what was.",
             parameter="area",
         )
@@ -295,6 +298,14 @@ def _classes(facts: ScanFacts, labels: Texts, wanted: Sequence[str]) -> tuple[st
             f"{facts.file} has no detection and no class; name the class to count.", parameter="class"
         )
     return tuple(wanted) or classes
+
+
+def _labels(layer: Layer) -> Texts:
+    """The classes of detections; one class for all where another program's layer has no column for them."""
+    column = "label" if "label" in layer.columns else class_column(layer.columns)
+    if column is None:
+        return np.array(["object"] * len(layer), object)
+    return classes_in(layer.columns, column, are_stated=layer.states_classes)
 
 
 def _texts(layer: Layer, name: str, missing: str) -> Texts:

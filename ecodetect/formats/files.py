@@ -10,7 +10,7 @@ A format is a module in `gis/`, `labels/` or `tables/` and a line in `FORMATS`, 
     seal(path: Path, digest: str) -> None            puts that hash beside the metadata of a file just written
     read_seal(path: Path) -> str | None              that hash
     recognises(path: Path, head: bytes) -> bool      only where several modules read the same suffix
-    pieces(path: Path, *, grid: Grid) -> Iterator[Layer]      where it can be read piece by piece
+    pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]      where it can be read piece by piece
 
 `write` is given a path in a folder of its own beside the target and may put more files and folders next to
 it; they are moved into place together, the file itself last. `recognises` is asked in the order of the table.
@@ -220,10 +220,10 @@ def _as_texts(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return found
 
 
-def read_pieces(path: str | os.PathLike[str], *, grid: Grid, image: str) -> Iterator[Layer]:
-    """The features of a file that `write` wrote of one raster, in its order and in pieces of some 50,000.
+def read_pieces(path: str | os.PathLike[str], *, grid: Grid | None, image: str | None) -> Iterator[Layer]:
+    """The features of a file that `write` wrote, in its order and in pieces of some 50,000.
 
-    grid, image : of the raster.
+    grid, image : of the only raster; None where there are several, or nobody knows it.
     Pieces have geometries, labels and numbers; more columns where they come at no cost. Formats of labels
     without a reader of pieces give all features as one. Raises LayerError where the file can't be read.
     """
@@ -515,7 +515,7 @@ def _place_style(staged: Path, target: Path, stream: Stream) -> None:
     place = target.with_suffix(".qml")
     if os.path.lexists(place) and not (place.is_file() and is_ours(place)):
         return
-    write_beside(staged, style(stream.geometry_type, tuple(stream.columns), stream.classes))
+    write_beside(staged, style(stream.geometry_type, tuple(stream.columns), stream.classes, stream.steps))
     staged.with_suffix(".qml").replace(place)  # of its own: without the layer it harms nobody
 
 

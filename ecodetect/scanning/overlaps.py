@@ -99,7 +99,7 @@ def overlap_note(footprints: Sequence[Footprint]) -> Note | None:
         f"it overlaps {footprints[two].name}: {_said(_twice(whole) * hectares)} ha of ground are shown again"
         f" ({_said(_in_several(whole) * hectares)} of {_said(float(shapely.area(whole).sum()) * hectares)} ha"
         f" lie in several of these {len(placed)} rasters). Each individual there counts once, in the raster"
-        " whose centre is nearest; to count for each raster, write one file each.",
+        " whose centre is nearest; write one file each to count for each, or state how well the rasters fit.",
         about=footprints[one].name,
         kind="choice",
         parameter="alignment",

@@ -37,7 +37,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return ogr.read_layer(path, layer=layer, grid=grid)
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """The layer in pieces."""
     ogr.check_beginning(path, b"fgb\x03fgb")
     return ogr.read_pieces(path, grid=grid)

@@ -179,7 +179,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     )
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """What `write` wrote, in pieces; it says in front of the features where they lie."""
     frame = None
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -194,7 +194,7 @@ def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
                 yield from _in_pieces(value, path, frame, grid)
 
 
-def _in_pieces(found: Iterator[Any], path: Path, frame: str | None, grid: Grid) -> Iterator[Layer]:
+def _in_pieces(found: Iterator[Any], path: Path, frame: str | None, grid: Grid | None) -> Iterator[Layer]:
     while part := list(islice(found, PIECE)):
         features = _Features(path)
         for feature in part:

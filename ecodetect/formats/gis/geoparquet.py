@@ -68,7 +68,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return _placed(texts, features, crs, path, grid)
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """What `write` wrote, in pieces."""
     for texts, table in received_in_pieces(_CHILD, str(path), path=path, size=path.stat().st_size):
         name, crs = _described(path, texts)

@@ -119,7 +119,11 @@ def read_layer(
 
 
 def read_pieces(
-    path: Path, *, grid: Grid, child: str = "ecodetect.formats.gis.ogr:parts", encoding: str | None = None
+    path: Path,
+    *,
+    grid: Grid | None,
+    child: str = "ecodetect.formats.gis.ogr:parts",
+    encoding: str | None = None,
 ) -> Iterator[Layer]:
     """The only layer of a file that `write_layer` wrote, in pieces.  The others as in `read_layer`."""
     size = path.stat().st_size
@@ -330,6 +334,11 @@ def write_layer(
         lost = OSError(f"I/O error: only {arrived} of {stream.features} features arrived in the file")
         raise failure(lost, path, stream.bytes)
     return Written(path, stream.features)
+
+
+def fields(path: Path, layer: str) -> tuple[str, ...]:
+    """The names of a layer's columns, without its geometry."""
+    return tuple(str(name) for name in pyogrio.read_info(path, layer=layer)["fields"])
 
 
 def _count(path: Path, layer: str | None) -> int:

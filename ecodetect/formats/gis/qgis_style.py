@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from ecodetect.formats.labels.xml_writing import holdable
+from ecodetect.layer import Steps
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without black: pictures are full of it.
 LABEL_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#f0e442", "#cc79a7", "#009e73", "#0072b2")
@@ -29,6 +30,7 @@ class Look:
     colour: str
     marker: str = "circle"
     line: str = "solid"
+    is_filled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +52,32 @@ _ERRORS = {
 }
 
 
-def style(geometry_type: str, columns: Sequence[str], classes: Sequence[str]) -> str:
+def style(
+    geometry_type: str, columns: Sequence[str], classes: Sequence[str], steps: Steps | None = None
+) -> str:
     """The QML text of a layer of points or polygons.
 
     geometry_type : "Point" or "Polygon".  columns : names in the file.  classes : labels in their order.
+    steps : of a layer whose polygons are filled by a number.
     """
     is_point = geometry_type == "Point"
     root = Element("qgis", version="3.22.0", styleCategories="Symbology")
-    if "label" in columns and 1 < len(classes) <= _MOST_CLASSES:
+    if steps is not None:
+        looks = [Look(colour, is_filled=True) for colour in _SCORE_COLOURS]
+        limits = [*pairwise(steps.limits)]
+        texts = [(low, high, f"{low:.4g} to {high:.4g}") for low, high in limits]
+        _add_ranges(
+            root, f'coalesce("{steps.column}", -1)', [*texts, (-1.0, -1.0, "unknown")], [*looks, _BY_HAND]
+        )
+    elif "label" in columns and 1 < len(classes) <= _MOST_CLASSES:
         named = [Category(name, name, look) for name, look in zip(classes, _looks(classes), strict=True)]
         add_categories(root, "label", [*named, Category("", "other", _BY_HAND)], is_point=is_point)
     elif "score" in columns:
-        value = f'coalesce("score", {_NO_SCORE:g})'
-        renderer = SubElement(
-            root, "renderer-v2", type="graduatedSymbol", attr=value, graduatedMethod="GraduatedColor"
-        )
-        ranges = SubElement(renderer, "ranges")
-        steps = [step / len(_SCORE_COLOURS) for step in range(len(_SCORE_COLOURS) + 1)]
-        texts = [(low, high, f"{low:g} to {high:g}") for low, high in pairwise(steps)]
-        for number, (low, high, label) in enumerate([*texts, (_NO_SCORE, _NO_SCORE, "no score")]):
-            limits = {"lower": f"{low:.15f}", "upper": f"{high:.15f}", "label": label}
-            SubElement(ranges, "range", {"render": "true", "symbol": str(number), **limits})
-        _add_symbols(renderer, [*map(Look, _SCORE_COLOURS), _BY_HAND], is_point=is_point)
+        fifths = [step / len(_SCORE_COLOURS) for step in range(len(_SCORE_COLOURS) + 1)]
+        texts = [(low, high, f"{low:g} to {high:g}") for low, high in pairwise(fifths)]
+        ranges = [*texts, (_NO_SCORE, _NO_SCORE, "no score")]
+        looks = [*map(Look, _SCORE_COLOURS), _BY_HAND]
+        _add_ranges(root, f'coalesce("score", {_NO_SCORE:g})', ranges, looks, is_point=is_point)
     else:
         renderer = SubElement(root, "renderer-v2", type="singleSymbol", enableorderby="0")
         _add_symbols(renderer, [Look(LABEL_COLOURS[0])], is_point=is_point)
@@ -87,6 +93,25 @@ def add_categories(root: Element, value: str, categories: Sequence[Category], *,
         facts = {"value": each.value, "label": each.title, "type": "string"}
         SubElement(listed, "category", {"render": "true", "symbol": str(number), **facts})
     _add_symbols(renderer, [each.look for each in categories], is_point=is_point)
+
+
+def _add_ranges(
+    root: Element,
+    value: str,
+    ranges: Sequence[tuple[float, float, str]],
+    looks: Sequence[Look],
+    *,
+    is_point: bool = False,
+) -> None:
+    """Tell features apart by the range, from, to and its text, in which an expression lies."""
+    renderer = SubElement(
+        root, "renderer-v2", type="graduatedSymbol", attr=value, graduatedMethod="GraduatedColor"
+    )
+    listed = SubElement(renderer, "ranges")
+    for number, (low, high, label) in enumerate(ranges):
+        limits = {"lower": f"{low:.15f}", "upper": f"{high:.15f}", "label": label}
+        SubElement(listed, "range", {"render": "true", "symbol": str(number), **limits})
+    _add_symbols(renderer, looks, is_point=is_point)
 
 
 def write_beside(path: Path, qml: str) -> None:
@@ -124,6 +149,14 @@ def _add_symbols(renderer: Element, looks: Iterable[Look], *, is_point: bool) ->
                 "outline_width": "0.8" if is_line else "0.2",
                 "size": "2.4" if look.marker == "circle" else "3",
                 "size_unit": "MM",
+            }
+        elif look.is_filled:
+            kind = "SimpleFill"
+            options = {
+                "color": rgba.removesuffix("255") + "170",
+                "outline_color": "80,80,80,255",
+                "outline_width": "0.1",
+                "outline_width_unit": "MM",
             }
         else:
             # A line as the only layer of a fill: the outline, with the picture seen through it.

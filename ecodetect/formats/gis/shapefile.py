@@ -63,7 +63,7 @@ def read(path: Path, *, layer: str | None, grid: Grid | None, image: str | None)
     return ogr.read_layer(path, layer=layer, grid=grid, encoding=_encoding(path), notes=notes)
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """What `write` wrote, in pieces."""
     return ogr.read_pieces(path, grid=grid, encoding=_encoding(path))
 

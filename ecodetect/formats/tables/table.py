@@ -444,7 +444,7 @@ def _float(text: str) -> float:
 PIECE = 50_000  # rows
 
 
-def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
+def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
     """What `write` wrote of one raster, in pieces: places, labels and numbers."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
@@ -456,6 +456,8 @@ def pieces(path: Path, *, grid: Grid) -> Iterator[Layer]:
             columns = {name: _typed([row[at[name]].strip() for row in part], True) for name in numbers}
             if "label" in at:
                 columns["label"] = _texts([from_class_cell(row[at["label"]].strip()) for row in part])
+            if "source" in at:
+                columns["source"] = _texts([from_cell(row[at["source"]].strip()) for row in part])
             yield Layer(_geometry(place, is_box=len(corners) == 4), columns, grid=grid)
 
 
