@@ -5,7 +5,8 @@
 Each model scans a picture of its kind, as it is or continued as in a mirror to SIZE pixels a side. The model
 with its graph (ONNX Runtime) and without (torch) take turns, each a process of its own: all its seconds, its
 seconds of CPU, and the most memory that it held. What both find is compared. Then the same batches go through
-the bare session, which is what a scan would take if it were nothing but the network.
+the bare sessions, which is what a scan would take if it were nothing but the network. To compare with that
+only, --rounds 0.
 """
 
 from __future__ import annotations
@@ -30,22 +31,29 @@ from ecodetect.models import choosing as models
 _BARE = """
 import sys, time, json
 import numpy as np
+import onnxruntime
 import ecodetect
-from ecodetect.runtime import onnx_network
-seen, run = [], onnx_network.Session.run
-def noted(session, batch):
-    seen.append((session, batch.shape))
-    return run(session, batch)
-ecodetect.scan(sys.argv[1], model=sys.argv[2])  # what is imported and opened
-opened, seen[:] = len(seen), []
-onnx_network.Session.run = noted
+raster, model, small = sys.argv[1:]
+seen, run = [], onnxruntime.InferenceSession.run
+def noted(session, outputs, given, *rest):
+    # Few numbers are kept (where boxes lie), of many their shape.
+    seen.append((session, outputs, {k: v if v.size < 200_000 else v.shape for k, v in given.items()}))
+    return run(session, outputs, given, *rest)
+ecodetect.scan(small, model=model)  # what is imported and opened
+onnxruntime.InferenceSession.run = noted
 began = time.monotonic()
-ecodetect.scan(sys.argv[1], model=sys.argv[2])
+ecodetect.scan(raster, model=model)
 scan_s = time.monotonic() - began
-batches = {shape: np.random.default_rng(0).random(shape, np.float32) for _, shape in seen}
+random, made = np.random.default_rng(0), {}
+def array(value):
+    if isinstance(value, np.ndarray):
+        return value
+    if value not in made:
+        made[value] = random.random(value, np.float32)
+    return made[value]
 began = time.monotonic()
-for session, shape in seen:
-    run(session, batches[shape])
+for session, outputs, given in seen:
+    run(session, outputs, {k: array(v) for k, v in given.items()})
 print(json.dumps({"bare": time.monotonic() - began, "scan": scan_s, "batches": len(seen)}))
 """
 
@@ -86,6 +94,14 @@ def compared(one: Path, two: Path) -> str:
     return f"{len(off)}, scores within {max(off, default=0):.0e}"
 
 
+def _beside(costs: dict[str, list[Cost]], share: str, outs: dict[str, Path]) -> list[str]:
+    """What both took, and what they found."""
+    onnx, torch = (best(each) for each in costs.values())
+    taken = [f"{each.wall_s:.1f} / {each.cpu_s:.1f} / {each.peak_mb:.0f}" for each in (onnx, torch)]
+    ratio = f"{torch.wall_s / onnx.wall_s:.2f} / {torch.cpu_s / onnx.cpu_s:.2f}"
+    return [*taken, ratio, share, compared(*outs.values())]
+
+
 @click.command()
 @click.argument("pairs", nargs=-1, required=True, metavar="MODEL=PICTURE...")
 @click.option("--size", type=int, default=2560, show_default=True, help="Pixels a side; 0: as it is.")
@@ -106,22 +122,16 @@ def main(pairs: tuple[str, ...], size: int, rounds: int, bare: bool) -> None:
                 for each, file in named.items():
                     flags = ("-m", file, "--device", "cpu", "--restart")
                     costs[each].append(cost_of(scan_command(raster, outs[each], *flags)))
-            onnx, torch = (best(costs[each]) for each in named)
-            ratio = f"{torch.wall_s / onnx.wall_s:.2f} / {torch.cpu_s / onnx.cpu_s:.2f}"
             share = ""
             if bare:
                 done = subprocess.run(
-                    [sys.executable, "-c", _BARE, str(raster), model],
+                    [sys.executable, "-c", _BARE, str(raster), model, picture],
                     capture_output=True, text=True, check=True, env=os.environ,
                 )  # fmt: skip
                 facts = json.loads(done.stdout.splitlines()[-1])
-                share = f"{facts['bare'] / facts['scan']:.2f}"
-            rows.append([
-                model, size or "as it is",
-                f"{onnx.wall_s:.1f} / {onnx.cpu_s:.1f} / {onnx.peak_mb:.0f}",
-                f"{torch.wall_s:.1f} / {torch.cpu_s:.1f} / {torch.peak_mb:.0f}",
-                ratio, share, compared(*outs.values()),
-            ])  # fmt: skip
+                share = f"{facts['bare'] / facts['scan']:.3f} ({facts['bare']:.0f} s)"
+            both = ["", "", "", share, ""] if not rounds else _beside(costs, share, outs)
+            rows.append([model, size or "as it is", *both])
             click.echo(" | ".join(map(str, rows[-1])))
     header = ["model", "px", "ONNX Runtime: s / CPU s / MB", "torch", "times s / CPU", "bare / scan", "found"]
     click.echo(f"\n{machine()}\n\n{table(header, rows)}")
