@@ -138,6 +138,30 @@ def test_reordered_detections_give_the_same_plots(ground: Path) -> None:
     assert draws[0] == draws[1]
 
 
+def test_as_many_plots_as_cells_are_a_census(ground: Path) -> None:
+    done = ecodetect.plots(ground / "found.gpkg", n=500, size="4m")
+    assert done.path is not None
+    assert done.plots == done.cells < 60
+    check_all(done.path)
+    number = ecodetect.estimate(done.path).together.individuals
+    assert number is not None
+    assert number.low == number.value == number.high
+
+
+def test_ground_on_which_nothing_was_found_can_be_surveyed(ecodetect: Run, ground: Path) -> None:
+    sql(ground / "found.gpkg", "DELETE FROM detections")
+    refused(ecodetect, ground, "name the class to count (--class)", "plots", ground / "found.gpkg", "-n", 10)
+    done = ecodetect("plots", ground / "found.gpkg", "-n", 10, "--size", "2m", "--class", "seal")
+    assert done.code == 0, done.err
+    path = ground / "found.plots.gpkg"
+    check_all(path)
+    middle = pyogrio.read_dataframe(path, layer="plots").geometry[0].centroid
+    add(path, [(middle.x, middle.y)], label="seal")
+    done = ecodetect("estimate", path)
+    assert done.code == 0, done.err
+    assert f"seal: {CELLS / 10:.0f} individuals" in done.out
+
+
 def test_more_plots_go_on_with_the_draw_and_touch_nothing_checked(ground: Path, plots: Path) -> None:
     sql(plots, "UPDATE plots SET state = 'done', note = 'mine' WHERE plot < 6")
     before = sql(plots, "SELECT plot, cell, state, note, geom FROM plots ORDER BY plot")
@@ -153,6 +177,23 @@ def test_more_plots_go_on_with_the_draw_and_touch_nothing_checked(ground: Path, 
     assert len(there) == len(set(there))
     record = read_plots(plots).record
     assert record.rounds == (20, 30)
+
+
+def test_fields_that_somebody_added_or_removed_are_no_hindrance(plots: Path) -> None:
+    sql(plots, "ALTER TABLE plots ADD COLUMN weather TEXT", "ALTER TABLE plots DROP COLUMN note")
+    sql(plots, "UPDATE plots SET weather = 'fair'")
+    ecodetect.more_plots(plots, 5)
+    assert sql(plots, "SELECT count(*), sum(weather = 'fair') FROM plots") == [(25, 20)]
+    check_all(plots)
+    assert len(ecodetect.estimate(plots).used) == 25
+
+
+def test_a_view_in_the_place_of_the_draw_isnt_read(ecodetect: Run, ground: Path, plots: Path) -> None:
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS id, i AS json FROM n"
+    )
+    sql(plots, "DROP TABLE ecodetect_draw", f"CREATE VIEW ecodetect_draw AS {endless}")
+    refused(ecodetect, ground, "has no table ecodetect_draw", "estimate", plots)
 
 
 def test_plots_added_to_blind_ones_are_blind(ground: Path) -> None:
@@ -250,6 +291,7 @@ def test_a_raster_in_degrees_gets_cells_of_metres_in_its_utm_zone(ground: Path) 
     outlines = pyogrio.read_dataframe(done.path, layer="plots")
     assert outlines.crs.to_epsg() == 32630
     assert outlines.area.max() == pytest.approx(4, rel=1e-6)
+    assert done.hectares == pytest.approx(0.0676 * np.cos(np.radians(37)), rel=0.01)
 
 
 def test_a_picture_without_a_place_has_cells_of_pixels(ground: Path) -> None:
@@ -419,6 +461,66 @@ def test_a_second_person_widens_the_interval(ground: Path, plots: Path) -> None:
     assert found.observers.seen.value < 1
     assert both.value == pytest.approx(alone.value / found.observers.seen.value)
     assert both.high / both.value > alone.high / alone.value
+
+
+def test_a_second_person_may_mark_in_a_copy_of_the_file(ground: Path, plots: Path) -> None:
+    copy = Path(shutil.copy(plots, ground / "ben.plots.gpkg"))
+    check_all(plots)
+    sql(copy, "DELETE FROM individuals WHERE plot IN (1, 2)", "UPDATE individuals SET verdict = 'right'")
+    found = ecodetect.estimate(plots, second=copy)
+    assert found.observers is not None
+    assert found.observers.seen.value == 1  # all that the second one marked, the first one has too
+
+
+@pytest.fixture
+def two_classes(ground: Path) -> Path:
+    """Plots of a scan of two classes."""
+    sql(
+        ground / "found.gpkg",
+        "UPDATE detections SET label = CASE WHEN fid % 3 = 0 THEN 'palm' ELSE 'tree' END",
+    )
+    done = ecodetect.plots(ground / "found.gpkg", n=20, size="2m")
+    assert done.path is not None
+    assert set(done.detections) == {"palm", "tree"}
+    check_all(done.path)
+    return done.path
+
+
+def test_classes_add_up(two_classes: Path) -> None:
+    found = ecodetect.estimate(two_classes)
+    totals = [each.abundance.total for each in found.classes if each.abundance is not None]
+    assert found.together.abundance is not None
+    assert sum(totals) == pytest.approx(found.together.abundance.total)
+    assert found.together.name == "all"
+
+
+def test_a_wrong_class_is_one_false_and_one_missed_but_right_of_all(two_classes: Path) -> None:
+    ids = sql(two_classes, "SELECT id FROM individuals WHERE plot IS NOT NULL AND label = 'palm' ORDER BY id")
+    sql(two_classes, f"UPDATE individuals SET label = 'tree', verdict = 'right' WHERE id = '{ids[0][0]}'")
+    found = ecodetect.estimate(two_classes)
+    by_name = {each.name: each for each in found.every}
+    palm, tree = (np.sum([row.counts[name] for row in found.plots], axis=0) for name in ("palm", "tree"))
+    assert (palm[2], palm[3]) == (0, 1)
+    assert (tree[2], tree[3]) == (1, 0)
+    together = by_name["all"].precision
+    assert together is not None
+    assert together.interval.value == 1
+
+
+def test_classes_of_another_program_are_found_by_their_column(ground: Path, two_classes: Path) -> None:
+    marked = truth(ground / "found.gpkg").rename(columns={"label": "species"})
+    marked[["species", "geometry"]].to_file(ground / "marked.gpkg")
+    found = ecodetect.estimate(two_classes, checked=ground / "marked.gpkg")
+    for each in found.every:
+        assert each.individuals is not None
+        assert each.individuals.value == each.detections
+
+
+def test_another_programs_detections_need_their_raster(ecodetect: Run, ground: Path) -> None:
+    truth(ground / "found.gpkg")[["geometry"]].to_file(ground / "theirs.gpkg")
+    refused(ecodetect, ground, "doesn't say which ground was searched", "plots", ground / "theirs.gpkg")
+    done = ecodetect("plots", ground / "theirs.gpkg", "--image", ground / "scene.tif", "--size", "1m")
+    assert done.code == 0, done.err
 
 
 def test_hidden_individuals_are_added_by_a_share_from_elsewhere(plots: Path) -> None:

@@ -15,8 +15,8 @@ from ecodetect.errors import UserError
 from ecodetect.estimation import observers
 from ecodetect.estimation.dividing import Divided, divided
 from ecodetect.estimation.named_polygons import read_polygons
-from ecodetect.estimation.plots_reading import PlotsFile, read_individuals, read_plots
-from ecodetect.estimation.plotting import check_same
+from ecodetect.estimation.plots_reading import PlotsFile, read_marks, read_plots
+from ecodetect.estimation.recording import check_same
 from ecodetect.estimation.remarks import remarks
 from ecodetect.estimation.results import Change, Estimate
 from ecodetect.estimation.scan_layer import facts_of
@@ -127,8 +127,7 @@ def _marked(
     else:
         states = ["to do" if each.number in not_done else "done" for each in record.plots]
         about = os.fspath(checked)
-        layer = formats.read(checked, grid=record.plane.grid)
-        individuals = read_individuals(layer, record, Path(checked), is_own=False)
+        individuals = read_marks(checked, record)
     use = usable(record, states)
     cells, inside = plot_of(record, file.outlines, individuals)
     if checked is not None and len(individuals) and (cells < 0).all():
@@ -155,8 +154,7 @@ def _labels(labels: Texts, is_used: NDArray[np.bool_], classes: tuple[str, ...],
 
 def _second(file: PlotsFile, path: str | os.PathLike[str]) -> Marked:
     """What a second person marked."""
-    layer = formats.read(path, grid=file.record.plane.grid)
-    individuals = read_individuals(layer, file.record, Path(path), is_own=False)
+    individuals = read_marks(path, file.record)
     _, inside = plot_of(file.record, file.outlines, individuals)
     return Marked(file.record, individuals, inside, np.empty(0, np.int64), {}, has_ids=False)
 
@@ -177,9 +175,8 @@ def _by(
             f"{file.path} was drawn for {record.scan['file']}, and there is no {path}; put it there."
         )
     stated = formats.read_metadata(path)
-    check_same(
-        record, facts_of(path, stated, None if "key" in stated else formats.read(path)), about=str(file.path)
-    )
+    layer = None if "key" in stated else formats.read(path, grid=record.plane.grid)
+    check_same(record, facts_of(path, stated, layer), about=str(file.path))
     if by is None:
         return None
     if marked.counts:

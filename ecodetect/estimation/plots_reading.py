@@ -16,6 +16,7 @@ from ecodetect.estimation.named_polygons import in_plane
 from ecodetect.estimation.plots_file import DRAW, INDIVIDUALS, PLOTS, STATES, VERDICTS
 from ecodetect.estimation.record import Record, from_json
 from ecodetect.formats import files as formats
+from ecodetect.formats.column_roles import class_column, classes_in
 from ecodetect.formats.gis import geopackage_layers
 from ecodetect.grid import Floats
 from ecodetect.layer import Geometries, Layer
@@ -65,7 +66,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     file = Path(path)
     if not file.is_file():
         raise LayerError(f"{file} doesn't exist.")
-    text = geopackage_layers.read_table(file, DRAW) if file.suffix.lower() == ".gpkg" else None
+    is_package = file.suffix.lower() == ".gpkg"
+    text = geopackage_layers.read_table(file, DRAW) if is_package else None
     if text is None:
         raise UserError(f"{file} has no table {DRAW}, so it isn't a file of plots, or lost its draw.")
     return from_json(text, str(file))
@@ -114,7 +116,20 @@ def read_individuals(layer: Layer, record: Record, file: Path, *, is_own: bool =
     if strange is not None:
         raise UserError(f"{file}: a verdict is '{strange}', none of {', '.join(VERDICTS)}.")
     ids = _texts(layer, "id") if is_own else np.array([""] * len(layer), object)
-    return Individuals(xy, ids, _texts(layer, "label"), verdicts, _texts(layer, "source"))
+    column = "label" if is_own or len(record.classes) == 1 else class_column(layer.columns)
+    labels = _texts(layer, "label")
+    if column not in (None, "label"):
+        labels = classes_in(layer.columns, column, are_stated=layer.states_classes)
+    return Individuals(xy, ids, labels, verdicts, _texts(layer, "source"))
+
+
+def read_marks(path: str | os.PathLike[str], record: Record) -> Individuals:
+    """The individuals that another program wrote, or another person marked in a copy of a file of plots."""
+    file = Path(path)
+    is_package = file.suffix.lower() == ".gpkg" and file.is_file()
+    is_copy = is_package and INDIVIDUALS in geopackage_layers.layer_names(file)
+    layer = formats.read(file, layer=INDIVIDUALS if is_copy else None, grid=record.plane.grid)
+    return read_individuals(layer, record, file, is_own=False)
 
 
 def _in_order(plots: Layer, record: Record, file: Path) -> NDArray[np.int64]:

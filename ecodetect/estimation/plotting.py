@@ -8,21 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from ecodetect.errors import UserError
 from ecodetect.estimation import plots_file
-from ecodetect.estimation.drawing import Draw, drawn
+from ecodetect.estimation.drawing import drawn
 from ecodetect.estimation.expecting import Expected, expected
 from ecodetect.estimation.frame import Frame, frame_of, side_of
 from ecodetect.estimation.named_polygons import read_polygons
-from ecodetect.estimation.plots_reading import read_record
-from ecodetect.estimation.record import Record, RecordedPlot, RecordedStratum
-from ecodetect.estimation.scan_layer import ScanFacts, ScanLayer, read_scan
-from ecodetect.formats.gis.geopackage_layers import EditedLayer
-from ecodetect.grid import lonlat_of
-from ecodetect.layer import Geometries
+from ecodetect.estimation.plots_reading import read_plots
+from ecodetect.estimation.record import Record
+from ecodetect.estimation.recording import check_same, plots_of, record_of, with_outlines
+from ecodetect.estimation.scan_layer import ScanLayer, read_scan
+from ecodetect.estimation.showing import layers_of
 from ecodetect.notes import Note
 from ecodetect.sizes import Length
 from ecodetect.wording import counted
@@ -139,10 +137,11 @@ def plots(
         counts, frame.column, frame.row, number, seed=seed, sites=frame.sites, polygons=polygons, names=names
     )
     beside = [None if each is None else os.path.relpath(each, path.parent) for each in (strata_by, area)]
-    record = _record(found, frame, draw, number, seed, blind, within, *beside)
+    record = record_of(found, frame, draw, number, seed, blind, within, *beside)
     if not dry_run:
-        layers = _layers(found, record, frame.outlines(draw.plots), 0)
-        record = _with_outlines(record, layers[0].layer.geometry)
+        outlines = frame.outlines(draw.plots)
+        record = with_outlines(record, outlines)
+        layers = layers_of(found, record, outlines, 0)
         plots_file.write(path, layers, record, overwrite=overwrite)
     widths = (
         {}
@@ -164,7 +163,7 @@ def more_plots(
     The scan, and its rasters or its area, must lie where they lay. Raises UserError where they have changed.
     """
     file = Path(path)
-    record = read_record(file)
+    record = read_plots(file).record
     if more < 1:
         raise UserError(f"The number of plots to add must be at least 1; got {more}.", parameter="more")
     plots_file.check_closed(file)
@@ -180,7 +179,7 @@ def more_plots(
     polygons, names = _polygons(frame, None if record.strata_by is None else file.parent / record.strata_by)
     draw = drawn(
         counts, frame.column, frame.row, record.first, seed=record.seed, sites=frame.sites,
-        polygons=polygons, names=names, more=before + more - len_first(record),
+        polygons=polygons, names=names, more=before + more - record.rounds[0],
     )  # fmt: skip
     cells = [frame.name(cell) for cell in draw.plots.tolist()]
     if cells[:before] != [each.cell for each in record.plots]:
@@ -189,33 +188,14 @@ def more_plots(
         raise UserError(f"{file} has all {before} cells already.")
     plots_now = [
         *record.plots,
-        *_recorded(found, frame, draw, range(before, len(cells)), blind=record.blind),
+        *plots_of(found, frame, draw, range(before, len(cells)), blind=record.blind),
     ]
     new = replace(record, plots=tuple(plots_now), rounds=(*record.rounds, len(plots_now)))
     outlines = frame.outlines(draw.plots)
-    layers = _layers(found, new, outlines, before)
-    new = _with_outlines(new, layers[0].layer.geometry, before)
+    new = with_outlines(new, outlines)
+    layers = layers_of(found, new, outlines, before)
     plots_file.extend(file, layers, new)
     return _told(file, found, frame, new, len(cells) - before, {})
-
-
-def len_first(record: Record) -> int:
-    """Plots of the first draw, of which there may be more than were asked for."""
-    return record.rounds[0]
-
-
-def check_same(record: Record, facts: ScanFacts, *, about: str) -> None:
-    """Raise UserError where a scan isn't the one that plots were drawn for."""
-    if record.scan["key"] == facts.key and dict(record.fingerprints) == dict(facts.fingerprints):
-        return
-    names = sorted({*record.settings, *facts.settings})
-    other = [name for name in names if record.settings.get(name) != facts.settings.get(name)]
-    was, now = (
-        ", ".join(f"{name} {each.get(name, 'as usual')}" for name in other)
-        for each in (record.settings, facts.settings)
-    )
-    how = f" ({was}, now {now})" if other else ""
-    raise UserError(f"{about} was drawn for another scan{how}: use that scan, or draw anew.")
 
 
 def _stem(path: Path) -> str:
@@ -287,166 +267,6 @@ def _polygons(
             parameter="size",
         )
     return np.searchsorted(there, number), tuple(names[each] for each in there.tolist())
-
-
-def _record(
-    scan: ScanLayer,
-    frame: Frame,
-    draw: Draw,
-    n: int,
-    seed: int,
-    blind: int | None,
-    within: Length | None,
-    strata_by: str | None,
-    area: str | None,
-) -> Record:
-    """The draw as the file keeps it, without outlines.  strata_by, area : as seen from its folder."""
-    plane, grid = scan.plane, scan.plane.grid
-    limit = None if within is None else plane.units(within, name="The distance")
-    inside = {name: frame.counts(scan.labels == name) for name in scan.classes}
-    every = frame.counts(np.ones(len(scan), np.bool_))
-    strata = []
-    for index, name in enumerate(draw.names):
-        here = draw.stratum == index
-        found = {each: int(values[here].sum()) for each, values in inside.items()}
-        occupied = {each: int((values[here] > 0).sum()) for each, values in inside.items()}
-        occupied[""] = int((every[here] > 0).sum())
-        least, most = int(every[here].min()), int(every[here].max())
-        strata.append(RecordedStratum(name, int(here.sum()), least, most, found, occupied))
-    hectares = _hectares(scan, frame)
-    made = Record(
-        scan={"file": scan.facts.file, "key": scan.facts.key, "model": scan.facts.model},
-        settings=scan.facts.settings,
-        fingerprints=scan.facts.fingerprints,
-        classes=scan.classes,
-        crs=None if plane.crs is None else plane.crs.to_wkt(),
-        grid=None if grid is None else (grid.width, grid.height, *grid.transform),
-        metres=plane.metres,
-        pixel=plane.pixel,
-        side=frame.side,
-        seed=seed,
-        first=n,
-        rounds=(len(draw.plots),),
-        hectares=None if hectares is None else float(f"{hectares:.8g}"),
-        within=limit,
-        margin=scan.largest or (0.0 if limit is None else limit),
-        blind=blind,
-        strata_by=strata_by,
-        area_file=area,
-        apart_km=_apart_km(scan),
-        trained=0,
-        strata=tuple(strata),
-        plots=tuple(_recorded(scan, frame, draw, range(len(draw.plots)), blind=blind)),
-    )
-    return replace(made, trained=_trained(scan, frame, draw))
-
-
-def _hectares(scan: ScanLayer, frame: Frame) -> float | None:
-    """The searched ground: what the scan says, which counts ground under two rasters once, or as measured."""
-    stated = [scan.facts.hectares.get(each.name) for each in scan.rasters]
-    known = [each for each in stated if each is not None]
-    if scan.rasters and len(known) == len(stated) and all(each.area is None for each in scan.rasters):
-        return sum(known)
-    return float(frame.area.sum()) / 10_000 if frame.has_metres else None
-
-
-def _recorded(
-    scan: ScanLayer, frame: Frame, draw: Draw, numbers: range, *, blind: int | None
-) -> list[RecordedPlot]:
-    """Some of the plots, by their index."""
-    cells = draw.plots[numbers.start : numbers.stop]
-    wanted = np.flatnonzero(np.isin(frame.cell_of, cells))
-    by_cell: dict[int, list[tuple[str, str, float, float]]] = {}
-    for row in wanted.tolist():
-        x, y = scan.xy[row].tolist()
-        by_cell.setdefault(int(frame.cell_of[row]), []).append(
-            (str(scan.ids[row]), str(scan.labels[row]), float(x), float(y))
-        )
-    return [
-        RecordedPlot(
-            number + 1,
-            frame.name(cell),
-            draw.names[int(draw.stratum[cell])],
-            blind is None or number < blind,
-            (0.0, 0.0, 0.0, 0.0),
-            0.0,
-            tuple(sorted(by_cell.get(cell, []))),
-        )
-        for number, cell in zip(numbers, cells.tolist(), strict=True)
-    ]
-
-
-def _with_outlines(record: Record, outlines: Geometries, start: int = 0) -> Record:
-    """The record with what plots are known by again.  outlines : of the plots from `start` on."""
-    known = list(record.plots)
-    for index, shape in enumerate(outlines, start):
-        bounds = tuple(float(value) for value in shape.bounds)
-        assert len(bounds) == 4
-        known[index] = replace(known[index], bounds=bounds, area=float(shape.area))
-    return replace(record, plots=tuple(known))
-
-
-def _layers(
-    scan: ScanLayer, record: Record, outlines: Sequence[shapely.Geometry], start: int
-) -> list[EditedLayer]:
-    """The layers of the plots from `start` on.
-
-    outlines : of all plots. Detections that an earlier plot shows aren't shown again.
-    """
-    plane = record.plane
-    shapes = np.array(list(outlines), object)
-    before = _shown(scan, record, shapes[:start])
-    shown = {row: plot for row, plot in _shown(scan, record, shapes).items() if row not in before}
-    rows = sorted(shown)
-    individuals = plots_file.individuals_layer(
-        plane,
-        scan.xy[rows],
-        scan.ids[rows].tolist(),
-        scan.labels[rows].tolist(),
-        scan.scores[rows].tolist(),
-        [shown[row] for row in rows],
-        record.classes,
-    )
-    return [plots_file.plots_layer(plane, shapes[start:], record.plots[start:]), individuals]
-
-
-def _shown(scan: ScanLayer, record: Record, shapes: Geometries) -> dict[int, int | None]:
-    """Rows of the detections that plots show, in them and around, with the number of the plot; None: around.
-
-    shapes : of the first plots. What lies in a blind plot isn't shown.
-    """
-    shown: dict[int, int | None] = {}
-    row_of = {name: row for row, name in enumerate(scan.ids.tolist())}
-    tree = shapely.STRtree(shapely.points(scan.xy))
-    for plot, shape in zip(record.plots, shapes, strict=False):
-        if plot.is_blind:
-            continue
-        if record.margin:
-            for row in tree.query(shape, "dwithin", record.margin).tolist():
-                shown.setdefault(row, None)
-        shown |= {row_of[each[0]]: plot.number for each in plot.detections}
-    blind = {row_of[each[0]] for plot in record.plots if plot.is_blind for each in plot.detections}
-    return {row: plot for row, plot in shown.items() if row not in blind}
-
-
-def _apart_km(scan: ScanLayer) -> float:
-    """How far apart the farthest rasters lie; 0 where that is unknown."""
-    if scan.plane.crs is None or scan.plane.metres is None or len(scan.rasters) < 2:
-        return 0.0
-    corners = []
-    for each in scan.rasters:
-        lonlat = each.grid.to_lonlat([(each.grid.width / 2, each.grid.height / 2)])
-        corners.append(lonlat[0])
-    lon, lat = np.array(corners).T
-    wide = np.ptp(lon) * 111.32 * np.cos(np.radians(lat.mean()))
-    return float(f"{np.hypot(wide, np.ptp(lat) * 111.32):.3g}")
-
-
-def _trained(scan: ScanLayer, frame: Frame, draw: Draw) -> int:
-    """Plots within about 1 km of where the model was trained."""
-    if not scan.facts.trained or scan.plane.crs is None:
-        return 0
-    return int(scan.is_trained_at(lonlat_of(frame.centres()[draw.plots], scan.plane.crs)).sum())
 
 
 def _told(

@@ -19,6 +19,7 @@ from ecodetect.estimation.ground import Searched, share_ground
 from ecodetect.estimation.named_polygons import in_plane
 from ecodetect.estimation.plane import Plane, plane_at, plane_of
 from ecodetect.formats import files as formats
+from ecodetect.formats.column_roles import class_column, classes_in
 from ecodetect.formats.image_matching import base_name
 from ecodetect.formats.parts import united
 from ecodetect.grid import Floats
@@ -123,7 +124,7 @@ def read_scan(
         plane = plane_at(centres(layer.in_world()), layer.frame_crs)
         xy = plane.places(layer, about=file.name)
         polygons = outlined(area, plane)
-    labels = _texts(layer, "label", "")
+    labels = _labels(layer)
     known = _classes(facts, labels, classes)
     scores = np.asarray(layer.columns.get("score", np.full(len(layer), np.nan)), np.float64)
     ids = _texts(layer, "id", "")
@@ -297,6 +298,14 @@ def _classes(facts: ScanFacts, labels: Texts, wanted: Sequence[str]) -> tuple[st
             f"{facts.file} has no detection and no class; name the class to count.", parameter="class"
         )
     return tuple(wanted) or classes
+
+
+def _labels(layer: Layer) -> Texts:
+    """The classes of detections; one class for all where another program's layer has no column for them."""
+    column = "label" if "label" in layer.columns else class_column(layer.columns)
+    if column is None:
+        return np.array(["object"] * len(layer), object)
+    return classes_in(layer.columns, column, are_stated=layer.states_classes)
 
 
 def _texts(layer: Layer, name: str, missing: str) -> Texts:

@@ -138,7 +138,7 @@ def pieces(path: Path, *, grid: Grid | None) -> Iterator[Layer]:
 
 def parts(path: str, layer: str | None, encoding: str | None) -> Iterator[bytes]:
     """As `ogr.parts`, of a file that is checked first."""
-    views = _check(Path(path))
+    views = check(Path(path))
     # To list a view, GDAL begins to read it.
     yield from ogr.parts(path, layer, encoding, listed(Path(path)) if views else None, views)
 
@@ -171,8 +171,11 @@ _HARMLESS = re.compile(
 _VIEW = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?VIEW\b", re.IGNORECASE)
 
 
-def _check(path: Path) -> tuple[str, ...]:
-    """The names of a file's views. Raises LayerError for a broken file, or one that reaches beyond itself."""
+def check(path: Path) -> tuple[str, ...]:
+    """The names of a file's views.
+
+    Raises LayerError for a broken file, or one that reaches beyond itself.
+    """
     try:
         with contextlib.closing(opened(path)) as found:
             rows = found.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
@@ -193,19 +196,19 @@ def _check(path: Path) -> tuple[str, ...]:
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of the layer `detections`."""
     ogr.check_beginning(path, databases.MAGIC)
-    return {} if ogr.LAYER in _check(path) else ogr.read_metadata(path)
+    return {} if ogr.LAYER in check(path) else ogr.read_metadata(path)
 
 
 def read_seal(path: Path) -> str | None:
     """The hash that `seal` put in."""
     ogr.check_beginning(path, databases.MAGIC)
-    return None if ogr.LAYER in _check(path) else ogr.read_seal(path)
+    return None if ogr.LAYER in check(path) else ogr.read_seal(path)
 
 
 def content(path: Path) -> Content:
     """The features of the layer `detections`."""
     ogr.check_beginning(path, databases.MAGIC)
-    _check(path)
+    check(path)
     return ogr.content(path)
 
 

@@ -336,6 +336,11 @@ def write_layer(
     return Written(path, stream.features)
 
 
+def fields(path: Path, layer: str) -> tuple[str, ...]:
+    """The names of a layer's columns, without its geometry."""
+    return tuple(str(name) for name in pyogrio.read_info(path, layer=layer)["fields"])
+
+
 def _count(path: Path, layer: str | None) -> int:
     return int(pyogrio.read_info(path, layer=layer, force_feature_count=True)["features"])
 
