@@ -677,6 +677,19 @@ def test_a_file_that_isnt_as_it_was_drawn(
     refused(ecodetect, ground, says, "estimate", plots, "--table", ground / "t.csv")
 
 
+def test_a_file_that_lost_its_draw_is_estimated_with_the_same_draw_again(ground: Path, plots: Path) -> None:
+    check_all(plots)
+    gone = sql(plots, "SELECT id FROM individuals WHERE plot IS NOT NULL ORDER BY id")[0][0]
+    sql(plots, f"UPDATE individuals SET verdict = 'false' WHERE id = '{gone}'")
+    wanted = ecodetect.estimate(plots).together.individuals
+    sql(plots, "DROP TABLE ecodetect_draw")
+    again = ecodetect.plots(
+        ground / "found.gpkg", ground / "again.gpkg", n=20, size="2m", within=Length(0.3, "m")
+    )
+    assert again.path is not None
+    assert ecodetect.estimate(again.path, checked=plots).together.individuals == wanted
+
+
 def test_a_layer_that_was_renamed(ecodetect: Run, ground: Path, plots: Path) -> None:
     check_all(plots)
     layer = pyogrio.read_dataframe(plots, layer="individuals")

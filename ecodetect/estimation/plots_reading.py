@@ -69,7 +69,10 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     is_package = file.suffix.lower() == ".gpkg"
     text = geopackage_layers.read_table(file, DRAW) if is_package else None
     if text is None:
-        raise UserError(f"{file} has no table {DRAW}, so it isn't a file of plots, or lost its draw.")
+        raise UserError(
+            f"{file} has no table {DRAW}, so it isn't a file of plots, or lost its draw; draw the same plots"
+            " again into another file, and give the scan, that file, and this one as what was checked."
+        )
     return from_json(text, str(file))
 
 
