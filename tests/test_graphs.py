@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -294,3 +295,31 @@ def test_scores_are_as_many_as_classes_whatever_the_card_says_of_its_graph() -> 
         for each in (stored, lying)
     ]
     np.testing.assert_array_equal(*(found for (found,) in answers))
+
+
+def test_answers_do_not_depend_on_the_sizes_seen_before(heatmap: Bundle) -> None:
+    """Between sizes memory is given back; that must change nothing."""
+    network = opened(heatmap)
+    images = [np.random.default_rng(side).random((1, 4, side, 96), np.float32) for side in (64, 160, 96)]
+    alone = [opened(heatmap).run(image) for image in images]
+    for image, (wanted,) in zip([*images, *images], [*alone, *alone], strict=True):
+        (found,) = network.run(image)
+        assert np.array_equal(found, wanted)
+
+
+def test_threads_that_share_a_network_get_their_own_answers(heatmap: Bundle) -> None:
+    network = opened(heatmap)
+    images = [
+        np.random.default_rng(seed).random((1, 4, 64, 64 + 16 * (seed % 3)), np.float32) for seed in range(12)
+    ]
+    wanted = [network.run(image)[0] for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(network.run, images))
+    assert all(np.array_equal(one, two) for (one,), two in zip(found, wanted, strict=True))
+
+
+def test_the_memory_of_a_network_is_known_from_its_graph(heatmap: Bundle) -> None:
+    """At least its input and its answer are held at once, and not a hundred times as much."""
+    held = opened(heatmap).bytes_per_pixel
+    assert held is not None
+    assert 4 * 4 < held < 400 * 4

@@ -516,6 +516,16 @@ def test_classes_of_another_program_are_found_by_their_column(ground: Path, two_
         assert each.individuals.value == each.detections
 
 
+def test_marks_of_one_class_under_another_name_are_that_class(ground: Path, plots: Path) -> None:
+    marked = truth(ground / "found.gpkg")
+    marked["label"] = "shrub"
+    marked[["label", "geometry"]].to_file(ground / "marked.gpkg")
+    found = ecodetect.estimate(plots, checked=ground / "marked.gpkg")
+    assert found.together.individuals is not None
+    assert found.together.individuals.value == found.together.detections
+    assert "classes-not-compared" in {note.code for note in found.notes}
+
+
 def test_another_programs_detections_need_their_raster(ecodetect: Run, ground: Path) -> None:
     truth(ground / "found.gpkg")[["geometry"]].to_file(ground / "theirs.gpkg")
     refused(ecodetect, ground, "doesn't say which ground was searched", "plots", ground / "theirs.gpkg")

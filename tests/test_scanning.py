@@ -209,8 +209,10 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path):
 
 
 def test_rasters_of_one_frame_become_one_layer(tmp_path):
-    for name, seed in (("a", 0), ("b", 1)):
-        write_scene(tmp_path / f"{name}.tif", seed)
+    for name, seed in (("a", 0), ("b", 1)):  # side by side
+        write_scene(
+            tmp_path / f"{name}.tif", seed, transform=from_origin(500_000 + 100 * seed, 4e6, 0.5, 0.5)
+        )
     out = tmp_path / "all.gpkg"
     (summary,), _ = scan_files([tmp_path / "a.tif", tmp_path / "b.tif"], ASKED, str(out))
     layer = formats.read(out)

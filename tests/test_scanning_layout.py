@@ -71,6 +71,12 @@ def test_a_gpu_need_not_wait_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Non
     assert on_gpu.workers > 1
 
 
+def test_a_thread_beside_the_network_makes_the_next_tile_ready() -> None:
+    made = laid(20_000, needs=NETWORK)
+    assert (made.workers, made.threads) == (1, 2)
+    assert laid(20_000).threads == laid(20_000).workers  # detectors without a network share the cores
+
+
 @pytest.mark.parametrize("batch", [2, 4, 5, 8, 16])
 def test_a_unit_has_as_many_tiles_as_are_looked_at_together(batch: int) -> None:
     cuts = laid(20_000, needs=NETWORK, batch=batch).cuts

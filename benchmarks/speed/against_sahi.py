@@ -2,11 +2,10 @@
 
     python -m benchmarks.speed.against_sahi /tmp/bench --sizes 10000 30000
 
-Needs `pip install sahi` in the environment that runs it; neither torch nor a network. The function is
-`threshold` with boxes, at a fixed level; with --model BUNDLE it is the bundle's network (torchvision's,
-for red, green and blue of 8 bits, trained on pixels as they are). Start-up (a scan of 512 px) is subtracted
-from the times; growth is the peak beyond that of start-up. sahi holds the whole picture: at 30,000 px some
-5 GB.
+Needs `pip install sahi` in the environment that runs it. The function is `threshold` with boxes, at a fixed
+level; with --model that of a trained model that takes pixels as they are, on a picture of its kind
+(--picture), continued as in a mirror. Start-up (a scan of 512 px) is subtracted from the times; growth is the
+peak beyond that of start-up. sahi holds the whole picture: at 30,000 px some 5 GB.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.measuring import HERE, Cost, best, cost_of, machine, make_command, scan_command, table
+from benchmarks.speed.runtimes import continued
 
 LEVEL = "126"
 SMALL_PX = 512
@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for the rasters; those that are there are used again")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000], help="sides in pixels")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", help="a bundle")
-    parser.add_argument("--tile", help="side of scan's tiles in pixels, with --model; default: automatic")
+    parser.add_argument("--model", help="a trained model")
+    parser.add_argument("--picture", type=Path, help="with --model")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     commands: dict[str, Callable[[Path], Cost]] = {
@@ -41,11 +41,11 @@ def main() -> None:
     }
     if given.model:
         model = ("--model", given.model)
-        tile = ("--tile", given.tile) if given.tile else ()
         commands = {
-            "ecodetect scan": lambda path: _scan(path, "-m", given.model, *tile),
-            "sahi, the same network as `scan` runs it": lambda path: _sliced(path, *model, "--folded"),
-            "sahi, the same network as trained": lambda path: _sliced(path, *model),
+            "ecodetect scan": lambda path: _scan(path, "-m", given.model, "--device", "cpu"),
+            "a plain loop over tiles, the same network": lambda path: _sliced(path, *model, "--plain"),
+            "sahi, the same network": lambda path: _sliced(path, *model),
+            "sahi, the same network in torch": lambda path: _sliced(path, *model, "--torch"),
         }
     rows = []
     for size in given.sizes:
@@ -53,8 +53,8 @@ def main() -> None:
         starts: dict[str, list[Cost]] = {name: [] for name in commands}
         for _ in range(given.repeats):
             for name, call in commands.items():
-                starts[name].append(call(_raster(given.folder, SMALL_PX)))
-                costs[name].append(call(_raster(given.folder, size)))
+                starts[name].append(call(_raster(given, SMALL_PX)))
+                costs[name].append(call(_raster(given, size)))
         ours: tuple[float, float, float] | None = None
         for name in commands:
             start, cost = best(starts[name]), best(costs[name])
@@ -70,8 +70,11 @@ def main() -> None:
     print(table(header, rows))
 
 
-def _raster(folder: Path, size: int) -> Path:
-    path = folder / f"deflate-{size}.tif"
+def _raster(given: argparse.Namespace, size: int) -> Path:
+    if given.picture:
+        made: Path = given.folder / f"{given.picture.stem}_{size}.tif"
+        return made if made.exists() else continued(given.picture, size, given.folder)
+    path: Path = given.folder / f"deflate-{size}.tif"
     cost_of(make_command(path, size))
     return path
 

@@ -1,42 +1,54 @@
 """Boxes of the dark objects of a picture by the way of sahi: slices of the whole, the same function, NMS.
 
 Called by `against_sahi.py`. The function is `threshold` at a fixed level, without a network or torch; with
---model the network of a bundle (a detector on torchvision's), as trained or, with --folded, as in
-`scan`.
+--model that of a trained model, by ONNX Runtime as in `scan`, or with --torch by torch. A point is a box of
+20 px. --plain is a plain loop over slices beside each other, which keeps all that is found in each.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import rasterio
 
+from ecodetect.bundle.file import Bundle
 from ecodetect.chip import Chip
 from ecodetect.detections import Detections
 from ecodetect.detectors import table as detectors
-from ecodetect.detectors.protocol import Detector, Scene
+from ecodetect.detectors.protocol import Detector, Scene, scene_of
 from ecodetect.grid import Grid, Window
+from ecodetect.models import choosing as models
+from ecodetect.raster.reading import open_raster
 
 RGB = ("red", "green", "blue")
 
 
-def _of_bundle(path: str, scene: Scene, *, is_folded: bool) -> Any:
-    """The detector of a bundle for pictures of the bundle's own scaling; as trained unless folded."""
-    import importlib
+def _of_bundle(name: str, path: str, *, in_torch: bool) -> Detector:
+    """The detector of a model for a picture, run by ONNX Runtime, or by torch as before there were graphs."""
+    held = models.opened(name)
+    assert held is not None
+    if in_torch:
+        held = Bundle(replace(held.card, graphs={}), held.weights)
+    with open_raster(path) as raster:
+        detector = detectors.build(held.card.detector, scene_of(raster), bundle=held, device="cpu")
+        return detector.surveyed(raster.samples(raster.grid, detector.needs.bands))
 
-    from ecodetect.bundle import file as bundle
-    from ecodetect.runtime import torch_network
 
-    held = bundle.read(path)
-    detector: Any = detectors.build(held.card.detector, scene, bundle=held)
-    if not is_folded:
-        module = importlib.import_module(f"ecodetect.detectors.{held.card.detector}").network(held.card)
-        torch_network.load(module, held.weights, name=path)
-        network = replace(detector.network, module=module.eval())
-        detector = replace(detector, network=network)
-    return detector
+def _plain(path: str, side: int, search: Callable[[np.ndarray[Any, Any]], Detections]) -> int:
+    """Objects found in slices beside each other."""
+    found = 0
+    with rasterio.open(path) as picture:
+        for y in range(0, picture.height, side):
+            for x in range(0, picture.width, side):
+                part = picture.read(
+                    window=((y, min(y + side, picture.height)), (x, min(x + side, picture.width)))
+                )
+                found += len(search(np.moveaxis(part, 0, -1)))
+    return found
 
 
 def main() -> None:
@@ -46,29 +58,36 @@ def main() -> None:
     parser.add_argument("--slice", type=int, default=1024, help="side of a slice in pixels")
     parser.add_argument("--overlap", type=float, default=0.2, help="share of a slice; sahi's default")
     parser.add_argument("--level", default="126")
-    parser.add_argument("--model", help="a bundle")
-    parser.add_argument("--folded", action="store_true", help="normalisation folded, channels last")
+    parser.add_argument("--model", help="a trained model")
+    parser.add_argument("--torch", action="store_true", help="run its network by torch")
+    parser.add_argument("--plain", action="store_true", help="a plain loop")
     parser.add_argument("--slicer-only", action="store_true", help="no objects of sahi's, no NMS")
     given = parser.parse_args()
-    # Here, so that --help works without it.
-    from sahi.models.base import DetectionModel
-    from sahi.predict import get_sliced_prediction
-    from sahi.prediction import ObjectPrediction
-    from sahi.slicing import slice_image
-
     scene = Scene(RGB, None, "uint8", (0.0, 255.0))
     detector: Detector
     if given.model:
-        detector = _of_bundle(given.model, scene, is_folded=given.folded)
+        detector = _of_bundle(given.model, given.raster, in_torch=given.torch)
     else:
         detector = detectors.build("threshold", scene, {"level": given.level, "geometry": "box"})
 
     def search(image: np.ndarray[Any, Any]) -> Detections:
         height, width = image.shape[:2]
-        pixels = np.ascontiguousarray(np.moveaxis(image, -1, 0))
-        chip = Chip(pixels, None, RGB, Window(0, 0, width, height), Grid(width, height))
+        bands = detector.needs.bands
+        pixels = np.ascontiguousarray(np.moveaxis(image, -1, 0)[np.arange(len(bands)) % image.shape[2]])
+        chip = Chip(pixels, None, bands, Window(0, 0, width, height), Grid(width, height))
         (found,) = detector.detect([chip])
-        return found
+        if found.kind != "point":
+            return found
+        return replace(found, kind="box", geometry=np.hstack([found.geometry - 10, found.geometry + 10]))
+
+    if given.plain:
+        print(_plain(given.raster, given.slice, search))
+        return
+    # Here, so that --help works without it.
+    from sahi.models.base import DetectionModel
+    from sahi.predict import get_sliced_prediction
+    from sahi.prediction import ObjectPrediction
+    from sahi.slicing import slice_image
 
     cuts = {
         "slice_height": given.slice,

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from ecodetect.networks.network import TrainableNetwork, Weights
     from ecodetect.runtime.opening import Network
 
+_DECODING_BYTES = 20  # of a pixel of the map: it blurred, its highest neighbours, and which are peaks
+
 # Two tiles see the same peak within 0.01 px; peaks of different objects are at least a pixel apart.
 _SAME_PX = 0.25
 # Where annotation isn't complete, a pixel belongs to an object down to this height of its Gaussian.
@@ -450,7 +452,8 @@ def build(
     needs = card_needs(card, scene, options.threshold, margin_px=1.0)
     opened, shape = open_heatmap(bundle, device, threads), stated.network
     reach = 4 * opened.stride if opened.reach_px is None else opened.reach_px
-    # Features at full resolution and their neighbours, measured with a few maps; more maps need more.
+    # By torch: features at full resolution and their neighbours, measured with a few maps; more need more.
+    held = (opened.bytes_per_pixel or 24 * shape.width * shape.up) + _DECODING_BYTES * shape.up**2
     more_maps = _MAP_BYTES * shape.up**2 * max(0, _maps(card) - _FEW_MAPS)
     return LearnedDetector(
         card=card,
@@ -472,7 +475,7 @@ def build(
             reach_px=reach + _beyond_px(card),
             is_local=opened.is_local,
             settling=Settling("distance", _SAME_PX),
-            bytes_per_pixel=4 * len(card.bands) + 24 * shape.width * shape.up + more_maps,
+            bytes_per_pixel=4 * len(card.bands) + held + more_maps,
             cost=_COST * shape.width * shape.up,
             map_px=1,
             typical_px=stated.typical_px if stated.sized else None,

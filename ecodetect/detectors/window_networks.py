@@ -218,6 +218,10 @@ class _Taught:
     def is_local(self) -> bool:
         return self.of.is_local
 
+    @property
+    def bytes_per_pixel(self) -> int | None:
+        return self.of.bytes_per_pixel
+
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         (features,) = self.of.run(batch)
         n, channels, height, width = features.shape

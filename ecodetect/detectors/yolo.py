@@ -222,7 +222,7 @@ def build(
         ),
         scaling=scaling_of(card, scene),
         threshold=threshold,
-        own_needs=replace(needs, bytes_per_pixel=4 * len(card.bands) + 200),
+        own_needs=replace(needs, bytes_per_pixel=4 * len(card.bands) + (opened.bytes_per_pixel or 200)),
         own_settings={"head": head, **({"suppression": options.suppression} if head == "many" else {})},
     )
 

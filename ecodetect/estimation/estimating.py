@@ -22,7 +22,10 @@ from ecodetect.estimation.results import Change, Estimate
 from ecodetect.estimation.scan_layer import facts_of
 from ecodetect.estimation.survey import Survey
 from ecodetect.estimation.tallying import Marked, Use, plot_of, usable
+from ecodetect.evaluation.labels import listed
 from ecodetect.formats import files as formats
+from ecodetect.notes import Note
+from ecodetect.wording import counted
 
 Texts = NDArray[np.object_]
 
@@ -71,7 +74,7 @@ def estimate(
     if not 0.5 <= level < 1:
         raise UserError(f"The level must be at least 0.5 and below 1; got {level:g}.", parameter="level")
     file = read_plots(plots)
-    marked, use, off_ground = _marked(file, checked, not_done)
+    marked, use, notes = _marked(file, checked, not_done)
     if not len(use.used):
         raise UserError(f"{file.path}: no plot is done yet: set the state of those that are checked.")
     seen = None if second is None else observers.observed(marked, _second(file, second), level)
@@ -105,13 +108,13 @@ def estimate(
     )
     if since is not None:
         made = replace(made, changes=_changes(estimate(since, visible=visible, level=level), made))
-    return replace(made, notes=tuple(remarks(made, off_ground=off_ground)))
+    return replace(made, notes=(*notes, *remarks(made)))
 
 
 def _marked(
     file: PlotsFile, checked: str | os.PathLike[str] | None, not_done: Sequence[int]
-) -> tuple[Marked, Use, int]:
-    """What was marked, which plots count, and how many marks lie in plots, but off their searched ground."""
+) -> tuple[Marked, Use, list[Note]]:
+    """What was marked, which plots count, and notes on what doesn't."""
     record = file.record
     strange = next((number for number in not_done if not 1 <= number <= len(record.plots)), None)
     if strange is not None:
@@ -132,24 +135,40 @@ def _marked(
     cells, inside = plot_of(record, file.outlines, individuals)
     if checked is not None and len(individuals) and (cells < 0).all():
         raise UserError(f"{about}: none of the {len(individuals):,} points lies in a plot.")
+    notes = []
     off = np.isin(cells, use.used) & (inside < 0) & (individuals.ids == "")
-    labels = _labels(individuals.labels, np.isin(inside, use.used), record.classes, about)
+    if off.any():
+        text = f"{counted(int(off.sum()), 'individual')} in plots but off their searched ground don't count."
+        notes.append(Note("individuals-off-ground", text, about=about, kind="doubt"))
+    is_used = np.isin(inside, use.used)
+    labels, said = _labels(individuals.labels, is_used, record.classes, about, is_own=checked is None)
     counts = file.counts if checked is None else {}
     marked = Marked(record, replace(individuals, labels=labels), inside, use.used, counts, checked is None)
-    return marked, use, int(off.sum())
+    return marked, use, [*notes, *said]
 
 
-def _labels(labels: Texts, is_used: NDArray[np.bool_], classes: tuple[str, ...], about: str) -> Texts:
-    """Labels of individuals; raises UserError for one in a plot that is none of the classes."""
+def _labels(
+    labels: Texts, is_used: NDArray[np.bool_], classes: tuple[str, ...], about: str, *, is_own: bool
+) -> tuple[Texts, list[Note]]:
+    """Labels of individuals as classes of the scan.
+
+    Where there is one class, whoever marks needs no label; and another program's labels are that class if
+    none of them is its name, as in `evaluate`. Raises UserError for others in plots that are no class.
+    """
     found = labels.copy()
-    if len(classes) == 1:  # whoever marks one kind of individuals needs no label
+    if len(classes) == 1:
         found[found == ""] = classes[0]
+        others = sorted(set(found.tolist()))
+        if not is_own and others and classes[0] not in others:
+            found[:] = classes[0]
+            text = f"Classes aren't compared: the detections are {classes[0]}, the marks {listed(others)}."
+            return found, [Note("classes-not-compared", text, about=about, kind="choice")]
     wrong = np.flatnonzero(~np.isin(found, list(classes)) & is_used)
     if len(wrong):
         label = found[wrong[0]]
         what = f"label '{label}'" if label else "the empty label"
         raise UserError(f"{about}: {what} of point {wrong[0] + 1} is none of {', '.join(classes)}.")
-    return found
+    return found, []
 
 
 def _second(file: PlotsFile, path: str | os.PathLike[str]) -> Marked:

@@ -13,15 +13,15 @@ _MANY = 0.05  # share of individuals of which the checker isn't sure
 _MANY_UNUSABLE = 0.10
 
 
-def remarks(made: Estimate, *, off_ground: int) -> Iterator[Note]:
-    """Notes on an estimate.  off_ground : individuals marked in plots on ground that wasn't searched."""
-    yield from _of_plots(made, off_ground)
+def remarks(made: Estimate) -> Iterator[Note]:
+    """Notes on an estimate."""
+    yield from _of_plots(made)
     for each in made.every:
         for note in _of_number(made, each):
             yield note.of(each.name if len(made.every) > 1 else "")
 
 
-def _of_plots(made: Estimate, off_ground: int) -> Iterator[Note]:
+def _of_plots(made: Estimate) -> Iterator[Note]:
     if made.set_aside:
         text = (
             f"Done, but not used: plots {_listed(made.set_aside)}, because plots before them in their strata"
@@ -35,9 +35,6 @@ def _of_plots(made: Estimate, off_ground: int) -> Iterator[Note]:
             " if it were like the rest."
         )
         yield Note("plots-unusable", text, kind="doubt")
-    if off_ground:
-        text = f"{counted(off_ground, 'individual')} in plots but off their searched ground don't count."
-        yield Note("individuals-off-ground", text, kind="doubt")
     if made.together.individuals is None:
         todo = f"; check {_listed(made.next)} next" if made.next else ""
         text = f"too few plots for an interval: {len(made.used)} of at least 10, and 2 in each stratum{todo}."

@@ -45,7 +45,12 @@ class _Value:
 
 
 def shapes(graph: Graph, image: Shape, *, values: int = 0) -> dict[str, Shape]:
-    """The shapes of a graph's outputs for an image (N, B, H, W).
+    """The shapes of a graph's outputs for an image (N, B, H, W); see `work`."""
+    return work(graph, image, values=values)[0]
+
+
+def work(graph: Graph, image: Shape, *, values: int = 0) -> tuple[dict[str, Shape], int]:
+    """The shapes of a graph's outputs for an image (N, B, H, W), and the most bytes held at once.
 
     values : numbers that the outputs have per pixel; with thousands of classes they take most.
 
@@ -59,7 +64,7 @@ def shapes(graph: Graph, image: Shape, *, values: int = 0) -> dict[str, Shape]:
     )
     there = {name: _given(values) for name, values in graph.weights.items()}
     there[graph.image] = _Value(image)
-    taken = sums = held = 0
+    taken = sums = held = most = 0
     last = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}
     last |= dict.fromkeys(graph.outputs, len(graph.nodes))
     gone: dict[int, int] = {}  # after which step how many bytes aren't needed any more
@@ -85,11 +90,12 @@ def shapes(graph: Graph, image: Shape, *, values: int = 0) -> dict[str, Shape]:
         sums += cost
         if held > most_held or taken > most_bytes or sums > most_sums:
             raise ValueError("its graph takes more than any network for images needs")
+        most = max(most, held)
         held -= gone.pop(place, 0)
     missing = [name for name in graph.outputs if name not in there]
     if missing:
         raise ValueError(f"nothing makes its output {missing[0][:40]}")
-    return {name: there[name].shape for name in graph.outputs}
+    return {name: there[name].shape for name in graph.outputs}, most
 
 
 def _given(values: NDArray[Any]) -> _Value:

@@ -51,6 +51,7 @@ class Network(Protocol):
     stride : sides of batches are multiples of it, and so are shifts that change nothing.
     reach_px : how far from a pixel its answer depends on others, in input pixels; None: on the whole image.
     is_local : whether the answer at a place doesn't depend on how large the image around it is.
+    bytes_per_pixel : of the input, that a run holds at once, besides the input; None: not known.
     """
 
     @property
@@ -67,6 +68,9 @@ class Network(Protocol):
 
     @property
     def is_local(self) -> bool: ...
+
+    @property
+    def bytes_per_pixel(self) -> int | None: ...
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The outputs, in order, each (N, …), of a batch (N, B, H, W) that is scaled as the card says."""

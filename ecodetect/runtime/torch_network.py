@@ -64,6 +64,10 @@ class TorchNetwork:
         """Whether the answer at a place doesn't depend on how large the image around it is."""
         return self.reach_px is not None
 
+    @property
+    def bytes_per_pixel(self) -> int | None:
+        return None
+
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The outputs of the module, in order, each (N, …).
 

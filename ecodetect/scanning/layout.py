@@ -31,11 +31,11 @@ _EVEN_CUTS = 12  # in rasters up to this many tiles wide, tiles are made to fit;
 UNIT_PX = 2048  # about the size of a unit of several tiles
 DEFAULT_LIMIT = 480 * MB  # for detectors without a network, unless the user sets one
 _ROOM_BYTES = 360 * MB  # on top of what a notebook holds already; the command holds 110 MB
-# A network's libraries take 600 MB before the first pixel. With this on top, tiles are so large that only a
-# third of all pixels is processed twice.
-NETWORK_LIMIT = 1600 * MB
-# A notebook, or a GPU driver, may hold more than that before the first tile; then tiles get this room.
-_NETWORK_ROOM_BYTES = 1000 * MB
+# Libraries take 250 MB of it before the first pixel. With the rest, pixels are seen 1.5 to 2.7 times, by how
+# far the network sees.
+NETWORK_LIMIT = 1250 * MB
+# torch (600 MB), a notebook, or a GPU driver may hold so much before the first tile that tiles get this room.
+_NETWORK_ROOM_BYTES = 950 * MB
 # No scan takes more unless its limit allows it, however large its objects: others may need the rest.
 _MOST_BYTES = 3000 * MB
 # CPU cost of a tile where the network runs on a GPU (scaling, copying, decoding), and the number of tiles
