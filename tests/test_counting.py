@@ -191,6 +191,21 @@ def test_files_say_the_same_as_the_result(layer: Path, raster: Path, tmp_path: P
     assert np.nansum(values[:, :, 0]) * cell == pytest.approx(found.individuals[[0, 2], :].sum())
 
 
+def test_a_layer_opens_shaded_by_density(layer: Path, tmp_path: Path) -> None:
+    write_layer(count(layer, grid="50m"), tmp_path / "counts.gpkg", overwrite=False)
+    styles = geopandas.read_file(tmp_path / "counts.gpkg", layer="layer_styles")
+    (qml,) = styles["styleQML"]
+    assert 'type="graduatedSymbol"' in qml
+    assert "per_ha" in qml
+    assert "SimpleFill" in qml
+
+
+def test_names_are_kept_whatever_the_case_of_their_column(layer: Path, tmp_path: Path) -> None:
+    frame = geopandas.read_file(halves(tmp_path / "halves.gpkg")).rename(columns={"name": "NAME"})
+    frame.to_file(tmp_path / "halves.shp")
+    assert count(layer, by=tmp_path / "halves.shp").names == ("west", "east")
+
+
 def test_what_a_scan_found_adds_up(tmp_path: Path, sample_data: Path) -> None:
     raster = tmp_path / "dryland.tif"
     raster.write_bytes((sample_data / "dryland.tif").read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import journal_damage
 import numpy as np
 import pytest
 import rasterio
@@ -180,6 +181,12 @@ def test_what_is_done_is_known_again_with_the_same_alignment(whole: Path, tmp_pa
     assert [note.code for note in again.notes] == [note.code for note in one.notes] == ["rasters-overlap"]
     with pytest.raises(UserError, match="answers another question"):
         scan(rasters, out, Output(alignment=Length.parse("1m")))
+
+
+def test_an_interrupted_scan_of_them_ends_with_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    rasters = pieces(whole, tmp_path, "two", shift_m=1.5)
+    stopped = journal_damage.interrupted(rasters, tmp_path / "scan", after=2)
+    assert stopped.again(tmp_path / "work", lambda journal: None) == "same"
 
 
 def test_an_alignment_is_in_metres() -> None:

@@ -8,6 +8,7 @@
 | dense | how many candidates each individual has, and 10⁵ in one place |
 | classes | 5,000 of them |
 | objects | objects that `scan` finds |
+| counts | detections that `count` counts in a grid and by polygons |
 | pictures | small pictures of a folder, with 64 descriptors |
 | wide | one raster: an object as large as it, `--picture`, a label image |
 
@@ -39,11 +40,12 @@ from rasterio.windows import Window
 
 from benchmarks.measuring import Cost, cost_of, table
 
-PARTS = ("points", "boxes", "polygons", "dense", "classes", "objects", "pictures", "wide")
+PARTS = ("points", "boxes", "polygons", "dense", "classes", "objects", "counts", "pictures", "wide")
 SUFFIXES = ("csv", "geojson", "gpkg")
 SPACING_PX = 20  # the mean; positions are random
 GSD_M = 0.1
 LEFT, TOP, CRS = 400_000.0, 5_200_000.0, "EPSG:32632"
+PROGRAM = str(Path(sys.executable).with_name("ecodetect"))
 FIND = ("-m", "threshold", "--set", "objects=bright", "--overwrite", "--restart", "-q")
 DRIVERS = {"geojson": "GeoJSON", "gpkg": "GPKG"}
 
@@ -156,6 +158,31 @@ def _objects(given: argparse.Namespace) -> list[list[str]]:
     return rows
 
 
+def _counts(given: argparse.Namespace) -> list[list[str]]:
+    rows = []
+    for suffix in given.suffixes:
+        runs: dict[str, list[tuple[int, list[str]]]] = {}
+        for n in (given.most // 10, given.most):
+            image, found = squares(given.folder, n), given.folder / f"counted-{n}.{suffix}"
+            small = ("--set", "open=0px", "--set", "min_area=4px2")
+            cost_of([PROGRAM, "scan", str(image), "-o", str(found), *FIND, *small])
+            out = ("-o", str(given.folder / "growth.gpkg"), "--overwrite", "--image", str(image))
+            tables = (
+                "--table",
+                str(given.folder / "growth.csv"),
+                "--density",
+                str(given.folder / "growth.tif"),
+            )
+            by = ("--by", str(districts(given.folder, n)))
+            runs.setdefault("--grid 5m", []).append((n, ["count", str(found), "--grid", "5m", *tables, *out]))
+            runs.setdefault("--by 400 polygons", []).append(
+                (n, ["count", str(found), *by, *tables[:2], *out])
+            )
+        for name, commands in runs.items():
+            rows += _grown(f"`count {name}`, .{suffix}", commands)
+    return rows
+
+
 def _pictures(given: argparse.Namespace) -> list[list[str]]:
     sizes = (300, 1_000, 3_000)
     commands: dict[str, list[tuple[int, list[str]]]] = {}
@@ -192,6 +219,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
     "dense": _dense,
     "classes": _classes,
     "objects": _objects,
+    "counts": _counts,
     "pictures": _pictures,
     "wide": _wide,
 }
@@ -213,12 +241,11 @@ def _grown(
 
 def _cost(command: Sequence[str], descriptors: int | None) -> tuple[Cost, str]:
     """What a command cost, and the sentence if it refuses."""
-    program = str(Path(sys.executable).with_name("ecodetect"))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
     try:
-        cost = cost_of([program, *command], may_refuse=True)
+        cost = cost_of([PROGRAM, *command], may_refuse=True)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     said = [line for line in cost.output.splitlines() if line.startswith("error: ")]
@@ -302,6 +329,36 @@ def squares(folder: Path, n: int, step: int = 10) -> Path:
             pixels[np.ix_(inside[:height], inside)] = 200
             file.write(pixels, 1, window=Window(0, top, side, height))
     return path
+
+
+@_apart
+def districts(folder: Path, n: int) -> Path:
+    """400 polygons of 64 corners that cover the ground of as many squares, and meet."""
+    path = folder / f"districts-{n}.gpkg"
+    step = int(np.ceil(n**0.5)) * GSD_M / 2
+    corners = np.linspace(0, 1, 17)[:-1]
+    rim = [
+        (corners, 0 * corners),
+        (1 + 0 * corners, corners),
+        (1 - corners, 1 + 0 * corners),
+        (0 * corners, 1 - corners),
+    ]
+    unit = np.concatenate([np.stack(each, axis=1) for each in rim])
+    made = [
+        shapely.Polygon(wavy((unit + np.array([x, y])) * step) + np.array([LEFT, TOP - 20 * step]))
+        for x in range(20)
+        for y in range(20)
+    ]
+    names = np.array([f"d{number}" for number in range(400)], object)
+    shapes = shapely.to_wkb(np.array(made, object))
+    pyogrio.raw.write(path, shapes, [names], ["name"], geometry_type="Polygon", crs=CRS, driver="GPKG")
+    return path
+
+
+def wavy(xy: Floats) -> Floats:
+    """Places a little aside, the same for the same place."""
+    step = 0.3 * GSD_M * 10
+    return np.asarray(xy + step * np.sin(xy[:, ::-1] / (10 * step)))
 
 
 @_apart

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ecodetect.errors import UserError
 from ecodetect.estimation.plane import Plane
 from ecodetect.formats import files as formats
+from ecodetect.formats.column_roles import plain
 from ecodetect.grid import Floats, transformed
 from ecodetect.layer import Geometries, Layer
 
@@ -48,7 +49,8 @@ def read_polygons(path: str | os.PathLike[str], plane: Plane, *, layer: str | No
     if not are_areas.any():
         raise UserError(f"{path} has no polygon; draw outlines.")
     shapes, found = shapely.make_valid(shapes[are_areas]), found[are_areas]
-    column = next((found.columns[name] for name in _NAMES if name in found.columns), None)
+    known = {plain(name): name for name in reversed(list(found.columns))}
+    column = next((found.columns[known[name]] for name in _NAMES if name in known), None)
     named = [str(number + 1) for number in range(len(shapes))]
     if column is not None and all(str(value) not in ("", "nan") for value in column):
         named = [f"{value:g}" if isinstance(value, float) else str(value) for value in column.tolist()]

@@ -50,7 +50,7 @@ _VERDICT_LOOKS = {
     "right": Look("#56b4e9"),
     "false": Look("#d55e00", "cross2"),
     "unsure": Look("#bbbbbb", "square"),
-    "added": Look("#009e73", "star"),
+    "added": Look("#ffffff", "star"),
 }
 _KIND = """if(coalesce("id", '') = '' and "verdict" = 'right', 'added', coalesce("verdict", 'unchecked'))"""
 
@@ -198,7 +198,7 @@ def _individuals_qml(classes: Sequence[str]) -> str:
 
 
 def _add_labels(root: Element, field: str) -> None:
-    """Write a field beside each outline, with a halo, since pictures are of any colour."""
+    """Write a field into each outline, with a halo, since pictures are of any colour."""
     labeling = SubElement(root, "labeling", type="simple")
     settings = SubElement(labeling, "settings", calloutType="simple")
     style = SubElement(
@@ -208,5 +208,10 @@ def _add_labels(root: Element, field: str) -> None:
     SubElement(
         style, "text-buffer", bufferDraw="1", bufferSize="0.8", bufferSizeUnits="MM", bufferColor="0,0,0,255"
     )
-    SubElement(settings, "placement", placement="1")
+    # In the upper left corner, and not in the middle, where individuals may lie.
+    SubElement(
+        settings, "placement", placement="1", quadOffset="8", geometryGeneratorEnabled="1",
+        geometryGenerator="make_point(x_min($geometry), y_max($geometry))",
+        geometryGeneratorType="PointGeometry",
+    )  # fmt: skip
     SubElement(settings, "rendering", drawLabels="1", obstacle="0")
