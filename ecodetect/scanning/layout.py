@@ -33,9 +33,9 @@ DEFAULT_LIMIT = 480 * MB  # for detectors without a network, unless the user set
 _ROOM_BYTES = 360 * MB  # on top of what a notebook holds already; the command holds 110 MB
 # Libraries take 250 MB of it before the first pixel. With the rest, pixels are seen 1.5 to 2.7 times, by how
 # far the network sees.
-NETWORK_LIMIT = 1250 * MB
+NETWORK_LIMIT = 1350 * MB
 # torch (600 MB), a notebook, or a GPU driver may hold so much before the first tile that tiles get this room.
-_NETWORK_ROOM_BYTES = 950 * MB
+_NETWORK_ROOM_BYTES = 1050 * MB
 # No scan takes more unless its limit allows it, however large its objects: others may need the rest.
 _MOST_BYTES = 3000 * MB
 # CPU cost of a tile where the network runs on a GPU (scaling, copying, decoding), and the number of tiles
@@ -43,8 +43,9 @@ _MOST_BYTES = 3000 * MB
 _GPU_COST, _GPU_WORKERS = 10.0, 4
 _GPU_BYTES = (16, 48)  # in memory, for each band of a pixel and in addition
 _BESIDE_BYTES = (4, 24)  # the same for a tile beside the one that the network sees: its input or its answers
-# Layouts within this share of the least cost are equally good; the one with the least memory is chosen.
-_AS_GOOD = 0.1
+# Layouts within this share of the least cost are equally good; the one with the least memory is chosen. A
+# network's cost is known better, and its time counts more than memory below the limit.
+_AS_GOOD, _AS_GOOD_NETWORK = 0.1, 0.02
 # Costs, where decoding a pixel is 1, beside `Needs.cost`; measured on RGB in deflate.
 _COPYING = 0.2  # out of the block cache, per pixel of a unit
 _MANY = 4  # from this number of units across a raster, their alignment with the file's blocks matters
@@ -132,7 +133,7 @@ def lay_out(
         most = max(layout.workers for _, layout in fitting)
         fitting = [(cost, layout) for cost, layout in fitting if layout.workers == most]
     if fitting:
-        good = min(cost for cost, _ in fitting) * (1 + _AS_GOOD)
+        good = min(cost for cost, _ in fitting) * (1 + (_AS_GOOD_NETWORK if needs.is_network else _AS_GOOD))
         chosen = min((layout.peak_bytes, cost, n) for n, (cost, layout) in enumerate(fitting) if cost <= good)
         return fitting[chosen[-1]][1]
     smallest = min((layout for _, layout in found), key=lambda layout: layout.peak_bytes)
