@@ -1,6 +1,7 @@
 """Kill scans (SIGKILL) at random moments, run them again, and compare the files byte for byte.
 
     python -m benchmarks.robustness.kills /tmp/bench --kills 50
+    python -m benchmarks.robustness.kills /tmp/bench --kills 20 -m nuclei --size 2000  # a network
     python -m benchmarks.robustness.kills /tmp/bench --kills 0 --full /mnt/small      # a disk that is full
 
 Each round starts again, is killed once, and is run again until it ends well. A third of the kills are aimed
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--chain", type=int, default=10, help="kills of one and the same scan at most")
     parser.add_argument("--size", type=int, default=6_000, help="side of the raster in pixels")
     parser.add_argument("--suffixes", nargs="+", default=SUFFIXES)
+    parser.add_argument("-m", "--model", default="threshold")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="a file system of a few MB to be filled")
     given = parser.parse_args()
@@ -63,7 +65,7 @@ def _rounds(given: argparse.Namespace, raster: Path, suffix: str) -> list[object
     folder = given.folder / f"kills-{suffix}"
     folder.mkdir(exist_ok=True)
     out = folder / f"found.{suffix}"
-    command = scan_command(raster, out, "-m", "threshold")
+    command = scan_command(raster, out, "-m", given.model)
     _clear(folder)
     seconds = cost_of(command, extra=PLUGIN).wall_s
     right = out.read_bytes()
