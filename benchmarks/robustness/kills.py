@@ -156,7 +156,8 @@ def _full(given: argparse.Namespace, raster: Path, suffix: str) -> list[list[obj
 
 
 def _others(folder: Path, out: Path) -> int:
-    return sum(1 for entry in folder.iterdir() if entry != out)
+    """Entries beside the output and its style."""
+    return sum(1 for entry in folder.iterdir() if entry not in (out, out.with_suffix(".qml")))
 
 
 def _clear(folder: Path) -> None:
