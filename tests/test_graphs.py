@@ -307,6 +307,16 @@ def test_answers_do_not_depend_on_the_sizes_seen_before(heatmap: Bundle) -> None
         assert np.array_equal(found, wanted)
 
 
+def test_windows_take_tiles_of_any_size_in_turn() -> None:
+    """A network without padding takes no image smaller than its window."""
+    made = of_kind("sliding_window")
+    network = open_classifier(made, "cpu", None)
+    for side in (64, 320, 72, 160):
+        image = np.random.default_rng(side).random((1, 4, side, side), np.float32)
+        alone = open_classifier(replace(made, weights=dict(made.weights)), "cpu", None)
+        assert np.array_equal(network.run(image)[0], alone.run(image)[0])
+
+
 def test_threads_that_share_a_network_get_their_own_answers(heatmap: Bundle) -> None:
     network = opened(heatmap)
     images = [

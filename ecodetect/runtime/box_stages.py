@@ -258,6 +258,7 @@ def _opened(
     session = open_part(bundle, part, list(outputs), device=device, threads=threads, values=values)
     if session.shapes((1, *example)) != wanted:
         raise BundleError(f"The graph '{part}' of '{name}' isn't the one of its card (it has other maps).")
+    session.run(np.zeros((1, *example), np.float32))
     return session
 
 

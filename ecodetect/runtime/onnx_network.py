@@ -23,6 +23,7 @@ _WIDE_PX = 2048  # about as wide as the widest tile
 _LOOKED_AT_PX = 64  # side of what each layer is checked with, where its size isn't fixed
 # ONNX Runtime's memory grows in steps: by measurement 164 to 215 bytes a pixel where values take 208.
 _ROUNDED_UP = 1.1
+_TINY = 1 / 16  # of an image: runs in no time
 _FATAL = 4  # the only messages of ONNX Runtime that it prints itself
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -37,7 +38,6 @@ class Session:
     device : where it runs.
     graph : what it runs.
     values : numbers that it answers per pixel, where these are so many that they count.
-    least_px : sides of the smallest image that it takes.
     bytes_per_pixel : that a run holds at once, besides its input; None: not known.
     """
 
@@ -47,7 +47,6 @@ class Session:
     device: str
     graph: Graph
     values: int = 0
-    least_px: int = 0
     bytes_per_pixel: int | None = None
     _known: set[tuple[int, ...]] = field(default_factory=set, repr=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -70,12 +69,14 @@ class Session:
     def _give_back(self, batch: NDArray[np.float32]) -> None:
         """Return the memory that other sizes of images have left: that of a new one often doesn't fit in.
 
-        Only a run can do so; that of a tiny image takes a millisecond. Taking the memory again costs a tenth
-        of a second, for each of the few sizes that tiles have; without it, a scan of nine tiles took half as
-        much again (by measurement, 1,465 MB for 967).
+        Only a run can do so; that of a tiny image, as at opening, takes a millisecond. Taking memory again costs
+        a tenth of a second, for each of the few sizes that tiles have; without it, a scan of nine tiles took
+        half as much again (by measurement, 1,465 MB for 967).
         """
-        if self._known and all(batch.shape[2:] != each[2:] for each in self._known):
-            self._answers(batch[:1, :, : self.least_px, : self.least_px], is_last=True)
+        least = min(self._known, key=math.prod, default=batch.shape)
+        is_new = all(batch.shape[2:] != each[2:] for each in self._known)
+        if is_new and math.prod(least) <= _TINY * batch.size:
+            self._answers(np.zeros(least, np.float32), is_last=True)
 
     def _answers(self, batch: NDArray[np.float32], *, is_last: bool = False) -> list[NDArray[np.float32]]:
         import onnxruntime
@@ -157,8 +158,7 @@ def open_part(
     check_weights(graph.weights, name)
     check_layers(bundle, part, outputs, values=values)
     session, place = open_session(content, name, device=device, threads=threads)
-    least_px = FEW * (bundle.card.stride or 1)
-    return Session(session, name, tuple(outputs), place, graph, values, least_px)
+    return Session(session, name, tuple(outputs), place, graph, values)
 
 
 def open_network(
@@ -209,7 +209,7 @@ def open_network(
             " export it with the same options that you scan with."
         )
     reach = card.reach_px if isinstance(card.reach_px, int) else None
-    ready = Session(session, name, tuple(outputs), place, graph, values, side, held_each)
+    ready = Session(session, name, tuple(outputs), place, graph, values, held_each)
     network = OnnxNetwork(ready, stride, reach)
     answers = network.run(np.zeros((1, len(card.bands), side, side), np.float32))
     for answer, (each, (channels, finer)) in zip(answers, outputs.items(), strict=True):
