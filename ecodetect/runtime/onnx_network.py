@@ -69,9 +69,9 @@ class Session:
     def _give_back(self, batch: NDArray[np.float32]) -> None:
         """Return the memory that other sizes of images have left: that of a new one often doesn't fit in.
 
-        Only a run can do so; that of a tiny image, as at opening, takes a millisecond. Taking memory again costs
-        a tenth of a second, for each of the few sizes that tiles have; without it, a scan of nine tiles took
-        half as much again (by measurement, 1,465 MB for 967).
+        Only a run can do so; that of a tiny image, as at opening, takes a millisecond. Taking memory again
+        costs a tenth of a second, for each of the few sizes that tiles have; without it, a scan of nine
+        tiles took half as much again (by measurement, 1,465 MB for 967).
         """
         least = min(self._known, key=math.prod, default=batch.shape)
         is_new = all(batch.shape[2:] != each[2:] for each in self._known)
