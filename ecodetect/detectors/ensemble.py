@@ -95,7 +95,7 @@ class Ensemble:
             margin_px=max(needs.margin_px for needs in each),
             is_local=all(needs.is_local for needs in each) and not self.flips,
             survey=any(needs.survey for needs in each),
-            bytes_per_pixel=max(needs.bytes_per_pixel for needs in each),
+            bytes_per_pixel=sum(needs.bytes_per_pixel for needs in each),  # a network keeps what it took
             cost=sum(needs.cost for needs in each) * (len(_FLIPS) if self.flips else 1),
             scores=scores,
             map_px=None,  # only boxes are fused
